@@ -1,0 +1,1 @@
+"""The service: takes jobs from Kafka, batches them over adapters, streams the tokens back."""

@@ -1,0 +1,313 @@
+"""Every setting of a worker, once: its type, bounds, default and meaning.
+
+Sources, strongest first: command-line flags, environment (``ARIL_*``), a TOML file named by
+``--config`` or ``ARIL_CONFIG``, defaults. An unknown name in any of them is an error, as is a
+value out of bounds: ``SettingsError`` carries one line that a person can act on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENV_PREFIX = "ARIL_"
+
+# Read by the client's side of the command line, or by the loader itself, and not by the worker.
+FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_CACHE"})
+
+Origin = Literal["flag", "env", "file", "default"]
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a bad value; the message is one line and names it."""
+
+
+class WorkerSettings(BaseSettings):
+    """What a worker can be told. Field names are flag names and, in capitals, ``ARIL_`` names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    # --- the queue
+    bootstrap: str = Field("localhost:9092", description="Kafka brokers, host:port[,host:port].")
+    group: str = Field(
+        "aril", min_length=1, max_length=249, description="Consumer group the workers share."
+    )
+    jobs_topic: str = Field(
+        "jobs",
+        pattern=r"^[A-Za-z0-9._-]*\*?$",
+        min_length=1,
+        max_length=249,
+        description="Topic of jobs, or a pattern that ends in `*` when every tenant has its own.",
+    )
+    replies_prefix: str = Field(
+        "replies.",
+        pattern=r"^[A-Za-z0-9._-]+\.$",
+        max_length=180,
+        description="A tenant's reply topic is this and its name. Ends in a dot.",
+    )
+    dlq_topic: str = Field(
+        "jobs.dlq",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        max_length=249,
+        description="Dead-letter topic for records that cannot be answered.",
+    )
+    tenant_from: Literal["field", "topic"] = Field(
+        "field",
+        description="Where a job's tenant is read: its own field (only trusted producers may"
+        " write to the topic) or the name of the topic it came on.",
+    )
+    create_topics: bool = Field(
+        default=False, description="Create a tenant's missing reply topic as the contract wants it."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to."
+    )
+    ssl_cafile: Path | None = Field(None, description="Certificate authorities for TLS (PEM).")
+    ssl_certfile: Path | None = Field(None, description="The worker's certificate for mTLS (PEM).")
+    ssl_keyfile: Path | None = Field(None, description="The key of that certificate (PEM).")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism, where the protocol uses SASL."
+    )
+    sasl_username: str | None = Field(None, description="SASL user.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    session_timeout_ms: int = Field(
+        10_000, ge=1_000, le=300_000, description="A worker silent for this long is declared dead."
+    )
+    rebalance_timeout_ms: int = Field(
+        30_000, ge=1_000, le=600_000, description="Longest a worker may take to hand partitions on."
+    )
+
+    # --- what is served
+    model: str = Field(
+        "", description="Folder of the backbone: a Hugging Face causal LM with its tokenizer."
+    )
+    adapters: Path | None = Field(
+        None, description="Adapter store: <tenant>/<name>/ and shared/<name>/ folders of PEFT LoRA."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where the model runs; auto takes a GPU if there is one.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Weights and activations; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of a step; 0: torch decides.")
+
+    # --- batching
+    window_ms: float = Field(
+        5.0, ge=0, le=10_000, description="How long an idle engine waits to gather a batch."
+    )
+    max_rows: int = Field(16, ge=1, le=4096, description="Jobs that decode at the same time.")
+    max_step_tokens: int = Field(
+        512, ge=16, le=1_048_576, description="Tokens of one step, decodes and prefill together."
+    )
+    slots: int = Field(8, ge=1, le=1000, description="Adapters resident on the device at a time.")
+    max_rank: int = Field(64, ge=1, le=256, description="Largest LoRA rank served.")
+    kv_tokens: int = Field(
+        32_768, ge=64, le=1 << 31, description="Tokens that the KV cache holds, over all jobs."
+    )
+    max_prompt_tokens: int = Field(
+        8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."
+    )
+    max_new_tokens: int = Field(
+        4_096, ge=1, le=1 << 24, description="Largest max_tokens that a job may ask for."
+    )
+    adapter_cache_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Host memory for adapters that wait beside the device."
+    )
+    lookahead: int = Field(
+        100_000, ge=1, le=10_000_000, description="Jobs read ahead of the engine, a partition."
+    )
+    lookahead_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="Memory for jobs read ahead, over all partitions."
+    )
+
+    # --- time
+    max_job_age: float = Field(
+        86_400.0, gt=0, description="Seconds after which a job nobody served ends in an error."
+    )
+    clock_slack: float = Field(
+        600.0, ge=0, description="Seconds that broker and worker clocks may differ."
+    )
+    drain_seconds: float = Field(
+        25.0, ge=0, le=3_600, description="Seconds that running jobs get to finish on SIGTERM."
+    )
+    commit_interval_ms: float = Field(
+        200.0, ge=1, le=60_000, description="How often finished offsets are committed."
+    )
+
+    # --- how it tells about itself
+    http: str = Field(
+        "127.0.0.1:8080", description="Address of /livez, /readyz and /metrics; `off` for none."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: for people on a terminal, JSON lines elsewhere."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        **_others: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take given values only: ``load_settings`` merges the sources and keeps the origins."""
+        return (init_settings,)
+
+    @field_validator("http")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        highest_port = 65_535
+        host, _, port = value.rpartition(":")
+        if value != "off" and not (host and port.isdigit() and int(port) <= highest_port):
+            raise ValueError("must be host:port or off")
+        return value
+
+    @model_validator(mode="after")
+    def _tenant_source_fits_topic(self) -> WorkerSettings:
+        if self.tenant_from == "topic" and not self.jobs_topic.endswith("*"):
+            raise ValueError("tenant_from=topic needs a jobs_topic pattern that ends in *")
+        if self.tenant_from == "field" and self.jobs_topic.endswith("*"):
+            raise ValueError("a jobs_topic pattern needs tenant_from=topic")
+        if self.max_step_tokens < self.max_rows:
+            raise ValueError("max_step_tokens must be at least max_rows")
+        return self
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of the probes, or None when they are off."""
+        if self.http == "off":
+            return None
+        host, _, port = self.http.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def kafka_security(self) -> dict[str, Any]:
+        """Return what every aiokafka client of ours needs to speak to the brokers."""
+        options: dict[str, Any] = {"security_protocol": self.security_protocol}
+        if self.security_protocol.endswith("SSL"):
+            from aiokafka.helpers import create_ssl_context  # noqa: PLC0415 - only with TLS
+
+            options["ssl_context"] = create_ssl_context(
+                cafile=self.ssl_cafile, certfile=self.ssl_certfile, keyfile=self.ssl_keyfile
+            )
+        if self.security_protocol.startswith("SASL"):
+            secret = self.sasl_password.get_secret_value() if self.sasl_password else None
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": secret,
+            }
+        return options
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings with the source each value came from."""
+
+    settings: WorkerSettings
+    origins: Mapping[str, Origin]
+
+    def rows(self) -> list[tuple[str, str, Origin]]:
+        """Return (name, value, origin) of every setting, secrets as ``***``."""
+        shown = []
+        for name in WorkerSettings.model_fields:
+            value = getattr(self.settings, name)
+            text = "***" if isinstance(value, SecretStr) else "" if value is None else str(value)
+            shown.append((name, text, self.origins[name]))
+        return shown
+
+
+def load_settings(
+    *, flags: Mapping[str, Any] | None = None, config: Path | None = None
+) -> LoadedSettings:
+    """Merge flags over environment over file over defaults.
+
+    ``flags`` maps field names to values (text is parsed); None means "not given". ``config``
+    overrides ``ARIL_CONFIG``. Raises ``SettingsError`` with one line.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = dict.fromkeys(WorkerSettings.model_fields, "default")
+    named = os.environ.get("ARIL_CONFIG")
+    path = config or (Path(named) if named else None)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    layers: tuple[tuple[Origin, dict[str, Any]], ...] = (
+        ("file", _from_file(path) if path else {}),
+        ("env", _from_env()),
+        ("flag", given),
+    )
+    for origin, layer in layers:
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    try:
+        settings = WorkerSettings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, origins)) from None
+    return LoadedSettings(settings, origins)
+
+
+def _from_env() -> dict[str, Any]:
+    for name in os.environ:
+        field = name.removeprefix(ENV_PREFIX).lower()
+        if (
+            name.startswith(ENV_PREFIX)
+            and name not in FOREIGN_ENV
+            and field not in WorkerSettings.model_fields
+        ):
+            raise SettingsError(f"{name}: unknown setting{_did_you_mean(field, env=True)}")
+    return EnvSettingsSource(WorkerSettings)()
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+    for name in values:
+        if name not in WorkerSettings.model_fields:
+            raise SettingsError(f"{path}: {name}: unknown setting{_did_you_mean(name, env=False)}")
+    return values
+
+
+def _did_you_mean(name: str, *, env: bool) -> str:
+    close = difflib.get_close_matches(name, WorkerSettings.model_fields, n=1)
+    if not close:
+        return " (`aril config` lists all)"
+    return f", did you mean {ENV_PREFIX + close[0].upper() if env else close[0]}?"
+
+
+def _one_line(error: ValidationError, origins: Mapping[str, Origin]) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    if not first["loc"]:
+        return message
+    name = str(first["loc"][0])
+    origin = origins.get(name, "flag")
+    shown = {
+        "env": f"{ENV_PREFIX}{name.upper()}",
+        "flag": "--" + name.replace("_", "-"),
+    }.get(origin, name)
+    return f"{shown}: {message[0].lower()}{message[1:]}"
