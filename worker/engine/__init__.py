@@ -1,0 +1,1 @@
+"""The engine: one backbone, many adapters, continuous batching; synchronous and single-threaded."""

@@ -1,0 +1,45 @@
+"""What an engine is allowed to use: rows, tokens, slots, cache and device."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Backend = Literal["auto", "torch", "triton"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Limits and placement of one engine; every buffer is sized from these numbers.
+
+    Raises ValueError at construction for limits that no step could be planned under.
+    """
+
+    max_rows: int  # sequences in one step
+    max_step_tokens: int  # tokens in one step, prefill and decode together
+    slots: int  # adapters resident on the device at once
+    max_rank: int
+    kv_tokens: int  # tokens whose keys and values the cache holds; rounded down to whole blocks
+    kv_block: int = 16
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "max_step_tokens", "slots", "max_rank", "kv_block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_step_tokens < self.max_rows:
+            raise ValueError(
+                f"max_step_tokens ({self.max_step_tokens}) must be at least max_rows "
+                f"({self.max_rows}): every running row decodes one token a step"
+            )
+        if self.kv_tokens < self.kv_block:
+            raise ValueError(
+                f"kv_tokens ({self.kv_tokens}) must hold at least one block of {self.kv_block}"
+            )
+
+    @property
+    def kv_blocks(self) -> int:
+        """Whole blocks in the cache."""
+        return self.kv_tokens // self.kv_block

@@ -1,0 +1,53 @@
+"""What goes into an engine and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from schemas import JobError, Sampling
+    from worker.adapters import AdapterWeights
+
+FinishReason = Literal["stop", "length"]
+
+
+class TokenLogprobs(NamedTuple):
+    """Log probabilities at one position, of the model's own distribution (before any warping)."""
+
+    logprob: float  # of the token that was chosen
+    top: tuple[tuple[int, float], ...]  # (token id, log probability), most likely first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One answer to generate.
+
+    `key` is the caller's name for it, unique among the engine's unfinished requests.
+    `resume_ids` are tokens of the answer that are already visible: they are taken as forced
+    prompt, and generation goes on behind them as if this engine had sampled them itself.
+    """
+
+    key: int
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    adapter: AdapterWeights | None
+    resume_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one step brought for one request.
+
+    `text` is what became safe to show with `ids`: whole characters, no part of a possible stop
+    string; with `finish` it is all the remaining text. `logprobs` has one entry an id. After
+    `finish` or `error` nothing follows for this key.
+    """
+
+    key: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    finish: FinishReason | None = None
+    error: JobError | None = None

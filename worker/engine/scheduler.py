@@ -1,0 +1,264 @@
+"""Which tokens of which sequences go into the next step.
+
+Decodes first, then prefill in chunks in what is left of the token budget. Seniority is the order
+of arrival, for ever: a sequence may take cache blocks from any younger one (which is then computed
+again later), never from an older one, so the oldest unfinished sequence advances in every step it
+runs in, and every sequence becomes the oldest in the end.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Protocol
+
+from schemas import ErrorCode, JobError
+from worker.engine.blocks import BlockAllocator
+from worker.engine.sequence import BACKBONE, Sequence
+from worker.engine.slot_turns import SlotTurns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as SequenceOf
+
+    from worker.adapters import AdapterWeights
+    from worker.engine.request import GenerationRequest
+
+_arrival = attrgetter("arrival")
+
+
+class SlotPool(Protocol):
+    """Adapter slots of the device, as far as planning needs them."""
+
+    def acquire(self, adapter: AdapterWeights) -> int | None:
+        """Hold the adapter's slot once more, or take an idle one for it; None: not now."""
+
+    def release(self, slot: int) -> None:
+        """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Tokens `start` to `start + count` of one sequence; the last one is sampled from or not."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    samples: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: rows of one adapter slot are adjacent, slots ascend, backbone rows come last."""
+
+    rows: tuple[Row, ...]
+    tokens: int
+    samples: int  # rows that end in a sampled token
+    preempted: int  # sequences that lost their blocks to make room
+
+
+def check_fits(prompt_tokens: int, max_tokens: int, kv_tokens: int) -> None:
+    """Raise JobError `limit_exceeded` for a job that the whole cache could not hold."""
+    if prompt_tokens + max_tokens > kv_tokens:
+        raise JobError(
+            ErrorCode.LIMIT_EXCEEDED,
+            "prompt and max_tokens together exceed the key-value cache",
+            limit=kv_tokens,
+            given=prompt_tokens + max_tokens,
+        )
+
+
+class Scheduler:
+    """Plans steps over waiting and running sequences; owns the cache's block ids.
+
+    Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
+    bounds how often younger jobs overtake one that waits for an adapter slot (see SlotTurns).
+    """
+
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        max_step_tokens: int,
+        kv_blocks: int,
+        kv_block: int,
+        slots: SlotPool,
+        max_passes: int = 64,
+    ) -> None:
+        if not 1 <= max_rows <= max_step_tokens:
+            raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
+        self.max_rows = max_rows
+        self.max_step_tokens = max_step_tokens
+        self.kv_block = kv_block
+        self.blocks = BlockAllocator(kv_blocks)
+        self.waiting: list[Sequence] = []  # both lists in the order of arrival
+        self.running: list[Sequence] = []
+        self._sequences: dict[int, Sequence] = {}
+        self._slots = slots
+        self._turns = SlotTurns(max_passes)
+        self._arrivals = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence is unfinished."""
+        return bool(self._sequences)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the whole cache holds."""
+        return self.blocks.blocks * self.kv_block
+
+    def get(self, key: int) -> Sequence | None:
+        """Return the unfinished sequence of this key."""
+        return self._sequences.get(key)
+
+    def add(self, request: GenerationRequest) -> Sequence:
+        """Queue a request; raises JobError `limit_exceeded` if the cache could never hold it."""
+        if request.key in self._sequences:
+            raise ValueError(f"key {request.key} is in use")
+        if not request.prompt_ids or len(request.resume_ids) >= request.sampling.max_tokens:
+            raise ValueError("a sequence needs a prompt and at least one token to sample")
+        check_fits(len(request.prompt_ids), request.sampling.max_tokens, self.kv_tokens)
+        sequence = Sequence(request, self._arrivals)
+        self._arrivals += 1
+        self._sequences[request.key] = sequence
+        self.waiting.append(sequence)
+        return sequence
+
+    def remove(self, key: int) -> bool:
+        """Drop a finished or cancelled sequence and free what it holds; False if unknown."""
+        sequence = self._sequences.pop(key, None)
+        if sequence is None:
+            return False
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._free(sequence)
+        else:
+            self.waiting.remove(sequence)
+        if all(other.digest != sequence.digest for other in self.waiting):
+            self._turns.forget(sequence.digest)
+        return True
+
+    def plan(self) -> StepPlan | None:
+        """Choose the next step's rows and allocate their blocks.
+
+        None when there is nothing to do, or when nothing runs and the slot pool gave no slot.
+        """
+        rows, preempted = self._continue_running()
+        self._admit_waiting(rows)
+        if not rows:
+            return None
+        rows.sort(key=lambda row: (row.sequence.slot == BACKBONE, row.sequence.slot))
+        return StepPlan(
+            rows=tuple(rows),
+            tokens=sum(row.count for row in rows),
+            samples=sum(row.samples for row in rows),
+            preempted=preempted,
+        )
+
+    def advance(self, plan: StepPlan, sampled_ids: SequenceOf[int]) -> None:
+        """Note that the plan was run; `sampled_ids` has one id for each row that samples."""
+        if len(sampled_ids) != plan.samples:
+            raise ValueError(f"{plan.samples} sampled tokens expected, got {len(sampled_ids)}")
+        ids = iter(sampled_ids)
+        for row in plan.rows:
+            row.sequence.advance(row.count)
+            if row.samples:
+                row.sequence.append((next(ids),))
+
+    def _continue_running(self) -> tuple[list[Row], int]:
+        """Rows of the running sequences, oldest first, and how many were preempted for them."""
+        rows: list[Row] = []
+        preempted = 0
+        budget = self.max_step_tokens
+        decodes = sum(sequence.decoding for sequence in self.running)  # still to be planned
+        position = 0
+        while position < len(self.running):
+            sequence = self.running[position]
+            position += 1
+            decodes -= sequence.decoding
+            wanted = 1 if sequence.decoding else min(sequence.pending, budget - decodes)
+            while self._blocks_missing(sequence, wanted) > self.blocks.free:
+                if self.running[-1] is sequence:
+                    break
+                decodes -= self.running[-1].decoding
+                self._preempt_newest()
+                preempted += 1
+            if row := self._plan_row(sequence, wanted):
+                budget -= row.count
+                rows.append(row)
+        return rows, preempted
+
+    def _admit_waiting(self, rows: list[Row]) -> None:
+        """Start waiting sequences in order; only those without an adapter slot are overtaken."""
+        budget = self.max_step_tokens - sum(row.count for row in rows)
+        growth = sum(self._growth(sequence) for sequence in self.running)
+        self._turns.begin()
+        for sequence in tuple(self.waiting):
+            if budget == 0 or len(self.running) == self.max_rows:
+                return
+            if not self._acquire_slot(sequence):
+                continue
+            if self.running and growth + self._growth(sequence) > self.blocks.free:
+                self._release_slot(sequence)
+                return  # the oldest that could run waits for memory; nobody takes it meanwhile
+            self._turns.admitted(sequence.digest)
+            self.waiting.remove(sequence)
+            insort(self.running, sequence, key=_arrival)
+            row = self._plan_row(sequence, min(sequence.pending, budget))
+            if row is None:
+                raise RuntimeError(f"no block for {sequence!r} that was checked to fit")
+            budget -= row.count
+            growth += self._growth(sequence)
+            rows.append(row)
+
+    def _plan_row(self, sequence: Sequence, wanted: int) -> Row | None:
+        """Row of up to `wanted` tokens, as far as free blocks go; None if not even one fits."""
+        blocks = min(self._blocks_missing(sequence, wanted), self.blocks.free)
+        sequence.block_ids.extend(self.blocks.allocate(blocks))
+        start = sequence.computed
+        count = min(wanted, len(sequence.block_ids) * self.kv_block - start)
+        if count <= 0:
+            return None
+        return Row(sequence, start, count, samples=start + count == sequence.length)
+
+    def _blocks_missing(self, sequence: Sequence, count: int) -> int:
+        """Blocks to allocate before `count` more tokens of this sequence fit."""
+        return max(0, -(-(sequence.computed + count) // self.kv_block) - len(sequence.block_ids))
+
+    def _growth(self, sequence: Sequence) -> int:
+        """Blocks that the sequence needs soon: for all its tokens and the next block's worth.
+
+        Admission leaves them free, so that a new sequence is rarely preempted at once.
+        """
+        final = len(sequence.prompt_ids) + sequence.sampling.max_tokens
+        soon = min(sequence.length + self.kv_block, final)
+        return self._blocks_missing(sequence, soon - sequence.computed)
+
+    def _acquire_slot(self, sequence: Sequence) -> bool:
+        adapter = sequence.adapter
+        if adapter is None:
+            return True
+        if self._turns.closed(adapter.digest):
+            return False
+        slot = self._slots.acquire(adapter)
+        if slot is None:
+            self._turns.refused(adapter.digest, self.running)
+            return False
+        sequence.slot = slot
+        return True
+
+    def _release_slot(self, sequence: Sequence) -> None:
+        if sequence.slot != BACKBONE:
+            self._slots.release(sequence.slot)
+            sequence.slot = BACKBONE
+
+    def _preempt_newest(self) -> None:
+        sequence = self.running.pop()
+        self._free(sequence)
+        insort(self.waiting, sequence, key=_arrival)
+
+    def _free(self, sequence: Sequence) -> None:
+        self.blocks.release(sequence.block_ids)
+        self._release_slot(sequence)
+        sequence.reset()

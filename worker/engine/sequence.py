@@ -1,0 +1,109 @@
+"""One running answer: its tokens and how many of them are in the cache."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.engine.request import GenerationRequest
+
+BACKBONE = -1  # the slot of rows without an adapter
+
+
+class Sequence:
+    """Prompt and output tokens of one request; everything else is derived.
+
+    `computed` counts the leading tokens (prompt, then output) whose keys and values are in the
+    cache, in the blocks `block_ids`. Preemption sets it to 0: prompt and output are then computed
+    again like one long prompt, and sampling goes on at the same index.
+    """
+
+    __slots__ = (
+        "adapter",
+        "arrival",
+        "block_ids",
+        "computed",
+        "key",
+        "output_ids",
+        "prompt_ids",
+        "sampling",
+        "seed",
+        "slot",
+    )
+
+    def __init__(self, request: GenerationRequest, arrival: int = 0) -> None:
+        self.key = request.key
+        self.prompt_ids = request.prompt_ids
+        self.sampling = request.sampling
+        self.seed = request.seed
+        self.adapter = request.adapter
+        self.arrival = arrival  # seniority: position in the order of submission
+        self.output_ids: list[int] = list(request.resume_ids)
+        self.computed = 0
+        self.block_ids: list[int] = []
+        self.slot = BACKBONE
+
+    def __repr__(self) -> str:
+        return (
+            f"Sequence(key={self.key}, prompt={len(self.prompt_ids)}, "
+            f"output={len(self.output_ids)}, computed={self.computed}, slot={self.slot})"
+        )
+
+    @property
+    def digest(self) -> str | None:
+        """Identity of the adapter's content; None on the backbone."""
+        return None if self.adapter is None else self.adapter.digest
+
+    @property
+    def index(self) -> int:
+        """Index in the answer of the token that is sampled next."""
+        return len(self.output_ids)
+
+    @property
+    def length(self) -> int:
+        """Tokens that exist, prompt and output."""
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def pending(self) -> int:
+        """Tokens that must pass through the model before the next one can be sampled."""
+        return self.length - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether one step with one row of one token samples the next token."""
+        return self.pending == 1
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be sampled before `max_tokens` ends the answer."""
+        return self.sampling.max_tokens - len(self.output_ids)
+
+    def tokens(self, start: int, count: int) -> list[int]:
+        """Token ids `start` to `start + count` of prompt and output together."""
+        prompt = self.prompt_ids
+        if start >= len(prompt):
+            offset = start - len(prompt)
+            return self.output_ids[offset : offset + count]
+        ids = list(prompt[start : start + count])
+        ids.extend(islice(self.output_ids, count - len(ids)))
+        return ids
+
+    def advance(self, count: int) -> None:
+        """Note that `count` more tokens are in the cache."""
+        if not 0 < count <= self.pending:
+            raise ValueError(f"cannot advance {self!r} by {count}")
+        self.computed += count
+
+    def append(self, ids: Iterable[int]) -> None:
+        """Append sampled tokens."""
+        self.output_ids.extend(ids)
+
+    def reset(self) -> None:
+        """Forget what is in the cache; the caller has freed the blocks and the slot."""
+        self.computed = 0
+        self.block_ids = []
+        self.slot = BACKBONE

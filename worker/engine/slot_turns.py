@@ -1,0 +1,84 @@
+"""Who must leave an adapter slot so that nobody waits for one for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.engine.sequence import Sequence
+
+
+@dataclass(slots=True)
+class _Wait:
+    passes: int = 0  # younger jobs with an adapter that were admitted meanwhile
+    holder: str | None = None  # the adapter that takes no younger jobs until this wait is over
+
+
+class SlotTurns:
+    """Admission order among adapters when there are more of them than slots.
+
+    A job whose adapter gets no slot is overtaken by younger jobs of other adapters. After
+    `max_passes` such overtakings one slot holder, the one with the least work left and not yet
+    chosen for another wait, takes no job younger than the waiting one any more. Its running jobs
+    end after at most their `max_tokens`, its slot is idle then, and the waiting job is the oldest
+    that asks for it. Jobs of one adapter never overtake each other, and jobs on the backbone
+    neither wait nor count.
+    """
+
+    def __init__(self, max_passes: int) -> None:
+        if max_passes < 0:
+            raise ValueError(f"max_passes must not be negative, got {max_passes}")
+        self.max_passes = max_passes
+        self._waits: dict[str, _Wait] = {}
+        self._closed: set[str] = set()
+        self._refused: list[_Wait] = []
+
+    def begin(self) -> None:
+        """Start a round over the waiting jobs, oldest first."""
+        self._closed.clear()
+        self._refused.clear()
+
+    def closed(self, digest: str) -> bool:
+        """Whether younger jobs of this adapter have to wait in this round."""
+        return digest in self._closed
+
+    def refused(self, digest: str, running: Iterable[Sequence]) -> None:
+        """Note that the oldest waiting job of this adapter got no slot."""
+        wait = self._waits.setdefault(digest, _Wait())
+        self._closed.add(digest)
+        self._refused.append(wait)
+        if wait.passes < self.max_passes:
+            return
+        work = _work_left(running)
+        if wait.holder not in work:  # not chosen yet, or its slot went to an older job
+            taken = {other.holder for other in self._waits.values()}
+            open_holders = [holder for holder in work if holder not in taken]
+            wait.holder = min(open_holders, key=work.__getitem__, default=None)
+        if wait.holder is not None:
+            self._closed.add(wait.holder)
+
+    def admitted(self, digest: str | None) -> None:
+        """Note that a job was admitted, past every job refused so far in this round."""
+        if digest is None:
+            return
+        for wait in self._refused:
+            wait.passes += 1
+        self._waits.pop(digest, None)
+
+    def forget(self, digest: str | None) -> None:
+        """Drop the wait of an adapter that no waiting job asks for any more."""
+        if digest is not None:
+            self._waits.pop(digest, None)
+
+
+def _work_left(running: Iterable[Sequence]) -> dict[str, int]:
+    """Bound the tokens until each running adapter's slot is idle if it takes no new jobs."""
+    work: dict[str, int] = {}
+    for sequence in running:
+        if sequence.digest is not None:
+            steps = sequence.pending + sequence.remaining
+            work[sequence.digest] = max(work.get(sequence.digest, 0), steps)
+    return work
