@@ -1,0 +1,170 @@
+"""Tiny random models and adapters, made in a folder in about a second: what the engine's tests run.
+
+The weights are random but not small: logits spread over several units, so that a greedy choice is
+rarely a near tie and an adapter visibly changes the answer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.utils import logging as transformers_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Architecture = Literal["llama", "qwen3", "gemma"]
+
+ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CORPUS = (
+    "the pomegranate keeps many seeds in one fruit and the aril carries each of them",
+    "a worker takes the prompts of many tenants and streams the tokens back to each",
+    "what is the capital of France? the capital of France is Paris, said the captain",
+    "one two three four five six seven eight nine ten; 0 1 2 3 4 5 6 7 8 9 10 11 12",
+    "Grüße aus Köln, naïve café, 東京 and 🙂: characters of more than one byte",
+)
+INITIAL_SPREAD = (
+    0.25  # standard deviation of the weights: top-2 logit gaps of about 0.5 at hidden 64
+)
+
+
+def make_tokenizer(vocab_size: int = 384) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over a few sentences, with the chat tokens and template of ChatML."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[AddedToken(token, special=True) for token in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",  # noqa: S106  # a chat token, no password
+        pad_token="<|endoftext|>",  # noqa: S106  # same
+        bos_token="<|im_start|>",  # noqa: S106  # same
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def make_tiny_model(
+    path: Path,
+    arch: Architecture = "llama",
+    seed: int = 0,
+    **overrides: Any,
+) -> Path:
+    """Save a random causal LM with its tokenizer into `path` and return it.
+
+    Two layers, hidden 64, 4 heads, 2 KV heads, fp32. `overrides` are fields of the architecture's
+    configuration. "gemma" alternates a sliding window of 8 with full attention.
+    """
+    tokenizer = make_tokenizer()
+    fields: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        "initializer_range": INITIAL_SPREAD,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "dtype": "float32",
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _BUILDERS[arch](fields, overrides)
+    transformers_logging.disable_progress_bar()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def make_tiny_adapter(  # noqa: PLR0917  # the order of PEFT's own parameters
+    path: Path,
+    model_path: Path,
+    rank: int = 8,
+    alpha: float = 16,
+    targets: Sequence[str] = ALL_LINEARS,
+    rslora: bool = False,
+    seed: int = 0,
+    **overrides: Any,
+) -> Path:
+    """Save a random LoRA adapter of the model in PEFT's own format into `path` and return it.
+
+    Both A and B are random, so that the adapter is not a no-op. `overrides` are fields of
+    `peft.LoraConfig` (rank_pattern, alpha_pattern, use_dora, ...).
+    """
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  # slow
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  # same
+
+    transformers_logging.disable_progress_bar()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT still reads a property that transformers has renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", append=False)
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=list(targets),
+            use_rslora=rslora,
+            init_lora_weights=False,
+            task_type="CAUSAL_LM",
+            **overrides,
+        )
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_path), config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_A" in name or "lora_B" in name:
+                    parameter.normal_(std=parameter.shape[1] ** -0.5)
+    model.save_pretrained(path)
+    return path
+
+
+def _llama(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**(fields | overrides)))
+
+
+def _qwen3(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    return Qwen3ForCausalLM(Qwen3Config(**(fields | overrides)))
+
+
+def _gemma(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    gemma = {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 8,
+        "query_pre_attn_scalar": 16,
+    }
+    return Gemma3ForCausalLM(Gemma3TextConfig(**(fields | gemma | overrides)))
+
+
+_BUILDERS = {"llama": _llama, "qwen3": _qwen3, "gemma": _gemma}
