@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Runs one Apache Kafka broker (KRaft, no replication) on loopback in the foreground, until Ctrl-C.
+# Needs Java 17 or later and, the first time, Maven for the jars. Settings, by environment:
+#   KAFKA_PORT             client port, default 9092
+#   KAFKA_CONTROLLER_PORT  quorum port, default the client port + 1
+#   KAFKA_DATA             data folder, default build/kafka/data; kept between runs
+#   KAFKA_CLUSTER_ID       of a new data folder
+#   KAFKA_HEAP_OPTS        default -Xms256m -Xmx512m
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+libs=$root/build/kafka/libs
+port=${KAFKA_PORT:-9092}
+controller=${KAFKA_CONTROLLER_PORT:-$((port + 1))}
+data=${KAFKA_DATA:-$root/build/kafka/data}
+
+"$root/deploy/kafka/fetch.sh"
+mkdir -p "$data"
+cat >"$data/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs=$data/log
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+PROPERTIES
+cat >"$data/log4j2.yaml" <<'LOGGING'
+Configuration:
+  Appenders:
+    Console:
+      name: STDOUT
+      PatternLayout: {pattern: "%d{HH:mm:ss.SSS} %p %m (%c)%n"}
+  Loggers:
+    Root: {level: "${env:KAFKA_LOG_LEVEL:-WARN}", AppenderRef: {ref: STDOUT}}
+LOGGING
+
+# Quick to start rather than quick for hours: this broker serves tests and a person who looks round.
+java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$libs/*"
+  "-Dlog4j2.configurationFile=$data/log4j2.yaml")
+if [ ! -e "$data/log/meta.properties" ]; then
+  "${java[@]}" kafka.tools.StorageTool format --config "$data/server.properties" \
+    --cluster-id="${KAFKA_CLUSTER_ID:-$("${java[@]}" kafka.tools.StorageTool random-uuid)}"
+fi
+echo "Apache Kafka on 127.0.0.1:$port, data in $data"
+# shellcheck disable=SC2086  # several options in one variable, as Kafka's own scripts take it
+exec "${java[@]}" ${KAFKA_HEAP_OPTS:--Xms256m -Xmx512m} kafka.Kafka "$data/server.properties"
