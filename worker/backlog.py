@@ -1,0 +1,144 @@
+"""The backlog: jobs read from the queue that wait for the engine, fair by tenant.
+
+Each tenant has a counter of the work it was given, in tokens; the waiting tenant with the least
+is served next, and a tenant that was away starts level with the others, so idling saves up no
+credit (virtual token counters: Sheng et al., "Fairness in Serving Large Language Models", OSDI
+2024). Within a tenant: lower ``priority`` first, then order of arrival.
+
+Bounded by jobs of one source partition and by bytes over all. A full backlog drops nothing: it
+says so, and the consumer pauses what it reads from.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+
+class Waiting(Protocol):
+    """What the backlog needs to know of a job."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose turn it uses."""
+
+    @property
+    def priority(self) -> int:
+        """Lower is served earlier, within the tenant."""
+
+    @property
+    def cost(self) -> int:
+        """Work it asks for, in tokens."""
+
+    @property
+    def source(self) -> Hashable:
+        """The partition it was read from."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory."""
+
+
+JobT = TypeVar("JobT", bound=Waiting)
+
+
+class Backlog(Generic[JobT]):
+    """Fair queues of waiting jobs, one a tenant."""
+
+    def __init__(self, *, max_jobs_per_source: int, max_bytes: int) -> None:
+        self._max_jobs = max_jobs_per_source
+        self._max_bytes = max_bytes
+        self._queues: dict[str, list[tuple[int, int, JobT]]] = {}
+        self._turns: list[tuple[float, int, str]] = []  # one entry a waiting tenant
+        self._served: dict[str, float] = {}
+        self._floor = 0.0
+        self._arrivals = itertools.count()
+        self._waiting: set[int] = set()  # id() of the jobs that were not discarded
+        self._jobs_of: Counter[Hashable] = Counter()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held by the waiting jobs."""
+        return self._bytes
+
+    def full(self, source: Hashable) -> bool:
+        """Return whether nothing more should be read from that partition for now."""
+        return self._jobs_of[source] >= self._max_jobs or self._bytes >= self._max_bytes
+
+    def push(self, job: JobT) -> None:
+        """Add a job; it is taken even when full, since it was read already."""
+        queue = self._queues.setdefault(job.tenant, [])
+        if not queue:
+            self._served[job.tenant] = max(self._served.get(job.tenant, 0.0), self._floor)
+            self._wait_for_turn(job.tenant)
+        heapq.heappush(queue, (job.priority, next(self._arrivals), job))
+        self._waiting.add(id(job))
+        self._jobs_of[job.source] += 1
+        self._bytes += job.size
+
+    def pop(self) -> JobT | None:
+        """Remove and return the job whose turn it is, or None when nothing waits."""
+        while self._turns:
+            served, _, tenant = heapq.heappop(self._turns)
+            queue = self._queues[tenant]
+            job = self._first_alive(queue)
+            if job is not None:
+                self._floor = max(self._floor, served)
+                self._served[tenant] = served + job.cost
+                self._forget(job)
+            if queue:
+                self._wait_for_turn(tenant)
+            else:
+                self._retire(tenant)
+            if job is not None:
+                return job
+        return None
+
+    def discard(self, job: JobT) -> bool:
+        """Forget a job that was cancelled; False if it does not wait here."""
+        if id(job) not in self._waiting:
+            return False
+        self._forget(job)
+        # The heap keeps a reference until the job's turn would have come: id() stays unique.
+        return True
+
+    def discard_all(self, jobs: Iterable[JobT]) -> None:
+        """Forget every one of these that still waits."""
+        for job in jobs:
+            self.discard(job)
+
+    def _first_alive(self, queue: list[tuple[int, int, JobT]]) -> JobT | None:
+        while queue:
+            _, _, job = heapq.heappop(queue)
+            if id(job) in self._waiting:
+                return job
+        return None
+
+    def _wait_for_turn(self, tenant: str) -> None:
+        heapq.heappush(self._turns, (self._served[tenant], next(self._arrivals), tenant))
+
+    def _retire(self, tenant: str) -> None:
+        del self._queues[tenant]
+        # A counter at or below the floor says nothing that a fresh one would not.
+        if len(self._served) > 2 * len(self._queues) + 64:  # amortises the sweep
+            self._served = {
+                name: served
+                for name, served in self._served.items()
+                if served > self._floor or name in self._queues
+            }
+
+    def _forget(self, job: JobT) -> None:
+        self._waiting.discard(id(job))
+        self._bytes -= job.size
+        self._jobs_of[job.source] -= 1
+        if not self._jobs_of[job.source]:
+            del self._jobs_of[job.source]
