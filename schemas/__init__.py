@@ -1,0 +1,87 @@
+"""The wire contract of Aril: records, limits, codec and the reader rule.
+
+Everything here is pure and imports nothing else of Aril; README.md describes the same contract for
+other languages, json/ and vectors/ let them check themselves against it.
+"""
+
+from schemas import limits
+from schemas.codec import decode_request, encode_request
+from schemas.errors import DecodeError, ErrorCode, JobError
+from schemas.job import Cancel, Job, Message, Sampling
+from schemas.names import (
+    SHARED,
+    AdapterName,
+    is_adapter,
+    is_job_id,
+    is_tenant,
+    is_worker,
+    parse_adapter,
+    reply_topic,
+)
+from schemas.partition import murmur2, reply_partition
+from schemas.reader import (
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    ResetEvent,
+    TerminalEvent,
+    TokensEvent,
+    VisibleStream,
+)
+from schemas.reply import (
+    ClaimRecord,
+    DoneRecord,
+    Epoch,
+    ErrorRecord,
+    FinishReason,
+    ReleaseRecord,
+    ReplyRecord,
+    Timings,
+    TokenLogprobs,
+    TokensRecord,
+    Usage,
+)
+from schemas.reply_codec import decode_reply, encode_reply
+
+__all__ = [
+    "SHARED",
+    "AdapterName",
+    "Cancel",
+    "ClaimRecord",
+    "DecodeError",
+    "DoneEvent",
+    "DoneRecord",
+    "Epoch",
+    "ErrorCode",
+    "ErrorEvent",
+    "ErrorRecord",
+    "Event",
+    "FinishReason",
+    "Job",
+    "JobError",
+    "Message",
+    "ReleaseRecord",
+    "ReplyRecord",
+    "ResetEvent",
+    "Sampling",
+    "TerminalEvent",
+    "Timings",
+    "TokenLogprobs",
+    "TokensEvent",
+    "TokensRecord",
+    "Usage",
+    "VisibleStream",
+    "decode_reply",
+    "decode_request",
+    "encode_reply",
+    "encode_request",
+    "is_adapter",
+    "is_job_id",
+    "is_tenant",
+    "is_worker",
+    "limits",
+    "murmur2",
+    "parse_adapter",
+    "reply_partition",
+    "reply_topic",
+]

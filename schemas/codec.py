@@ -1,0 +1,123 @@
+"""Records to bytes and back: msgpack maps with `v` and `kind`, unknown fields ignored.
+
+Encoding is for our own records and trusts their types; whoever breaks a limit there made a
+programming error. Decoding trusts nothing.
+"""
+
+from typing import Any, Final
+
+import msgpack
+from pydantic import ValidationError
+
+from schemas import limits, names
+from schemas.errors import DecodeError, ErrorCode, JobError
+from schemas.job import Cancel, Job
+from schemas.unpack import malformed, unpack_map
+
+_REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
+# Upper bounds are limits of the service; every other violation is a mistake in the job.
+_UPPER_BOUNDS: Final = {
+    "less_than_equal": "le",
+    "string_too_long": "max_length",
+    "too_long": "max_length",
+    "messages_too_long": "max_length",
+}
+_LOWER_BOUNDS: Final = {
+    "greater_than_equal": "ge",
+    "greater_than": "gt",
+    "string_too_short": "min_length",
+    "too_short": "min_length",
+}
+_PROMPTS: Final = frozenset({"prompt", "token_ids", "messages"})
+
+
+def encode_request(request: Job | Cancel) -> bytes:
+    """Return the record's value; JobError `limit_exceeded` if it is larger than a record may be."""
+    fields = request.model_dump(exclude_defaults=True)
+    kind = "job" if isinstance(request, Job) else "cancel"
+    data: bytes = msgpack.packb({"v": limits.VERSION, "kind": kind, **fields})
+    if len(data) > limits.MAX_REQUEST_BYTES:
+        message = f"bytes in the record: at most {limits.MAX_REQUEST_BYTES}, not {len(data)}"
+        raise JobError(
+            ErrorCode.LIMIT_EXCEEDED,
+            message,
+            limit=limits.MAX_REQUEST_BYTES,
+            given=len(data),
+        )
+    return data
+
+
+def decode_request(data: bytes | None) -> Job | Cancel:
+    """Return the job or cancellation that `data` is; DecodeError if it is neither."""
+    fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    try:
+        return _validate(fields)
+    except DecodeError as error:
+        _attribute(error, fields)
+        raise
+
+
+def _validate(fields: dict[str, Any]) -> Job | Cancel:
+    check_version(fields)
+    kind = fields.get("kind")
+    model = _REQUESTS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise malformed("unknown_kind", "kind: must be 'job' or 'cancel'")
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def check_version(fields: dict[str, Any]) -> None:
+    """Raise DecodeError `unsupported_version` unless `v` is the integer 1."""
+    version = fields.get("v")
+    if type(version) is int and version == limits.VERSION:
+        return
+    raise DecodeError(
+        ErrorCode.UNSUPPORTED_VERSION,
+        f"v: this service reads version {limits.VERSION}",
+        reason="unsupported_version",
+        limit=limits.VERSION,
+        given=version if type(version) is int else None,
+    )
+
+
+def _attribute(error: DecodeError, fields: dict[str, Any]) -> None:
+    """Note whose record it was, as far as that can be read, so that it can be answered."""
+    kind, tenant, job = fields.get("kind"), fields.get("tenant"), fields.get("id")
+    partition = fields.get("reply_partition")
+    error.kind = kind if isinstance(kind, str) and kind in _REQUESTS else None
+    error.tenant = tenant if names.is_tenant(tenant) else None
+    error.job = job if names.is_job_id(job) else None
+    if type(partition) is int and 0 <= partition <= limits.MAX_PARTITION:
+        error.reply_partition = partition
+
+
+def _explain(error: ValidationError) -> DecodeError:
+    """Put pydantic's first finding into one line that names field and limit but no content."""
+    finding = error.errors(include_url=False)[0]
+    kind, where, context = finding["type"], finding["loc"], finding.get("ctx", {})
+    field = _path(where)
+    message = finding["msg"].removeprefix("Input ")
+    if field:
+        message = f"{field}: {message[0].lower()}{message[1:]}"
+    bound = _UPPER_BOUNDS.get(kind) or _LOWER_BOUNDS.get(kind)
+    limit = context.get(bound) if bound else None
+    given = context.get("actual_length")
+    if given is None and bound:
+        value = finding["input"]
+        given = len(value) if isinstance(value, str) else value
+    code = ErrorCode.INVALID_JOB
+    if kind in _UPPER_BOUNDS:
+        is_prompt = kind != "less_than_equal" and (not where or where[0] in _PROMPTS)
+        code = ErrorCode.PROMPT_TOO_LONG if is_prompt else ErrorCode.LIMIT_EXCEEDED
+    return DecodeError(code, message, reason=kind, limit=limit, given=given)
+
+
+def _path(where: tuple[int | str, ...]) -> str:
+    """Return `sampling.stop[2]`; keys of metadata are the tenant's own words and left out."""
+    if where and where[0] == "metadata":
+        return "metadata"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+    return path.removeprefix(".")

@@ -1,0 +1,163 @@
+"""What a tenant asks for: a job, or the cancellation of one.
+
+The models are strict: a number in a string is refused, not converted. Their error text never holds
+the input, since that would carry prompts into logs. Unknown fields are ignored.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from schemas import limits, names
+
+CONFIG = ConfigDict(
+    strict=True,
+    frozen=True,
+    extra="ignore",
+    allow_inf_nan=False,
+    hide_input_in_errors=True,
+)
+
+
+def _not_shared(name: str) -> str:
+    if name.partition("@")[0] == names.SHARED:
+        raise PydanticCustomError("reserved_name", "The name 'shared' is reserved")
+    return name
+
+
+JobId = Annotated[str, Field(pattern=names.JOB_ID_PATTERN)]
+Tenant = Annotated[str, Field(pattern=names.NAME_PATTERN), AfterValidator(_not_shared)]
+Adapter = Annotated[str, Field(pattern=names.ADAPTER_PATTERN), AfterValidator(_not_shared)]
+TokenId = Annotated[int, Field(ge=0, le=limits.MAX_TOKEN_ID)]
+StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
+MetadataKey = Annotated[str, Field(max_length=limits.MAX_METADATA_KEY_CHARS)]
+MetadataValue = Annotated[str, Field(max_length=limits.MAX_METADATA_VALUE_CHARS)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue], Field(max_length=limits.MAX_METADATA_ENTRIES)
+]
+# `strict=False` on a tuple lets it be given as a list; its elements stay strict.
+StopStrings = Annotated[
+    tuple[StopString, ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_STOP_STRINGS)
+]
+StopTokenIds = Annotated[
+    tuple[TokenId, ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_STOP_TOKEN_IDS)
+]
+PromptIds = Annotated[
+    tuple[TokenId, ...],
+    Field(strict=False, fail_fast=True, min_length=1, max_length=limits.MAX_PROMPT_TOKENS),
+]
+Penalty = Annotated[float, Field(ge=-limits.MAX_ABSOLUTE_PENALTY, le=limits.MAX_ABSOLUTE_PENALTY)]
+
+
+class Message(BaseModel):
+    """One turn of a conversation, rendered by the backbone's chat template."""
+
+    model_config = CONFIG
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS)]
+
+
+class Sampling(BaseModel):
+    """How tokens are chosen; names, ranges and defaults as in the OpenAI interface and vLLM."""
+
+    model_config = CONFIG
+
+    max_tokens: Annotated[int, Field(ge=1, le=limits.MAX_MAX_TOKENS)] = limits.DEFAULT_MAX_TOKENS
+    temperature: Annotated[
+        float, Field(ge=0, le=limits.MAX_TEMPERATURE, description="0 is greedy")
+    ] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=limits.MAX_TOP_K, description="0 is off")] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=limits.MAX_REPETITION_PENALTY)] = 1.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    seed: Annotated[
+        int | None,
+        Field(ge=0, le=limits.MAX_SEED, description="nil: one is drawn and told in the terminal"),
+    ] = None
+    stop: StopStrings = ()
+    stop_token_ids: StopTokenIds = ()
+    ignore_eos: bool = False
+    logprobs: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=limits.MAX_LOGPROBS,
+            description="nil: none; n: the chosen token's and the n most likely ones'",
+        ),
+    ] = None
+
+
+class Job(BaseModel):
+    """One prompt to complete."""
+
+    model_config = CONFIG
+
+    id: JobId
+    tenant: Tenant
+    adapter: Annotated[Adapter | None, Field(description="nil is the bare backbone")] = None
+    prompt: Annotated[str | None, Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS)] = None
+    messages: Annotated[
+        tuple[Message, ...] | None,
+        Field(strict=False, fail_fast=True, min_length=1, max_length=limits.MAX_MESSAGES),
+    ] = None
+    token_ids: PromptIds | None = None
+    sampling: Sampling = Sampling()
+    priority: Annotated[
+        int,
+        Field(
+            ge=-limits.MAX_ABSOLUTE_PRIORITY,
+            le=limits.MAX_ABSOLUTE_PRIORITY,
+            description="higher goes first among the tenant's own waiting jobs",
+        ),
+    ] = 0
+    deadline_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=limits.MAX_DEADLINE_MS,
+            description="milliseconds from the record's log-append time",
+        ),
+    ] = None
+    reply_partition: Annotated[
+        int | None,
+        Field(ge=0, le=limits.MAX_PARTITION, description="nil: by the hash of the id"),
+    ] = None
+    reply_from: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=limits.MAX_OFFSET,
+            description="end offset of the reply partition when the job was sent",
+        ),
+    ] = None
+    metadata: Annotated[Metadata, Field(description="echoed in the terminal")] = {}
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        given = [self.prompt, self.messages, self.token_ids]
+        if given.count(None) != len(given) - 1:
+            raise PydanticCustomError(
+                "one_prompt", "Exactly one of prompt, messages, token_ids must be given"
+            )
+        if self.messages is not None:
+            chars = sum(len(message.content) for message in self.messages)
+            if chars > limits.MAX_PROMPT_CHARS:
+                raise PydanticCustomError(
+                    "messages_too_long",
+                    "messages: together at most {max_length} characters, not {actual_length}",
+                    {"max_length": limits.MAX_PROMPT_CHARS, "actual_length": chars},
+                )
+        return self
+
+
+class Cancel(BaseModel):
+    """Ends the tenant's job of this id with error `cancelled`; same key as the job."""
+
+    model_config = CONFIG
+
+    id: JobId
+    tenant: Tenant

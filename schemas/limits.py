@@ -1,0 +1,93 @@
+"""Every bound of the wire contract: the unit in the name or beside it, the reason after it.
+
+A record past one of these bounds is refused with a typed error that names the bound; nothing is cut
+short silently. A deployment may set lower bounds of its own, for instance the model's context.
+"""
+
+from typing import Final
+
+VERSION: Final = 1
+"""The `v` of every record that this package reads and writes."""
+
+# Records, in bytes.
+MAX_REQUEST_BYTES: Final = 1_000_000
+"""Under Kafka's default of 1,048,576 for a producer's request, with room for key and headers."""
+MAX_REPLY_BYTES: Final = 1_000_000
+"""The same, so that neither kind of topic needs a configuration of its own."""
+
+# Shape of a record, checked before memory is spent on it.
+MAX_DEPTH: Final = 16
+"""Nested maps and arrays, the record itself being 1; the deepest field of version 1 is at 3."""
+MAX_CONTAINERS: Final = 4_096
+"""Maps and arrays in one record: an empty map is 1 byte on the wire and 64 in memory."""
+MAX_MAP_FIELDS: Final = 64
+"""Fields in any one map: version 1 uses at most 16, the rest is room for later versions."""
+
+# Names, in characters.
+MAX_JOB_ID_CHARS: Final = 64
+"""A UUID is 36, a SHA-256 in hexadecimal is 64."""
+MAX_NAME_CHARS: Final = 63
+"""Tenant and adapter names: a DNS label, so that they are safe in topics, folders and labels."""
+MAX_WORKER_CHARS: Final = 128
+"""A host name, a process id and a random part."""
+MAX_TOPIC_CHARS: Final = 249
+"""Kafka's own bound on a topic name."""
+
+# The prompt.
+MAX_PROMPT_CHARS: Final = 500_000
+"""Characters of `prompt`, or of all `messages` together: far past the contexts in use today."""
+MAX_PROMPT_TOKENS: Final = 131_072
+"""Elements of `token_ids`: 128 Ki, the longest context of the backbones this is meant for."""
+MAX_MESSAGES: Final = 1_024
+"""Turns of one conversation."""
+MAX_TOKEN_ID: Final = 2**31 - 1
+"""Token ids are int32 on the device."""
+
+# Sampling. Ranges are those of the OpenAI interface where it has one, else vLLM's.
+DEFAULT_MAX_TOKENS: Final = 256
+"""A paragraph or two; vLLM's 16 surprises people and no bound at all starves neighbours."""
+MAX_MAX_TOKENS: Final = 131_072
+"""As long as the longest prompt."""
+MAX_TEMPERATURE: Final = 2.0
+MAX_TOP_K: Final = 2**31 - 1
+"""Anything at or above the vocabulary's size means off, as does 0."""
+MAX_REPETITION_PENALTY: Final = 10.0
+"""Logits are divided by it; past 10 every seen token is gone anyway."""
+MAX_ABSOLUTE_PENALTY: Final = 2.0
+"""Presence and frequency penalties lie in [-2, 2]."""
+MAX_SEED: Final = 2**63 - 1
+"""A non-negative int64: every language has one."""
+MAX_STOP_STRINGS: Final = 16
+"""OpenAI allows 4; each one costs a scan of the text's tail at each token."""
+MAX_STOP_CHARS: Final = 256
+"""Text is held back up to this length while it may still become a stop string."""
+MAX_STOP_TOKEN_IDS: Final = 64
+MAX_LOGPROBS: Final = 20
+"""Alternatives per token, OpenAI's bound; a row of 20 is about 280 bytes."""
+
+# The rest of a job.
+MAX_ABSOLUTE_PRIORITY: Final = 100
+MAX_DEADLINE_MS: Final = 604_800_000
+"""Seven days in milliseconds, Kafka's default retention: later the record may be gone."""
+MAX_PARTITION: Final = 2**31 - 1
+"""Kafka's partitions are int32."""
+MAX_OFFSET: Final = 2**63 - 1
+"""Kafka's offsets are int64."""
+MAX_METADATA_ENTRIES: Final = 16
+"""This and the next two are OpenAI's bounds on metadata; it is echoed in the terminal."""
+MAX_METADATA_KEY_CHARS: Final = 64
+MAX_METADATA_VALUE_CHARS: Final = 512
+
+# Replies.
+MAX_TOKENS_PER_RECORD: Final = 1_024
+"""A publisher that lags splits: 1,024 tokens with 20 logprobs each are about 300 kB."""
+MAX_REPLY_TEXT_CHARS: Final = 200_000
+"""Text of one record: under 800 kB in UTF-8 even if every character takes four bytes."""
+MAX_INDEX: Final = 2**31 - 1
+MAX_EPOCH_PART: Final = 2**53 - 1
+"""Generations and attempts: the integers that every JSON reader keeps exact."""
+MAX_ERROR_MESSAGE_CHARS: Final = 500
+MAX_GIVEN_CHARS: Final = 256
+"""The offending value in an error, when it is a string."""
+MAX_REPLY_NAME_CHARS: Final = 256
+"""Names of adapter, digest and backbone in a terminal."""

@@ -1,0 +1,145 @@
+"""What a worker answers: claims, releases, tokens and exactly one visible terminal per job.
+
+Every record names its job, the epoch of its writer and the writer itself; the reader rule
+(`schemas.reader`) decides from these and the order of the log which records count.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from schemas.errors import ErrorCode, JobError
+from schemas.limits import MAX_ERROR_MESSAGE_CHARS, MAX_GIVEN_CHARS
+
+FinishReason = Literal["stop", "length"]
+
+
+class Epoch(NamedTuple):
+    """The rank of a job's writer: the group's generation, then the writer's own attempt (from 1).
+
+    Epochs compare as tuples. (0, 0) is below every epoch that is ever written.
+    """
+
+    generation: int
+    attempt: int
+
+
+class TokenLogprobs(NamedTuple):
+    """Natural logarithms for one position, all finite; `top` holds (token id, logprob) pairs."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Usage(NamedTuple):
+    """Tokens read and written for a job."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Timings(NamedTuple):
+    """Milliseconds since the job's log-append time: queued, to the first token, to the end."""
+
+    queue_ms: float
+    ttft_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRecord:
+    """A new owner takes the job over and keeps what is visible."""
+
+    job: str
+    epoch: Epoch
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecord:
+    """A writer stops on purpose. It tells a crash from a farewell and changes nothing visible."""
+
+    job: str
+    epoch: Epoch
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensRecord:
+    """One or more tokens, the first being the job's `index`-th.
+
+    `text` is what became safe to show with them: whole characters, no part of a stop string. It
+    may be empty. `logprobs` has one row per id, or is None if the job asked for none.
+    """
+
+    job: str
+    epoch: Epoch
+    worker: str
+    index: int
+    ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoneRecord:
+    """The answer is complete: `index` tokens; `text` is what was still held back."""
+
+    job: str
+    epoch: Epoch
+    worker: str
+    index: int
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    adapter: str | None
+    digest: str | None
+    base: str
+    seed: int
+    timings: Timings
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRecord:
+    """The job ended without a complete answer, after `index` tokens."""
+
+    job: str
+    epoch: Epoch
+    worker: str
+    index: int
+    code: ErrorCode
+    message: str
+    retryable: bool
+    limit: float | None = None
+    given: float | str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of(
+        cls,
+        error: JobError,
+        *,
+        job: str,
+        epoch: Epoch,
+        worker: str,
+        index: int,
+        metadata: Mapping[str, str] | None = None,
+    ) -> "ErrorRecord":
+        """Make the record that tells `error` to its tenant; its strings are cut to the limits."""
+        given = error.given
+        return cls(
+            job=job,
+            epoch=epoch,
+            worker=worker,
+            index=index,
+            code=error.code,
+            message=error.message[:MAX_ERROR_MESSAGE_CHARS],
+            retryable=error.code.retryable,
+            limit=error.limit,
+            given=given[:MAX_GIVEN_CHARS] if isinstance(given, str) else given,
+            metadata=metadata or {},
+        )
+
+
+ReplyRecord = ClaimRecord | ReleaseRecord | TokensRecord | DoneRecord | ErrorRecord

@@ -1,0 +1,314 @@
+"""Reply records to bytes and back, by hand: one record per token makes this the hot path.
+
+A record that breaks a rule of this module is, for every reader, as if it were not there. A record
+of a kind that version 1 does not know is skipped, too, but it is no error.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeGuard, assert_never
+
+import msgpack
+
+from schemas import limits, names
+from schemas.codec import check_version
+from schemas.errors import ErrorCode
+from schemas.reply import (
+    ClaimRecord,
+    DoneRecord,
+    Epoch,
+    ErrorRecord,
+    ReleaseRecord,
+    ReplyRecord,
+    Timings,
+    TokenLogprobs,
+    TokensRecord,
+    Usage,
+)
+from schemas.unpack import malformed, unpack_map
+
+Fields = dict[str, Any]
+
+_CODES: Final = {code.value: code for code in ErrorCode}
+
+
+def encode_reply(record: ReplyRecord) -> bytes:
+    """Return the record's value. ValueError for a record that no reader would accept."""
+    if isinstance(record, TokensRecord):
+        return _encode_tokens(record)
+    fields: Fields = {
+        "v": limits.VERSION,
+        "kind": "",
+        "job": record.job,
+        "epoch": record.epoch,
+        "worker": record.worker,
+    }
+    match record:
+        case ClaimRecord():
+            fields["kind"] = "claim"
+        case ReleaseRecord():
+            fields["kind"] = "release"
+        case DoneRecord():
+            fields |= _done_fields(record)
+        case ErrorRecord():
+            fields |= _error_fields(record)
+        case _:
+            assert_never(record)
+    return _pack(fields)
+
+
+def decode_reply(data: bytes | None) -> ReplyRecord | None:
+    """Return the record that `data` is, or None if its kind is unknown and to be skipped.
+
+    DecodeError for bytes that are not a record of version 1.
+    """
+    fields = unpack_map(data, limits.MAX_REPLY_BYTES)
+    check_version(fields)
+    kind = fields.get("kind")
+    if type(kind) is not str:
+        raise _wrong("kind")
+    decode = _DECODERS.get(kind)
+    return None if decode is None else decode(fields)
+
+
+def _encode_tokens(record: TokensRecord) -> bytes:
+    if not 0 < len(record.ids) <= limits.MAX_TOKENS_PER_RECORD:
+        raise ValueError(
+            f"a tokens record holds 1 to {limits.MAX_TOKENS_PER_RECORD} ids, not {len(record.ids)}"
+        )
+    fields: Fields = {
+        "v": limits.VERSION,
+        "kind": "tokens",
+        "job": record.job,
+        "epoch": record.epoch,
+        "worker": record.worker,
+        "index": record.index,
+        "ids": record.ids,
+        "text": record.text,
+    }
+    if record.logprobs is not None:
+        fields["logprobs"] = [_logprob_row(row) for row in record.logprobs]
+    return _pack(fields)
+
+
+def _pack(fields: Fields) -> bytes:
+    data: bytes = msgpack.packb(fields)
+    if len(data) > limits.MAX_REPLY_BYTES:
+        raise ValueError(
+            f"a {fields['kind']} record of {len(data)} bytes; at most {limits.MAX_REPLY_BYTES}"
+        )
+    return data
+
+
+def _logprob_row(row: TokenLogprobs) -> list[float]:
+    flat: list[float] = [row.chosen]
+    for token, logprob in row.top:
+        flat += (token, logprob)
+    if not all(map(math.isfinite, flat)):
+        raise ValueError("logprobs are finite; clamp them before they are sent")
+    return flat
+
+
+def _done_fields(record: DoneRecord) -> Fields:
+    return {
+        "kind": "done",
+        "index": record.index,
+        "text": record.text,
+        "finish_reason": record.finish_reason,
+        "usage": record.usage._asdict(),
+        "adapter": record.adapter,
+        "digest": record.digest,
+        "base": record.base,
+        "seed": record.seed,
+        "timings": record.timings._asdict(),
+        "metadata": dict(record.metadata),
+    }
+
+
+def _error_fields(record: ErrorRecord) -> Fields:
+    optional = {"limit": record.limit, "given": record.given}
+    return {
+        "kind": "error",
+        "index": record.index,
+        "code": record.code.value,
+        "message": record.message,
+        "retryable": record.retryable,
+        **{name: value for name, value in optional.items() if value is not None},
+        "metadata": dict(record.metadata),
+    }
+
+
+def _decode_tokens(fields: Fields) -> TokensRecord:
+    job, epoch, worker = _head(fields)
+    ids = fields.get("ids")
+    if type(ids) is not list or not 0 < len(ids) <= limits.MAX_TOKENS_PER_RECORD:
+        raise _wrong("ids")
+    for token in ids:
+        if type(token) is not int or not 0 <= token <= limits.MAX_TOKEN_ID:
+            raise _wrong("ids")
+    rows = fields.get("logprobs")
+    return TokensRecord(
+        job=job,
+        epoch=epoch,
+        worker=worker,
+        index=_integer(fields, "index", limits.MAX_INDEX),
+        ids=tuple(ids),
+        text=_text(fields, "text", limits.MAX_REPLY_TEXT_CHARS),
+        logprobs=None if rows is None else _logprobs(rows, len(ids)),
+    )
+
+
+def _decode_claim(fields: Fields) -> ClaimRecord:
+    job, epoch, worker = _head(fields)
+    return ClaimRecord(job=job, epoch=epoch, worker=worker)
+
+
+def _decode_release(fields: Fields) -> ReleaseRecord:
+    job, epoch, worker = _head(fields)
+    return ReleaseRecord(job=job, epoch=epoch, worker=worker)
+
+
+def _decode_done(fields: Fields) -> DoneRecord:
+    job, epoch, worker = _head(fields)
+    reason = fields.get("finish_reason")
+    if reason not in ("stop", "length"):
+        raise _wrong("finish_reason")
+    usage, timings = _map(fields, "usage"), _map(fields, "timings")
+    return DoneRecord(
+        job=job,
+        epoch=epoch,
+        worker=worker,
+        index=_integer(fields, "index", limits.MAX_INDEX),
+        text=_text(fields, "text", limits.MAX_REPLY_TEXT_CHARS),
+        finish_reason=reason,
+        usage=Usage(*(_integer(usage, name, limits.MAX_INDEX) for name in Usage._fields)),
+        adapter=_optional_text(fields, "adapter", limits.MAX_REPLY_NAME_CHARS),
+        digest=_optional_text(fields, "digest", limits.MAX_REPLY_NAME_CHARS),
+        base=_text(fields, "base", limits.MAX_REPLY_NAME_CHARS),
+        seed=_integer(fields, "seed", limits.MAX_SEED),
+        timings=Timings(*(_milliseconds(timings, name) for name in Timings._fields)),
+        metadata=_metadata(fields),
+    )
+
+
+def _decode_error(fields: Fields) -> ErrorRecord:
+    job, epoch, worker = _head(fields)
+    code, retryable = fields.get("code"), fields.get("retryable")
+    if type(code) is not str or code not in _CODES:
+        raise _wrong("code")
+    if type(retryable) is not bool:
+        raise _wrong("retryable")
+    limit, given = fields.get("limit"), fields.get("given")
+    if limit is not None and not _is_number(limit):
+        raise _wrong("limit")
+    if type(given) is str:
+        given = _text(fields, "given", limits.MAX_GIVEN_CHARS)
+    elif given is not None and not _is_number(given):
+        raise _wrong("given")
+    return ErrorRecord(
+        job=job,
+        epoch=epoch,
+        worker=worker,
+        index=_integer(fields, "index", limits.MAX_INDEX),
+        code=_CODES[code],
+        message=_text(fields, "message", limits.MAX_ERROR_MESSAGE_CHARS),
+        retryable=retryable,
+        limit=limit,
+        given=given,
+        metadata=_metadata(fields),
+    )
+
+
+_DECODERS: Final[dict[str, Callable[[Fields], ReplyRecord]]] = {
+    "claim": _decode_claim,
+    "release": _decode_release,
+    "tokens": _decode_tokens,
+    "done": _decode_done,
+    "error": _decode_error,
+}
+
+
+def _head(fields: Fields) -> tuple[str, Epoch, str]:
+    job, worker, epoch = fields.get("job"), fields.get("worker"), fields.get("epoch")
+    if not names.is_job_id(job):
+        raise _wrong("job")
+    if not names.is_worker(worker):
+        raise _wrong("worker")
+    if type(epoch) is not list or len(epoch) != len(Epoch._fields):
+        raise _wrong("epoch")
+    generation, attempt = epoch
+    if type(generation) is not int or not 0 <= generation <= limits.MAX_EPOCH_PART:
+        raise _wrong("epoch")
+    if type(attempt) is not int or not 1 <= attempt <= limits.MAX_EPOCH_PART:
+        raise _wrong("epoch")
+    return job, Epoch(generation, attempt), worker
+
+
+def _wrong(field: str) -> Exception:
+    return malformed("invalid_reply", f"{field}: missing or not valid")
+
+
+def _integer(fields: Fields, name: str, maximum: int) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise _wrong(name)
+    return value
+
+
+def _text(fields: Fields, name: str, max_chars: int) -> str:
+    value = fields.get(name)
+    if type(value) is not str or len(value) > max_chars:
+        raise _wrong(name)
+    return value
+
+
+def _optional_text(fields: Fields, name: str, max_chars: int) -> str | None:
+    return None if fields.get(name) is None else _text(fields, name, max_chars)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _milliseconds(fields: Fields, name: str) -> float:
+    value = fields.get(name)
+    if not _is_number(value) or value < 0:
+        raise _wrong(name)
+    return float(value)
+
+
+def _map(fields: Fields, name: str) -> Fields:
+    value = fields.get(name)
+    if type(value) is not dict:
+        raise _wrong(name)
+    return value
+
+
+def _metadata(fields: Fields) -> Mapping[str, str]:
+    metadata = _map(fields, "metadata") if "metadata" in fields else {}
+    if len(metadata) > limits.MAX_METADATA_ENTRIES:
+        raise _wrong("metadata")
+    for key, value in metadata.items():
+        if len(key) > limits.MAX_METADATA_KEY_CHARS or type(value) is not str:
+            raise _wrong("metadata")
+        if len(value) > limits.MAX_METADATA_VALUE_CHARS:
+            raise _wrong("metadata")
+    return metadata
+
+
+def _logprobs(rows: object, count: int) -> tuple[TokenLogprobs, ...]:
+    if type(rows) is not list or len(rows) != count:
+        raise _wrong("logprobs")
+    return tuple(map(_logprob, rows))
+
+
+def _logprob(row: object) -> TokenLogprobs:
+    if type(row) is not list or len(row) % 2 == 0 or len(row) > 1 + 2 * limits.MAX_LOGPROBS:
+        raise _wrong("logprobs")
+    tokens, values = row[1::2], row[::2]
+    if not all(type(token) is int and 0 <= token <= limits.MAX_TOKEN_ID for token in tokens):
+        raise _wrong("logprobs")
+    if not all(map(_is_number, values)):
+        raise _wrong("logprobs")
+    chosen, *rest = map(float, values)
+    return TokenLogprobs(chosen, tuple(zip(tokens, rest, strict=True)))
