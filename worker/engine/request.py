@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
+
+from schemas import FinishReason, JobError, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
-    from schemas import JobError, Sampling
     from worker.adapters import AdapterWeights
 
-FinishReason = Literal["stop", "length"]
-
-
-class TokenLogprobs(NamedTuple):
-    """Log probabilities at one position, of the model's own distribution (before any warping)."""
-
-    logprob: float  # of the token that was chosen
-    top: tuple[tuple[int, float], ...]  # (token id, log probability), most likely first
+__all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

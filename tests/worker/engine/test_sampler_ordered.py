@@ -1,0 +1,32 @@
+"""Exact top entries: the order has no ties and no row sees another."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.engine.ordered import top_ordered
+
+
+@given(
+    data=st.data(),
+    columns=st.integers(1, 40),
+    rows=st.integers(1, 4),
+    distinct=st.integers(1, 6),
+)
+def test_equal_to_a_sort_by_value_and_column(
+    data: st.DataObject, columns: int, rows: int, distinct: int
+) -> None:
+    """With few distinct values, so many ties, the result is Python's sort by (-value, id)."""
+    values = data.draw(
+        st.lists(
+            st.lists(st.integers(0, distinct), min_size=columns, max_size=columns),
+            min_size=rows,
+            max_size=rows,
+        )
+    )
+    count = data.draw(st.integers(1, columns))
+    top, ids = top_ordered(torch.tensor(values, dtype=torch.float32), count)
+    for row, got_values, got_ids in zip(values, top.tolist(), ids.tolist(), strict=True):
+        expected = sorted(range(columns), key=lambda column: (-row[column], column))[:count]
+        assert got_ids == expected
+        assert got_values == [row[column] for column in expected]
