@@ -7,7 +7,11 @@ pom=$root/deploy/kafka/pom.xml
 build=$root/build/kafka
 
 cmp -s "$pom" "$build/pom.xml" && exit 0
-command -v mvn >/dev/null || { echo "Kafka's jars need Maven: apt-get install maven" >&2; exit 1; }
+for tool in java mvn; do
+  command -v $tool >/dev/null && continue
+  echo "Apache Kafka needs Java 17 and Maven here: apt-get install openjdk-17-jre-headless maven" >&2
+  exit 1
+done
 mkdir -p "$build"
 fresh=$(mktemp -d "$build/libs.XXXXXX")
 trap 'rm -rf "$fresh"' EXIT

@@ -1,0 +1,44 @@
+# Each target does its own set-up: a clone, git, make and Python 3.11 are enough. `make` lists them.
+SHELL := /bin/bash
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-all test-compose bench kafka jars clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the pinned dependencies, those for development included
+	@deploy/venv.sh dev
+
+demo: ## tenants, adapters, a broker and a worker on this machine, streaming to the screen
+	@deploy/venv.sh demo
+	@$(BIN)/aril demo
+
+check: setup ## lint, format, types and import rules, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check jars ## check, then the tests, on Apache Kafka where Java and Maven are there
+	$(BIN)/pytest -m "not slow"
+
+test-all: check jars ## the same with the slow tests
+	$(BIN)/pytest
+
+test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
+	deploy/standins/images.sh
+	REQUIRE_DOCKER=1 $(BIN)/pytest tests/deploy/test_compose.py
+
+bench: setup jars ## the benchmarks: print their tables, write their CSV
+	$(BIN)/python -m benchmarks
+
+kafka: ## an Apache Kafka on 127.0.0.1:9092 in the foreground (KAFKA_PORT for another port)
+	@deploy/kafka/run.sh
+
+jars:
+	@deploy/kafka/fetch.sh || echo "so tests run on the embedded broker"
+
+clean: ## remove what these targets made, but for .venv
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

