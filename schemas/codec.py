@@ -15,20 +15,28 @@ from schemas.job import Cancel, Job
 from schemas.unpack import malformed, unpack_map
 
 _REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
-# Upper bounds are limits of the service; every other violation is a mistake in the job.
+# Findings of pydantic: the key of the bound in their context, and the bound in words.
 _UPPER_BOUNDS: Final = {
-    "less_than_equal": "le",
-    "string_too_long": "max_length",
-    "too_long": "max_length",
-    "messages_too_long": "max_length",
+    "less_than_equal": ("le", "at most {}"),
+    "string_too_long": ("max_length", "at most {} characters"),
+    "too_long": ("max_length", "at most {} elements"),
+    "messages_too_long": ("max_length", "at most {} characters together"),
 }
 _LOWER_BOUNDS: Final = {
-    "greater_than_equal": "ge",
-    "greater_than": "gt",
-    "string_too_short": "min_length",
-    "too_short": "min_length",
+    "greater_than_equal": ("ge", "at least {}"),
+    "greater_than": ("gt", "more than {}"),
+    "string_too_short": ("min_length", "at least {} characters"),
+    "too_short": ("min_length", "at least {} elements"),
 }
-_PROMPTS: Final = frozenset({"prompt", "token_ids", "messages"})
+_BOUNDS: Final = _UPPER_BOUNDS | _LOWER_BOUNDS
+_PROMPTS: Final = ("prompt", "token_ids", "messages")
+# Findings that pydantic words in terms of Python.
+_PLAIN_WORDS: Final = {
+    "tuple_type": "must be an array",
+    "dict_type": "must be a map",
+    "model_type": "must be a map",
+    "missing": "is required",
+}
 
 
 def encode_request(request: Job | Cancel) -> bytes:
@@ -97,22 +105,29 @@ def _attribute(error: DecodeError, fields: dict[str, Any]) -> None:
 def _explain(error: ValidationError) -> DecodeError:
     """Put pydantic's first finding into one line that names field and limit but no content."""
     finding = error.errors(include_url=False)[0]
-    kind, where, context = finding["type"], finding["loc"], finding.get("ctx", {})
-    field = _path(where)
-    message = finding["msg"].removeprefix("Input ")
-    if field:
-        message = f"{field}: {message[0].lower()}{message[1:]}"
-    bound = _UPPER_BOUNDS.get(kind) or _LOWER_BOUNDS.get(kind)
-    limit = context.get(bound) if bound else None
+    kind, field = finding["type"], _path(finding["loc"])
+    if kind not in _BOUNDS:
+        said = _PLAIN_WORDS.get(kind) or finding["msg"].removeprefix("Input ")
+        message = f"{field}: {said}" if field else said
+        return DecodeError(ErrorCode.INVALID_JOB, message, reason=kind)
+    key, phrase = _BOUNDS[kind]
+    context = finding.get("ctx", {})
+    limit = context[key]
     given = context.get("actual_length")
-    if given is None and bound:
+    if given is None:
         value = finding["input"]
-        given = len(value) if isinstance(value, str) else value
-    code = ErrorCode.INVALID_JOB
-    if kind in _UPPER_BOUNDS:
-        is_prompt = kind != "less_than_equal" and (not where or where[0] in _PROMPTS)
-        code = ErrorCode.PROMPT_TOO_LONG if is_prompt else ErrorCode.LIMIT_EXCEEDED
-    return DecodeError(code, message, reason=kind, limit=limit, given=given)
+        given = value if isinstance(value, int | float) else len(value)
+    message = f"{field}: {phrase.format(limit)}, not {given}"
+    return DecodeError(_bound_code(kind, field), message, reason=kind, limit=limit, given=given)
+
+
+def _bound_code(kind: str, field: str) -> ErrorCode:
+    """Past an upper bound is a limit of the service, below a lower one a mistake in the job."""
+    if kind not in _UPPER_BOUNDS:
+        return ErrorCode.INVALID_JOB
+    if kind != "less_than_equal" and field.startswith(_PROMPTS):
+        return ErrorCode.PROMPT_TOO_LONG
+    return ErrorCode.LIMIT_EXCEEDED
 
 
 def _path(where: tuple[int | str, ...]) -> str:

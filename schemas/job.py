@@ -1,7 +1,8 @@
 """What a tenant asks for: a job, or the cancellation of one.
 
 The models are strict: a number in a string is refused, not converted. Their error text never holds
-the input, since that would carry prompts into logs. Unknown fields are ignored.
+the input and their repr never the prompt, since either would carry it into logs. Unknown fields
+are ignored.
 """
 
 from typing import Annotated, Literal, Self
@@ -22,13 +23,24 @@ CONFIG = ConfigDict(
 
 def _not_shared(name: str) -> str:
     if name.partition("@")[0] == names.SHARED:
-        raise PydanticCustomError("reserved_name", "The name 'shared' is reserved")
+        raise PydanticCustomError("reserved_name", "the name 'shared' is reserved")
     return name
 
 
 JobId = Annotated[str, Field(pattern=names.JOB_ID_PATTERN)]
-Tenant = Annotated[str, Field(pattern=names.NAME_PATTERN), AfterValidator(_not_shared)]
-Adapter = Annotated[str, Field(pattern=names.ADAPTER_PATTERN), AfterValidator(_not_shared)]
+Tenant = Annotated[
+    str,
+    Field(pattern=names.NAME_PATTERN, json_schema_extra={"not": {"const": names.SHARED}}),
+    AfterValidator(_not_shared),
+]
+Adapter = Annotated[
+    str,
+    Field(
+        pattern=names.ADAPTER_PATTERN,
+        json_schema_extra={"not": {"pattern": f"^{names.SHARED}(@|$)"}},
+    ),
+    AfterValidator(_not_shared),
+]
 TokenId = Annotated[int, Field(ge=0, le=limits.MAX_TOKEN_ID)]
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
 MetadataKey = Annotated[str, Field(max_length=limits.MAX_METADATA_KEY_CHARS)]
@@ -56,7 +68,25 @@ class Message(BaseModel):
     model_config = CONFIG
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS)]
+    content: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS, repr=False)]
+
+
+def _together_not_too_long(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    chars = sum(len(message.content) for message in messages)
+    if chars > limits.MAX_PROMPT_CHARS:
+        raise PydanticCustomError(
+            "messages_too_long",
+            "at most {max_length} characters together, not {actual_length}",
+            {"max_length": limits.MAX_PROMPT_CHARS, "actual_length": chars},
+        )
+    return messages
+
+
+Messages = Annotated[
+    tuple[Message, ...],
+    Field(strict=False, fail_fast=True, min_length=1, max_length=limits.MAX_MESSAGES),
+    AfterValidator(_together_not_too_long),
+]
 
 
 class Sampling(BaseModel):
@@ -99,12 +129,11 @@ class Job(BaseModel):
     id: JobId
     tenant: Tenant
     adapter: Annotated[Adapter | None, Field(description="nil is the bare backbone")] = None
-    prompt: Annotated[str | None, Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS)] = None
-    messages: Annotated[
-        tuple[Message, ...] | None,
-        Field(strict=False, fail_fast=True, min_length=1, max_length=limits.MAX_MESSAGES),
+    prompt: Annotated[
+        str | None, Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS, repr=False)
     ] = None
-    token_ids: PromptIds | None = None
+    messages: Annotated[Messages | None, Field(repr=False)] = None
+    token_ids: Annotated[PromptIds | None, Field(repr=False)] = None
     sampling: Sampling = Sampling()
     priority: Annotated[
         int,
@@ -134,23 +163,15 @@ class Job(BaseModel):
             description="end offset of the reply partition when the job was sent",
         ),
     ] = None
-    metadata: Annotated[Metadata, Field(description="echoed in the terminal")] = {}
+    metadata: Annotated[Metadata, Field(description="echoed in the terminal", repr=False)] = {}
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
         given = [self.prompt, self.messages, self.token_ids]
         if given.count(None) != len(given) - 1:
             raise PydanticCustomError(
-                "one_prompt", "Exactly one of prompt, messages, token_ids must be given"
+                "one_prompt", "exactly one of prompt, messages, token_ids must be given"
             )
-        if self.messages is not None:
-            chars = sum(len(message.content) for message in self.messages)
-            if chars > limits.MAX_PROMPT_CHARS:
-                raise PydanticCustomError(
-                    "messages_too_long",
-                    "messages: together at most {max_length} characters, not {actual_length}",
-                    {"max_length": limits.MAX_PROMPT_CHARS, "actual_length": chars},
-                )
         return self
 
 

@@ -4,6 +4,7 @@ Every record names its job, the epoch of its writer and the writer itself; the r
 (`schemas.reader`) decides from these and the order of the log which records count.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -127,7 +128,6 @@ class ErrorRecord:
         metadata: Mapping[str, str] | None = None,
     ) -> "ErrorRecord":
         """Make the record that tells `error` to its tenant; its strings are cut to the limits."""
-        given = error.given
         return cls(
             job=job,
             epoch=epoch,
@@ -136,10 +136,17 @@ class ErrorRecord:
             code=error.code,
             message=error.message[:MAX_ERROR_MESSAGE_CHARS],
             retryable=error.code.retryable,
-            limit=error.limit,
-            given=given[:MAX_GIVEN_CHARS] if isinstance(given, str) else given,
+            limit=_tellable(error.limit),
+            given=error.given[:MAX_GIVEN_CHARS]
+            if isinstance(error.given, str)
+            else _tellable(error.given),
             metadata=metadata or {},
         )
+
+
+def _tellable(number: float | None) -> float | None:
+    """Infinity and NaN have no place on the wire."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 ReplyRecord = ClaimRecord | ReleaseRecord | TokensRecord | DoneRecord | ErrorRecord

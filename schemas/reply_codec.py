@@ -12,7 +12,7 @@ import msgpack
 
 from schemas import limits, names
 from schemas.codec import check_version
-from schemas.errors import ErrorCode
+from schemas.errors import DecodeError, ErrorCode
 from schemas.reply import (
     ClaimRecord,
     DoneRecord,
@@ -54,7 +54,13 @@ def encode_reply(record: ReplyRecord) -> bytes:
             fields |= _error_fields(record)
         case _:
             assert_never(record)
-    return _pack(fields)
+    data = _pack(fields)
+    # A terminal that no reader accepts would leave its job open for ever: look once more.
+    try:
+        decode_reply(data)
+    except DecodeError as error:
+        raise ValueError(f"{fields['kind']} record, {error.message}") from None
+    return data
 
 
 def decode_reply(data: bytes | None) -> ReplyRecord | None:
@@ -86,7 +92,13 @@ def _encode_tokens(record: TokensRecord) -> bytes:
         "ids": record.ids,
         "text": record.text,
     }
+    if len(record.text) > limits.MAX_REPLY_TEXT_CHARS:
+        raise ValueError(
+            f"text of at most {limits.MAX_REPLY_TEXT_CHARS} characters, not {len(record.text)}"
+        )
     if record.logprobs is not None:
+        if len(record.logprobs) != len(record.ids):
+            raise ValueError(f"{len(record.logprobs)} logprobs for {len(record.ids)} ids")
         fields["logprobs"] = [_logprob_row(row) for row in record.logprobs]
     return _pack(fields)
 
