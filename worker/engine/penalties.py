@@ -34,8 +34,8 @@ def penalise_(
     the penalty for each token of the output.
     """
     if sampling.repetition_penalty != 1:
-        seen = _to(np.unique([*prompt_ids, *output_ids]), logits)
-        row = logits[seen]
+        seen = _to(np.array([*prompt_ids, *output_ids]), logits)
+        row = logits[seen]  # a token that was seen twice is written twice, the same
         penalty = sampling.repetition_penalty
         logits[seen] = torch.where(row > 0, row / penalty, row * penalty)
     if output_ids and (sampling.frequency_penalty != 0 or sampling.presence_penalty != 0):

@@ -30,3 +30,14 @@ def test_equal_to_a_sort_by_value_and_column(
         expected = sorted(range(columns), key=lambda column: (-row[column], column))[:count]
         assert got_ids == expected
         assert got_values == [row[column] for column in expected]
+
+
+@given(seed=st.integers(0, 2**31), columns=st.integers(700, 1000), count=st.integers(1, 4))
+def test_many_columns_are_searched_by_chunks(seed: int, columns: int, count: int) -> None:
+    """Where only the best chunks are looked at, ties across and behind them still go by column."""
+    values = torch.randint(0, 120, (2, columns), generator=torch.Generator().manual_seed(seed))
+    top, ids = top_ordered(values.float(), count)
+    for row, got_values, got_ids in zip(values.tolist(), top.tolist(), ids.tolist(), strict=True):
+        expected = sorted(range(columns), key=lambda column: (-row[column], column))[:count]
+        assert got_ids == expected
+        assert got_values == [row[column] for column in expected]
