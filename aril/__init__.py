@@ -1,0 +1,94 @@
+"""What a tenant's program and an operator touch: the client, its events and errors, the CLI.
+
+Everything public is here and is imported when it is first used, so that `aril --help` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from aril.client import Client
+    from aril.errors import (
+        ArilError,
+        BadToken,
+        BrokerUnavailable,
+        ClientClosed,
+        JobFailed,
+        JobTimeout,
+        ReplyUnreadable,
+        StreamLost,
+        TopicMissing,
+    )
+    from aril.stream import Completion, ResumeToken, Stream
+    from schemas import (
+        DoneEvent,
+        ErrorCode,
+        Event,
+        Message,
+        ResetEvent,
+        Sampling,
+        TokensEvent,
+    )
+
+_HOMES: Final = {
+    **dict.fromkeys(("Client",), "aril.client"),
+    **dict.fromkeys(("Completion", "ResumeToken", "Stream"), "aril.stream"),
+    **dict.fromkeys(
+        (
+            "ArilError",
+            "BadToken",
+            "BrokerUnavailable",
+            "ClientClosed",
+            "JobFailed",
+            "JobTimeout",
+            "ReplyUnreadable",
+            "StreamLost",
+            "TopicMissing",
+        ),
+        "aril.errors",
+    ),
+    **dict.fromkeys(
+        (
+            "DoneEvent",
+            "ErrorCode",
+            "Event",
+            "Message",
+            "ResetEvent",
+            "Sampling",
+            "TokensEvent",
+        ),
+        "schemas",
+    ),
+}
+
+__all__ = [
+    "ArilError",
+    "BadToken",
+    "BrokerUnavailable",
+    "Client",
+    "ClientClosed",
+    "Completion",
+    "DoneEvent",
+    "ErrorCode",
+    "Event",
+    "JobFailed",
+    "JobTimeout",
+    "Message",
+    "ReplyUnreadable",
+    "ResetEvent",
+    "ResumeToken",
+    "Sampling",
+    "Stream",
+    "StreamLost",
+    "TokensEvent",
+    "TopicMissing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)

@@ -1,0 +1,83 @@
+"""What can go wrong for a tenant, as exceptions.
+
+* ArilError
+  * JobFailed            a worker answered the job with an error
+  * JobTimeout           no terminal within the caller's time-out (also a TimeoutError)
+  * StreamLost           the reply topic no longer holds records that the stream needs
+  * ReplyUnreadable      a worker's reply breaks the contract or is of a newer version of it
+  * ClientClosed         the client was closed, or never opened
+  * BadToken             a resume token that cannot be read (also a ValueError)
+  * BrokerUnavailable    the brokers cannot be reached, or refused
+    * TopicMissing       a topic that the contract needs does not exist
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas import ErrorCode
+
+
+class ArilError(Exception):
+    """Whatever the client raises on purpose."""
+
+
+class JobFailed(ArilError):  # noqa: N818 - named for what happened
+    """A worker ended the job with an error.
+
+    `code` is of the contract's closed set; `retryable` says whether the same job may succeed
+    later; `limit` and `given` are there when a limit was exceeded.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        code: ErrorCode,
+        message: str,
+        *,
+        retryable: bool,
+        limit: float | None = None,
+        given: object = None,
+    ) -> None:
+        bounds = "" if limit is None else f" (limit {limit:g}, given {given})"
+        super().__init__(f"{code}: {message}{bounds}")
+        self.job = job
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.limit = limit
+        self.given = given
+
+
+class JobTimeout(ArilError, TimeoutError):  # noqa: N818 - named for what happened
+    """The job had no terminal in time; a cancel record was sent for it."""
+
+    def __init__(self, job: str, seconds: float) -> None:
+        super().__init__(f"job {job} was not finished within {seconds:g} s")
+        self.job = job
+        self.seconds = seconds
+
+
+class StreamLost(ArilError):  # noqa: N818 - named for what happened
+    """Records of this stream were deleted by retention before they were read."""
+
+
+class ReplyUnreadable(ArilError):  # noqa: N818 - named for what happened
+    """A worker's reply breaks the contract, or is of a version that this client does not know."""
+
+
+class ClientClosed(ArilError):  # noqa: N818 - named for what happened
+    """The client is not open. The job itself goes on: its token can be resumed."""
+
+
+class BadToken(ArilError, ValueError):  # noqa: N818 - named for what happened
+    """A resume token is malformed or of another topic layout."""
+
+
+class BrokerUnavailable(ArilError):  # noqa: N818 - named for what happened
+    """The brokers cannot be reached, or refused what was asked."""
+
+
+class TopicMissing(BrokerUnavailable):
+    """A topic that the contract needs does not exist."""

@@ -1,0 +1,217 @@
+"""Many jobs over one reader of a reply topic: who gets which record, in bounded memory.
+
+Plain objects without I/O. A job's inbox that is full takes nothing more; once it has been emptied
+by half the reader goes back to the first record it left out. The log is the buffer, so a slow
+caller costs its neighbours neither memory nor records, only some reading twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from aril.errors import BadToken, ReplyUnreadable, StreamLost
+from schemas import DecodeError, ResetEvent, TokensEvent, VisibleStream, decode_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aril.transport import Fetched
+    from schemas import Event
+
+
+class Mark(NamedTuple):
+    """How far a caller has come in a job's visible stream; marks compare in that order."""
+
+    resets: int = 0
+    tokens: int = 0
+
+    def after(self, event: Event) -> Mark:
+        """Return the mark of a caller that has been given `event` too."""
+        if isinstance(event, TokensEvent):
+            return Mark(self.resets, self.tokens + len(event.ids))
+        if isinstance(event, ResetEvent):
+            return Mark(self.resets + 1, 0)
+        return self
+
+
+class Inbox:
+    """One job's end: the reader rule, and the events its caller has not taken yet."""
+
+    def __init__(
+        self,
+        job: str,
+        *,
+        partition: int,
+        position: int,
+        limit: int,
+        resume_at: Mark | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare to read from offset `position`; what `resume_at` covers is not given again."""
+        self.job = job
+        self.partition = partition
+        self.start = position
+        self.position = position
+        self.limit = limit
+        self.stream = VisibleStream()
+        self.failure: Exception | None = None
+        self.stalled = False
+        self._events: deque[Event] = deque()
+        self._folded = Mark()
+        self._given = resume_at or Mark()
+        self._replaying = resume_at is not None
+        self._wake = wake
+
+    @property
+    def given(self) -> Mark:
+        """How far the caller has come."""
+        return self._given
+
+    @property
+    def waiting(self) -> int:
+        """How many events the caller has not taken."""
+        return len(self._events)
+
+    def offer(self, record: Fetched) -> None:
+        """Take the partition's next record for this job, or stall if the inbox is full."""
+        if record.offset < self.position or self.stalled:
+            return
+        if len(self._events) >= self.limit:
+            self.stalled = True
+            return
+        self.position = record.offset + 1
+        try:
+            reply = decode_reply(record.value)
+        except DecodeError as error:
+            self.fail(ReplyUnreadable(f"a reply to job {self.job} cannot be read: {error}"))
+            return
+        if reply is None:
+            return
+        for event in self.stream.feed(reply):
+            self._admit(event)
+
+    def take(self) -> Event | None:
+        """Return the caller's next event, or None for now."""
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        self._given = self._given.after(event)
+        return event
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller, after what has already arrived, that nothing more will come."""
+        self.failure = self.failure or error
+        self._wake()
+
+    def _admit(self, event: Event) -> None:
+        before, self._folded = self._folded, self._folded.after(event)
+        if self._replaying:
+            if isinstance(event, TokensEvent | ResetEvent):
+                if self._folded <= self._given:
+                    return
+                beside = before < self._given and before.resets == self._given.resets
+            else:
+                beside = self._folded < self._given
+            if beside:
+                text = f"the token of job {self.job} fits no place in its visible stream"
+                self.fail(BadToken(text))
+                return
+            self._replaying = False
+        self._events.append(event)
+        self._wake()
+
+
+class Router:
+    """Hands records to inboxes and steers the reader: which partitions, from which offsets."""
+
+    def __init__(
+        self, *, follow: Callable[[int, int], None], unfollow: Callable[[int], None]
+    ) -> None:
+        self._follow = follow
+        self._unfollow = unfollow
+        self._inboxes: dict[bytes, Inbox] = {}
+        self._next: dict[int, int] = {}
+
+    @property
+    def following(self) -> bool:
+        """Whether any partition is being read."""
+        return bool(self._next)
+
+    def jobs(self) -> list[str]:
+        """Return the jobs that are being read."""
+        return [inbox.job for inbox in self._inboxes.values()]
+
+    def position(self, partition: int) -> int | None:
+        """Return the offset that is read next, or None while the partition is not followed."""
+        return self._next.get(partition)
+
+    def add(self, inbox: Inbox) -> None:
+        """Begin to read for a job. Raises ValueError if it is being read already."""
+        key = inbox.job.encode()
+        if key in self._inboxes:
+            raise ValueError(f"job {inbox.job} is already being read")
+        self._inboxes[key] = inbox
+        self._read_from(inbox)
+
+    def remove(self, inbox: Inbox) -> None:
+        """Stop reading for a job; harmless if it has stopped."""
+        if self._inboxes.get(inbox.job.encode()) is inbox:
+            del self._inboxes[inbox.job.encode()]
+            self._rest(inbox.partition)
+
+    def deliver(self, records: Iterable[Fetched]) -> None:
+        """Hand over what one poll returned; call it before anything else can move the reader."""
+        for record in records:
+            if record.offset < self._next.get(record.partition, record.offset + 1):
+                continue
+            self._next[record.partition] = record.offset + 1
+            inbox = self._inboxes.get(record.key or b"")
+            if inbox is None or inbox.partition != record.partition:
+                continue
+            inbox.offer(record)
+            if inbox.stream.finished or inbox.failure is not None:
+                self.remove(inbox)
+            elif inbox.stalled:
+                self._rest(record.partition)
+
+    def taken(self, inbox: Inbox) -> None:
+        """Note that a caller took an event: a stalled inbox may have room again."""
+        if inbox.stalled and inbox.waiting <= inbox.limit // 2:
+            inbox.stalled = False
+            self._read_from(inbox)
+
+    def trim(self, partition: int, start: int, end: int) -> None:
+        """Fail the jobs whose next record is not in the log, read on for the others."""
+        self._next.pop(partition, None)
+        for inbox in [*self._inboxes.values()]:
+            if inbox.partition != partition:
+                continue
+            if start <= inbox.position <= end:
+                self._read_from(inbox)
+            else:
+                del self._inboxes[inbox.job.encode()]
+                text = f"replies to job {inbox.job} from offset {inbox.position} are gone"
+                inbox.fail(StreamLost(f"{text} (the log holds {start} to {end})"))
+        self._rest(partition)
+
+    def fail_all(self, error: Callable[[], Exception]) -> None:
+        """Fail every job, each with an exception of its own."""
+        failed, self._inboxes = [*self._inboxes.values()], {}
+        for inbox in failed:
+            inbox.fail(error())
+        for partition in [*self._next]:
+            self._rest(partition)
+
+    def _read_from(self, inbox: Inbox) -> None:
+        at = self._next.get(inbox.partition)
+        if at is None or inbox.position < at:
+            self._next[inbox.partition] = inbox.position
+            self._follow(inbox.partition, inbox.position)
+
+    def _rest(self, partition: int) -> None:
+        wanted = any(
+            inbox.partition == partition and not inbox.stalled for inbox in self._inboxes.values()
+        )
+        if not wanted and self._next.pop(partition, None) is not None:
+            self._unfollow(partition)

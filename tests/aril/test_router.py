@@ -1,0 +1,153 @@
+"""The router by hand: whatever the reader does, each caller gets its events once and in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aril.errors import StreamLost
+from aril.router import Inbox, Mark, Router
+from aril.transport import Fetched
+from schemas import TokensEvent, encode_reply
+from tests.support.fake_worker import answer, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas import ReplyRecord
+
+
+class Reader:
+    """A reply topic of one partition and the reader that a router steers."""
+
+    def __init__(self, records: Sequence[ReplyRecord]) -> None:
+        self.log = [
+            Fetched(0, offset, record.job.encode(), encode_reply(record))
+            for offset, record in enumerate(records)
+        ]
+        self.position: int | None = None
+        self.reads = 0
+        self.router = Router(follow=self._follow, unfollow=self._unfollow)
+
+    def _follow(self, _partition: int, offset: int) -> None:
+        self.position = offset
+
+    def _unfollow(self, _partition: int) -> None:
+        self.position = None
+
+    def poll(self, count: int) -> None:
+        """Deliver the next `count` records of the log."""
+        if self.position is None:
+            return
+        records = self.log[self.position : self.position + count]
+        self.reads += len(records)
+        self.position += len(records)
+        self.router.deliver(records)
+
+
+def inbox(job: str, *, limit: int = 8, position: int = 0) -> Inbox:
+    """Return an inbox of partition 0."""
+    return Inbox(job, partition=0, position=position, limit=limit)
+
+
+JOBS = ("a", "b", "c")
+
+
+@given(
+    order=st.lists(st.sampled_from(JOBS), max_size=40),
+    limits=st.tuples(*[st.integers(1, 5)] * len(JOBS)),
+    moves=st.lists(st.tuples(st.sampled_from(JOBS), st.integers(0, 7)), max_size=60),
+)
+@settings(deadline=None)
+def test_each_event_once_in_order(
+    order: list[str], limits: tuple[int, ...], moves: list[tuple[str, int]]
+) -> None:
+    """For any log, inbox and poll sizes, caller speeds: nothing lost, doubled or unbounded."""
+    records = [
+        tokens(job, sum(earlier == job for earlier in order[:at]), str(at))
+        for at, job in enumerate(order)
+    ]
+    reader = Reader(records)
+    boxes = {job: inbox(job, limit=limit) for job, limit in zip(JOBS, limits, strict=True)}
+    for box in boxes.values():
+        reader.router.add(box)
+    got: dict[str, list[str]] = {job: [] for job in JOBS}
+
+    def take(job: str) -> None:
+        event = boxes[job].take()
+        if event is not None:
+            assert isinstance(event, TokensEvent)
+            got[job].append(event.text)
+            reader.router.taken(boxes[job])
+
+    for job, count in moves:
+        reader.poll(count)
+        take(job)
+        assert all(box.waiting <= box.limit for box in boxes.values())
+    for _ in range(2 * len(order) + 1):
+        reader.poll(3)
+        for job in JOBS:
+            take(job)
+    for job in JOBS:
+        assert got[job] == [str(at) for at, owner in enumerate(order) if owner == job]
+
+
+def test_all_stalled_rests_the_reader() -> None:
+    """When no inbox has room the partition is left alone, and read again once one has."""
+    reader = Reader([tokens("a", index, "x") for index in range(10)])
+    box = inbox("a", limit=2)
+    reader.router.add(box)
+    reader.poll(10)
+    assert not reader.router.following
+    assert (box.waiting, reader.position) == (2, None)
+    box.take()
+    reader.router.taken(box)
+    assert reader.position == 2
+
+
+def test_finished_job_is_forgotten() -> None:
+    """After its terminal a job holds no place, and its partition is no longer followed."""
+    reader = Reader(answer("a", ["x"]))
+    reader.router.add(inbox("a"))
+    reader.poll(10)
+    assert reader.router.jobs() == []
+    assert reader.position is None
+
+
+def test_older_start_rewinds_for_one_only() -> None:
+    """A job that starts earlier moves the reader back; jobs beside it do not see records twice."""
+    records = [tokens("a", 0, "a0"), tokens("b", 0, "b0"), tokens("b", 1, "b1")]
+    reader = Reader(records)
+    late, early = inbox("b", position=1), inbox("a")
+    reader.router.add(late)
+    reader.poll(10)
+    reader.router.add(early)
+    assert reader.position == 0
+    reader.poll(10)
+    assert (late.waiting, early.waiting) == (2, 1)
+
+
+def test_trim_fails_only_what_is_gone() -> None:
+    """When the log's start moves, jobs that still have their records go on."""
+    reader = Reader([tokens("a", index, "x") for index in range(6)])
+    gone, kept = inbox("b", position=0), inbox("a", position=4)
+    reader.router.add(gone)
+    reader.router.add(kept)
+    reader.router.trim(0, 3, 6)
+    assert isinstance(gone.failure, StreamLost)
+    assert kept.failure is None
+    assert reader.position == 4
+
+
+@pytest.mark.parametrize(("mark", "left"), [(Mark(), 3), (Mark(0, 1), 2), (Mark(0, 3), 0)])
+def test_replay_gives_only_the_rest(mark: Mark, left: int) -> None:
+    """What a resume mark covers is folded but not given again; the terminal always is."""
+    reader = Reader(answer("a", ["x", "y", "z"]))
+    box = Inbox("a", partition=0, position=0, limit=9, resume_at=mark)
+    reader.router.add(box)
+    reader.poll(10)
+    assert box.waiting == left + 1
+    assert box.stream.text == "xyz"
