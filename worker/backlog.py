@@ -3,7 +3,7 @@
 Each tenant has a counter of the work it was given, in tokens; the waiting tenant with the least
 is served next, and a tenant that was away starts level with the others, so idling saves up no
 credit (virtual token counters: Sheng et al., "Fairness in Serving Large Language Models", OSDI
-2024). Within a tenant: lower ``priority`` first, then order of arrival.
+2024). Within a tenant: higher ``priority`` first, then order of arrival.
 
 Bounded by jobs of one source partition and by bytes over all. A full backlog drops nothing: it
 says so, and the consumer pauses what it reads from.
@@ -29,7 +29,7 @@ class Waiting(Protocol):
 
     @property
     def priority(self) -> int:
-        """Lower is served earlier, within the tenant."""
+        """Higher is served earlier, within the tenant."""
 
     @property
     def cost(self) -> int:
@@ -80,7 +80,7 @@ class Backlog(Generic[JobT]):
         if not queue:
             self._served[job.tenant] = max(self._served.get(job.tenant, 0.0), self._floor)
             self._wait_for_turn(job.tenant)
-        heapq.heappush(queue, (job.priority, next(self._arrivals), job))
+        heapq.heappush(queue, (-job.priority, next(self._arrivals), job))
         self._waiting.add(id(job))
         self._jobs_of[job.source] += 1
         self._bytes += job.size

@@ -61,11 +61,11 @@ def test_idling_saves_up_nothing() -> None:
 
 
 def test_priority_rules_within_a_tenant_only() -> None:
-    """Lower priority values go first for their tenant, and cost the others no turn."""
+    """Higher priority values go first for their tenant, and cost the others no turn."""
     backlog = new()
-    backlog.push(Job("a", 1, priority=5))
-    backlog.push(Job("a", 2, priority=-5))
-    backlog.push(Job("b", 3, priority=100))
+    backlog.push(Job("a", 1, priority=-5))
+    backlog.push(Job("a", 2, priority=5))
+    backlog.push(Job("b", 3, priority=-100))
     order = [(job.tenant, job.number) for _ in range(3) if (job := backlog.pop())]
     assert order == [("a", 2), ("b", 3), ("a", 1)]
 
@@ -119,6 +119,6 @@ def test_nothing_is_lost_and_tenants_keep_their_order(
         drained.append(job)
     assert sorted(job.number for job in out + drained) == list(range(len(steps)))
     for tenant in "abcd":
-        rest = [(job.priority, job.number) for job in drained if job.tenant == tenant]
+        rest = [(-job.priority, job.number) for job in drained if job.tenant == tenant]
         assert rest == sorted(rest)
     assert (len(backlog), backlog.bytes) == (0, 0)

@@ -1,0 +1,223 @@
+"""Answers: what the engine brings, on its way into the reply topics.
+
+A job is settled when its terminal is acknowledged and, where its record is put aside, the dead
+letter too; only then may its offset count as finished. An append that fails, or whose fate is
+unknown, breaks the answer off: the job has to go on under a higher attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from schemas import DoneRecord, ErrorCode, ErrorRecord, JobError, Timings, TokenLogprobs, Usage
+from worker.jobs import Stage
+from worker.logs import get_logger
+from worker.writer import AppendError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from worker.engine.request import FinishReason, Output
+    from worker.jobs import Entry, Record
+    from worker.metrics import Metrics
+    from worker.writer import LogWriter
+
+log = get_logger(__name__)
+
+RETRY_SECONDS = 1.0
+
+
+class Answers:
+    """Writes the streams of all jobs of a worker."""
+
+    def __init__(
+        self,
+        *,
+        writer: LogWriter,
+        dlq_topic: str,
+        base: str,
+        metrics: Metrics,
+        settled: Callable[[Entry], None],
+        broken: Callable[[Entry], None],
+        withdraw: Callable[[Entry], None],
+    ) -> None:
+        self._writer = writer
+        self._dlq_topic = dlq_topic
+        self._base = base  # the backbone's name, told in every terminal
+        self._metrics = metrics
+        self._settled = settled
+        self._broken = broken
+        self._withdraw = withdraw
+        self._tasks: dict[Entry, asyncio.Task[None]] = {}
+        self._aside: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return not self._tasks and not self._aside
+
+    def tokens(self, entry: Entry, output: Output) -> None:
+        """Pass on what a step brought."""
+        if not entry.first_token_ms:
+            entry.first_token_ms = time.time() * 1_000
+            waited = max(0.0, entry.first_token_ms - entry.record.timestamp_ms)
+            self._metrics.ttft_seconds.observe(waited / 1_000)
+        self._metrics.tokens.inc(len(output.ids))
+        logprobs = output.logprobs and [TokenLogprobs(*row) for row in output.logprobs]
+        entry.stream.add(output.ids, output.text, logprobs)
+        self._write(entry)
+
+    def done(self, entry: Entry, finish: FinishReason) -> None:
+        """End an answer that is complete."""
+        self._end(entry, finish)
+        entry.stream.close(lambda index, text: self._done_record(entry, finish, index, text))
+        self._write(entry)
+
+    def fail(self, entry: Entry, error: JobError) -> None:
+        """End an answer with an error, behind the tokens that it has."""
+        entry.error = error
+        self._end(entry, error.code.value)
+        entry.stream.close(
+            lambda index, _: ErrorRecord.of(
+                error,
+                job=entry.job_id,
+                epoch=entry.epoch,
+                worker=entry.stream.worker,
+                index=index,
+                metadata=entry.job.metadata if entry.job else None,
+            )
+        )
+        self._write(entry)
+
+    def unanswerable(self, entry: Entry, reason: str, error: JobError) -> None:
+        """Put a job aside whose tenant cannot be told."""
+        self._end(entry, error.code.value)
+        entry.dead_letter, entry.error = reason, error
+        self._start(entry, self._settle(entry))
+
+    def put_aside(
+        self, record: Record, reason: str, error: JobError, settled: Callable[[], None]
+    ) -> None:
+        """Put a record aside that nobody is told of, then call ``settled``."""
+
+        async def aside() -> None:
+            if await self._put_aside(record, reason, error, lambda: False):
+                settled()
+
+        task = asyncio.create_task(aside())
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def stop(self) -> None:
+        """Give up what is being written: nothing of it was settled."""
+        tasks = [*self._tasks.values(), *self._aside]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _end(self, entry: Entry, end: str) -> None:
+        entry.stage = Stage.ENDED
+        entry.weights = None
+        self._metrics.jobs.labels(end=end).inc()
+        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
+        self._metrics.job_seconds.observe(whole / 1_000)
+
+    def _write(self, entry: Entry) -> None:
+        """See that the stream is being written; a running writer takes what was added."""
+        if entry not in self._tasks:
+            self._start(entry, self._write_stream(entry))
+
+    def _start(self, entry: Entry, work: Coroutine[None, None, None]) -> None:
+        self._tasks[entry] = asyncio.create_task(self._run(entry, work))
+
+    async def _run(self, entry: Entry, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        finally:
+            # In the same breath as the last look at the stream: nothing added is overlooked.
+            self._tasks.pop(entry, None)
+
+    async def _write_stream(self, entry: Entry) -> None:
+        stream = entry.stream
+        key = entry.job_id.encode()
+        try:
+            while not entry.dropped and (records := stream.take()):
+                before = stream.written
+                await self._writer.append(entry.reply_topic, entry.reply_partition, key, records)
+                stream.written = stream.sent
+                if stream.sent > before:
+                    self._metrics.tokens_per_record.observe(stream.sent - before)
+        except AppendError as error:
+            self._metrics.append_failures.inc()
+            if entry.dropped:
+                return
+            if not error.hopeless:
+                self._broken(entry)
+                return
+            self._withdraw(entry)
+            entry.dead_letter = "reply_unwritable"
+            entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
+            await self._settle(entry)
+        else:
+            if stream.ended and not entry.dropped:
+                await self._settle(entry)
+
+    async def _settle(self, entry: Entry) -> None:
+        if entry.dead_letter is not None:
+            error = entry.error or JobError(ErrorCode.INTERNAL, "no answer could be written")
+            if not await self._put_aside(
+                entry.record, entry.dead_letter, error, lambda: entry.dropped
+            ):
+                return
+        if not entry.dropped:
+            self._settled(entry)
+
+    async def _put_aside(
+        self, record: Record, reason: str, error: JobError, dropped: Callable[[], bool]
+    ) -> bool:
+        """Append to the dead letters until it is acknowledged; False if the work was dropped."""
+        while not dropped():
+            try:
+                await self._writer.put_aside(
+                    self._dlq_topic, record, reason, error.code.value, error.message
+                )
+            except AppendError as failure:
+                log.warning("dead_letter_failed", reason=reason, error=str(failure))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._metrics.dead_letters.labels(reason=reason).inc()
+                log.warning(
+                    "record_put_aside",
+                    reason=reason,
+                    topic=record.source.topic,
+                    partition=record.source.partition,
+                    offset=record.offset,
+                )
+                return True
+        return False
+
+    def _done_record(self, entry: Entry, finish: FinishReason, index: int, text: str) -> DoneRecord:
+        job = entry.job
+        assert job is not None, "only a job can be complete"  # noqa: S101 - ours
+        start, now = entry.record.timestamp_ms, time.time() * 1_000
+        return DoneRecord(
+            job=entry.job_id,
+            epoch=entry.epoch,
+            worker=entry.stream.worker,
+            index=index,
+            text=text,
+            finish_reason=finish,
+            usage=Usage(len(entry.prompt_ids), index),
+            adapter=job.adapter and job.adapter.partition("@")[0],
+            digest=entry.adapter_digest,
+            base=self._base,
+            seed=entry.seed,
+            timings=Timings(
+                max(0.0, entry.submitted_ms - start),
+                max(0.0, entry.first_token_ms - start),
+                max(0.0, now - start),
+            ),
+            metadata=job.metadata,
+        )

@@ -1,0 +1,85 @@
+"""Commits under the generation that the work was done in, and never under another.
+
+aiokafka's own ``commit`` takes whatever generation the consumer has by then and retries, so a
+completion of an older assignment can be committed under a newer one. Here a single OffsetCommit
+goes out with the generation and member id that were captured at assignment. It is not retried:
+any error, and a time-out, means "not committed", and the next round asks again if the partition is
+still ours. The request uses aiokafka's private coordinator; tests/worker/test_commits.py pins it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import errors
+from aiokafka.protocol.commit import OffsetCommitRequest
+
+from worker.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiokafka import AIOKafkaConsumer
+
+    from worker.jobs import Partition
+    from worker.partitions import Membership
+
+log = get_logger(__name__)
+
+# The broker answers in milliseconds; past this the coordinator is in trouble and a rebalance near.
+COMMIT_TIMEOUT_SECONDS = 5.0
+
+
+def membership_of(consumer: AIOKafkaConsumer, number: int) -> Membership | None:
+    """Capture who we are in the group now; None while membership is lost."""
+    from worker.partitions import Membership  # noqa: PLC0415 - types only, above
+
+    coordinator = consumer._coordinator  # noqa: SLF001 - the generation is kept nowhere else
+    if coordinator.generation < 0:
+        return None
+    return Membership(number, coordinator.generation, coordinator.member_id)
+
+
+async def commit_offsets(
+    consumer: AIOKafkaConsumer,
+    group: str,
+    membership: Membership,
+    positions: Mapping[Partition, int],
+) -> bool:
+    """Send one OffsetCommit; return whether the broker took all of it."""
+    if membership.generation < 0:
+        raise ValueError("a commit without a generation would be taken from anybody")
+    topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for source, position in positions.items():
+        topics[source.topic].append((source.partition, position, ""))
+    request = OffsetCommitRequest(
+        group,
+        membership.generation,
+        membership.member_id,
+        OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+        list(topics.items()),
+    )
+    coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
+    try:
+        async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+            response = await coordinator._send_req(request)  # noqa: SLF001 - same
+    except (errors.KafkaError, TimeoutError, OSError) as error:
+        log.warning("commit_failed", error=type(error).__name__)
+        return False
+    return _accepted(coordinator, response)
+
+
+def _accepted(coordinator: Any, response: Any) -> bool:
+    failures = {
+        errors.for_code(code)
+        for _, partitions in response.topics
+        for _, code in partitions
+        if errors.for_code(code) is not errors.NoError
+    }
+    if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:
+        coordinator.coordinator_dead()  # so that the next heartbeat looks for the new one
+    if failures:
+        log.warning("commit_refused", errors=sorted(failure.__name__ for failure in failures))
+    return not failures

@@ -1,0 +1,235 @@
+"""The jobs side of Kafka: polling, rebalances, pauses and commits. A thin driver.
+
+What is done about aiokafka's habits, each with its reason in docs/how-it-works.md: ``getmany`` is
+never cancelled, records wait until the assignment that they belong to is set up, pauses are
+restored after every rebalance, commits go through our own adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from worker.commits import commit_offsets, membership_of
+from worker.intake import topic_pattern
+from worker.jobs import Partition, Record
+from worker.logs import get_logger
+from worker.partitions import PartitionState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.partitions import Membership
+    from worker.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+POLL_MS = 200
+POLL_RECORDS = 1_000
+FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
+OFFSETS_TIMEOUT_SECONDS = 10.0
+
+
+class Handler(Protocol):
+    """Who works on what is read. Called on the event loop."""
+
+    def on_assigned(self, states: Iterable[PartitionState]) -> None:
+        """Take note of partitions that were won."""
+
+    def on_records(self, state: PartitionState, records: list[Record]) -> None:
+        """Take records of a partition that is held."""
+
+    def on_revoked(self, states: Iterable[PartitionState]) -> None:
+        """Stop all work of these at once: they may belong to somebody else in a moment."""
+
+    def on_lost_jobs(self, source: Partition, count: int) -> None:
+        """Count jobs that retention deleted before anybody finished them."""
+
+    def is_full(self, source: Partition) -> bool:
+        """Tell whether reading a partition should rest for now."""
+
+
+class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
+    """One member of the workers' consumer group."""
+
+    def __init__(self, settings: WorkerSettings, handler: Handler, client_id: str) -> None:
+        self._settings = settings
+        self._handler = handler
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            client_id=client_id,
+            group_id=settings.group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(100, min(3_000, settings.session_timeout_ms // 4)),
+            rebalance_timeout_ms=settings.rebalance_timeout_ms,
+            max_poll_interval_ms=300_000,
+            # Exactly one: aiokafka joins the group once for each assignor that is configured.
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            **settings.kafka_security(),
+        )
+        self._states: dict[Partition, PartitionState] = {}
+        self._set_up = asyncio.Event()  # cleared while an assignment is being set up
+        self._joined = asyncio.Event()
+        self._commit_lock = asyncio.Lock()
+        self._assignments = 0
+        self._stopping = False
+        self._resting = False
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group gave us an assignment, be it an empty one."""
+        return self._joined.is_set()
+
+    @property
+    def states(self) -> list[PartitionState]:
+        """The partitions that are held now."""
+        return list(self._states.values())
+
+    async def start(self) -> None:
+        """Connect and join the group. Raises KafkaError when no broker answers."""
+        pattern = topic_pattern(self._settings.jobs_topic, self._settings.dlq_topic)
+        if pattern is None:
+            self._consumer.subscribe(topics=[self._settings.jobs_topic], listener=self)
+        else:
+            self._consumer.subscribe(pattern=pattern.pattern, listener=self)
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
+
+    def rest(self) -> None:
+        """Read no more jobs, but stay a member: the running ones are being finished."""
+        self._resting = True
+
+    async def run(self) -> None:
+        """Poll until ``stop``. Raises what aiokafka cannot get over by itself."""
+        while not self._stopping:
+            self._apply_pauses()
+            try:
+                batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+            except errors.ConsumerStoppedError:
+                return
+            except errors.KafkaError as error:
+                if not error.retriable:
+                    raise
+                log.warning("poll_failed", error=type(error).__name__)
+                await asyncio.sleep(POLL_MS / 1_000)
+                continue
+            # getmany may return records of an assignment whose callback is still running.
+            await self._set_up.wait()
+            for topic_partition, records in batches.items():
+                self._deliver(topic_partition, records)
+
+    async def stop(self) -> None:
+        """Commit what is finished and leave the group."""
+        self._stopping = True
+        self._set_up.set()  # lets `run` see it, should it wait for an assignment
+        await self.commit()
+        await self._consumer.stop()
+
+    async def commit(self) -> None:
+        """Commit the finished prefix of every partition, where it grew."""
+        async with self._commit_lock:
+            await self._commit(self.states)
+
+    async def on_partitions_revoked(
+        self,
+        revoked: Iterable[TopicPartition],  # noqa: ARG002 - eager rebalances: it is all of them
+    ) -> None:
+        """Stop the work of every partition."""
+        self._set_up.clear()
+        states = self.states
+        self._handler.on_revoked(states)
+        async with self._commit_lock:  # the commit that is under way ends first
+            await self._commit(states)
+        self._states = {}
+        if states:
+            log.info("partitions_revoked", partitions=len(states))
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Set up the new assignment; until this ends no record of it is looked at."""
+        partitions = sorted(assigned)
+        self._assignments += 1
+        membership = membership_of(self._consumer, self._assignments)
+        if membership is None:  # lost again already: a new assignment is on its way
+            return
+        ends = await self._end_offsets(partitions)
+        self._states = {}
+        for each in partitions:
+            source = Partition(each.topic, each.partition)
+            self._states[source] = PartitionState(source, membership, ends[each])
+        self._handler.on_assigned(self.states)
+        self._set_up.set()
+        self._joined.set()
+        log.info(
+            "partitions_assigned", partitions=len(partitions), generation=membership.generation
+        )
+
+    async def _end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Read the logs' ends, and look for jobs that retention deleted.
+
+        Where the broker does not answer, every job counts as old: slower, never wrong.
+        """
+        if not partitions:
+            return {}
+        try:
+            async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
+                ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
+                starts = await self._consumer.beginning_offsets(partitions)
+                for each in partitions:
+                    committed = await self._consumer.committed(each)
+                    if committed is not None and committed < starts[each]:
+                        source = Partition(each.topic, each.partition)
+                        self._handler.on_lost_jobs(source, starts[each] - committed)
+        except (errors.KafkaError, TimeoutError) as error:
+            log.warning("offsets_unknown", error=type(error).__name__)
+            return dict.fromkeys(partitions, 2**63 - 1)
+        return ends
+
+    async def _commit(self, states: Iterable[PartitionState]) -> None:
+        by_member: dict[Membership, dict[Partition, int]] = {}
+        grown = {state.source: state for state in states}
+        for state in grown.values():
+            if (position := state.to_commit()) is not None:
+                by_member.setdefault(state.membership, {})[state.source] = position
+        for membership, positions in by_member.items():
+            if await commit_offsets(self._consumer, self._settings.group, membership, positions):
+                for source, position in positions.items():
+                    grown[source].committed = position
+
+    def _deliver(self, each: TopicPartition, records: list[Any]) -> None:
+        state = self._states.get(Partition(each.topic, each.partition))
+        if state is None:
+            return
+        source = state.source
+        self._handler.on_records(
+            state,
+            [
+                Record(source, got.offset, got.timestamp, got.key, got.value, got.headers)
+                for got in records
+                if state.read(got.offset)
+            ],
+        )
+
+    def _apply_pauses(self) -> None:
+        """Pause what is full and resume what is not; a rebalance forgets every pause."""
+        assignment = self._consumer.assignment()
+        paused = self._consumer.paused()
+        wanted = {
+            each
+            for each in assignment
+            if self._resting or self._handler.is_full(Partition(each.topic, each.partition))
+        }
+        with contextlib.suppress(errors.IllegalStateError):  # revoked since it was listed
+            if wanted - paused:
+                self._consumer.pause(*(wanted - paused))
+            if paused - wanted:
+                self._consumer.resume(*(paused - wanted))

@@ -1,0 +1,230 @@
+"""From the backlog to the engine: whose turn it is, prompt and adapter at hand, the window, a row.
+
+No more jobs are prepared ahead than one batch holds, so that the backlog, and with it fairness
+between tenants, decides as late as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+from schemas import ErrorCode, JobError
+from schemas.limits import MAX_SEED
+from worker.backlog import Backlog
+from worker.engine.request import GenerationRequest
+from worker.jobs import Stage
+from worker.logs import get_logger
+from worker.window import BatchLimits, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from schemas import Job
+    from worker.adapters import AdapterWeights
+    from worker.jobs import Entry, Partition
+    from worker.metrics import Metrics
+    from worker.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+
+class EngineHandle(Protocol):
+    """An engine that runs apart from the event loop."""
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Add requests at the next step boundary."""
+
+    def cancel(self, key: int) -> None:
+        """Stop one at the next step boundary; unknown keys are ignored."""
+
+
+class PromptEncoder(Protocol):
+    """What makes prompt tokens of a job."""
+
+    def encode(self, job: Job) -> tuple[int, ...]:
+        """Return them. Raises JobError."""
+
+
+class AdapterSource(Protocol):
+    """Where a tenant's adapters come from."""
+
+    async def get(self, tenant: str, name: str) -> AdapterWeights:
+        """Return the weights. Raises JobError."""
+
+
+class Dispatcher:
+    """Feeds one engine. Everything but tokenising happens on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: WorkerSettings,
+        prompts: PromptEncoder,
+        adapters: AdapterSource | None,
+        engine: EngineHandle,
+        metrics: Metrics,
+        refuse: Callable[[Entry, JobError], None],
+    ) -> None:
+        self._max_rows = settings.max_rows
+        # Submitted beyond the rows, so that a row that falls free is taken in the same step.
+        self._ahead = max(1, settings.max_rows // 4)
+        self._prompts = prompts
+        self._adapters = adapters
+        self._engine = engine
+        self._metrics = metrics
+        self._refuse = refuse
+        self._backlog: Backlog[Entry] = Backlog(
+            max_jobs_per_source=settings.lookahead, max_bytes=settings.lookahead_bytes
+        )
+        limits = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
+        self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
+        self._running: dict[int, Entry] = {}
+        self._preparing: set[asyncio.Task[None]] = set()
+        # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    @property
+    def running(self) -> int:
+        """Jobs in the engine."""
+        return len(self._running)
+
+    def find(self, key: int) -> Entry | None:
+        """Return the running job of that key."""
+        return self._running.get(key)
+
+    def is_full(self, source: Partition) -> bool:
+        """Tell whether reading a partition should rest for now."""
+        return self._backlog.full(source)
+
+    def add(self, entry: Entry) -> None:
+        """Let a job wait for its turn."""
+        entry.stage = Stage.WAITING
+        self._backlog.push(entry)
+        self._wake.set()
+
+    def withdraw(self, entry: Entry) -> None:
+        """Take a job out, wherever it is."""
+        if entry.stage is Stage.WAITING:
+            self._backlog.discard(entry)
+        elif entry.stage is Stage.GATHERING:
+            self._window.discard(entry)
+        elif entry.stage is Stage.RUNNING:
+            del self._running[entry.key]
+            self._engine.cancel(entry.key)
+        entry.stage = Stage.ENDED
+        entry.weights = None
+        self._wake.set()
+
+    def ended(self, entry: Entry) -> None:
+        """Note that the engine is through with a job."""
+        self._running.pop(entry.key, None)
+        entry.stage = Stage.ENDED
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let nothing more into the engine; what runs goes on."""
+        self._closed = True
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self) -> None:
+        """Move jobs on whenever something changed, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._closed:
+                continue
+            self._prepare_next()
+            self._submit(loop.time())
+            closes_at = self._window.closes_at()
+            if closes_at is not None and not self._running:
+                loop.call_at(closes_at, self._wake.set)
+            self._metrics.backlog_jobs.set(len(self._backlog))
+            self._metrics.backlog_bytes.set(self._backlog.bytes)
+            self._metrics.running_jobs.set(len(self._running))
+
+    def _prepare_next(self) -> None:
+        while len(self._preparing) + len(self._window) < self._max_rows:
+            entry = self._backlog.pop()
+            if entry is None:
+                return
+            entry.stage = Stage.PREPARING
+            task = asyncio.create_task(self._prepare(entry))
+            self._preparing.add(task)
+            task.add_done_callback(self._prepared)
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        self._preparing.discard(task)
+        self._wake.set()
+
+    async def _prepare(self, entry: Entry) -> None:
+        job = entry.job
+        assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
+        try:
+            weights = await self._adapter(job)
+            loop = asyncio.get_running_loop()
+            ids = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
+        except JobError as error:
+            refusal = error
+        except Exception:
+            if self._closed:
+                return
+            log.exception("prepare_failed", job=entry.job_id, tenant=entry.tenant)
+            refusal = JobError(ErrorCode.INTERNAL, "the job could not be prepared")
+        else:
+            if entry.stage is Stage.PREPARING:
+                self._gather(entry, ids, weights)
+            return
+        if entry.stage is Stage.PREPARING:
+            self._refuse(entry, refusal)
+
+    async def _adapter(self, job: Job) -> AdapterWeights | None:
+        if job.adapter is None:
+            return None
+        if self._adapters is None:
+            raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
+        return await self._adapters.get(job.tenant, job.adapter)
+
+    def _gather(self, entry: Entry, ids: tuple[int, ...], weights: AdapterWeights | None) -> None:
+        entry.stage = Stage.GATHERING
+        entry.prompt_ids = ids
+        entry.weights = weights
+        entry.adapter_digest = weights.digest if weights else None
+        self._window.offer(
+            entry,
+            tenant=entry.tenant,
+            adapter=entry.adapter_digest,
+            tokens=len(ids),
+            now=asyncio.get_running_loop().time(),
+        )
+
+    def _submit(self, now: float) -> None:
+        room = self._max_rows + self._ahead - len(self._running)
+        batch = self._window.take(now=now, busy=bool(self._running), rows=room)
+        if batch:
+            self._engine.submit([self._request(entry) for entry in batch])
+
+    def _request(self, entry: Entry) -> GenerationRequest:
+        job = entry.job
+        assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
+        seed = job.sampling.seed
+        entry.seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
+        entry.stage = Stage.RUNNING
+        entry.submitted_ms = time.time() * 1_000
+        self._running[entry.key] = entry
+        waited = max(0.0, entry.submitted_ms - entry.record.timestamp_ms)
+        self._metrics.queue_seconds.observe(waited / 1_000)
+        self._metrics.prompt_tokens.inc(len(entry.prompt_ids))
+        return GenerationRequest(
+            key=entry.key,
+            prompt_ids=entry.prompt_ids,
+            sampling=job.sampling,
+            seed=entry.seed,
+            adapter=entry.weights,
+        )

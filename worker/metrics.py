@@ -1,0 +1,58 @@
+"""What a worker counts. Names are a contract: prefix ``aril_``, base units, ``_total`` on counters.
+
+No tenant and no adapter is a label: their number has no bound.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+# Seconds, from a token of a fast engine to a long job.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+
+
+class Metrics:
+    """All metrics of one worker, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"aril_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"aril_{name}", text, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+            return Histogram(f"aril_{name}", text, buckets=buckets, registry=self.registry)
+
+        self.jobs = counter("jobs", "Jobs ended, by outcome: stop, length or an error code.", "end")
+        self.restarted = counter(
+            "jobs_restarted", "Jobs begun anew: older than the assignment, or an append failed."
+        )
+        self.duplicates = counter("jobs_duplicate", "Records that repeated a known job.")
+        self.lost = counter("jobs_lost", "Jobs deleted by retention before anybody finished them.")
+        self.dead_letters = counter("dead_letters", "Records put aside, by reason.", "reason")
+        self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of the jobs begun.")
+        self.tokens = counter("tokens", "Tokens generated.")
+        self.append_failures = counter("append_failures", "Appends that failed or timed out.")
+        self.queue_seconds = histogram("queue_seconds", "Log-append time to entering the engine.")
+        self.ttft_seconds = histogram("ttft_seconds", "Log-append time to the first token.")
+        self.job_seconds = histogram("job_seconds", "Log-append time to the terminal.")
+        self.inter_token_seconds = histogram(
+            "inter_token_seconds", "Between a job's tokens, as the engine brings them."
+        )
+        self.tokens_per_record = histogram(
+            "tokens_per_record", "Tokens that one reply record carries.", _COUNTS
+        )
+        self.step_rows = histogram("step_rows", "Jobs that got a token in a step.", _COUNTS)
+        self.step_adapters = histogram(
+            "step_adapters", "Distinct adapters among the jobs of a step.", (0, *_COUNTS)
+        )
+        self.backlog_jobs = gauge("backlog_jobs", "Jobs read and waiting.")
+        self.backlog_bytes = gauge("backlog_bytes", "Memory that they are taken to hold.")
+        self.running_jobs = gauge("running_jobs", "Jobs in the engine.")
+        self.unfinished_jobs = gauge("unfinished_jobs", "Jobs read and not finished.")
+        self.partitions = gauge("partitions", "Jobs partitions held.")
+        self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")
