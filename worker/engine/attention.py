@@ -1,0 +1,197 @@
+"""Where a Hugging Face model's attention layers hand their queries, keys and values to us.
+
+The model is called with `paged=<context>` among its keyword arguments, which transformers passes
+through to every attention layer; the registered function below gives the layer's tensors to that
+context. Nothing is kept in this module, so two models can run in two threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from kernels.attention import make_attention_plan, paged_attention, store_kv
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from kernels.attention import AttentionPlan
+    from worker.engine.config import Backend
+
+IMPLEMENTATION = "aril_paged"
+
+# Arguments that carry no meaning for us: positions are already rotated into queries and keys, a
+# cache is never used, dropout is off in eval mode, and attention weights are never asked for.
+_IGNORED = frozenset(
+    {
+        "position_ids",
+        "position_embeddings",
+        "use_cache",
+        "dropout",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "cache_position",
+        "logits_to_keep",
+    }
+)
+
+
+class UnsupportedModelError(ValueError):
+    """This model cannot be served; the message is one line that says which feature is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionLayout:
+    """What one attention layer stores and how it looks back."""
+
+    layer: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None  # a query sees itself and the window - 1 tokens before it; None: all
+
+
+class AttentionContext(Protocol):
+    """Takes the attention calls of one forward pass."""
+
+    def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the output [T, heads, d] of q [T, heads, d] and k, v [T, kv_heads, d]."""
+
+
+class PagedAttention:
+    """Context of one step: new keys and values go into the paged cache, then all rows attend.
+
+    `k_cache` and `v_cache` per layer [blocks, block_size, kv_heads, d]; `slot_mapping` [T] int64 is
+    the place of each token in the cache (block * block size + offset); `block_table` [rows,
+    max_blocks] int32; `cu_q` [rows + 1] int32 delimits the rows in T; `kv_lens` [rows] int32 counts
+    the tokens of each row's sequence in the cache, this step's included.
+    """
+
+    def __init__(
+        self,
+        *,
+        k_cache: Mapping[int, Tensor],
+        v_cache: Mapping[int, Tensor],
+        slot_mapping: Tensor,
+        block_table: Tensor,
+        cu_q: Tensor,
+        kv_lens: Tensor,
+        backend: Backend = "auto",
+    ) -> None:
+        self.k_cache, self.v_cache = k_cache, v_cache
+        self.slot_mapping = slot_mapping
+        self.block_table = block_table
+        self.cu_q, self.kv_lens = cu_q, kv_lens
+        self.backend = backend
+        self._plans: dict[int | None, AttentionPlan] = {}  # by window
+
+    def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store the rows' keys and values, then attend; see AttentionContext."""
+        k_cache, v_cache = self.k_cache[layout.layer], self.v_cache[layout.layer]
+        store_kv(k, v, k_cache, v_cache, self.slot_mapping)
+        return paged_attention(
+            q,
+            k_cache,
+            v_cache,
+            self.block_table,
+            self.cu_q,
+            self.kv_lens,
+            scale=layout.scale,
+            window=layout.window,
+            backend=self.backend,
+            plan=self._plan(layout.window, k_cache.shape[1]) if self._on_host else None,
+        )
+
+    @property
+    def _on_host(self) -> bool:
+        """Whether the torch path runs, which reads the lengths on the host: once is enough."""
+        return self.backend == "torch" or (self.backend == "auto" and not self.cu_q.is_cuda)
+
+    def _plan(self, window: int | None, block_size: int) -> AttentionPlan:
+        plan = self._plans.get(window)
+        if plan is None:
+            plan = self._plans[window] = make_attention_plan(
+                self.block_table, self.cu_q, self.kv_lens, block_size=block_size, window=window
+            )
+        return plan
+
+
+class LayoutRecorder:
+    """Context that notes the layout of each layer, for one sequence without a cache."""
+
+    def __init__(self) -> None:
+        self.layouts: dict[int, AttentionLayout] = {}
+
+    def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Note the layout and attend within the one sequence."""
+        if k.shape != v.shape:
+            raise UnsupportedModelError(
+                f"keys and values of different shape: {tuple(k.shape)} and {tuple(v.shape)}"
+            )
+        if layout.layer in self.layouts:
+            raise UnsupportedModelError(f"attention layer {layout.layer} is called twice")
+        self.layouts[layout.layer] = layout
+        position = torch.arange(len(q), device=q.device)
+        distance = position[:, None] - position[None, :]
+        visible = distance >= 0
+        if layout.window is not None:
+            visible &= distance < layout.window
+        out = scaled_dot_product_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1)[None],
+            v.transpose(0, 1)[None],
+            attn_mask=visible,
+            scale=layout.scale,
+            enable_gqa=True,
+        )
+        return out[0].transpose(0, 1)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    paged: AttentionContext,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Attend packed rows: query [1, heads, T, d], key and value [1, kv_heads, T, d].
+
+    Returns [1, T, heads, d]. Raises UnsupportedModelError for an argument that would change the
+    result and that we do not implement.
+    """
+    for name, given in rest.items():
+        if name not in _IGNORED and given is not None and given is not False:
+            raise UnsupportedModelError(f"attention argument {name!r} is not implemented")
+    if attention_mask is not None:
+        raise UnsupportedModelError("attention argument 'attention_mask' is not implemented")
+    if is_causal is False or not getattr(module, "is_causal", True):
+        raise UnsupportedModelError("attention that is not causal is not implemented")
+    q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    layout = AttentionLayout(
+        layer=int(module.layer_idx),  # type: ignore[arg-type]  # an int by transformers' convention
+        heads=q.shape[1],
+        kv_heads=k.shape[1],
+        head_dim=q.shape[2],
+        scale=q.shape[2] ** -0.5 if scaling is None else float(scaling),
+        window=sliding_window,
+    )
+    return paged.attend(layout, q, k, v).unsqueeze(0), None
+
+
+# Transformers' registries are global by design: this adds one name, and no mask function, so that
+# models under it build no mask. Registering again is harmless.
+AttentionInterface.register(IMPLEMENTATION, _attention)

@@ -1,0 +1,190 @@
+"""The backbone: a Hugging Face causal LM that runs packed rows.
+
+Architecture, weights, tokenizer and chat template come from transformers; attention goes through
+`worker.engine.attention`, so decoders beyond Llama work as long as they support the attention
+interface. What would be wrong in a mixed batch is refused at load, in one line.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from worker.engine.attention import (
+    IMPLEMENTATION,
+    AttentionContext,
+    AttentionLayout,
+    LayoutRecorder,
+    UnsupportedModelError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backbone:
+    """A loaded model with what the engine must know about it."""
+
+    model: Any  # transformers' PreTrainedModel, in eval mode, under our attention
+    tokenizer: Any  # transformers' PreTrainedTokenizerBase
+    layouts: tuple[AttentionLayout, ...]  # one per attention layer
+    linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in) of every nn.Linear
+    output_module: str  # module path of the linear that makes the logits
+    vocab_size: int  # width of the logits; the tokenizer may know fewer tokens
+    eos_token_ids: frozenset[int]
+    max_positions: int
+    name: str
+    dtype: torch.dtype
+    device: torch.device
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        logits_index: Tensor,
+        attention: AttentionContext,
+    ) -> Tensor:
+        """Run packed tokens and return the logits [n, vocab] of the positions asked for.
+
+        `input_ids` and `position_ids` are [T] int64, rows one after the other; `logits_index` [n]
+        int64 names places in T; `attention` is the context of this step (see PagedAttention).
+        """
+        return self.model(
+            input_ids=input_ids[None],
+            position_ids=position_ids[None],
+            use_cache=False,
+            logits_to_keep=logits_index,
+            paged=attention,
+        ).logits[0]
+
+    @torch.inference_mode()
+    def plain_forward(self, input_ids: Tensor) -> Tensor:
+        """Logits [T, vocab] of one sequence [T] by transformers' own attention, no cache."""
+        with _own_attention(self.model):
+            return self.model(input_ids=input_ids[None], use_cache=False).logits[0]
+
+
+def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone:
+    """Load model and tokenizer from a folder (safetensors only) and learn its attention layout.
+
+    Raises UnsupportedModelError with one line for models whose rows cannot be packed: recurrent
+    layers, RoPE that depends on the batch (dynamic, longrope), attention features we don't have.
+    """
+    config = AutoConfig.from_pretrained(path)
+    _refuse_layers(config.get_text_config())
+    with _no_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    model.eval().requires_grad_(requires_grad=False)
+    _refuse_model(model)
+    model.set_attn_implementation(IMPLEMENTATION)
+    model.to(device)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    text_config = model.config.get_text_config()
+    output = model.get_output_embeddings()
+    return Backbone(
+        model=model,
+        tokenizer=tokenizer,
+        layouts=_record_layouts(model, text_config),
+        linear_shapes={
+            name: (module.out_features, module.in_features)
+            for name, module in model.named_modules()
+            if type(module) is nn.Linear
+        },
+        output_module=next(name for name, module in model.named_modules() if module is output),
+        vocab_size=output.weight.shape[0],
+        eos_token_ids=_eos_token_ids(model, tokenizer),
+        max_positions=text_config.max_position_embeddings,
+        name=Path(path).name,
+        dtype=dtype,
+        device=torch.device(device),
+    )
+
+
+def _refuse_layers(config: Any) -> None:
+    """Refuse by configuration, before gigabytes of weights are read."""
+    unknown = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
+    if unknown:
+        raise UnsupportedModelError(
+            f"{config.model_type}: layers of type {', '.join(sorted(unknown))} cannot run on "
+            "packed rows"
+        )
+
+
+def _refuse_model(model: Any) -> None:
+    kind = model.config.model_type
+    if model._is_stateful:  # noqa: SLF001  # how transformers itself marks recurrent models
+        raise UnsupportedModelError(f"{kind}: recurrent layers cannot run on packed rows")
+    if not model._can_set_attn_implementation():  # noqa: SLF001  # same, for the interface
+        raise UnsupportedModelError(f"{kind}: does not support the attention interface")
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        raise UnsupportedModelError(f"{kind}: its forward has no logits_to_keep")
+    for module in model.modules():
+        found = getattr(module, "rope_type", None)
+        for rope in found.values() if isinstance(found, dict) else (found,):
+            # transformers recomputes the frequencies of these from the call's largest position
+            if isinstance(rope, str) and ("dynamic" in rope or rope == "longrope"):
+                raise UnsupportedModelError(
+                    f"{kind}: RoPE of type {rope!r} depends on the other rows of a batch"
+                )
+
+
+def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
+    """One short forward that shows what each attention layer stores."""
+    recorder = LayoutRecorder()
+    ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
+    with torch.inference_mode():
+        model(input_ids=ids, use_cache=False, logits_to_keep=1, paged=recorder)
+    layouts = tuple(recorder.layouts[layer] for layer in sorted(recorder.layouts))
+    if len(layouts) != config.num_hidden_layers:
+        raise UnsupportedModelError(
+            f"{config.model_type}: {len(layouts)} of {config.num_hidden_layers} layers have "
+            "attention; other layers cannot run on packed rows"
+        )
+    for layout, kind in zip(layouts, getattr(config, "layer_types", None) or (), strict=False):
+        if kind == "sliding_attention" and layout.window is None:
+            raise UnsupportedModelError(
+                f"{config.model_type}: layer {layout.layer} does not pass its sliding window on"
+            )
+    return layouts
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    generation = getattr(model, "generation_config", None)
+    for source in (generation, model.config.get_text_config(), tokenizer):
+        found = getattr(source, "eos_token_id", None)
+        if found is not None:
+            return frozenset(found if isinstance(found, list | tuple) else (found,))
+    return frozenset()
+
+
+@contextmanager
+def _own_attention(model: Any) -> Iterator[None]:
+    """Run with the attention that transformers itself would choose."""
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")  # noqa: SLF001  # no public getter
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(IMPLEMENTATION)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
