@@ -38,7 +38,8 @@ kafka_standin() {
   "$root/deploy/kafka/fetch.sh"
   cp -r "$here/kafka" "$scratch/kafka"
   cp -rL "$root/build/kafka/libs" "$scratch/kafka/libs"
-  docker build -q -t "$kafka" --build-arg "BASE=$python" "$scratch/kafka" >/dev/null
+  # The plain builder: buildx may not be there.
+  DOCKER_BUILDKIT=0 docker build -q -t "$kafka" --build-arg "BASE=$python" "$scratch/kafka" >/dev/null
 }
 
 for image in "$python" "$kafka"; do

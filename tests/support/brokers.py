@@ -103,5 +103,5 @@ def _java_version() -> int | None:
     if shutil.which("java") is None:
         return None
     told = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r'version "(\d+)', told.stderr)
+    found = re.search(r'version "(?:1\.)?(\d+)', told.stderr)
     return int(found[1]) if found else None

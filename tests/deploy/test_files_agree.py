@@ -1,0 +1,95 @@
+"""What several files of the deployment say about one thing is the same thing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from worker.settings import WorkerSettings
+
+ROOT: Final = Path(__file__).parents[2]
+SHELL_SCRIPTS: Final = sorted(ROOT.glob("deploy/**/*.sh"))
+
+
+def _text(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+def _found(pattern: str, path: str) -> str:
+    match = re.search(pattern, _text(path))
+    assert match, f"{pattern} is not in {path}"
+    return match[1]
+
+
+def test_compose_uses_real_settings() -> None:
+    """Each ARIL_ variable that compose gives to a container is one that a worker knows."""
+    given = set(re.findall(r"^\s+ARIL_(\w+):", _text("compose.yaml"), re.MULTILINE))
+    assert given
+    assert {name.lower() for name in given} <= set(WorkerSettings.model_fields)
+
+
+def test_compose_waits_for_the_drain() -> None:
+    """A worker container is not killed before its drain has had its time and some to leave."""
+    drain = float(_found(r"ARIL_DRAIN_SECONDS: (\d+)", "compose.yaml"))
+    grace = float(
+        _found(r"commit and leaving the group.\n  stop_grace_period: (\d+)s", "compose.yaml")
+    )
+    assert grace >= drain + 10
+
+
+def test_one_kafka_version() -> None:
+    """Tests, people, compose and the stand-in image run the same Kafka."""
+    version = _found(r"<kafka.version>([\d.]+)<", "deploy/kafka/pom.xml")
+    assert _found(r"image: apache/kafka:([\d.]+)", "compose.yaml") == version
+    assert _found(r"kafka=apache/kafka:([\d.]+)", "deploy/standins/images.sh") == version
+
+
+def test_one_base_image() -> None:
+    """The stand-in is made for the base image that the Dockerfile asks for."""
+    assert _found(r"ARG PYTHON=(\S+)", "Dockerfile") == _found(
+        r"python=(\S+)", "deploy/standins/images.sh"
+    )
+
+
+def test_image_has_every_package() -> None:
+    """Each package that is installed reaches the image's build context."""
+    packages = tomllib.loads(_text("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]
+    let_through = re.findall(r"^!(\S+)$", _text(".dockerignore"), re.MULTILINE)
+    assert {name.rstrip("*") for name in packages["include"]} <= set(let_through)
+
+
+def test_every_dependency_is_pinned() -> None:
+    """constraints.txt pins each dependency once, at a version that pyproject.toml allows."""
+    project = tomllib.loads(_text("pyproject.toml"))["project"]
+    lines = [line for line in _text("constraints.txt").splitlines() if not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    assert len(pins) == len(lines)
+    assert lines == sorted(lines, key=str.lower)
+    by_name = {canonicalize_name(name): version for name, version in pins.items()}
+    wanted = project["dependencies"] + [
+        requirement for extra in project["optional-dependencies"].values() for requirement in extra
+    ]
+    for requirement in map(Requirement, wanted):
+        assert by_name[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["setup", "demo", "test", "test-all", "test-compose", "check", "bench", "kafka", "clean"],
+)
+def test_make_explains_its_targets(target: str) -> None:
+    """`make help` has a line for every target that the documents name."""
+    assert re.search(rf"^{target}:.*## \w", _text("Makefile"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: path.name)
+def test_scripts_stop_at_the_first_error(script: Path) -> None:
+    """Every shell script is strict and can be run as it is."""
+    assert "set -euo pipefail" in script.read_text()
+    assert script.stat().st_mode & 0o100
