@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import torch
+
 from kernels.sgmv.segments import LiveSlice, LiveSlot, add_segments_
 
 if TYPE_CHECKING:
@@ -54,18 +56,22 @@ def _live_views(
     r_max = b[0].shape[2]
     offsets = list(accumulate((part.shape[1] for part in b), initial=0))
     live: list[LiveSlot | None] = [None] * plan.slots
-    for segment in plan.segments:
-        slot = segment.slot
-        slices = tuple(
-            LiveSlice(
-                slice(j * r_max, j * r_max + rank),
-                slice(offsets[j], offsets[j + 1]),
-                b[j][slot, :, :rank].T,
-                scales[slot][j],
-            )
-            for j, rank in enumerate(ranks[slot])
-            if rank
-        )
+    for slot, _, _ in plan.segments:
+        slices = []
+        columns = [0, *accumulate(ranks[slot])]
+        for j, rank in enumerate(ranks[slot]):
+            if rank:
+                slices.append(
+                    LiveSlice(
+                        slice(columns[j], columns[j + 1]),
+                        slice(offsets[j], offsets[j + 1]),
+                        b[j][slot, :, :rank].T,
+                        scales[slot][j],
+                    )
+                )
         if slices:
-            live[slot] = (a[slot].T, slices)
+            packed = torch.cat(
+                [a[slot, j * r_max : j * r_max + rank] for j, rank in enumerate(ranks[slot])]
+            )
+            live[slot] = LiveSlot(packed.T, tuple(slices), offsets[-1])
     return live

@@ -31,6 +31,7 @@ class Segment(NamedTuple):
     """The rows of one adapter; `rows` is a slice when they are adjacent, else an index tensor."""
 
     slot: int
+    size: int
     rows: slice | Tensor
 
 
@@ -94,7 +95,7 @@ def _segments(row_slots: list[int], device: torch.device) -> Iterable[Segment]:
     for slot, ranges in runs.items():
         if len(ranges) == 1:
             only = ranges[0]
-            yield Segment(slot, slice(only.start, only.stop))
+            yield Segment(slot, len(only), slice(only.start, only.stop))
         else:
             rows = [row for run in ranges for row in run]
-            yield Segment(slot, torch.tensor(rows, device=device))
+            yield Segment(slot, len(rows), torch.tensor(rows, device=device))

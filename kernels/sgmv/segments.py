@@ -1,20 +1,39 @@
-"""The torch path: one small pair of matmuls per segment, each at the adapter's own rank."""
+"""The torch path: one small pair of matmuls per segment, each at the adapter's own rank.
+
+On the CPU a segment of a decode step is a few rows against a narrow matrix, where numpy's matmul
+costs half of torch's; decision 020 has the figures.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from kernels.sgmv.plan import SgmvMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from kernels.sgmv.plan import SgmvPlan
+
+    Array = NDArray[np.float32]
+
+# Up to this many multiply-adds OpenBLAS takes its small-matrix path: one thread, nothing packed.
+# Above it torch's threads win.
+SMALL_PRODUCT = 1_000_000
+
+# Rows of a block in invariant mode: every product has the same shape whatever the batch is.
+INVARIANT_ROWS = 8
 
 
 class LiveSlice(NamedTuple):
-    """One linear of a fused group in one slot, as views that need no work per call."""
+    """One linear of a fused group in one slot."""
 
     columns: slice  # of the shrunk rows
     outputs: slice  # of y
@@ -22,20 +41,76 @@ class LiveSlice(NamedTuple):
     scale: float
 
 
-LiveSlot = tuple[Tensor, "tuple[LiveSlice, ...]"]  # A as [in, sum of ranks], and its linears
+class LiveSlot:
+    """One adapter in one slot, as views that need no work per call.
+
+    `a` is [in, sum of ranks]; `slices` has only the linears that the adapter changes.
+    """
+
+    def __init__(self, a: Tensor, slices: tuple[LiveSlice, ...], width: int) -> None:
+        self.a = a
+        self.slices = slices
+        self._covers_all = sum(part.b.shape[1] for part in slices) == width
+        if a.device.type == "cpu" and a.dtype is torch.float32:
+            self._a_np: Array = a.numpy()
+            self._scales_np = np.empty(a.shape[1], np.float32)
+            for part in slices:
+                self._scales_np[part.columns] = part.scale
+            self._slices_np = [(part.columns, part.outputs, part.b.numpy()) for part in slices]
+
+    def add_(self, y: Tensor, x: Tensor, rows: slice | Tensor) -> None:
+        """Add the LoRA product of x[rows] to y[rows], in place."""
+        shrunk = torch.mm(x[rows], self.a)
+        for columns, outputs, b, scale in self.slices:
+            if isinstance(rows, slice):
+                y[rows, outputs].addmm_(shrunk[:, columns], b, alpha=scale)
+            else:
+                y[:, outputs].index_add_(0, rows, torch.mm(shrunk[:, columns], b), alpha=scale)
+
+    def add_small_(self, y: Array, x: Array, rows: slice | Array) -> None:
+        """Do the same by numpy, for few rows in fp32 on the CPU."""
+        shrunk = x[rows] @ self._a_np
+        shrunk *= self._scales_np
+        if not self._covers_all:
+            for columns, outputs, b in self._slices_np:
+                y[rows, outputs] += shrunk[:, columns] @ b
+        elif len(self._slices_np) == 1:
+            y[rows] += shrunk @ self._slices_np[0][2]
+        else:
+            delta = np.empty((len(shrunk), y.shape[1]), np.float32)
+            for columns, outputs, b in self._slices_np:
+                np.matmul(shrunk[:, columns], b, out=delta[:, outputs])
+            y[rows] += delta
+
+    def add_invariant_(self, y: Tensor, x: Tensor, rows: slice | Tensor) -> None:
+        """Add in blocks of one fixed shape, so that a row's bits don't depend on the others."""
+        gathered = x[rows]
+        count = len(gathered)
+        gathered = pad(gathered, (0, 0, 0, -count % INVARIANT_ROWS))
+        for columns, outputs, b, scale in self.slices:
+            a = self.a[:, columns]
+            delta = torch.cat(
+                [torch.mm(torch.mm(block, a), b) for block in gathered.split(INVARIANT_ROWS)]
+            )[:count]
+            part = y[:, outputs]
+            part[rows] = part[rows].add_(delta, alpha=scale)
 
 
 def add_segments_(y: Tensor, x: Tensor, live: Sequence[LiveSlot | None], plan: SgmvPlan) -> None:
-    """y[rows of s, outputs] += scale · (x[rows of s] A[s]) B[s], for each segment of the plan."""
-    for slot, rows in plan.segments:
+    """Add scale · (x[rows of s] A[s]) B[s] to y[rows of s] for each segment s of the plan."""
+    if plan.mode is SgmvMode.INVARIANT:
+        for slot, _, rows in plan.segments:
+            weights = live[slot]
+            if weights is not None:
+                weights.add_invariant_(y, x, rows)
+        return
+    small = x.device.type == "cpu" and x.dtype is y.dtype is torch.float32
+    x_np, y_np = (x.numpy(), y.numpy()) if small else (None, None)
+    for slot, count, rows in plan.segments:
         weights = live[slot]
         if weights is None:
             continue
-        a, slices = weights
-        shrunk = torch.mm(x[rows], a)
-        if isinstance(rows, slice):
-            for columns, outputs, b, scale in slices:
-                y[rows, outputs].addmm_(shrunk[:, columns], b, alpha=scale)
+        if x_np is None or y_np is None or count * weights.a.numel() > SMALL_PRODUCT:
+            weights.add_(y, x, rows)
         else:
-            for columns, outputs, b, scale in slices:
-                y[:, outputs].index_add_(0, rows, torch.mm(shrunk[:, columns], b), alpha=scale)
+            weights.add_small_(y_np, x_np, rows if isinstance(rows, slice) else rows.numpy())

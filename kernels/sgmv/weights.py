@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.sgmv.ops import sgmv_
-from kernels.sgmv.segments import LiveSlice, add_segments_
+from kernels.sgmv.segments import LiveSlice, LiveSlot, add_segments_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ class PackedWeights:
         self.slots = slots
         self._device = device
         self._dtype = dtype
-        self._live: list[tuple[Tensor, tuple[LiveSlice, ...]] | None] = [None] * slots
+        self._live: list[LiveSlot | None] = [None] * slots
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
@@ -114,7 +114,7 @@ class PackedWeights:
         if not given:
             self.clear(slot)
             return
-        a = torch.cat([pair.a.to(self._device, self._dtype) for _, _, pair in given])
+        a = torch.cat([pair.a.to(self._device, self._dtype) for _, _, pair in given]).T.contiguous()
         slices = []
         column = 0
         for offset, width, pair in given:
@@ -126,7 +126,7 @@ class PackedWeights:
                 )
             )
             column += rank
-        self._live[slot] = (a.T, tuple(slices))
+        self._live[slot] = LiveSlot(a, tuple(slices), sum(self.shape.widths))
 
     def clear(self, slot: int) -> None:
         """Empty a slot and free its memory."""
