@@ -18,7 +18,7 @@ from schemas.errors import DecodeError, ErrorCode
 _SMALL_BYTES: Final = 1_024
 
 _CONTAINERS: Final = frozenset({dict, list})
-_NOT_TEXT: Final = frozenset({bytes})
+_TEXT: Final = frozenset({str})
 
 
 def unpack_map(data: bytes | None, max_bytes: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _unpack(data: bytes) -> Any:
         return msgpack.unpackb(
             data,
             raw=False,
-            strict_map_key=True,
+            strict_map_key=False,
             object_pairs_hook=_unique_text_keys,
             ext_hook=_refuse_extension,
             max_str_len=len(data),
@@ -74,11 +74,14 @@ def _unpack(data: bytes) -> Any:
 
 
 def _unique_text_keys(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
+    try:
+        fields = dict(pairs)
+    except TypeError:  # a map or an array as key
+        raise malformed("key_not_text", "a map has a key that is not text") from None
+    if not _TEXT.issuperset(map(type, fields)):
+        raise malformed("key_not_text", "a map has a key that is not text")
     if len(fields) != len(pairs):
         raise malformed("duplicate_key", "a map has the same key twice")
-    if not _NOT_TEXT.isdisjoint(map(type, fields)):
-        raise malformed("key_not_text", "a map has a key that is not text")
     return fields
 
 

@@ -1,0 +1,210 @@
+"""JSON Schema of the records, for programs in other languages.
+
+`python -m schemas.json_schema` rewrites json/job.schema.json and json/reply.schema.json. They
+describe the msgpack maps as if they were JSON. Two rules cannot be said there and are said in the
+README: integers are msgpack integers (1.0 is not one), and a tokens record has one row of logprobs
+per id. Every map may hold further fields, which readers ignore.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from schemas import limits, names
+from schemas.errors import ErrorCode
+from schemas.job import Cancel, Job
+from schemas.reply import Timings, Usage
+
+Schema = dict[str, Any]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+FOLDER: Final = Path(__file__).parent / "json"
+
+
+def job_schema() -> Schema:
+    """Return the schema of the records on the jobs topic."""
+    _, definitions = models_json_schema([(Job, "validation"), (Cancel, "validation")])
+    schemas = definitions["$defs"]
+    for name, kind in (("Job", "job"), ("Cancel", "cancel")):
+        schema = schemas[name]
+        head = {"v": {"const": limits.VERSION}, "kind": {"const": kind}}
+        schema["properties"] = head | schema["properties"]
+        schema["required"] = [*head, *schema["required"]]
+    schemas["Job"]["oneOf"] = [
+        {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
+        for field in ("prompt", "messages", "token_ids")
+    ]
+    return {
+        "$schema": DIALECT,
+        "title": "Aril request, version 1",
+        "oneOf": [{"$ref": "#/$defs/Job"}, {"$ref": "#/$defs/Cancel"}],
+        "$defs": schemas,
+    }
+
+
+def reply_schema() -> Schema:
+    """Return the schema of the records on the reply topics, kinds of version 1 only."""
+    kinds = {
+        "claim": _record("A new owner takes the job over and keeps what is visible.", {}),
+        "release": _record("A writer stops on purpose; nothing visible changes.", {}),
+        "tokens": _tokens(),
+        "done": _done(),
+        "error": _error(),
+    }
+    for kind, schema in kinds.items():
+        schema["properties"] = {"kind": {"const": kind}} | schema["properties"]
+        schema["required"].insert(0, "kind")
+    return {
+        "$schema": DIALECT,
+        "title": "Aril reply, version 1",
+        "oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds],
+        "$defs": kinds,
+    }
+
+
+def render(schema: Schema) -> str:
+    """Return the text of a schema file."""
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def schema_files() -> dict[Path, str]:
+    """Return each file with the text it should have."""
+    return {
+        FOLDER / "job.schema.json": render(job_schema()),
+        FOLDER / "reply.schema.json": render(reply_schema()),
+    }
+
+
+def _record(
+    description: str, fields: Mapping[str, Schema], *, optional: tuple[str, ...] = ()
+) -> Schema:
+    generation = _integer(limits.MAX_EPOCH_PART)
+    attempt = _integer(limits.MAX_EPOCH_PART, minimum=1)
+    head = {
+        "v": {"const": limits.VERSION},
+        "job": {"type": "string", "pattern": names.JOB_ID_PATTERN},
+        "epoch": _row([generation, attempt], length=2) | {"description": "[generation, attempt]"},
+        "worker": {"type": "string", "pattern": names.WORKER_PATTERN},
+    }
+    properties = head | dict(fields)
+    required = [name for name in properties if name not in optional]
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": required,
+    }
+
+
+def _tokens() -> Schema:
+    token, number = _integer(limits.MAX_TOKEN_ID), {"type": "number"}
+    row = _row([number, *[token, number] * limits.MAX_LOGPROBS], length=None)
+    fields = {
+        "index": _integer(limits.MAX_INDEX),
+        "ids": {
+            "type": "array",
+            "items": token,
+            "minItems": 1,
+            "maxItems": limits.MAX_TOKENS_PER_RECORD,
+        },
+        "text": _text(limits.MAX_REPLY_TEXT_CHARS),
+        "logprobs": {
+            "type": ["array", "null"],
+            "items": row,
+            "maxItems": limits.MAX_TOKENS_PER_RECORD,
+            "description": "per id: [logprob, then id and logprob of each of the most likely]",
+        },
+    }
+    return _record(
+        "Tokens from the index-th on, and the text that became safe to show with them.",
+        fields,
+        optional=("logprobs",),
+    )
+
+
+def _done() -> Schema:
+    count, milliseconds = _integer(limits.MAX_INDEX), {"type": "number", "minimum": 0}
+    name = _text(limits.MAX_REPLY_NAME_CHARS)
+    fields = {
+        "index": count,
+        "text": _text(limits.MAX_REPLY_TEXT_CHARS),
+        "finish_reason": {"enum": ["stop", "length"]},
+        "usage": _map(dict.fromkeys(Usage._fields, count)),
+        "adapter": _or_null(name),
+        "digest": _or_null(name),
+        "base": name,
+        "seed": _integer(limits.MAX_SEED),
+        "timings": _map(dict.fromkeys(Timings._fields, milliseconds)),
+        "metadata": _metadata(),
+    }
+    return _record(
+        "The answer is complete: index tokens, and the rest of the text.",
+        fields,
+        optional=("adapter", "digest", "metadata"),
+    )
+
+
+def _error() -> Schema:
+    given = {"type": ["number", "string", "null"], "maxLength": limits.MAX_GIVEN_CHARS}
+    fields = {
+        "index": _integer(limits.MAX_INDEX),
+        "code": {"enum": [code.value for code in ErrorCode]},
+        "message": _text(limits.MAX_ERROR_MESSAGE_CHARS),
+        "retryable": {"type": "boolean"},
+        "limit": {"type": ["number", "null"]},
+        "given": given,
+        "metadata": _metadata(),
+    }
+    return _record(
+        "The job ended without a complete answer, after index tokens.",
+        fields,
+        optional=("limit", "given", "metadata"),
+    )
+
+
+def _integer(maximum: int, *, minimum: int = 0) -> Schema:
+    return {"type": "integer", "minimum": minimum, "maximum": maximum}
+
+
+def _text(max_chars: int) -> Schema:
+    return {"type": "string", "maxLength": max_chars}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return schema | {"type": [schema["type"], "null"]}
+
+
+def _row(items: list[Schema], *, length: int | None) -> Schema:
+    return {
+        "type": "array",
+        "prefixItems": items,
+        "minItems": length or 1,
+        "maxItems": length or len(items),
+    }
+
+
+def _map(properties: Mapping[str, Schema]) -> Schema:
+    return {"type": "object", "properties": dict(properties), "required": list(properties)}
+
+
+def _metadata() -> Schema:
+    return {
+        "type": "object",
+        "propertyNames": {"maxLength": limits.MAX_METADATA_KEY_CHARS},
+        "additionalProperties": _text(limits.MAX_METADATA_VALUE_CHARS),
+        "maxProperties": limits.MAX_METADATA_ENTRIES,
+    }
+
+
+def main() -> None:
+    """Rewrite the schema files."""
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in schema_files().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

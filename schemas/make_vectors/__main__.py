@@ -1,0 +1,45 @@
+"""Rewrite schemas/vectors/*.json."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from schemas import limits
+from schemas.make_vectors.bad_bytes import bad_bytes, long_records
+from schemas.make_vectors.bad_jobs import bad_fields, bad_owners
+from schemas.make_vectors.histories import plain_histories
+from schemas.make_vectors.jobs import good_requests
+from schemas.make_vectors.partitions import partition_vectors
+from schemas.make_vectors.replies import reply_vectors
+from schemas.make_vectors.take_overs import take_over_histories
+
+FOLDER: Final = Path(__file__).parents[1] / "vectors"
+
+
+def vector_files() -> dict[Path, str]:
+    """Return each file with the text it should have."""
+    requests = [*good_requests(), *bad_fields(), *bad_owners(), *bad_bytes(), *long_records()]
+    files: dict[str, list[dict[str, Any]]] = {
+        "requests": requests,
+        "replies": reply_vectors(),
+        "partitions": partition_vectors(),
+        "streams": [*plain_histories(), *take_over_histories()],
+    }
+    return {FOLDER / f"{name}.json": _render(vectors) for name, vectors in files.items()}
+
+
+def _render(vectors: list[dict[str, Any]]) -> str:
+    """One line per vector, so that a change shows which one it is."""
+    lines = ",\n".join(json.dumps(vector, ensure_ascii=False) for vector in vectors)
+    return f'{{"version": {limits.VERSION}, "vectors": [\n{lines}\n]}}\n'
+
+
+def main() -> None:
+    """Rewrite the vector files."""
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in vector_files().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

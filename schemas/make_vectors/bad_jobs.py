@@ -1,0 +1,171 @@
+"""Well-formed maps that are no valid request."""
+
+from schemas.make_vectors.build import JOB, MISSING, OWNER, Fields, Vector, pack, refusal, vector
+
+
+def _refused(name: str, meaning: str, fields: Fields, expect: Fields) -> Vector:
+    return vector(name, meaning, pack(JOB | fields), expect)
+
+
+def bad_fields() -> list[Vector]:
+    """Bad, but whose job it is can be told: answered with an error record."""
+
+    def invalid(reason: str, **known: float) -> Fields:
+        return refusal("invalid_job", reason, **OWNER, **known)
+
+    def too_much(reason: str, limit: float, given: float) -> Fields:
+        return refusal("limit_exceeded", reason, **OWNER, limit=limit, given=given)
+
+    def sampling(name: str, meaning: str, fields: object, expect: Fields) -> Vector:
+        return _refused(name, meaning, {"sampling": fields}, expect)
+
+    version = refusal("unsupported_version", "unsupported_version", **OWNER)
+    return [
+        _refused("version 2", "Another version.", {"v": 2}, version),
+        _refused("version true", "A boolean is not the number 1.", {"v": True}, version),
+        _refused("no version", "`v` is required.", {"v": MISSING}, version),
+        _refused(
+            "no prompt", "One of three is required.", {"prompt": MISSING}, invalid("one_prompt")
+        ),
+        _refused("two prompts", "Only one of three.", {"token_ids": [1]}, invalid("one_prompt")),
+        _refused(
+            "empty prompt",
+            "At least a character.",
+            {"prompt": ""},
+            invalid("string_too_short", limit=1, given=0),
+        ),
+        _refused("prompt of bytes", "bin is not str.", {"prompt": b"Hi"}, invalid("string_type")),
+        _refused("number in text", "Nothing is converted.", {"priority": "1"}, invalid("int_type")),
+        _refused(
+            "boolean for a number", "Nothing is converted.", {"priority": True}, invalid("int_type")
+        ),
+        _refused(
+            "real for a whole number",
+            "1.0 is no integer.",
+            {"deadline_ms": 1.0},
+            invalid("int_type"),
+        ),
+        _refused(
+            "unknown role",
+            "Four roles exist.",
+            {"prompt": MISSING, "messages": [{"role": "owner", "content": "x"}]},
+            invalid("literal_error"),
+        ),
+        _refused(
+            "adapter as a path",
+            "Names cannot leave a folder.",
+            {"adapter": "../acme/x"},
+            invalid("string_pattern_mismatch"),
+        ),
+        _refused(
+            "adapter named shared",
+            "The name is reserved.",
+            {"adapter": "shared"},
+            invalid("reserved_name"),
+        ),
+        _refused(
+            "metadata value not text",
+            "Text to text.",
+            {"metadata": {"a": 1}},
+            invalid("string_type"),
+        ),
+        sampling("sampling not a map", "A map is required.", [1], invalid("model_type")),
+        sampling(
+            "one stop string, bare", "An array is required.", {"stop": "END"}, invalid("tuple_type")
+        ),
+        sampling(
+            "temperature nan",
+            "NaN is no temperature.",
+            {"temperature": float("nan")},
+            invalid("finite_number"),
+        ),
+        sampling(
+            "temperature infinite",
+            "Nor is infinity.",
+            {"temperature": float("inf")},
+            invalid("finite_number"),
+        ),
+        sampling(
+            "temperature negative",
+            "At least 0.",
+            {"temperature": -1},
+            invalid("greater_than_equal", limit=0, given=-1),
+        ),
+        sampling(
+            "top_p zero", "More than 0.", {"top_p": 0.0}, invalid("greater_than", limit=0, given=0)
+        ),
+        sampling(
+            "max_tokens too large",
+            "131,072 at most.",
+            {"max_tokens": 131_073},
+            too_much("less_than_equal", 131_072, 131_073),
+        ),
+        sampling(
+            "too many stop strings",
+            "16 at most.",
+            {"stop": ["x"] * 17},
+            too_much("too_long", 16, 17),
+        ),
+        sampling(
+            "stop string too long",
+            "256 characters at most.",
+            {"stop": ["x" * 257]},
+            too_much("string_too_long", 256, 257),
+        ),
+        _refused(
+            "too much metadata",
+            "16 entries at most.",
+            {"metadata": {f"k{n}": "" for n in range(17)}},
+            too_much("too_long", 16, 17),
+        ),
+    ]
+
+
+def bad_owners() -> list[Vector]:
+    """Nobody can be told: the record can only be put aside."""
+
+    def nobody(reason: str, **known: str) -> Fields:
+        return refusal("invalid_job", reason, **(OWNER | {"tenant": None} | known))
+
+    return [
+        _refused(
+            "tenant as a path",
+            "No dots, no slashes.",
+            {"tenant": "../acme"},
+            nobody("string_pattern_mismatch"),
+        ),
+        _refused(
+            "tenant as a topic trick",
+            "No dots: not another topic.",
+            {"tenant": "acme.replies"},
+            nobody("string_pattern_mismatch"),
+        ),
+        _refused(
+            "tenant with a line end",
+            "The pattern covers all of it.",
+            {"tenant": "acme\n"},
+            nobody("string_pattern_mismatch"),
+        ),
+        _refused(
+            "tenant shared", "The name is reserved.", {"tenant": "shared"}, nobody("reserved_name")
+        ),
+        _refused("no tenant", "Required.", {"tenant": MISSING}, nobody("missing")),
+        _refused(
+            "id too long",
+            "64 characters at most.",
+            {"id": "x" * 65},
+            refusal("invalid_job", "string_pattern_mismatch", kind="job", tenant="acme", job=None),
+        ),
+        _refused(
+            "unknown kind",
+            "job or cancel.",
+            {"kind": "pause"},
+            refusal("invalid_job", "unknown_kind", kind=None, tenant="acme", job="j1"),
+        ),
+        _refused(
+            "kind not text",
+            "job or cancel.",
+            {"kind": ["job"]},
+            refusal("invalid_job", "unknown_kind", kind=None, tenant="acme", job="j1"),
+        ),
+    ]

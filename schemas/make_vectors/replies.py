@@ -1,0 +1,134 @@
+"""Replies one by one. `expect.record` holds every field of the record as version 1 knows it."""
+
+from schemas.make_vectors.build import MISSING, Fields, Vector, pack, refusal, vector
+
+_HEAD: Fields = {"job": "j1", "epoch": [3, 1], "worker": "worker-0:17"}
+_TOKENS: Fields = {"kind": "tokens", **_HEAD, "index": 7, "ids": [42], "text": " seed"}
+_DONE: Fields = {
+    "kind": "done",
+    **_HEAD,
+    "index": 8,
+    "text": "",
+    "finish_reason": "stop",
+    "usage": {"prompt_tokens": 5, "completion_tokens": 8},
+    "adapter": "pirate",
+    "digest": "0123456789abcdef" * 4,
+    "base": "smollm2-135m-instruct",
+    "seed": 7,
+    "timings": {"queue_ms": 1.5, "ttft_ms": 40.25, "total_ms": 300.0},
+    "metadata": {"order": "42"},
+}
+_ERROR: Fields = {
+    "kind": "error",
+    **_HEAD,
+    "index": 0,
+    "code": "limit_exceeded",
+    "message": "sampling.max_tokens: at most 131072, not 200000",
+    "retryable": False,
+    "limit": 131072,
+    "given": 200000,
+    "metadata": {},
+}
+
+
+def reply_vectors() -> list[Vector]:
+    """Return everything a reader of a reply topic should be tried with."""
+    return [*_records(), *_skipped(), *_refused()]
+
+
+def _record(name: str, meaning: str, sent: Fields, expect: Fields | None = None) -> Vector:
+    return vector(name, meaning, pack(sent), {"record": sent if expect is None else expect})
+
+
+def _records() -> list[Vector]:
+    logprobs = [[-0.25], [-0.5, 7, -0.5, 9, -1.75]]
+    two = _TOKENS | {"ids": [42, 7], "logprobs": logprobs}
+    backbone = _DONE | {"adapter": None, "digest": None, "finish_reason": "length"}
+    plain_error = {name: _ERROR[name] for name in _ERROR if name not in ("limit", "given")}
+    return [
+        _record("claim", "A new owner.", {"kind": "claim", **_HEAD}),
+        _record("release", "A writer's farewell.", {"kind": "release", **_HEAD}),
+        _record(
+            "first generation",
+            "Some brokers count from 0.",
+            {"kind": "claim", **_HEAD, "epoch": [0, 1]},
+        ),
+        _record("token", "One token.", _TOKENS),
+        _record("tokens", "Two, with logprobs; the second row tells the two most likely.", two),
+        _record("held back", "A token whose text is not safe yet.", _TOKENS | {"text": ""}),
+        _record("nil logprobs", "The same as none.", _TOKENS | {"logprobs": None}, _TOKENS),
+        _record("done", "Every field.", _DONE),
+        _record("done on the backbone", "No adapter; cut at max_tokens.", backbone),
+        _record(
+            "done without metadata",
+            "Optional.",
+            _DONE | {"metadata": MISSING},
+            _DONE | {"metadata": {}},
+        ),
+        _record(
+            "whole milliseconds",
+            "An integer is a number.",
+            _DONE | {"timings": {"queue_ms": 1, "ttft_ms": 2, "total_ms": 3}},
+            _DONE | {"timings": {"queue_ms": 1.0, "ttft_ms": 2.0, "total_ms": 3.0}},
+        ),
+        _record("error", "With limit and given value.", _ERROR),
+        _record("error without a limit", "Both are optional.", plain_error),
+        _record(
+            "given in words",
+            "A name instead of a number.",
+            _ERROR | {"code": "unknown_adapter", "given": "pirate"},
+        ),
+        _record("unknown fields", "Ignored.", _TOKENS | {"later": [{"a": b"\x00"}]}, _TOKENS),
+    ]
+
+
+def _skipped() -> list[Vector]:
+    meaning = "A reader of version 1 goes on as if the record were not there."
+    sent = {"kind": "note", **_HEAD, "anything": [1]}
+    return [
+        vector("unknown kind", meaning, pack(sent), {"skipped": True}),
+        vector("unknown kind, no head", meaning, pack({"kind": "note"}), {"skipped": True}),
+    ]
+
+
+def _wrong(name: str, meaning: str, fields: Fields) -> Vector:
+    return vector(name, meaning, pack(fields), refusal("invalid_job", "invalid_reply"))
+
+
+def _refused() -> list[Vector]:
+    version = refusal("unsupported_version", "unsupported_version")
+    return [
+        vector(
+            "version 2", "Stop reading: it may be a terminal.", pack(_TOKENS | {"v": 2}), version
+        ),
+        _wrong("no kind", "Required.", _TOKENS | {"kind": MISSING}),
+        _wrong("job with a slash", "The pattern of ids.", _TOKENS | {"job": "a/b"}),
+        _wrong("no worker", "Required.", _TOKENS | {"worker": MISSING}),
+        _wrong("epoch of one part", "Two integers.", _TOKENS | {"epoch": [3]}),
+        _wrong("attempt 0", "Attempts count from 1.", _TOKENS | {"epoch": [3, 0]}),
+        _wrong("negative generation", "From 0.", _TOKENS | {"epoch": [-1, 1]}),
+        _wrong("negative index", "From 0.", _TOKENS | {"index": -1}),
+        _wrong("index true", "A boolean is no number.", _TOKENS | {"index": True}),
+        _wrong("no ids", "A tokens record has at least one.", _TOKENS | {"ids": []}),
+        _wrong("too many ids", "1,024 at most.", _TOKENS | {"ids": [0] * 1025}),
+        _wrong("id too large", "int32.", _TOKENS | {"ids": [2**31]}),
+        _wrong("text of bytes", "bin is not str.", _TOKENS | {"text": b"x"}),
+        _wrong("rows and ids differ", "One row per id.", _TOKENS | {"logprobs": []}),
+        _wrong(
+            "row of two", "After the first number come pairs.", _TOKENS | {"logprobs": [[-0.5, 7]]}
+        ),
+        _wrong("logprob nan", "Numbers are finite.", _TOKENS | {"logprobs": [[float("nan")]]}),
+        _wrong("unknown finish reason", "stop or length.", _DONE | {"finish_reason": "tired"}),
+        _wrong(
+            "usage without a count", "Both are required.", _DONE | {"usage": {"prompt_tokens": 5}}
+        ),
+        _wrong(
+            "negative time",
+            "From 0.",
+            _DONE | {"timings": {"queue_ms": -1.0, "ttft_ms": 0.0, "total_ms": 0.0}},
+        ),
+        _wrong("unknown code", "The set is closed.", _ERROR | {"code": "bad_luck"}),
+        _wrong("retryable not a boolean", "1 is no boolean.", _ERROR | {"retryable": 1}),
+        _wrong("infinite limit", "Numbers are finite.", _ERROR | {"limit": float("inf")}),
+        _wrong("metadata value not text", "Text to text.", _ERROR | {"metadata": {"a": 1}}),
+    ]
