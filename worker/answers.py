@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from schemas import DoneRecord, ErrorCode, ErrorRecord, JobError, Timings, TokenLogprobs, Usage
 from worker.jobs import Stage
@@ -29,6 +29,19 @@ log = get_logger(__name__)
 RETRY_SECONDS = 1.0
 
 
+class Jobs(Protocol):
+    """Who is told what became of the writing."""
+
+    def settled(self, entry: Entry) -> None:
+        """Mark a job's offset as finished."""
+
+    def broken(self, entry: Entry) -> None:
+        """Go on with a job whose last append failed, or may have."""
+
+    def withdraw(self, entry: Entry) -> None:
+        """Stop a job whose answer nobody can write."""
+
+
 class Answers:
     """Writes the streams of all jobs of a worker."""
 
@@ -39,17 +52,13 @@ class Answers:
         dlq_topic: str,
         base: str,
         metrics: Metrics,
-        settled: Callable[[Entry], None],
-        broken: Callable[[Entry], None],
-        withdraw: Callable[[Entry], None],
+        jobs: Jobs,
     ) -> None:
         self._writer = writer
         self._dlq_topic = dlq_topic
         self._base = base  # the backbone's name, told in every terminal
         self._metrics = metrics
-        self._settled = settled
-        self._broken = broken
-        self._withdraw = withdraw
+        self._jobs = jobs
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[None]] = set()
 
@@ -154,9 +163,9 @@ class Answers:
             if entry.dropped:
                 return
             if not error.hopeless:
-                self._broken(entry)
+                self._jobs.broken(entry)
                 return
-            self._withdraw(entry)
+            self._jobs.withdraw(entry)
             entry.dead_letter = "reply_unwritable"
             entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
             await self._settle(entry)
@@ -172,7 +181,7 @@ class Answers:
             ):
                 return
         if not entry.dropped:
-            self._settled(entry)
+            self._jobs.settled(entry)
 
     async def _put_aside(
         self, record: Record, reason: str, error: JobError, dropped: Callable[[], bool]

@@ -142,6 +142,10 @@ class Service:
         entry.stage = Stage.ARRIVED
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._begin_again, entry)
 
+    def withdraw(self, entry: Entry) -> None:
+        """Stop a job whose answer nobody can write."""
+        self._dispatcher.withdraw(entry)
+
     # --- what the look-up of reply topics calls
 
     def routed(self, entry: Entry) -> None:

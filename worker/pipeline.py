@@ -1,0 +1,62 @@
+"""How the pieces of a worker hang together, in one place for the app, its tests and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.answers import Answers
+from worker.dispatch import Dispatcher
+from worker.routes import ReplyRoutes
+from worker.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from worker.dispatch import AdapterSource, EngineHandle, PromptEncoder
+    from worker.metrics import Metrics
+    from worker.settings import WorkerSettings
+    from worker.writer import LogWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Records go into ``service``, the engine's outputs too; the rest happens by itself."""
+
+    service: Service
+    dispatcher: Dispatcher
+    answers: Answers
+
+
+def build_pipeline(
+    *,
+    settings: WorkerSettings,
+    worker: str,
+    base: str,
+    writer: LogWriter,
+    engine: EngineHandle,
+    prompts: PromptEncoder,
+    adapters: AdapterSource | None,
+    metrics: Metrics,
+    create_reply_topic: Callable[[str], Awaitable[None]] | None = None,
+) -> Pipeline:
+    """Connect intake, dispatch, answers and look-ups over one writer and one engine.
+
+    ``worker`` names this process in every record, ``base`` the backbone in every terminal.
+    """
+    routes = ReplyRoutes(writer, create=create_reply_topic)
+    service = Service(settings=settings, worker=worker, routes=routes, metrics=metrics)
+    answers = Answers(
+        writer=writer, dlq_topic=settings.dlq_topic, base=base, metrics=metrics, jobs=service
+    )
+    dispatcher = Dispatcher(
+        settings=settings,
+        prompts=prompts,
+        adapters=adapters,
+        engine=engine,
+        metrics=metrics,
+        refuse=answers.fail,
+    )
+    service.bind(dispatcher, answers)
+    routes.bind(routed=service.routed, unanswerable=service.unanswerable)
+    return Pipeline(service, dispatcher, answers)
