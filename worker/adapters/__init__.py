@@ -1,0 +1,16 @@
+"""Tenants' LoRA adapters: from a folder on disk, through host memory, to slots on the device."""
+
+from worker.adapters.cache import AdapterCache
+from worker.adapters.slots import Placement, SlotTable
+from worker.adapters.store import AdapterRef, AdapterStore
+from worker.adapters.weights import AdapterWeights, LoraModule
+
+__all__ = [
+    "AdapterCache",
+    "AdapterRef",
+    "AdapterStore",
+    "AdapterWeights",
+    "LoraModule",
+    "Placement",
+    "SlotTable",
+]

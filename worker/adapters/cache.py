@@ -1,0 +1,126 @@
+"""Adapters in host memory for whoever asks: one load at a time for one content, off the loop."""
+
+import asyncio
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from schemas import ErrorCode, JobError
+from worker.adapters.lru import ByteLru
+from worker.adapters.store import AdapterRef, AdapterStore
+from worker.adapters.weights import AdapterWeights
+
+_LOADS_AT_ONCE: Final = 2  # reads are bound by the disk, checks by one core each
+_MAX_TRIES: Final = 3  # for a folder that is being replaced while we read it
+_REFUSAL_SECONDS: Final = 30.0
+_MAX_REFUSALS: Final = 1_024
+
+Clock = Callable[[], float]
+
+
+class _Content(NamedTuple):
+    """One content under one name: a refusal speaks of the name, so it is shared no further."""
+
+    digest: str
+    name: str
+
+
+class AdapterCache:
+    """Gives jobs their adapters. Everything that touches the disk runs in a thread.
+
+    Belongs to one event loop. A folder that was refused is not read again for half a minute;
+    other failures (a store that cannot be reached) are told to those who wait, and forgotten.
+    """
+
+    def __init__(
+        self, store: AdapterStore, max_bytes: int, *, clock: Clock = time.monotonic
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._lru = ByteLru(max_bytes)
+        self._loads: dict[_Content, asyncio.Task[AdapterWeights]] = {}
+        self._refusals: OrderedDict[_Content, tuple[float, JobError]] = OrderedDict()
+        self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+        self.hits = 0
+        self.loads = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all adapters that are held."""
+        return self._lru.nbytes
+
+    async def get(self, tenant: str, name: str) -> AdapterWeights:
+        """Return the adapter that `tenant` means by `name`, with the content it has now.
+
+        Raises what `AdapterStore.find` and `.load` raise.
+        """
+        for _ in range(_MAX_TRIES):
+            ref = await asyncio.to_thread(self._store.find, tenant, name)
+            found = self._lru.get(ref.digest)
+            if found is not None:
+                self.hits += 1
+                return _named(found, ref.name)
+            weights = await self._load_once(ref)
+            if weights.digest == ref.digest:
+                return _named(weights, ref.name)
+        raise JobError(
+            ErrorCode.ADAPTER_INVALID, f"adapter {ref.name}: its folder changes while it is read"
+        )
+
+    async def acquire(self, tenant: str, name: str) -> AdapterWeights:
+        """Like `get`, and keep the adapter until `release`."""
+        weights = await self.get(tenant, name)
+        self._lru.pin(weights)
+        return weights
+
+    def release(self, digest: str) -> None:
+        """Give back what one `acquire` took."""
+        self._lru.unpin(digest)
+
+    async def close(self) -> None:
+        """Wait for the loads under way; a thread cannot be stopped."""
+        await asyncio.gather(*self._loads.values(), return_exceptions=True)
+
+    async def _load_once(self, ref: AdapterRef) -> AdapterWeights:
+        content = _Content(ref.digest, ref.name)
+        self._raise_refusal(content)
+        load = self._loads.get(content)
+        if load is None:
+            load = asyncio.create_task(self._load(ref))
+            self._loads[content] = load
+            load.add_done_callback(lambda done: self._loaded(content, done))
+        # One who gives up must not take the load away from the others.
+        return await asyncio.shield(load)
+
+    async def _load(self, ref: AdapterRef) -> AdapterWeights:
+        async with self._turn:
+            self.loads += 1
+            return await asyncio.to_thread(self._store.load, ref)
+
+    def _loaded(self, content: _Content, load: asyncio.Task[AdapterWeights]) -> None:
+        del self._loads[content]
+        if load.cancelled():
+            return
+        error = load.exception()  # also marks it as seen, should nobody wait any more
+        if error is None:
+            self._lru.put(load.result())
+        elif isinstance(error, JobError):
+            self._refusals[content] = (self._clock() + _REFUSAL_SECONDS, error)
+            while len(self._refusals) > _MAX_REFUSALS:
+                self._refusals.popitem(last=False)
+
+    def _raise_refusal(self, content: _Content) -> None:
+        until, error = self._refusals.get(content, (0.0, None))
+        if error is None:
+            return
+        if self._clock() < until:
+            # A new one: an exception that is raised again keeps every traceback it ever had.
+            raise JobError(error.code, error.message, limit=error.limit, given=error.given)
+        del self._refusals[content]
+
+
+def _named(weights: AdapterWeights, name: str) -> AdapterWeights:
+    """Equal content is kept once, but nobody is shown the name another tenant gave it."""
+    return weights if weights.name == name else dataclasses.replace(weights, name=name)

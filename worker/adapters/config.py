@@ -1,0 +1,246 @@
+"""`adapter_config.json` of a PEFT folder, read closed-world: what we do not honour, we refuse.
+
+A field that changes what the adapter computes and that we ignored would give wrong answers without
+a sign. So a field is honoured (below), or concerns only training, or must be switched off.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from worker.adapters.faults import AdapterFault, quoted
+
+MAX_CONFIG_BYTES: Final = 1 << 20
+"""Room for a rank pattern that names each of ten thousand modules."""
+
+HONOURED: Final = frozenset(
+    {
+        "peft_type",
+        "base_model_name_or_path",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "target_modules",
+        "init_lora_weights",
+    }
+)
+TRAINING_ONLY: Final = frozenset(
+    {
+        "auto_mapping",
+        "corda_config",
+        "eva_config",
+        "exclude_modules",  # which modules were trained: the tensors say so
+        "inference_mode",
+        "lora_dropout",
+        "lora_ga_config",
+        "loftq_config",
+        "megatron_core",  # names a library; counts only with megatron_config, which we refuse
+        "peft_version",
+        "qalora_group_size",  # counts only with use_qalora, which we refuse
+        "revision",
+        "runtime_config",
+        "task_type",
+    }
+)
+# Initialisations that leave the backbone's weights alone. The others (PiSSA, OLoRA, CorDA, LoftQ,
+# LoRA-GA, …) train against changed ones, which a folder that still names them does not carry.
+_PLAIN_INITIALISATIONS: Final = (True, False, "gaussian", "eva", "orthogonal")
+
+_MAX_REGEX_PATTERNS: Final = 32
+_MAX_REGEX_CHARS: Final = 256
+_MAX_REGEX_REPEATS: Final = 2
+_PLAIN_PATTERN: Final = re.compile(r"[A-Za-z0-9_.]+")
+
+Value = TypeVar("Value", int, float)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern(Generic[Value]):
+    """A key of `rank_pattern` or `alpha_pattern` and what it sets."""
+
+    regex: re.Pattern[str]
+    value: Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraConfig:
+    """What an adapter's configuration says about how to apply its tensors."""
+
+    base_model: str | None
+    rank: int
+    alpha: float
+    rslora: bool
+    rank_patterns: tuple[Pattern[int], ...]
+    alpha_patterns: tuple[Pattern[float], ...]
+    targets: frozenset[str] | None
+    """Endings of module paths; None where the configuration gives no list."""
+
+    def rank_of(self, module: str) -> int:
+        """Return the rank that the configuration gives `module`."""
+        return _first_match(self.rank_patterns, module, self.rank)
+
+    def scaling_of(self, module: str) -> float:
+        """Return alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732), for `module`."""
+        rank = self.rank_of(module)
+        alpha = _first_match(self.alpha_patterns, module, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
+
+    def is_target(self, module: str) -> bool | None:
+        """Whether PEFT would adapt `module`; None where the configuration gives no list."""
+        if self.targets is None:
+            return None
+        parts = module.split(".")
+        endings = (".".join(parts[start:]) for start in range(len(parts)))
+        return any(ending in self.targets for ending in endings)
+
+
+def read_fields(data: bytes) -> dict[str, Any]:
+    """Decode the JSON object; AdapterFault if it is not exactly one."""
+    try:
+        fields = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise AdapterFault("adapter_config.json is nested too deep") from None
+    except ValueError as error:
+        raise AdapterFault(f"adapter_config.json is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise AdapterFault("adapter_config.json is not a JSON object")
+    return fields
+
+
+def canonical(fields: Mapping[str, Any]) -> bytes:
+    """Return the fields as the bytes that count for the digest.
+
+    Whitespace and escapes do not count. Order does: the first pattern that matches wins.
+    """
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
+    """Interpret the fields as PEFT does; AdapterFault names the first that we cannot honour."""
+    if fields.get("peft_type") != "LORA":
+        raise AdapterFault(f"peft_type is {quoted(fields.get('peft_type'))}, not 'LORA'")
+    for name, value in fields.items():
+        if name not in HONOURED and name not in TRAINING_ONLY and not _is_off(name, value):
+            raise AdapterFault(f"{quoted(name)} is set to {quoted(value)}, which is not supported")
+    if fields.get("init_lora_weights", True) not in _PLAIN_INITIALISATIONS:
+        raise AdapterFault(
+            f"init_lora_weights is {quoted(fields['init_lora_weights'])}, which changes the"
+            " backbone: save the adapter converted to plain LoRA"
+        )
+    base_model = fields.get("base_model_name_or_path")
+    if base_model is not None and not isinstance(base_model, str):
+        raise AdapterFault("base_model_name_or_path is not a string")
+    return LoraConfig(
+        base_model=base_model or None,
+        rank=_rank("r", fields.get("r", 8)),
+        alpha=_alpha("lora_alpha", fields.get("lora_alpha", 8)),
+        rslora=_flag("use_rslora", fields.get("use_rslora", False)),
+        rank_patterns=tuple(
+            Pattern(regex, _rank(f"rank_pattern {quoted(key)}", value))
+            for key, regex, value in _patterns("rank_pattern", fields)
+        ),
+        alpha_patterns=tuple(
+            Pattern(regex, _alpha(f"alpha_pattern {quoted(key)}", value))
+            for key, regex, value in _patterns("alpha_pattern", fields)
+        ),
+        targets=_targets(fields.get("target_modules")),
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return fields
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_off(name: str, value: object) -> bool:
+    if name == "bias":
+        return value == "none"
+    return value is None or value is False or value in ("", [], {})
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise AdapterFault(f"{name} is {quoted(value)}, not true or false")
+    return value
+
+
+def _rank(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise AdapterFault(f"{name} is {quoted(value)}, not a positive integer")
+    return value
+
+
+def _alpha(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise AdapterFault(f"{name} is {quoted(value)}, not a number")
+    try:
+        alpha = float(value)
+    except OverflowError:
+        alpha = math.inf
+    if not math.isfinite(alpha):
+        raise AdapterFault(f"{name} is {quoted(value)}, not a finite number")
+    return alpha
+
+
+def _targets(value: object) -> frozenset[str] | None:
+    # A string is a regular expression over module paths (or "all-linear"). It comes from a tenant
+    # and says nothing that the tensors do not, so it is not run.
+    if value is None or isinstance(value, str):
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise AdapterFault("target_modules is neither a string nor a list of strings")
+    return frozenset(value)
+
+
+def _patterns(field: str, fields: Mapping[str, Any]) -> list[tuple[str, re.Pattern[str], Any]]:
+    patterns = fields.get(field) or {}
+    if not isinstance(patterns, dict):
+        raise AdapterFault(f"{field} is not an object")
+    regexes = [key for key in patterns if not _PLAIN_PATTERN.fullmatch(key)]
+    if len(regexes) > _MAX_REGEX_PATTERNS:
+        raise AdapterFault(
+            f"{field} has too many regular expressions",
+            limit=_MAX_REGEX_PATTERNS,
+            given=len(regexes),
+        )
+    for key in regexes:
+        _refuse_slow(field, key)
+    return [(key, _compile(field, key), value) for key, value in patterns.items()]
+
+
+def _refuse_slow(field: str, key: str) -> None:
+    """Raise AdapterFault for a regular expression that could keep a worker busy for long."""
+    repeats = len(re.findall(r"(?<!\()[*+?{]", key))
+    if (
+        len(key) > _MAX_REGEX_CHARS
+        or repeats > _MAX_REGEX_REPEATS
+        or re.search(r"\)[*+?{]|\\[1-9]|\(\?P=", key)
+    ):
+        raise AdapterFault(f"{field} {quoted(key)} is too complex a regular expression")
+
+
+def _compile(field: str, key: str) -> re.Pattern[str]:
+    try:
+        return re.compile(rf"(.*\.)?({key})$")  # PEFT's own rule: any tail of the module's path
+    except (re.error, OverflowError, RecursionError):
+        raise AdapterFault(f"{field} {quoted(key)} is not a regular expression") from None
+
+
+def _first_match(patterns: tuple[Pattern[Value], ...], module: str, default: Value) -> Value:
+    for pattern in patterns:
+        if pattern.regex.match(module):
+            return pattern.value
+    return default

@@ -1,0 +1,95 @@
+"""Which adapter is in which device slot: bookkeeping only, no tensors, no clock."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+
+class Placement(NamedTuple):
+    """The slot that an adapter got, and whether its weights have yet to be copied there."""
+
+    slot: int
+    needs_load: bool
+
+
+class SlotTable:
+    """Slots hold adapters by digest. One in use is pinned; of the idle ones the oldest gives way.
+
+    An idle adapter stays in its slot until the slot is needed, so that the next job finds it there.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """Start with slots 0 to `slots` - 1, all empty."""
+        if slots < 1:
+            raise ValueError(f"slots: at least 1, not {slots}")
+        self._size = slots
+        self._slot_of: dict[str, int] = {}
+        self._digest_of: dict[int, str] = {}
+        self._pins: dict[int, int] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()  # resident, unpinned, oldest first
+        self._empty = list(range(slots - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def acquire(self, digest: str) -> Placement | None:
+        """Pin `digest` in a slot; None if every slot is in use by other adapters.
+
+        Where a load is needed the caller copies the weights before anything else is asked of this
+        table, or calls `forget`.
+        """
+        slot = self._slot_of.get(digest)
+        if slot is not None:
+            self._pins[slot] = self._pins.get(slot, 0) + 1
+            self._idle.pop(slot, None)
+            return Placement(slot, needs_load=False)
+        slot = self._free_slot()
+        if slot is None:
+            return None
+        self._slot_of[digest] = slot
+        self._digest_of[slot] = digest
+        self._pins[slot] = 1
+        return Placement(slot, needs_load=True)
+
+    def release(self, slot: int) -> None:
+        """Take one pin off; the adapter stays resident, idle once the last pin is off."""
+        pins = self._pins[slot]
+        if pins > 1:
+            self._pins[slot] = pins - 1
+            return
+        del self._pins[slot]
+        self._idle[slot] = None
+
+    def forget(self, slot: int) -> None:
+        """Empty a slot whose load failed; its one pin goes with it."""
+        if self._pins[slot] != 1:
+            raise ValueError(f"slot {slot} is in use by others")
+        del self._pins[slot]
+        del self._slot_of[self._digest_of.pop(slot)]
+        self._empty.append(slot)
+
+    def can_acquire(self, digest: str) -> bool:
+        """Whether `acquire` would return a slot now."""
+        return digest in self._slot_of or bool(self._empty) or bool(self._idle)
+
+    def pins(self, slot: int) -> int:
+        """Return how many times the slot's adapter is in use; 0 for idle and empty ones."""
+        return self._pins.get(slot, 0)
+
+    @property
+    def resident(self) -> dict[str, int]:
+        """The slot of each adapter on the device, by digest."""
+        return dict(self._slot_of)
+
+    @property
+    def pinned(self) -> int:
+        """How many slots are in use."""
+        return len(self._pins)
+
+    def _free_slot(self) -> int | None:
+        if self._empty:
+            return self._empty.pop()
+        if not self._idle:
+            return None
+        slot, _ = self._idle.popitem(last=False)
+        del self._slot_of[self._digest_of.pop(slot)]
+        return slot

@@ -1,0 +1,149 @@
+"""The adapter store on disk: `<root>/<tenant>/<name>/` and `<root>/shared/<name>/`.
+
+A tenant reaches its own adapters and the shared ones, and nothing else. What a folder holds is
+known by the digest of its content, so one that is replaced under its name is another adapter.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from schemas import SHARED, ErrorCode, JobError, is_tenant, parse_adapter
+from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, read_fields
+from worker.adapters.faults import AdapterFault, quoted
+from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
+from worker.adapters.weights import AdapterWeights, BackboneShapes, read_modules
+
+_MAX_DIGESTS: Final = 65_536  # remembered digests, some 30 MB
+
+Owner = Literal["tenant", "shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRef:
+    """An adapter found in the store, not read yet."""
+
+    name: str
+    owner: Owner
+    folder: AdapterFolder
+    digest: str
+    """SHA-256 of configuration and tensors, hexadecimal."""
+
+
+class AdapterStore:
+    """Finds and reads adapters for one backbone. Thread-safe; every method touches the disk.
+
+    Expected errors are JobErrors for the tenant; an OSError means that the store itself is ill.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        base_model: str | None,
+        linear_shapes: Mapping[str, tuple[int, int]],
+        max_rank: int,
+    ) -> None:
+        """Serve the folder `root`.
+
+        `base_model` is the backbone's name or path (None: an adapter's base model is not compared),
+        `linear_shapes` the (out, in) features of the backbone's linears by module path.
+        """
+        self._root = root.resolve()
+        self._base_model = base_model
+        self._backbone = BackboneShapes(linears=dict(linear_shapes), max_rank=max_rank)
+        self._max_tensor_bytes = self._backbone.max_file_bytes()
+        self._digests: OrderedDict[tuple[FileVersion, FileVersion], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, tenant: str, name: str) -> AdapterRef:
+        """Return the adapter that `tenant` means by `name` or `name@digest`: its own, else shared.
+
+        Files are read to hash them once per version, otherwise only looked at. JobError:
+        `unknown_adapter`, or `adapter_invalid` for a folder that cannot be hashed.
+        """
+        wanted = parse_adapter(name)
+        if not is_tenant(tenant):
+            raise JobError(ErrorCode.INVALID_JOB, "tenant: not a valid tenant name")
+        homes: tuple[tuple[Owner, str], ...] = (("tenant", tenant), ("shared", SHARED))
+        try:
+            for owner, home in homes:
+                folder = AdapterFolder.find(self._root / home, wanted.name)
+                if folder is None:
+                    continue
+                digest = self._digest(folder)
+                if wanted.digest in (None, digest):
+                    return AdapterRef(wanted.name, owner, folder, digest)
+        except AdapterFault as fault:
+            raise fault.for_job(wanted.name) from None
+        missing = "no adapter of that name and digest" if wanted.digest else "no such adapter"
+        raise JobError(ErrorCode.UNKNOWN_ADAPTER, f"adapter {wanted.name}: {missing}")
+
+    def load(self, ref: AdapterRef) -> AdapterWeights:
+        """Read and check the whole adapter; JobError `adapter_invalid` names what is wrong.
+
+        The digest returned is of the bytes that were read: it differs from the reference's if the
+        folder has changed meanwhile.
+        """
+        try:
+            return self._load(ref)
+        except AdapterFault as fault:
+            raise fault.for_job(ref.name) from None
+
+    def _load(self, ref: AdapterRef) -> AdapterWeights:
+        fields, data = self._read(ref.folder)
+        config = parse_config(fields)
+        if not same_model(config.base_model, self._base_model):
+            raise AdapterFault(
+                f"it was made for {quoted(config.base_model)},"
+                f" this worker serves {quoted(self._base_model)}"
+            )
+        modules = read_modules(data, config, self._backbone)
+        return AdapterWeights(
+            name=ref.name,
+            digest=content_digest(fields, data),
+            rank=max(module.rank for module in modules.values()),
+            modules=modules,
+        )
+
+    def _digest(self, folder: AdapterFolder) -> str:
+        version = folder.version()
+        with self._lock:
+            known = self._digests.get(version)
+            if known is not None:
+                self._digests.move_to_end(version)
+                return known
+        digest = content_digest(*self._read(folder))
+        with self._lock:
+            self._digests[version] = digest
+            if len(self._digests) > _MAX_DIGESTS:
+                self._digests.popitem(last=False)
+        return digest
+
+    def _read(self, folder: AdapterFolder) -> tuple[dict[str, Any], bytes]:
+        fields = read_fields(folder.read(CONFIG_FILE, MAX_CONFIG_BYTES))
+        return fields, folder.read(TENSORS_FILE, self._max_tensor_bytes)
+
+
+def content_digest(fields: Mapping[str, Any], tensors: bytes) -> str:
+    """Return the SHA-256 (hexadecimal) of a configuration and the bytes of a tensors file."""
+    config = canonical(fields)
+    content = hashlib.sha256(len(config).to_bytes(8, "little"))
+    content.update(config)
+    content.update(tensors)
+    return content.hexdigest()
+
+
+def same_model(made_for: str | None, served: str | None) -> bool:
+    """Whether two names or paths may mean one backbone: unknown, or the same last part.
+
+    Trainers write down a path of their own machine as often as a published name.
+    """
+    if made_for is None or served is None:
+        return True
+    last, other = (name.rstrip("/").rpartition("/")[2] for name in (made_for, served))
+    return last.casefold() == other.casefold()
