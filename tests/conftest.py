@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 import torch
+
+from tests.support import brokers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Decided when a kernel is decorated, so before anything imports one.
 if not torch.cuda.is_available():
@@ -17,3 +24,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Settings of the person who runs the tests must not leak into them.
 for name in [name for name in os.environ if name.startswith("ARIL_")]:
     del os.environ[name]
+
+
+def pytest_report_header() -> str:
+    """Say which broker the tests run against: not every claim holds on every one."""
+    return brokers.report_header()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[brokers.Kafka]:
+    """Run one broker for all tests that need one."""
+    with brokers.running_kafka() as running:
+        yield running

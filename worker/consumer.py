@@ -67,7 +67,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             auto_offset_reset="earliest",
             fetch_max_wait_ms=FETCH_WAIT_MS,
             session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=max(100, min(3_000, settings.session_timeout_ms // 4)),
+            # A member learns of a rebalance by its heartbeat: all others wait for the slowest.
+            heartbeat_interval_ms=min(1_000, settings.session_timeout_ms // 4),
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
             max_poll_interval_ms=300_000,
             # Exactly one: aiokafka joins the group once for each assignor that is configured.
@@ -81,11 +82,6 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._assignments = 0
         self._stopping = False
         self._resting = False
-
-    @property
-    def joined(self) -> bool:
-        """Whether the group gave us an assignment, be it an empty one."""
-        return self._joined.is_set()
 
     @property
     def states(self) -> list[PartitionState]:
@@ -104,6 +100,10 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         except BaseException:
             await self._consumer.stop()
             raise
+
+    async def joined(self) -> None:
+        """Wait until the group gave us an assignment, be it an empty one."""
+        await self._joined.wait()
 
     def rest(self) -> None:
         """Read no more jobs, but stay a member: the running ones are being finished."""
@@ -147,12 +147,13 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         """Stop the work of every partition."""
         self._set_up.clear()
         states = self.states
+        if not states:
+            return
         self._handler.on_revoked(states)
         async with self._commit_lock:  # the commit that is under way ends first
             await self._commit(states)
         self._states = {}
-        if states:
-            log.info("partitions_revoked", partitions=len(states))
+        log.info("partitions_revoked", partitions=len(states))
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Set up the new assignment; until this ends no record of it is looked at."""

@@ -1,0 +1,230 @@
+"""Consumer and commits on a real broker: assignments, redelivery, and who may commit."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from worker.commits import commit_offsets, membership_of
+from worker.consumer import JobsConsumer
+from worker.jobs import Partition, Record
+from worker.partitions import Membership, PartitionState
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from tests.support.brokers import Kafka
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 4
+
+
+class Recorder:
+    """Notes what the consumer tells, and finishes what it is told to."""
+
+    def __init__(self) -> None:
+        self.assigned: list[list[PartitionState]] = []
+        self.revoked: list[list[PartitionState]] = []
+        self.records: list[Record] = []
+        self.lost: list[int] = []
+        self.full = False
+
+    def on_assigned(self, states: Iterable[PartitionState]) -> None:
+        """Note it."""
+        self.assigned.append(list(states))
+
+    def on_records(self, state: PartitionState, records: list[Record]) -> None:
+        """Note them."""
+        assert not self.assigned or state in self.assigned[-1]
+        self.records += records
+
+    def on_revoked(self, states: Iterable[PartitionState]) -> None:
+        """Note it."""
+        self.revoked.append(list(states))
+
+    def on_lost_jobs(self, source: Partition, count: int) -> None:  # noqa: ARG002 - the interface
+        """Note it."""
+        self.lost.append(count)
+
+    def is_full(self, source: Partition) -> bool:  # noqa: ARG002 - the interface
+        """Tell what the test says."""
+        return self.full
+
+
+async def until(condition: Any, seconds: float = 30) -> None:
+    """Wait for something that must come true."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for is another's state
+            await asyncio.sleep(0.02)
+
+
+class Member:
+    """A running consumer of a group."""
+
+    def __init__(self, kafka: Kafka, topic: str, **flags: Any) -> None:
+        flags |= {"bootstrap": kafka.bootstrap, "jobs_topic": topic, "group": f"g-{topic}"}
+        self.settings = load_settings(flags=flags).settings
+        self.seen = Recorder()
+        self.consumer = JobsConsumer(self.settings, self.seen, "test")
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.consumer.start()
+        self.task = asyncio.create_task(self.consumer.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.consumer.stop()
+        assert self.task is not None
+        await self.task
+
+
+@pytest.fixture
+async def topic(kafka: Kafka) -> AsyncIterator[str]:
+    """Make a jobs topic of its own for each test."""
+    name = f"jobs-{uuid.uuid4().hex[:8]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    yield name
+    await admin.close()
+
+
+async def send(kafka: Kafka, topic: str, count: int, start: int = 0) -> None:
+    """Append numbered records, round the partitions."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    for number in range(start, start + count):
+        await producer.send_and_wait(topic, str(number).encode(), partition=number % PARTITIONS)
+    await producer.stop()
+
+
+async def committed(kafka: Kafka, group: str, topic: str, partition: int) -> int | None:
+    """Read a committed offset as an outsider."""
+    reader = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group)
+    await reader.start()
+    try:
+        offset: int | None = await reader.committed(TopicPartition(topic, partition))
+    finally:
+        await reader.stop()
+    return offset
+
+
+async def test_finished_offsets_are_committed_and_the_rest_comes_again(
+    kafka: Kafka, topic: str
+) -> None:
+    """A second owner gets exactly what the first one did not finish, older than its assignment."""
+    await send(kafka, topic, 12)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 12)
+        [state] = [each for each in first.consumer.states if each.source.partition == 1]
+        state.finish_offset(0)
+        state.finish_offset(2)
+        await first.consumer.commit()
+        assert state.committed == 1
+    async with Member(kafka, topic) as second:
+        await until(lambda: len(second.seen.records) == 11)
+        mine = [each.offset for each in second.seen.records if each.source.partition == 1]
+        assert mine == [1, 2]
+        assert all(
+            each.offset < state.end_offset
+            for state in second.consumer.states
+            for each in second.seen.records
+            if each.source == state.source
+        )
+        await send(kafka, topic, 4, start=12)
+        await until(lambda: len(second.seen.records) == 15)
+        fresh = {
+            each.offset >= state.end_offset
+            for state in second.consumer.states
+            for each in second.seen.records[11:]
+            if each.source == state.source
+        }
+        assert fresh == {True}
+
+
+async def test_a_rebalance_gives_new_states_and_redelivers_what_is_open(
+    kafka: Kafka, topic: str
+) -> None:
+    """Two members share the partitions; what was open is read again under the new assignment."""
+    await send(kafka, topic, 8)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 8)
+        before = {state.source: state for state in first.consumer.states}
+        async with Member(kafka, topic) as second:
+            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.seen.records) == 8 + 4)
+            await until(lambda: len(second.seen.records) == 4)
+            after = {state.source: state for state in first.consumer.states}
+            kept = next(iter(after))
+            assert after[kept] is not before[kept]
+            assert after[kept].membership.number > before[kept].membership.number
+            assert after[kept].membership.generation > before[kept].membership.generation
+            assert set(after) | {state.source for state in second.consumer.states} == set(before)
+            assert [len(states) for states in first.seen.revoked] == [PARTITIONS]
+
+
+async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str) -> None:
+    """A full backlog reads nothing more, also after a rebalance, and goes on when it has room."""
+    async with Member(kafka, topic) as first:
+        first.seen.full = True
+        await until(lambda: first.consumer.states)
+        async with Member(kafka, topic) as second:
+            second.seen.full = True
+            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+            await asyncio.sleep(0.5)
+            first.seen.records.clear()
+            second.seen.records.clear()
+            await send(kafka, topic, 8)
+            await asyncio.sleep(0.7)
+            assert first.seen.records == []
+            first.seen.full = second.seen.full = False
+            await until(lambda: len(first.seen.records) + len(second.seen.records) == 8)
+
+
+async def test_the_captured_generation_is_the_groups(kafka: Kafka, topic: str) -> None:
+    """Pin the private attribute that the epoch and every commit lean on."""
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.consumer.states)
+        membership = member.consumer.states[0].membership
+        assert membership.generation >= 0
+        assert membership.member_id
+        inner = member.consumer._consumer
+        assert membership_of(inner, 9) == Membership(9, membership.generation, membership.member_id)
+
+
+async def test_a_commit_of_another_generation_or_member_is_refused(
+    kafka: Kafka, topic: str
+) -> None:
+    """The broker takes a commit under the present membership only, and ours says so honestly."""
+    await send(kafka, topic, 4)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.seen.records) == 4)
+        now = member.consumer.states[0].membership
+        inner, group = member.consumer._consumer, member.settings.group
+        source = Partition(topic, 0)
+        stale = Membership(1, now.generation + 1, now.member_id)
+        stranger = Membership(1, now.generation, "somebody-else")
+        assert not await commit_offsets(inner, group, stale, {source: 1})
+        assert not await commit_offsets(inner, group, stranger, {source: 1})
+        assert await committed(kafka, group, topic, 0) is None
+        assert await commit_offsets(inner, group, now, {source: 1})
+        assert await committed(kafka, group, topic, 0) == 1
+
+
+async def test_a_commit_without_a_generation_is_never_sent(kafka: Kafka, topic: str) -> None:
+    """Generation -1 would be taken from anybody by an empty group."""
+    async with Member(kafka, topic) as member:
+        with pytest.raises(ValueError, match="without a generation"):
+            await commit_offsets(
+                member.consumer._consumer, "g", Membership(1, -1, ""), {Partition(topic, 0): 1}
+            )

@@ -1,0 +1,107 @@
+"""From settings to a loaded engine with its tokenizer and adapter store. Slow; run in a thread."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from worker.dispatch import AdapterSource, PromptEncoder
+    from worker.engine.runner import StepEngine
+    from worker.settings import WorkerSettings
+
+
+class ModelError(Exception):
+    """The backbone cannot be served; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What answers jobs."""
+
+    engine: StepEngine
+    prompts: PromptEncoder
+    adapters: AdapterSource | None
+    base: str  # the backbone's name
+
+
+def load_model(settings: WorkerSettings) -> Loaded:
+    """Load the backbone that the settings name. Raises ModelError."""
+    # Weights come from a folder that an operator chose, never from a hub at run time.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch  # noqa: PLC0415 - seconds to import, and only the loading thread needs it
+
+    from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
+    from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
+    from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
+    from worker.engine.engine import Engine  # noqa: PLC0415 - same
+    from worker.engine.model import load_backbone  # noqa: PLC0415 - same
+    from worker.prompts import Prompts  # noqa: PLC0415 - same
+
+    path = Path(settings.model)
+    if not settings.model or not (path / "config.json").is_file():
+        raise ModelError(f"model: {settings.model or '(not set)'} is no model folder: ARIL_MODEL")
+    if settings.adapters is not None and not settings.adapters.is_dir():
+        raise ModelError(f"adapters: {settings.adapters} is no folder: ARIL_ADAPTERS")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = _device(settings)
+    dtype = _dtype(settings, device)
+    try:
+        backbone = load_backbone(path, device, dtype)
+        engine = Engine(
+            backbone,
+            EngineConfig(
+                max_rows=settings.max_rows,
+                max_step_tokens=settings.max_step_tokens,
+                slots=settings.slots,
+                max_rank=settings.max_rank,
+                kv_tokens=settings.kv_tokens,
+                device=device,
+                dtype=dtype,
+            ),
+        )
+    except UnsupportedModelError as error:
+        raise ModelError(f"model: {error}") from error
+    except (OSError, ValueError, torch.OutOfMemoryError) as error:
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"model: {path}: {first_line}") from error
+    prompts = Prompts(
+        backbone.tokenizer,
+        vocab_size=backbone.vocab_size,
+        context=backbone.max_positions,
+        settings=settings,
+    )
+    adapters = None
+    if settings.adapters is not None:
+        store = AdapterStore(
+            settings.adapters,
+            base_model=backbone.name,
+            linear_shapes=backbone.linear_shapes,
+            max_rank=settings.max_rank,
+        )
+        adapters = AdapterCache(store, settings.adapter_cache_bytes)
+    return Loaded(engine, prompts, adapters, backbone.name)
+
+
+def _device(settings: WorkerSettings) -> str:
+    import torch  # noqa: PLC0415 - see load_model
+
+    if settings.device != "auto":
+        if settings.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError(f"device: {settings.device} was asked for, torch finds no GPU")
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(settings: WorkerSettings, device: str) -> torch.dtype:
+    import torch  # noqa: PLC0415 - see load_model
+
+    if settings.dtype == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    found: torch.dtype = getattr(torch, settings.dtype)
+    return found
