@@ -171,7 +171,7 @@ class Scheduler:
         rows: list[Row] = []
         preempted = 0
         budget = self.max_step_tokens
-        decodes = sum(sequence.decoding for sequence in self.running)  # still to be planned
+        decodes = sum(sequence.decoding for sequence in self.running)  # not yet planned
         position = 0
         while position < len(self.running):
             sequence = self.running[position]
@@ -181,7 +181,6 @@ class Scheduler:
             while self._blocks_missing(sequence, wanted) > self.blocks.free:
                 if self.running[-1] is sequence:
                     break
-                decodes -= self.running[-1].decoding
                 self._preempt_newest()
                 preempted += 1
             if row := self._plan_row(sequence, wanted):
