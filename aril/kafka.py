@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 
 from aril.errors import BrokerUnavailable, TopicMissing
 from aril.transport import Fetched, OutOfRange, Partitions
@@ -22,13 +22,14 @@ REQUEST_TIMEOUT_MS: Final = 15_000
 
 
 @contextlib.contextmanager
-def kafka_errors() -> Iterator[None]:
+def kafka_errors(*, no_broker: str = "no broker answers") -> Iterator[None]:
     """Raise the library's errors, and those of the network, as `BrokerUnavailable`."""
     try:
         yield
+    except KafkaConnectionError as error:
+        raise BrokerUnavailable(no_broker) from error
     except (KafkaError, OSError, TimeoutError) as error:
-        text = " ".join(str(error).split()) or "no answer in time"
-        raise BrokerUnavailable(f"{type(error).__name__}: {text}") from error
+        raise BrokerUnavailable(" ".join(str(error).split()) or "no answer in time") from error
 
 
 class KafkaTransport:
@@ -48,6 +49,7 @@ class KafkaTransport:
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
             **(security or {}),
         }
+        self._bootstrap = bootstrap
         self._jobs_topic = jobs_topic
         self._reply_topic = reply_topic
         self._producer: Any = None
@@ -65,7 +67,7 @@ class KafkaTransport:
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         try:
-            with kafka_errors():
+            with kafka_errors(no_broker=f"no broker answers at {self._bootstrap}"):
                 return await self._connect()
         except BaseException:
             await self.close()

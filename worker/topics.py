@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin import NewTopic as KafkaTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from worker.topic_contract import (
     MANY_REPLICAS,
@@ -72,7 +72,7 @@ class TopicAdmin:
             **self._security,
         )
         try:
-            await _asked(self._admin.start())
+            await _asked(self._admin.start(), no_broker=f"no broker answers at {self._bootstrap}")
         except BaseException:
             await self._admin.close()
             raise
@@ -164,12 +164,13 @@ class TopicAdmin:
         }
 
 
-async def _asked(call: Awaitable[Answer]) -> Answer:
+async def _asked(call: Awaitable[Answer], *, no_broker: str = "no broker answers") -> Answer:
     try:
         return await call
+    except KafkaConnectionError as error:
+        raise TopicsError(no_broker) from error
     except (KafkaError, OSError, TimeoutError) as error:
-        text = " ".join(str(error).split()) or "no answer in time"
-        raise TopicsError(f"{type(error).__name__}: {text}") from error
+        raise TopicsError(" ".join(str(error).split()) or "no answer in time") from error
 
 
 async def verify_topics(

@@ -1,0 +1,128 @@
+"""`aril check`: tells whether everything is there that a worker needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from aril.arguments import FAILED, OK, add_settings, quiet_libraries, settings_of
+from aril.commands.groups import worker_groups
+from aril.commands.report import Report
+
+if TYPE_CHECKING:
+    import argparse
+
+    from aril.commands.backbone import ModelFolder
+    from worker.settings import WorkerSettings
+    from worker.topics import Finding
+
+DESCRIPTION: Final = """\
+Try a worker's settings before a worker does: do they parse, do the brokers answer, are the topics
+as the contract demands, could the model be loaded, can every adapter be served? A line each; exit
+code 1 if one of them is not so. Takes the flags of `aril worker`.
+
+With --ready [URL] it asks a running worker instead, and nothing else: exit code 0 if it takes jobs.
+That is light enough for a container's health check."""
+
+EXAMPLES: Final = """\
+examples:
+  aril check --model ./model --adapters ./store
+  aril check --ready                               the worker at ARIL_HTTP
+  aril check --ready http://127.0.0.1:8080"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's flags."""
+    parser.usage = "aril check [options]   or   aril check --ready [URL]"
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "--ready", nargs="?", metavar="URL", help="only ask the worker at URL [env ARIL_HTTP]"
+    )
+    add_settings(parser, worker_groups())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check; return the exit code."""
+    loaded = settings_of(arguments)
+    settings, report = loaded.settings, Report()
+    changed = sum(origin != "default" for origin in loaded.origins.values())
+    report.line("good", "settings", f"{changed} of {len(loaded.origins)} are not the default")
+    quiet_libraries()
+    asyncio.run(_check_queue(settings, report))
+    model = _check_model(settings, report)
+    if model is not None:
+        _check_adapters(settings, model, report)
+    return FAILED if report.failed else OK
+
+
+async def _check_queue(settings: WorkerSettings, report: Report) -> None:
+    from worker.topics import (  # noqa: PLC0415 - aiokafka takes 0.1 s
+        Contract,
+        TopicAdmin,
+        TopicsError,
+    )
+
+    contract = Contract.of(settings)
+    try:
+        async with TopicAdmin(
+            settings.bootstrap, contract, security=settings.kafka_security()
+        ) as admin:
+            report.line("good", "broker", f"{settings.bootstrap} answers")
+            findings, states = await admin.verify(), await admin.states()
+    except TopicsError as error:
+        report.line("bad", "broker", str(error))
+        return
+    _report_findings(findings, report)
+    if not any(finding.level == "error" for finding in findings):
+        replies = sum(contract.is_replies(state.name) for state in states)
+        partitions = sum(state.partitions for state in states if contract.is_jobs(state.name))
+        text = f"{partitions} partitions of jobs, {replies} tenants with replies"
+        report.line("good", "topics", text)
+
+
+def _report_findings(findings: list[Finding], report: Report) -> None:
+    for finding in findings:
+        report.line("bad" if finding.level == "error" else "warning", "topics", str(finding))
+
+
+def _check_model(settings: WorkerSettings, report: Report) -> ModelFolder | None:
+    if not settings.model:
+        report.line("bad", "model", "not set (--model or ARIL_MODEL)")
+        return None
+    from aril.commands.backbone import (  # noqa: PLC0415 - torch and transformers: seconds
+        ModelFolderError,
+        read_model_folder,
+    )
+
+    try:
+        model = read_model_folder(settings.model)
+    except ModelFolderError as error:
+        report.line("bad", "model", str(error))
+        return None
+    millions = model.parameters / 1e6
+    text = f"{model.name}: {model.kind}, {millions:,.0f} M parameters"
+    report.line("good", "model", text)
+    if not model.has_chat_template:
+        report.line("warning", "model", "no chat template: jobs with messages will be refused")
+    return model
+
+
+def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report) -> None:
+    if settings.adapters is None:
+        report.line("good", "adapters", "none: only the backbone is served")
+        return
+    if not settings.adapters.is_dir():
+        report.line("bad", "adapters", f"{settings.adapters} is not a folder")
+        return
+    from aril.commands.adapters import list_store  # noqa: PLC0415 - as above
+
+    found = list_store(
+        settings.adapters, base=model.name, shapes=model.linear_shapes, max_rank=settings.max_rank
+    )
+    for entry in found:
+        if entry.problem:
+            report.line("bad", "adapters", f"{entry.tenant}/{entry.name}: {entry.problem}")
+    good = [entry for entry in found if not entry.problem]
+    tenants = len({entry.tenant for entry in good})
+    report.line("good", "adapters", f"{len(good)} can be served, of {tenants} owners")

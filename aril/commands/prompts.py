@@ -1,0 +1,123 @@
+"""Where the prompts of `aril send` come from, and how tokens are to be chosen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from aril.arguments import UsageError
+from schemas import Sampling
+
+if TYPE_CHECKING:
+    import argparse
+
+Asked = dict[str, Any]
+"""The arguments of `Client.stream` for one job."""
+
+STDIN: Final = "-"
+LISTS: Final = ("stop", "stop_token_ids")
+LINE_FIELDS: Final = frozenset(
+    {
+        "id",
+        "prompt",
+        "messages",
+        "token_ids",
+        "adapter",
+        "sampling",
+        "priority",
+        "deadline",
+        "metadata",
+    }
+)
+
+
+def one_line(error: ValidationError) -> str:
+    """Return the first thing that is wrong, without the value given."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    text = first["msg"][0].lower() + first["msg"][1:]
+    return f"{place}: {text}" if place else text
+
+
+def sampling_of(arguments: argparse.Namespace) -> Sampling:
+    """Return what the flags say about sampling. Raises `UsageError`."""
+    given = {
+        name: value
+        for name in Sampling.model_fields
+        if (value := getattr(arguments, name)) is not None
+    }
+    scalars = {name: str(value).lower() for name, value in given.items() if name not in LISTS}
+    try:
+        parsed = Sampling.model_validate_strings(scalars)
+        lists: dict[str, Any] = {"stop": given.get("stop", ())}
+        lists["stop_token_ids"] = [int(text) for text in given.get("stop_token_ids", ())]
+        return Sampling.model_validate(parsed.model_dump() | lists)
+    except ValidationError as error:
+        raise UsageError(f"send: --{one_line(error).replace('_', '-', 1)}") from None
+    except ValueError:
+        raise UsageError("send: --stop-token-ids: a token id is a number") from None
+
+
+def read_prompts(arguments: argparse.Namespace, sampling: Sampling) -> list[Asked]:
+    """Return what to ask, one entry a job. Raises `UsageError`."""
+    common: Asked = {"adapter": arguments.adapter, "sampling": sampling}
+    if arguments.timeout is not None:
+        common["timeout"] = arguments.timeout
+    if arguments.jsonl:
+        if arguments.prompts:
+            raise UsageError("send: prompts come from --jsonl or from arguments, not from both")
+        lines = enumerate(_read(arguments.jsonl).splitlines(), start=1)
+        jobs = [
+            _from_line(number, line, common, arguments) for number, line in lines if line.strip()
+        ]
+    else:
+        jobs = [{**common, **_asked(text, arguments)} for text in _texts(arguments.prompts)]
+    if not jobs:
+        raise UsageError("send: nothing to ask")
+    return jobs
+
+
+def _texts(prompts: list[str]) -> list[str]:
+    if not prompts and sys.stdin.isatty():
+        raise UsageError("send: what to ask? give a PROMPT, pipe one in, or --jsonl FILE")
+    return [_read(STDIN) if text == STDIN else text for text in prompts or [STDIN]]
+
+
+def _read(source: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"send: {source}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"send: {source}: not UTF-8") from None
+
+
+def _asked(text: str, arguments: argparse.Namespace) -> Asked:
+    if arguments.raw:
+        return {"prompt": text}
+    messages = [{"role": "user", "content": text}]
+    if arguments.system:
+        messages.insert(0, {"role": "system", "content": arguments.system})
+    return {"messages": messages}
+
+
+def _from_line(number: int, line: str, common: Asked, arguments: argparse.Namespace) -> Asked:
+    place = f"send: {arguments.jsonl}, line {number}"
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{place}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"{place}: not an object")
+    if unknown := sorted(fields.keys() - LINE_FIELDS):
+        raise UsageError(f"{place}: unknown field {unknown[0]!r}")
+    if "id" in fields:
+        fields["job_id"] = fields.pop("id")
+    if isinstance(fields.get("prompt"), str):
+        fields |= _asked(fields.pop("prompt"), arguments)
+    return {**common, **fields}

@@ -1,0 +1,158 @@
+"""`aril send`: a tenant's prompts from the command line, answers streamed to the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from aril.arguments import (
+    CONNECTION,
+    FAILED,
+    OK,
+    UsageError,
+    add_fields,
+    add_settings,
+    quiet_libraries,
+    settings_of,
+)
+from aril.client import Client
+from aril.commands.prompts import one_line, read_prompts, sampling_of
+from aril.commands.show import printer_for
+from aril.errors import ArilError, BadToken
+from schemas import Sampling, is_tenant
+
+if TYPE_CHECKING:
+    import argparse
+
+    from aril.commands.prompts import Asked
+    from aril.commands.show import Printer
+    from aril.stream import Stream
+    from worker.settings import WorkerSettings
+
+DESCRIPTION: Final = """\
+Send prompts as a tenant and print the answers as they are generated. A prompt is an argument, or
+all of standard input, or a line of a JSONL file. Several are sent at once; their lines are then
+marked by number, and by colour on a terminal.
+
+A prompt is asked as a user of a chat; --raw lets the model go on from the bare text instead.
+Exit code 1 if a job failed. Ctrl-C cancels the jobs."""
+
+EXAMPLES: Final = """\
+examples:
+  aril send -t acme "Where is my parcel?"
+  aril send -t acme -a terse --max-tokens 40 --temperature 0 "Where is my parcel?" "And my refund?"
+  cat letter.txt | aril send -t ledgerly -a extract > facts.json
+  aril send -t acme --jsonl questions.jsonl --json > answers.jsonl
+  token=$(aril send -t acme --detach "A long story, please.") && aril send -t acme --resume "$token"
+
+a line of JSONL: {"prompt": "Hi"}, or with any of
+  id, messages, token_ids, adapter, sampling, priority, deadline, metadata"""
+
+
+SAMPLING: Final = {
+    "max_tokens": "longest answer",
+    "temperature": "0 takes the most likely token, more is livelier",
+    "top_p": "choose among the tokens that together have this probability",
+    "top_k": "choose among this many; 0 is off",
+    "min_p": "choose among tokens at least this likely, beside the likeliest",
+    "repetition_penalty": "divides the logits of tokens that have occurred",
+    "presence_penalty": "off the logit of a token that was generated",
+    "frequency_penalty": "off the logit, each time it was generated",
+    "seed": "the same seed gives the same answer; left out, one is drawn and told",
+    "stop": "end before this text",
+    "stop_token_ids": "end at this token",
+    "ignore_eos": "go on where the model would end",
+    "logprobs": "also give log-probabilities, and those of so many alternatives (with --json)",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's flags."""
+    parser.usage = "aril send -t TENANT [options] [PROMPT ...]"
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="`-` or none: standard input")
+    parser.add_argument("-t", "--tenant", metavar="NAME", help="who asks [env ARIL_TENANT]")
+    parser.add_argument("-a", "--adapter", metavar="NAME", help="name or name@digest")
+    parser.add_argument("-s", "--system", metavar="TEXT", help="system message of the chat")
+    parser.add_argument("--raw", action="store_true", help="no chat: go on from the bare text")
+    parser.add_argument("--jsonl", metavar="FILE", help="a job a line; `-` is standard input")
+    parser.add_argument("--json", action="store_true", help="print events as JSON lines")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up on a job after")
+    parser.add_argument("--concurrency", type=int, default=256, metavar="N", help="default 256")
+    parser.add_argument("--detach", action="store_true", help="print resume tokens and leave")
+    parser.add_argument("--resume", action="append", metavar="TOKEN", help="go on with a stream")
+    add_fields(parser, "sampling", Sampling.model_fields, SAMPLING)
+    add_settings(parser, {"queue": CONNECTION})
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send and print; return the exit code."""
+    settings = settings_of(arguments).settings
+    tenant = arguments.tenant or os.environ.get("ARIL_TENANT")
+    if not tenant:
+        raise UsageError("send: who asks? -t TENANT, or ARIL_TENANT")
+    if not is_tenant(tenant):
+        raise UsageError(f"send: {tenant!r} is not a tenant's name (lower case, digits, -)")
+    sampling = sampling_of(arguments)
+    asked = [] if arguments.resume else read_prompts(arguments, sampling)
+    quiet_libraries()
+    try:
+        return asyncio.run(_send(_client(settings, tenant), asked, arguments))
+    except BadToken as error:
+        raise UsageError(f"send: {error}") from None
+    except ArilError as error:
+        print(f"aril: send: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _client(settings: WorkerSettings, tenant: str) -> Client:
+    topic = settings.jobs_topic
+    return Client(
+        settings.bootstrap,
+        tenant,
+        jobs_topic=topic.removesuffix("*") + tenant if topic.endswith("*") else topic,
+        replies_prefix=settings.replies_prefix,
+        security=settings.kafka_security(),
+    )
+
+
+async def _send(client: Client, asked: list[Asked], arguments: argparse.Namespace) -> int:
+    streams = _streams(client, asked, arguments)
+    async with client:
+        if arguments.detach:
+            for stream in streams:
+                print((await stream.start()).detach(), flush=True)
+            return OK
+        printer = printer_for(streams, as_json=arguments.json)
+        room = asyncio.Semaphore(arguments.concurrency)
+        done = await asyncio.gather(*(_print(stream, printer, room) for stream in streams))
+    return OK if all(done) else FAILED
+
+
+def _streams(client: Client, asked: list[Asked], arguments: argparse.Namespace) -> list[Stream]:
+    """Make every stream before the first job is sent, so that a mistake costs nothing."""
+    if arguments.resume:
+        return [client.resume(token, timeout=arguments.timeout) for token in arguments.resume]
+    streams = []
+    for number, options in enumerate(asked, start=1):
+        try:
+            streams.append(client.stream(**options))
+        except ValidationError as error:
+            raise UsageError(f"send: job {number}: {one_line(error)}") from None
+    return streams
+
+
+async def _print(stream: Stream, printer: Printer, room: asyncio.Semaphore) -> bool:
+    async with room:
+        try:
+            async for event in stream:
+                printer.event(stream, event)
+        except ArilError as error:
+            printer.failed(stream, error)
+            return False
+        return True
