@@ -160,7 +160,8 @@ async def test_a_bad_job_of_a_known_tenant_gets_a_typed_error_and_a_dead_letter(
 async def test_an_unreadable_record_is_put_aside_and_nobody_is_told() -> None:
     """Bytes that name no tenant go to the dead letters as they are; the neighbour is served."""
     async with Harness() as harness:
-        for value in (
+        split = encode_request(job()).replace(b"prompt of", b"prompt\xffof")
+        for value in (b"", None, b"\xc1", split):
             b"",
             None,
             b"\xc1",

@@ -1,0 +1,114 @@
+"""Settings: where each value comes from, and that nothing wrong passes silently."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.settings import SettingsError, WorkerSettings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_flags_beat_environment_beats_file_beats_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source wins over the weaker ones, and every value knows its source."""
+    config = tmp_path / "aril.toml"
+    config.write_text('window_ms = 1\nmax_rows = 2\ngroup = "file"\n')
+    monkeypatch.setenv("ARIL_WINDOW_MS", "3")
+    monkeypatch.setenv("ARIL_MAX_ROWS", "4")
+    loaded = load_settings(flags={"window_ms": "5", "slots": None}, config=config)
+    settings = loaded.settings
+    assert (settings.window_ms, settings.max_rows, settings.group) == (5, 4, "file")
+    assert settings.slots == WorkerSettings.model_fields["slots"].default
+    origins = [loaded.origins[name] for name in ("window_ms", "max_rows", "group", "slots")]
+    assert origins == ["flag", "env", "file", "default"]
+
+
+def test_the_file_may_be_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ARIL_CONFIG names the file where no flag does."""
+    config = tmp_path / "aril.toml"
+    config.write_text("slots = 3\n")
+    monkeypatch.setenv("ARIL_CONFIG", str(config))
+    assert load_settings().settings.slots == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "line"),
+    [
+        ({"ARIL_WINDW_MS": "1"}, {}, "ARIL_WINDW_MS: unknown setting, did you mean ARIL_WINDOW_MS"),
+        ({"ARIL_XYZZY": "1"}, {}, "ARIL_XYZZY: unknown setting"),
+        ({"ARIL_WINDOW_MS": "-3"}, {}, "ARIL_WINDOW_MS: input should be greater than or equal"),
+        ({"ARIL_MAX_ROWS": "many"}, {}, "ARIL_MAX_ROWS: input should be a valid integer"),
+        ({}, {"max_rows": "0"}, "--max-rows: input should be greater than or equal to 1"),
+        ({}, {"http": "nowhere"}, "--http: must be host:port or off"),
+        ({}, {"replies_prefix": "replies"}, "--replies-prefix: string should match pattern"),
+        ({}, {"tenant_from": "topic"}, "tenant_from=topic needs a jobs_topic pattern"),
+        ({}, {"jobs_topic": "jobs.*"}, "a jobs_topic pattern needs tenant_from=topic"),
+        ({}, {"max_step_tokens": 16, "max_rows": 17}, "max_step_tokens must be at least max_rows"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(
+    environ: dict[str, str], flags: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the variable or flag as it was written, in one line."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags=flags)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("windw_ms = 1", "did you mean window_ms?"), ("= 1", "not TOML"), (None, "No such file")],
+)
+def test_a_bad_file_is_one_line_that_names_it(text: str | None, line: str, tmp_path: Path) -> None:
+    """Unknown names, syntax errors and missing files are told with the file's name."""
+    config = tmp_path / "aril.toml"
+    if text is not None:
+        config.write_text(text)
+    with pytest.raises(SettingsError, match=line) as caught:
+        load_settings(config=config)
+    assert str(config) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password is in no row and no text form, and still reaches the broker's options."""
+    monkeypatch.setenv("ARIL_SASL_PASSWORD", "hunter2")
+    monkeypatch.setenv("ARIL_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    loaded = load_settings()
+    assert ("sasl_password", "***", "env") in loaded.rows()
+    assert "hunter2" not in repr(loaded) + str(loaded.settings) + str(loaded.rows())
+    assert "hunter2" in loaded.settings.kafka_security().values()
+
+
+def test_a_bad_secret_is_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error texts do not hold the value that was refused."""
+    monkeypatch.setenv("ARIL_GROUP", "x" * 300)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "xxx" not in str(caught.value)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """Help texts are made from the descriptions: none is missing, each is one sentence or more."""
+    for name, field in WorkerSettings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("http", "address"),
+    [("127.0.0.1:8080", ("127.0.0.1", 8080)), ("[::1]:80", ("::1", 80)), ("off", None)],
+)
+def test_the_address_of_the_probes(http: str, address: tuple[str, int] | None) -> None:
+    """Host and port, brackets of IPv6 taken off, or none."""
+    assert load_settings(flags={"http": http}).settings.http_address == address
