@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from kernels.sgmv.blocks import BlockTable, build_blocks, worst_case_blocks
 
 NO_ADAPTER = -1
 
@@ -36,66 +34,134 @@ class Segment(NamedTuple):
 
 
 class SgmvPlan:
-    """The segments of one step.
+    """The segments of one step. Make it with `make_plan`.
 
-    Make it with `make_plan`. The same plan serves every layer of the step, because the rows of a
-    batch keep their adapter through the whole model.
+    The same plan serves every layer of the step, because the rows of a batch keep their adapter
+    through the whole model.
     """
 
-    def __init__(self, row_slots: Tensor, *, slots: int, mode: SgmvMode) -> None:
-        self.row_slots = row_slots
+    def __init__(
+        self,
+        row_slots: Tensor,
+        *,
+        slots: int,
+        mode: SgmvMode,
+        device: torch.device,
+        static: bool,
+    ) -> None:
         self.slots = slots
         self.mode = mode
+        self.device = device
+        self.static = static
+        self._row_slots = row_slots.to(device, copy=True)
+        self._tables: dict[int, BlockTable] = {}
+        self._segments = _segments(row_slots, device) if row_slots.device.type == "cpu" else None
 
     @property
     def rows(self) -> int:
         """How many rows the step has, with and without adapter."""
-        return self.row_slots.shape[0]
+        return self._row_slots.shape[0]
 
-    @cached_property
+    @property
     def segments(self) -> tuple[Segment, ...]:
-        """One segment per adapter, in the order of first appearance (reads the ids on the host)."""
-        return tuple(_segments(self.row_slots.tolist(), self.row_slots.device))
+        """One segment per adapter, in the order of first appearance.
+
+        Ids that were given on a device are read by the host at the first use.
+        """
+        if self._segments is None:
+            self._segments = _segments(self._row_slots, self.device)
+        return self._segments
+
+    def blocks(self, block_m: int) -> BlockTable:
+        """The block table for one block height; built at the first call, then kept."""
+        if block_m not in self._tables:
+            self._tables[block_m] = self._build(block_m)
+        return self._tables[block_m]
+
+    def update_(self, row_slots: Tensor) -> None:
+        """Give a static plan another step's segments, in place, for the replay of a CUDA graph.
+
+        `row_slots` is int32 with as many rows as the plan was made for. The tables keep their
+        addresses and their room, which is the worst case, so a replay may use more adapters than
+        the capture did.
+        """
+        if not self.static:
+            raise ValueError("only a static plan can be updated: make_plan(..., static=True)")
+        if row_slots.shape != self._row_slots.shape:
+            raise ValueError(f"the plan has {self.rows} rows, got {tuple(row_slots.shape)}")
+        _check(row_slots, self.slots)
+        self._row_slots.copy_(row_slots)
+        self._segments = None
+        for block_m, table in self._tables.items():
+            fresh = self._build(block_m)
+            table.rows.copy_(fresh.rows)
+            table.slots.copy_(fresh.slots)
+
+    def _build(self, block_m: int) -> BlockTable:
+        if self.static or self._segments is None:
+            blocks = worst_case_blocks(self.rows, self.slots, block_m)
+        else:
+            blocks = sum(-(-segment.size // block_m) for segment in self._segments)
+        return build_blocks(self._row_slots, slots=self.slots, block_m=block_m, blocks=blocks)
 
 
-def make_plan(row_slots: Tensor, *, slots: int, mode: SgmvMode | str = SgmvMode.FAST) -> SgmvPlan:
+def make_plan(
+    row_slots: Tensor,
+    *,
+    slots: int,
+    mode: SgmvMode | str = SgmvMode.FAST,
+    device: torch.device | str | None = None,
+    static: bool = False,
+) -> SgmvPlan:
     """Plan one step from the adapter slot of each row.
 
     `row_slots` is int32 [T]; -1 means no adapter, else the id is in [0, slots). Rows of one
     adapter need not be adjacent; adjacent rows are read without a copy on the CPU.
 
+    Ids on the host are checked, and grids fit the segments exactly. Ids that are already on a
+    device are planned there without waiting for it: grids then have room for the worst case, and
+    an id that is no slot counts as no adapter. `device` is where x and y live (default: where
+    `row_slots` lives). A `static` plan can be changed in place by `SgmvPlan.update_`.
+
     Raises `ValueError` when the tensor has another shape or type or an id is out of range.
     """
+    if slots < 1:
+        raise ValueError(f"slots must be positive, got {slots}")
+    _check(row_slots, slots)
+    return SgmvPlan(
+        row_slots,
+        slots=slots,
+        mode=SgmvMode(mode),
+        device=torch.device(device) if device is not None else row_slots.device,
+        static=static,
+    )
+
+
+def _check(row_slots: Tensor, slots: int) -> None:
     if row_slots.ndim != 1 or row_slots.dtype != torch.int32:
         raise ValueError(
             f"row_slots must be int32 [T], got {row_slots.dtype} {tuple(row_slots.shape)}"
         )
-    if slots < 1:
-        raise ValueError(f"slots must be positive, got {slots}")
-    _refuse_ids_out_of_range(row_slots, slots)
-    return SgmvPlan(row_slots, slots=slots, mode=SgmvMode(mode))
-
-
-def _refuse_ids_out_of_range(row_slots: Tensor, slots: int) -> None:
-    if row_slots.numel() == 0:
+    if row_slots.numel() == 0 or row_slots.device.type != "cpu":
         return
     low, high = (int(bound) for bound in torch.aminmax(row_slots))
     if low < NO_ADAPTER or high >= slots:
         raise ValueError(f"row_slots hold ids from {low} to {high}, allowed are -1 to {slots - 1}")
 
 
-def _segments(row_slots: list[int], device: torch.device) -> Iterable[Segment]:
+def _segments(row_slots: Tensor, device: torch.device) -> tuple[Segment, ...]:
     runs: dict[int, list[range]] = {}
     start = 0
-    for slot, group in groupby(row_slots):
+    for slot, group in groupby(row_slots.tolist()):
         stop = start + sum(1 for _ in group)
         if slot != NO_ADAPTER:
             runs.setdefault(slot, []).append(range(start, stop))
         start = stop
-    for slot, ranges in runs.items():
-        if len(ranges) == 1:
-            only = ranges[0]
-            yield Segment(slot, len(only), slice(only.start, only.stop))
-        else:
-            rows = [row for run in ranges for row in run]
-            yield Segment(slot, len(rows), torch.tensor(rows, device=device))
+    return tuple(_segment(slot, ranges, device) for slot, ranges in runs.items())
+
+
+def _segment(slot: int, ranges: list[range], device: torch.device) -> Segment:
+    if len(ranges) == 1:
+        return Segment(slot, len(ranges[0]), slice(ranges[0].start, ranges[0].stop))
+    rows = [row for run in ranges for row in run]
+    return Segment(slot, len(rows), torch.tensor(rows, device=device))

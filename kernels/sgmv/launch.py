@@ -1,0 +1,181 @@
+"""The registered operators `aril::sgmv_shrink` and `aril::sgmv_expand`: one kernel launch each.
+
+Imported at the first use of the Triton backend, so that a CPU service never loads Triton.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime.jit import JITFunction
+
+from kernels.sgmv.expand import expand_kernel
+from kernels.sgmv.shrink import shrink_kernel
+from kernels.sgmv.tiles import EXPAND_STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernels.sgmv.plan import SgmvPlan
+    from kernels.sgmv.tiles import Tiles
+
+# The expand takes its weights as plain arguments, so that a CUDA graph keeps no pointer table.
+MAX_PARTS = 4
+
+INTERPRETED = not isinstance(shrink_kernel, JITFunction)
+
+
+@torch.library.custom_op("aril::sgmv_shrink", mutates_args=("planes",))
+def sgmv_shrink(
+    planes: Tensor,
+    x: Tensor,
+    a: Tensor,
+    ranks: Tensor,
+    block_rows: Tensor,
+    block_slots: Tensor,
+    block_n: int,
+    block_k: int,
+    warps: int,
+    stages: int,
+) -> None:
+    """Fill planes [splits, T, slices · r_max], for rows of the table and live ranks only."""
+    splits, rows, stacked = planes.shape
+    slices = ranks.shape[1]
+    blocks = block_slots.shape[0]
+    in_features = x.shape[1]
+    max_rank = stacked // slices
+    steps = triton.cdiv(triton.cdiv(in_features, block_k), splits)
+    grid = (blocks * splits * slices * triton.cdiv(max_rank, block_n),)
+    shrink_kernel[grid](
+        x,
+        a,
+        planes,
+        ranks,
+        block_rows,
+        block_slots,
+        rows,
+        in_features,
+        steps * block_k,
+        x.stride(0),
+        x.stride(1),
+        planes.stride(0),
+        SLICES=slices,
+        MAX_RANK=max_rank,
+        SPLITS=splits,
+        BLOCK_M=block_rows.shape[0] // blocks,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
+        UPCAST=INTERPRETED and x.dtype is torch.bfloat16,
+        num_warps=warps,
+        num_stages=stages,
+    )
+
+
+@torch.library.custom_op("aril::sgmv_expand", mutates_args=("y",))
+def sgmv_expand(
+    y: Tensor,
+    planes: Tensor,
+    b: list[Tensor],
+    ranks: Tensor,
+    scales: Tensor,
+    block_rows: Tensor,
+    block_slots: Tensor,
+    first_slice: int,
+    first_column: int,
+    block_n: int,
+    block_r: int,
+    warps: int,
+) -> None:
+    """Add up to four slices' products to y, in place."""
+    splits, rows, stacked = planes.shape
+    slices = ranks.shape[1]
+    blocks = block_slots.shape[0]
+    widths = [part.shape[1] for part in b]
+    tiles = sum(triton.cdiv(width, block_n) for width in widths)
+    spare = MAX_PARTS - len(b)
+    expand_kernel[(blocks * tiles,)](
+        planes,
+        *b,
+        *[b[0]] * spare,
+        *widths,
+        *[0] * spare,
+        y,
+        ranks,
+        scales,
+        block_rows,
+        block_slots,
+        rows,
+        tiles,
+        first_column,
+        y.stride(0),
+        y.stride(1),
+        planes.stride(0),
+        SLICES=slices,
+        FIRST_SLICE=first_slice,
+        PARTS=len(b),
+        MAX_RANK=stacked // slices,
+        SPLITS=splits,
+        BLOCK_M=block_rows.shape[0] // blocks,
+        BLOCK_N=block_n,
+        BLOCK_R=block_r,
+        UPCAST=INTERPRETED and b[0].dtype is torch.bfloat16,
+        num_warps=warps,
+        num_stages=EXPAND_STAGES,
+    )
+
+
+@sgmv_shrink.register_fake
+@sgmv_expand.register_fake
+def _no_output(*_args: object) -> None:
+    """Both operators only write to an argument."""
+
+
+def sgmv_triton_(
+    y: Tensor,
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    ranks: Tensor,
+    scales: Tensor,
+    plan: SgmvPlan,
+    tiles: Tiles,
+) -> None:
+    """One shrink for all slices, one expand per four slices; nothing where no row has an adapter."""
+    table = plan.blocks(tiles.block_m)
+    if table.slots.shape[0] == 0:
+        return
+    planes = torch.empty(
+        tiles.splits, x.shape[0], a.shape[1], device=x.device, dtype=torch.float32
+    )
+    sgmv_shrink(
+        planes,
+        x,
+        a,
+        ranks,
+        table.rows,
+        table.slots,
+        tiles.shrink_n,
+        tiles.shrink_k,
+        tiles.warps,
+        tiles.shrink_stages,
+    )
+    columns = list(accumulate((part.shape[1] for part in b), initial=0))
+    for first in range(0, len(b), MAX_PARTS):
+        sgmv_expand(
+            y,
+            planes,
+            list(b[first : first + MAX_PARTS]),
+            ranks,
+            scales,
+            table.rows,
+            table.slots,
+            first,
+            columns[first],
+            tiles.expand_n,
+            tiles.expand_r,
+            tiles.warps,
+        )

@@ -1,0 +1,82 @@
+"""Shrink: planes[split, i, j] = partial sum over K of x[i] · A[s(i)][j], in Triton."""
+
+# Triton reads these names and the absence of annotations as part of a kernel's signature.
+# ruff: noqa: ANN001, ANN202
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def shrink_kernel(
+    x,
+    a,
+    planes,
+    ranks,
+    block_rows,
+    block_slots,
+    rows_total,
+    in_features,
+    split_k,
+    stride_x_row,
+    stride_x_k,
+    stride_plane,
+    SLICES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """One program: one block of rows, one tile of one slice's rank, one part of K.
+
+    x [T, K], a [slots, SLICES · MAX_RANK, K] contiguous, planes [SPLITS, T, SLICES · MAX_RANK].
+    """
+    tiles_of_slice: tl.constexpr = tl.cdiv(MAX_RANK, BLOCK_N)
+    tiles: tl.constexpr = SLICES * tiles_of_slice
+    pid = tl.program_id(0)
+    part = pid % tiles // tiles_of_slice
+    first = pid % tiles_of_slice * BLOCK_N
+    split = pid // tiles % SPLITS
+    block = pid // (tiles * SPLITS)
+
+    slot = tl.load(block_slots + block)
+    if slot < 0:
+        return
+    rank = tl.load(ranks + slot * SLICES + part)
+    if first >= rank:
+        return
+
+    rows = tl.load(block_rows + block * BLOCK_M + tl.arange(0, BLOCK_M))  # [BM]
+    live_rows = rows < rows_total
+    rows = rows.to(tl.int64)
+    columns = first + tl.arange(0, BLOCK_N)  # [BN]
+    live_columns = columns < rank
+    a_rows = (slot.to(tl.int64) * SLICES + part) * MAX_RANK + columns
+    start = split * split_k
+    stop = tl.minimum(start + split_k, in_features)
+    x_rows = x + rows[:, None] * stride_x_row
+    a_rows = a + a_rows[None, :] * in_features
+
+    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for k0 in range(start, stop, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K)
+        live_k = k < stop
+        k = k.to(tl.int64)
+        x_tile = tl.load(
+            x_rows + k[None, :] * stride_x_k, live_rows[:, None] & live_k[None, :], other=0.0
+        )  # [BM, BK]
+        a_tile = tl.load(
+            a_rows + k[:, None], live_k[:, None] & live_columns[None, :], other=0.0
+        )  # [BK, BN]
+        if UPCAST:
+            x_tile = x_tile.to(tl.float32)
+            a_tile = a_tile.to(tl.float32)
+        sums = tl.dot(x_tile, a_tile, sums, input_precision="ieee")
+
+    out = planes + split.to(tl.int64) * stride_plane + rows[:, None] * (SLICES * MAX_RANK)
+    out += part * MAX_RANK + columns[None, :]
+    tl.store(out, sums, live_rows[:, None] & live_columns[None, :])
