@@ -28,7 +28,7 @@ test-all: check jars ## the same with the slow tests
 
 test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
 	deploy/standins/images.sh
-	REQUIRE_DOCKER=1 $(BIN)/pytest tests/deploy/test_compose.py
+	REQUIRE_DOCKER=1 $(BIN)/pytest -rP tests/deploy/test_compose.py
 
 bench: setup jars ## the benchmarks: print their tables, write their CSV
 	$(BIN)/python -m benchmarks
