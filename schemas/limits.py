@@ -18,8 +18,9 @@ MAX_REPLY_BYTES: Final = 1_000_000
 # Shape of a record, checked before memory is spent on it.
 MAX_DEPTH: Final = 16
 """Nested maps and arrays, the record itself being 1; the deepest field of version 1 is at 3."""
-MAX_CONTAINERS: Final = 4_096
-"""Maps and arrays in one record: an empty map is 1 byte on the wire and 64 in memory."""
+MAX_PARTS: Final = 16_384
+"""Maps, arrays and strings in one record: an empty map is 1 byte on the wire and 64 in memory. The
+longest conversation has 5,120 parts, the longest tokens record about 1,050."""
 MAX_MAP_FIELDS: Final = 64
 """Fields in any one map: version 1 uses at most 16, the rest is room for later versions."""
 

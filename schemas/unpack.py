@@ -1,8 +1,8 @@
 """From untrusted bytes to one plain map, in bounded memory.
 
 The size is checked first. Then, before any object is made, the headers are read in one pass: a
-record whose maps and arrays promise more elements than it has bytes, or which holds more of them
-than `MAX_CONTAINERS`, costs nothing. Only then does msgpack build the objects.
+record whose maps and arrays promise more elements than it has bytes, or which has more parts than
+`MAX_PARTS`, costs next to nothing. Only then does msgpack build the objects.
 """
 
 import re
@@ -147,7 +147,7 @@ _SCALARS: Final = re.compile(
 
 def _inspect(data: bytes) -> None:
     """Read the headers only; raise if they promise too much, are cut off or are not allowed."""
-    size, at, containers, elements = len(data), 0, 0, 0
+    size, at, parts, elements = len(data), 0, 0, 0
     while (at := _end_of_scalars(data, at)) < size:
         header = _HEADERS.get(data[at])
         if header is None:
@@ -158,16 +158,16 @@ def _inspect(data: bytes) -> None:
             length = int.from_bytes(data[at : at + width])
             at += width
         if each:
-            containers += 1
             elements += length * each
         else:
             at += length
+        parts += 1
         if max(at, elements) > size:
             raise malformed("truncated", "the record promises more than it holds")
         if each == _PAIRS and length > limits.MAX_MAP_FIELDS:
             raise _too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, length)
-    if containers > limits.MAX_CONTAINERS:
-        raise _too_much("too_many_containers", "maps and arrays", limits.MAX_CONTAINERS, containers)
+        if parts > limits.MAX_PARTS:
+            raise _too_much("too_many_parts", "maps, arrays, strings", limits.MAX_PARTS, parts)
 
 
 def _end_of_scalars(data: bytes, start: int) -> int:

@@ -127,11 +127,11 @@ def long_records() -> list[Vector]:
             refused("record_too_large", 1_000_000, 1_000_001),
         ),
         long(
-            "too many containers",
-            "An array of 4,096 empty maps, in a map.",
-            later + b"\xdc\x10\x00",
-            (b"\x80", 4_096),
-            refused("too_many_containers", 4_096, 4_098),
+            "too many parts",
+            "An array of 16,384 empty maps, in a map; numbers are no parts.",
+            later + b"\xdc\x40\x00",
+            (b"\x80", 16_384),
+            refusal("limit_exceeded", "too_many_parts", **NOBODY, limit=limits.MAX_PARTS),
         ),
         long(
             "too many fields",
@@ -139,12 +139,5 @@ def long_records() -> list[Vector]:
             b"\xde\x00\x41",
             (b"\xa0\x00", 65),
             refused("too_many_fields", 64, 65),
-        ),
-        long(
-            "deep as can be",
-            "2,000 arrays, one in the other.",
-            b"",
-            (b"\x91", 2_000),
-            refusal("invalid_job", "truncated", **NOBODY),
         ),
     ]
