@@ -20,7 +20,7 @@ CHARS_PER_TOKEN = 4
 
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
-DECODED_FACTOR = 4
+DECODED_FACTOR = 2
 
 
 class Partition(NamedTuple):
