@@ -51,9 +51,14 @@ TRAINING_ONLY: Final = frozenset(
 # LoRA-GA, …) train against changed ones, which a folder that still names them does not carry.
 _PLAIN_INITIALISATIONS: Final = (True, False, "gaussian", "eva", "orthogonal")
 
-_MAX_REGEX_PATTERNS: Final = 32
+_MAX_DEPTH: Final = 16
+_MAX_REGEX_PATTERNS: Final = 8
 _MAX_REGEX_CHARS: Final = 256
-_MAX_REGEX_REPEATS: Final = 2
+_MAX_REGEX_STEPS: Final = 1 << 20  # about 20 ms for one module
+_TYPICAL_PATH_CHARS: Final = 64
+_REPEAT: Final = re.compile(r"(?<!\()[*+?{]")
+_GROUP: Final = re.compile(r"\((?:\?:)?([^()?][^()]*)\)")
+_NO_PRODUCT: Final = re.compile(r"\)[*+?{]|\\[1-9]")
 _PLAIN_PATTERN: Final = re.compile(r"[A-Za-z0-9_.]+")
 
 Value = TypeVar("Value", int, float)
@@ -106,11 +111,13 @@ def read_fields(data: bytes) -> dict[str, Any]:
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
         )
     except RecursionError:
-        raise AdapterFault("adapter_config.json is nested too deep") from None
+        raise AdapterFault("adapter_config.json is nested too deep", limit=_MAX_DEPTH) from None
     except ValueError as error:
         raise AdapterFault(f"adapter_config.json is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise AdapterFault("adapter_config.json is not a JSON object")
+    if _is_deeper(fields, _MAX_DEPTH):
+        raise AdapterFault("adapter_config.json is nested too deep", limit=_MAX_DEPTH)
     return fields
 
 
@@ -152,6 +159,13 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         ),
         targets=_targets(fields.get("target_modules")),
     )
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(item, depth - 1) for item in inner)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -222,12 +236,20 @@ def _patterns(field: str, fields: Mapping[str, Any]) -> list[tuple[str, re.Patte
 
 
 def _refuse_slow(field: str, key: str) -> None:
-    """Raise AdapterFault for a regular expression that could keep a worker busy for long."""
-    repeats = len(re.findall(r"(?<!\()[*+?{]", key))
+    """Raise AdapterFault for a regular expression that could keep a worker busy for long.
+
+    Backtracking tries every place of every repeat with every alternative: that product is bounded,
+    and what would make it more than a product (nesting, repeated groups, references) is refused.
+    """
+    repeats = len(_REPEAT.findall(key))
+    groups = _GROUP.findall(key)
+    rest = _GROUP.sub("", key)
+    alternatives = math.prod(1 + part.count("|") for part in (*groups, rest))
     if (
         len(key) > _MAX_REGEX_CHARS
-        or repeats > _MAX_REGEX_REPEATS
-        or re.search(r"\)[*+?{]|\\[1-9]|\(\?P=", key)
+        or _NO_PRODUCT.search(key)
+        or re.search(r"[()]", rest)
+        or _TYPICAL_PATH_CHARS ** (repeats + 1) * alternatives > _MAX_REGEX_STEPS
     ):
         raise AdapterFault(f"{field} {quoted(key)} is too complex a regular expression")
 

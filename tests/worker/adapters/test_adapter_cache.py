@@ -1,0 +1,250 @@
+"""The host cache: one load however many ask, a budget in bytes, errors that do not stick."""
+
+import asyncio
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import ErrorCode, JobError
+from tests.support.adapter_folders import SHAPES, tensors, write_adapter
+from worker.adapters import AdapterCache, AdapterRef, AdapterStore, AdapterWeights, LoraModule
+from worker.adapters.lru import ByteLru
+
+NBYTES = sum(tensor.nbytes for tensor in tensors().values())
+
+
+class SlowStore(AdapterStore):
+    """A store whose loads wait for a gate, and are counted."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, base_model=None, linear_shapes=SHAPES, max_rank=8)
+        self.gate = threading.Event()
+        self.loaded: Counter[str] = Counter()
+        self.threads: set[int] = set()
+        self.error: Exception | None = None
+
+    def load(self, ref: AdapterRef) -> AdapterWeights:
+        """Wait for the gate, then load, or fail as told."""
+        self.loaded[ref.name] += 1
+        self.threads.add(threading.get_ident())
+        assert self.gate.wait(30)
+        if self.error is not None:
+            raise self.error
+        return super().load(ref)
+
+
+@pytest.fixture
+def slow(root: Path) -> SlowStore:
+    """Return a store with adapters a to d, each of other content."""
+    for alpha, name in enumerate("abcd", start=1):
+        write_adapter(root / "acme" / name, lora_alpha=alpha)
+    return SlowStore(root)
+
+
+async def until_asked(cache: AdapterCache, loads: int) -> None:
+    """Wait until the cache has started so many loads."""
+    while cache.loads < loads:  # noqa: ASYNC110  # the counter is all there is to watch
+        await asyncio.sleep(0.001)
+
+
+async def test_many_who_ask_at_once_cause_one_load(slow: SlowStore) -> None:
+    """Jobs that arrive during a load join it, and none of it runs on the event loop's thread."""
+    cache = AdapterCache(slow, 10 * NBYTES)
+    asking = [asyncio.create_task(cache.get("acme", "a")) for _ in range(50)]
+    await until_asked(cache, 1)
+    slow.gate.set()
+    adapters = await asyncio.gather(*asking)
+    assert slow.loaded == {"a": 1}
+    assert len({id(adapter) for adapter in adapters}) == 1
+    assert threading.get_ident() not in slow.threads
+
+
+async def test_a_resident_adapter_is_not_read_again(slow: SlowStore) -> None:
+    """The second job finds it in memory."""
+    slow.gate.set()
+    cache = AdapterCache(slow, 10 * NBYTES)
+    first = await cache.get("acme", "a")
+    assert await cache.get("acme", "a") is first
+    assert (cache.loads, cache.hits, cache.nbytes) == (1, 1, NBYTES)
+
+
+async def test_one_who_gives_up_does_not_stop_the_load(slow: SlowStore) -> None:
+    """A cancelled job leaves the load to the others."""
+    cache = AdapterCache(slow, 10 * NBYTES)
+    leaves, stays = (asyncio.create_task(cache.get("acme", "a")) for _ in range(2))
+    await until_asked(cache, 1)
+    leaves.cancel()
+    await asyncio.sleep(0)
+    slow.gate.set()
+    assert (await stays).name == "a"
+    assert leaves.cancelled()
+    assert slow.loaded == {"a": 1}
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_kept(slow: SlowStore) -> None:
+    """Its result is there for the next one who asks, and `close` waits for it."""
+    cache = AdapterCache(slow, 10 * NBYTES)
+    leaves = asyncio.create_task(cache.get("acme", "a"))
+    await until_asked(cache, 1)
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    slow.gate.set()
+    await cache.close()
+    await cache.get("acme", "a")
+    assert slow.loaded == {"a": 1}
+
+
+async def test_loads_at_once_are_bounded(slow: SlowStore) -> None:
+    """A burst over many adapters does not read them all at the same time."""
+    cache = AdapterCache(slow, 10 * NBYTES)
+    asking = [asyncio.create_task(cache.get("acme", name)) for name in "abcd"]
+    await until_asked(cache, 2)
+    await asyncio.sleep(0.05)
+    assert cache.loads == 2
+    slow.gate.set()
+    assert [adapter.name for adapter in await asyncio.gather(*asking)] == list("abcd")
+
+
+async def test_new_content_under_a_name_is_loaded(slow: SlowStore, root: Path) -> None:
+    """A job gets what the folder holds when it asks, and the old content stays for its holders."""
+    slow.gate.set()
+    cache = AdapterCache(slow, 10 * NBYTES)
+    old = await cache.get("acme", "a")
+    write_adapter(root / "acme/a", lora_alpha=30)
+    new = await cache.get("acme", "a")
+    assert new.digest != old.digest
+    assert next(iter(new.modules.values())).scaling == 10.0
+
+
+async def test_a_folder_replaced_during_the_load_is_loaded_anew(
+    slow: SlowStore, root: Path
+) -> None:
+    """What is handed out always has the digest that the look-up found."""
+    cache = AdapterCache(slow, 10 * NBYTES)
+    asking = asyncio.create_task(cache.get("acme", "a"))
+    await until_asked(cache, 1)
+    write_adapter(root / "acme/a", lora_alpha=30)
+    slow.gate.set()
+    assert (await asking).digest == slow.find("acme", "a").digest
+
+
+async def test_a_refusal_is_remembered_for_a_while(slow: SlowStore, root: Path) -> None:
+    """A bad adapter is not read for each of a thousand jobs, and not refused for ever."""
+    now = 100.0
+    slow.gate.set()
+    cache = AdapterCache(slow, 10 * NBYTES, clock=lambda: now)
+    write_adapter(root / "acme/a", use_dora=True)
+    for _ in range(3):
+        with pytest.raises(JobError, match="use_dora") as caught:
+            await cache.get("acme", "a")
+        assert caught.value.code is ErrorCode.ADAPTER_INVALID
+    assert slow.loaded == {"a": 1}
+    now += 31
+    with pytest.raises(JobError, match="use_dora"):
+        await cache.get("acme", "a")
+    assert slow.loaded == {"a": 2}
+
+
+async def test_a_mended_folder_is_served_at_once(slow: SlowStore, root: Path) -> None:
+    """A refusal is of a content, so new content has none."""
+    slow.gate.set()
+    cache = AdapterCache(slow, 10 * NBYTES)
+    write_adapter(root / "acme/a", use_dora=True)
+    with pytest.raises(JobError):
+        await cache.get("acme", "a")
+    write_adapter(root / "acme/a")
+    assert (await cache.get("acme", "a")).rank == 3
+
+
+async def test_a_failing_disk_is_not_remembered(slow: SlowStore) -> None:
+    """An error of ours reaches all who wait, once, and the next job tries again."""
+    cache = AdapterCache(slow, 10 * NBYTES)
+    slow.error = OSError(5, "Input/output error")
+    asking = [asyncio.create_task(cache.get("acme", "a")) for _ in range(3)]
+    await until_asked(cache, 1)
+    slow.gate.set()
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(result, OSError) for result in results)
+    slow.error = None
+    assert (await cache.get("acme", "a")).name == "a"
+
+
+async def test_nobody_sees_the_name_another_tenant_gave(slow: SlowStore, root: Path) -> None:
+    """Equal content is held once, under the name that each one asked for."""
+    slow.gate.set()
+    write_adapter(root / "globex/project-x", lora_alpha=1)
+    write_adapter(root / "acme/bad", use_dora=True)
+    write_adapter(root / "globex/bad-x", use_dora=True)
+    cache = AdapterCache(slow, 10 * NBYTES)
+    theirs, ours = await cache.get("globex", "project-x"), await cache.get("acme", "a")
+    assert (theirs.name, ours.name) == ("project-x", "a")
+    assert theirs.digest == ours.digest
+    assert cache.nbytes == NBYTES
+    for tenant, name in (("globex", "bad-x"), ("acme", "bad")):
+        with pytest.raises(JobError, match=rf"adapter {name}:"):
+            await cache.get(tenant, name)
+
+
+async def test_acquired_adapters_outlive_the_budget(slow: SlowStore) -> None:
+    """What a job holds is not dropped; once released, it is the next to go."""
+    slow.gate.set()
+    cache = AdapterCache(slow, 2 * NBYTES)
+    held = await cache.acquire("acme", "a")
+    for name in "bcd":
+        await cache.get("acme", name)
+    assert await cache.get("acme", "a") is held
+    cache.release(held.digest)
+    await cache.get("acme", "b")
+    await cache.get("acme", "c")
+    await cache.get("acme", "a")
+    assert slow.loaded["a"] == 2
+    assert cache.nbytes == 2 * NBYTES
+
+
+def sized(digest: str, size: int) -> AdapterWeights:
+    """Return an adapter of which only digest and size matter."""
+    a, b = torch.empty(size, 1, dtype=torch.uint8), torch.empty(0)
+    return AdapterWeights(digest, digest, 1, {"linear": LoraModule(1, 1.0, a, b)})
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["put", "get", "pin", "unpin"]), st.integers(0, 5)), max_size=60
+)
+
+
+@given(steps=STEPS, budget=st.integers(0, 12))
+def test_lru_keeps_its_budget_and_its_pins(steps: list[tuple[str, int]], budget: int) -> None:
+    """At every step: pinned ones are there, idle ones fit in what is left, the oldest go first."""
+    lru = ByteLru(budget)
+    pins: Counter[str] = Counter()
+    order: list[str] = []  # the model: least recently used first
+    for action, number in steps:
+        adapter = sized(str(number), 1 + number % 4)
+        digest = adapter.digest
+        if action == "get":
+            assert (lru.get(digest) is not None) == (digest in order)
+            if digest in order:
+                order.remove(digest)
+                order.append(digest)
+            continue
+        if action == "unpin":
+            if not pins[digest]:
+                continue
+            lru.unpin(digest)
+            pins[digest] -= 1
+        else:
+            getattr(lru, action)(adapter)
+            pins[digest] += action == "pin"
+            order = [entry for entry in order if entry != digest] + [digest]
+        idle = [entry for entry in order if not pins[entry]]
+        while idle and sum(1 + int(entry) % 4 for entry in order) > budget:
+            order.remove(idle.pop(0))
+        assert [entry for entry in map(str, range(6)) if entry in lru] == sorted(order)
+        assert lru.nbytes == sum(1 + int(entry) % 4 for entry in order)
+        assert len(lru) == len(order)
+        assert lru.pinned == sum(count > 0 for count in pins.values())

@@ -1,0 +1,155 @@
+"""The configuration means to us what it means to PEFT, and no field of PEFT goes unnoticed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from tests.support.adapter_folders import fields
+from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from worker.adapters import AdapterStore
+from worker.adapters.config import HONOURED, TRAINING_ONLY, canonical, parse_config, read_fields
+
+# Fields that must be switched off. Whoever adds one here has read what it does.
+REFUSED = {
+    "alora_invocation_tokens",
+    "arrow_config",
+    "bias",
+    "ensure_weight_tying",
+    "fan_in_fan_out",
+    "kasa_config",
+    "layer_replication",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_bias",
+    "megatron_config",
+    "modules_to_save",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+    "velora_config",
+}
+
+
+def test_every_field_of_the_installed_peft_is_known() -> None:
+    """A release of PEFT with a new field fails here, before a tenant finds out."""
+    known = HONOURED | TRAINING_ONLY | REFUSED
+    assert {field.name for field in dataclasses.fields(peft.LoraConfig)} <= known
+
+
+def test_the_defaults_of_the_installed_peft_are_accepted(tmp_path: Path) -> None:
+    """A configuration that PEFT writes without being asked for anything special is served."""
+    peft.LoraConfig(target_modules=["q_proj"]).save_pretrained(tmp_path)
+    config = parse_config(read_fields((tmp_path / "adapter_config.json").read_bytes()))
+    assert (config.rank, config.alpha, config.rslora) == (8, 8, False)
+
+
+@pytest.mark.parametrize("name", sorted(TRAINING_ONLY))
+def test_fields_of_training_do_not_matter(name: str) -> None:
+    """Whatever they hold, the adapter is served the same."""
+    plain, changed = parse_config(fields()), parse_config(fields(**{name: {"any": "thing"}}))
+    assert (changed.rank, changed.alpha, changed.targets) == (
+        plain.rank,
+        plain.alpha,
+        plain.targets,
+    )
+
+
+@pytest.mark.parametrize("off", [None, False, [], {}, ""])
+def test_a_field_that_is_off_does_not_matter(off: Any) -> None:
+    """A field of a later PEFT is no reason to refuse as long as it is switched off."""
+    assert parse_config(fields(use_something_new=off)).rank == 3
+
+
+def test_targets_match_as_peft_matches_them() -> None:
+    """A target is a whole ending of the path: no half names."""
+    config = parse_config(fields(target_modules=["q_proj", "mlp.up", "model.layers.0.v"]))
+    assert config.is_target("model.layers.0.attn.q_proj")
+    assert config.is_target("model.layers.0.mlp.up")
+    assert config.is_target("model.layers.0.v")
+    assert not config.is_target("model.layers.0.attn.big_q_proj")
+    assert not config.is_target("model.layers.0.up")
+    assert not config.is_target("model.layers.1.v")
+
+
+def test_canonical_form_forgets_layout_and_keeps_order() -> None:
+    """Layout is not content; the order of patterns is, as the first match counts."""
+    spread = b'{ "r": 3,\n "task_type": "\\u0041" }'
+    assert canonical(read_fields(spread)) == canonical(read_fields(b'{"r":3,"task_type":"A"}'))
+    first = canonical({"rank_pattern": {"q.*": 1, "q_proj": 2}})
+    assert first != canonical({"rank_pattern": {"q_proj": 2, "q.*": 1}})
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"rank": 8, "alpha": 16},
+    "alpha that is no multiple": {"rank": 3, "alpha": 7},
+    "rslora": {"rank": 8, "alpha": 16, "rslora": True},
+    "attention only": {"rank": 4, "targets": ("q_proj", "o_proj")},
+    "rank by ending": {"rank": 4, "rank_pattern": {"q_proj": 2, "mlp.down_proj": 6}},
+    "rank and alpha by path": {
+        "rank": 4,
+        "rank_pattern": {"model.layers.0.self_attn.k_proj": 5},
+        "alpha_pattern": {"layers.1.mlp.up_proj": 3, "v_proj": 1},
+    },
+    "patterns with rslora": {
+        "rank": 4,
+        "rslora": True,
+        "rank_pattern": {"gate_proj": 7},
+        "alpha_pattern": {"gate_proj": 5, "q_proj": 9},
+    },
+    "regular expressions": {
+        "rank": 4,
+        "rank_pattern": {"(gate|up).*": 3, r"layers\.[01]\.self_attn\.(q|k)_proj": 2},
+        "alpha_pattern": {"^model.layers.0.*up_proj": 2, r"up_proj|down_proj": 6},
+    },
+    "patterns that match nothing": {
+        "rank": 4,
+        "rank_pattern": {"proj": 1, "self_attn": 1, "^q_proj": 1},
+        "alpha_pattern": {"layers.0": 1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny Llama."""
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")  # PEFT reads a renamed property
+@pytest.mark.filterwarnings("ignore:.*did not match any targeted module")  # two cases mean it
+@pytest.mark.parametrize("case", CASES)
+def test_modules_ranks_scalings_and_deltas_are_those_of_peft(
+    tmp_path: Path, model_path: Path, case: str
+) -> None:
+    """What PEFT wrote is read back as what PEFT itself reads back: no module more or less."""
+    make_tiny_adapter(tmp_path / "acme/one", model_path, **CASES[case])
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    shapes = {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    store = AdapterStore(tmp_path, base_model=str(model_path), linear_shapes=shapes, max_rank=8)
+    ours = store.load(store.find("acme", "one"))
+    theirs = {
+        name.removeprefix("base_model.model."): module
+        for name, module in PeftModel.from_pretrained(model, tmp_path / "acme/one").named_modules()
+        if hasattr(module, "lora_A")
+    }
+    assert set(ours.modules) == set(theirs)
+    assert ours.rank == max(module.rank for module in ours.modules.values())
+    for name, module in ours.modules.items():
+        assert module.rank == theirs[name].r["default"]
+        assert module.scaling == theirs[name].scaling["default"]
+        torch.testing.assert_close(
+            module.scaling * (module.b @ module.a), theirs[name].get_delta_weight("default")
+        )
