@@ -167,8 +167,8 @@ def test_every_job_finishes_with_the_tokens_of_an_undisturbed_run(
             run.step()
     run.drain()
     assert run.answers == {key: CacheModel.answer(job) for key, job in run.jobs.items()}
-    for adapter in {job.adapter for job in run.jobs.values()}:
-        order = [key for key in run.started if run.jobs[key].adapter == adapter]
+    for weights in {job.adapter for job in run.jobs.values()}:
+        order = [key for key in run.started if run.jobs[key].adapter == weights]
         assert order == sorted(order)
 
 
