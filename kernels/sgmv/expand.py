@@ -1,8 +1,5 @@
 """Expand: y[i, slice] += scale · (sum of planes[:, i]) · B[s(i)], in Triton."""
 
-# Triton reads these names and the absence of annotations as part of a kernel's signature.
-# ruff: noqa: ANN001, ANN202
-
 from __future__ import annotations
 
 import triton
@@ -10,42 +7,41 @@ import triton.language as tl
 
 
 @triton.jit
-def expand_kernel(
-    planes,
-    b0,
-    b1,
-    b2,
-    b3,
-    width0,
-    width1,
-    width2,
-    width3,
-    y,
-    ranks,
-    scales,
-    block_rows,
-    block_slots,
-    rows_total,
-    tiles,
-    first_column,
-    stride_y_row,
-    stride_y_column,
-    stride_plane,
+def expand_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
+    planes: tl.tensor,
+    b0: tl.tensor,
+    b1: tl.tensor,
+    b2: tl.tensor,
+    b3: tl.tensor,
+    width0: tl.tensor,
+    width1: tl.tensor,
+    width2: tl.tensor,
+    width3: tl.tensor,
+    y: tl.tensor,
+    ranks: tl.tensor,
+    scales: tl.tensor,
+    block_rows: tl.tensor,
+    block_slots: tl.tensor,
+    rows_total: tl.tensor,
+    tiles: tl.tensor,
+    first_column: tl.tensor,
+    stride_y_row: tl.tensor,
+    stride_y_column: tl.tensor,
+    stride_plane: tl.tensor,
     SLICES: tl.constexpr,
     FIRST_SLICE: tl.constexpr,
-    PARTS: tl.constexpr,
     MAX_RANK: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_R: tl.constexpr,
     UPCAST: tl.constexpr,
-):
+) -> None:
     """One program: one block of rows, one tile of one slice's outputs.
 
     planes [SPLITS, T, SLICES · MAX_RANK] fp32, bN [slots, widthN, MAX_RANK] contiguous, y [T, ...].
-    The slices FIRST_SLICE to FIRST_SLICE + PARTS are walked as one row of tiles, each slice rounded
-    up to whole tiles; their columns of y begin at first_column.
+    Up to four slices, from FIRST_SLICE on, are walked as one row of tiles, each rounded up to whole
+    tiles; a spare one has width 0. Their columns of y begin at first_column.
     """
     pid = tl.program_id(0)
     tile = pid % tiles
@@ -54,32 +50,16 @@ def expand_kernel(
     if slot < 0:
         return
 
-    part = 0
-    b = b0
-    width = width0
-    column = first_column
-    if PARTS > 1:
-        if tile >= tl.cdiv(width0, BLOCK_N):
-            tile -= tl.cdiv(width0, BLOCK_N)
-            part = 1
-            b = b1
-            width = width1
-            column += width0
-            if PARTS > 2:
-                if tile >= tl.cdiv(width1, BLOCK_N):
-                    tile -= tl.cdiv(width1, BLOCK_N)
-                    part = 2
-                    b = b2
-                    width = width2
-                    column += width1
-                    if PARTS > 3:
-                        if tile >= tl.cdiv(width2, BLOCK_N):
-                            tile -= tl.cdiv(width2, BLOCK_N)
-                            part = 3
-                            b = b3
-                            width = width3
-                            column += width2
-    part += FIRST_SLICE
+    end0 = tl.cdiv(width0, BLOCK_N)
+    end1 = end0 + tl.cdiv(width1, BLOCK_N)
+    end2 = end1 + tl.cdiv(width2, BLOCK_N)
+    in0, in1, in2 = tile < end0, tile < end1, tile < end2
+    part = FIRST_SLICE + tl.where(in0, 0, tl.where(in1, 1, tl.where(in2, 2, 3)))
+    tile -= tl.where(in0, 0, tl.where(in1, end0, tl.where(in2, end1, end2)))
+    width = tl.where(in0, width0, tl.where(in1, width1, tl.where(in2, width2, width3)))
+    column = first_column + tl.where(in0, 0, width0) + tl.where(in1, 0, width1)
+    column += tl.where(in2, 0, width2)
+    b = tl.where(in0, b0, tl.where(in1, b1, tl.where(in2, b2, b3)))
     rank = tl.load(ranks + slot * SLICES + part)
     if rank == 0:
         return
@@ -102,10 +82,11 @@ def expand_kernel(
         r = r0 + tl.arange(0, BLOCK_R)
         live_r = r < rank
         shrunk_mask = live_rows[:, None] & live_r[None, :]
-        shrunk = tl.load(shrunk_rows + r[None, :], shrunk_mask, other=0.0)  # [BM, BR]
-        for split in tl.static_range(1, SPLITS):
-            plane = split * stride_plane
-            shrunk += tl.load(shrunk_rows + plane + r[None, :], shrunk_mask, other=0.0)
+        plane = shrunk_rows + r[None, :]
+        shrunk = tl.load(plane, shrunk_mask, other=0.0)  # [BM, BR]
+        for _ in tl.static_range(1, SPLITS):
+            plane += stride_plane
+            shrunk += tl.load(plane, shrunk_mask, other=0.0)
         b_tile = tl.load(
             b_rows + r[:, None], live_r[:, None] & live_outputs[None, :], other=0.0
         )  # [BR, BN]

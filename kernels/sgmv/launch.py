@@ -30,7 +30,7 @@ INTERPRETED = not isinstance(shrink_kernel, JITFunction)
 
 
 @torch.library.custom_op("aril::sgmv_shrink", mutates_args=("planes",))
-def sgmv_shrink(
+def sgmv_shrink(  # noqa: PLR0917 - the operands, in the order of the formula
     planes: Tensor,
     x: Tensor,
     a: Tensor,
@@ -49,8 +49,8 @@ def sgmv_shrink(
     in_features = x.shape[1]
     max_rank = stacked // slices
     steps = triton.cdiv(triton.cdiv(in_features, block_k), splits)
-    grid = (blocks * splits * slices * triton.cdiv(max_rank, block_n),)
-    shrink_kernel[grid](
+    tiles = triton.cdiv(max_rank, block_n)
+    shrink_kernel[(blocks * splits * slices * tiles,)](
         x,
         a,
         planes,
@@ -65,6 +65,7 @@ def sgmv_shrink(
         planes.stride(0),
         SLICES=slices,
         MAX_RANK=max_rank,
+        TILES=tiles,
         SPLITS=splits,
         BLOCK_M=block_rows.shape[0] // blocks,
         BLOCK_N=block_n,
@@ -76,7 +77,7 @@ def sgmv_shrink(
 
 
 @torch.library.custom_op("aril::sgmv_expand", mutates_args=("y",))
-def sgmv_expand(
+def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     y: Tensor,
     planes: Tensor,
     b: list[Tensor],
@@ -116,7 +117,6 @@ def sgmv_expand(
         planes.stride(0),
         SLICES=slices,
         FIRST_SLICE=first_slice,
-        PARTS=len(b),
         MAX_RANK=stacked // slices,
         SPLITS=splits,
         BLOCK_M=block_rows.shape[0] // blocks,
@@ -134,7 +134,7 @@ def _no_output(*_args: object) -> None:
     """Both operators only write to an argument."""
 
 
-def sgmv_triton_(
+def sgmv_triton_(  # noqa: PLR0917 - the operands, in the order of the formula
     y: Tensor,
     x: Tensor,
     a: Tensor,
@@ -144,13 +144,11 @@ def sgmv_triton_(
     plan: SgmvPlan,
     tiles: Tiles,
 ) -> None:
-    """One shrink for all slices, one expand per four slices; nothing where no row has an adapter."""
+    """Launch one shrink and an expand per four slices; nothing if no row has an adapter."""
     table = plan.blocks(tiles.block_m)
     if table.slots.shape[0] == 0:
         return
-    planes = torch.empty(
-        tiles.splits, x.shape[0], a.shape[1], device=x.device, dtype=torch.float32
-    )
+    planes = torch.empty(tiles.splits, x.shape[0], a.shape[1], device=x.device, dtype=torch.float32)
     sgmv_shrink(
         planes,
         x,

@@ -73,7 +73,7 @@ class SgmvPlan:
         return self._segments
 
     def blocks(self, block_m: int) -> BlockTable:
-        """The block table for one block height; built at the first call, then kept."""
+        """Return the block table for one block height; built at the first call, then kept."""
         if block_m not in self._tables:
             self._tables[block_m] = self._build(block_m)
         return self._tables[block_m]

@@ -62,10 +62,12 @@ class LiveSlot:
         """Add the LoRA product of x[rows] to y[rows], in place."""
         shrunk = torch.mm(x[rows], self.a)
         for columns, outputs, b, scale in self.slices:
-            if isinstance(rows, slice):
+            if isinstance(rows, slice) and y.dtype == x.dtype:
                 y[rows, outputs].addmm_(shrunk[:, columns], b, alpha=scale)
             else:
-                y[:, outputs].index_add_(0, rows, torch.mm(shrunk[:, columns], b), alpha=scale)
+                part = y[:, outputs]
+                delta = torch.mm(shrunk[:, columns], b).to(y.dtype)
+                part[rows] = part[rows].add_(delta, alpha=scale)
 
     def add_small_(self, y: Array, x: Array, rows: slice | Array) -> None:
         """Do the same by numpy, for few rows in fp32 on the CPU."""
@@ -83,17 +85,19 @@ class LiveSlot:
             y[rows] += delta
 
     def add_invariant_(self, y: Tensor, x: Tensor, rows: slice | Tensor) -> None:
-        """Add in blocks of one fixed shape, so that a row's bits don't depend on the others."""
-        gathered = x[rows]
+        """Add in blocks of one fixed shape, so that a row's bits don't depend on the others.
+
+        In fp32 at least: the CPU's half precision products are not alike for all rows of a block.
+        """
+        working = torch.promote_types(x.dtype, torch.float32)
+        gathered = x[rows].to(working)
         count = len(gathered)
-        gathered = pad(gathered, (0, 0, 0, -count % INVARIANT_ROWS))
+        blocks = pad(gathered, (0, 0, 0, -count % INVARIANT_ROWS)).split(INVARIANT_ROWS)
         for columns, outputs, b, scale in self.slices:
-            a = self.a[:, columns]
-            delta = torch.cat(
-                [torch.mm(torch.mm(block, a), b) for block in gathered.split(INVARIANT_ROWS)]
-            )[:count]
+            a_wide, b_wide = self.a[:, columns].to(working), b.to(working)
+            delta = torch.cat([torch.mm(torch.mm(block, a_wide), b_wide) for block in blocks])
             part = y[:, outputs]
-            part[rows] = part[rows].add_(delta, alpha=scale)
+            part[rows] = (part[rows].to(working) + delta[:count] * scale).to(y.dtype)
 
 
 def add_segments_(y: Tensor, x: Tensor, live: Sequence[LiveSlot | None], plan: SgmvPlan) -> None:

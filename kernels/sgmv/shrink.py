@@ -1,8 +1,5 @@
 """Shrink: planes[split, i, j] = partial sum over K of x[i] · A[s(i)][j], in Triton."""
 
-# Triton reads these names and the absence of annotations as part of a kernel's signature.
-# ruff: noqa: ANN001, ANN202
-
 from __future__ import annotations
 
 import triton
@@ -10,38 +7,38 @@ import triton.language as tl
 
 
 @triton.jit
-def shrink_kernel(
-    x,
-    a,
-    planes,
-    ranks,
-    block_rows,
-    block_slots,
-    rows_total,
-    in_features,
-    split_k,
-    stride_x_row,
-    stride_x_k,
-    stride_plane,
+def shrink_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
+    x: tl.tensor,
+    a: tl.tensor,
+    planes: tl.tensor,
+    ranks: tl.tensor,
+    block_rows: tl.tensor,
+    block_slots: tl.tensor,
+    rows_total: tl.tensor,
+    in_features: tl.tensor,
+    split_k: tl.tensor,
+    stride_x_row: tl.tensor,
+    stride_x_k: tl.tensor,
+    stride_plane: tl.tensor,
     SLICES: tl.constexpr,
     MAX_RANK: tl.constexpr,
+    TILES: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     UPCAST: tl.constexpr,
-):
+) -> None:
     """One program: one block of rows, one tile of one slice's rank, one part of K.
 
+    TILES = ceil(MAX_RANK / BLOCK_N), the tiles of a slice; those past the live rank return at once.
     x [T, K], a [slots, SLICES · MAX_RANK, K] contiguous, planes [SPLITS, T, SLICES · MAX_RANK].
     """
-    tiles_of_slice: tl.constexpr = tl.cdiv(MAX_RANK, BLOCK_N)
-    tiles: tl.constexpr = SLICES * tiles_of_slice
     pid = tl.program_id(0)
-    part = pid % tiles // tiles_of_slice
-    first = pid % tiles_of_slice * BLOCK_N
-    split = pid // tiles % SPLITS
-    block = pid // (tiles * SPLITS)
+    first = pid % TILES * BLOCK_N
+    part = pid // TILES % SLICES
+    split = pid // (TILES * SLICES) % SPLITS
+    block = pid // (TILES * SLICES * SPLITS)
 
     slot = tl.load(block_slots + block)
     if slot < 0:

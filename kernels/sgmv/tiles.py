@@ -45,7 +45,7 @@ def choose_tiles(mode: SgmvMode, *, rows: int, in_features: int, max_rank: int) 
     return Tiles(
         block_m=64 if many else 16,
         shrink_n=min(64 if many else 32, _power_of_two(max_rank)),
-        shrink_k=64 if many and shrink_k > 64 else shrink_k,
+        shrink_k=min(64, shrink_k) if many else shrink_k,
         splits=1 if many else _splits(in_features, shrink_k),
         expand_n=64,
         expand_r=expand_r,

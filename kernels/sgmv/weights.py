@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from kernels.sgmv.ops import sgmv_
+from kernels.sgmv.ops import BACKENDS, sgmv_
 from kernels.sgmv.segments import LiveSlice, LiveSlot, add_segments_
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def make_slot_weights(
 ) -> SlotWeights:
     """Make the store that suits the backend: packed for torch, stacked for Triton."""
     device = torch.device(device)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "auto":
         backend = "triton" if device.type == "cuda" else "torch"
     if backend == "torch":

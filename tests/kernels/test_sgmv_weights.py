@@ -1,0 +1,162 @@
+"""Adapter weights in slots: both stores load, replace and clear alike."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import pytest
+import torch
+
+from kernels.sgmv import (
+    GroupShape,
+    LoraPair,
+    PackedWeights,
+    SlotWeights,
+    StackedWeights,
+    make_plan,
+    make_slot_weights,
+)
+
+SHAPE = GroupShape(in_features=12, widths=(7, 5), max_rank=6)
+ROWS = torch.tensor([0, 1, 0, -1], dtype=torch.int32)
+
+
+def pair(rank: int, width: int, seed: int, scale: float = 0.5) -> LoraPair:
+    """Draw one linear's LoRA."""
+    generator = torch.Generator().manual_seed(seed)
+    return LoraPair(
+        torch.randn(rank, SHAPE.in_features, generator=generator),
+        torch.randn(width, rank, generator=generator),
+        scale,
+    )
+
+
+def store(backend: str) -> SlotWeights:
+    """Make an empty store of two slots."""
+    return make_slot_weights(SHAPE, 2, backend=backend)
+
+
+def added(weights: SlotWeights) -> torch.Tensor:
+    """Return what the store adds to a zero y."""
+    x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9))
+    y = torch.zeros(4, sum(SHAPE.widths))
+    weights.add_(y, x, make_plan(ROWS, slots=2))
+    return y
+
+
+def expected(slots: dict[int, list[LoraPair | None]]) -> torch.Tensor:
+    """Return the same by the definition, row by row."""
+    x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9))
+    y = torch.zeros(4, sum(SHAPE.widths))
+    for row, slot in enumerate(ROWS.tolist()):
+        starts = accumulate(SHAPE.widths, initial=0)
+        for start, width, lora in zip(
+            starts, SHAPE.widths, slots.get(slot, [None, None]), strict=False
+        ):
+            if lora is not None:
+                y[row, start : start + width] = lora.scale * (x[row] @ lora.a.T) @ lora.b.T
+    return y
+
+
+BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
+
+
+@BACKENDS
+def test_two_adapters(backend: str) -> None:
+    """Each row gets its own slot's product, on every linear that its adapter has."""
+    weights = store(backend)
+    slots: dict[int, list[LoraPair | None]] = {
+        0: [pair(3, 7, 1), pair(6, 5, 2)],
+        1: [None, pair(1, 5, 3, scale=2.0)],
+    }
+    for slot, pairs in slots.items():
+        weights.load(slot, pairs)
+    torch.testing.assert_close(added(weights), expected(slots), rtol=1e-5, atol=1e-5)
+
+
+@BACKENDS
+def test_a_smaller_adapter_after_a_larger_one(backend: str) -> None:
+    """A reused slot keeps nothing of what was there: neither ranks nor linears."""
+    weights = store(backend)
+    weights.load(0, [pair(6, 7, 1), pair(6, 5, 2)])
+    small: list[LoraPair | None] = [pair(2, 7, 3), None]
+    weights.load(0, small)
+    torch.testing.assert_close(added(weights), expected({0: small}), rtol=1e-5, atol=1e-5)
+
+
+@BACKENDS
+def test_a_cleared_slot_does_nothing(backend: str) -> None:
+    """Rows that still name a cleared slot keep the backbone's y; loading no pair clears too."""
+    weights = store(backend)
+    weights.load(0, [pair(6, 7, 1), pair(6, 5, 2)])
+    weights.clear(0)
+    weights.load(1, [pair(6, 7, 1), None])
+    weights.load(1, [None, None])
+    assert not added(weights).any()
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([None], "2 linears, got 1"),
+        ([pair(7, 7, 1), None], r"rank 7 is not in 1\.\.6"),
+        ([pair(2, 5, 1), None], r"linear 0: A \(2, 12\) and B \(5, 2\)"),
+        ([None, LoraPair(torch.zeros(2, 11), torch.zeros(5, 2), 1.0)], r"A \(2, 11\)"),
+        ([None, LoraPair(torch.zeros(2, 12), torch.zeros(5, 3), 1.0)], r"B \(5, 3\)"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(
+    backend: str, pairs: list[LoraPair | None], message: str
+) -> None:
+    """Wrong shapes raise and leave the slot as it was."""
+    weights = store(backend)
+    good: list[LoraPair | None] = [pair(3, 7, 1), None]
+    weights.load(0, good)
+    with pytest.raises(ValueError, match=message):
+        weights.load(0, pairs)
+    torch.testing.assert_close(added(weights), expected({0: good}), rtol=1e-5, atol=1e-5)
+
+
+def test_loading_keeps_addresses() -> None:
+    """The stacked store writes in place: a captured graph sees the new adapter."""
+    weights = StackedWeights(SHAPE, 2, device=torch.device("cpu"), dtype=torch.float32)
+    before = [part.data_ptr() for part in (weights.a, *weights.b, weights.ranks, weights.scales)]
+    weights.load(1, [pair(3, 7, 1), None])
+    after = [part.data_ptr() for part in (weights.a, *weights.b, weights.ranks, weights.scales)]
+    assert after == before
+
+
+def test_the_store_suits_the_backend() -> None:
+    """On the CPU the default is the packed store; an unknown backend is refused."""
+    assert isinstance(make_slot_weights(SHAPE, 1), PackedWeights)
+    assert isinstance(make_slot_weights(SHAPE, 1, backend="triton"), StackedWeights)
+    with pytest.raises(ValueError, match="backend"):
+        make_slot_weights(SHAPE, 1, backend="numpy")
+
+
+def test_large_segments_take_the_large_path() -> None:
+    """A prefill of many rows and a decode row agree with the reference in one call."""
+    shape = GroupShape(in_features=64, widths=(96, 32), max_rank=32)
+    weights = make_slot_weights(shape, 2)
+    generator = torch.Generator().manual_seed(3)
+    loras = [
+        LoraPair(
+            torch.randn(32, 64, generator=generator),
+            torch.randn(width, 32, generator=generator),
+            0.25,
+        )
+        for width in shape.widths
+    ]
+    weights.load(0, loras)
+    weights.load(1, [loras[0], None])
+    x = torch.randn(402, 64, generator=generator)
+    ids = torch.tensor([0] * 400 + [1, -1], dtype=torch.int32)
+    scattered = torch.tensor([0, -1] + [0, 1] * 200, dtype=torch.int32)
+    for row_slots in (ids, scattered):
+        y = torch.zeros(402, 128)
+        weights.add_(y, x, make_plan(row_slots, slots=2))
+        delta = torch.cat([0.25 * (x @ lora.a.T) @ lora.b.T for lora in loras], 1)
+        delta[row_slots == -1] = 0
+        delta[row_slots == 1, 96:] = 0
+        torch.testing.assert_close(y, delta, rtol=1e-4, atol=1e-3)
