@@ -1,0 +1,112 @@
+"""The one form in which measurements are kept.
+
+A row is one figure: what was asked, which way of doing it, at which size, its median and the 20th
+and 80th percentile over repetitions, and all that a reader needs to judge it.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@cache
+def device() -> str:
+    """Name the processor that this runs on, and how many cores may be used."""
+    cores = len(os.sched_getaffinity(0))
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, {cores} cores"
+
+
+@cache
+def versions() -> str:
+    """Name the versions that matter."""
+    names = ("torch", "transformers", "aiokafka")
+    return " ".join(
+        [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure."""
+
+    question: str
+    provider: str
+    metric: str
+    x: str
+    p50: float
+    p20: float
+    p80: float
+    unit: str
+    config: str
+    device: str = field(default_factory=device)
+    versions: str = field(default_factory=versions)
+    date: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).date().isoformat())
+
+    @classmethod
+    def of(
+        cls,
+        samples: Sequence[float],
+        *,
+        question: str,
+        provider: str,
+        metric: str,
+        x: object,
+        unit: str,
+        config: str,
+    ) -> Row:
+        """Summarise repetitions of one figure."""
+        ordered = sorted(samples)
+
+        def share(part: float) -> float:
+            return ordered[min(len(ordered) - 1, round(part * (len(ordered) - 1)))]
+
+        return cls(
+            question=question,
+            provider=provider,
+            metric=metric,
+            x=str(x),
+            p50=statistics.median(ordered),
+            p20=share(0.2),
+            p80=share(0.8),
+            unit=unit,
+            config=config,
+        )
+
+
+def write(name: str, rows: Iterable[Row], folder: Path = RESULTS) -> Path:
+    """Replace a question's CSV with these rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [each.name for each in fields(Row)])
+        writer.writeheader()
+        for row in rows:
+            figures = {key: f"{getattr(row, key):.6g}" for key in ("p50", "p20", "p80")}
+            writer.writerow(asdict(row) | figures)
+    return path
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print rows as a table."""
+    for row in rows:
+        span = f"{row.p20:.4g} to {row.p80:.4g}"
+        print(f"{row.provider:34} {row.metric:26} {row.x:>8} {row.p50:12.4g} {row.unit:12} {span}")

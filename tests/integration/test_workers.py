@@ -1,0 +1,253 @@
+"""Worker processes on a real broker: they share, join, leave and die, and no answer is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections import Counter, defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from aril import Client
+from schemas import DoneEvent, ReplyRecord, TokensRecord, VisibleStream, decode_reply
+from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
+from tests.support.workers import WorkerProcess
+from worker.topics import Contract, TopicPlan, ensure_topics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.brokers import Kafka
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
+
+# Each tenant with the adapter its jobs ask for.
+TENANTS = {"acme": "terse", "blackbeard": "pirate", "ledgerly": "house", "visitor": None}
+TOKENS = 24
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cluster's topics, a model and a store, for one test."""
+
+    kafka: Kafka
+    folder: Path
+    model: Path
+    store: Path
+    contract: Contract
+
+    def worker(self, name: str, **settings: object) -> WorkerProcess:
+        """Return a worker of this site's group."""
+        return WorkerProcess(
+            name,
+            self.folder,
+            **{
+                "bootstrap": self.kafka.bootstrap,
+                "group": f"g-{self.contract.jobs_topic}",
+                "jobs_topic": self.contract.jobs_topic,
+                "dlq_topic": self.contract.dlq_topic,
+                "replies_prefix": self.contract.replies_prefix,
+                "model": self.model,
+                "adapters": self.store,
+                "max_rows": 8,
+                "kv_tokens": 4096,
+                "session_timeout_ms": 6_000,
+            }
+            | settings,
+        )
+
+    def client(self, tenant: str) -> Client:
+        """Return a tenant's client."""
+        return Client(
+            self.kafka.bootstrap,
+            tenant,
+            jobs_topic=self.contract.jobs_topic,
+            replies_prefix=self.contract.replies_prefix,
+        )
+
+    async def logs(self, tenant: str) -> dict[str, list[ReplyRecord]]:
+        """Read a tenant's whole reply log; records by job, in log order."""
+        reader = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap)
+        await reader.start()
+        topic = self.contract.replies_prefix + tenant
+        where = [TopicPartition(topic, each) for each in range(8)]
+        reader.assign(where)
+        await reader.seek_to_beginning(*where)
+        ends = await reader.end_offsets(where)
+        found: dict[str, list[ReplyRecord]] = defaultdict(list)
+        for each in where:
+            while await reader.position(each) < ends[each]:
+                for record in (await reader.getmany(each, timeout_ms=500)).get(each, []):
+                    reply = decode_reply(record.value)
+                    assert reply is not None
+                    assert record.key == reply.job.encode()
+                    found[reply.job].append(reply)
+        await reader.stop()
+        return found
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Make a tiny model and three adapters of different rank and reach."""
+    folder = tmp_path_factory.mktemp("site")
+    backbone = make_tiny_model(folder / "tiny")
+    for tenant, name, rank, targets in (
+        ("acme", "terse", 4, ATTENTION),
+        ("blackbeard", "pirate", 8, ALL_LINEARS),
+        ("shared", "house", 2, ALL_LINEARS),
+    ):
+        make_tiny_adapter(
+            folder / "store" / tenant / name,
+            backbone,
+            rank=rank,
+            alpha=2 * rank,
+            targets=targets,
+            rslora=tenant == "shared",
+            seed=rank,
+        )
+    return backbone, folder / "store"
+
+
+@pytest.fixture
+async def site(kafka: Kafka, tmp_path: Path, model: tuple[Path, Path]) -> Site:
+    """Create topics of its own for a test."""
+    stem = uuid.uuid4().hex[:6]
+    contract = Contract(
+        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"replies-{stem}."
+    )
+    await ensure_topics(
+        kafka.bootstrap, contract, list(TENANTS), TopicPlan(jobs_partitions=8, reply_partitions=8)
+    )
+    return Site(kafka, tmp_path, *model, contract)
+
+
+async def serve(site: Site, jobs: int, during: asyncio.Event | None = None) -> Counter[str]:
+    """Send jobs of all tenants at once and wait for the answers; return resets by tenant.
+
+    ``during`` is set once the first answers have begun.
+    """
+    resets: Counter[str] = Counter()
+
+    async def ask(client: Client, number: int) -> None:
+        stream = client.stream(
+            f"question {number}",
+            job_id=f"job-{number}",
+            adapter=TENANTS[client.tenant],
+            sampling={"max_tokens": TOKENS, "temperature": 0.0, "ignore_eos": True},
+            timeout=200,
+        )
+        async for _ in stream:
+            if during is not None:
+                during.set()
+        answer = await stream.result()
+        assert len(answer.token_ids) == TOKENS
+        resets[client.tenant] += answer.resets
+
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(site.client(tenant)) for tenant in TENANTS]
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(jobs):
+                tasks.create_task(ask(clients[number % len(clients)], number))
+    return resets
+
+
+async def writers_of(site: Site, jobs: int) -> Counter[str]:
+    """Check that every job has one visible terminal for each reader; return who wrote them."""
+    writers: Counter[str] = Counter()
+    answered = 0
+    for tenant in TENANTS:
+        for job, records in (await site.logs(tenant)).items():
+            reader = VisibleStream()
+            ends = [
+                event
+                for record in records
+                for event in reader.feed(record)
+                if isinstance(event, DoneEvent)
+            ]
+            assert len(ends) == 1, f"{tenant}/{job}: {len(ends)} visible terminals"
+            assert reader.count == TOKENS
+            assert reader.writer is not None
+            writers[reader.writer] += 1
+            answered += 1
+    assert answered == jobs
+    return writers
+
+
+async def test_two_workers_share_two_hundred_jobs(site: Site) -> None:
+    """One group, eight partitions, two processes: each job is answered once, both take part."""
+    async with site.worker("one") as one, site.worker("two") as two:
+        resets = await serve(site, 200)
+        writers = await writers_of(site, 200)
+        assert len(writers) == 2
+        print(f"jobs by worker {sorted(writers.values())}, resets {resets.total()}")
+        for worker in (one, two):
+            assert await worker.metric("aril_jobs_total") > 0
+            assert await worker.stop() == 0
+    assert resets.total() == 0
+
+
+async def test_joining_and_leaving_under_load_loses_nothing(site: Site) -> None:
+    """A worker joins while jobs stream, another drains and leaves: every job is answered once."""
+    begun = asyncio.Event()
+    async with site.worker("one") as one, site.worker("two") as two:
+        load = asyncio.create_task(serve(site, 120, begun))
+        await begun.wait()
+        async with site.worker("three"):
+            assert await one.stop() == 0
+            resets = await load
+            await writers_of(site, 120)
+        assert two.exit_code is None
+    print(f"resets {resets.total()}")
+
+
+async def test_a_killed_worker_loses_nothing(site: Site) -> None:
+    """Kill -9 in mid-stream: the other worker answers every job, and readers see one terminal."""
+    begun = asyncio.Event()
+    async with site.worker("one") as one, site.worker("two"):
+        load = asyncio.create_task(serve(site, 60, begun))
+        await begun.wait()
+        one.signal(signal.SIGKILL)
+        resets = await load
+        await writers_of(site, 60)
+    print(f"resets {resets.total()}")
+
+
+async def test_an_adapter_changes_the_answer_whoever_shares_the_batch(site: Site) -> None:
+    """The same question: each tenant's own voice, the same alone and among all the others."""
+    async with site.worker("one"), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(site.client(tenant)) for tenant in TENANTS]
+        greedy = {"max_tokens": 12, "temperature": 0.0, "ignore_eos": True}
+
+        async def ask(client: Client) -> tuple[int, ...]:
+            answer = await client.complete(
+                "the capital of", adapter=TENANTS[client.tenant], sampling=greedy, timeout=100
+            )
+            assert answer.adapter == TENANTS[client.tenant]
+            assert (answer.digest is None) == (answer.adapter is None)
+            return answer.token_ids
+
+        alone = [await ask(client) for client in clients]
+        crowd = [client for client in clients for _ in range(3)]
+        together = await asyncio.gather(*map(ask, crowd))
+    assert len(set(alone)) == len(TENANTS)
+    assert together == [answer for answer in alone for _ in range(3)]
+
+
+async def test_tokens_stream_while_the_job_runs(site: Site) -> None:
+    """The first token is in the log before the last is made: it is a stream, not a reply."""
+    async with site.worker("one"), site.client("visitor") as client:
+        events = [
+            event
+            async for event in client.stream(
+                "count", job_id="j", sampling={"max_tokens": 64, "ignore_eos": True}, timeout=100
+            )
+        ]
+        assert len(events) > 2
+        records = (await site.logs("visitor"))["j"]
+        tokens = [record for record in records if isinstance(record, TokensRecord)]
+        assert len(tokens) > 1

@@ -1,0 +1,235 @@
+"""A worker from start to exit: what comes up in which order, and how it leaves.
+
+Up: probes first, then model and brokers side by side, topics checked, group joined, one ready line.
+Down, on SIGTERM or SIGINT: no more jobs are taken, the running ones get ``drain_seconds``, what
+is finished is committed, the group is left at once instead of by time-out. Jobs that did not fit
+stay uncommitted: the next owner has them. A second signal stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+import uuid
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiokafka.errors import KafkaError
+
+from worker.consumer import JobsConsumer
+from worker.engine.runner import EngineThread
+from worker.health import Health, start_http, watch_loop_lag
+from worker.loading import load_model
+from worker.logs import configure_logs, get_logger
+from worker.metrics import Metrics
+from worker.pipeline import build_pipeline
+from worker.startup import Startup, WorkerFailedError, create_reply_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from aiohttp import web
+
+    from worker.loading import Loaded
+    from worker.pipeline import Pipeline
+    from worker.settings import WorkerSettings
+    from worker.writer import LogWriter
+
+log = get_logger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+TICK_SECONDS = 0.05
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+
+def run_worker(
+    settings: WorkerSettings, *, load: Callable[[WorkerSettings], Loaded] = load_model
+) -> int:
+    """Run until a signal or a failure; return the exit code: 0 drained, 1 failed."""
+    configure_logs(settings)
+    return asyncio.run(Worker(settings, load=load).run())
+
+
+class _StoppedError(Exception):
+    """A signal came before there was anything to drain."""
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(
+        self, settings: WorkerSettings, *, load: Callable[[WorkerSettings], Loaded]
+    ) -> None:
+        self._settings = settings
+        self._load = load
+        self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._metrics = Metrics()
+        self._health = Health()
+        self._stop = asyncio.Event()
+        self._started = time.monotonic()
+
+    async def run(self) -> int:
+        """Come up, serve, leave; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        self._announce()
+        http: web.AppRunner | None = None
+        try:
+            if self._settings.http_address is not None:
+                http = await start_http(self._settings.http_address, self._health, self._metrics)
+            startup = Startup(self._settings, self._name, self._health)
+            loaded, writer = await self._or_stop(startup.run(self._load))
+            try:
+                await self._serve(loaded, writer)
+            finally:
+                await writer.stop()
+        except _StoppedError:
+            pass
+        except (WorkerFailedError, KafkaError, OSError) as error:
+            log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
+            return EXIT_FAILED
+        finally:
+            if http is not None:
+                await http.cleanup()
+        log.info("worker_stopped")
+        return EXIT_OK
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set():
+            log.warning("stopping_at_once")
+            os._exit(128 + number)
+        log.info("stopping", signal=signal.Signals(number).name)
+        self._health.draining()
+        self._stop.set()
+
+    def _announce(self) -> None:
+        settings = self._settings
+        log.info(
+            "starting",
+            version=version("aril"),
+            worker=self._name,
+            model=settings.model,
+            bootstrap=settings.bootstrap,
+            group=settings.group,
+            jobs_topic=settings.jobs_topic,
+            http=settings.http,
+        )
+        if settings.tenant_from == "field":
+            log.warning(
+                "tenants_are_trusted",
+                why="tenant_from=field: whoever may write to the jobs topic may name any tenant",
+            )
+
+    async def _or_stop(self, work: Coroutine[None, None, ResultT]) -> ResultT:
+        """Await something that a signal may break off."""
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise _StoppedError
+        return await task
+
+    async def _serve(self, loaded: Loaded, writer: LogWriter) -> None:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def engine_failed(error: BaseException) -> None:
+            if not failed.done():
+                failed.set_exception(WorkerFailedError(f"the engine failed: {error!r}"))
+
+        engine = EngineThread(loaded.engine)
+        pipeline = build_pipeline(
+            settings=self._settings,
+            worker=self._name,
+            base=loaded.base,
+            writer=writer,
+            engine=engine,
+            prompts=loaded.prompts,
+            adapters=loaded.adapters,
+            metrics=self._metrics,
+            create_reply_topic=partial(create_reply_topic, self._settings)
+            if self._settings.create_topics
+            else None,
+        )
+        engine.start(
+            asyncio.get_running_loop(),
+            on_outputs=pipeline.service.on_outputs,
+            on_failure=engine_failed,
+        )
+        self._health.watch_engine(engine.age)
+        consumer = JobsConsumer(self._settings, pipeline.service, self._name)
+        try:
+            await self._or_stop(consumer.start())
+            await self._work(consumer, pipeline, failed)
+        finally:
+            await asyncio.to_thread(engine.close)
+
+    async def _work(
+        self, consumer: JobsConsumer, pipeline: Pipeline, failed: asyncio.Future[None]
+    ) -> None:
+        polling = asyncio.create_task(consumer.run())
+        stopped = asyncio.create_task(self._stop.wait())
+        others = [
+            asyncio.create_task(work)
+            for work in (
+                pipeline.dispatcher.run(),
+                self._commit_often(consumer),
+                self._tick_often(pipeline),
+                watch_loop_lag(self._metrics),
+            )
+        ]
+        telling = asyncio.create_task(self._tell_when_ready(consumer))
+        vital: set[asyncio.Future[Any]] = {polling, stopped, failed, *others}
+        try:
+            await asyncio.wait(vital, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                await self._drain(consumer, pipeline)
+        finally:
+            await pipeline.answers.stop()
+            await consumer.stop()
+            for task in (telling, stopped, *others):
+                task.cancel()
+            ended = await asyncio.gather(polling, *others, return_exceptions=True)
+        for result in (failed.exception() if failed.done() else None, *ended):
+            if isinstance(result, Exception):
+                raise result
+
+    async def _drain(self, consumer: JobsConsumer, pipeline: Pipeline) -> None:
+        """Let the running jobs finish, as far as the time reaches."""
+        consumer.rest()
+        pipeline.dispatcher.close()
+        until = time.monotonic() + self._settings.drain_seconds
+        while time.monotonic() < until:
+            if not pipeline.dispatcher.running and pipeline.answers.idle:
+                return
+            await asyncio.sleep(TICK_SECONDS)
+        log.warning("drain_cut_short", running=pipeline.dispatcher.running)
+
+    async def _tell_when_ready(self, consumer: JobsConsumer) -> None:
+        await consumer.joined()
+        self._health.is_ready("group")
+        log.info(
+            "ready",
+            seconds=round(time.monotonic() - self._started, 1),
+            partitions=len(consumer.states),
+            stop_with="SIGTERM or Ctrl-C drains, twice stops at once",
+        )
+
+    async def _commit_often(self, consumer: JobsConsumer) -> None:
+        while True:
+            await asyncio.sleep(self._settings.commit_interval_ms / 1_000)
+            await consumer.commit()
+
+    async def _tick_often(self, pipeline: Pipeline) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            pipeline.service.tick()
