@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TypeVarTuple, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from schemas import JobError
 from worker.engine.request import GenerationRequest, Output
@@ -16,8 +17,6 @@ from worker.engine.request import GenerationRequest, Output
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
-
-ArgumentsT = TypeVarTuple("ArgumentsT")
 
 
 class EngineStoppedError(RuntimeError):
@@ -116,7 +115,7 @@ class EngineThread:
         except BaseException as error:  # noqa: BLE001 - nothing else would report a dead thread
             with self._changed:
                 self._failed = True
-            self._call(self._on_failure, error)
+            self._call(partial(self._on_failure, error))
         finally:
             with self._changed:
                 self._busy_since = None
@@ -168,12 +167,10 @@ class EngineThread:
             outputs, self._outbox = self._outbox, []
         self._on_outputs(outputs)
 
-    def _call(
-        self, function: Callable[[Unpack[ArgumentsT]], None], *arguments: Unpack[ArgumentsT]
-    ) -> None:
-        """Call on the event loop; a loop that is closed has nobody left to listen."""
+    def _call(self, function: Callable[[], None]) -> None:
+        """Call on the event loop; one that is closed has nobody left to listen."""
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self._loop.call_soon_threadsafe(function)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise

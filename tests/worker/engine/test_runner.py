@@ -1,0 +1,286 @@
+"""The engine thread: order, delivery, failure and closing, with an engine that counts."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from schemas import ErrorCode, JobError
+from tests.support.generation import request
+from worker.engine.request import GenerationRequest, Output
+from worker.engine.runner import EngineStoppedError, EngineThread
+
+
+class CountingEngine:
+    """Answers each request with the numbers up to its max_tokens, one a step.
+
+    A step waits until the test lets it, if the test holds it.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[int, tuple[int, int]] = {}
+        self.calls: list[str] = []
+        self.threads: set[int] = set()
+        self.go = threading.Event()
+        self.go.set()
+        self.entered = threading.Event()
+        self.fail: BaseException | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request is unfinished."""
+        return bool(self.running)
+
+    def submit(self, job: GenerationRequest) -> None:
+        """Queue a request; those of more than 100 tokens are refused."""
+        self.calls.append(f"submit {job.key}")
+        if job.sampling.max_tokens > 100:
+            raise JobError(ErrorCode.LIMIT_EXCEEDED, "too long", limit=100)
+        self.running[job.key] = (0, job.sampling.max_tokens)
+
+    def cancel(self, key: int) -> None:
+        """Drop a request."""
+        self.calls.append(f"cancel {key}")
+        self.running.pop(key, None)
+
+    def step(self) -> list[Output]:
+        """Give each request its next number."""
+        self.threads.add(threading.get_ident())
+        self.calls.append("step")
+        self.entered.set()
+        self.go.wait()
+        if self.fail is not None:
+            raise self.fail
+        outputs = []
+        for key, (at, end) in list(self.running.items()):
+            last = at + 1 == end
+            outputs.append(Output(key, (at,), finish="length" if last else None))
+            self.running[key] = (at + 1, end)
+            if last:
+                del self.running[key]
+        return outputs
+
+
+class Listener:
+    """Collects what comes back to the event loop."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Output]] = []
+        self.failures: list[BaseException] = []
+        self.threads: set[int] = set()
+        self.changed = asyncio.Event()
+
+    def on_outputs(self, outputs: Sequence[Output]) -> None:
+        """Take a batch."""
+        self.threads.add(threading.get_ident())
+        self.batches.append(list(outputs))
+        self.changed.set()
+
+    def on_failure(self, error: BaseException) -> None:
+        """Take the failure."""
+        self.failures.append(error)
+        self.changed.set()
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All outputs in order."""
+        return [output for batch in self.batches for output in batch]
+
+    def ids(self, key: int) -> list[int]:
+        """Tokens of one request in order."""
+        return [token for output in self.outputs if output.key == key for token in output.ids]
+
+    async def until(self, condition: str, keys: Iterable[int] = ()) -> None:
+        """Wait for all these keys to end, or for a failure."""
+        wanted = set(keys)
+        while True:
+            if condition == "failed" and self.failures:
+                return
+            ended = {o.key for o in self.outputs if o.finish is not None or o.error is not None}
+            if condition == "ended" and wanted <= ended:
+                return
+            self.changed.clear()
+            await self.changed.wait()
+
+
+@asynccontextmanager
+async def running(engine: CountingEngine) -> AsyncIterator[tuple[EngineThread, Listener]]:
+    """Start a thread around the engine and stop it in the end."""
+    thread, listener = EngineThread(engine), Listener()
+    thread.start(
+        asyncio.get_running_loop(),
+        on_outputs=listener.on_outputs,
+        on_failure=listener.on_failure,
+    )
+    try:
+        yield thread, listener
+    finally:
+        engine.go.set()
+        await asyncio.to_thread(thread.close)
+
+
+async def test_outputs_come_in_order_on_the_event_loop() -> None:
+    """Steps run in another thread, callbacks on the loop's, and nothing is lost or reordered."""
+    engine = CountingEngine()
+    async with running(engine) as (thread, listener):
+        for key in range(20):
+            thread.submit([request(key, max_tokens=1 + key % 7)])
+        await listener.until("ended", range(20))
+    for key in range(20):
+        assert listener.ids(key) == list(range(1 + key % 7))
+    assert listener.threads == {threading.get_ident()}
+    assert len(engine.threads) == 1
+    assert not engine.threads & listener.threads
+    assert not listener.failures
+
+
+async def test_requests_and_cancels_take_effect_in_order_at_a_step_boundary() -> None:
+    """What comes during a step waits for its end, then applies in the order of the calls."""
+    engine = CountingEngine()
+    engine.go.clear()
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=2)])
+        await asyncio.to_thread(engine.entered.wait)
+        thread.submit([request(2, max_tokens=1), request(3, max_tokens=1)])
+        thread.cancel(2)
+        thread.cancel(99)
+        assert engine.calls == ["submit 1", "step"]
+        engine.go.set()
+        await listener.until("ended", [1, 3])
+    assert engine.calls[2:7] == ["submit 2", "submit 3", "cancel 2", "cancel 99", "step"]
+    assert listener.ids(2) == []
+
+
+async def test_a_lagging_event_loop_gets_one_batch() -> None:
+    """All steps that end while the loop is busy arrive in one call."""
+    engine = CountingEngine()
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=50)])
+        while len(engine.calls) < 51:
+            pass  # the loop does nothing else meanwhile
+        await listener.until("ended", [1])
+        assert len(listener.batches) <= 2
+    assert listener.ids(1) == list(range(50))
+
+
+async def test_a_refused_request_is_told_and_harms_no_other() -> None:
+    """A JobError of the engine's submit becomes the output of that request."""
+    async with running(CountingEngine()) as (thread, listener):
+        thread.submit([request(1, max_tokens=101), request(2, max_tokens=3)])
+        await listener.until("ended", [1, 2])
+    (refusal,) = (output for output in listener.outputs if output.key == 1)
+    assert refusal.error is not None
+    assert refusal.error.code == ErrorCode.LIMIT_EXCEEDED
+    assert listener.ids(2) == [0, 1, 2]
+
+
+async def test_an_idle_engine_is_not_stepped() -> None:
+    """Without work there are no steps, and the next request wakes the thread again."""
+    engine = CountingEngine()
+    async with running(engine) as (thread, listener):
+        for key in range(3):
+            thread.submit([request(key, max_tokens=1)])
+            await listener.until("ended", [key])
+            await asyncio.sleep(0.02)
+            assert not thread.busy
+    assert engine.calls.count("step") == 3
+
+
+@pytest.mark.parametrize("error", [RuntimeError("device lost"), SystemExit(3)])
+async def test_a_failure_is_reported_once(error: BaseException) -> None:
+    """An exception of a step arrives behind the outputs before it; then all submits are refused."""
+    engine = CountingEngine()
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=1)])
+        await listener.until("ended", [1])
+        engine.fail = error
+        thread.submit([request(2)])
+        await listener.until("failed")
+        with pytest.raises(EngineStoppedError):
+            thread.submit([request(3)])
+        thread.cancel(2)
+        assert not thread.busy
+    assert listener.failures == [error]
+    assert listener.ids(1) == [0]
+
+
+async def test_the_heartbeat_ages_only_during_a_step() -> None:
+    """Age counts from the last step boundary, and an idle engine has none."""
+    engine, now = CountingEngine(), [100.0]
+    thread, listener = EngineThread(engine, clock=lambda: now[0]), Listener()
+    assert thread.age() == 0
+    engine.go.clear()
+    thread.start(
+        asyncio.get_running_loop(),
+        on_outputs=listener.on_outputs,
+        on_failure=listener.on_failure,
+    )
+    try:
+        thread.submit([request(1, max_tokens=1)])
+        await asyncio.to_thread(engine.entered.wait)
+        now[0] = 107.5
+        assert thread.age() == 7.5
+        assert thread.busy
+    finally:
+        engine.go.set()
+        await asyncio.to_thread(thread.close, drain=True)
+    assert thread.age() == 0
+
+
+async def test_closing_with_drain_finishes_the_work() -> None:
+    """Requests handed over before the close are answered whole; later ones are refused."""
+    engine = CountingEngine()
+    async with running(engine) as (thread, listener):
+        thread.submit([request(key, max_tokens=30) for key in range(3)])
+        await asyncio.to_thread(thread.close, drain=True)
+        with pytest.raises(EngineStoppedError):
+            thread.submit([request(9)])
+        await listener.until("ended", range(3))
+    assert [listener.ids(key) for key in range(3)] == [list(range(30))] * 3
+
+
+async def test_closing_at_once_ends_after_the_running_step() -> None:
+    """Without drain the step that runs is the last, though there is work left."""
+    engine = CountingEngine()
+    engine.go.clear()
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=30)])
+        await asyncio.to_thread(engine.entered.wait)
+        closing = asyncio.create_task(asyncio.to_thread(thread.close))
+        while not thread._stopped:  # noqa: ASYNC110 - set in another thread, which tells nobody
+            await asyncio.sleep(0)
+        engine.go.set()
+        await closing
+        assert engine.calls.count("step") == 1
+        await asyncio.sleep(0)
+        assert listener.ids(1) == [0]
+
+
+def test_an_event_loop_that_is_gone_does_not_break_the_thread() -> None:
+    """Outputs that nobody can take are dropped, and the thread still ends in order."""
+    engine, listeners = CountingEngine(), []
+
+    async def start() -> EngineThread:
+        listeners.append(Listener())
+        thread = EngineThread(engine)
+        thread.start(
+            asyncio.get_running_loop(),
+            on_outputs=listeners[0].on_outputs,
+            on_failure=listeners[0].on_failure,
+        )
+        return thread
+
+    thread = asyncio.run(start())
+    thread.submit([request(1, max_tokens=5)])
+    thread.close(drain=True)
+    assert engine.calls.count("step") == 5
+    assert listeners[0].outputs == []
+
+
+def test_a_thread_that_never_started_can_be_closed() -> None:
+    """Closing before the start returns at once, and again."""
+    thread = EngineThread(CountingEngine())
+    thread.close()
+    thread.close(drain=True)
