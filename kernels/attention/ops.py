@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from kernels.attention.gather import attend, make_attention_plan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.attention.gather import AttentionPlan
+    from kernels.attention.launch import AttentionTiles
+
+BACKENDS = ("auto", "torch", "triton")
 
 
-def paged_attention(
+def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formula
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
@@ -24,6 +29,7 @@ def paged_attention(
     window: int | None = None,
     backend: str = "auto",
     plan: AttentionPlan | None = None,
+    tiles: AttentionTiles | None = None,
 ) -> Tensor:
     """Causal attention of the new rows of several sequences over their paged keys and values.
 
@@ -40,9 +46,28 @@ def paged_attention(
     [seqs, max_blocks] (entries past a sequence's end are not used), cu_q int32 [seqs + 1] from 0 to
     T, kv_lens int32 [seqs], at least the sequence's number of queries. Returns [T, heads, d].
 
-    `plan` (`make_attention_plan`) saves the torch path from reading the lengths at every layer.
+    `backend` "auto" is Triton on CUDA and torch elsewhere. `plan` (`make_attention_plan`) saves the
+    torch path from reading the lengths at every layer; it must have been made of the same tables
+    and window. `tiles` overrides the choice of the Triton kernel, for benchmarks and tests.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
+    _check(backend, q, k_cache, v_cache, block_table, cu_q, kv_lens)
+    if window is not None and window < 1:
+        raise ValueError(f"window must be positive, got {window}")
+    if _uses_triton(backend, q):
+        # Loading Triton takes half a second that a CPU service need not spend.
+        from kernels.attention.launch import attend_triton, choose_tiles  # noqa: PLC0415
+
+        if tiles is None:
+            group = q.shape[1] // k_cache.shape[2]
+            tiles = choose_tiles(
+                rows=q.shape[0], seqs=kv_lens.shape[0], group=group, invariant=False
+            )
+        if q.stride(2) != 1:
+            q = q.contiguous()
+        return attend_triton(
+            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, tiles
+        )
     if plan is None:
         plan = make_attention_plan(
             block_table, cu_q, kv_lens, block_size=k_cache.shape[1], window=window
@@ -50,14 +75,79 @@ def paged_attention(
     return attend(q, k_cache, v_cache, plan, scale=scale)
 
 
-def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+def store_kv(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+    *,
+    backend: str = "auto",
+) -> None:
     """Write the rows' keys and values into the paged cache, in place.
 
     k, v [T, kv_heads, d]; caches [blocks, block_size, kv_heads, d]; slot_mapping int64 [T] holds
     block · block_size + offset for each row, -1 skips the row.
+    Raises `ValueError` with the shapes when they don't fit each other.
     """
+    fits = (
+        k.shape == v.shape
+        and k_cache.shape == v_cache.shape
+        and k.shape[1:] == k_cache.shape[2:]
+        and slot_mapping.shape == k.shape[:1]
+    )
+    if backend not in BACKENDS or not fits or slot_mapping.dtype != torch.int64:
+        raise ValueError(
+            f"cannot store with backend {backend!r}: k {list(k.shape)}, v {list(v.shape)}, caches "
+            f"{list(k_cache.shape)} and {list(v_cache.shape)}, slot_mapping "
+            f"{list(slot_mapping.shape)} {slot_mapping.dtype}"
+        )
+    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
+        raise ValueError("the caches must be contiguous")
+    if _uses_triton(backend, k):
+        from kernels.attention.launch import store_triton  # noqa: PLC0415 - as above
+
+        store_triton(k, v, k_cache, v_cache, slot_mapping)
+        return
     keep = slot_mapping >= 0
     if not bool(keep.all()):
         k, v, slot_mapping = k[keep], v[keep], slot_mapping[keep]
     for rows, cache in ((k, k_cache), (v, v_cache)):
         cache.view(-1, *cache.shape[2:]).index_copy_(0, slot_mapping, rows)
+
+
+def _uses_triton(backend: str, operand: Tensor) -> bool:
+    return backend == "triton" or (backend == "auto" and operand.device.type == "cuda")
+
+
+def _check(  # noqa: PLR0917 - the operands of `paged_attention`
+    backend: str,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    cu_q: Tensor,
+    kv_lens: Tensor,
+) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    seqs = kv_lens.shape[0]
+    fits = (
+        q.ndim == 3  # noqa: PLR2004 - rows, heads, features
+        and k_cache.shape == v_cache.shape
+        and k_cache.shape[3:] == q.shape[2:]
+        and q.shape[1] % k_cache.shape[2] == 0
+        and block_table.shape[:1] == kv_lens.shape
+        and cu_q.shape == (seqs + 1,)
+        and all(part.dtype == torch.int32 for part in (block_table, cu_q, kv_lens))
+        and q.dtype == k_cache.dtype == v_cache.dtype
+        and k_cache.is_contiguous()
+        and v_cache.is_contiguous()
+    )
+    if not fits:
+        raise ValueError(
+            f"operands don't fit: q {list(q.shape)} {q.dtype}, caches {list(k_cache.shape)} "
+            f"{k_cache.dtype} and {list(v_cache.shape)} {v_cache.dtype} (contiguous), block_table "
+            f"{list(block_table.shape)}, cu_q {list(cu_q.shape)}, kv_lens {list(kv_lens.shape)} "
+            "(int32)"
+        )

@@ -44,8 +44,9 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
     its live rank.
 
     Shapes: y [T, sum(widths)], x [T, h], a [slots, slices · r_max, h],
-    b[j] [slots, width_j, r_max], ranks int32 [slots, slices], scales float32
-    [slots, slices]. x, a and b have one floating type; y may have another. x and y may have any strides, the weights are contiguous.
+    b[j] [slots, width_j, r_max],
+    ranks int32 [slots, slices], scales float32 [slots, slices]. x, a and b have one floating type;
+    y may have another. x and y may have any strides, the weights are contiguous.
 
     `backend` "auto" is Triton on CUDA and torch elsewhere. `tiles` overrides the plan table, for
     benchmarks and tests. Sums run in fp32 (fp64 for fp64 operands), y is rounded once by Triton.

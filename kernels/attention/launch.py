@@ -1,0 +1,212 @@
+"""The registered operators of paged attention: one kernel launch each.
+
+Imported at the first use of the Triton backend, so that a CPU service never loads Triton.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime.jit import JITFunction
+
+from kernels.attention.store import store_kernel
+from kernels.attention.unified import attend_kernel, merge_kernel
+
+INTERPRETED = not isinstance(attend_kernel, JITFunction)
+
+
+class AttentionTiles(NamedTuple):
+    """Tile sizes. `split` and `block_n` decide the order of a row's sum: they never vary.
+
+    Starting values, not yet measured on a GPU. Above 16 rows one stage only: the weights are made
+    in registers, and ptxas before CUDA 13.3 miscompiles a pipelined wgmma that reads them there.
+    """
+
+    block_m: int
+    block_n: int = 64
+    split: int = 512  # tokens
+    warps: int = 4
+
+    @property
+    def stages(self) -> int:
+        """How deep the walk over the keys is pipelined."""
+        return 2 if self.block_m <= 16 else 1  # noqa: PLR2004 - the smallest tile, no wgmma
+
+
+def choose_tiles(*, rows: int, seqs: int, group: int, invariant: bool) -> AttentionTiles:
+    """Take tall tiles for prefills, the smallest that holds a group of heads for decodes."""
+    smallest = max(16, triton.next_power_of_2(group))
+    many = not invariant and rows > 4 * seqs
+    return AttentionTiles(block_m=max(64, smallest) if many else smallest)
+
+
+@torch.library.custom_op("aril::paged_attention", mutates_args=("out", "partial", "stats"))
+def attend_op(  # noqa: PLR0917 - the operands of one launch
+    out: Tensor,
+    partial: Tensor,
+    stats: Tensor,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    cu_q: Tensor,
+    kv_lens: Tensor,
+    scale: float,
+    window: int,
+    block_m: int,
+    block_n: int,
+    split: int,
+    warps: int,
+    stages: int,
+) -> None:
+    """Attend; `out` has the answer but for the rows whose splits are in `partial` and `stats`."""
+    rows, heads, dim = q.shape
+    _, page, kv_heads, _ = k_cache.shape
+    seqs, _, splits, _ = partial.shape
+    group = heads // kv_heads
+    blocks = rows // (block_m // group) + seqs
+    attend_kernel[(blocks + seqs * (splits - 1), kv_heads)](
+        q,
+        k_cache,
+        v_cache,
+        out,
+        partial,
+        stats,
+        block_table,
+        cu_q,
+        kv_lens,
+        seqs,
+        rows,
+        scale,
+        window,
+        heads,
+        q.stride(0),
+        q.stride(1),
+        k_cache.stride(0),
+        k_cache.stride(1),
+        k_cache.stride(2),
+        block_table.stride(0),
+        GROUP=group,
+        DIM=dim,
+        PAGE=page,
+        SPLIT=split,
+        SPLITS=splits,
+        HAS_WINDOW=window > 0,
+        BLOCK_M=block_m,
+        BLOCK_N=block_n,
+        BLOCK_D=max(16, triton.next_power_of_2(dim)),
+        UPCAST=INTERPRETED and q.dtype is torch.bfloat16,
+        num_warps=warps,
+        num_stages=stages,
+    )
+
+
+@torch.library.custom_op("aril::merge_splits", mutates_args=("out",))
+def merge_op(  # noqa: PLR0917 - the operands of one launch
+    out: Tensor,
+    partial: Tensor,
+    stats: Tensor,
+    cu_q: Tensor,
+    kv_lens: Tensor,
+    window: int,
+    split: int,
+) -> None:
+    """Finish the decode rows whose keys were walked in several splits."""
+    seqs, heads, splits, dim = partial.shape
+    merge_kernel[(seqs, heads)](
+        partial,
+        stats,
+        out,
+        cu_q,
+        kv_lens,
+        window,
+        heads,
+        DIM=dim,
+        SPLIT=split,
+        SPLITS=splits,
+        HAS_WINDOW=window > 0,
+        BLOCK_D=max(16, triton.next_power_of_2(dim)),
+        num_warps=1,
+    )
+
+
+@torch.library.custom_op("aril::store_kv", mutates_args=("k_cache", "v_cache"))
+def store_op(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+    """Write one row's keys and values per program."""
+    pages, page, kv_heads, dim = k_cache.shape
+    size = kv_heads * dim
+    store_kernel[(k.shape[0],)](
+        k,
+        v,
+        k_cache,
+        v_cache,
+        slot_mapping,
+        pages * page,
+        k.stride(0),
+        v.stride(0),
+        SIZE=size,
+        BLOCK=triton.next_power_of_2(size),
+    )
+
+
+@attend_op.register_fake
+@merge_op.register_fake
+@store_op.register_fake
+def _no_output(*_args: object) -> None:
+    """All three only write to their arguments."""
+
+
+def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    cu_q: Tensor,
+    kv_lens: Tensor,
+    scale: float,
+    window: int | None,
+    tiles: AttentionTiles,
+) -> Tensor:
+    """Attend in one launch, and a second one where a decode may have more keys than a split."""
+    rows, heads, dim = q.shape
+    seqs = kv_lens.shape[0]
+    out = torch.empty(rows, heads, dim, device=q.device, dtype=q.dtype)
+    if rows == 0:
+        return out
+    room = block_table.shape[1] * k_cache.shape[1]
+    splits = max(1, triton.cdiv(room, tiles.split))
+    partial = torch.empty(seqs, heads, splits, dim, device=q.device, dtype=torch.float32)
+    stats = torch.empty(seqs, heads, splits, 2, device=q.device, dtype=torch.float32)
+    attend_op(
+        out,
+        partial,
+        stats,
+        q,
+        k_cache,
+        v_cache,
+        block_table,
+        cu_q,
+        kv_lens,
+        scale,
+        window or 0,
+        tiles.block_m,
+        tiles.block_n,
+        tiles.split,
+        tiles.warps,
+        tiles.stages,
+    )
+    if splits > 1:
+        merge_op(out, partial, stats, cu_q, kv_lens, window or 0, tiles.split)
+    return out
+
+
+def store_triton(
+    k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
+) -> None:
+    """Store the rows; k and v may be views of a fused projection."""
+    if k.shape[0]:
+        k, v = (rows if rows[0].is_contiguous() else rows.contiguous() for rows in (k, v))
+        store_op(k, v, k_cache, v_cache, slot_mapping)

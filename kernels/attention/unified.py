@@ -1,0 +1,243 @@
+"""Paged attention in Triton: prefill and decode rows of many sequences in one launch.
+
+Keys are walked in splits of a fixed number of tokens that begin at fixed positions. A decode row's
+splits are separate programs whose results `merge_kernel` adds in order; a block of prefill rows
+walks its splits one after the other and adds them by the same steps. So a row's sum has one order,
+however it came to be computed.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _weight(maximum: tl.tensor, reference: tl.tensor) -> tl.tensor:
+    """Return 2^(maximum - reference), 0 where nothing was seen yet."""
+    seen = maximum > float("-inf")
+    return tl.where(seen, tl.exp2(maximum - tl.where(seen, reference, 0.0)), 0.0)
+
+
+@triton.jit
+def _find_sequence(
+    cu_q: tl.tensor, seqs: tl.tensor, block: tl.tensor, BLOCK_Q: tl.constexpr
+) -> tl.tensor:
+    """Find the last sequence whose blocks begin at or before `block`.
+
+    Sequence i begins at block cu_q[i] // BLOCK_Q + i: room for each part-filled last block.
+    """
+    low = 0
+    high = seqs
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if tl.load(cu_q + middle) // BLOCK_Q + middle <= block:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@triton.jit
+def attend_kernel(
+    q: tl.tensor,
+    k_cache: tl.tensor,
+    v_cache: tl.tensor,
+    out: tl.tensor,
+    partial: tl.tensor,
+    stats: tl.tensor,
+    block_table: tl.tensor,
+    cu_q: tl.tensor,
+    kv_lens: tl.tensor,
+    seqs: tl.tensor,
+    rows_total: tl.tensor,
+    scale: tl.tensor,
+    window: tl.tensor,
+    heads: tl.tensor,
+    stride_q_row: tl.tensor,
+    stride_q_head: tl.tensor,
+    stride_page: tl.tensor,
+    stride_token: tl.tensor,
+    stride_kv_head: tl.tensor,
+    stride_table: tl.tensor,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    SPLITS: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+) -> None:
+    """One program: a block of queries of one sequence, one kv head, one split if it is a decode.
+
+    The query heads of a kv head stand side by side in the rows of a tile: row m is query
+    m // GROUP, head m % GROUP. The first T // BLOCK_Q + seqs programs are the blocks of queries;
+    the rest are the further splits of the sequences that decode.
+
+    q, out [T, heads, DIM]; caches [pages, PAGE, kv_heads, DIM]; partial fp32
+    [seqs, heads, SPLITS, DIM]; stats fp32 [seqs, heads, SPLITS, 2] (maximum, sum).
+    """
+    BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
+    EXTRA: tl.constexpr = SPLITS - 1 if SPLITS > 1 else 1
+    blocks = rows_total // BLOCK_Q + seqs
+    kv_head = tl.program_id(1)
+    block = tl.program_id(0)
+    extra = block - blocks
+    block = tl.minimum(block, blocks - 1)
+    seq = _find_sequence(cu_q, seqs, block, BLOCK_Q)
+    seq = tl.where(extra < 0, seq, extra // EXTRA)
+    own_split = tl.where(extra < 0, 0, 1 + extra % EXTRA)
+    q_start = tl.load(cu_q + seq)
+    q_len = tl.load(cu_q + seq + 1) - q_start
+    first_query = tl.where(extra < 0, (block - q_start // BLOCK_Q - seq) * BLOCK_Q, 0)
+    if first_query >= q_len:
+        return
+    kv_len = tl.load(kv_lens + seq)
+    context = kv_len - q_len
+    end = tl.minimum(context + first_query + BLOCK_Q, kv_len)  # keys that any of the queries sees
+    begin = 0
+    if HAS_WINDOW:
+        begin = tl.maximum(context + first_query - window + 1, 0)
+    first_split = begin // SPLIT
+    last_split = tl.cdiv(end, SPLIT)
+    apart = (q_len == 1) & (last_split - first_split > 1)
+    idle = tl.where(apart, (own_split < first_split) | (own_split >= last_split), own_split > 0)
+    if idle:
+        return
+    first_split = tl.where(apart, own_split, first_split)
+    last_split = tl.where(apart, own_split + 1, last_split)
+
+    m = tl.arange(0, BLOCK_M)
+    query = first_query + m // GROUP  # [BM]
+    head = kv_head * GROUP + m % GROUP
+    live_m = (m < BLOCK_Q * GROUP) & (query < q_len)
+    row = (q_start + query).to(tl.int64)
+    position = context + query
+    d = tl.arange(0, BLOCK_D)
+    live_d = d < DIM
+    q_tile = tl.load(
+        q + row[:, None] * stride_q_row + head[:, None] * stride_q_head + d[None, :],
+        live_m[:, None] & live_d[None, :],
+        other=0.0,
+    )  # [BM, BD]
+    if UPCAST:
+        q_tile = q_tile.to(tl.float32)
+
+    top = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    result = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for split in range(first_split, last_split):
+        split_top = tl.full([BLOCK_M], float("-inf"), tl.float32)
+        split_total = tl.zeros([BLOCK_M], tl.float32)
+        split_result = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+        low = tl.maximum(split * SPLIT, begin // BLOCK_N * BLOCK_N)
+        high = tl.minimum(split * SPLIT + SPLIT, end)
+        for start in range(low, high, BLOCK_N):
+            key = start + tl.arange(0, BLOCK_N)  # [BN]
+            live_n = key < end
+            page = tl.load(block_table + seq * stride_table + key // PAGE, live_n, other=0)
+            token = page.to(tl.int64) * stride_page + (key % PAGE) * stride_token
+            token += kv_head * stride_kv_head
+            k_tile = tl.load(
+                k_cache + token[None, :] + d[:, None],
+                live_d[:, None] & live_n[None, :],
+                other=0.0,
+            )  # [BD, BN]
+            v_tile = tl.load(
+                v_cache + token[:, None] + d[None, :],
+                live_n[:, None] & live_d[None, :],
+                other=0.0,
+            )  # [BN, BD]
+            if UPCAST:
+                k_tile = k_tile.to(tl.float32)
+            scores = tl.dot(q_tile, k_tile, input_precision="ieee") * (scale * LOG2_E)
+            seen = (key[None, :] <= position[:, None]) & live_n[None, :]
+            if HAS_WINDOW:
+                seen = seen & (key[None, :] > position[:, None] - window)
+            scores = tl.where(seen, scores, float("-inf"))  # [BM, BN]
+            new_top = tl.maximum(split_top, tl.max(scores, 1))
+            keep = _weight(split_top, new_top)
+            weights = _weight(scores, new_top[:, None])
+            split_total = split_total * keep + tl.sum(weights, 1)
+            weights = weights.to(v_tile.dtype)
+            if UPCAST:
+                weights = weights.to(tl.float32)
+                v_tile = v_tile.to(tl.float32)
+            split_result = split_result * keep[:, None]
+            split_result = tl.dot(weights, v_tile, split_result, input_precision="ieee")
+            split_top = new_top
+        new_top = tl.maximum(top, split_top)
+        keep, add = _weight(top, new_top), _weight(split_top, new_top)
+        total = total * keep + split_total * add
+        result = result * keep[:, None] + split_result * add[:, None]
+        top = new_top
+
+    row_head = row * heads + head
+    if apart:
+        slot = (seq.to(tl.int64) * heads + head) * SPLITS + own_split
+        tl.store(stats + slot * 2, top, live_m)
+        tl.store(stats + slot * 2 + 1, total, live_m)
+        tl.store(
+            partial + slot[:, None] * DIM + d[None, :], result, live_m[:, None] & live_d[None, :]
+        )
+    else:
+        tl.store(
+            out + row_head[:, None] * DIM + d[None, :],
+            (result / tl.where(total > 0, total, 1.0)[:, None]).to(out.dtype.element_ty),
+            live_m[:, None] & live_d[None, :],
+        )
+
+
+@triton.jit
+def merge_kernel(
+    partial: tl.tensor,
+    stats: tl.tensor,
+    out: tl.tensor,
+    cu_q: tl.tensor,
+    kv_lens: tl.tensor,
+    window: tl.tensor,
+    heads: tl.tensor,
+    DIM: tl.constexpr,
+    SPLIT: tl.constexpr,
+    SPLITS: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> None:
+    """One program: add the splits of one decode row and head, in order of position."""
+    seq = tl.program_id(0)
+    head = tl.program_id(1)
+    q_start = tl.load(cu_q + seq)
+    q_len = tl.load(cu_q + seq + 1) - q_start
+    if q_len != 1:
+        return
+    kv_len = tl.load(kv_lens + seq)
+    begin = 0
+    if HAS_WINDOW:
+        begin = tl.maximum(kv_len - window, 0)
+    first_split = begin // SPLIT
+    last_split = tl.cdiv(kv_len, SPLIT)
+    if last_split - first_split <= 1:
+        return
+    row_head = q_start.to(tl.int64) * heads + head
+    seq_head = seq.to(tl.int64) * heads + head
+    d = tl.arange(0, BLOCK_D)
+    live_d = d < DIM
+    top = float("-inf")
+    total = 0.0
+    result = tl.zeros([BLOCK_D], tl.float32)
+    for split in range(first_split, last_split):
+        slot = seq_head * SPLITS + split
+        split_top = tl.load(stats + slot * 2)
+        split_total = tl.load(stats + slot * 2 + 1)
+        split_result = tl.load(partial + slot * DIM + d, live_d, other=0.0)
+        new_top = tl.maximum(top, split_top)
+        keep, add = _weight(top, new_top), _weight(split_top, new_top)
+        total = total * keep + split_total * add
+        result = result * keep + split_result * add
+        top = new_top
+    tl.store(out + row_head * DIM + d, (result / total).to(out.dtype.element_ty), live_d)
