@@ -64,15 +64,17 @@ class Weaver:
         self._waiting[stream] = waiting
 
     def end(self, stream: str, note: str = "") -> None:
-        """Write what is left of a stream, and a note after it."""
-        if rest := self._waiting.pop(stream, "").rstrip():
+        """Write what is left of a stream, and a note behind it."""
+        rest, note = self._waiting.pop(stream, "").rstrip(), printable(note)
+        if rest and len(rest) + len(note) >= self._width:
             self._write(stream, rest)
-        if note:
-            self._write(stream, note, quiet=True)
+            rest = ""
+        if rest or note:
+            self._write(stream, rest, note)
 
     def note(self, stream: str, text: str) -> None:
         """Write a line about a stream, not of it."""
-        self._write(stream, printable(text), quiet=True)
+        self._write(stream, "", printable(text))
 
     def _line_end(self, text: str) -> int | None:
         newline = text.find("\n", 0, self._width + 1)
@@ -83,13 +85,10 @@ class Weaver:
         space = text.rfind(" ", 0, self._width + 1)
         return space if space > 0 else self._width
 
-    def _write(self, stream: str, line: str, *, quiet: bool = False) -> None:
-        label = f"{self._prefixes[stream]:<{self._label_width}}"
-        colour = self._colours.get(stream)
-        if colour is None:
-            text = f"{label} │ {line}"
-        elif quiet:
-            text = f"{colour}{label} │{RESET} {DIM}{line}{RESET}"
-        else:
-            text = f"{colour}{label} │ {line}{RESET}"
-        print(text.rstrip(), file=self._out, flush=True)
+    def _write(self, stream: str, line: str, note: str = "") -> None:
+        text = f"{self._prefixes[stream]:<{self._label_width}} │ {line}"
+        if line and note:
+            text += " "
+        if colour := self._colours.get(stream):
+            text, note = f"{colour}{text}{RESET}", note and f"{DIM}{note}{RESET}"
+        print((text + note).rstrip(), file=self._out, flush=True)

@@ -127,8 +127,7 @@ class LinesPrinter:
 
     def failed(self, stream: Stream, error: ArilError) -> None:
         """Say why among the lines."""
-        self._weaver.end(stream.job)
-        self._weaver.note(stream.job, f"[{error}]")
+        self._weaver.end(stream.job, f"[{error}]")
 
 
 def described(event: DoneEvent) -> str:

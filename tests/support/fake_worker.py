@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
 from schemas import (
     Cancel,
     DoneRecord,
@@ -20,10 +22,11 @@ from schemas import (
     decode_request,
     encode_reply,
     reply_partition,
+    reply_topic,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from types import TracebackType
 
     from aril.memory import MemoryBroker
@@ -79,10 +82,12 @@ class FakeWorker:
         append: Callable[[str, ReplyRecord], Awaitable[None]],
     ) -> None:
         self.served = 0
+        self.pause = 0.0
         self.cancelled: set[str] = set()
         self._take = take
         self._append = append
         self._task: asyncio.Task[None] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
 
     @classmethod
     def on_memory(cls, broker: MemoryBroker) -> Self:
@@ -97,6 +102,40 @@ class FakeWorker:
             await asyncio.sleep(0)
 
         return cls(take, append)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on_kafka(
+        cls, bootstrap: str, *, jobs_topic: str, replies_prefix: str
+    ) -> AsyncIterator[Self]:
+        """Serve the jobs of a cluster, from the topic's beginning, without a group."""
+        consumer = AIOKafkaConsumer(
+            jobs_topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest"
+        )
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+
+        async def take() -> bytes:
+            value: bytes = (await consumer.getone()).value
+            return value
+
+        async def append(tenant: str, record: ReplyRecord) -> None:
+            topic = reply_topic(replies_prefix, tenant)
+            count = len(await producer.partitions_for(topic))
+            await producer.send_and_wait(
+                topic,
+                encode_reply(record),
+                key=record.job.encode(),
+                partition=reply_partition(record.job, count),
+            )
+
+        await consumer.start()
+        await producer.start()
+        try:
+            async with cls(take, append) as worker:
+                yield worker
+        finally:
+            await consumer.stop()
+            await producer.stop()
 
     @staticmethod
     def append_to_memory(broker: MemoryBroker, record: ReplyRecord) -> None:
@@ -120,9 +159,9 @@ class FakeWorker:
         trace: TracebackType | None,
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        for task in (self._task, *self._answering):
+            task.cancel()
+        await asyncio.gather(self._task, *self._answering, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
@@ -130,9 +169,13 @@ class FakeWorker:
             if isinstance(request, Cancel):
                 self.cancelled.add(request.id)
             else:
-                self.served += 1
-                for record in self._answer(request):
-                    await self._append(request.tenant, record)
+                self._answering.add(asyncio.create_task(self._serve(request)))
+
+    async def _serve(self, job: Job) -> None:
+        for record in self._answer(job):
+            await asyncio.sleep(self.pause)
+            await self._append(job.tenant, record)
+        self.served += 1
 
     @staticmethod
     def _answer(job: Job) -> list[ReplyRecord]:
