@@ -181,9 +181,10 @@ class Client:
         if token.partition >= self._opened().replies:
             raise BadToken(f"the reply topic has no partition {token.partition}")
         start = await self._transport.log_start(token.partition)
-        if token.reply_from < start:
+        end = await self._transport.log_end(token.partition)
+        if not start <= token.reply_from <= end:
             raise StreamLost(
-                f"replies to job {token.job} begin at {token.reply_from}, kept is from {start} on"
+                f"replies to job {token.job} begin at {token.reply_from}, kept are {start} to {end}"
             )
         inbox = Inbox(
             token.job,

@@ -1,0 +1,124 @@
+"""`aril check`, `topics` and `adapters` on a real broker, a tiny model and its adapters."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aril.arguments import FAILED, OK
+from aril.cli import main
+from tests.support.tiny import make_tiny_adapter, make_tiny_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.aril.conftest import Cluster, RunAril
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Make a model and a store with two good adapters, a shared one among them."""
+    root = tmp_path_factory.mktemp("check")
+    model, store = make_tiny_model(root / "tiny"), root / "store"
+    make_tiny_adapter(store / "acme" / "terse", model, rank=4, targets=["q_proj", "v_proj"])
+    make_tiny_adapter(store / "shared" / "polite", model, rank=2)
+    return model, store
+
+
+@pytest.fixture
+def bad_store(tmp_path: Path) -> Path:
+    """Make a store in which nothing can be served."""
+    (tmp_path / "acme" / "pickled").mkdir(parents=True)
+    (tmp_path / "acme" / "pickled" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "acme" / "pickled" / "adapter_model.bin").write_bytes(b"")
+    (tmp_path / "acme" / "Not_A_Name").mkdir()
+    (tmp_path / "Not_A_Tenant" / "x").mkdir(parents=True)
+    return tmp_path
+
+
+def test_adapters_are_listed(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each adapter is listed with owner, digest, rank, targets and size."""
+    model, store = folders
+    flags = ["--model", str(model), "--adapters", str(store)]
+    assert main(["adapters", *flags, "--json"]) == OK
+    terse, polite = json.loads(capsys.readouterr().out)
+    assert (terse["tenant"], terse["name"], terse["rank"]) == ("acme", "terse", 4)
+    assert terse["targets"] == ["q_proj", "v_proj"]
+    assert len(terse["digest"]) == 64
+    assert terse["size"] > (store / "acme" / "terse" / "adapter_model.safetensors").stat().st_size
+    assert (polite["tenant"], polite["problem"]) == ("shared", None)
+    assert main(["adapters", *flags]) == OK
+    header, first, _ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["TENANT", "ADAPTER", "DIGEST", "RANK", "SIZE", "TARGETS"]
+    assert first.split()[:4] == ["acme", "terse", terse["digest"][:12], "4"]
+
+
+def test_bad_adapters_are_named(
+    folders: tuple[Path, Path], bad_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be served is listed with the reason, and the exit code says so."""
+    flags = ["--model", str(folders[0]), "--adapters", str(bad_store)]
+    assert main(["adapters", *flags, "--json"]) == FAILED
+    problems = {entry["name"]: entry["problem"] for entry in json.loads(capsys.readouterr().out)}
+    assert "pickle" in problems["pickled"]
+    assert "not an adapter's name" in problems["Not_A_Name"]
+    assert "not a tenant's name" in problems["x"]
+
+
+@pytest.mark.kafka
+async def test_check_of_a_good_setup(
+    cluster: Cluster, aril: RunAril, folders: tuple[Path, Path]
+) -> None:
+    """A setup that a worker could start with is a line each and exit code 0."""
+    model, store = folders
+    env = cluster.env | {"ARIL_MODEL": str(model), "ARIL_ADAPTERS": str(store)}
+    done = await aril("check", env=env)
+    assert done.code == OK, done.out + done.err
+    lines = done.out.splitlines()
+    assert [line.split()[1] for line in lines] == [
+        "settings",
+        "broker",
+        "topics",
+        "model",
+        "adapters",
+    ]
+    assert all(line.startswith("✓") for line in lines)
+
+
+@pytest.mark.kafka
+async def test_check_finds_every_fault(cluster: Cluster, aril: RunAril, bad_store: Path) -> None:
+    """Missing topics and a missing model are each told, in one run, with exit code 1."""
+    names = {"ARIL_JOBS_TOPIC": "no-jobs", "ARIL_DLQ_TOPIC": "no-dlq"}
+    env = cluster.env | names | {"ARIL_MODEL": str(bad_store)}
+    done = await aril("check", env=env)
+    assert done.code == FAILED
+    assert "✗ topics    no-jobs: does not exist" in done.out
+    assert "✗ topics    no-dlq: does not exist" in done.out
+    assert f"✗ model     {bad_store}: no config.json there" in done.out
+    assert done.err == ""
+
+
+async def test_check_without_a_broker(aril: RunAril) -> None:
+    """Without a broker the other checks are still made."""
+    done = await aril("check", "--bootstrap", "127.0.0.1:1")
+    assert "✗ broker    no broker answers at 127.0.0.1:1" in done.out
+    assert "✗ model     not set" in done.out
+    assert done.code == FAILED
+
+
+@pytest.mark.kafka
+async def test_topics_are_created_and_told(cluster: Cluster, aril: RunAril) -> None:
+    """`aril topics` says what it created and what was there, and refuses another count."""
+    prefix = cluster.contract.replies_prefix
+    env = cluster.env
+    done = await aril("topics", "newcomer", "--reply-partitions", "2", env=env)
+    assert done.code == OK
+    assert f"✓ created   {prefix}newcomer, 2 partitions" in done.out.splitlines()
+    assert f"✓ there     {cluster.contract.jobs_topic}, 2 partitions" in done.out.splitlines()
+    refused = await aril("topics", "newcomer", "--reply-partitions", "3", env=env)
+    assert refused.code == FAILED
+    assert "2 partitions, 3 asked: the number never changes" in refused.out
