@@ -24,7 +24,7 @@ class DecodeBatch:
     rows: Tensor  # int64 [n]
     pages: Tensor  # int64 [n · pages]
     mask: Tensor | None  # bool [n, 1, 1, pages · block_size]; None: nothing to hide
-    length: int  # keys per sequence after padding, a multiple of nothing when all are equal
+    length: int  # keys per sequence, the longest one's
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def make_attention_plan(
     return AttentionPlan(tuple(batches), tuple(prefills))
 
 
-def _plan_prefill(
+def _plan_prefill(  # noqa: PLR0917 - one sequence's numbers
     pages: Tensor, start: int, queries: int, length: int, block_size: int, window: int | None
 ) -> PrefillSequence:
     mask = None
@@ -95,7 +95,7 @@ def _plan_prefill(
     return PrefillSequence(slice(start, start + queries), used, mask, length)
 
 
-def _plan_decode(
+def _plan_decode(  # noqa: PLR0917 - one batch's numbers
     seqs: Sequence[int],
     block_table: Tensor,
     starts: Sequence[int],
@@ -132,7 +132,7 @@ def attend(
     return out
 
 
-def _attend_decodes(
+def _attend_decodes(  # noqa: PLR0917 - the operands
     out: Tensor, q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: DecodeBatch, scale: float
 ) -> None:
     _, _, kv_heads, dim = k_cache.shape
@@ -145,7 +145,7 @@ def _attend_decodes(
     out[batch.rows] = result.reshape(count, -1, dim)
 
 
-def _attend_prefill(
+def _attend_prefill(  # noqa: PLR0917 - the operands
     out: Tensor,
     q: Tensor,
     k_cache: Tensor,

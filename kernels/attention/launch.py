@@ -36,10 +36,10 @@ class AttentionTiles(NamedTuple):
         return 2 if self.block_m <= 16 else 1  # noqa: PLR2004 - the smallest tile, no wgmma
 
 
-def choose_tiles(*, rows: int, seqs: int, group: int, invariant: bool) -> AttentionTiles:
-    """Take tall tiles for prefills, the smallest that holds a group of heads for decodes."""
+def choose_tiles(*, rows: int, seqs: int, group: int, tall: bool) -> AttentionTiles:
+    """Take the smallest tile that holds a group of heads, where allowed a tall one for prefills."""
     smallest = max(16, triton.next_power_of_2(group))
-    many = not invariant and rows > 4 * seqs
+    many = tall and rows > 4 * seqs
     return AttentionTiles(block_m=max(64, smallest) if many else smallest)
 
 
@@ -172,6 +172,8 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
 ) -> Tensor:
     """Attend in one launch, and a second one where a decode may have more keys than a split."""
     rows, heads, dim = q.shape
+    if heads // k_cache.shape[2] > tiles.block_m or tiles.split % tiles.block_n:
+        raise ValueError(f"{tiles} cannot hold {heads // k_cache.shape[2]} heads, or splits a tile")
     seqs = kv_lens.shape[0]
     out = torch.empty(rows, heads, dim, device=q.device, dtype=q.dtype)
     if rows == 0:

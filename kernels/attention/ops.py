@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kernels.attention.gather import attend, make_attention_plan
+from kernels.attention.invariant import attend_invariant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,7 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     *,
     scale: float,
     window: int | None = None,
+    invariant: bool = False,
     backend: str = "auto",
     plan: AttentionPlan | None = None,
     tiles: AttentionTiles | None = None,
@@ -45,7 +47,10 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     Shapes: q [T, heads, d], caches [blocks, block_size, kv_heads, d], block_table int32
     [seqs, max_blocks] (entries past a sequence's end are not used), cu_q int32 [seqs + 1] from 0 to
     T, kv_lens int32 [seqs], at least the sequence's number of queries. Returns [T, heads, d].
+    The caches hold finite numbers everywhere (allocate them with zeros): the torch path multiplies
+    what it hides by 0.
 
+    `invariant` gives a row the same bits alone, among others, and when a prefill computes it again.
     `backend` "auto" is Triton on CUDA and torch elsewhere. `plan` (`make_attention_plan`) saves the
     torch path from reading the lengths at every layer; it must have been made of the same tables
     and window. `tiles` overrides the choice of the Triton kernel, for benchmarks and tests.
@@ -60,13 +65,14 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
 
         if tiles is None:
             group = q.shape[1] // k_cache.shape[2]
-            tiles = choose_tiles(
-                rows=q.shape[0], seqs=kv_lens.shape[0], group=group, invariant=False
-            )
+            tall = not invariant and q.dtype is not torch.float32
+            tiles = choose_tiles(rows=q.shape[0], seqs=kv_lens.shape[0], group=group, tall=tall)
         if q.stride(2) != 1:
             q = q.contiguous()
-        return attend_triton(
-            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, tiles
+        return attend_triton(q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, tiles)
+    if invariant:
+        return attend_invariant(
+            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale=scale, window=window
         )
     if plan is None:
         plan = make_attention_plan(

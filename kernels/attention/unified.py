@@ -41,7 +41,87 @@ def _find_sequence(
 
 
 @triton.jit
-def attend_kernel(
+def _locate(
+    cu_q: tl.tensor,
+    seqs: tl.tensor,
+    blocks: tl.tensor,
+    BLOCK_Q: tl.constexpr,
+    SPLITS: tl.constexpr,
+) -> tl.tensor:
+    """Say what this program is for: sequence, first query of the block, split."""
+    program = tl.program_id(0)
+    if program < blocks:
+        seq = _find_sequence(cu_q, seqs, program, BLOCK_Q)
+        first_query = (program - tl.load(cu_q + seq) // BLOCK_Q - seq) * BLOCK_Q
+        split = 0
+    else:
+        further: tl.constexpr = SPLITS - 1 if SPLITS > 1 else 1
+        seq = (program - blocks) // further
+        first_query = 0
+        split = 1 + (program - blocks) % further
+    return seq, first_query, split
+
+
+@triton.jit
+def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
+    q_tile: tl.tensor,
+    position: tl.tensor,
+    k_cache: tl.tensor,
+    v_cache: tl.tensor,
+    table: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
+    scale: tl.tensor,
+    window: tl.tensor,
+    stride_page: tl.tensor,
+    stride_token: tl.tensor,
+    DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+) -> tl.tensor:
+    """Attend the keys low to high: maximum [BM], sum [BM] and unnormalised result [BM, BD]."""
+    d = tl.arange(0, BLOCK_D)
+    live_d = d < DIM
+    top = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    result = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for start in range(low, high, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)  # [BN]
+        live_n = key < high
+        page = tl.load(table + key // PAGE, live_n, other=0)
+        token = page.to(tl.int64) * stride_page + (key % PAGE) * stride_token
+        k_tile = tl.load(
+            k_cache + token[None, :] + d[:, None], live_d[:, None] & live_n[None, :], other=0.0
+        )  # [BD, BN]
+        v_tile = tl.load(
+            v_cache + token[:, None] + d[None, :], live_n[:, None] & live_d[None, :], other=0.0
+        )  # [BN, BD]
+        if UPCAST:
+            k_tile = k_tile.to(tl.float32)
+        scores = tl.dot(q_tile, k_tile, input_precision="ieee") * (scale * LOG2_E)
+        seen = (key[None, :] <= position[:, None]) & live_n[None, :]
+        if HAS_WINDOW:
+            seen = seen & (key[None, :] > position[:, None] - window)
+        scores = tl.where(seen, scores, float("-inf"))  # [BM, BN]
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        keep = _weight(top, new_top)
+        weights = _weight(scores, new_top[:, None])
+        total = total * keep + tl.sum(weights, 1)
+        weights = weights.to(v_tile.dtype)
+        if UPCAST:
+            weights = weights.to(tl.float32)
+            v_tile = v_tile.to(tl.float32)
+        result = tl.dot(weights, v_tile, result * keep[:, None], input_precision="ieee")
+        top = new_top
+    return top, total, result
+
+
+@triton.jit
+def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     q: tl.tensor,
     k_cache: tl.tensor,
     v_cache: tl.tensor,
@@ -83,18 +163,11 @@ def attend_kernel(
     [seqs, heads, SPLITS, DIM]; stats fp32 [seqs, heads, SPLITS, 2] (maximum, sum).
     """
     BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
-    EXTRA: tl.constexpr = SPLITS - 1 if SPLITS > 1 else 1
     blocks = rows_total // BLOCK_Q + seqs
     kv_head = tl.program_id(1)
-    block = tl.program_id(0)
-    extra = block - blocks
-    block = tl.minimum(block, blocks - 1)
-    seq = _find_sequence(cu_q, seqs, block, BLOCK_Q)
-    seq = tl.where(extra < 0, seq, extra // EXTRA)
-    own_split = tl.where(extra < 0, 0, 1 + extra % EXTRA)
+    seq, first_query, own_split = _locate(cu_q, seqs, blocks, BLOCK_Q, SPLITS)
     q_start = tl.load(cu_q + seq)
     q_len = tl.load(cu_q + seq + 1) - q_start
-    first_query = tl.where(extra < 0, (block - q_start // BLOCK_Q - seq) * BLOCK_Q, 0)
     if first_query >= q_len:
         return
     kv_len = tl.load(kv_lens + seq)
@@ -132,45 +205,26 @@ def attend_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     result = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for split in range(first_split, last_split):
-        split_top = tl.full([BLOCK_M], float("-inf"), tl.float32)
-        split_total = tl.zeros([BLOCK_M], tl.float32)
-        split_result = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-        low = tl.maximum(split * SPLIT, begin // BLOCK_N * BLOCK_N)
-        high = tl.minimum(split * SPLIT + SPLIT, end)
-        for start in range(low, high, BLOCK_N):
-            key = start + tl.arange(0, BLOCK_N)  # [BN]
-            live_n = key < end
-            page = tl.load(block_table + seq * stride_table + key // PAGE, live_n, other=0)
-            token = page.to(tl.int64) * stride_page + (key % PAGE) * stride_token
-            token += kv_head * stride_kv_head
-            k_tile = tl.load(
-                k_cache + token[None, :] + d[:, None],
-                live_d[:, None] & live_n[None, :],
-                other=0.0,
-            )  # [BD, BN]
-            v_tile = tl.load(
-                v_cache + token[:, None] + d[None, :],
-                live_n[:, None] & live_d[None, :],
-                other=0.0,
-            )  # [BN, BD]
-            if UPCAST:
-                k_tile = k_tile.to(tl.float32)
-            scores = tl.dot(q_tile, k_tile, input_precision="ieee") * (scale * LOG2_E)
-            seen = (key[None, :] <= position[:, None]) & live_n[None, :]
-            if HAS_WINDOW:
-                seen = seen & (key[None, :] > position[:, None] - window)
-            scores = tl.where(seen, scores, float("-inf"))  # [BM, BN]
-            new_top = tl.maximum(split_top, tl.max(scores, 1))
-            keep = _weight(split_top, new_top)
-            weights = _weight(scores, new_top[:, None])
-            split_total = split_total * keep + tl.sum(weights, 1)
-            weights = weights.to(v_tile.dtype)
-            if UPCAST:
-                weights = weights.to(tl.float32)
-                v_tile = v_tile.to(tl.float32)
-            split_result = split_result * keep[:, None]
-            split_result = tl.dot(weights, v_tile, split_result, input_precision="ieee")
-            split_top = new_top
+        split_top, split_total, split_result = _walk_split(
+            q_tile,
+            position,
+            k_cache + kv_head * stride_kv_head,
+            v_cache + kv_head * stride_kv_head,
+            block_table + seq * stride_table,
+            tl.maximum(split * SPLIT, begin // BLOCK_N * BLOCK_N),
+            tl.minimum(split * SPLIT + SPLIT, end),
+            scale,
+            window,
+            stride_page,
+            stride_token,
+            DIM,
+            PAGE,
+            HAS_WINDOW,
+            BLOCK_M,
+            BLOCK_N,
+            BLOCK_D,
+            UPCAST,
+        )
         new_top = tl.maximum(top, split_top)
         keep, add = _weight(top, new_top), _weight(split_top, new_top)
         total = total * keep + split_total * add
@@ -194,7 +248,7 @@ def attend_kernel(
 
 
 @triton.jit
-def merge_kernel(
+def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     partial: tl.tensor,
     stats: tl.tensor,
     out: tl.tensor,

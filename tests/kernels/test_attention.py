@@ -1,0 +1,358 @@
+"""Paged attention against the definition in fp64, on both backends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kernels.attention import make_attention_plan, paged_attention, store_kv
+from tests.support.launches import LaunchCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+SCALE = 0.3
+BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
+
+
+@dataclass(frozen=True)
+class AttentionCase:
+    """Sequences of (new queries, keys so far) over pages in random order."""
+
+    q: Tensor
+    k_cache: Tensor
+    v_cache: Tensor
+    block_table: Tensor
+    cu_q: Tensor
+    kv_lens: Tensor
+
+    def run(self, backend: str, *, window: int | None = None, invariant: bool = False) -> Tensor:
+        """Attend; on Triton with tiles small enough that tiny sequences have several splits."""
+        tiles = None
+        if backend == "triton":
+            from kernels.attention.launch import AttentionTiles  # noqa: PLC0415 - loads Triton
+
+            tall = 32 if self.q.shape[1] > 16 * self.k_cache.shape[2] else 16
+            tiles = AttentionTiles(block_m=tall, block_n=8, split=16)
+        return paged_attention(
+            self.q,
+            self.k_cache,
+            self.v_cache,
+            self.block_table,
+            self.cu_q,
+            self.kv_lens,
+            scale=SCALE,
+            window=window,
+            invariant=invariant,
+            backend=backend,
+            tiles=tiles,
+        )
+
+    def expected(self, window: int | None = None) -> Tensor:
+        """Compute the definition in fp64, one query at a time."""
+        page = self.k_cache.shape[1]
+        group = self.q.shape[1] // self.k_cache.shape[2]
+        out = torch.full(self.q.shape, float("nan"), dtype=torch.float64)
+        for seq, length in enumerate(self.kv_lens.tolist()):
+            pages = self.block_table[seq, : -(-length // page)].long()
+            keys, values = (
+                cache[pages].flatten(0, 1)[:length].double().repeat_interleave(group, 1)
+                for cache in (self.k_cache, self.v_cache)
+            )
+            first, stop = int(self.cu_q[seq]), int(self.cu_q[seq + 1])
+            for row in range(first, stop):
+                end = length - (stop - 1 - row)
+                begin = 0 if window is None else max(0, end - window)
+                scores = torch.einsum("hd,khd->hk", self.q[row].double(), keys[begin:end]) * SCALE
+                out[row] = torch.einsum("hk,khd->hd", scores.softmax(-1), values[begin:end])
+        return out
+
+    def sequence(self, seq: int) -> AttentionCase:
+        """Keep one sequence, on the same cache."""
+        first, stop = int(self.cu_q[seq]), int(self.cu_q[seq + 1])
+        return AttentionCase(
+            self.q[first:stop],
+            self.k_cache,
+            self.v_cache,
+            self.block_table[seq : seq + 1],
+            torch.tensor([0, stop - first], dtype=torch.int32),
+            self.kv_lens[seq : seq + 1],
+        )
+
+
+def make_case(
+    sequences: Sequence[tuple[int, int]],
+    *,
+    heads: int = 6,
+    kv_heads: int = 2,
+    dim: int = 12,
+    page: int = 4,
+    dtype: torch.dtype = torch.float32,
+) -> AttentionCase:
+    """Make sequences of (queries, keys); pages that nobody owns, and table entries, are poison."""
+    generator = torch.Generator().manual_seed(len(sequences))
+    needed = [-(-keys // page) for _, keys in sequences]
+    owned = sum(needed)
+    shape = (2, owned + 2, page, kv_heads, dim)
+    k_cache, v_cache = torch.randn(shape, generator=generator).to(dtype)
+    order = (torch.randperm(owned, generator=generator) + 1).tolist()
+    for cache in (k_cache, v_cache):
+        cache[0] = cache[-1] = 1e4
+    table = torch.full((len(sequences), max(needed, default=0) + 1), -1, dtype=torch.int32)
+    for seq, count in enumerate(needed):
+        table[seq, :count] = torch.tensor([order.pop() for _ in range(count)], dtype=torch.int32)
+    queries = torch.tensor([0, *(count for count, _ in sequences)])
+    return AttentionCase(
+        torch.randn(int(queries.sum()), heads, dim, generator=generator).to(dtype),
+        k_cache,
+        v_cache,
+        table,
+        queries.cumsum(0).to(torch.int32),
+        torch.tensor([keys for _, keys in sequences], dtype=torch.int32),
+    )
+
+
+# A decode over several splits, a fresh prefill, a chunk on cached keys, a one-token prompt.
+MIXED = [(1, 37), (9, 9), (5, 21), (1, 1), (1, 16), (0, 0), (1, 38)]
+
+
+@BACKENDS
+@pytest.mark.parametrize("window", [None, 1, 11])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float16, 3e-3), (torch.bfloat16, 3e-2)]
+)
+def test_prefill_and_decode_in_one_call(
+    backend: str, window: int | None, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Decodes, fresh and chunked prefills share a call, with and without a sliding window."""
+    case = make_case(MIXED, dtype=dtype)
+    result = case.run(backend, window=window).double()
+    torch.testing.assert_close(result, case.expected(window), rtol=0, atol=tolerance)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim"), [(1, 1, 16), (3, 3, 5), (4, 1, 8), (17, 1, 8)]
+)
+def test_head_layouts(backend: str, heads: int, kv_heads: int, dim: int) -> None:
+    """One head, one query head a kv head, many; groups and sizes that are no power of two."""
+    case = make_case([(1, 18), (3, 7)], heads=heads, kv_heads=kv_heads, dim=dim)
+    torch.testing.assert_close(case.run(backend).double(), case.expected(), rtol=0, atol=2e-6)
+
+
+@BACKENDS
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 30)), min_size=1, max_size=4),
+    window=st.none() | st.integers(1, 20),
+)
+def test_random_batches(backend: str, shapes: list[tuple[int, int]], window: int | None) -> None:
+    """Any mix of query counts and cached lengths is right."""
+    case = make_case([(queries, queries + cached) for queries, cached in shapes])
+    result = case.run(backend, window=window).double()
+    torch.testing.assert_close(result, case.expected(window), rtol=0, atol=2e-6)
+
+
+@BACKENDS
+@pytest.mark.parametrize("window", [None, 11])
+def test_a_row_has_the_same_bits_decoded_or_prefilled(backend: str, window: int | None) -> None:
+    """Invariant: a token's row is the same alone, among others, and inside a later prefill."""
+    mixed = make_case(MIXED)
+    together = mixed.run(backend, window=window, invariant=True)
+    for seq in (0, 1, 6):
+        first, stop = int(mixed.cu_q[seq]), int(mixed.cu_q[seq + 1])
+        alone = mixed.sequence(seq).run(backend, window=window, invariant=True)
+        assert torch.equal(alone, together[first:stop])
+    prefill = make_case([(36, 36)])
+    whole = prefill.run(backend, window=window, invariant=True)
+    for length in (1, 17, 20, 36):
+        step = AttentionCase(
+            prefill.q[length - 1 : length],
+            prefill.k_cache,
+            prefill.v_cache,
+            prefill.block_table,
+            torch.tensor([0, 1], dtype=torch.int32),
+            torch.tensor([length], dtype=torch.int32),
+        )
+        decoded = step.run(backend, window=window, invariant=True)
+        assert torch.equal(decoded[0], whole[length - 1]), f"position {length - 1}"
+
+
+def test_long_sequences_keep_their_bits_on_the_cpu() -> None:
+    """The CPU's invariant path, over several of its real splits."""
+    case = make_case([(40, 700)], page=16)
+    whole = case.run("torch", invariant=True)
+    torch.testing.assert_close(whole.double(), case.expected(), rtol=0, atol=2e-6)
+    last = AttentionCase(
+        case.q[-1:],
+        case.k_cache,
+        case.v_cache,
+        case.block_table,
+        torch.tensor([0, 1], dtype=torch.int32),
+        case.kv_lens,
+    )
+    assert torch.equal(last.run("torch", invariant=True)[0], whole[-1])
+
+
+def test_launches() -> None:
+    """One launch for all rows, a second only where a decode may span several splits."""
+    case = make_case([(1, 5), (4, 9)])
+    with LaunchCounter() as counter:
+        paged_attention(
+            case.q,
+            case.k_cache,
+            case.v_cache,
+            case.block_table,
+            case.cu_q,
+            case.kv_lens,
+            scale=SCALE,
+            backend="triton",
+        )
+    assert counter.ours == {"paged_attention": 1}
+    with LaunchCounter() as counter:
+        make_case(MIXED).run("triton")
+    assert counter.ours == {"paged_attention": 1, "merge_splits": 1}
+
+
+def test_a_plan_serves_every_layer() -> None:
+    """With a plan the torch path reads no lengths: the same plan is right for other caches."""
+    case = make_case(MIXED)
+    plan = make_attention_plan(case.block_table, case.cu_q, case.kv_lens, block_size=4)
+    twice = AttentionCase(
+        case.q, case.k_cache * 2, case.v_cache * 3, case.block_table, case.cu_q, case.kv_lens
+    )
+    for layer in (case, twice):
+        result = paged_attention(
+            layer.q,
+            layer.k_cache,
+            layer.v_cache,
+            layer.block_table,
+            layer.cu_q,
+            layer.kv_lens,
+            scale=SCALE,
+            plan=plan,
+        )
+        torch.testing.assert_close(result.double(), layer.expected(), rtol=0, atol=1e-5)
+
+
+@BACKENDS
+def test_no_rows(backend: str) -> None:
+    """An empty step gives an empty answer."""
+    assert make_case([(0, 3)]).run(backend).shape == (0, 6, 12)
+
+
+@BACKENDS
+def test_strided_queries(backend: str) -> None:
+    """The queries may be a view of a fused projection."""
+    case = make_case([(1, 9), (3, 5)])
+    fused = torch.full((4, 10, 12), float("nan"))
+    fused[:, :6] = case.q
+    view = AttentionCase(
+        fused[:, :6], case.k_cache, case.v_cache, case.block_table, case.cu_q, case.kv_lens
+    )
+    torch.testing.assert_close(view.run(backend).double(), case.expected(), rtol=0, atol=2e-6)
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_store_writes_its_slots_only(backend: str, dtype: torch.dtype) -> None:
+    """Rows land in their slots, -1 is skipped, every other element keeps its bits."""
+    k, v = torch.randn(2, 5, 3, 7).to(dtype)
+    k_cache = torch.full((3, 4, 3, 7), 5.0, dtype=dtype)
+    v_cache = torch.full((3, 4, 3, 7), 6.0, dtype=dtype)
+    mapping = torch.tensor([11, -1, 0, 6, -1])
+    store_kv(k, v, k_cache, v_cache, mapping, backend=backend)
+    for rows, cache, fill in ((k, k_cache, 5), (v, v_cache, 6)):
+        flat = cache.view(12, 3, 7)
+        for row, slot in enumerate(mapping.tolist()):
+            if slot >= 0:
+                assert torch.equal(flat[slot], rows[row])
+        others = [slot for slot in range(12) if slot not in (0, 6, 11)]
+        assert bool((flat[others] == fill).all())
+
+
+@BACKENDS
+def test_store_from_a_fused_projection(backend: str) -> None:
+    """Keys and values may be strided views."""
+    fused = torch.randn(4, 10, 7)
+    k, v = fused[:, 4:7], fused[:, 7:]
+    k_cache, v_cache = torch.zeros(2, 1, 4, 3, 7)
+    store_kv(k, v, k_cache, v_cache, torch.arange(4), backend=backend)
+    assert torch.equal(k_cache[0], k)
+    assert torch.equal(v_cache[0], v)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": torch.zeros(17, 5, 12)}, r"q \[17, 5, 12\]"),
+        ({"q": torch.zeros(17, 6, 8)}, r"q \[17, 6, 8\]"),
+        ({"cu_q": torch.zeros(7, dtype=torch.int32)}, r"cu_q \[7\]"),
+        ({"kv_lens": torch.zeros(7)}, "int32"),
+        ({"window": 0}, "window must be positive, got 0"),
+        ({"backend": "flash"}, "got 'flash'"),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+    """Wrong shapes, types and settings raise before any work, and say what was given."""
+    case = make_case(MIXED)
+    operands = {**vars(case), "scale": SCALE, **change}
+    with pytest.raises(ValueError, match=message):
+        paged_attention(**operands)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (torch.zeros(2, dtype=torch.int64), r"slot_mapping \[2\]"),
+        (torch.zeros(3, dtype=torch.int32), "torch.int32"),
+    ],
+)
+def test_store_refuses_what_does_not_fit(mapping: Tensor, message: str) -> None:
+    """A mapping of another length or type raises."""
+    rows, cache = torch.zeros(3, 2, 4), torch.zeros(2, 4, 2, 4)
+    with pytest.raises(ValueError, match=message):
+        store_kv(rows, rows, cache, cache.clone(), mapping)
+
+
+def test_registered_operators_pass_opcheck() -> None:
+    """Schemas, mutations and fake kernels are what torch.compile and CUDA graphs rely on."""
+    from kernels.attention.launch import attend_op, merge_op, store_op  # noqa: PLC0415
+
+    case = make_case([(1, 9)])
+    out = torch.zeros_like(case.q)
+    partial, stats = torch.zeros(1, 6, 2, 12), torch.zeros(1, 6, 2, 2)
+    tables = (case.block_table, case.cu_q, case.kv_lens)
+    torch.library.opcheck(
+        attend_op,
+        (
+            out,
+            partial,
+            stats,
+            case.q,
+            case.k_cache,
+            case.v_cache,
+            *tables,
+            SCALE,
+            0,
+            16,
+            8,
+            8,
+            4,
+            2,
+        ),
+    )
+    torch.library.opcheck(merge_op, (out, partial, stats.fill_(1.0), case.cu_q, case.kv_lens, 0, 8))
+    k, v = torch.zeros(2, 1, 2, 12)
+    torch.library.opcheck(
+        store_op, (k, v, case.k_cache, case.v_cache, torch.zeros(1, dtype=torch.int64))
+    )

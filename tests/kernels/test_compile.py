@@ -1,0 +1,123 @@
+"""The Triton kernels compile for a GPU, also where there is none.
+
+The interpreter accepts what the compiler refuses (untyped loop variables, tiles below the
+hardware's least, nested returns), so each kernel is compiled to Hopper machine code here, in a
+process of its own because the interpreter is chosen at import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from kernels.attention.store import store_kernel
+from kernels.attention.unified import attend_kernel, merge_kernel
+from kernels.sgmv.expand import expand_kernel
+from kernels.sgmv.shrink import shrink_kernel
+
+kernels = {k.fn.__name__: k for k in
+           (attend_kernel, merge_kernel, store_kernel, expand_kernel, shrink_kernel)}
+answers = []
+for name, pointers, constants, floats, stages in json.load(sys.stdin):
+    kernel = kernels[name]
+    signature = {n: "constexpr" if n in constants else pointers.get(n) or
+                 ("fp32" if n in floats else "i32") for n in kernel.arg_names}
+    values = {(kernel.arg_names.index(n),): v for n, v in constants.items()}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names)
+               if signature[n].startswith("*") or n.startswith("stride")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
+    binary = triton.compile(source, target=GPUTarget("cuda", 90, 32),
+                            options={"num_warps": 4, "num_stages": stages})
+    assert len(binary.asm["cubin"]) > 0
+    answers.append({"mma": "mma.sync" in binary.asm["ptx"], "wgmma": "wgmma" in binary.asm["ptx"],
+                    "shared": binary.metadata.shared})
+json.dump(answers, sys.stdout)
+"""
+
+TABLES = {"ranks": "*i32", "block_rows": "*i32", "block_slots": "*i32"}
+SEQUENCES = {"cu_q": "*i32", "kv_lens": "*i32"}
+SGMV = {"SLICES": 3, "MAX_RANK": 64, "SPLITS": 8, "UPCAST": False}
+SHARED_MEMORY = 227 * 1024  # bytes a block may have on Hopper
+
+
+def jobs(dtype: str, block_m: int) -> list[tuple[object, ...]]:
+    """Every kernel at the tiles of the plan tables, for one type and block height."""
+    one = f"*{dtype}"
+    stages = 2 if block_m == 16 else 1
+    attend = dict.fromkeys(("q", "k_cache", "v_cache", "out"), one)
+    floats = dict.fromkeys(("partial", "stats"), "*fp32")
+    return [
+        (
+            "shrink_kernel",
+            {"x": one, "a": one, "planes": "*fp32", **TABLES},
+            {**SGMV, "TILES": 2, "BLOCK_M": block_m, "BLOCK_N": 32, "BLOCK_K": 64},
+            [],
+            3,
+        ),
+        (
+            "expand_kernel",
+            {**dict.fromkeys(("b0", "b1", "b2", "b3", "y"), one), **TABLES}
+            | {"planes": "*fp32", "scales": "*fp32"},
+            {**SGMV, "FIRST_SLICE": 0, "BLOCK_M": block_m, "BLOCK_N": 64, "BLOCK_R": 64},
+            [],
+            1,
+        ),
+        (
+            "attend_kernel",
+            {**attend, **floats, **SEQUENCES, "block_table": "*i32"},
+            {"GROUP": 4, "DIM": 128, "PAGE": 16, "SPLIT": 512, "SPLITS": 16, "HAS_WINDOW": True}
+            | {"BLOCK_M": block_m, "BLOCK_N": 64, "BLOCK_D": 128, "UPCAST": False},
+            ["scale"],
+            stages,
+        ),
+        (
+            "merge_kernel",
+            {**floats, **SEQUENCES, "out": one},
+            {"DIM": 128, "SPLIT": 512, "SPLITS": 16, "HAS_WINDOW": True, "BLOCK_D": 128},
+            [],
+            1,
+        ),
+        (
+            "store_kernel",
+            {**dict.fromkeys(("k", "v", "k_cache", "v_cache"), one), "slot_mapping": "*i64"},
+            {"SIZE": 1024, "BLOCK": 1024},
+            [],
+            1,
+        ),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "block_m"), [("bf16", 16), ("bf16", 64), ("fp32", 16)])
+def test_every_kernel_compiles_for_hopper(dtype: str, block_m: int, tmp_path: Path) -> None:
+    """Machine code comes out, half precision runs on tensor cores, and shared memory suffices."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps(jobs(dtype, block_m)),
+        capture_output=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    shrink, expand, attend, *_ = answers = json.loads(done.stdout)
+    assert all(answer["shared"] <= SHARED_MEMORY for answer in answers)
+    if dtype == "bf16":
+        unit = "wgmma" if block_m == 64 else "mma"
+        assert shrink[unit]
+        assert expand[unit]
+        assert attend[unit]
