@@ -111,6 +111,8 @@ def _refused() -> list[Vector]:
         _wrong("index true", "A boolean is no number.", _TOKENS | {"index": True}),
         _wrong("no ids", "A tokens record has at least one.", _TOKENS | {"ids": []}),
         _wrong("too many ids", "1,024 at most.", _TOKENS | {"ids": [0] * 1025}),
+        _wrong("id a boolean", "A boolean is no number.", _TOKENS | {"ids": [True]}),
+        _wrong("id a real number", "1.0 is no integer.", _TOKENS | {"ids": [1.0]}),
         _wrong("id too large", "int32.", _TOKENS | {"ids": [2**31]}),
         _wrong("text of bytes", "bin is not str.", _TOKENS | {"text": b"x"}),
         _wrong("rows and ids differ", "One row per id.", _TOKENS | {"logprobs": []}),
