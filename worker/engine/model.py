@@ -43,7 +43,7 @@ class Backbone:
     output_module: str  # module path of the linear that makes the logits
     vocab_size: int  # width of the logits; the tokenizer may know fewer tokens
     eos_token_ids: frozenset[int]
-    max_positions: int
+    max_positions: int | None  # None: the configuration sets no bound
     name: str
     dtype: torch.dtype
     device: torch.device
@@ -91,6 +91,8 @@ def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone
     model.set_attn_implementation(IMPLEMENTATION)
     model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(path)
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"{config.model_type}: there is no tokenizer.json to stream by")
     text_config = model.config.get_text_config()
     output = model.get_output_embeddings()
     return Backbone(
@@ -105,7 +107,7 @@ def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone
         output_module=next(name for name, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
-        max_positions=text_config.max_position_embeddings,
+        max_positions=getattr(text_config, "max_position_embeddings", None),
         name=Path(path).name,
         dtype=dtype,
         device=torch.device(device),

@@ -8,11 +8,12 @@ import torch
 
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.lora import AdapterLayers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.config import Backend
+    from worker.engine.config import Backend, EngineConfig
     from worker.engine.model import Backbone
 
 _LENGTHS = (1, 9, 2, 23)
@@ -22,6 +23,26 @@ _BLOCK = 4  # small, so that rows span several blocks
 # sums in another order); seen with SmolLM2-135M: 4e-6 in fp32. A wrong mask, position or head
 # moves logits by more than a tenth.
 LOGIT_BOUND = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
+    """Put the adapter layers into the backbone and prove that nothing else has changed.
+
+    Where the model cannot work with fused linears (it may want an output of its own memory), each
+    linear gets a group of its own. Raises UnsupportedModelError when that is not enough.
+    """
+    expected = plain_logits(backbone)
+    layers = AdapterLayers(backbone, config)
+    layers.begin(None, None)
+    try:
+        probe_packed_rows(backbone, expected, config.backend)
+    except (RuntimeError, UnsupportedModelError):
+        layers = AdapterLayers(
+            backbone, config, [(name,) for group in layers.groups for name in group.names]
+        )
+        layers.begin(None, None)
+        probe_packed_rows(backbone, expected, config.backend)
+    return layers
 
 
 def probe_packed_rows(backbone: Backbone, expected: list[Tensor], backend: Backend) -> float:

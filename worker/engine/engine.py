@@ -1,0 +1,219 @@
+"""The engine: requests in, a step at a time, tokens and text out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from tokenizers import Tokenizer
+
+from kernels.sgmv import make_plan
+from schemas import ErrorCode, JobError
+from worker.engine.adapter_slots import AdapterSlots
+from worker.engine.answer import Answer
+from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.probe import install_adapters
+from worker.engine.request import Output
+from worker.engine.sampler import INVALID, sample
+from worker.engine.scheduler import Scheduler
+from worker.engine.sequence import BACKBONE
+from worker.engine.text import Detokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.sgmv import SgmvPlan
+    from worker.engine.config import EngineConfig
+    from worker.engine.model import Backbone
+    from worker.engine.request import GenerationRequest
+    from worker.engine.sampler import Sampled
+    from worker.engine.scheduler import StepPlan
+    from worker.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What the last step held and what is in use now; counts since the start where it says so."""
+
+    rows: int = 0  # of the last step
+    adapters: int = 0  # distinct ones among them
+    tokens: int = 0  # of the last step
+    running: int = 0
+    waiting: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks: int
+    slots_used: int = 0
+    slots: int
+    steps: int = 0  # since the start
+    preemptions: int = 0  # since the start
+    adapter_loads: int = 0  # since the start
+
+
+class Engine:
+    """One backbone and its adapters, continuous batching; synchronous and single-threaded.
+
+    Takes the backbone over: its linears are replaced. Raises UnsupportedModelError when the
+    backbone does not give its own logits on packed rows.
+    """
+
+    def __init__(self, backbone: Backbone, config: EngineConfig) -> None:
+        self.backbone = backbone
+        self.config = config
+        self._layers = install_adapters(backbone, config)
+        self._slots = AdapterSlots(config.slots, self._layers)
+        self._cache = KVCache.of(backbone, config)
+        self._scheduler = Scheduler(
+            max_rows=config.max_rows,
+            max_step_tokens=config.max_step_tokens,
+            kv_blocks=config.kv_blocks,
+            kv_block=config.kv_block,
+            slots=self._slots,
+        )
+        # A copy: the original may be encoding prompts in another thread.
+        self._detokenizer = Detokenizer(
+            Tokenizer.from_str(backbone.tokenizer.backend_tokenizer.to_str())
+        )
+        self._answers: dict[int, Answer] = {}
+        self._ended: list[Output] = []  # requests that had nothing left to sample
+        self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue a request; the first token comes out of one of the next steps.
+
+        Raises JobError for a request that cannot be served, and changes nothing then.
+        """
+        self._check(request)
+        answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
+        for token in request.resume_ids:
+            if answer.finish is not None:
+                raise JobError(
+                    ErrorCode.INVALID_JOB, "resumed tokens go on behind the answer's end"
+                )
+            answer.push(token)
+        if answer.finish is not None:
+            self._ended.append(Output(request.key, finish=answer.finish))
+            return
+        self._scheduler.add(request)
+        self._answers[request.key] = answer
+
+    def cancel(self, key: int) -> None:
+        """Drop a request; unknown keys are ignored."""
+        if self._scheduler.remove(key):
+            del self._answers[key]
+        self._ended = [output for output in self._ended if output.key != key]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would bring something forward."""
+        return bool(self._ended) or self._scheduler.has_work
+
+    def room(self) -> int:
+        """How many more requests could run at once; adapter slots and cache may allow fewer."""
+        taken = len(self._scheduler.running) + len(self._scheduler.waiting)
+        return max(0, self.config.max_rows - taken)
+
+    def stats(self) -> EngineStats:
+        """Return a snapshot; may be called from another thread."""
+        scheduler = self._scheduler
+        return replace(
+            self._last,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_blocks_used=scheduler.blocks.used,
+            slots_used=self._slots.used,
+            adapter_loads=self._slots.loads,
+        )
+
+    @torch.inference_mode()
+    def step(self) -> list[Output]:
+        """Run one step: at most one new token for every sequence in it."""
+        outputs, self._ended = self._ended, []
+        plan = self._scheduler.plan()
+        if plan is not None:
+            logits = self._forward(plan)
+            sequences = [row.sequence for row in plan.rows if row.samples]
+            sampled = sample(logits, sequences)
+            self._scheduler.advance(plan, sampled.ids)
+            outputs += self._take(sequences, sampled)
+            self._note(plan)
+        return outputs
+
+    def _check(self, request: GenerationRequest) -> None:
+        """Refuse what would fail later, in the middle of other tenants' steps."""
+        ids = (*request.prompt_ids, *request.resume_ids)
+        if not request.prompt_ids:
+            raise JobError(ErrorCode.INVALID_JOB, "the prompt has no tokens")
+        highest = max(ids)
+        if highest >= self.backbone.vocab_size or min(ids) < 0:
+            raise JobError(
+                ErrorCode.INVALID_JOB,
+                "token ids beyond the vocabulary",
+                limit=self.backbone.vocab_size - 1,
+                given=highest,
+            )
+        whole = len(request.prompt_ids) + request.sampling.max_tokens
+        context = self.backbone.max_positions
+        if context is not None and whole > context:
+            raise JobError(
+                ErrorCode.LIMIT_EXCEEDED,
+                "prompt and max_tokens together exceed the backbone's context",
+                limit=context,
+                given=whole,
+            )
+        if request.adapter is not None:
+            self._layers.check(request.adapter)
+
+    def _forward(self, plan: StepPlan) -> Tensor:
+        """Logits, float32 [samples, vocab], of the rows that sample."""
+        rows = [
+            PackedRow(
+                row.sequence.tokens(row.start, row.count),
+                row.start,
+                row.sequence.block_ids,
+                row.samples,
+            )
+            for row in plan.rows
+        ]
+        packed = pack(rows, self._cache, self.config.backend)
+        self._layers.begin(
+            self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
+            self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
+        )
+        return self.backbone.forward(
+            packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
+        ).float()
+
+    def _plan_adapters(self, row_slots: list[int]) -> SgmvPlan | None:
+        """Plan of rows in these slots; None if none of them has an adapter."""
+        if all(slot == BACKBONE for slot in row_slots):
+            return None
+        ids = torch.tensor(row_slots, dtype=torch.int32).to(self.backbone.device)
+        return make_plan(ids, slots=self.config.slots)
+
+    def _take(self, sequences: list[Sequence], sampled: Sampled) -> list[Output]:
+        """Turn sampled tokens into outputs and let finished sequences go."""
+        outputs = []
+        for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
+            if token == INVALID:
+                error = JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
+                outputs.append(Output(sequence.key, error=error))
+                self.cancel(sequence.key)
+                continue
+            answer = self._answers[sequence.key]
+            text = answer.push(token)
+            entries = None if logprobs is None else (logprobs,)
+            outputs.append(Output(sequence.key, (token,), text, entries, answer.finish))
+            if answer.finish is not None:
+                self.cancel(sequence.key)
+        return outputs
+
+    def _note(self, plan: StepPlan) -> None:
+        self._last = replace(
+            self._last,
+            rows=len(plan.rows),
+            adapters=len({row.sequence.digest for row in plan.rows} - {None}),
+            tokens=plan.tokens,
+            steps=self._last.steps + 1,
+            preemptions=self._last.preemptions + plan.preempted,
+        )
