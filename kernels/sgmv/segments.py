@@ -109,6 +109,7 @@ def add_segments_(y: Tensor, x: Tensor, live: Sequence[LiveSlot | None], plan: S
                 weights.add_invariant_(y, x, rows)
         return
     small = x.device.type == "cpu" and x.dtype is y.dtype is torch.float32
+    small = small and not (x.requires_grad or y.requires_grad)
     x_np, y_np = (x.numpy(), y.numpy()) if small else (None, None)
     for slot, count, rows in plan.segments:
         weights = live[slot]

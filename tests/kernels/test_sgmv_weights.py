@@ -160,3 +160,14 @@ def test_large_segments_take_the_large_path() -> None:
         delta[row_slots == -1] = 0
         delta[row_slots == 1, 96:] = 0
         torch.testing.assert_close(y, delta, rtol=1e-4, atol=1e-3)
+
+
+def test_operands_that_track_gradients() -> None:
+    """A caller outside inference mode is served by torch, which numpy would refuse."""
+    weights = store("torch")
+    weights.load(0, [pair(3, 7, 1), pair(6, 5, 2)])
+    x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9))
+    y = torch.zeros(4, sum(SHAPE.widths))
+    weights.add_(y, x.requires_grad_(), make_plan(ROWS, slots=2))
+    assert y.requires_grad
+    torch.testing.assert_close(y.detach(), added(weights), rtol=1e-5, atol=1e-5)
