@@ -41,7 +41,8 @@ from schemas.reply import (
     TokensRecord,
     Usage,
 )
-from schemas.reply_codec import decode_reply, encode_reply
+from schemas.reply_decoder import decode_reply
+from schemas.reply_encoder import encode_reply
 
 __all__ = [
     "SHARED",

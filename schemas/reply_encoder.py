@@ -1,0 +1,125 @@
+"""Reply records to bytes: one record per token makes this the hot path of a worker."""
+
+import math
+from typing import Any, assert_never
+
+import msgpack
+
+from schemas import limits
+from schemas.errors import DecodeError
+from schemas.reply import (
+    ClaimRecord,
+    DoneRecord,
+    ErrorRecord,
+    ReleaseRecord,
+    ReplyRecord,
+    TokenLogprobs,
+    TokensRecord,
+)
+from schemas.reply_decoder import decode_reply
+
+Fields = dict[str, Any]
+
+
+def encode_reply(record: ReplyRecord) -> bytes:
+    """Return the record's value. ValueError for a record that no reader would accept."""
+    if isinstance(record, TokensRecord):
+        return _encode_tokens(record)
+    fields: Fields = {
+        "v": limits.VERSION,
+        "kind": "",
+        "job": record.job,
+        "epoch": record.epoch,
+        "worker": record.worker,
+    }
+    match record:
+        case ClaimRecord():
+            fields["kind"] = "claim"
+        case ReleaseRecord():
+            fields["kind"] = "release"
+        case DoneRecord():
+            fields |= _done_fields(record)
+        case ErrorRecord():
+            fields |= _error_fields(record)
+        case _:
+            assert_never(record)
+    data = _pack(fields)
+    # A terminal that no reader accepts would leave its job open for ever: look once more.
+    try:
+        decode_reply(data)
+    except DecodeError as error:
+        raise ValueError(f"{fields['kind']} record, {error.message}") from None
+    return data
+
+
+def _encode_tokens(record: TokensRecord) -> bytes:
+    if not 0 < len(record.ids) <= limits.MAX_TOKENS_PER_RECORD:
+        raise ValueError(
+            f"a tokens record holds 1 to {limits.MAX_TOKENS_PER_RECORD} ids, not {len(record.ids)}"
+        )
+    fields: Fields = {
+        "v": limits.VERSION,
+        "kind": "tokens",
+        "job": record.job,
+        "epoch": record.epoch,
+        "worker": record.worker,
+        "index": record.index,
+        "ids": record.ids,
+        "text": record.text,
+    }
+    if len(record.text) > limits.MAX_REPLY_TEXT_CHARS:
+        raise ValueError(
+            f"text of at most {limits.MAX_REPLY_TEXT_CHARS} characters, not {len(record.text)}"
+        )
+    if record.logprobs is not None:
+        if len(record.logprobs) != len(record.ids):
+            raise ValueError(f"{len(record.logprobs)} logprobs for {len(record.ids)} ids")
+        fields["logprobs"] = [_logprob_row(row) for row in record.logprobs]
+    return _pack(fields)
+
+
+def _pack(fields: Fields) -> bytes:
+    data: bytes = msgpack.packb(fields)
+    if len(data) > limits.MAX_REPLY_BYTES:
+        raise ValueError(
+            f"a {fields['kind']} record of {len(data)} bytes; at most {limits.MAX_REPLY_BYTES}"
+        )
+    return data
+
+
+def _logprob_row(row: TokenLogprobs) -> list[float]:
+    flat: list[float] = [row.chosen]
+    for token, logprob in row.top:
+        flat += (token, logprob)
+    if not all(map(math.isfinite, flat)):
+        raise ValueError("logprobs are finite; clamp them before they are sent")
+    return flat
+
+
+def _done_fields(record: DoneRecord) -> Fields:
+    return {
+        "kind": "done",
+        "index": record.index,
+        "text": record.text,
+        "finish_reason": record.finish_reason,
+        "usage": record.usage._asdict(),
+        "adapter": record.adapter,
+        "digest": record.digest,
+        "base": record.base,
+        "seed": record.seed,
+        "timings": record.timings._asdict(),
+        "metadata": dict(record.metadata),
+    }
+
+
+def _error_fields(record: ErrorRecord) -> Fields:
+    optional = {"limit": record.limit, "given": record.given}
+    return {
+        "kind": "error",
+        "index": record.index,
+        "code": record.code.value,
+        "message": record.message,
+        "retryable": record.retryable,
+        **{name: value for name, value in optional.items() if value is not None},
+        "metadata": dict(record.metadata),
+    }
