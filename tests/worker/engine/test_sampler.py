@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from schemas import Sampling
+from worker.engine import sampler
 from worker.engine.noise import uniform
 from worker.engine.request import GenerationRequest
 from worker.engine.sampler import INVALID, sample
@@ -161,12 +162,33 @@ def test_rows_do_not_see_each_other(vocab: int) -> None:
 
 
 @pytest.mark.parametrize("vocab", [40, 64, 65, 300, 4096, 4097, 9000])
-def test_flat_distributions_reach_every_candidate(vocab: int) -> None:
-    """With equal logits the token is floor(uniform * vocab), however many must be ordered."""
-    rows = [row(Sampling(), seed) for seed in range(40)]
+@pytest.mark.parametrize(
+    ("sampling", "share"),
+    [
+        (Sampling(), 1.0),
+        (Sampling(top_p=0.5), 0.5),
+        (Sampling(min_p=0.9), 1.0),
+        (Sampling(min_p=0.9, top_p=0.25), 0.25),
+    ],
+)
+def test_flat_distributions_reach_every_candidate(
+    vocab: int, sampling: Sampling, share: float
+) -> None:
+    """With equal logits the token is floor(uniform * kept), however many must be ordered."""
+    rows = [row(sampling, seed) for seed in range(40)]
     ids = sample(torch.zeros(40, vocab), rows).ids
     for seed, token in enumerate(ids):
-        assert abs(uniform(seed, 0) * vocab - (token + 0.5)) <= 0.5 + 1e-3
+        assert abs(uniform(seed, 0) * vocab * share - (token + 0.5)) <= 0.5 + 1
+
+
+@pytest.mark.parametrize("sampling", [Sampling(min_p=0.5), Sampling(top_k=100)])
+def test_cuts_behind_the_first_candidates(sampling: Sampling) -> None:
+    """What min-p or top-k leave, 100 tokens here, is all that the uniform number ranges over."""
+    logits = torch.zeros(60, 300)
+    logits[:, 100:] = -1.0
+    ids = sample(logits, [row(sampling, seed) for seed in range(60)]).ids
+    for seed, token in enumerate(ids):
+        assert abs(uniform(seed, 0) * 100 - (token + 0.5)) <= 0.5 + 1e-3
 
 
 def test_greedy_takes_the_lowest_of_equal_ids() -> None:
@@ -181,6 +203,26 @@ def test_ties_at_the_top_k_border_go_to_the_lowest_ids() -> None:
     rows = [row(Sampling(top_k=3), seed) for seed in range(200)]
     ids = sample(torch.tensor([[1.0, 1.0, 5.0, 1.0, 1.0]]).expand(200, -1).contiguous(), rows).ids
     assert set(ids) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.25, 1), (0.5, 2), (1 - 2**-53, 3)])
+def test_intervals_are_half_open(monkeypatch: pytest.MonkeyPatch, draw: float, token: int) -> None:
+    """A border belongs to the token behind it, 0 to the first, the largest number to the last."""
+    monkeypatch.setattr(sampler, "uniform", lambda _seed, _index: draw)
+    assert sample(torch.zeros(1, 4), [row(Sampling())]).ids == [token]
+
+
+@pytest.mark.parametrize("top_p", [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+def test_the_largest_number_stays_within_the_nucleus(
+    monkeypatch: pytest.MonkeyPatch, top_p: float
+) -> None:
+    """Rounding up the product of a number just below 1 and the kept mass picks no token outside."""
+    monkeypatch.setattr(sampler, "uniform", lambda _seed, _index: 1 - 2**-53)
+    torch.manual_seed(1)
+    logits = torch.randn(200, 20)
+    ids = sample(logits.clone(), [row(Sampling(top_p=top_p))] * 200).ids
+    for one, token in zip(logits.tolist(), ids, strict=True):
+        assert token == list(intervals(one, Sampling(), top_p))[-1]
 
 
 def test_masked_tokens_are_never_drawn() -> None:
