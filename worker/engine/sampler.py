@@ -161,8 +161,8 @@ def _invert(p: Tensor, settings: _Settings, vocab: int) -> tuple[Tensor, Tensor]
     nucleus = 1 + (cumulative < (settings.top_p * mass)[:, None]).sum(dim=1)
     kept_known = left_known | (uncut & (nucleus <= size))
     mass = _mass(cumulative, nucleus.minimum(left), kept_known)
-    below = mass.nextafter(torch.zeros_like(mass))  # rounding must not lift the target to the mass
-    target = (settings.uniform * mass).minimum(below)
+    # At most 1 - 2**-53, times the mass: rounded, this is always below the mass.
+    target = settings.uniform * mass
     position = (cumulative <= target[:, None]).sum(dim=1)
     final = kept_known | (uncut & (settings.top_p == 1) & (position < size))
     return position.clamp(max=size - 1), final
