@@ -1,0 +1,1 @@
+"""How the demo's adapters were made: `python -m aril.demo.train` trains them again."""
