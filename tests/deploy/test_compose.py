@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 TENANTS: Final = {"acme": "terse", "blackbeard": "pirate", "ledgerly": "extract", "visitor": None}
 JOBS_AT_ONCE: Final = 2  # a tenant
-TOKENS: Final = 48
+TOKENS: Final = 32
 YOUNG: Final = 8  # tokens: a stream this short goes on for seconds
 PROGRESS: Final = 8  # answers that show that the stack serves
-PATIENCE: Final = 300.0
+PATIENCE: Final = 600.0  # seconds
 
 
 async def until(condition: Callable[[], bool]) -> None:

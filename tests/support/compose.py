@@ -106,6 +106,9 @@ class Stack:
             *["docker", "compose", "--project-name", PROJECT, "--file", "compose.yaml"],
             *arguments,
             KAFKA_PORT=str(self._port),
+            # Three workers must fit on a small machine.
+            WORKER_CPUS="1",
+            KV_TOKENS="4096",
         )
 
 
