@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.support import brokers
 
@@ -20,6 +21,10 @@ if not torch.cuda.is_available():
 # No test may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A deadline is a timed assertion: on a busy machine it fails what is right.
+settings.register_profile("aril", deadline=None)
+settings.load_profile("aril")
 
 # Settings of the person who runs the tests must not leak into them.
 for name in [name for name in os.environ if name.startswith("ARIL_")]:

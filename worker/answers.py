@@ -69,10 +69,14 @@ class Answers:
 
     def tokens(self, entry: Entry, output: Output) -> None:
         """Pass on what a step brought."""
-        if not entry.first_token_ms:
-            entry.first_token_ms = time.time() * 1_000
-            waited = max(0.0, entry.first_token_ms - entry.record.timestamp_ms)
+        now = time.time() * 1_000
+        if entry.first_token_ms:
+            self._metrics.inter_token_seconds.observe(max(0.0, now - entry.last_token_ms) / 1_000)
+        else:
+            entry.first_token_ms = now
+            waited = max(0.0, now - entry.record.timestamp_ms)
             self._metrics.ttft_seconds.observe(waited / 1_000)
+        entry.last_token_ms = now
         self._metrics.tokens.inc(len(output.ids))
         logprobs = output.logprobs and [TokenLogprobs(*row) for row in output.logprobs]
         entry.stream.add(output.ids, output.text, logprobs)

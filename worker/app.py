@@ -30,10 +30,11 @@ from worker.pipeline import build_pipeline
 from worker.startup import Startup, WorkerFailedError, create_reply_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from aiohttp import web
 
+    from worker.engine.request import Output
     from worker.loading import Loaded
     from worker.pipeline import Pipeline
     from worker.settings import WorkerSettings
@@ -160,9 +161,15 @@ class Worker:
             if self._settings.create_topics
             else None,
         )
+
+        def on_outputs(outputs: Sequence[Output]) -> None:
+            pipeline.service.on_outputs(outputs)
+            if loaded.stats is not None:
+                self._metrics.observe_step(loaded.stats())
+
         engine.start(
             asyncio.get_running_loop(),
-            on_outputs=pipeline.service.on_outputs,
+            on_outputs=on_outputs,
             on_failure=engine_failed,
         )
         self._health.watch_engine(engine.age)

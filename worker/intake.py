@@ -66,7 +66,8 @@ class Intake:
 
     def _unreadable(self, error: DecodeError, owner: str | None) -> Refused:
         tenant = owner or error.tenant
-        attributable = tenant is not None and error.job is not None and error.tenant == tenant
+        # Not a broken cancel: it names a job that may be running, and an error would end that.
+        attributable = error.kind == "job" and error.job is not None and error.tenant == tenant
         return Refused(
             error,
             error.reason,

@@ -75,6 +75,7 @@ class Entry:
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
     submitted_ms: float = 0.0
     first_token_ms: float = 0.0
+    last_token_ms: float = 0.0
     prompt_ids: tuple[int, ...] = ()
     seed: int = 0
     weights: AdapterWeights | None = None

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from worker.dispatch import AdapterSource, PromptEncoder
+    from worker.engine.engine import EngineStats
     from worker.engine.runner import StepEngine
     from worker.settings import WorkerSettings
 
@@ -27,6 +30,7 @@ class Loaded:
     prompts: PromptEncoder
     adapters: AdapterSource | None
     base: str  # the backbone's name
+    stats: Callable[[], EngineStats] | None = None  # callable from any thread
 
 
 def load_model(settings: WorkerSettings) -> Loaded:
@@ -85,7 +89,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
             max_rank=settings.max_rank,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes)
-    return Loaded(engine, prompts, adapters, backbone.name)
+    return Loaded(engine, prompts, adapters, backbone.name, engine.stats)
 
 
 def _device(settings: WorkerSettings) -> str:

@@ -5,7 +5,12 @@ No tenant and no adapter is a label: their number has no bound.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from worker.engine.engine import EngineStats
 
 # Seconds, from a token of a fast engine to a long job.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -46,7 +51,7 @@ class Metrics:
         self.tokens_per_record = histogram(
             "tokens_per_record", "Tokens that one reply record carries.", _COUNTS
         )
-        self.step_rows = histogram("step_rows", "Jobs that got a token in a step.", _COUNTS)
+        self.step_rows = histogram("step_rows", "Jobs that took part in a step.", _COUNTS)
         self.step_adapters = histogram(
             "step_adapters", "Distinct adapters among the jobs of a step.", (0, *_COUNTS)
         )
@@ -56,3 +61,20 @@ class Metrics:
         self.unfinished_jobs = gauge("unfinished_jobs", "Jobs read and not finished.")
         self.partitions = gauge("partitions", "Jobs partitions held.")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")
+        self.kv_blocks = gauge("kv_blocks", "Blocks of the KV cache.")
+        self.kv_blocks_used = gauge("kv_blocks_used", "Blocks of the KV cache in use.")
+        self.slots = gauge("slots", "Adapter slots on the device.")
+        self.slots_used = gauge("slots_used", "Adapter slots that hold an adapter.")
+        self.preemptions = gauge("preemptions", "Jobs set back for want of cache, since the start.")
+        self.adapter_loads = gauge("adapter_loads", "Adapters put into a slot, since the start.")
+
+    def observe_step(self, stats: EngineStats) -> None:
+        """Take in the engine's state; the rows are those of its last step."""
+        self.step_rows.observe(stats.rows)
+        self.step_adapters.observe(stats.adapters)
+        self.kv_blocks.set(stats.kv_blocks)
+        self.kv_blocks_used.set(stats.kv_blocks_used)
+        self.slots.set(stats.slots)
+        self.slots_used.set(stats.slots_used)
+        self.preemptions.set(stats.preemptions)
+        self.adapter_loads.set(stats.adapter_loads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 
 from schemas import Cancel, ErrorCode, Job, encode_request
@@ -49,13 +50,20 @@ def test_an_unknown_version_is_told_to_its_tenant() -> None:
     assert (verdict.tenant, verdict.job_id) == ("acme", "a")
 
 
+def test_a_broken_cancel_ends_nobodys_job() -> None:
+    """It names a job that may be running, so it is put aside and its tenant is not answered."""
+    cancel = msgpack.unpackb(encode_request(Cancel(id="a", tenant="acme")))
+    verdict = judge(msgpack.packb(cancel | {"v": 2}))
+    assert isinstance(verdict, Refused)
+    assert verdict.reason
+    assert (verdict.tenant, verdict.job_id) == (None, None)
+
+
 @pytest.mark.parametrize(
     "tenant", ["../acme", "a/b", "a.b", "A", "", "a" * 64, "shared", "a\n", "jobs.dlq", "été", ".."]
 )
 def test_tenant_names_that_are_tricks_reach_no_topic(tenant: str) -> None:
     """No path, no other topic, no reserved name: such a record is only put aside."""
-    import msgpack  # noqa: PLC0415 - to write what our own codec refuses
-
     value = msgpack.packb({"v": 1, "kind": "job", "id": "a", "tenant": tenant, "prompt": "x"})
     verdict = judge(value)
     assert isinstance(verdict, Refused)

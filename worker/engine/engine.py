@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -87,9 +88,7 @@ class Engine:
         answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
         for token in request.resume_ids:
             if answer.finish is not None:
-                raise JobError(
-                    ErrorCode.INVALID_JOB, "resumed tokens go on behind the answer's end"
-                )
+                raise JobError(ErrorCode.INVALID_JOB, "resumed tokens go on past the answer's end")
             answer.push(token)
         if answer.finish is not None:
             self._ended.append(Output(request.key, finish=answer.finish))
@@ -180,9 +179,10 @@ class Engine:
             self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
             self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
         )
-        return self.backbone.forward(
-            packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
-        ).float()
+        with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
+            return self.backbone.forward(
+                packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
+            ).float()
 
     def _plan_adapters(self, row_slots: list[int]) -> SgmvPlan | None:
         """Plan of rows in these slots; None if none of them has an adapter."""
