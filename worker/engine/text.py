@@ -2,8 +2,8 @@
 
 The pieces of an answer joined are exactly `tokenizer.decode(ids, skip_special_tokens=True)`.
 `tokenizers.decoders.DecodeStream` does not promise that: it waits at any text that ends in U+FFFD,
-decodes an ever longer list meanwhile, and shows the characters of byte tokens that the decoder
-takes back when a later byte makes their run invalid.
+decoding an ever longer list meanwhile, and raises when the decoder takes back the characters of byte
+tokens because a later byte makes their run invalid (docs/decisions/038-text-pieces.md).
 """
 
 from __future__ import annotations

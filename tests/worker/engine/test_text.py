@@ -1,10 +1,13 @@
 """Streamed text against the tokenizer's own decoding, over every kind of decoder."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from aril.demo.model import ensure_model
 from worker.engine.text import Detokenizer, TextStream
 
 CORPUS = [
@@ -108,6 +111,23 @@ def test_joined_pieces_are_the_decoded_text(name: str, data: st.DataObject) -> N
     token = st.integers(0, tokenizer.get_vocab_size() + 2)
     ids = data.draw(st.lists(token, max_size=60))
     assert "".join(stream(tokenizer, ids)) == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.slow
+def test_the_demo_models_tokenizer() -> None:
+    """SmolLM2's own vocabulary: random ids, and hard text in several scripts."""
+    path = ensure_model() / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    detokenizer = Detokenizer(tokenizer)
+    dice = random.Random(0)
+    answers = [
+        [dice.randrange(tokenizer.get_vocab_size() + 3) for _ in range(dice.randrange(80))]
+        for _ in range(500)
+    ]
+    for ids in [*answers, *(tokenizer.encode(line).ids for line in CORPUS)]:
+        text = TextStream(detokenizer)
+        joined = "".join([*map(text.push, ids), text.flush()])
+        assert joined == tokenizer.decode(ids, skip_special_tokens=True)
 
 
 @settings(max_examples=300, deadline=None)
