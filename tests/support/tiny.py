@@ -109,7 +109,7 @@ def make_tiny_model(
     return path
 
 
-def make_tiny_adapter(  # noqa: PLR0917  # the order of PEFT's own parameters
+def make_tiny_adapter(  # the order of PEFT's own parameters
     path: Path,
     model_path: Path,
     rank: int = 8,

@@ -1,0 +1,146 @@
+"""What PEFT and transformers answer, and how an engine's run is held against it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from schemas import Sampling
+from worker.engine.probe import LOGIT_BOUND
+from worker.engine.request import GenerationRequest
+from worker.engine.sampler import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import pytest
+    from torch import Tensor
+
+    from worker.adapters import AdapterWeights
+    from worker.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Run:
+    """A greedy answer: its tokens, and the logits [tokens, vocab] each was chosen by."""
+
+    ids: list[int]
+    logits: Tensor
+
+
+class Reference:
+    """`PeftModel.generate` with each adapter, and without any."""
+
+    def __init__(self, model_path: Path, adapters: Mapping[str, Path]) -> None:
+        from peft import PeftModel  # noqa: PLC0415  # slow
+
+        transformers_logging.disable_progress_bar()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+        with warnings.catch_warnings():
+            # PEFT still reads a property that transformers has renamed.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+            for name, path in adapters.items():
+                if isinstance(self.model, PeftModel):
+                    self.model.load_adapter(path, adapter_name=name)
+                else:
+                    self.model = PeftModel.from_pretrained(self.model, path, adapter_name=name)
+        self.model.eval()
+
+    @torch.no_grad()
+    def generate(self, prompt_ids: Sequence[int], adapter: str | None, tokens: int) -> Run:
+        """Generate greedily, past any end-of-sequence token."""
+        if adapter is None:
+            with self.model.disable_adapter():
+                return self._generate(prompt_ids, tokens)
+        self.model.set_adapter(adapter)
+        return self._generate(prompt_ids, tokens)
+
+    def _generate(self, prompt_ids: Sequence[int], tokens: int) -> Run:
+        ids = torch.tensor([list(prompt_ids)])
+        out = self.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            eos_token_id=self.model.config.vocab_size,  # no token has it: goes on to the limit
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        return Run(out.sequences[0, len(prompt_ids) :].tolist(), torch.cat(out.logits))
+
+
+@dataclass
+class EngineRuns:
+    """The runs of one engine, with the logits that its sampler was given."""
+
+    engine: Engine
+    _logits: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def recording(cls, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineRuns:
+        """Listen at the engine's sampler."""
+        runs = cls(engine)
+
+        def listen(logits: Tensor, rows: Any) -> Any:
+            for row, own in zip(rows, logits, strict=True):
+                runs._logits.setdefault(row.key, []).append(own.clone())
+            return sample(logits, rows)
+
+        monkeypatch.setattr("worker.engine.engine.sample", listen)
+        return runs
+
+    def generate(
+        self, jobs: Iterable[tuple[Sequence[int], AdapterWeights | None]], tokens: int
+    ) -> list[Run]:
+        """Run all jobs at once, greedily, past any end-of-sequence token."""
+        self._logits.clear()
+        sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        ids: dict[int, list[int]] = {}
+        for key, (prompt_ids, adapter) in enumerate(jobs):
+            ids[key] = []
+            self.engine.submit(
+                GenerationRequest(
+                    key=key,
+                    prompt_ids=tuple(prompt_ids),
+                    sampling=sampling,
+                    seed=0,
+                    adapter=adapter,
+                )
+            )
+        while self.engine.has_work:
+            for output in self.engine.step():
+                assert output.error is None
+                ids[output.key].extend(output.ids)
+        return [Run(own, torch.stack(self._logits[key])) for key, own in ids.items()]
+
+
+@dataclass
+class Comparison:
+    """Steps that were compared, and the near ties behind which answers may rightly differ."""
+
+    steps: int = 0
+    near_ties: list[str] = field(default_factory=list)
+
+    def check(self, name: str, found: Run, expected: Run) -> None:
+        """Assert equal tokens and close logits, up to the first near tie of the reference.
+
+        The logit bound is the probe's: a share of the largest logit. A near tie is a step whose two
+        best logits are closer than both sides' bounds together.
+        """
+        assert len(found.ids) == len(expected.ids)
+        for step, (ours, theirs) in enumerate(zip(found.logits, expected.logits, strict=True)):
+            bound = LOGIT_BOUND[torch.float32] * float(theirs.abs().max())
+            difference = float((ours - theirs).abs().max())
+            assert difference <= bound, f"{name}: logits differ by {difference} at step {step}"
+            best, second = theirs.topk(2).values.tolist()
+            if best - second < 2 * bound:
+                self.near_ties.append(f"{name} step {step}: gap {best - second:.1e}")
+                return
+            assert found.ids[step] == expected.ids[step], f"{name}: token at step {step}"
+            self.steps += 1

@@ -1,0 +1,190 @@
+"""Loading backbones: what runs on packed rows, and what is refused and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, MambaConfig, MambaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
+from worker.engine import probe
+from worker.engine.attention import LayoutRecorder, PagedAttention, UnsupportedModelError
+from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.model import Backbone, load_backbone
+from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma")
+
+
+def load(path: Path) -> Backbone:
+    """Load for the CPU."""
+    return load_backbone(path, "cpu", torch.float32)
+
+
+def saved(model: Any, path: Path) -> Path:
+    """Save a model beside the tests' tokenizer."""
+    transformers_logging.disable_progress_bar()
+    model.save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_backbone_knows_its_model(arch: Architecture, tmp_path: Path) -> None:
+    """Layers, linears, vocabulary and the end token are read from model and tokenizer."""
+    backbone = load(make_tiny_model(tmp_path / "tiny", arch))
+    assert [(layer.heads, layer.kv_heads, layer.head_dim) for layer in backbone.layouts] == [
+        (4, 2, 16)
+    ] * 2
+    assert len(backbone.linear_shapes) == 2 * 7 + 1
+    assert backbone.linear_shapes["model.layers.1.mlp.down_proj"] == (64, 128)
+    assert backbone.output_module == "lm_head"
+    assert (backbone.name, backbone.vocab_size, backbone.max_positions) == ("tiny", 384, 512)
+    assert backbone.eos_token_ids == {backbone.tokenizer.eos_token_id}
+
+
+def test_windows_come_from_the_layers(tmp_path: Path) -> None:
+    """Gemma's first layer looks back 8 tokens, its second one at all."""
+    backbone = load(make_tiny_model(tmp_path, "gemma"))
+    assert [layout.window for layout in backbone.layouts] == [8, None]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_packed_rows_give_the_models_own_logits(arch: Architecture, tmp_path: Path) -> None:
+    """Rows of 1 to 23 tokens, in two chunks, mixed: the plain forward's logits within the bound."""
+    backbone = load(make_tiny_model(tmp_path, arch))
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < 1e-5
+
+
+@pytest.mark.parametrize("wrong", ["position", "window", "scale", "row"])
+def test_probe_notices_what_is_wrong(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shifted position, a lost window, another scale or a neighbour's keys end the start."""
+    backbone = load(make_tiny_model(tmp_path, "gemma"))
+    expected = plain_logits(backbone)
+
+    def spoiled(rows: Any, cache: KVCache, backend: Any) -> Any:
+        packed = pack(rows, cache, backend)
+        if wrong == "position":
+            packed.position_ids[-1] += 1
+        elif wrong == "row":
+            packed.attention.block_table[-1] = packed.attention.block_table[0]
+        return packed
+
+    def attend(self: Any, layout: Any, q: Any, k: Any, v: Any) -> Any:
+        changed = {"window": {"window": None}, "scale": {"scale": layout.scale * 1.1}}
+        return right(self, replace(layout, **changed.get(wrong, {})), q, k, v)
+
+    right = PagedAttention.attend
+    monkeypatch.setattr(PagedAttention, "attend", attend)
+    monkeypatch.setattr(probe, "pack", spoiled)
+    with pytest.raises(UnsupportedModelError, match="logits of packed rows differ"):
+        probe_packed_rows(backbone, expected, "torch")
+
+
+@pytest.mark.parametrize("rope", ["dynamic", "longrope"])
+def test_rope_that_depends_on_the_batch_is_refused(rope: str, tmp_path: Path) -> None:
+    """RoPE whose frequencies follow the call's longest row would mix tenants up."""
+    parameters: dict[str, Any] = {"rope_type": rope, "rope_theta": 10000.0, "factor": 2.0}
+    if rope == "longrope":
+        parameters |= {
+            "short_factor": [1.0] * 8,
+            "long_factor": [2.0] * 8,
+            "original_max_position_embeddings": 256,
+        }
+    path = make_tiny_model(tmp_path, "llama", rope_parameters=parameters)
+    with pytest.raises(UnsupportedModelError, match=f"RoPE of type '{rope}' depends on the other"):
+        load(path)
+
+
+def test_static_rope_scaling_is_served(tmp_path: Path) -> None:
+    """Llama 3's frequencies are fixed: packed rows give the plain forward's logits."""
+    parameters = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    backbone = load(make_tiny_model(tmp_path, "llama", rope_parameters=parameters))
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < 1e-5
+
+
+def test_recurrent_models_are_refused(tmp_path: Path) -> None:
+    """Mamba's state cannot be packed; the one line names the model type."""
+    config = MambaConfig(vocab_size=384, hidden_size=32, num_hidden_layers=2, state_size=4)
+    path = saved(MambaForCausalLM(config), tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"^mamba: "):
+        load(path)
+
+
+def test_unknown_layer_types_are_refused(tmp_path: Path) -> None:
+    """A kind of layer that is not known to pack is refused before the weights are read."""
+    path = make_tiny_model(tmp_path, "qwen3")
+    config = (path / "config.json").read_text()
+    (path / "config.json").write_text(config.replace('"full_attention"', '"chunked_attention"'))
+    (path / "model.safetensors").unlink()
+    with pytest.raises(UnsupportedModelError, match="layers of type chunked_attention"):
+        load(path)
+
+
+def test_attention_arguments_that_we_lack_are_named(tmp_path: Path) -> None:
+    """Gemma 2 caps its attention scores: refused by the argument's name, not served wrong."""
+    config = Gemma2Config(
+        vocab_size=384,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    path = saved(Gemma2ForCausalLM(config), tmp_path)
+    with pytest.raises(UnsupportedModelError, match="attention argument 'softcap' is not"):
+        load(path)
+
+
+def test_logits_are_made_for_the_asked_positions_only(tmp_path: Path) -> None:
+    """The output module runs on the rows that are sampled from, in the order asked."""
+    backbone = load(make_tiny_model(tmp_path, "llama"))
+    cache = KVCache(
+        backbone.layouts,
+        blocks=4,
+        block_size=4,
+        dtype=backbone.dtype,
+        device=backbone.device,
+    )
+    rows: list[int] = []
+    backbone.model.lm_head.register_forward_hook(
+        lambda _module, args, _out: rows.append(args[0].shape[1])
+    )
+    packed = pack([PackedRow([5, 6, 7], 0, [0]), PackedRow([8, 9], 0, [1])], cache)
+    everywhere = torch.arange(5)
+    whole = backbone.forward(packed.input_ids, packed.position_ids, everywhere, packed.attention)
+    some = backbone.forward(
+        packed.input_ids, packed.position_ids, torch.tensor([4, 2]), packed.attention
+    )
+    assert rows == [5, 2]
+    assert (some - whole[[4, 2]]).abs().max() <= LOGIT_BOUND[torch.float32] * whole.abs().max()
+
+
+def test_two_models_do_not_share_a_step(tmp_path: Path) -> None:
+    """The context travels with the call: recording one model's layers leaves the other's alone."""
+    one = load(make_tiny_model(tmp_path / "one", "llama"))
+    other = load(make_tiny_model(tmp_path / "other", "gemma"))
+    recorders = [LayoutRecorder(), LayoutRecorder()]
+    for backbone, recorder in zip((one, other), recorders, strict=True):
+        ids = torch.tensor([3, 4])
+        backbone.forward(ids, torch.arange(2), torch.tensor([1]), recorder)
+    assert [len(recorder.layouts) for recorder in recorders] == [2, 2]
+    assert recorders[0].layouts[0].window is None
+    assert recorders[1].layouts[0].window == 8
