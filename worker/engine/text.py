@@ -2,7 +2,7 @@
 
 The pieces of an answer joined are exactly `tokenizer.decode(ids, skip_special_tokens=True)`.
 `tokenizers.decoders.DecodeStream` does not promise that: it waits at any text that ends in U+FFFD,
-decoding an ever longer list meanwhile, and raises when the decoder takes back the characters of byte
+decoding an ever longer list meanwhile, and raises when the decoder takes back characters of byte
 tokens because a later byte makes their run invalid (docs/decisions/038-text-pieces.md).
 """
 
