@@ -115,8 +115,9 @@ class EngineThread:
         except BaseException as error:  # noqa: BLE001 - nothing else would report a dead thread
             with self._changed:
                 self._failed = True
+                self._busy_since = None
             self._call(partial(self._on_failure, error))
-        finally:
+        else:
             with self._changed:
                 self._busy_since = None
 

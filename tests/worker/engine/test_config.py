@@ -1,6 +1,7 @@
 """Limits that no step could be planned under are refused at once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ CONFIG = EngineConfig(max_rows=4, max_step_tokens=64, slots=2, max_rank=16, kv_t
         ({"kv_tokens": 15}, r"kv_tokens \(15\) must hold at least one block of 16"),
     ],
 )
-def test_impossible_limits_are_refused(change: dict[str, int], message: str) -> None:
+def test_impossible_limits_are_refused(change: dict[str, Any], message: str) -> None:
     """The message names the limit and the value."""
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change)
