@@ -4,126 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from aril import Client
-from schemas import DoneEvent, ReplyRecord, TokensRecord, VisibleStream, decode_reply
-from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
-from tests.support.workers import WorkerProcess
-from worker.topics import Contract, TopicPlan, ensure_topics
+from schemas import DoneEvent, TokensRecord, VisibleStream
+from tests.integration.conftest import TENANTS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.brokers import Kafka
+    from aril import Client
+    from tests.integration.conftest import Site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
 
-# Each tenant with the adapter its jobs ask for.
-TENANTS = {"acme": "terse", "blackbeard": "pirate", "ledgerly": "house", "visitor": None}
 TOKENS = 24
-
-
-@dataclass(frozen=True)
-class Site:
-    """A cluster's topics, a model and a store, for one test."""
-
-    kafka: Kafka
-    folder: Path
-    model: Path
-    store: Path
-    contract: Contract
-
-    def worker(self, name: str, **settings: object) -> WorkerProcess:
-        """Return a worker of this site's group."""
-        return WorkerProcess(
-            name,
-            self.folder,
-            **{
-                "bootstrap": self.kafka.bootstrap,
-                "group": f"g-{self.contract.jobs_topic}",
-                "jobs_topic": self.contract.jobs_topic,
-                "dlq_topic": self.contract.dlq_topic,
-                "replies_prefix": self.contract.replies_prefix,
-                "model": self.model,
-                "adapters": self.store,
-                "max_rows": 8,
-                "kv_tokens": 4096,
-                "session_timeout_ms": 6_000,
-            }
-            | settings,
-        )
-
-    def client(self, tenant: str) -> Client:
-        """Return a tenant's client."""
-        return Client(
-            self.kafka.bootstrap,
-            tenant,
-            jobs_topic=self.contract.jobs_topic,
-            replies_prefix=self.contract.replies_prefix,
-        )
-
-    async def logs(self, tenant: str) -> dict[str, list[ReplyRecord]]:
-        """Read a tenant's whole reply log; records by job, in log order."""
-        reader = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap)
-        await reader.start()
-        topic = self.contract.replies_prefix + tenant
-        where = [TopicPartition(topic, each) for each in range(8)]
-        reader.assign(where)
-        await reader.seek_to_beginning(*where)
-        ends = await reader.end_offsets(where)
-        found: dict[str, list[ReplyRecord]] = defaultdict(list)
-        for each in where:
-            while await reader.position(each) < ends[each]:
-                for record in (await reader.getmany(each, timeout_ms=500)).get(each, []):
-                    reply = decode_reply(record.value)
-                    assert reply is not None
-                    assert record.key == reply.job.encode()
-                    found[reply.job].append(reply)
-        await reader.stop()
-        return found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Make a tiny model and three adapters of different rank and reach."""
-    folder = tmp_path_factory.mktemp("site")
-    backbone = make_tiny_model(folder / "tiny")
-    for tenant, name, rank, targets in (
-        ("acme", "terse", 4, ATTENTION),
-        ("blackbeard", "pirate", 8, ALL_LINEARS),
-        ("shared", "house", 2, ALL_LINEARS),
-    ):
-        make_tiny_adapter(
-            folder / "store" / tenant / name,
-            backbone,
-            rank=rank,
-            alpha=2 * rank,
-            targets=targets,
-            rslora=tenant == "shared",
-            seed=rank,
-        )
-    return backbone, folder / "store"
-
-
-@pytest.fixture
-async def site(kafka: Kafka, tmp_path: Path, model: tuple[Path, Path]) -> Site:
-    """Create topics of its own for a test."""
-    stem = uuid.uuid4().hex[:6]
-    contract = Contract(
-        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"replies-{stem}."
-    )
-    await ensure_topics(
-        kafka.bootstrap, contract, list(TENANTS), TopicPlan(jobs_partitions=8, reply_partitions=8)
-    )
-    return Site(kafka, tmp_path, *model, contract)
 
 
 async def serve(site: Site, jobs: int, during: asyncio.Event | None = None) -> Counter[str]:

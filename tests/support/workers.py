@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -14,6 +15,7 @@ import aiohttp
 from aril.broker import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
     from signal import Signals
 
@@ -36,17 +38,27 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
-        self.start()
-        await self.ready()
+        self._start()
+        try:
+            await self.ready()
+        except BaseException:
+            await self._kill()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        await self._kill()
 
-    def start(self) -> None:
-        """Start the process."""
+    @asynccontextmanager
+    async def started(self) -> AsyncIterator[Self]:
+        """Start it without waiting until it is ready."""
+        self._start()
+        try:
+            yield self
+        finally:
+            await self._kill()
+
+    def _start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "aril", "worker"],
@@ -55,6 +67,11 @@ class WorkerProcess:
                 stdout=log,
                 stderr=log,
             )
+
+    async def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
 
     async def probe(self, path: str) -> tuple[int, str]:
         """Fetch one of the worker's pages; status 0 while nobody answers."""
@@ -81,6 +98,11 @@ class WorkerProcess:
         """Let it drain and return the exit code."""
         assert self._process is not None
         self._process.terminate()
+        return await self.wait()
+
+    async def wait(self) -> int:
+        """Wait for its end and return the exit code."""
+        assert self._process is not None
         return await asyncio.to_thread(self._process.wait, EXIT_SECONDS)
 
     @property
