@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -15,7 +15,7 @@ import aiohttp
 from aril.broker import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
     from signal import Signals
 
@@ -67,6 +67,16 @@ class WorkerProcess:
                 stdout=log,
                 stderr=log,
             )
+
+    @contextmanager
+    def standing(self) -> Iterator[Self]:
+        """Keep it running for a whole module, ready from the start."""
+        self._start()
+        try:
+            asyncio.run(self.ready())
+            yield self
+        finally:
+            asyncio.run(self._kill())
 
     async def _kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
