@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from aril.demo.tenants import DemoTenant
 
 MS: Final = 1_000
+INDENT: Final = "  "
 
 
 def show_voices(console: Console, jobs: Sequence[Shown]) -> None:
@@ -32,7 +32,9 @@ def show_voices(console: Console, jobs: Sequence[Shown]) -> None:
             name = tenant.adapter or "no adapter"
             console.print(Text(f"{tenant.name} ({name})", style=f"bold {tenant.style}"))
             answer = Text(job.answer.strip(), style=tenant.style)
-            console.print(Padding(answer, (0, 0, 0, 2), expand=False))
+            for line in answer.wrap(console, console.width - len(INDENT)):
+                line.rstrip()
+                console.print(Text(INDENT) + line)
 
 
 def show_figures(

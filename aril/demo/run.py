@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
 ADAPTERS: Final = Path(__file__).parent / "adapters"
 # Files and pipes have no width: as wide as most people's terminals.
 PIPED_WIDTH: Final = 100
-# Greedy, so that the demo says the same each time; the penalty keeps a small model from looping.
-MAX_TOKENS: Final = 64
-SAMPLING: Final = Sampling(max_tokens=MAX_TOKENS, temperature=0.0, repetition_penalty=1.1)
+# Greedy, so that the demo says the same each time.
+SAMPLING: Final = Sampling(max_tokens=64, temperature=0.0)
 JOB_SECONDS: Final = 300.0
 
 
@@ -92,6 +92,12 @@ def _model(console: Console, cache: Path | None) -> Path:
     return folder
 
 
+def _cores() -> int:
+    # One is left to broker and tenants: threads of a step that wait for a core they do not get
+    # cost more than they bring (docs/decisions/055).
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def _short(path: Path) -> str:
     with contextlib.suppress(ValueError):
         return f"~/{path.relative_to(Path.home())}"
@@ -140,6 +146,7 @@ async def _start_worker(
         "ARIL_ADAPTERS": str(ADAPTERS),
         "ARIL_HTTP": address,
         "ARIL_WINDOW_MS": "50",
+        "ARIL_THREADS": str(max(1, _cores() - 1)),
         "ARIL_DRAIN_SECONDS": "2",
         "ARIL_LOG_FORMAT": "console",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SAME_QUESTION: Final = "My friend Anna lost her phone in Paris on Monday. What should she do?"
+SAME_QUESTION: Final = "I lost my wallet on the train to Berlin. What should I do?"
 
 
 @dataclass(frozen=True, slots=True)
