@@ -45,6 +45,8 @@ class JsonPrinter:
         """Print one event."""
         kind = type(event).__name__.removesuffix("Event").lower()
         fields = {name: value for name, value in asdict(event).items() if value is not None}
+        if isinstance(event, DoneEvent):
+            fields |= {"usage": event.usage._asdict(), "timings": event.timings._asdict()}
         self._print({"job": stream.job, "event": kind, **fields, "token": str(stream.token)})
 
     def failed(self, stream: Stream, error: ArilError) -> None:
@@ -86,6 +88,8 @@ class TextPrinter:
 
     def failed(self, stream: Stream, error: ArilError) -> None:
         """Say why on standard error."""
+        if self._first is not None and sys.stdout.isatty():
+            print(flush=True)
         print(f"aril: job {stream.job}: {printable(str(error))}", file=sys.stderr)
 
     def _facts(self, event: DoneEvent) -> str:

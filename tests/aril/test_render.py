@@ -34,7 +34,11 @@ def test_long_lines_break_at_words() -> None:
         "a │ of them in a row",
         "a │ [end]",
     ]
-    assert woven([("b", "x" * 25)], width=24) == ["a │ [end]", "b │ " + "x" * 20, "b │ xxxxx"]
+    assert woven([("b", "x" * 25)], width=24) == [
+        "b │ " + "x" * 20,
+        "a │ [end]",
+        "b │ xxxxx",
+    ]
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=9), max_size=20))

@@ -75,6 +75,8 @@ async def test_jsonl_to_json(cluster: Cluster, aril: RunAril, tmp_path: Path) ->
         for job in ("a-1", "a-2")
     }
     assert texts == {"a-1": "one", "a-2": "three"}
+    ended = next(event for event in events if event["event"] == "done")
+    assert ended["usage"] == {"prompt_tokens": 1, "completion_tokens": 1}
     assert sorted(event["event"] for event in events) == ["done", "done", "tokens", "tokens"]
     assert done.code == 0
 
