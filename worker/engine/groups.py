@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
 from worker.engine.attention import LayoutRecorder
+from worker.engine.packed_weight import PackedWeight, can_pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +60,7 @@ class LinearGroup:
                 )
             )
         )
+        self._packed: PackedWeight | None = None
         self._input: Tensor | None = None
         self._number = -1
         self._outputs: list[Tensor | None] = []
@@ -80,8 +82,20 @@ class LinearGroup:
             self._input = None  # so that activations don't outlive the layer
         return output
 
+    def pack(self) -> None:
+        """Trade the weight for one that is faster to multiply by, where there is such a thing.
+
+        `weight`, and that of each member, is then a shape without contents.
+        """
+        if self._packed is None and can_pack(self.weight):
+            self._packed = PackedWeight(self.weight, self.bias)
+            self.weight = self.weight.to("meta")
+            for member in self.members:
+                member.weight = nn.Parameter(member.weight.to("meta"), requires_grad=False)
+
     def _compute(self, x: Tensor) -> Tensor:
-        y = base_linear(x, self.weight, self.bias)
+        packed = self._packed
+        y = base_linear(x, self.weight, self.bias) if packed is None else packed(x)
         plan = self._state.plan
         if plan is not None and self.weights is not None:
             self.weights.add_(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), plan)

@@ -41,6 +41,11 @@ class AdapterLayers:
             for name, width in zip(group.names, group.widths, strict=True)
         }
 
+    def pack(self) -> None:
+        """Lay the base weights out for speed; they cannot be read any more after that."""
+        for group in self.groups:
+            group.pack()
+
     def begin(self, plan: SgmvPlan | None, output_plan: SgmvPlan | None) -> None:
         """Start a step: the adapters of all its rows, and of those whose logits are computed."""
         self._body.number += 1

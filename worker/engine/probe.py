@@ -33,15 +33,15 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
     """
     expected = plain_logits(backbone)
     layers = AdapterLayers(backbone, config)
-    layers.begin(None, None)
     try:
         probe_packed_rows(backbone, expected, config.backend)
     except (RuntimeError, UnsupportedModelError):
         layers = AdapterLayers(
             backbone, config, [(name,) for group in layers.groups for name in group.names]
         )
-        layers.begin(None, None)
         probe_packed_rows(backbone, expected, config.backend)
+    layers.pack()
+    probe_packed_rows(backbone, expected, config.backend)
     return layers
 
 

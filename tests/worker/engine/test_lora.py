@@ -20,7 +20,7 @@ from worker.engine.groups import find_groups
 from worker.engine.kv_cache import KVCache, PackedRow, pack
 from worker.engine.lora import AdapterLayers
 from worker.engine.model import Backbone, load_backbone
-from worker.engine.probe import install_adapters, plain_logits, probe_packed_rows
+from worker.engine.probe import LOGIT_BOUND, install_adapters, plain_logits, probe_packed_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -256,6 +256,24 @@ def test_biases_are_fused_with_their_linears(tmp_path: Path) -> None:
     layers.load(2, weights)
     expected = merged_logits(tmp_path, weights)
     assert (logits(backbone, layers, [2] * 6) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_weights_give_the_same_model(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Speed and last bits change, nothing else; the plain weights are gone for good."""
+    path = make_tiny_model(tmp_path, "llama", attention_bias=True)
+    backbone = load_backbone(path, "cpu", dtype)
+    layers = AdapterLayers(backbone, CONFIG)
+    weights = adapter(backbone, ATTENTION_IN)
+    layers.load(1, weights)
+    before = logits(backbone, layers, [1, 1, 1, -1, -1, -1])
+    layers.pack()
+    after = logits(backbone, layers, [1, 1, 1, -1, -1, -1])
+    assert (after - before).abs().max() <= LOGIT_BOUND[dtype] * before.abs().max()
+    group = next(group for group in layers.groups if len(group.names) == 3)
+    assert group.weight.is_meta
+    assert all(member.weight.is_meta for member in group.members)
+    assert group.members[1](torch.empty(1, 0, 64, dtype=dtype)).shape == (1, 0, 32)
 
 
 @pytest.mark.parametrize("fault", ["unknown", "shape", "rank", "halves"])
