@@ -116,6 +116,12 @@ class WorkerProcess:
         return await asyncio.to_thread(self._process.wait, EXIT_SECONDS)
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code, None while it runs."""
         return None if self._process is None else self._process.poll()

@@ -1,0 +1,169 @@
+"""Measure what a worker holds in memory beside the model, and whether that grows with jobs.
+
+    python -m benchmarks.memory [--jobs 10000]
+
+One worker with SmolLM2-135M in float32 and the demo's adapters, on a real Kafka. Its resident
+memory is read when it is ready and after each tenth of the jobs; weights (an output module that is
+tied to the embedding exists twice on a CPU) and KV cache are subtracted. Beside it: what a process
+holds that has imported torch and transformers' models and done nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import psutil
+from safetensors import safe_open
+
+from aril import Client
+from aril.demo.model import ensure_model
+from benchmarks.record import Row, show, write
+from tests.support.brokers import running_kafka
+from tests.support.workers import WorkerProcess
+from worker.topics import Contract, TopicPlan, ensure_topics
+
+QUESTION = "memory"
+STORE = Path(__file__).parent.parent / "aril" / "demo" / "adapters"
+ADAPTERS = {"acme": "terse", "blackbeard": "pirate", "ledgerly": "extract", "visitor": None}
+KV_TOKENS = 8_192
+FLOAT32 = 4
+PARTS = 10
+AT_ONCE = 256  # jobs that are under way
+MB = 1_000_000
+
+
+def weight_bytes(model: Path) -> int:
+    """Return what the backbone's weights take in float32."""
+    with safe_open(model / "model.safetensors", framework="pt") as file:
+        shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 - no mapping
+    config = json.loads((model / "config.json").read_text())
+    tied = config["vocab_size"] * config["hidden_size"] if config["tie_word_embeddings"] else 0
+    values = tied
+    for shape in shapes:
+        size = 1
+        for side in shape:
+            size *= side
+        values += size
+    return values * FLOAT32
+
+
+def cache_bytes(model: Path) -> int:
+    """Return what the KV cache takes in float32."""
+    config = json.loads((model / "config.json").read_text())
+    head = config["hidden_size"] // config["num_attention_heads"]
+    heads = config["num_key_value_heads"]
+    return KV_TOKENS * config["num_hidden_layers"] * 2 * heads * head * FLOAT32
+
+
+def imports_bytes() -> int:
+    """Return what a process holds that has only imported the libraries."""
+    code = (
+        "import psutil, torch, transformers.modeling_utils;"
+        "print(psutil.Process().memory_info().rss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # noqa: S603 - our own code
+    return int(done.stdout)
+
+
+async def serve(clients: list[Client], jobs: int) -> None:
+    """Run jobs of all tenants, some hundred at a time."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(number: int) -> None:
+        client = clients[number % len(clients)]
+        async with room:
+            await client.complete(
+                f"Question {number}?",
+                adapter=ADAPTERS[client.tenant],
+                sampling={"max_tokens": 2, "ignore_eos": True},
+                timeout=600,
+            )
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(jobs):
+            tasks.create_task(ask(number))
+
+
+def row(provider: str, metric: str, jobs: int, size: int) -> Row:
+    """Make one row of the CSV, of a size in bytes."""
+    return Row.of(
+        [size / MB],
+        question=QUESTION,
+        provider=provider,
+        metric=metric,
+        x=jobs,
+        unit="MB",
+        config=f"SmolLM2-135M float32, {KV_TOKENS} tokens of KV cache, 16 rows, 3 adapters",
+    )
+
+
+async def measure(bootstrap: str, jobs: int, folder: Path) -> list[Row]:
+    """Start the worker, run the jobs, read its memory."""
+    model = ensure_model()
+    stem = uuid.uuid4().hex[:6]
+    contract = Contract(
+        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"r-{stem}."
+    )
+    await ensure_topics(
+        bootstrap, contract, list(ADAPTERS), TopicPlan(jobs_partitions=4, reply_partitions=4)
+    )
+    worker = WorkerProcess(
+        "memory",
+        folder,
+        bootstrap=bootstrap,
+        group=stem,
+        jobs_topic=contract.jobs_topic,
+        dlq_topic=contract.dlq_topic,
+        replies_prefix=contract.replies_prefix,
+        model=model,
+        adapters=STORE,
+        kv_tokens=KV_TOKENS,
+        threads=2,
+        log_level="error",
+    )
+    held = weight_bytes(model) + cache_bytes(model)
+    imports = await asyncio.to_thread(imports_bytes)
+    rows = [row("torch and transformers imported", "resident memory", 0, imports)]
+    async with worker:
+        process = psutil.Process(worker.pid)
+        clients = [
+            await Client(
+                bootstrap,
+                tenant,
+                jobs_topic=contract.jobs_topic,
+                replies_prefix=contract.replies_prefix,
+            ).__aenter__()
+            for tenant in ADAPTERS
+        ]
+        for part in range(PARTS + 1):
+            if part:
+                await serve(clients, jobs // PARTS)
+            resident = process.memory_info().rss
+            done = part * (jobs // PARTS)
+            rows.append(row("worker", "resident memory", done, resident))
+            rows.append(row("worker", "beyond weights and KV cache", done, resident - held))
+        for client in clients:
+            await client.close()
+    return rows
+
+
+def main() -> None:
+    """Measure and write the CSV."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    arguments = parser.parse_args()
+    with running_kafka() as kafka, tempfile.TemporaryDirectory() as folder:
+        rows = asyncio.run(measure(kafka.bootstrap, arguments.jobs, Path(folder)))
+    show(rows)
+    write(QUESTION, rows)
+
+
+if __name__ == "__main__":
+    main()
