@@ -48,7 +48,11 @@ def job_schema() -> Schema:
 def reply_schema() -> Schema:
     """Return the schema of the records on the reply topics, kinds of version 1 only."""
     kinds = {
-        "claim": _record("A new owner takes the job over and keeps what is visible.", {}),
+        "claim": _record(
+            "A new owner takes the job over and keeps what is visible.",
+            {"alone": {"type": "boolean", "description": "it runs with nothing beside it"}},
+            optional=("alone",),
+        ),
         "release": _record("A writer stops on purpose; nothing visible changes.", {}),
         "tokens": _tokens(),
         "done": _done(),

@@ -49,11 +49,15 @@ class Timings(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecord:
-    """A new owner takes the job over and keeps what is visible."""
+    """A new owner takes the job over and keeps what is visible.
+
+    `alone` says that the job is to run with nothing beside it: earlier writers of it crashed.
+    """
 
     job: str
     epoch: Epoch
     worker: str
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,10 @@ def _decode_tokens(fields: Fields) -> TokensRecord:
 
 def _decode_claim(fields: Fields) -> ClaimRecord:
     job, epoch, worker = _head(fields)
-    return ClaimRecord(job=job, epoch=epoch, worker=worker)
+    alone = fields.get("alone", False)
+    if type(alone) is not bool:
+        raise _wrong("alone")
+    return ClaimRecord(job=job, epoch=epoch, worker=worker, alone=alone)
 
 
 def _decode_release(fields: Fields) -> ReleaseRecord:

@@ -35,6 +35,8 @@ def encode_reply(record: ReplyRecord) -> bytes:
     match record:
         case ClaimRecord():
             fields["kind"] = "claim"
+            if record.alone:
+                fields["alone"] = True
         case ReleaseRecord():
             fields["kind"] = "release"
         case DoneRecord():

@@ -3,6 +3,9 @@
 A job is settled when its terminal is acknowledged and, where its record is put aside, the dead
 letter too; only then may its offset count as finished. An append that fails, or whose fate is
 unknown, breaks the answer off: the job has to go on under a higher attempt.
+
+Nothing is written for a job that is not ours yet, an error no more than a token: at index 0 it
+would withdraw what another owner has made visible.
 """
 
 from __future__ import annotations
@@ -11,7 +14,18 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from schemas import DoneRecord, ErrorCode, ErrorRecord, JobError, Timings, TokenLogprobs, Usage
+from schemas import (
+    DoneRecord,
+    ErrorCode,
+    ErrorRecord,
+    JobError,
+    ReleaseRecord,
+    Timings,
+    TokenLogprobs,
+    Usage,
+    encode_reply,
+)
+from worker.claims import Owned
 from worker.jobs import Stage
 from worker.logs import get_logger
 from worker.writer import AppendError
@@ -19,6 +33,7 @@ from worker.writer import AppendError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from worker.claims import Claims
     from worker.engine.request import FinishReason, Output
     from worker.jobs import Entry, Record
     from worker.metrics import Metrics
@@ -49,12 +64,14 @@ class Answers:
         self,
         *,
         writer: LogWriter,
+        claims: Claims,
         dlq_topic: str,
         base: str,
         metrics: Metrics,
         jobs: Jobs,
     ) -> None:
         self._writer = writer
+        self._claims = claims
         self._dlq_topic = dlq_topic
         self._base = base  # the backbone's name, told in every terminal
         self._metrics = metrics
@@ -104,6 +121,21 @@ class Answers:
         )
         self._write(entry)
 
+    def answered(self, entry: Entry) -> None:
+        """Note that an earlier owner has ended the answer: only the offset is left to be done."""
+        self._end(entry, "answered_before")
+        self._start(entry, self._settle(entry))
+
+    def release(self, entry: Entry) -> None:
+        """Tell the next owner that we stop on purpose, where it could take us for crashed."""
+        stream = entry.stream
+        if not entry.owned or stream.ended or not stream.in_log:
+            return
+        entry.owned = False
+        self._metrics.released.inc()
+        record = ReleaseRecord(job=entry.job_id, epoch=stream.epoch, worker=stream.worker)
+        self._start_aside(self._append_release(entry, encode_reply(record)))
+
     def unanswerable(self, entry: Entry, reason: str, error: JobError) -> None:
         """Put a job aside whose tenant cannot be told."""
         self._end(entry, error.code.value)
@@ -119,9 +151,12 @@ class Answers:
             if await self._put_aside(record, reason, error, lambda: False):
                 settled()
 
-        task = asyncio.create_task(aside())
-        self._aside.add(task)
-        task.add_done_callback(self._aside.discard)
+        self._start_aside(aside())
+
+    async def farewell(self, seconds: float) -> None:
+        """Wait until the releases are written, but not for long: they are a courtesy."""
+        if self._aside:
+            await asyncio.wait(self._aside, timeout=seconds)
 
     async def stop(self) -> None:
         """Give up what is being written: nothing of it was settled."""
@@ -129,6 +164,18 @@ class Answers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start_aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def _append_release(self, entry: Entry, record: bytes) -> None:
+        key = entry.job_id.encode()
+        try:
+            await self._writer.append(entry.reply_topic, entry.reply_partition, key, [record])
+        except AppendError as error:
+            log.warning("release_failed", job=entry.job_id, error=str(error))
 
     def _end(self, entry: Entry, end: str) -> None:
         entry.stage = Stage.ENDED
@@ -156,6 +203,8 @@ class Answers:
         stream = entry.stream
         key = entry.job_id.encode()
         try:
+            if not entry.owned and not await self._own(entry):
+                return
             while not entry.dropped and (records := stream.take()):
                 before = stream.written
                 await self._writer.append(entry.reply_topic, entry.reply_partition, key, records)
@@ -176,6 +225,13 @@ class Answers:
         else:
             if stream.ended and not entry.dropped:
                 await self._settle(entry)
+
+    async def _own(self, entry: Entry) -> bool:
+        """Take the job over, to end it; False if there is nothing to write."""
+        owned = await self._claims.own(entry)
+        if owned is Owned.ANSWERED:
+            await self._settle(entry)
+        return owned is Owned.OURS
 
     async def _settle(self, entry: Entry) -> None:
         if entry.dead_letter is not None:
@@ -229,7 +285,7 @@ class Answers:
             seed=entry.seed,
             timings=Timings(
                 max(0.0, entry.submitted_ms - start),
-                max(0.0, entry.first_token_ms - start),
+                max(0.0, (entry.first_token_ms or now) - start),
                 max(0.0, now - start),
             ),
             metadata=job.metadata,

@@ -27,6 +27,7 @@ from worker.loading import load_model
 from worker.logs import configure_logs, get_logger
 from worker.metrics import Metrics
 from worker.pipeline import build_pipeline
+from worker.readback import KafkaLogReader
 from worker.startup import Startup, WorkerFailedError, create_reply_topic
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ log = get_logger(__name__)
 ResultT = TypeVar("ResultT")
 
 TICK_SECONDS = 0.05
+FAREWELL_SECONDS = 2.0
 EXIT_OK = 0
 EXIT_FAILED = 1
 
@@ -148,11 +150,13 @@ class Worker:
                 failed.set_exception(WorkerFailedError(f"the engine failed: {error!r}"))
 
         engine = EngineThread(loaded.engine)
+        reader = KafkaLogReader(self._settings, self._name)
         pipeline = build_pipeline(
             settings=self._settings,
             worker=self._name,
             base=loaded.base,
             writer=writer,
+            reader=reader,
             engine=engine,
             prompts=loaded.prompts,
             adapters=loaded.adapters,
@@ -174,10 +178,12 @@ class Worker:
         )
         self._health.watch_engine(engine.age)
         consumer = JobsConsumer(self._settings, pipeline.service, self._name)
+        pipeline.claims.bind(prove=consumer.prove)
         try:
             await self._or_stop(consumer.start())
             await self._work(consumer, pipeline, failed)
         finally:
+            await reader.stop()
             await asyncio.to_thread(engine.close)
 
     async def _work(
@@ -201,6 +207,9 @@ class Worker:
             if self._stop.is_set():
                 await self._drain(consumer, pipeline)
         finally:
+            pipeline.service.release_all()
+            await pipeline.answers.farewell(FAREWELL_SECONDS)
+            await pipeline.claims.stop()
             await pipeline.answers.stop()
             await consumer.stop()
             for task in (telling, stopped, *others):

@@ -4,7 +4,8 @@ aiokafka's own ``commit`` takes whatever generation the consumer has by then and
 completion of an older assignment can be committed under a newer one. Here a single OffsetCommit
 goes out with the generation and member id that were captured at assignment. It is not retried:
 any error, and a time-out, means "not committed", and the next round asks again if the partition is
-still ours. The request uses aiokafka's private coordinator; tests/worker/test_commits.py pins it.
+still ours. What was committed is read past aiokafka's ``committed``, which drops the metadata. Both
+use aiokafka's private coordinator; tests/worker/test_consumer.py pins it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import errors
 from aiokafka.protocol.commit import OffsetCommitRequest
 
+from worker.ledger import Checkpoint
 from worker.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from aiokafka import AIOKafkaConsumer
+    from aiokafka import AIOKafkaConsumer, TopicPartition
 
     from worker.jobs import Partition
     from worker.partitions import Membership
@@ -42,18 +44,30 @@ def membership_of(consumer: AIOKafkaConsumer, number: int) -> Membership | None:
     return Membership(number, coordinator.generation, coordinator.member_id)
 
 
+async def committed_offsets(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, Checkpoint]:
+    """Read what the group has committed, in one round trip; what it has not is left out.
+
+    Brokers that keep no metadata give an empty one. Raises KafkaError.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
+    found = await coordinator.fetch_committed_offsets(list(partitions))
+    return {each: Checkpoint(offset, text or "") for each, (offset, text) in found.items()}
+
+
 async def commit_offsets(
     consumer: AIOKafkaConsumer,
     group: str,
     membership: Membership,
-    positions: Mapping[Partition, int],
+    checkpoints: Mapping[Partition, Checkpoint],
 ) -> bool:
     """Send one OffsetCommit; return whether the broker took all of it."""
     if membership.generation < 0:
         raise ValueError("a commit without a generation would be taken from anybody")
     topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    for source, position in positions.items():
-        topics[source.topic].append((source.partition, position, ""))
+    for source, (position, metadata) in checkpoints.items():
+        topics[source.topic].append((source.partition, position, metadata))
     request = OffsetCommitRequest(
         group,
         membership.generation,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from worker.commits import commit_offsets, membership_of
+from worker.commits import commit_offsets, committed_offsets, membership_of
+from worker.done_list import decode, open_below
 from worker.intake import topic_pattern
 from worker.jobs import Partition, Record
 from worker.logs import get_logger
@@ -23,6 +24,7 @@ from worker.partitions import PartitionState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from worker.ledger import Checkpoint
     from worker.partitions import Membership
     from worker.settings import WorkerSettings
 
@@ -136,9 +138,21 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         await self._consumer.stop()
 
     async def commit(self) -> None:
-        """Commit the finished prefix of every partition, where it grew."""
+        """Commit what is finished of every partition, where it grew."""
         async with self._commit_lock:
             await self._commit(self.states)
+
+    async def prove(self, state: PartitionState) -> bool:
+        """Prove that we own a partition: commit what is finished of it, grown or not.
+
+        The broker takes it only under the membership that the partition was won in. False as well
+        when the assignment has ended, and when nothing of the partition is known yet.
+        """
+        async with self._commit_lock:
+            held = self._states.get(state.source) is state and not state.revoked
+            if not held or state.ledger is None:
+                return False
+            return await self._send_commit(state.membership, {state: state.ledger.checkpoint()})
 
     async def on_partitions_revoked(
         self,
@@ -162,11 +176,13 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         membership = membership_of(self._consumer, self._assignments)
         if membership is None:  # lost again already: a new assignment is on its way
             return
-        ends = await self._end_offsets(partitions)
+        ends, committed = await self._offsets(partitions)
         self._states = {}
         for each in partitions:
             source = Partition(each.topic, each.partition)
-            self._states[source] = PartitionState(source, membership, ends[each])
+            self._states[source] = PartitionState(
+                source, membership, ends[each], committed.get(each)
+            )
         self._handler.on_assigned(self.states)
         self._set_up.set()
         self._joined.set()
@@ -174,37 +190,52 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             "partitions_assigned", partitions=len(partitions), generation=membership.generation
         )
 
-    async def _end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Read the logs' ends, and look for jobs that retention deleted.
+    async def _offsets(
+        self, partitions: list[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, Checkpoint]]:
+        """Read the logs' ends and what is committed, and look for jobs that retention deleted.
 
-        Where the broker does not answer, every job counts as old: slower, never wrong.
+        Where the broker does not answer, every job counts as old and unfinished: slower, never
+        wrong.
         """
         if not partitions:
-            return {}
+            return {}, {}
         try:
             async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
                 ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
                 starts = await self._consumer.beginning_offsets(partitions)
-                for each in partitions:
-                    committed = await self._consumer.committed(each)
-                    if committed is not None and committed < starts[each]:
-                        source = Partition(each.topic, each.partition)
-                        self._handler.on_lost_jobs(source, starts[each] - committed)
+                committed = await committed_offsets(self._consumer, partitions)
         except (errors.KafkaError, TimeoutError) as error:
             log.warning("offsets_unknown", error=type(error).__name__)
-            return dict.fromkeys(partitions, 2**63 - 1)
-        return ends
+            return dict.fromkeys(partitions, 2**63 - 1), {}
+        for each, (position, metadata) in committed.items():
+            done = decode(position, metadata)
+            if lost := open_below(starts[each], position, done):
+                self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
+        return ends, committed
 
     async def _commit(self, states: Iterable[PartitionState]) -> None:
-        by_member: dict[Membership, dict[Partition, int]] = {}
-        grown = {state.source: state for state in states}
-        for state in grown.values():
-            if (position := state.to_commit()) is not None:
-                by_member.setdefault(state.membership, {})[state.source] = position
-        for membership, positions in by_member.items():
-            if await commit_offsets(self._consumer, self._settings.group, membership, positions):
-                for source, position in positions.items():
-                    grown[source].committed = position
+        by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
+        for state in states:
+            if (checkpoint := state.to_commit()) is not None:
+                by_member.setdefault(state.membership, {})[state] = checkpoint
+        for membership, checkpoints in by_member.items():
+            await self._send_commit(membership, checkpoints)
+
+    async def _send_commit(
+        self, membership: Membership, checkpoints: dict[PartitionState, Checkpoint]
+    ) -> bool:
+        """Commit, and remember it where the broker took it. The caller holds the lock."""
+        accepted = await commit_offsets(
+            self._consumer,
+            self._settings.group,
+            membership,
+            {state.source: checkpoint for state, checkpoint in checkpoints.items()},
+        )
+        if accepted:
+            for state, checkpoint in checkpoints.items():
+                state.committed = checkpoint
+        return accepted
 
     def _deliver(self, each: TopicPartition, records: list[Any]) -> None:
         state = self._states.get(Partition(each.topic, each.partition))
@@ -227,10 +258,14 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         wanted = {
             each
             for each in assignment
-            if self._resting or self._handler.is_full(Partition(each.topic, each.partition))
+            if self._resting or self._is_full(Partition(each.topic, each.partition))
         }
         with contextlib.suppress(errors.IllegalStateError):  # revoked since it was listed
             if wanted - paused:
                 self._consumer.pause(*(wanted - paused))
             if paused - wanted:
                 self._consumer.resume(*(paused - wanted))
+
+    def _is_full(self, source: Partition) -> bool:
+        state = self._states.get(source)
+        return self._handler.is_full(source) or (state is not None and state.crowded)

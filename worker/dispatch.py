@@ -7,17 +7,19 @@ between tenants, decides as late as it can.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from schemas import ErrorCode, JobError
-from schemas.limits import MAX_SEED
 from worker.backlog import Backlog
+from worker.claims import Owned
 from worker.engine.request import GenerationRequest
-from worker.jobs import Stage
+from worker.jobs import Stage, seed_of
 from worker.logs import get_logger
+from worker.takeover import STRIKES_ALONE_TO_CONVICT, STRIKES_TO_RUN_ALONE
 from worker.window import BatchLimits, Window
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from schemas import Job
     from worker.adapters import AdapterWeights
+    from worker.claims import Claims
     from worker.jobs import Entry, Partition
     from worker.metrics import Metrics
     from worker.settings import WorkerSettings
@@ -56,6 +59,15 @@ class AdapterSource(Protocol):
         """Return the weights. Raises JobError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What becomes of a job that does not enter the engine now."""
+
+    refuse: Callable[[Entry, JobError], None]  # it ends in an error
+    answered: Callable[[Entry], None]  # an earlier owner has ended it
+    run_alone: Callable[[Entry], None]  # it has to wait for an empty engine
+
+
 class Dispatcher:
     """Feeds one engine. Everything but tokenising happens on the event loop."""
 
@@ -67,7 +79,8 @@ class Dispatcher:
         adapters: AdapterSource | None,
         engine: EngineHandle,
         metrics: Metrics,
-        refuse: Callable[[Entry, JobError], None],
+        claims: Claims,
+        ends: Ends,
     ) -> None:
         self._max_rows = settings.max_rows
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
@@ -76,13 +89,16 @@ class Dispatcher:
         self._adapters = adapters
         self._engine = engine
         self._metrics = metrics
-        self._refuse = refuse
+        self._claims = claims
+        self._ends = ends
         self._backlog: Backlog[Entry] = Backlog(
             max_jobs_per_source=settings.lookahead, max_bytes=settings.lookahead_bytes
         )
         limits = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
         self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
         self._running: dict[int, Entry] = {}
+        self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
+        self._alone: Entry | None = None  # the one that has it
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -105,13 +121,21 @@ class Dispatcher:
     def add(self, entry: Entry) -> None:
         """Let a job wait for its turn."""
         entry.stage = Stage.WAITING
-        self._backlog.push(entry)
+        if entry.alone:
+            self._lonely.append(entry)
+        else:
+            self._backlog.push(entry)
         self._wake.set()
 
     def withdraw(self, entry: Entry) -> None:
         """Take a job out, wherever it is."""
+        if entry is self._alone:
+            self._alone = None
         if entry.stage is Stage.WAITING:
-            self._backlog.discard(entry)
+            if entry.alone:
+                self._lonely.remove(entry)
+            else:
+                self._backlog.discard(entry)
         elif entry.stage is Stage.GATHERING:
             self._window.discard(entry)
         elif entry.stage is Stage.RUNNING:
@@ -125,6 +149,8 @@ class Dispatcher:
         """Note that the engine is through with a job."""
         self._running.pop(entry.key, None)
         entry.stage = Stage.ENDED
+        if entry is self._alone:
+            self._alone = None
         self._wake.set()
 
     def close(self) -> None:
@@ -150,14 +176,24 @@ class Dispatcher:
             self._metrics.running_jobs.set(len(self._running))
 
     def _prepare_next(self) -> None:
+        if self._alone is not None:
+            return
+        if self._lonely:  # first let the engine run empty, then one of them has it to itself
+            if not (self._running or self._preparing or len(self._window)):
+                self._alone = self._lonely.popleft()
+                self._start_preparing(self._alone)
+            return
         while len(self._preparing) + len(self._window) < self._max_rows:
             entry = self._backlog.pop()
             if entry is None:
                 return
-            entry.stage = Stage.PREPARING
-            task = asyncio.create_task(self._prepare(entry))
-            self._preparing.add(task)
-            task.add_done_callback(self._prepared)
+            self._start_preparing(entry)
+
+    def _start_preparing(self, entry: Entry) -> None:
+        entry.stage = Stage.PREPARING
+        task = asyncio.create_task(self._prepare(entry))
+        self._preparing.add(task)
+        task.add_done_callback(self._prepared)
 
     def _prepared(self, task: asyncio.Task[None]) -> None:
         self._preparing.discard(task)
@@ -166,6 +202,8 @@ class Dispatcher:
     async def _prepare(self, entry: Entry) -> None:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
+        if not await self._take_over(entry):
+            return
         try:
             weights = await self._adapter(job)
             loop = asyncio.get_running_loop()
@@ -183,6 +221,31 @@ class Dispatcher:
             return
         if entry.stage is Stage.PREPARING:
             self._refuse(entry, refusal)
+
+    def _refuse(self, entry: Entry, error: JobError) -> None:
+        if entry is self._alone:
+            self._alone = None
+        self._ends.refuse(entry, error)
+
+    async def _take_over(self, entry: Entry) -> bool:
+        """Make the job ours; False if it does not go on from here."""
+        if entry.owned:
+            return True
+        owned = await self._claims.own(entry)
+        if entry.stage is not Stage.PREPARING:  # ended meanwhile, by whoever ended it
+            return False
+        if owned is Owned.ANSWERED:
+            if entry is self._alone:
+                self._alone = None
+            self._ends.answered(entry)
+        elif owned is Owned.OURS and entry.strikes_alone >= STRIKES_ALONE_TO_CONVICT:
+            self._refuse(entry, crash_loop(entry.strikes_alone))
+        elif owned is Owned.OURS and entry.strikes >= STRIKES_TO_RUN_ALONE and not entry.alone:
+            log.warning("job_suspected", job=entry.job_id, strikes=entry.strikes)
+            self._ends.run_alone(entry)
+        else:
+            return owned is Owned.OURS
+        return False
 
     async def _adapter(self, job: Job) -> AdapterWeights | None:
         if job.adapter is None:
@@ -213,8 +276,7 @@ class Dispatcher:
     def _request(self, entry: Entry) -> GenerationRequest:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
-        seed = job.sampling.seed
-        entry.seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
+        entry.seed = seed_of(entry)
         entry.stage = Stage.RUNNING
         entry.submitted_ms = time.time() * 1_000
         self._running[entry.key] = entry
@@ -227,4 +289,15 @@ class Dispatcher:
             sampling=job.sampling,
             seed=entry.seed,
             adapter=entry.weights,
+            resume_ids=entry.resume_ids,
         )
+
+
+def crash_loop(strikes: int) -> JobError:
+    """Make the error for a job that keeps killing its worker with nothing beside it."""
+    return JobError(
+        ErrorCode.CRASH_LOOP,
+        f"{strikes} workers ended while they ran nothing but this job",
+        limit=STRIKES_ALONE_TO_CONVICT,
+        given=strikes,
+    )

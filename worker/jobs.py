@@ -7,6 +7,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from schemas.limits import MAX_SEED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -63,7 +65,8 @@ class Entry:
     job_id: str
     job: Job | None  # None: the record was refused, only its error is still to be written
     digest: bytes  # of the record's value: equal bytes are the same job sent twice
-    fresh: bool  # appended after this assignment began: nobody can have answered it before
+    generation: int  # the group's, in which its partition was won
+    owned: bool  # ours to write: fresh (appended after the assignment began), or taken over
     deadline_ms: float  # when it is too late to answer, milliseconds since the epoch
     reply_topic: str
     wanted_partition: int | None
@@ -71,6 +74,8 @@ class Entry:
     reply_partition: int = -1
     stage: Stage = Stage.ARRIVED
     dropped: bool = False  # its assignment ended: nothing of it may be written or committed
+    kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
+    settled: bool = False  # it was answered while it was kept
     error: JobError | None = None  # what it ends with, once that is known
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
     submitted_ms: float = 0.0
@@ -80,6 +85,10 @@ class Entry:
     seed: int = 0
     weights: AdapterWeights | None = None
     adapter_digest: str | None = None
+    resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
+    strikes: int = 0  # writers that ended without a word, `worker.takeover`
+    strikes_alone: int = 0
+    alone: bool = False  # it runs with nothing beside it
     settled_with: list[int] = field(default_factory=list)  # offsets finished when this one is
 
     @property
@@ -112,3 +121,18 @@ class Entry:
 def digest_of(value: bytes | None) -> bytes:
     """Return what tells two records apart: 16 bytes are plenty among one tenant's equal ids."""
     return hashlib.blake2b(value or b"", digest_size=16).digest()
+
+
+def seed_of(entry: Entry) -> int:
+    """Return the seed of a job's sampling, the same for every owner.
+
+    A job that gives none gets one from its record: other jobs get others, and whoever takes the
+    job over draws the very noise that its first owner would have drawn.
+    """
+    given = entry.job.sampling.seed if entry.job is not None else None
+    if given is not None:
+        return given
+    source = entry.record.source
+    place = f"{source.topic}/{source.partition}/{entry.record.offset}".encode()
+    drawn = hashlib.blake2b(place + entry.digest, digest_size=8).digest()
+    return int.from_bytes(drawn) & MAX_SEED

@@ -33,9 +33,16 @@ class Metrics:
             return Histogram(f"aril_{name}", text, buckets=buckets, registry=self.registry)
 
         self.jobs = counter("jobs", "Jobs ended, by outcome: stop, length or an error code.", "end")
-        self.restarted = counter(
-            "jobs_restarted", "Jobs begun anew: older than the assignment, or an append failed."
+        self.claims = counter("claims", "Claims appended, to take jobs over.")
+        self.records_read_back = counter(
+            "records_read_back", "Reply records read to learn what is visible of jobs taken over."
         )
+        self.takeover_seconds = histogram(
+            "takeover_seconds", "One pass of claims: appended, acknowledged, read back."
+        )
+        self.kept = counter("jobs_kept", "Jobs that went on running across a rebalance.")
+        self.released = counter("releases", "Jobs given up on purpose, for the next owner.")
+        self.interrupted = counter("jobs_interrupted", "Jobs whose append failed, and went on.")
         self.duplicates = counter("jobs_duplicate", "Records that repeated a known job.")
         self.lost = counter("jobs_lost", "Jobs deleted by retention before anybody finished them.")
         self.dead_letters = counter("dead_letters", "Records put aside, by reason.", "reason")

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.ledger import Ledger
+from worker.done_list import decode
+from worker.ledger import Checkpoint, Ledger
 
 if TYPE_CHECKING:
     from worker.jobs import Entry, Partition
@@ -35,6 +36,13 @@ class Membership:
     generation: int
     member_id: str
 
+    def follows(self, earlier: Membership) -> bool:
+        """Whether the same member missed no generation in between.
+
+        Only then can nobody have owned the partition meanwhile: running jobs may go on.
+        """
+        return self.member_id == earlier.member_id and self.generation == earlier.generation + 1
+
 
 class Identity(enum.Enum):
     """What the (tenant, id) of a new record means here."""
@@ -46,15 +54,22 @@ class Identity(enum.Enum):
 
 
 class PartitionState:
-    """One partition in one assignment."""
+    """One partition in one assignment. ``committed`` is what an earlier owner left, if known."""
 
-    def __init__(self, source: Partition, membership: Membership, end_offset: int) -> None:
+    def __init__(
+        self,
+        source: Partition,
+        membership: Membership,
+        end_offset: int,
+        committed: Checkpoint | None = None,
+    ) -> None:
         self.source = source
         self.membership = membership
         self.end_offset = end_offset  # as read after the assignment: jobs from here on are fresh
-        self.ledger: Ledger | None = None
-        self.committed: int | None = None
+        self.committed = committed
+        self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
+        self._begun = False
         self._entries: dict[tuple[str, str], Entry] = {}
         self._finished: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -68,10 +83,23 @@ class PartitionState:
         """How many jobs are unfinished."""
         return len(self._entries)
 
+    @property
+    def position(self) -> int | None:
+        """The first offset that is not finished; None while nothing is known."""
+        return None if self.ledger is None else self.ledger.position
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no more should be read until the oldest jobs are done."""
+        return self.ledger is not None and self.ledger.crowded
+
     def read(self, offset: int) -> bool:
-        """Note a record's arrival; False if this assignment has seen it already."""
-        if self.ledger is None:
+        """Note a record's arrival; False if it was seen in this assignment, or is finished."""
+        if self.ledger is None or (not self._begun and offset < self.ledger.next_offset):
+            # Nothing was committed, or the log was set back behind it and is read from its start:
+            # the done list spoke of other records.
             self.ledger = Ledger(offset)
+        self._begun = True
         return self.ledger.read(offset)
 
     def identify(self, tenant: str, job_id: str, digest: bytes) -> tuple[Identity, Entry | None]:
@@ -108,11 +136,24 @@ class PartitionState:
         assert self.ledger is not None, "an offset is read before it is finished"  # noqa: S101 - ours
         self.ledger.finish(offset)
 
-    def to_commit(self) -> int | None:
-        """Return the position to commit, or None when the last commit said as much."""
-        if self.ledger is None or self.ledger.position == self.committed:
+    def to_commit(self) -> Checkpoint | None:
+        """Return what to commit, or None when the last commit said as much."""
+        if self.ledger is None or self.ledger.checkpoint() == self.committed:
             return None
-        return self.ledger.position
+        return self.ledger.checkpoint()
+
+
+def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:
+    """Go on where an earlier owner stopped.
+
+    Offsets past the log's end cannot have been finished: the log was cut since, and will give
+    them to other jobs.
+    """
+    done = decode(committed.position, committed.metadata)
+    return Ledger(
+        committed.position,
+        (range(run.start, min(run.stop, end_offset)) for run in done if run.start < end_offset),
+    )
 
 
 def _identity_key(tenant: str, job_id: str) -> bytes:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.answers import Answers
-from worker.dispatch import Dispatcher
+from worker.claims import Claims
+from worker.dispatch import Dispatcher, Ends
 from worker.routes import ReplyRoutes
 from worker.service import Service
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from worker.dispatch import AdapterSource, EngineHandle, PromptEncoder
     from worker.metrics import Metrics
+    from worker.readback import LogReader
     from worker.settings import WorkerSettings
     from worker.writer import LogWriter
 
@@ -26,6 +28,7 @@ class Pipeline:
     service: Service
     dispatcher: Dispatcher
     answers: Answers
+    claims: Claims
 
 
 def build_pipeline(
@@ -34,20 +37,35 @@ def build_pipeline(
     worker: str,
     base: str,
     writer: LogWriter,
+    reader: LogReader,
     engine: EngineHandle,
     prompts: PromptEncoder,
     adapters: AdapterSource | None,
     metrics: Metrics,
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None,
 ) -> Pipeline:
-    """Connect intake, dispatch, answers and look-ups over one writer and one engine.
+    """Connect intake, dispatch, answers and look-ups over one writer, one reader and one engine.
 
-    ``worker`` names this process in every record, ``base`` the backbone in every terminal.
+    ``worker`` names this process in every record, ``base`` the backbone in every terminal. Who
+    proves that a partition is ours is bound to ``claims`` afterwards.
     """
     routes = ReplyRoutes(writer, create=create_reply_topic)
     service = Service(settings=settings, worker=worker, routes=routes, metrics=metrics)
+    claims = Claims(
+        writer=writer,
+        reader=reader,
+        worker=worker,
+        clock_slack_ms=settings.clock_slack * 1_000,
+        metrics=metrics,
+    )
+    claims.bind(state_of=service.state_of)
     answers = Answers(
-        writer=writer, dlq_topic=settings.dlq_topic, base=base, metrics=metrics, jobs=service
+        writer=writer,
+        claims=claims,
+        dlq_topic=settings.dlq_topic,
+        base=base,
+        metrics=metrics,
+        jobs=service,
     )
     dispatcher = Dispatcher(
         settings=settings,
@@ -55,8 +73,9 @@ def build_pipeline(
         adapters=adapters,
         engine=engine,
         metrics=metrics,
-        refuse=answers.fail,
+        claims=claims,
+        ends=Ends(refuse=answers.fail, answered=answers.answered, run_alone=service.run_alone),
     )
     service.bind(dispatcher, answers)
     routes.bind(routed=service.routed, unanswerable=service.unanswerable)
-    return Pipeline(service, dispatcher, answers)
+    return Pipeline(service, dispatcher, answers, claims)

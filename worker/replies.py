@@ -32,7 +32,17 @@ class _Step(NamedTuple):
 class ReplyStream:
     """The records of one job under one epoch, in order."""
 
-    __slots__ = ("_steps", "_terminal", "ended", "epoch", "job", "sent", "worker", "written")
+    __slots__ = (
+        "_steps",
+        "_terminal",
+        "claimed",
+        "ended",
+        "epoch",
+        "job",
+        "sent",
+        "worker",
+        "written",
+    )
 
     def __init__(self, *, job: str, epoch: Epoch, worker: str) -> None:
         self.job = job
@@ -40,9 +50,22 @@ class ReplyStream:
         self.worker = worker
         self.sent = 0  # tokens in records that were taken
         self.written = 0  # tokens in records that were acknowledged; kept by the writer
+        self.claimed = False  # a claim of this epoch stands in the log
         self.ended = False  # the terminal was taken
         self._steps: deque[_Step] = deque()
         self._terminal: Callable[[int, str], Terminal] | None = None
+
+    def begin(self, epoch: Epoch, visible: int, *, claimed: bool) -> None:
+        """Go on under `epoch` behind tokens that are visible already; nothing was taken yet."""
+        if self.sent or self.ended:
+            raise ValueError(f"job {self.job}: its stream has begun under {self.epoch}")
+        self.epoch, self.claimed = epoch, claimed
+        self.sent = self.written = visible
+
+    @property
+    def in_log(self) -> bool:
+        """Whether a record of this epoch stands in the log, or may."""
+        return self.claimed or self.sent > 0 or self.ended
 
     @property
     def count(self) -> int:

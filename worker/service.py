@@ -1,8 +1,8 @@
 """The service: from records to settled offsets. Wires intake, dispatcher, answers and ledger.
 
 Here stand the rules that need more than one of them: what a second record with a known identity
-means, what a cancel does to a job at each stage, when a job's time is up, and how a job whose
-append failed begins anew.
+means, what a cancel does to a job at each stage, when a job's time is up, how a job whose append
+failed goes on, and which jobs go on across a rebalance.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from worker.jobs import Entry, Stage, digest_of
 from worker.logs import get_logger
 from worker.partitions import Identity
 from worker.replies import ReplyStream
+from worker.takeover import next_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,6 +57,8 @@ class Service:
         self._metrics = metrics
         self._intake = Intake(settings)
         self._states: dict[Partition, PartitionState] = {}
+        self._parting: dict[Partition, PartitionState] = {}  # revoked; perhaps they come back
+        self._kept: dict[Partition, dict[int, Entry]] = {}  # by offset, until delivered again
         self._keys = itertools.count(1)
         self._deadlines: list[tuple[float, int, Entry]] = []
         self._dispatcher: Dispatcher
@@ -69,25 +72,61 @@ class Service:
     # --- what the consumer calls
 
     def on_assigned(self, states: Iterable[PartitionState]) -> None:
-        """Take note of partitions that were won."""
+        """Take note of partitions that were won; jobs of those that came back go on."""
         self._states = {state.source: state for state in states}
+        parting, self._parting = self._parting, {}
+        for source, old in parting.items():
+            new = self._states.get(source)
+            if new is None or not new.membership.follows(old.membership):
+                for entry in self._kept.pop(source, {}).values():
+                    self._drop(entry)
         self._metrics.partitions.set(len(self._states))
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
         for record in records:
-            self._take(state, record)
+            kept = self._kept.get(state.source, {}).pop(record.offset, None)
+            if kept is None:
+                self._take(state, record)
+            else:
+                self._go_on(state, kept)
 
     def on_revoked(self, states: Iterable[PartitionState]) -> None:
-        """Drop every job of these: nothing more of them is written or committed."""
+        """Stop these partitions' jobs, but for running ones: they may come back in a moment.
+
+        What runs goes on writing under its epoch until the next assignment is known: should the
+        partition be somebody else's by then, its claim is above that epoch.
+        """
         for state in states:
             state.revoked = True
-            for entry in state.entries:
-                entry.dropped = True
-                self._dispatcher.withdraw(entry)
             self._states.pop(state.source, None)
-        self._deadlines.clear()
+            self._parting[state.source] = state
+            kept = self._kept.setdefault(state.source, {})
+            for entry in kept.values():  # of the assignment before, never delivered again
+                self._drop(entry)
+            kept.clear()
+            for entry in state.entries:
+                if entry.stage is Stage.RUNNING and entry.owned and not entry.dropped:
+                    entry.kept = True
+                    kept[entry.record.offset] = entry
+                else:
+                    self._drop(entry)
+        self._deadlines = [each for each in self._deadlines if each[2].kept]
+        heapq.heapify(self._deadlines)
         self._metrics.partitions.set(len(self._states))
+
+    def release_all(self) -> None:
+        """Stop every job on purpose: we are leaving."""
+        for state in self._states.values():
+            for entry in state.entries:
+                self._drop(entry)
+        for kept in self._kept.values():
+            for entry in kept.values():
+                self._drop(entry)
+
+    def state_of(self, entry: Entry) -> PartitionState | None:
+        """Return the assignment that a job belongs to, if that is the present one."""
+        return None if entry.dropped or entry.kept else self._states.get(entry.source)
 
     def on_lost_jobs(self, source: Partition, count: int) -> None:
         """Count jobs that retention deleted unanswered."""
@@ -121,26 +160,34 @@ class Service:
 
     def settled(self, entry: Entry) -> None:
         """Mark a job's offset as finished: its terminal is acknowledged."""
-        state = self._states.get(entry.source)
-        if state is None or entry.dropped:
-            return
-        state.finish(entry)
+        entry.settled = True
+        state = self.state_of(entry)
+        if state is not None:
+            state.finish(entry)
 
     def broken(self, entry: Entry) -> None:
-        """Begin a job anew under the next attempt: the fate of its last append is unknown.
+        """Go on with a job whose last append failed, or may have: claim it under the next attempt.
 
-        The new attempt starts at index 0, which withdraws what is visible by an explicit reset.
+        What landed is learned by reading back, as if another worker had written it.
         """
         if entry.stage is Stage.RUNNING:
             self._dispatcher.withdraw(entry)
-        epoch = Epoch(entry.epoch.generation, entry.epoch.attempt + 1)
-        self._metrics.restarted.inc()
-        log.warning("job_restarted", job=entry.job_id, tenant=entry.tenant, attempt=epoch.attempt)
-        entry.key = next(self._keys)
-        entry.stream = ReplyStream(job=entry.job_id, epoch=epoch, worker=self._worker)
-        entry.first_token_ms = 0.0
-        entry.stage = Stage.ARRIVED
+        self._metrics.interrupted.inc()
+        self._give_up_stream(entry)
+        log.warning(
+            "job_interrupted",
+            job=entry.job_id,
+            tenant=entry.tenant,
+            attempt=entry.epoch.attempt,
+        )
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._begin_again, entry)
+
+    def run_alone(self, entry: Entry) -> None:
+        """Let a job wait until it can run with nothing beside it: its writers kept crashing."""
+        self._answers.release(entry)
+        self._give_up_stream(entry)
+        entry.alone = True
+        self._dispatcher.add(entry)
 
     def withdraw(self, entry: Entry) -> None:
         """Stop a job whose answer nobody can write."""
@@ -206,7 +253,8 @@ class Service:
             job_id=job_id,
             job=job,
             digest=digest,
-            fresh=record.offset >= state.end_offset,
+            generation=state.membership.generation,
+            owned=record.offset >= state.end_offset,  # fresh: nobody can have answered it before
             deadline_ms=self._deadline_of(record, job),
             reply_topic=reply_topic(self._settings.replies_prefix, tenant),
             wanted_partition=asked.reply_partition,
@@ -216,8 +264,6 @@ class Service:
         )
         if isinstance(asked, Refused):
             entry.error, entry.dead_letter = asked.error, asked.reason
-        if not entry.fresh:
-            self._metrics.restarted.inc()
         state.add(entry)
         heapq.heappush(self._deadlines, (entry.deadline_ms, entry.key, entry))
         self._routes.route(entry)
@@ -280,3 +326,31 @@ class Service:
     def _begin_again(self, entry: Entry) -> None:
         if not entry.dropped:
             self._routes.route(entry)
+
+    def _give_up_stream(self, entry: Entry) -> None:
+        """End what was written under the present epoch; the next one begins with a claim."""
+        entry.key = next(self._keys)
+        entry.owned = False
+        entry.stream = ReplyStream(
+            job=entry.job_id, epoch=next_attempt(entry.epoch), worker=self._worker
+        )
+        entry.resume_ids = ()
+        entry.first_token_ms = 0.0
+        entry.stage = Stage.ARRIVED
+
+    def _go_on(self, state: PartitionState, entry: Entry) -> None:
+        """Move a job that ran across a rebalance to the new assignment: its record is back."""
+        entry.kept = False
+        entry.generation = state.membership.generation
+        entry.settled_with.clear()  # they are delivered again, too
+        self._metrics.kept.inc()
+        state.add(entry)
+        if entry.settled:
+            state.finish(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        """Stop a job that is not ours any more; nothing more of it is written or committed."""
+        entry.dropped = True
+        entry.kept = False
+        self._dispatcher.withdraw(entry)
+        self._answers.release(entry)

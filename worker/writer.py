@@ -116,19 +116,38 @@ class LogWriter:
         values: Sequence[bytes | None],
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """Append records in order and wait until all are acknowledged. Raises AppendError."""
+        """Append records of one key, in order, and wait until all are acknowledged.
+
+        Raises AppendError.
+        """
+        await self.append_all(topic, partition, [(key, value) for value in values], headers)
+
+    async def append_all(
+        self,
+        topic: str,
+        partition: int | None,
+        records: Sequence[tuple[bytes, bytes | None]],
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> list[int]:
+        """Append records (key, value) in order; return their offsets once all are acknowledged.
+
+        Raises AppendError, after which each of them may stand in the log or not.
+        """
         producer = await self._ready()
         try:
             pending = [
                 await producer.send(topic, value, key, partition, headers=list(headers))
-                for value in values
+                for key, value in records
             ]
             results = await asyncio.gather(*pending, return_exceptions=True)
         except errors.KafkaError as error:
             results = [error]
-        for failure in results:
-            if isinstance(failure, BaseException):
-                raise self._failed(topic, failure)
+        offsets: list[int] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise self._failed(topic, result)
+            offsets.append(result.offset)
+        return offsets
 
     async def put_aside(
         self, dlq_topic: str, record: Record, reason: str, code: str, message: str

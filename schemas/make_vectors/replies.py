@@ -47,6 +47,9 @@ def _records() -> list[Vector]:
     plain_error = {name: _ERROR[name] for name in _ERROR if name not in ("limit", "given")}
     return [
         _record("claim", "A new owner.", {"kind": "claim", **_HEAD}),
+        _record(
+            "claim alone", "Earlier writers crashed.", {"kind": "claim", **_HEAD, "alone": True}
+        ),
         _record("release", "A writer's farewell.", {"kind": "release", **_HEAD}),
         _record(
             "first generation",

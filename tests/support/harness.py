@@ -24,11 +24,12 @@ from worker.jobs import Partition, Record
 from worker.metrics import Metrics
 from worker.partitions import Membership, PartitionState
 from worker.pipeline import build_pipeline
+from worker.readback import LogRecord
 from worker.settings import load_settings
 from worker.writer import AppendError, LogWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.engine.request import GenerationRequest, Output
 
@@ -59,22 +60,51 @@ class MemoryWriter(LogWriter):
     def forget_missing(self, topic: str) -> None:
         """Nothing is remembered."""
 
-    async def append(
+    async def append_all(
         self,
         topic: str,
         partition: int | None,
-        key: bytes,
-        values: Sequence[bytes | None],
+        records: Sequence[tuple[bytes, bytes | None]],
         headers: Sequence[tuple[str, bytes]] = (),
-    ) -> None:
+    ) -> list[int]:
         """Append all or fail."""
         await asyncio.sleep(0)
         if self.held is not None:
             await self.held.wait()
         if self.failures:
             raise self.failures.pop(0)
-        for value in values:
-            self.logs[topic, partition].append((key, value, dict(headers)))
+        log = self.logs[topic, partition]
+        first = len(log)
+        log += [(key, value, dict(headers)) for key, value in records]
+        return list(range(first, len(log)))
+
+
+class MemoryReader:
+    """Reads what a MemoryWriter wrote. Logs may be told to begin later than at 0."""
+
+    def __init__(self, writer: MemoryWriter) -> None:
+        self._writer = writer
+        self.starts: dict[Partition, int] = {}
+        self.reads: list[Partition] = []
+
+    async def start_of(self, source: Partition) -> int:
+        """Return the first offset that the log holds."""
+        return self.starts.get(source, 0)
+
+    async def offset_at(self, source: Partition, timestamp_ms: int) -> int:  # noqa: ARG002 - no times here
+        """Return where a log begins."""
+        return self.starts.get(source, 0)
+
+    async def read(
+        self, source: Partition, start: int, last: int, take: Callable[[LogRecord], None]
+    ) -> None:
+        """Hand out every record from start to last."""
+        await asyncio.sleep(0)
+        self.reads.append(source)
+        log = self._writer.logs[source.topic, source.partition]
+        for offset in range(start, last + 1):
+            key, value, _ = log[offset]
+            take(LogRecord(offset, key, value))
 
 
 class HandEngine:
@@ -112,12 +142,14 @@ class Harness:
         self.settings = load_settings(flags=flags).settings
         self.metrics = Metrics()
         self.writer = MemoryWriter(tenants)
+        self.reader = MemoryReader(self.writer)
         self.engine = HandEngine()
         pipeline = build_pipeline(
             settings=self.settings,
             worker="w1",
             base="tiny",
             writer=self.writer,
+            reader=self.reader,
             engine=self.engine,
             prompts=BytePrompts(),
             adapters=None,
@@ -126,6 +158,8 @@ class Harness:
         self.service = pipeline.service
         self.dispatcher = pipeline.dispatcher
         self.answers = pipeline.answers
+        self.owned = True  # what a proof of ownership says
+        pipeline.claims.bind(prove=self._prove)
         self.offsets = itertools.count()
         self.assignments = itertools.count(1)
         self.state = self.assign(generation=3)
@@ -142,29 +176,49 @@ class Harness:
         await self.answers.stop()
         self.dispatcher.close()
 
-    def assign(self, *, generation: int, source: Partition = JOBS) -> PartitionState:
-        """Win a partition."""
-        membership = Membership(next(self.assignments), generation, "member")
-        self.state = PartitionState(source, membership, end_offset=0)
+    async def _prove(self, state: PartitionState) -> bool:
+        return self.owned and not state.revoked
+
+    def assign(
+        self,
+        *,
+        generation: int,
+        source: Partition = JOBS,
+        end_offset: int = 0,
+        member: str = "member",
+    ) -> PartitionState:
+        """Win a partition; records below end_offset are not fresh."""
+        membership = Membership(next(self.assignments), generation, member)
+        self.state = PartitionState(source, membership, end_offset=end_offset)
         self.service.on_assigned([self.state])
         return self.state
 
     def send(self, value: bytes | Job | None, *, age_ms: float = 0, topic: str = "jobs") -> int:
-        """Deliver one record; return its offset."""
-        if isinstance(value, Job):
-            value = encode_request(value)
+        """Deliver one record that is new; return its offset."""
         offset = next(self.offsets)
+        self.deliver(self.state, offset, value, age_ms=age_ms, topic=topic)
+        return offset
+
+    def deliver(
+        self,
+        state: PartitionState,
+        offset: int,
+        value: bytes | Job | None,
+        *,
+        age_ms: float = 0,
+        topic: str = "jobs",
+    ) -> None:
+        """Deliver a record, perhaps once more."""
         record = Record(
             source=Partition(topic, 0),
             offset=offset,
             timestamp_ms=int(time.time() * 1_000 - age_ms),
             key=b"key",
-            value=value,
+            value=encode_request(value) if isinstance(value, Job) else value,
             headers=[("traceparent", b"00-1")],
         )
-        assert self.state.read(offset)
-        self.service.on_records(self.state, [record])
-        return offset
+        assert state.read(offset)
+        self.service.on_records(state, [record])
 
     async def settle(self, rounds: int = 50) -> None:
         """Let everything that can happen without new input happen."""
@@ -173,6 +227,21 @@ class Harness:
         await asyncio.sleep(0.01)  # the tokenising thread
         for _ in range(rounds):
             await asyncio.sleep(0)
+
+    @property
+    def committable(self) -> int | None:
+        """The offset below which everything is finished; None before anything was read."""
+        ledger = self.state.ledger
+        return None if ledger is None else ledger.position
+
+    @property
+    def running(self) -> list[str]:
+        """The prompts in the engine."""
+        return [
+            bytes(each.prompt_ids).decode()
+            for key, each in self.engine.requests.items()
+            if self.dispatcher.find(key)
+        ]
 
     def step(self, *outputs: Output) -> None:
         """Bring outputs as the engine's thread does."""

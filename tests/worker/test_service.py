@@ -48,7 +48,7 @@ async def test_a_job_is_answered_and_its_offset_done_when_the_terminal_is_acked(
         harness.writer.held = asyncio.Event()
         harness.step(Output(key, (7,), "llo", finish="stop"))
         await harness.settle()
-        assert harness.state.to_commit() == 0
+        assert harness.state.position == 0
         harness.writer.held.set()
         await harness.settle()
         stream = harness.visible("acme", "j1")
@@ -58,7 +58,7 @@ async def test_a_job_is_answered_and_its_offset_done_when_the_terminal_is_acked(
         assert (terminal.seed, terminal.base, terminal.metadata) == (7, "tiny", {"trace": "x"})
         assert terminal.usage == (len("prompt of j1"), 3)
         assert stream.epoch == (3, 1)
-        assert harness.state.to_commit() == 1
+        assert harness.state.position == 1
 
 
 async def test_a_slow_broker_gets_fewer_larger_records() -> None:
@@ -97,10 +97,10 @@ async def test_a_twin_is_done_with_the_first_and_never_answered() -> None:
         assert len(harness.engine.requests) == 1
         harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
         await harness.settle()
-        assert harness.state.to_commit() == 2
+        assert harness.state.position == 2
         harness.send(job())
         await harness.settle()
-        assert harness.state.to_commit() == 3
+        assert harness.state.position == 3
         assert len(harness.replies("acme", "j1")) == 2
         assert harness.dead_letters == []
 
@@ -125,7 +125,7 @@ async def test_another_job_under_a_known_id_is_put_aside(finished: bool) -> None
         stream = harness.visible("acme", "j1")
         assert isinstance(stream.terminal, DoneEvent)
         assert stream.token_ids == [1]
-        assert harness.state.to_commit() == 3
+        assert harness.state.position == 3
 
 
 async def test_the_same_id_of_another_tenant_is_another_job() -> None:
@@ -168,7 +168,7 @@ async def test_an_unreadable_record_is_put_aside_and_nobody_is_told() -> None:
         assert len(harness.dead_letters) == 4
         assert [name for name, _ in harness.writer.logs if name != "jobs.dlq"] == []
         assert len(harness.engine.requests) == 1
-        assert harness.state.to_commit() == 4
+        assert harness.state.position == 4
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ async def test_a_job_over_a_limit_is_told_which(
         error = end_of(harness, "j1")
         assert (error.code, error.limit, error.given) == (code, limit, given)
         assert harness.dead_letters == []
-        assert harness.state.to_commit() == 1
+        assert harness.state.position == 1
         assert len(harness.engine.requests) == 1
 
 
@@ -205,7 +205,7 @@ async def test_without_a_reply_topic_the_job_is_put_aside_and_nobody_waits() -> 
         await harness.settle()
         assert harness.dead_letters[0][2]["aril-reason"] == b"missing_reply_topic"
         assert len(harness.engine.requests) == 1
-        assert harness.state.to_commit() == 1
+        assert harness.state.position == 1
 
 
 @pytest.mark.parametrize("stage", ["running", "waiting", "arrived"])
@@ -227,7 +227,7 @@ async def test_a_cancel_ends_a_job_at_any_stage(stage: str) -> None:
         assert error.index == (2 if stage == "running" else 0)
         if stage == "running":
             assert harness.engine.cancelled == [1]
-            assert harness.state.to_commit() == 1
+            assert harness.state.position == 1
         assert all(each.open for each in [harness.state.ledger] if each is not None)
 
 
@@ -236,7 +236,7 @@ async def test_a_cancel_for_nobody_is_done_at_once() -> None:
     async with Harness() as harness:
         harness.send(encode_request(Cancel(id="j1", tenant="acme")))
         await harness.settle()
-        assert harness.state.to_commit() == 1
+        assert harness.state.position == 1
 
 
 async def test_a_deadline_ends_a_job_before_and_while_it_runs() -> None:
@@ -269,32 +269,7 @@ async def test_an_engine_error_ends_one_job_only() -> None:
         await harness.settle()
         assert end_of(harness, "bad").code is ErrorCode.ADAPTER_INVALID
         assert isinstance(harness.visible("acme", "good").terminal, DoneEvent)
-        assert harness.state.to_commit() == 2
-
-
-async def test_a_failed_append_begins_the_job_anew_under_a_higher_attempt(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The stream stops, and the next attempt starts at index 0 with an explicit reset."""
-    monkeypatch.setattr("worker.service.RETRY_SECONDS", 0.0)
-    async with Harness() as harness:
-        harness.send(job(sampling=Sampling(seed=1)))
-        await harness.settle()
-        first = harness.key_of("prompt of j1")
-        harness.step(Output(first, (1,), "a"))
-        await harness.settle()
-        harness.writer.failures = [AppendError("KafkaTimeoutError", hopeless=False)]
-        harness.step(Output(first, (2,), "b"))
-        await harness.settle()
-        assert harness.engine.cancelled == [first]
-        second = harness.key_of("prompt of j1")
-        assert second != first
-        harness.step(Output(first, (9,), "late"), Output(second, (1,), "a"))
-        harness.step(Output(second, (2,), "b", finish="stop"))
-        await harness.settle()
-        stream = harness.visible("acme", "j1")
-        assert (stream.token_ids, stream.resets, stream.epoch) == ([1, 2], 1, (3, 2))
-        assert harness.state.to_commit() == 1
+        assert harness.state.position == 2
 
 
 async def test_a_reply_that_can_never_be_written_is_put_aside() -> None:
@@ -307,7 +282,7 @@ async def test_a_reply_that_can_never_be_written_is_put_aside() -> None:
         await harness.settle()
         assert harness.dead_letters[0][2]["aril-reason"] == b"reply_unwritable"
         assert harness.engine.requests == {}
-        assert harness.state.to_commit() == 1
+        assert harness.state.position == 1
 
 
 async def test_a_revoked_partition_stops_at_once_and_commits_nothing_more() -> None:
@@ -325,7 +300,7 @@ async def test_a_revoked_partition_stops_at_once_and_commits_nothing_more() -> N
         harness.writer.held.set()
         harness.step(Output(key, (2,), "b"))
         await harness.settle()
-        assert old.to_commit() == 0
+        assert old.position == 0
         assert new.to_commit() is None
         assert harness.dispatcher.running == 0
 
