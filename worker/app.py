@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
-from worker.consumer import JobsConsumer
+from worker.consumer import ConsumerSilentError, JobsConsumer
 from worker.engine.runner import EngineThread
 from worker.health import Health, start_http, watch_loop_lag
 from worker.loading import load_model
@@ -95,7 +95,7 @@ class Worker:
                 await writer.stop()
         except _StoppedError:
             pass
-        except (WorkerFailedError, KafkaError, OSError) as error:
+        except (WorkerFailedError, ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
             return EXIT_FAILED
         finally:
@@ -196,6 +196,7 @@ class Worker:
             for work in (
                 pipeline.dispatcher.run(),
                 self._commit_often(consumer),
+                consumer.watch(),
                 self._tick_often(pipeline),
                 watch_loop_lag(self._metrics),
             )

@@ -20,6 +20,7 @@ from worker.intake import topic_pattern
 from worker.jobs import Partition, Record
 from worker.logs import get_logger
 from worker.partitions import PartitionState
+from worker.watchdog import Progress, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,12 @@ POLL_MS = 200
 POLL_RECORDS = 1_000
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 OFFSETS_TIMEOUT_SECONDS = 10.0
+WATCH_SECONDS = 15.0
+SILENT_SECONDS = 60.0
+
+
+class ConsumerSilentError(Exception):
+    """No records come although there are some; the message is one line."""
 
 
 class Handler(Protocol):
@@ -61,9 +68,22 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     def __init__(self, settings: WorkerSettings, handler: Handler, client_id: str) -> None:
         self._settings = settings
         self._handler = handler
-        self._consumer = AIOKafkaConsumer(
+        self._client_id = client_id
+        self._consumer = self._make_consumer()
+        self._states: dict[Partition, PartitionState] = {}
+        self._set_up = asyncio.Event()  # cleared while an assignment is being set up
+        self._joined = asyncio.Event()
+        self._commit_lock = asyncio.Lock()
+        self._assignments = 0
+        self._stopping = False
+        self._resting = False
+        self._replacing = False
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        settings = self._settings
+        return AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
-            client_id=client_id,
+            client_id=self._client_id,
             group_id=settings.group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -77,13 +97,6 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             partition_assignment_strategy=(StickyPartitionAssignor,),
             **settings.kafka_security(),
         )
-        self._states: dict[Partition, PartitionState] = {}
-        self._set_up = asyncio.Event()  # cleared while an assignment is being set up
-        self._joined = asyncio.Event()
-        self._commit_lock = asyncio.Lock()
-        self._assignments = 0
-        self._stopping = False
-        self._resting = False
 
     @property
     def states(self) -> list[PartitionState]:
@@ -114,11 +127,14 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     async def run(self) -> None:
         """Poll until ``stop``. Raises what aiokafka cannot get over by itself."""
         while not self._stopping:
+            if self._replacing:
+                await asyncio.sleep(POLL_MS / 1_000)
+                continue
             self._apply_pauses()
             try:
                 batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
             except errors.ConsumerStoppedError:
-                return
+                continue  # we are leaving, or it is being replaced
             except errors.KafkaError as error:
                 if not error.retriable:
                     raise
@@ -129,6 +145,62 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             await self._set_up.wait()
             for topic_partition, records in batches.items():
                 self._deliver(topic_partition, records)
+
+    async def watch(self) -> None:
+        """Look after the consumer until cancelled. One that fell silent is replaced.
+
+        Raises ConsumerSilentError when that did not help: a new process may.
+        """
+        dog = Watchdog(patience=SILENT_SECONDS)
+        replaced = False
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            silent = dog.observe(await self._progress(), now=asyncio.get_running_loop().time())
+            if not silent:
+                replaced = replaced and dog.behind  # cured once nothing is left to be read
+                continue
+            log.error("consumer_silent", partitions=[list(each) for each in silent])
+            if replaced:
+                raise ConsumerSilentError("the consumer gets no records, and a new one gets none")
+            await self._replace()
+            dog.forget()
+            replaced = True
+
+    async def _progress(self) -> dict[Partition, Progress]:
+        """Return how far each partition is that should be read."""
+        consumer = self._consumer
+        reading = [
+            each
+            for each in consumer.assignment() - consumer.paused()
+            if Partition(each.topic, each.partition) in self._states
+        ]
+        if not reading or not self._set_up.is_set():
+            return {}
+        try:
+            async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
+                ends = await consumer.end_offsets(reading)
+                return {
+                    Partition(each.topic, each.partition): Progress(
+                        await consumer.position(each), ends[each]
+                    )
+                    for each in reading
+                }
+        except (errors.KafkaError, TimeoutError):
+            return {}  # no broker answers, or a rebalance came: nothing is to be learned
+
+    async def _replace(self) -> None:
+        """Join the group with a new consumer in place of the present one."""
+        self._replacing = True
+        self._set_up.clear()
+        states, self._states = self.states, {}
+        self._handler.on_revoked(states)
+        with contextlib.suppress(errors.KafkaError, TimeoutError):
+            async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
+                await self._consumer.stop()
+        self._consumer = self._make_consumer()
+        await self.start()
+        self._replacing = False
+        log.warning("consumer_replaced")
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group."""

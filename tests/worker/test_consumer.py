@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from worker.commits import commit_offsets, committed_offsets, membership_of
-from worker.consumer import JobsConsumer
+from worker.consumer import ConsumerSilentError, JobsConsumer
 from worker.done_list import encode
 from worker.jobs import Partition, Record
 from worker.ledger import Checkpoint
@@ -386,3 +386,45 @@ async def test_a_lost_membership_proves_nothing(kafka: Kafka, topic: str) -> Non
         assert not await member.consumer.prove(state)
         state.revoked = False
         assert await member.consumer.prove(state)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let silence count at once."""
+    monkeypatch.setattr("worker.consumer.WATCH_SECONDS", 0.2)
+    monkeypatch.setattr("worker.consumer.SILENT_SECONDS", 1.0)
+
+
+async def nothing(*_: Any, **__: Any) -> dict[Any, Any]:
+    """Do as a consumer does that has fallen silent."""
+    await asyncio.sleep(0.05)
+    return {}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_consumer_that_fell_silent_is_replaced(kafka: Kafka, topic: str) -> None:
+    """It stays in the group and brings nothing: a new one takes its place and brings all."""
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.seen.assigned)
+        member.consumer._consumer.getmany = nothing
+        await asyncio.sleep(0.5)  # the poll that was under way
+        watching = asyncio.create_task(member.consumer.watch())
+        await send(kafka, topic, 8)
+        await until(lambda: len(member.seen.records) >= 8, seconds=60)
+        assert sorted(int(each.value or b"") for each in member.seen.records) == list(range(8))
+        assert not watching.done()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_silence_that_a_new_consumer_does_not_cure_is_raised(
+    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process cannot help itself: it has to end, so that another can be started."""
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", nothing)
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.seen.assigned)
+        await send(kafka, topic, 8)
+        with pytest.raises(ConsumerSilentError):
+            await asyncio.wait_for(member.consumer.watch(), 60)
