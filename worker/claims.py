@@ -77,7 +77,7 @@ class Claims:
         self._worker = worker
         self._clock_slack_ms = clock_slack_ms
         self._metrics = metrics
-        self._prove: Callable[[PartitionState], Awaitable[bool]]
+        self._prove: Callable[[PartitionState, int], Awaitable[bool]]
         self._state_of: Callable[[Entry], PartitionState | None]
         self._waiting: dict[Partition, list[_Waiting]] = defaultdict(list)
         self._passes: dict[Partition, asyncio.Task[None]] = {}
@@ -87,7 +87,7 @@ class Claims:
     def bind(
         self,
         *,
-        prove: Callable[[PartitionState], Awaitable[bool]] | None = None,
+        prove: Callable[[PartitionState, int], Awaitable[bool]] | None = None,
         state_of: Callable[[Entry], PartitionState | None] | None = None,
     ) -> None:
         """Set who proves that a partition is ours, and who knows a job's partition."""
@@ -197,13 +197,9 @@ class Claims:
                 told = floor
             each.start = max(told, floor)
             if told < log_start and floor <= log_start:
-                each.prefix_lost = True
-                each.takeover.prefix_unknown()
-        known = [each for each in batch if not each.prefix_lost]
-        if not known:
-            return
+                each.prefix_lost, each.start = True, log_start
         by_key: dict[bytes, list[_Waiting]] = defaultdict(list)
-        for each in known:
+        for each in batch:
             by_key[each.entry.job_id.encode()].append(each)
         count = 0
 
@@ -214,8 +210,8 @@ class Claims:
                 if each.start <= record.offset <= each.claimed_at:
                     _fold(each, record.value)
 
-        first = min(each.start for each in known)
-        await self._reader.read(source, first, max(each.claimed_at for each in known), take)
+        first = min(each.start for each in batch)
+        await self._reader.read(source, first, max(each.claimed_at for each in batch), take)
         self._metrics.records_read_back.inc(count)
 
     def _judge(self, each: _Waiting) -> None:
@@ -223,7 +219,7 @@ class Claims:
             return
         entry, takeover = each.entry, each.takeover
         history = takeover.history
-        verdict = Verdict.OURS if each.prefix_lost else takeover.verdict()
+        verdict = takeover.verdict(prefix_lost=each.prefix_lost)
         if verdict is Verdict.CONTESTED:
             retry = asyncio.create_task(self._prove_and_again(each))
             self._retries.add(retry)
@@ -232,6 +228,8 @@ class Claims:
         if verdict is Verdict.OURS:
             if each.prefix_lost:
                 log.warning("prefix_lost", job=entry.job_id, tenant=entry.tenant)
+                takeover.prefix_unknown()
+                history = takeover.history
             entry.resume_ids = tuple(history.stream.token_ids)
             entry.strikes = history.strikes
             entry.strikes_alone = history.strikes_alone
@@ -242,8 +240,9 @@ class Claims:
     async def _prove_and_again(self, each: _Waiting) -> None:
         """Claim above whoever stands above us, but only if the partition is ours."""
         state = self._state_of(each.entry)
-        if state is not None and await self._prove(state):
-            each.takeover.proved()
+        base = 0 if state is None else max(state.base, each.takeover.base_above())
+        if state is not None and await self._prove(state, base):
+            each.takeover.proved(base)
             log.warning("epoch_raised", job=each.entry.job_id, epoch=each.takeover.epoch)
         # Refused: a rebalance is on its way and will drop the job. No answer: ask again.
         else:

@@ -15,11 +15,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from worker.commits import commit_offsets, committed_offsets, membership_of
-from worker.done_list import decode, open_below
+from worker.done_list import open_below
 from worker.intake import topic_pattern
 from worker.jobs import Partition, Record
 from worker.logs import get_logger
-from worker.partitions import PartitionState
+from worker.partitions import PartitionState, done_list_of
 from worker.watchdog import Progress, Watchdog
 
 if TYPE_CHECKING:
@@ -214,17 +214,21 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         async with self._commit_lock:
             await self._commit(self.states)
 
-    async def prove(self, state: PartitionState) -> bool:
-        """Prove that we own a partition: commit what is finished of it, grown or not.
+    async def prove(self, state: PartitionState, base: int) -> bool:
+        """Prove that we own a partition: commit what is finished of it, with a base for epochs.
 
         The broker takes it only under the membership that the partition was won in. False as well
         when the assignment has ended, and when nothing of the partition is known yet.
         """
         async with self._commit_lock:
             held = self._states.get(state.source) is state and not state.revoked
-            if not held or state.ledger is None:
+            checkpoint = state.checkpoint(base)
+            if not held or checkpoint is None:
                 return False
-            return await self._send_commit(state.membership, {state: state.ledger.checkpoint()})
+            accepted = await self._send_commit(state.membership, {state: checkpoint})
+            if accepted:
+                state.base = base
+            return accepted
 
     async def on_partitions_revoked(
         self,
@@ -280,9 +284,9 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         except (errors.KafkaError, TimeoutError) as error:
             log.warning("offsets_unknown", error=type(error).__name__)
             return dict.fromkeys(partitions, 2**63 - 1), {}
-        for each, (position, metadata) in committed.items():
-            done = decode(position, metadata)
-            if lost := open_below(starts[each], position, done):
+        for each, checkpoint in committed.items():
+            done = done_list_of(checkpoint)
+            if lost := open_below(starts[each], checkpoint.position, done):
                 self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
         return ends, committed
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.done_list import decode
+from worker.done_list import METADATA_BYTES, decode, encode
 from worker.ledger import Checkpoint, Ledger
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Finished identities remembered a partition, to catch a job that was sent twice: about 2.5 MB.
 REMEMBERED = 10_000
+
+# Between the base and the done list in a commit's metadata; no letter of base64.
+BASE_END = ":"
+BASE_DIGITS = 15  # below 2**53 with any generation added, `schemas.limits.MAX_EPOCH_PART`
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,9 @@ class PartitionState:
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
+        # Added to the generation in every epoch: not 0 once generations began again below an epoch
+        # that is in a reply log. It travels in the commit, so epochs rise with the assignments.
+        self.base = 0 if committed is None else base_of(committed.metadata)
         self._begun = False
         self._entries: dict[tuple[str, str], Entry] = {}
         self._finished: OrderedDict[bytes, bytes] = OrderedDict()
@@ -136,11 +143,38 @@ class PartitionState:
         assert self.ledger is not None, "an offset is read before it is finished"  # noqa: S101 - ours
         self.ledger.finish(offset)
 
+    @property
+    def epoch_generation(self) -> int:
+        """The first part of the epochs that are written in this assignment."""
+        return self.base + self.membership.generation
+
+    def checkpoint(self, base: int | None = None) -> Checkpoint | None:
+        """Return all there is to commit, with a raised base if one is given."""
+        if self.ledger is None:
+            return None
+        prefix = f"{base or self.base}{BASE_END}" if base or self.base else ""
+        position, metadata = self.ledger.checkpoint()
+        if len(prefix) + len(metadata) > METADATA_BYTES:
+            metadata = encode(position, self.ledger.done_beyond, METADATA_BYTES - len(prefix))
+        return Checkpoint(position, prefix + metadata)
+
     def to_commit(self) -> Checkpoint | None:
         """Return what to commit, or None when the last commit said as much."""
-        if self.ledger is None or self.ledger.checkpoint() == self.committed:
-            return None
-        return self.ledger.checkpoint()
+        checkpoint = self.checkpoint()
+        return None if checkpoint == self.committed else checkpoint
+
+
+def base_of(metadata: str) -> int:
+    """Read the base from a commit's metadata; 0 where there is none, or none to believe."""
+    text, found, _ = metadata.partition(BASE_END)
+    if not found or not text.isascii() or not text.isdigit() or len(text) > BASE_DIGITS:
+        return 0
+    return int(text)
+
+
+def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:
+    """Read what is finished beyond a commit's position."""
+    return decode(checkpoint.position, checkpoint.metadata.rpartition(BASE_END)[2])
 
 
 def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:
@@ -149,7 +183,7 @@ def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:
     Offsets past the log's end cannot have been finished: the log was cut since, and will give
     them to other jobs.
     """
-    done = decode(committed.position, committed.metadata)
+    done = done_list_of(committed)
     return Ledger(
         committed.position,
         (range(run.start, min(run.stop, end_offset)) for run in done if run.start < end_offset),

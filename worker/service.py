@@ -259,7 +259,7 @@ class Service:
             reply_topic=reply_topic(self._settings.replies_prefix, tenant),
             wanted_partition=asked.reply_partition,
             stream=ReplyStream(
-                job=job_id, epoch=Epoch(state.membership.generation, 1), worker=self._worker
+                job=job_id, epoch=Epoch(state.epoch_generation, 1), worker=self._worker
             ),
         )
         if isinstance(asked, Refused):

@@ -9,7 +9,9 @@
 
 Epochs are (base + group generation, attempt). The base is 0 until a group was deleted and its
 generations began again below an epoch that is in the log; raising the attempt alone would then
-leave two owners in one generation (`fence_check`'s variant `sameraise`; tests/worker/explorer).
+leave two owners in one generation. A raised base is committed with the proof, so that every
+later owner of the partition starts from it and epochs go on rising with the assignments
+(tests/worker/test_explorer.py shows what happens otherwise).
 
 A **strike** is a writer that ended without a release, without a new visible token, and not at the
 hands of its own process. The log counts them, since a crash takes every counter in memory along.
@@ -28,6 +30,7 @@ from schemas import (
     TokensEvent,
     VisibleStream,
 )
+from schemas.reader import BEFORE_ALL
 
 # After this many strikes a job runs with nobody beside it: its neighbours may not be to blame.
 STRIKES_TO_RUN_ALONE = 2
@@ -89,7 +92,7 @@ class History:
 class TakeOver:
     """One job's way into our hands; it may take several claims."""
 
-    __slots__ = ("_generation", "_job", "_worker", "epoch", "history")
+    __slots__ = ("_generation", "_highest", "_job", "_worker", "epoch", "history")
 
     def __init__(self, *, job: str, worker: str, generation: int, epoch: Epoch) -> None:
         """Begin under `epoch`; `generation` is the group's, captured at assignment."""
@@ -98,6 +101,7 @@ class TakeOver:
         self._generation = generation
         self.epoch = epoch
         self.history = History()
+        self._highest = BEFORE_ALL  # epoch of anybody else's record, whether it counts or not
 
     def claim(self, *, alone: bool = False) -> ClaimRecord:
         """Return the claim to append now; what was read back before is forgotten."""
@@ -107,10 +111,18 @@ class TakeOver:
     def read(self, record: ReplyRecord) -> None:
         """Take the log's next record of the job, the own claim being the last."""
         self.history.feed(record)
+        if (record.epoch, record.worker) != (self.epoch, self._worker):
+            self._highest = max(self._highest, record.epoch)
 
-    def verdict(self) -> Verdict:
-        """Judge once the own claim was read."""
+    def verdict(self, *, prefix_lost: bool = False) -> Verdict:
+        """Judge once the own claim was read.
+
+        Where the log's beginning is gone the fold may be blind to an epoch that live readers
+        know, so whatever stands at or above ours contests the claim.
+        """
         stream = self.history.stream
+        if prefix_lost:
+            return Verdict.CONTESTED if self._highest >= self.epoch else Verdict.OURS
         if stream.finished:
             return Verdict.ANSWERED
         if (stream.epoch, stream.writer) == (self.epoch, self._worker):
@@ -121,9 +133,12 @@ class TakeOver:
         """Go on after a claim that failed or may have: it can still land, under its own epoch."""
         self.epoch = next_attempt(self.epoch)
 
-    def proved(self) -> None:
-        """Go on above the epoch that was read: a commit showed that the partition is ours."""
-        base = self.history.stream.epoch.generation
+    def base_above(self) -> int:
+        """Return a base under which every generation is above all that was read."""
+        return self._highest.generation + 1
+
+    def proved(self, base: int) -> None:
+        """Go on above what was read: a commit of `base` showed that the partition is ours."""
         self.epoch = Epoch(base + self._generation, 1)
 
     def prefix_unknown(self) -> None:

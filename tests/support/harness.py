@@ -176,8 +176,11 @@ class Harness:
         await self.answers.stop()
         self.dispatcher.close()
 
-    async def _prove(self, state: PartitionState) -> bool:
-        return self.owned and not state.revoked
+    async def _prove(self, state: PartitionState, base: int) -> bool:
+        if not self.owned or state.revoked:
+            return False
+        state.base = base
+        return True
 
     def assign(
         self,

@@ -142,7 +142,10 @@ async def test_an_epoch_above_ours_is_answered_by_a_proof(harness: Harness) -> N
     harness.step(Output(harness.key_of("prompt of j1"), (2,), "b", finish="stop"))
     await harness.settle()
     stream = harness.visible("acme", "j1")
-    assert (stream.token_ids, stream.resets, stream.epoch) == ([1, 2], 0, (12, 1))
+    assert (stream.token_ids, stream.resets, stream.epoch) == ([1, 2], 0, (13, 1))
+    harness.send(job("next"))
+    await harness.settle()
+    assert {each.epoch for each in harness.replies("acme", "next")} == {(13, 1)}
 
 
 async def test_without_a_proof_nothing_is_written(harness: Harness) -> None:
@@ -173,6 +176,20 @@ async def test_a_prefix_that_retention_deleted_is_withdrawn(harness: Harness) ->
     stream = harness.visible("acme", "j1")
     assert (stream.token_ids, stream.resets) == ([1], 1)
     assert stream.finished
+
+
+async def test_without_a_prefix_an_epoch_above_ours_still_counts(harness: Harness) -> None:
+    """Live readers know it though the log's beginning is gone: we prove, and begin above it."""
+    before(harness, tokens(0, 1, epoch=(9, 1)), tokens(1, 2, epoch=(9, 1)))
+    where = Partition("replies.acme", reply_partition("j1", REPLY_PARTITIONS))
+    harness.reader.starts[where] = 1
+    harness.send(job(reply_from=0))
+    await harness.settle()
+    harness.step(Output(harness.key_of("prompt of j1"), (5,), "e", finish="stop"))
+    await harness.settle()
+    stream = harness.visible("acme", "j1")
+    assert (stream.token_ids, stream.resets, stream.finished) == ([5], 1, True)
+    assert stream.epoch == (13, 2)
 
 
 @pytest.mark.parametrize("by", ["cancel", "deadline", "refusal"])

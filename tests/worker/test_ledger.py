@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from worker.done_list import FULL_SHARE, METADATA_BYTES, decode, encode
 from worker.jobs import Partition
 from worker.ledger import Checkpoint, Ledger
-from worker.partitions import Membership, PartitionState
+from worker.partitions import Membership, PartitionState, base_of, done_list_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -267,3 +267,39 @@ def test_without_a_committed_position_the_first_record_begins() -> None:
     assert (state.position, state.to_commit(), state.crowded) == (None, None, False)
     assert state.read(7)
     assert state.to_commit() == (7, "")
+
+
+def test_the_base_of_epochs_is_committed_beside_the_list() -> None:
+    """The next owner starts from it, and the list stands as it was."""
+    state = state_of(Checkpoint(10, encode(10, [range(11, 13)])))
+    state.base = 41
+    told = state.to_commit()
+    assert told is not None
+    heir = state_of(told)
+    assert (heir.base, heir.epoch_generation) == (41, 41 + heir.membership.generation)
+    assert [heir.read(offset) for offset in (10, 11, 12)] == [True, False, False]
+    raised = heir.checkpoint(50)
+    assert raised is not None
+    assert base_of(raised.metadata) == 50
+    assert heir.base == 41  # until the broker has taken it
+
+
+def test_a_base_beside_a_full_list_fits() -> None:
+    """The list gives way: what it leaves out comes again."""
+    state = state_of(Checkpoint(0, ""), end_offset=6_000)
+    for offset in range(6_000):
+        state.read(offset)
+    for offset in range(1, 6_000, 2):
+        state.finish_offset(offset)
+    full = state.checkpoint(10**14)
+    assert full is not None
+    assert METADATA_BYTES - 30 < len(full.metadata) <= METADATA_BYTES
+    assert len(done_list_of(full)) > 1_000
+
+
+@pytest.mark.parametrize(
+    "metadata", ["", ":", "x:", "-1:", "1e3:", "\u0664:", f"{2**60}:", "7", " 7:"]
+)
+def test_a_base_that_cannot_be_read_is_none(metadata: str) -> None:
+    """Whatever stands there: 0 costs a proof, a wild number would cost every reader."""
+    assert base_of(metadata) == 0

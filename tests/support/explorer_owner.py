@@ -1,0 +1,215 @@
+"""One owner of the job that an explorer follows: what the worker's real objects do at each step.
+
+Everything here is a function of small tuples: the real `TakeOver`, `ReplyStream` and
+`PartitionState` are built, brought into the state in question, asked, and thrown away. What they
+answered is remembered, so that exploring costs look-ups.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas import DoneRecord, Epoch, Timings, Usage, decode_reply
+from worker import takeover as taking
+from worker.jobs import Entry, Partition, Record
+from worker.ledger import Checkpoint
+from worker.partitions import BASE_END, Membership, PartitionState
+from worker.replies import ReplyStream
+from worker.takeover import TakeOver, Verdict
+
+if TYPE_CHECKING:
+    from schemas import ClaimRecord, ReplyRecord
+    from tests.support.explorer_log import Tokens
+
+JOB = "j"
+OFFSET = 0  # of the job's record
+SOURCE = Partition("jobs", 0)
+ANSWER = 2  # tokens of a complete answer
+
+# Phases of an owner. OURS is what the service may keep across a rebalance.
+CLAIM, CLAIMING, PROVE, OURS, ENDING, SETTLED, IDLE, DEAD = (
+    "claim", "claiming", "prove", "ours", "ending", "settled", "idle", "dead",
+)  # fmt: skip
+
+
+class Owner(NamedTuple):
+    """A process and the job in it, as far as it matters."""
+
+    process: str
+    generation: int  # captured at the present assignment
+    phase: str
+    epoch: Epoch = Epoch(0, 0)
+    born: int = 0  # the entry's generation: behind that of the assignment while it is kept
+    claimant: int = 0  # the generation that the take-over was begun in
+    prefix: Tokens = ()  # tokens of the answer, as this writer believes
+    batch: tuple[int, ...] = ()  # numbers of the records under way
+    base: int = 0  # of epochs, in the present assignment
+    raised: int | None = None  # the base to claim with once ownership is proved
+    kept: bool = False  # not delivered again since the rebalance
+    stale: bool = False  # a completion of an assignment that ended is still in memory
+
+
+class Finding(NamedTuple):
+    """What a take-over learned."""
+
+    verdict: Verdict
+    visible: Tokens
+    base: int  # the least one that is above all that was read
+    unknown: Epoch  # where it would begin anew if the prefix were lost
+
+
+def membership(process: str, generation: int) -> Membership:
+    """Return who a process was in the group."""
+    return Membership(generation, generation, process)
+
+
+def assigned(process: str, generation: int, *, fresh: bool, base: int = 0) -> Owner:
+    """Return the owner that a process is when it is given the partition and reads the job."""
+    state = _state(process, generation, OFFSET if fresh else OFFSET + 1, base)
+    if not state.read(OFFSET):
+        raise AssertionError("a new assignment reads every record")
+    mine = state.end_offset <= OFFSET
+    return Owner(
+        process,
+        generation,
+        OURS if mine else CLAIM,
+        Epoch(state.epoch_generation, 1),
+        born=generation,
+        claimant=generation,
+        base=state.base,
+    )
+
+
+def redelivered_to_old_state(process: str, generation: int) -> bool:
+    """Tell what a state that outlives its assignment would do: whether it takes the job again."""
+    state = _state(process, generation, OFFSET + 1)
+    state.read(OFFSET)
+    return state.read(OFFSET)
+
+
+def keeps(owner: Owner, generation: int) -> bool:
+    """Whether an owner's job goes on when its process is given the partition again."""
+    if owner.phase != OURS or owner.kept:
+        return False
+    now = membership(owner.process, generation)
+    return now.follows(membership(owner.process, owner.generation))
+
+
+@cache
+def checkpoint(process: str, generation: int) -> Checkpoint | None:
+    """Return what an owner commits once the job is finished."""
+    state = _state(process, generation, OFFSET + 1)
+    state.read(OFFSET)
+    entry = _entry(generation, Epoch(generation, 1), process)
+    state.add(entry)
+    state.finish(entry)
+    return state.to_commit()
+
+
+def claim(owner: Owner) -> ClaimRecord:
+    """Return the claim that an owner appends."""
+    return _takeover(owner).claim()
+
+
+def after_failed_claim(owner: Owner) -> Epoch:
+    """Return the epoch under which an owner claims after a claim whose fate is unknown."""
+    takeover = _takeover(owner)
+    takeover.append_failed()
+    return takeover.epoch
+
+
+def after_failed_append(owner: Owner) -> Epoch:
+    """Return the epoch under which an owner goes on after its stream broke."""
+    return taking.next_attempt(owner.epoch)
+
+
+def proved(owner: Owner, base: int) -> Epoch:
+    """Return the epoch under which an owner claims after a proof with that base."""
+    takeover = _takeover(owner)
+    takeover.proved(base)
+    return takeover.epoch
+
+
+def read_back(
+    owner: Owner, log: list[ReplyRecord], claim: ReplyRecord, *, truncated: bool
+) -> Finding:
+    """Judge an acknowledged claim by the log up to it."""
+    takeover = _takeover(owner)
+    takeover.claim()
+    for record in log:
+        takeover.read(record)
+    takeover.read(claim)
+    verdict = takeover.verdict(prefix_lost=truncated)
+    visible, base = tuple(takeover.history.stream.token_ids), takeover.base_above()
+    takeover.prefix_unknown()
+    return Finding(verdict, visible, base, takeover.epoch)
+
+
+@cache
+def records(
+    process: str, born: int, epoch: Epoch, sent: int, steps: int
+) -> tuple[ReplyRecord, ...]:
+    """Return the batch that a stream with `sent` tokens gives out after so many more steps.
+
+    The answer's last token ends it. Each token tells its writer and its place.
+    """
+    stream = ReplyStream(job=JOB, epoch=epoch, worker=process)
+    if sent:
+        stream.begin(epoch, sent, claimed=True)
+    for index in range(sent, sent + steps):
+        stream.add([token(process, born, epoch, index)], "")
+    if sent + steps == ANSWER:
+        stream.close(lambda index, text: _done(process, epoch, index, text))
+    decoded = [decode_reply(value) for value in stream.take()]
+    return tuple(record for record in decoded if record is not None)
+
+
+def token(process: str, born: int, epoch: Epoch, index: int) -> int:
+    """Return an id that nobody else writes, nor the same process in another assignment."""
+    return (((ord(process[0]) * 10 + born) * 100 + epoch.generation) * 10 + epoch.attempt) * 10 + (
+        index
+    )
+
+
+def _takeover(owner: Owner) -> TakeOver:
+    return TakeOver(job=JOB, worker=owner.process, generation=owner.claimant, epoch=owner.epoch)
+
+
+def _state(process: str, generation: int, end_offset: int, base: int = 0) -> PartitionState:
+    before = Checkpoint(OFFSET, f"{base}{BASE_END}") if base else None
+    return PartitionState(SOURCE, membership(process, generation), end_offset, before)
+
+
+def _entry(generation: int, epoch: Epoch, process: str) -> Entry:
+    return Entry(
+        key=1,
+        record=Record(SOURCE, OFFSET, 0, None, b"", ()),
+        tenant="t",
+        job_id=JOB,
+        job=None,
+        digest=b"",
+        generation=generation,
+        owned=False,
+        deadline_ms=0.0,
+        reply_topic="replies.t",
+        wanted_partition=None,
+        stream=ReplyStream(job=JOB, epoch=epoch, worker=process),
+    )
+
+
+def _done(process: str, epoch: Epoch, index: int, text: str) -> DoneRecord:
+    return DoneRecord(
+        job=JOB,
+        epoch=epoch,
+        worker=process,
+        index=index,
+        text=text,
+        finish_reason="stop",
+        usage=Usage(1, index),
+        adapter=None,
+        digest=None,
+        base="base",
+        seed=0,
+        timings=Timings(0.0, 0.0, 0.0),
+    )
