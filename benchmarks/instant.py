@@ -32,8 +32,8 @@ class InstantEngine:
         return bool(self._left)
 
     def submit(self, request: GenerationRequest) -> None:
-        """Take a request."""
-        self._left[request.key] = request.sampling.max_tokens
+        """Take a request; one that was taken over goes on behind its visible tokens."""
+        self._left[request.key] = request.sampling.max_tokens - len(request.resume_ids)
 
     def cancel(self, key: int) -> None:
         """Drop a request."""
@@ -49,7 +49,10 @@ class InstantEngine:
         outputs = []
         for key in list(self._left)[: self._rows]:
             self._left[key] -= 1
-            if self._left[key]:
+            if self._left[key] < 0:  # all its tokens were visible already
+                del self._left[key]
+                outputs.append(Output(key, finish="length"))
+            elif self._left[key]:
                 outputs.append(Output(key, (1,), made))
             else:
                 del self._left[key]
