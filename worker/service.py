@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from schemas import Cancel, Epoch, ErrorCode, Job, JobError, reply_topic
 from worker.intake import Intake, Refused
 from worker.jobs import Entry, Stage, digest_of
+from worker.kept import KeptJobs
 from worker.logs import get_logger
 from worker.partitions import Identity
 from worker.replies import ReplyStream
@@ -57,8 +58,7 @@ class Service:
         self._metrics = metrics
         self._intake = Intake(settings)
         self._states: dict[Partition, PartitionState] = {}
-        self._parting: dict[Partition, PartitionState] = {}  # revoked; perhaps they come back
-        self._kept: dict[Partition, dict[int, Entry]] = {}  # by offset, until delivered again
+        self._kept = KeptJobs()
         self._keys = itertools.count(1)
         self._deadlines: list[tuple[float, int, Entry]] = []
         self._dispatcher: Dispatcher
@@ -74,18 +74,14 @@ class Service:
     def on_assigned(self, states: Iterable[PartitionState]) -> None:
         """Take note of partitions that were won; jobs of those that came back go on."""
         self._states = {state.source: state for state in states}
-        parting, self._parting = self._parting, {}
-        for source, old in parting.items():
-            new = self._states.get(source)
-            if new is None or not new.membership.follows(old.membership):
-                for entry in self._kept.pop(source, {}).values():
-                    self._drop(entry)
+        for entry in self._kept.meet(self._states):
+            self._drop(entry)
         self._metrics.partitions.set(len(self._states))
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
         for record in records:
-            kept = self._kept.get(state.source, {}).pop(record.offset, None)
+            kept = self._kept.take(state.source, record.offset)
             if kept is None:
                 self._take(state, record)
             else:
@@ -97,20 +93,12 @@ class Service:
         What runs goes on writing under its epoch until the next assignment is known: should the
         partition be somebody else's by then, its claim is above that epoch.
         """
+        states = list(states)
         for state in states:
             state.revoked = True
             self._states.pop(state.source, None)
-            self._parting[state.source] = state
-            kept = self._kept.setdefault(state.source, {})
-            for entry in kept.values():  # of the assignment before, never delivered again
-                self._drop(entry)
-            kept.clear()
-            for entry in state.entries:
-                if entry.stage is Stage.RUNNING and entry.owned and not entry.dropped:
-                    entry.kept = True
-                    kept[entry.record.offset] = entry
-                else:
-                    self._drop(entry)
+        for entry in self._kept.part(states):
+            self._drop(entry)
         self._deadlines = [each for each in self._deadlines if each[2].kept]
         heapq.heapify(self._deadlines)
         self._metrics.partitions.set(len(self._states))
@@ -120,9 +108,8 @@ class Service:
         for state in self._states.values():
             for entry in state.entries:
                 self._drop(entry)
-        for kept in self._kept.values():
-            for entry in kept.values():
-                self._drop(entry)
+        for entry in self._kept:
+            self._drop(entry)
 
     def state_of(self, entry: Entry) -> PartitionState | None:
         """Return the assignment that a job belongs to, if that is the present one."""
