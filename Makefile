@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-compose bench kafka jars clean
+.PHONY: help setup demo check test test-all test-faults test-compose bench kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: check jars ## check, then the tests, on Apache Kafka where Java and Maven 
 
 test-all: check jars ## the same with the slow tests
 	$(BIN)/pytest
+
+test-faults: setup jars ## kill, halt and cut workers off for ten minutes (FAULT_SECONDS, FAULT_SEED)
+	$(BIN)/pytest -rP tests/faults
 
 test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
 	deploy/standins/images.sh

@@ -1,0 +1,131 @@
+"""What was seen of a run with faults, on one clock: by clients, in the logs, by readers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from schemas import VisibleStream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas import Event, ReplyRecord
+
+
+class Name(NamedTuple):
+    """A job's identity: tenants may use the same ids."""
+
+    tenant: str
+    job: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.job}"
+
+
+Outcome = Literal["ok", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job that a client sent; `info`: it was left running, and nobody knows its end."""
+
+    name: Name
+    tokens: int
+    outcome: Outcome = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A record as it stands in a tenant's reply topic, whoever it is for."""
+
+    tenant: str  # whose topic it is
+    partition: int
+    offset: int
+    at_ms: int  # log-append time
+    key: bytes | None
+    record: ReplyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A record of the jobs topic; without a name it is poison that nobody can be told of."""
+
+    partition: int
+    offset: int
+    name: Name | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the group's offsets said of a partition at a moment."""
+
+    at_ms: int
+    partition: int
+    position: int
+    done: tuple[range, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A dead letter: which input record it is of."""
+
+    partition: int
+    offset: int
+    at_ms: int
+
+
+class Step(NamedTuple):
+    """A log record that changed what readers see, and how."""
+
+    logged: Logged
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A job's log as a late reader sees it."""
+
+    stream: VisibleStream
+    steps: tuple[Step, ...]
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What a late reader is given."""
+        return tuple(event for step in self.steps for event in step.events)
+
+    @property
+    def ended_ms(self) -> int | None:
+        """When the visible terminal was appended."""
+        return self.steps[-1].logged.at_ms if self.stream.finished else None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All of it. `zombies`: workers were halted past their time-out, so resets are possible."""
+
+    asked: Sequence[Asked]
+    log: Sequence[Logged]
+    live: Sequence[tuple[Name, tuple[Event, ...]]]  # once for every reader of a job
+    inputs: Sequence[Input] = ()
+    committed: Sequence[Committed] = ()
+    dead: Sequence[Dead] = ()
+    zombies: bool = False
+    generations_restarted: bool = False
+    unfinished: Sequence[Name] = field(default=())  # waited for in vain, faults healed
+
+    @property
+    def by_job(self) -> dict[Name, list[Logged]]:
+        """The log by job, in log order."""
+        found: dict[Name, list[Logged]] = defaultdict(list)
+        for each in self.log:
+            found[Name(each.tenant, each.record.job)].append(each)
+        return found
+
+
+def fold(log: Sequence[Logged]) -> Folded:
+    """Read one job's records by the reader rule."""
+    stream = VisibleStream()
+    steps = [Step(each, stream.feed(each.record)) for each in log]
+    return Folded(stream, tuple(step for step in steps if step.events))

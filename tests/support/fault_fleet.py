@@ -1,0 +1,184 @@
+"""Worker processes that are killed, halted, drained and replaced; and the topics they serve."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests.support.brokers import ROOT
+from tests.support.workers import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from worker.topics import Contract
+
+PARTITIONS = 8
+SESSION_SECONDS = 6.0  # the least that Kafka allows by default
+DEATH_SECONDS = 60.0
+TELLING = (
+    "append_failed",
+    "commit_failed",
+    "commit_refused",
+    "drain_cut_short",
+    "epoch_raised",
+    "job_interrupted",
+    "job_suspected",
+    "partitions_revoked",
+    "prefix_lost",
+    "read_back_failed",
+)
+
+
+@dataclass(frozen=True)
+class FaultSite:
+    """A cluster's topics for one run."""
+
+    bootstrap: str
+    contract: Contract
+    folder: Path
+
+    @property
+    def group(self) -> str:
+        """The workers' group."""
+        return f"g-{self.contract.jobs_topic}"
+
+
+class FaultWorker(WorkerProcess):
+    """A `tests.support.fault_worker`; `faults` are its `FAULT_*` variables."""
+
+    def __init__(
+        self, name: str, site: FaultSite, faults: Mapping[str, str], bootstrap: str
+    ) -> None:
+        contract = site.contract
+        super().__init__(
+            name,
+            site.folder,
+            bootstrap=bootstrap,
+            group=site.group,
+            jobs_topic=contract.jobs_topic,
+            dlq_topic=contract.dlq_topic,
+            replies_prefix=contract.replies_prefix,
+            max_rows=8,
+            session_timeout_ms=int(SESSION_SECONDS * 1_000),
+            commit_interval_ms=200,
+            drain_seconds=20,
+        )
+        self._environment |= faults
+
+    def start(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fault_worker"],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def died(self, seconds: float) -> bool:
+        """Wait until it has killed itself; False if it does not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self._waited, seconds)
+        return self.exit_code == -signal.SIGKILL
+
+    async def halted(self) -> bool:
+        """Wait until it has halted itself; False if it does not."""
+        until = time.monotonic() + DEATH_SECONDS
+        process = psutil.Process(self.pid)
+        while process.is_running() and process.status() != psutil.STATUS_STOPPED:
+            if self.exit_code is not None or time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.05)
+        return self.exit_code is None
+
+    async def busy(self) -> None:
+        """Wait until jobs are running in it."""
+        until = time.monotonic() + DEATH_SECONDS
+        while not await self.metric("aril_running_jobs"):
+            if self.exit_code is not None or time.monotonic() > until:
+                raise AssertionError(f"{self.name} runs no job")
+            await asyncio.sleep(0.05)
+
+    def _waited(self, seconds: float) -> int:
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    async def kill(self) -> None:
+        """Kill it, if it lives, and wait for its end."""
+        await self._kill()
+
+
+class Fleet:
+    """All workers of a run. `steady` ones are kept at a number; others come to die.
+
+    `faults` are `FAULT_*` variables of every worker.
+    """
+
+    def __init__(self, site: FaultSite, faults: Mapping[str, str] | None = None) -> None:
+        self.site = site
+        self._faults = faults or {}
+        self.steady: list[FaultWorker] = []
+        self.failed: list[str] = []  # workers that ended otherwise than they were told to
+        self.events: Counter[str] = Counter()  # what the workers' logs tell of their troubles
+        self._all: list[FaultWorker] = []
+        self._numbers = itertools.count(1)
+
+    def new(self, *, bootstrap: str = "", **faults: str) -> FaultWorker:
+        """Start a worker that is not one of the steady ones."""
+        name = "-".join((f"w{next(self._numbers)}", *faults.values())).replace(":", "-")
+        told = {f"FAULT_{key.upper()}": value for key, value in faults.items()}
+        worker = FaultWorker(
+            name, self.site, {**self._faults, **told}, bootstrap or self.site.bootstrap
+        )
+        worker.start()
+        self._all.append(worker)
+        return worker
+
+    async def grow(self, count: int) -> None:
+        """Bring the steady workers up to a number, and wait until they are ready."""
+        while len(self.steady) < count:
+            self.steady.append(self.new())
+        await asyncio.gather(*(worker.ready() for worker in self.steady))
+
+    async def drain(self, worker: FaultWorker) -> None:
+        """Let a steady worker leave."""
+        self.steady.remove(worker)
+        worker.signal(signal.SIGTERM)
+        await self.gone(worker)
+
+    async def gone(self, worker: FaultWorker) -> None:
+        """Wait for the end of one that was told to leave."""
+        if (code := await worker.wait()) != 0:
+            self.failed.append(f"{worker.name} drained with exit code {code}")
+
+    async def kill_all(self) -> None:
+        """Kill every steady worker at once."""
+        doomed, self.steady = self.steady, []
+        await asyncio.gather(*(worker.kill() for worker in doomed))
+
+    async def close(self) -> None:
+        """Leave no process behind."""
+        for worker in self.steady:
+            if worker.exit_code is not None:
+                self.failed.append(f"{worker.name} ended by itself, exit code {worker.exit_code}")
+        await asyncio.gather(*(worker.kill() for worker in self._all))
+        for worker in self._all:
+            told = worker.log.read_text()
+            for name in TELLING:
+                self.events[name] += told.count(f'"event": "{name}"')
+            if "Traceback" in told or '"exception"' in told:
+                self.failed.append(f"{worker.name} logged an exception: {worker.log}")

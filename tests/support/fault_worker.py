@@ -1,0 +1,231 @@
+"""A real worker with an engine that needs no model, and a place to die at.
+
+    python -m tests.support.fault_worker
+
+Settings come by `ARIL_*` as for any worker. `FAULT_KILL=point:count` kills the process with
+SIGKILL the count-th time that it passes the point, `FAULT_HALT` likewise halts it with SIGSTOP;
+`FAULT_PROXY=port:port` leads it past the broker's port to a proxy's. `FAULT_PACE` is the
+engine's seconds a step. `FAULT_BUG` breaks the worker: the harness has to
+notice. All of it is put around the worker's methods here; the worker itself knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from schemas import ClaimRecord, DoneRecord, ErrorCode, JobError, TokensRecord, decode_reply
+from tests.support.fault_bugs import BUGS
+from tests.support.fault_content import name_of, prompt_of, shown, text_of, token_of, tokens_of
+from worker.app import Worker, run_worker
+from worker.consumer import JobsConsumer
+from worker.engine.request import GenerationRequest, Output
+from worker.loading import Loaded
+from worker.settings import load_settings
+from worker.writer import LogWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from schemas import Job
+    from worker.settings import WorkerSettings
+
+POINTS = (
+    "after_fetch",  # records are delivered, nothing is written of them
+    "after_claim",  # claims are acknowledged, nothing was read back
+    "mid_stream",  # tokens are on their way to the broker, or not yet
+    "after_terminal",  # a terminal is acknowledged, its offset is not committed
+    "in_revoke",  # partitions are being taken away
+    "in_drain",  # told to stop, with jobs running
+)
+# A record on its way takes a millisecond or so: some of those killed have landed, others not.
+ON_ITS_WAY_SECONDS = 0.003
+
+
+class TaggedEngine:
+    """One token a row a step, each told by `fault_content`; goes on behind what is visible."""
+
+    def __init__(self, rows: int, pace: float) -> None:
+        self._rows = rows
+        self._pace = pace
+        self._running: dict[int, tuple[str, str, int, int]] = {}
+        self._ended: list[Output] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would bring anything."""
+        return bool(self._running or self._ended)
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Take a request. Raises JobError when the tokens to go on from are not its own."""
+        tenant, job = name_of(request.prompt_ids)
+        begun, whole = len(request.resume_ids), request.sampling.max_tokens
+        if request.resume_ids != tokens_of(tenant, job, begun) or begun > whole:
+            raise JobError(ErrorCode.INTERNAL, f"resumed with {begun} tokens that are not its own")
+        if begun == whole:
+            self._ended.append(Output(request.key, finish="length"))
+        else:
+            self._running[request.key] = (tenant, job, begun, whole)
+
+    def cancel(self, key: int) -> None:
+        """Drop a request."""
+        self._running.pop(key, None)
+        self._ended = [output for output in self._ended if output.key != key]
+
+    def step(self) -> list[Output]:
+        """Bring one token for each of the first rows."""
+        time.sleep(self._pace)
+        outputs, self._ended = self._ended, []
+        for key in list(self._running)[: self._rows]:
+            tenant, job, index, whole = self._running.pop(key)
+            ids, count = (token_of(tenant, job, index),), index + 1
+            if count == whole:
+                text = text_of(tenant, job, shown(index), whole)
+                outputs.append(Output(key, ids, text, finish="length"))
+            else:
+                self._running[key] = (tenant, job, count, whole)
+                outputs.append(Output(key, ids, text_of(tenant, job, shown(index), shown(count))))
+        return outputs
+
+
+class TaggedPrompts:
+    """A prompt is the job's name, whatever it says."""
+
+    def encode(self, job: Job) -> tuple[int, ...]:
+        """Return the name's bytes."""
+        return prompt_of(job.tenant, job.id)
+
+
+def load_tagged(settings: WorkerSettings) -> Loaded:
+    """Return what answers jobs here."""
+    engine = TaggedEngine(settings.max_rows, float(os.environ.get("FAULT_PACE", "0.02")))
+    return Loaded(engine, TaggedPrompts(), None, "tagged")
+
+
+def arm(point: str, count: int, number: signal.Signals) -> None:
+    """Put one of the points around the worker's methods, and a signal to itself there."""
+    if point not in POINTS:
+        raise ValueError(f"no such point: {point}")
+    passing = itertools.count(1)
+
+    def die() -> None:
+        os.kill(os.getpid(), number)
+
+    def passed() -> bool:
+        return next(passing) == count
+
+    if point == "after_fetch":
+        _arm_fetch(passed, die)
+    elif point == "in_revoke":
+        _arm_revoke(passed, die)
+    elif point == "in_drain":
+        _arm_drain(die)
+    else:
+        _arm_append(point, passed, die)
+
+
+async def soon(die: Callable[[], None]) -> None:
+    """End in the middle of what has just begun."""
+    await asyncio.sleep(random.uniform(0, ON_ITS_WAY_SECONDS))
+    die()
+
+
+def _arm_fetch(passed: Callable[[], bool], die: Callable[[], None]) -> None:
+    deliver = JobsConsumer._deliver
+
+    def patched(self: JobsConsumer, each: Any, records: list[Any]) -> None:
+        deliver(self, each, records)
+        if records and passed():
+            die()
+
+    JobsConsumer._deliver = patched  # type: ignore[method-assign]
+
+
+def _arm_revoke(passed: Callable[[], bool], die: Callable[[], None]) -> None:
+    revoke = JobsConsumer.on_partitions_revoked
+
+    async def patched(self: JobsConsumer, revoked: Any) -> None:
+        if not self.states or not passed():
+            return await revoke(self, revoked)
+        task = asyncio.create_task(revoke(self, revoked))
+        await soon(die)
+        return await task
+
+    JobsConsumer.on_partitions_revoked = patched  # type: ignore[method-assign]
+
+
+def _arm_drain(die: Callable[[], None]) -> None:
+    drain = Worker._drain
+
+    async def patched(self: Worker, consumer: Any, pipeline: Any) -> None:
+        task = asyncio.create_task(drain(self, consumer, pipeline))
+        await soon(die)
+        await task
+
+    Worker._drain = patched  # type: ignore[method-assign]
+
+
+def _arm_append(point: str, passed: Callable[[], bool], die: Callable[[], None]) -> None:
+    append = LogWriter.append_all
+    wanted = {
+        "after_claim": ClaimRecord,
+        "mid_stream": TokensRecord,
+        "after_terminal": DoneRecord,
+    }[point]
+
+    async def patched(
+        self: LogWriter,
+        topic: str,
+        partition: int | None,
+        records: Sequence[tuple[bytes, bytes | None]],
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> list[int]:
+        # Dead letters, too, come this way: they have headers.
+        fatal = (
+            not headers
+            and any(isinstance(decode_reply(value or b""), wanted) for _, value in records)
+            and passed()
+        )
+        if fatal and point == "mid_stream":
+            sending = asyncio.create_task(append(self, topic, partition, records, headers))
+            await soon(die)
+            return await sending
+        offsets = await append(self, topic, partition, records, headers)
+        if fatal:
+            die()
+        return offsets
+
+    LogWriter.append_all = patched  # type: ignore[method-assign]
+
+
+def _go_by_proxy(broker: int, proxy: int) -> None:
+    """Connect to the proxy, whatever address the broker says that it has."""
+    connect = asyncio.BaseEventLoop.create_connection
+
+    async def patched(self: Any, factory: Any, host: Any, port: int, **other: Any) -> Any:
+        return await connect(self, factory, host, proxy if port == broker else port, **other)
+
+    asyncio.BaseEventLoop.create_connection = patched  # type: ignore[method-assign,assignment]
+
+
+def main() -> int:
+    """Run one worker."""
+    for name, number in (("FAULT_KILL", signal.SIGKILL), ("FAULT_HALT", signal.SIGSTOP)):
+        if fatal := os.environ.get(name):
+            point, _, count = fatal.partition(":")
+            arm(point, int(count), number)
+    if told := os.environ.get("FAULT_PROXY"):
+        _go_by_proxy(*map(int, told.split(":")))
+    if bug := os.environ.get("FAULT_BUG"):
+        BUGS[bug]()
+    return run_worker(load_settings().settings, load=load_tagged)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
