@@ -15,6 +15,7 @@ later owner of the partition starts from it and epochs go on rising with the ass
 
 A **strike** is a writer that ended without a release, without a new visible token, and not at the
 hands of its own process. The log counts them, since a crash takes every counter in memory along.
+Only those since the last visible token count: a job that gets further is not what kills.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class History:
             return
         if stream.finished or any(isinstance(event, TokensEvent) for event in events):
             self._writer.brought = True
+            self.strikes = self.strikes_alone = 0  # the job is not what kills: it got further
         if isinstance(record, ReleaseRecord) and (record.epoch, record.worker) == before:
             self._writer.released = True
 

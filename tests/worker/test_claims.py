@@ -285,6 +285,16 @@ async def test_a_job_that_kills_alone_is_convicted_behind_its_tokens(harness: Ha
     assert harness.committable == 1
 
 
+async def test_a_token_clears_a_suspect(harness: Harness) -> None:
+    """Two deaths, then a writer that got further: the job is served beside others again."""
+    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"), claim((2, 2), "w-c"))
+    before(harness, tokens(0, 1, epoch=(2, 2), worker="w-c"))
+    harness.send(job("other"))
+    harness.send(job())
+    await harness.settle()
+    assert sorted(harness.running) == ["prompt of j1", "prompt of other"]
+
+
 async def test_ten_rolling_restarts_convict_nobody(harness: Harness) -> None:
     """Writers that said farewell, or brought a token, are no strikes."""
     for n in range(1, 11):
