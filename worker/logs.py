@@ -18,6 +18,39 @@ if TYPE_CHECKING:
     from worker.settings import WorkerSettings
 
 
+# How often one message of aiokafka is told: while a broker is down it logs hundreds a second.
+REPEAT_SECONDS = 10.0
+MOST_KINDS = 1_000
+
+
+class Repeats(logging.Filter):
+    """Lets one message of a kind through in a while, and says how many it has held back.
+
+    A kind is a logger and a message before its values are filled in: there are few of them.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a library's record is to be logged; the worker's own always are."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        kind = (record.name, str(record.msg))
+        last, held_back = self._told.get(kind, (record.created - self._seconds, 0))
+        if record.created - last < self._seconds:
+            self._told[kind] = (last, held_back + 1)
+            return False
+        if len(self._told) >= MOST_KINDS:
+            self._told.clear()
+        self._told[kind] = (record.created, 0)
+        if held_back:
+            record.msg = f"{record.msg} [and {held_back} like it before]"
+        return True
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return a logger that is configured when it is first used."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
@@ -58,6 +91,7 @@ def configure_logs(settings: WorkerSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
+    handler.addFilter(Repeats(REPEAT_SECONDS))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
