@@ -129,11 +129,13 @@ class Answers:
     def release(self, entry: Entry) -> None:
         """Tell the next owner that we stop on purpose, where it could take us for crashed."""
         stream = entry.stream
-        if not entry.owned or stream.ended or not stream.in_log:
+        begun = entry.owned and stream.in_log and not stream.ended
+        epoch = stream.epoch if begun else self._claims.claimed(entry)
+        if epoch is None:
             return
         entry.owned = False
         self._metrics.released.inc()
-        record = ReleaseRecord(job=entry.job_id, epoch=stream.epoch, worker=stream.worker)
+        record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=stream.worker)
         self._start_aside(self._append_release(entry, encode_reply(record)))
 
     def unanswerable(self, entry: Entry, reason: str, error: JobError) -> None:

@@ -24,6 +24,7 @@ from worker.writer import AppendError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from schemas import Epoch
     from worker.jobs import Entry
     from worker.metrics import Metrics
     from worker.partitions import PartitionState
@@ -82,6 +83,7 @@ class Claims:
         self._waiting: dict[Partition, list[_Waiting]] = defaultdict(list)
         self._passes: dict[Partition, asyncio.Task[None]] = {}
         self._asked: dict[Entry, asyncio.Future[Owned]] = {}
+        self._claimed: dict[Entry, Epoch] = {}  # of those: the claim that stands in the log, or may
         self._retries: set[asyncio.Task[None]] = set()
 
     def bind(
@@ -113,6 +115,10 @@ class Claims:
             )
             self._queue(_Waiting(entry, takeover, asked))
         return await asyncio.shield(asked)
+
+    def claimed(self, entry: Entry) -> Epoch | None:
+        """Return the epoch that a job was claimed under while it is still being taken over."""
+        return self._claimed.get(entry)
 
     async def stop(self) -> None:
         """Give up: jobs that were not taken over stay as they are."""
@@ -161,6 +167,7 @@ class Claims:
             )
             for each in batch
         ]
+        self._claimed |= {each.entry: each.takeover.epoch for each in batch}
         try:
             offsets = await self._writer.append_all(source.topic, source.partition, claims)
         except AppendError as error:
@@ -271,6 +278,7 @@ class Claims:
 
     def _settle(self, each: _Waiting, owned: Owned) -> None:
         self._asked.pop(each.entry, None)
+        self._claimed.pop(each.entry, None)
         if not each.done.done():
             each.done.set_result(owned)
 

@@ -149,7 +149,7 @@ async def test_an_epoch_above_ours_is_answered_by_a_proof(harness: Harness) -> N
 
 
 async def test_without_a_proof_nothing_is_written(harness: Harness) -> None:
-    """A zombie claims in vain: its partition is somebody else's, and it stays silent."""
+    """A zombie claims in vain: its partition is somebody else's, and it says only goodbye."""
     before(harness, claim((9, 1), "w0"), tokens(0, 1, epoch=(9, 1)))
     harness.owned = False
     harness.send(job())
@@ -157,7 +157,8 @@ async def test_without_a_proof_nothing_is_written(harness: Harness) -> None:
     assert harness.engine.requests == {}
     harness.service.on_revoked([harness.state])
     await harness.settle()
-    assert set(kinds(harness)) == {"claim", "tokens"}
+    assert kinds(harness)[:2] == ["claim", "tokens"]
+    assert set(kinds(harness)[2:]) == {"claim", "release"}
     stream = harness.visible("acme", "j1")
     assert (stream.token_ids, stream.writer) == ([1], "w0")
 
@@ -414,6 +415,19 @@ async def test_leaving_releases_what_runs(harness: Harness) -> None:
     assert kinds(harness) == ["tokens", "release"]
     assert kinds(harness, "untouched") == []
     assert harness.running == []
+
+
+async def test_leaving_releases_what_was_only_claimed(harness: Harness) -> None:
+    """A worker that leaves between its claim and its first token is no strike."""
+    harness.owned = False  # so that the take-over goes on for ever
+    before(harness, claim((9, 1), "w0"))
+    harness.send(job())
+    await harness.settle()
+    harness.service.release_all()
+    await harness.answers.farewell(1.0)
+    last = harness.replies("acme", "j1")[-1]
+    assert isinstance(last, ReleaseRecord)
+    assert last.epoch == harness.replies("acme", "j1")[-2].epoch
 
 
 async def test_a_cancel_during_a_take_over_is_told_once(harness: Harness) -> None:
