@@ -3,8 +3,8 @@
 Every rebalance takes all partitions and gives most of them back a moment later. A running job goes
 on meanwhile, under its epoch; its record is read again in the new assignment. That is safe under
 one condition, `Membership.follows`: nobody can have owned the partition in between. Whatever does
-not meet it is dropped, and is a take-over for whoever reads the record next (checked by
-`fence_kept`'s model and by tests/worker/test_explorer.py).
+not meet it is dropped, and is a take-over for whoever reads the record next (explored by
+tests/worker/test_explorer.py, which also shows what a weaker condition loses).
 """
 
 from __future__ import annotations
