@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas import DecodeError, decode_reply, encode_reply
+from schemas import DecodeError, ErrorCode, JobError, decode_reply, encode_reply
 from worker.jobs import Partition
 from worker.logs import get_logger
 from worker.readback import ReadError
@@ -44,7 +44,7 @@ class Owned(enum.Enum):
     """What became of a job that we wanted to take over."""
 
     OURS = enum.auto()  # its stream is set up behind the visible prefix
-    ANSWERED = enum.auto()  # its terminal stands already
+    ANSWERED = enum.auto()  # its terminal stands already, or can never be written
     DROPPED = enum.auto()  # it is no longer this assignment's
 
 
@@ -174,8 +174,13 @@ class Claims:
             self._metrics.append_failures.inc()
             log.warning("claims_failed", topic=source.topic, claims=len(batch), error=str(error))
             for each in batch:
-                each.takeover.append_failed()
-                self._again(each)
+                if error.hopeless:
+                    each.entry.dead_letter = "reply_unwritable"
+                    each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
+                    self._settle(each, Owned.ANSWERED)
+                else:
+                    each.takeover.append_failed()
+                    self._again(each)
             return
         for each, offset in zip(batch, offsets, strict=True):
             each.claimed_at, each.prefix_lost = offset, False

@@ -245,6 +245,16 @@ async def test_a_claim_that_failed_is_repeated_above_itself(harness: Harness) ->
     assert len(harness.engine.requests) == 1
 
 
+async def test_a_claim_that_can_never_be_written_puts_the_job_aside(harness: Harness) -> None:
+    """No right to write, or no topic any more: a dead letter, and the offset is done."""
+    harness.writer.failures = [AppendError("TopicAuthorizationFailedError", hopeless=True)]
+    harness.send(job())
+    await harness.settle()
+    assert harness.dead_letters[0][2]["aril-reason"] == b"reply_unwritable"
+    assert harness.engine.requests == {}
+    assert harness.committable == 1
+
+
 async def test_two_crashes_without_a_token_and_a_job_runs_alone(harness: Harness) -> None:
     """It is put back with a release until the engine is empty, then it has it to itself."""
     harness.send(job("other"))
