@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
-from worker.consumer import ConsumerSilentError, JobsConsumer
+from worker.consumer import JobsConsumer
 from worker.engine.runner import EngineThread
 from worker.health import Health, start_http, watch_loop_lag
 from worker.loading import load_model
@@ -28,6 +28,7 @@ from worker.logs import configure_logs, get_logger
 from worker.metrics import Metrics
 from worker.pipeline import build_pipeline
 from worker.readback import KafkaLogReader
+from worker.silence import ConsumerSilentError, watch
 from worker.startup import Startup, WorkerFailedError, create_reply_topic
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class Worker:
             for work in (
                 pipeline.dispatcher.run(),
                 self._commit_often(consumer),
-                consumer.watch(),
+                watch(consumer),
                 self._tick_often(pipeline),
                 watch_loop_lag(self._metrics),
             )
@@ -221,12 +222,19 @@ class Worker:
                 raise result
 
     async def _drain(self, consumer: JobsConsumer, pipeline: Pipeline) -> None:
-        """Let the running jobs finish, as far as the time reaches."""
+        """Let the running jobs finish, as far as the time reaches.
+
+        Not at the cost of jobs that nobody reads: a partition that a rebalance gives us now goes
+        on to somebody else at once, and what runs here with it.
+        """
         consumer.rest()
         pipeline.dispatcher.close()
         until = time.monotonic() + self._settings.drain_seconds
         while time.monotonic() < until:
             if not pipeline.dispatcher.running and pipeline.answers.idle:
+                return
+            if consumer.in_the_way:
+                log.info("drain_ended_by_rebalance", running=pipeline.dispatcher.running)
                 return
             await asyncio.sleep(TICK_SECONDS)
         log.warning("drain_cut_short", running=pipeline.dispatcher.running)

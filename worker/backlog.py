@@ -93,7 +93,7 @@ class Backlog(Generic[JobT]):
             job = self._first_alive(queue)
             if job is not None:
                 self._floor = max(self._floor, served)
-                self._served[tenant] = served + job.cost
+                self._served[tenant] += job.cost
                 self._forget(job)
             if queue:
                 self._wait_for_turn(tenant)
@@ -102,6 +102,13 @@ class Backlog(Generic[JobT]):
             if job is not None:
                 return job
         return None
+
+    def take(self, job: JobT) -> bool:
+        """Remove a job before its turn, at its tenant's cost; False if it does not wait here."""
+        if not self.discard(job):
+            return False
+        self._served[job.tenant] += job.cost  # felt after its next turn, which is set already
+        return True
 
     def discard(self, job: JobT) -> bool:
         """Forget a job that was cancelled; False if it does not wait here."""

@@ -2,7 +2,8 @@
 
 Jobs whose answers share a reply partition are claimed with one batch of appends and read back in
 one pass; those that come meanwhile share the next. Fresh jobs never come here. What is decided is
-`worker.takeover`'s; here stand the appends, the reads and the waiting.
+`worker.takeover`'s, what is read for which job `worker.read_ahead`'s; here stand the appends, the
+reads and the waiting.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import asyncio
 import enum
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas import DecodeError, ErrorCode, JobError, decode_reply, encode_reply
+from schemas import ErrorCode, JobError, encode_reply
 from worker.jobs import Partition
 from worker.logs import get_logger
+from worker.read_ahead import Pending, ReadAhead
 from worker.readback import ReadError
-from worker.takeover import TakeOver, Verdict
+from worker.takeover import Verdict
 from worker.writer import AppendError
 
 if TYPE_CHECKING:
@@ -48,19 +49,6 @@ class Owned(enum.Enum):
     DROPPED = enum.auto()  # it is no longer this assignment's
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """One job on its way into our hands."""
-
-    entry: Entry
-    takeover: TakeOver
-    done: asyncio.Future[Owned]
-    delay: float = field(default_factory=lambda: FIRST_DELAY_SECONDS)
-    start: int = 0
-    claimed_at: int = -1
-    prefix_lost: bool = False  # retention has deleted where the answer may have begun
-
-
 class Claims:
     """All take-overs of a worker. Lives on the event loop."""
 
@@ -80,7 +68,8 @@ class Claims:
         self._metrics = metrics
         self._prove: Callable[[PartitionState, int], Awaitable[bool]]
         self._state_of: Callable[[Entry], PartitionState | None]
-        self._waiting: dict[Partition, list[_Waiting]] = defaultdict(list)
+        self._ahead: dict[Partition, ReadAhead] = defaultdict(ReadAhead)
+        self._waiting: dict[Partition, list[Pending]] = defaultdict(list)
         self._passes: dict[Partition, asyncio.Task[None]] = {}
         self._asked: dict[Entry, asyncio.Future[Owned]] = {}
         self._claimed: dict[Entry, Epoch] = {}  # of those: the claim that stands in the log, or may
@@ -98,6 +87,18 @@ class Claims:
         if state_of is not None:
             self._state_of = state_of
 
+    def expect(self, entry: Entry) -> None:
+        """Learn of a job that will be taken over when its turn comes."""
+        self._ahead[reply_log(entry)].add(Pending(entry, self._worker))
+
+    def forget(self, entry: Entry) -> None:
+        """Expect a job no longer."""
+        source = reply_log(entry)
+        if (ahead := self._ahead.get(source)) is not None:
+            ahead.take(entry)
+            if not ahead and source not in self._passes:
+                del self._ahead[source]
+
     async def own(self, entry: Entry) -> Owned:
         """Make a job ours to write; at once if it is. Asked twice, it is taken over once."""
         if entry.dropped:
@@ -107,13 +108,8 @@ class Claims:
         asked = self._asked.get(entry)
         if asked is None:
             asked = self._asked[entry] = asyncio.get_running_loop().create_future()
-            takeover = TakeOver(
-                job=entry.job_id,
-                worker=self._worker,
-                generation=entry.generation,
-                epoch=entry.epoch,
-            )
-            self._queue(_Waiting(entry, takeover, asked))
+            expected = self._ahead[reply_log(entry)].take(entry)
+            self._queue(expected or Pending(entry, self._worker))
         return await asyncio.shield(asked)
 
     def claimed(self, entry: Entry) -> Epoch | None:
@@ -131,8 +127,8 @@ class Claims:
                 asked.set_result(Owned.DROPPED)
         self._asked.clear()
 
-    def _queue(self, each: _Waiting) -> None:
-        source = Partition(each.entry.reply_topic, each.entry.reply_partition)
+    def _queue(self, each: Pending) -> None:
+        source = reply_log(each.entry)
         self._waiting[source].append(each)
         if source not in self._passes:
             self._passes[source] = asyncio.create_task(self._run(source))
@@ -148,14 +144,14 @@ class Claims:
                 except Exception:
                     # Ours, and unexpected: the jobs must not wait for an answer that never comes.
                     log.exception("take_over_failed", topic=source.topic, jobs=len(batch))
-                    for each in batch:
-                        each.takeover.append_failed()
-                        self._again(each)
+                    self._read_anew(source, batch)
         finally:
             del self._waiting[source]
             del self._passes[source]
+            if not self._ahead[source]:
+                del self._ahead[source]
 
-    async def _pass(self, source: Partition, batch: Sequence[_Waiting]) -> None:
+    async def _pass(self, source: Partition, batch: Sequence[Pending]) -> None:
         batch = [each for each in batch if not self._let_go(each)]
         if not batch:
             return
@@ -183,50 +179,49 @@ class Claims:
                     self._again(each)
             return
         for each, offset in zip(batch, offsets, strict=True):
-            each.claimed_at, each.prefix_lost = offset, False
+            each.claimed_at = offset
         self._metrics.claims.inc(len(batch))
         try:
             await self._read_back(source, batch)
         except ReadError as error:
             log.warning("read_back_failed", topic=source.topic, error=str(error))
-            for each in batch:
-                each.takeover.append_failed()  # what was read in part is worth nothing
-                self._again(each)
+            self._read_anew(source, batch)
             return
         self._metrics.takeover_seconds.observe(time.monotonic() - begun)
         for each in batch:
             self._judge(each)
 
-    async def _read_back(self, source: Partition, batch: Sequence[_Waiting]) -> None:
-        """Fold the log for every job of the batch, from its own start up to its own claim."""
-        oldest_ms = min(each.entry.record.timestamp_ms for each in batch)
-        log_start = await self._reader.start_of(source)
-        # No answer is older than its job: what a tenant says can only shorten the way.
-        floor = await self._reader.offset_at(source, int(oldest_ms - self._clock_slack_ms))
-        for each in batch:
-            told = each.entry.job.reply_from if each.entry.job is not None else None
-            if told is None or told > each.claimed_at:
-                told = floor
-            each.start = max(told, floor)
-            if told < log_start and floor <= log_start:
-                each.prefix_lost, each.start = True, log_start
-        by_key: dict[bytes, list[_Waiting]] = defaultdict(list)
-        for each in batch:
-            by_key[each.entry.job_id.encode()].append(each)
+    async def _read_back(self, source: Partition, batch: Sequence[Pending]) -> None:
+        """Fold the log for every job of the batch up to its own claim, and for those that wait."""
+        ahead = self._ahead[source]
+        last = max(each.claimed_at for each in batch)
+        if unread := ahead.unread(batch):
+            oldest_ms = min(each.entry.record.timestamp_ms for each in unread)
+            log_start = await self._reader.start_of(source)
+            floor = await self._reader.offset_at(source, int(oldest_ms - self._clock_slack_ms))
+            for each in unread:
+                each.begin(floor=floor, log_start=log_start, last=last)
+        fold = ahead.folding(batch)
         count = 0
 
         def take(record: LogRecord) -> None:
             nonlocal count
             count += 1
-            for each in by_key.get(record.key or b"", ()):
-                if each.start <= record.offset <= each.claimed_at:
-                    _fold(each, record.value)
+            fold(record)
 
-        first = min(each.start for each in batch)
-        await self._reader.read(source, first, max(each.claimed_at for each in batch), take)
+        await self._reader.read(source, ahead.first(batch), last, take)
+        ahead.passed(last)
         self._metrics.records_read_back.inc(count)
 
-    def _judge(self, each: _Waiting) -> None:
+    def _read_anew(self, source: Partition, batch: Sequence[Pending]) -> None:
+        """Claim again after a pass that broke off, and read every job's log from its start."""
+        self._ahead[source].failed()
+        for each in batch:
+            each.forget()
+            each.takeover.append_failed()
+            self._again(each)
+
+    def _judge(self, each: Pending) -> None:
         if self._let_go(each):
             return
         entry, takeover = each.entry, each.takeover
@@ -249,7 +244,7 @@ class Claims:
             entry.owned = True
         self._settle(each, Owned.OURS if verdict is Verdict.OURS else Owned.ANSWERED)
 
-    async def _prove_and_again(self, each: _Waiting) -> None:
+    async def _prove_and_again(self, each: Pending) -> None:
         """Claim above whoever stands above us, but only if the partition is ours."""
         state = self._state_of(each.entry)
         base = 0 if state is None else max(state.base, each.takeover.base_above())
@@ -261,9 +256,10 @@ class Claims:
             each.takeover.append_failed()
         self._again(each)
 
-    def _again(self, each: _Waiting) -> None:
+    def _again(self, each: Pending) -> None:
         """Claim anew after a while."""
-        delay, each.delay = each.delay, min(2 * each.delay, LAST_DELAY_SECONDS)
+        delay = min(FIRST_DELAY_SECONDS * 2**each.tries, LAST_DELAY_SECONDS)
+        each.tries += 1
 
         async def later() -> None:
             await asyncio.sleep(delay)
@@ -274,25 +270,20 @@ class Claims:
         self._retries.add(task)
         task.add_done_callback(self._retries.discard)
 
-    def _let_go(self, each: _Waiting) -> bool:
+    def _let_go(self, each: Pending) -> bool:
         """Whether a job was dropped meanwhile; then whoever asked is told."""
         if not each.entry.dropped:
             return False
         self._settle(each, Owned.DROPPED)
         return True
 
-    def _settle(self, each: _Waiting, owned: Owned) -> None:
-        self._asked.pop(each.entry, None)
+    def _settle(self, each: Pending, owned: Owned) -> None:
         self._claimed.pop(each.entry, None)
-        if not each.done.done():
-            each.done.set_result(owned)
+        asked = self._asked.pop(each.entry, None)
+        if asked is not None and not asked.done():
+            asked.set_result(owned)
 
 
-def _fold(each: _Waiting, value: bytes | None) -> None:
-    """Let a job's take-over see one record; what is no reply counts for no reader either."""
-    try:
-        reply = None if value is None else decode_reply(value)
-    except DecodeError:
-        return
-    if reply is not None and reply.job == each.entry.job_id:
-        each.takeover.read(reply)
+def reply_log(entry: Entry) -> Partition:
+    """Return where a job's answer stands."""
+    return Partition(entry.reply_topic, entry.reply_partition)

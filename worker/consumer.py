@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from worker.commits import commit_offsets, committed_offsets, membership_of
-from worker.done_list import open_below
+from worker.commits import commit_offsets, membership_of
 from worker.intake import topic_pattern
 from worker.jobs import Partition, Record
 from worker.logs import get_logger
-from worker.partitions import PartitionState, done_list_of
-from worker.watchdog import Progress, Watchdog
+from worker.partitions import PartitionState
+from worker.positions import positions_of
+from worker.silence import progress_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,19 +28,14 @@ if TYPE_CHECKING:
     from worker.ledger import Checkpoint
     from worker.partitions import Membership
     from worker.settings import WorkerSettings
+    from worker.watchdog import Progress
 
 log = get_logger(__name__)
 
 POLL_MS = 200
 POLL_RECORDS = 1_000
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
-OFFSETS_TIMEOUT_SECONDS = 10.0
-WATCH_SECONDS = 15.0
-SILENT_SECONDS = 60.0
-
-
-class ConsumerSilentError(Exception):
-    """No records come although there are some; the message is one line."""
+STOP_SECONDS = 10.0
 
 
 class Handler(Protocol):
@@ -75,9 +70,11 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._joined = asyncio.Event()
         self._commit_lock = asyncio.Lock()
         self._assignments = 0
+        self._held: set[Partition] = set()  # in the last assignment that was set up
         self._stopping = False
         self._resting = False
         self._replacing = False
+        self.in_the_way = False  # it rests, and was given partitions that others would read
 
     def _make_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
@@ -146,56 +143,25 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             for topic_partition, records in batches.items():
                 self._deliver(topic_partition, records)
 
-    async def watch(self) -> None:
-        """Look after the consumer until cancelled. One that fell silent is replaced.
-
-        Raises ConsumerSilentError when that did not help: a new process may.
-        """
-        dog = Watchdog(patience=SILENT_SECONDS)
-        replaced = False
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            silent = dog.observe(await self._progress(), now=asyncio.get_running_loop().time())
-            if not silent:
-                replaced = replaced and dog.behind  # cured once nothing is left to be read
-                continue
-            log.error("consumer_silent", partitions=[list(each) for each in silent])
-            if replaced:
-                raise ConsumerSilentError("the consumer gets no records, and a new one gets none")
-            await self._replace()
-            dog.forget()
-            replaced = True
-
-    async def _progress(self) -> dict[Partition, Progress]:
-        """Return how far each partition is that should be read."""
-        consumer = self._consumer
+    async def progress(self) -> dict[Partition, Progress]:
+        """Return how far each partition is that should be read; empty when it cannot be told."""
         reading = [
             each
-            for each in consumer.assignment() - consumer.paused()
+            for each in self._consumer.assignment() - self._consumer.paused()
             if Partition(each.topic, each.partition) in self._states
         ]
         if not reading or not self._set_up.is_set():
             return {}
-        try:
-            async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
-                ends = await consumer.end_offsets(reading)
-                return {
-                    Partition(each.topic, each.partition): Progress(
-                        await consumer.position(each), ends[each]
-                    )
-                    for each in reading
-                }
-        except (errors.KafkaError, TimeoutError):
-            return {}  # no broker answers, or a rebalance came: nothing is to be learned
+        return await progress_of(self._consumer, reading)
 
-    async def _replace(self) -> None:
+    async def replace(self) -> None:
         """Join the group with a new consumer in place of the present one."""
         self._replacing = True
         self._set_up.clear()
         states, self._states = self.states, {}
         self._handler.on_revoked(states)
         with contextlib.suppress(errors.KafkaError, TimeoutError):
-            async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
+            async with asyncio.timeout(STOP_SECONDS):
                 await self._consumer.stop()
         self._consumer = self._make_consumer()
         await self.start()
@@ -252,43 +218,23 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         membership = membership_of(self._consumer, self._assignments)
         if membership is None:  # lost again already: a new assignment is on its way
             return
-        ends, committed = await self._offsets(partitions)
-        self._states = {}
-        for each in partitions:
-            source = Partition(each.topic, each.partition)
-            self._states[source] = PartitionState(
-                source, membership, ends[each], committed.get(each)
+        found = await positions_of(self._consumer, partitions)
+        for each, lost in found.lost.items():
+            self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
+        self._states = {
+            (source := Partition(each.topic, each.partition)): PartitionState(
+                source, membership, found.ends[each], found.committed.get(each)
             )
+            for each in partitions
+        }
+        held, self._held = self._held, set(self._states)
+        self.in_the_way = self._resting and not self._held <= held
         self._handler.on_assigned(self.states)
         self._set_up.set()
         self._joined.set()
         log.info(
             "partitions_assigned", partitions=len(partitions), generation=membership.generation
         )
-
-    async def _offsets(
-        self, partitions: list[TopicPartition]
-    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, Checkpoint]]:
-        """Read the logs' ends and what is committed, and look for jobs that retention deleted.
-
-        Where the broker does not answer, every job counts as old and unfinished: slower, never
-        wrong.
-        """
-        if not partitions:
-            return {}, {}
-        try:
-            async with asyncio.timeout(OFFSETS_TIMEOUT_SECONDS):
-                ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
-                starts = await self._consumer.beginning_offsets(partitions)
-                committed = await committed_offsets(self._consumer, partitions)
-        except (errors.KafkaError, TimeoutError) as error:
-            log.warning("offsets_unknown", error=type(error).__name__)
-            return dict.fromkeys(partitions, 2**63 - 1), {}
-        for each, checkpoint in committed.items():
-            done = done_list_of(checkpoint)
-            if lost := open_below(starts[each], checkpoint.position, done):
-                self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
-        return ends, committed
 
     async def _commit(self, states: Iterable[PartitionState]) -> None:
         by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}

@@ -99,6 +99,7 @@ class Dispatcher:
         self._running: dict[int, Entry] = {}
         self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
         self._alone: Entry | None = None  # the one that has it
+        self._hurried: dict[Partition, Entry] = {}  # before all others, one a partition
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -125,7 +126,15 @@ class Dispatcher:
             self._lonely.append(entry)
         else:
             self._backlog.push(entry)
+            if not entry.owned:
+                self._claims.expect(entry)
         self._wake.set()
+
+    def hurry(self, entry: Entry) -> None:
+        """Serve a waiting job next, if no other of its partition is to be: it holds up the rest."""
+        if entry.source not in self._hurried and self._backlog.take(entry):
+            self._hurried[entry.source] = entry
+            self._wake.set()
 
     def withdraw(self, entry: Entry) -> None:
         """Take a job out, wherever it is."""
@@ -135,7 +144,11 @@ class Dispatcher:
             if entry.alone:
                 self._lonely.remove(entry)
             else:
+                if self._hurried.get(entry.source) is entry:
+                    del self._hurried[entry.source]
                 self._backlog.discard(entry)
+                if entry.dropped:  # any other is ended, and has to be taken over for that
+                    self._claims.forget(entry)
         elif entry.stage is Stage.GATHERING:
             self._window.discard(entry)
         elif entry.stage is Stage.RUNNING:
@@ -184,10 +197,15 @@ class Dispatcher:
                 self._start_preparing(self._alone)
             return
         while len(self._preparing) + len(self._window) < self._max_rows:
-            entry = self._backlog.pop()
+            entry = self._next()
             if entry is None:
                 return
             self._start_preparing(entry)
+
+    def _next(self) -> Entry | None:
+        for source in self._hurried:
+            return self._hurried.pop(source)
+        return self._backlog.pop()
 
     def _start_preparing(self, entry: Entry) -> None:
         entry.stage = Stage.PREPARING

@@ -39,7 +39,7 @@ class KeptJobs:
             kept = self._waiting[state.source] = {}
             self._parted[state.source] = state
             for entry in state.entries:
-                if entry.stage is Stage.RUNNING and entry.owned and not entry.dropped:
+                if _goes_on(entry) and not entry.dropped:
                     entry.kept = True
                     kept[entry.record.offset] = entry
                 else:
@@ -59,3 +59,13 @@ class KeptJobs:
     def take(self, source: Partition, offset: int) -> Entry | None:
         """Return the job whose record is delivered again, if there is one."""
         return self._waiting.get(source, {}).pop(offset, None)
+
+
+def _goes_on(entry: Entry) -> bool:
+    """Whether a job may stay where it is: it writes under its epoch, or nothing at all.
+
+    A suspect waits for an empty engine. Were it read again at each rebalance it would have to be
+    claimed and put back each time, and with one every few seconds its turn would never come.
+    """
+    runs = entry.stage is Stage.RUNNING and entry.owned
+    return runs or (entry.stage is Stage.WAITING and entry.alone)

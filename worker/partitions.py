@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.done_list import METADATA_BYTES, decode, encode
+from worker.jobs import Stage
 from worker.ledger import Checkpoint, Ledger
 
 if TYPE_CHECKING:
@@ -99,6 +100,11 @@ class PartitionState:
     def crowded(self) -> bool:
         """Whether no more should be read until the oldest jobs are done."""
         return self.ledger is not None and self.ledger.crowded
+
+    @property
+    def oldest_waiting(self) -> Entry | None:
+        """The job of the lowest offset that waits for its turn."""
+        return next((each for each in self._entries.values() if each.stage is Stage.WAITING), None)
 
     def read(self, offset: int) -> bool:
         """Note a record's arrival; False if it was seen in this assignment, or is finished."""

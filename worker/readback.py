@@ -123,7 +123,7 @@ class KafkaLogReader:
             try:
                 if consumer is None:
                     consumer = AIOKafkaConsumer(**self._options)
-                    await consumer.start()
+                    await _start_wholly(consumer)
                 consumer.assign([where])
                 yield consumer
             except BaseException as error:
@@ -133,6 +133,18 @@ class KafkaLogReader:
                     raise ReadError(type(error).__name__) from error
                 raise
             self._idle.append(consumer)
+
+
+async def _start_wholly(consumer: AIOKafkaConsumer) -> None:
+    """Start one; a cancelled start ends first, as aiokafka would leave its connection open."""
+    starting = asyncio.ensure_future(consumer.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting}, timeout=STOP_SECONDS)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        raise
 
 
 async def _stop_quietly(consumer: AIOKafkaConsumer) -> None:

@@ -1,34 +1,31 @@
-"""The service: from records to settled offsets. Wires intake, dispatcher, answers and ledger.
+"""The service: from records to settled offsets. Wires admission, dispatcher, answers and ledger.
 
-Here stand the rules that need more than one of them: what a second record with a known identity
-means, what a cancel does to a job at each stage, when a job's time is up, how a job whose append
-failed goes on, and which jobs go on across a rebalance.
+Here stand the rules that need more than one of them: how a job is ended at each stage, how one
+whose append failed goes on, and which go on across a rebalance.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
 from typing import TYPE_CHECKING
 
-from schemas import Cancel, Epoch, ErrorCode, Job, JobError, reply_topic
-from worker.intake import Intake, Refused
-from worker.jobs import Entry, Stage, digest_of
+from schemas import ErrorCode, JobError
+from worker.admission import Admission
+from worker.deadlines import Deadlines, too_late
+from worker.jobs import Stage
 from worker.kept import KeptJobs
 from worker.logs import get_logger
-from worker.partitions import Identity
 from worker.replies import ReplyStream
 from worker.takeover import next_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from worker.answers import Answers
     from worker.dispatch import Dispatcher
     from worker.engine.request import Output
-    from worker.jobs import Partition, Record
+    from worker.jobs import Entry, Partition, Record
     from worker.metrics import Metrics
     from worker.partitions import PartitionState
     from worker.routes import ReplyRoutes
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
-# Entries of jobs that ended stay in the deadline heap until it is this much larger than needed.
-STALE_DEADLINES = 1_024
 
 
 class Service:
@@ -52,15 +47,13 @@ class Service:
         routes: ReplyRoutes,
         metrics: Metrics,
     ) -> None:
-        self._settings = settings
         self._worker = worker
         self._routes = routes
         self._metrics = metrics
-        self._intake = Intake(settings)
         self._states: dict[Partition, PartitionState] = {}
         self._kept = KeptJobs()
-        self._keys = itertools.count(1)
-        self._deadlines: list[tuple[float, int, Entry]] = []
+        self._deadlines = Deadlines()
+        self._admission = Admission(settings=settings, worker=worker, metrics=metrics, jobs=self)
         self._dispatcher: Dispatcher
         self._answers: Answers
 
@@ -83,7 +76,7 @@ class Service:
         for record in records:
             kept = self._kept.take(state.source, record.offset)
             if kept is None:
-                self._take(state, record)
+                self._admission.take(state, record)
             else:
                 self._go_on(state, kept)
 
@@ -99,8 +92,6 @@ class Service:
             self._states.pop(state.source, None)
         for entry in self._kept.part(states):
             self._drop(entry)
-        self._deadlines = [each for each in self._deadlines if each[2].kept]
-        heapq.heapify(self._deadlines)
         self._metrics.partitions.set(len(self._states))
 
     def release_all(self) -> None:
@@ -180,12 +171,34 @@ class Service:
         """Stop a job whose answer nobody can write."""
         self._dispatcher.withdraw(entry)
 
+    # --- what reading records calls
+
+    def admitted(self, entry: Entry) -> None:
+        """Begin with a job that is new."""
+        self._deadlines.add(entry)
+        self._routes.route(entry)
+
+    def end(self, entry: Entry, error: JobError) -> None:
+        """End a job with an error, at whatever stage it is."""
+        if entry.stage is Stage.ARRIVED:  # told as soon as it is known where
+            entry.error = entry.error or error
+            return
+        self._dispatcher.withdraw(entry)
+        self._answers.fail(entry, error)
+
+    def put_aside(
+        self, record: Record, reason: str, error: JobError, settled: Callable[[], None]
+    ) -> None:
+        """Put a record aside that nobody is told of, then call ``settled``."""
+        self._answers.put_aside(record, reason, error, settled)
+
     # --- what the look-up of reply topics calls
 
     def routed(self, entry: Entry) -> None:
         """Send a job on its way, now that it is known where its answer goes."""
-        if entry.error is None and entry.deadline_ms <= time.time() * 1_000:
-            entry.error = self._too_late(entry)
+        now = time.time() * 1_000
+        if entry.error is None and entry.deadline_ms <= now:
+            entry.error = too_late(entry, now)
         if entry.error is not None:
             self._answers.fail(entry, entry.error)
         else:
@@ -199,116 +212,19 @@ class Service:
     # --- time
 
     def tick(self) -> None:
-        """End the jobs whose time is up."""
+        """End the jobs whose time is up; let a partition whose done list is full go on."""
         now = time.time() * 1_000
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, entry = heapq.heappop(self._deadlines)
-            if not entry.dropped and entry.stage is not Stage.ENDED:
-                self._end(entry, self._too_late(entry))
-        unfinished = sum(state.unfinished for state in self._states.values())
+        for entry in self._deadlines.due(now):
+            self.end(entry, too_late(entry, now))
+        unfinished = 0
+        for state in self._states.values():
+            unfinished += state.unfinished
+            if state.crowded and (oldest := state.oldest_waiting) is not None:
+                self._dispatcher.hurry(oldest)
+        self._deadlines.prune(unfinished)
         self._metrics.unfinished_jobs.set(unfinished)
-        if len(self._deadlines) > 2 * unfinished + STALE_DEADLINES:
-            self._deadlines = [each for each in self._deadlines if each[2].stage is not Stage.ENDED]
-            heapq.heapify(self._deadlines)
 
-    # --- records
-
-    def _take(self, state: PartitionState, record: Record) -> None:
-        verdict = self._intake.judge(record.source.topic, record.value)
-        if isinstance(verdict, Cancel):
-            self._cancel(state, record, verdict)
-        elif isinstance(verdict, Job):
-            self._admit(state, record, verdict.tenant, verdict.id, verdict)
-        elif verdict.tenant is None or verdict.job_id is None:
-            self._put_aside(state, record, verdict.reason or "unreadable", verdict.error)
-        else:
-            self._admit(state, record, verdict.tenant, verdict.job_id, verdict)
-
-    def _admit(
-        self, state: PartitionState, record: Record, tenant: str, job_id: str, asked: Job | Refused
-    ) -> None:
-        digest = digest_of(record.value)
-        identity, first = state.identify(tenant, job_id, digest)
-        if identity is not Identity.NEW:
-            self._repeated(state, record, identity, first)
-            return
-        job = asked if isinstance(asked, Job) else None
-        entry = Entry(
-            key=next(self._keys),
-            record=record,
-            tenant=tenant,
-            job_id=job_id,
-            job=job,
-            digest=digest,
-            generation=state.membership.generation,
-            owned=record.offset >= state.end_offset,  # fresh: nobody can have answered it before
-            deadline_ms=self._deadline_of(record, job),
-            reply_topic=reply_topic(self._settings.replies_prefix, tenant),
-            wanted_partition=asked.reply_partition,
-            stream=ReplyStream(
-                job=job_id, epoch=Epoch(state.epoch_generation, 1), worker=self._worker
-            ),
-        )
-        if isinstance(asked, Refused):
-            entry.error, entry.dead_letter = asked.error, asked.reason
-        state.add(entry)
-        heapq.heappush(self._deadlines, (entry.deadline_ms, entry.key, entry))
-        self._routes.route(entry)
-
-    def _repeated(
-        self, state: PartitionState, record: Record, identity: Identity, first: Entry | None
-    ) -> None:
-        """Answer nobody twice: the first record with an identity has it."""
-        self._metrics.duplicates.inc()
-        if identity is Identity.CONFLICT:
-            error = JobError(ErrorCode.INVALID_JOB, "id: another job of this tenant has it")
-            self._put_aside(state, record, "duplicate_id", error)
-        elif first is not None:
-            first.settled_with.append(record.offset)
-        else:
-            state.finish_offset(record.offset)
-
-    def _cancel(self, state: PartitionState, record: Record, cancel: Cancel) -> None:
-        entry = state.find(cancel.tenant, cancel.id)
-        if entry is None:  # finished, or never seen: there is nothing to stop
-            state.finish_offset(record.offset)
-            return
-        entry.settled_with.append(record.offset)
-        if entry.stage is not Stage.ENDED:
-            self._end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
-
-    def _put_aside(
-        self, state: PartitionState, record: Record, reason: str, error: JobError
-    ) -> None:
-        def settled() -> None:
-            if not state.revoked:
-                state.finish_offset(record.offset)
-
-        self._answers.put_aside(record, reason, error, settled)
-
-    def _end(self, entry: Entry, error: JobError) -> None:
-        """End a job with an error, at whatever stage it is."""
-        if entry.stage is Stage.ARRIVED:  # told as soon as it is known where
-            entry.error = entry.error or error
-            return
-        self._dispatcher.withdraw(entry)
-        self._answers.fail(entry, error)
-
-    def _deadline_of(self, record: Record, job: Job | None) -> float:
-        age_ms = self._settings.max_job_age * 1_000
-        if job is not None and job.deadline_ms is not None:
-            age_ms = min(age_ms, job.deadline_ms)
-        return record.timestamp_ms + age_ms
-
-    def _too_late(self, entry: Entry) -> JobError:
-        limit = entry.deadline_ms - entry.record.timestamp_ms
-        given = time.time() * 1_000 - entry.record.timestamp_ms
-        return JobError(
-            ErrorCode.DEADLINE_EXCEEDED,
-            f"not answered within {limit:.0f} ms",
-            limit=round(limit),
-            given=round(given),
-        )
+    # --- going on
 
     def _begin_again(self, entry: Entry) -> None:
         if not entry.dropped:
@@ -316,7 +232,7 @@ class Service:
 
     def _give_up_stream(self, entry: Entry) -> None:
         """End what was written under the present epoch; the next one begins with a claim."""
-        entry.key = next(self._keys)
+        entry.key = self._admission.next_key()
         entry.owned = False
         entry.stream = ReplyStream(
             job=entry.job_id, epoch=next_attempt(entry.epoch), worker=self._worker

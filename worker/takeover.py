@@ -106,15 +106,18 @@ class TakeOver:
         self._highest = BEFORE_ALL  # epoch of anybody else's record, whether it counts or not
 
     def claim(self, *, alone: bool = False) -> ClaimRecord:
-        """Return the claim to append now; what was read back before is forgotten."""
-        self.history = History()
+        """Return the claim to append now. What was read before it stays: a log only grows."""
         return ClaimRecord(job=self._job, epoch=self.epoch, worker=self._worker, alone=alone)
 
     def read(self, record: ReplyRecord) -> None:
-        """Take the log's next record of the job, the own claim being the last."""
+        """Take the log's next record of the job; the own claim is the last before the verdict."""
         self.history.feed(record)
-        if (record.epoch, record.worker) != (self.epoch, self._worker):
+        if record.worker != self._worker:  # what we wrote ourselves is below our epoch by now
             self._highest = max(self._highest, record.epoch)
+
+    def forget(self) -> None:
+        """Be ready to read the log from the job's start again."""
+        self.history = History()
 
     def verdict(self, *, prefix_lost: bool = False) -> Verdict:
         """Judge once the own claim was read.

@@ -11,12 +11,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from worker.commits import commit_offsets, committed_offsets, membership_of
-from worker.consumer import ConsumerSilentError, JobsConsumer
+from worker.consumer import JobsConsumer
 from worker.done_list import encode
 from worker.jobs import Partition, Record
 from worker.ledger import Checkpoint
 from worker.partitions import Membership, PartitionState
 from worker.settings import load_settings
+from worker.silence import ConsumerSilentError, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -407,8 +408,8 @@ async def test_a_lost_membership_proves_nothing(kafka: Kafka, topic: str) -> Non
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let silence count at once."""
-    monkeypatch.setattr("worker.consumer.WATCH_SECONDS", 0.2)
-    monkeypatch.setattr("worker.consumer.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("worker.silence.WATCH_SECONDS", 0.2)
+    monkeypatch.setattr("worker.silence.SILENT_SECONDS", 1.0)
 
 
 async def nothing(*_: Any, **__: Any) -> dict[Any, Any]:
@@ -424,7 +425,7 @@ async def test_a_consumer_that_fell_silent_is_replaced(kafka: Kafka, topic: str)
         await until(lambda: member.seen.assigned)
         member.consumer._consumer.getmany = nothing
         await asyncio.sleep(0.5)  # the poll that was under way
-        watching = asyncio.create_task(member.consumer.watch())
+        watching = asyncio.create_task(watch(member.consumer))
         await send(kafka, topic, 8)
         await until(lambda: len(member.seen.records) >= 8, seconds=60)
         assert sorted(int(each.value or b"") for each in member.seen.records) == list(range(8))
@@ -443,4 +444,4 @@ async def test_a_silence_that_a_new_consumer_does_not_cure_is_raised(
         await until(lambda: member.seen.assigned)
         await send(kafka, topic, 8)
         with pytest.raises(ConsumerSilentError):
-            await asyncio.wait_for(member.consumer.watch(), 60)
+            await asyncio.wait_for(watch(member.consumer), 60)
