@@ -86,6 +86,7 @@ class MemoryReader:
         self._writer = writer
         self.starts: dict[Partition, int] = {}
         self.reads: list[Partition] = []
+        self.handed_out = 0  # records, over all reads
 
     async def start_of(self, source: Partition) -> int:
         """Return the first offset that the log holds."""
@@ -104,6 +105,7 @@ class MemoryReader:
         log = self._writer.logs[source.topic, source.partition]
         for offset in range(start, last + 1):
             key, value, _ = log[offset]
+            self.handed_out += 1
             take(LogRecord(offset, key, value))
 
 

@@ -70,6 +70,21 @@ def test_priority_rules_within_a_tenant_only() -> None:
     assert order == [("a", 2), ("b", 3), ("a", 1)]
 
 
+def test_a_job_that_goes_before_its_turn_costs_its_tenant_a_later_one() -> None:
+    """Taken out of turn it is served once, and the others make up for it."""
+    backlog = new()
+    jobs = [Job("a", number) for number in range(6)]
+    for job in (*jobs, *(Job("b", number) for number in range(6))):
+        backlog.push(job)
+    assert backlog.take(jobs[4])
+    assert backlog.take(jobs[5])
+    assert not backlog.take(jobs[5])
+    order = [job for _ in range(10) if (job := backlog.pop())]
+    assert [job.tenant for job in order[:6]].count("a") == 2
+    assert sorted(job.number for job in order if job.tenant == "a") == [0, 1, 2, 3]
+    assert len(backlog) == 0
+
+
 def test_a_discarded_job_is_never_served() -> None:
     """Cancelling a waiting job frees its memory at once."""
     backlog = new()

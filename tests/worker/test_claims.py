@@ -3,79 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from schemas import (
     Cancel,
-    ClaimRecord,
     DoneEvent,
     Epoch,
-    ErrorCode,
     ErrorEvent,
-    Job,
-    ReleaseRecord,
-    ReplyRecord,
-    Sampling,
     TokensRecord,
     encode_reply,
     encode_request,
     reply_partition,
 )
 from tests.support.harness import REPLY_PARTITIONS, Harness
+from tests.support.older_jobs import OLD, before, claim, job, kinds, tokens
 from worker.engine.request import Output
 from worker.jobs import Partition
+from worker.readback import ReadError
 from worker.writer import AppendError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-OLD = 5  # the offset below which jobs are not fresh
-
-
-@pytest.fixture
-async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
-    """Run a worker that has won a partition whose first jobs are not fresh."""
-    monkeypatch.setattr("worker.service.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.claims.FIRST_DELAY_SECONDS", 0.0)
-    async with Harness() as made:
-        made.assign(generation=3, end_offset=OLD)
-        yield made
-
-
-def job(name: str = "j1", **fields: Any) -> Job:
-    """Return a job that anybody would accept."""
-    fields.setdefault("prompt", f"prompt of {name}")
-    return Job(id=name, tenant="acme", **fields)
-
-
-def before(harness: Harness, *records: ReplyRecord) -> None:
-    """Let earlier owners have written."""
-    for record in records:
-        where = reply_partition(record.job, REPLY_PARTITIONS)
-        log = harness.writer.logs["replies.acme", where]
-        log.append((record.job.encode(), encode_reply(record), {}))
-
-
-def tokens(index: int, *ids: int, epoch: tuple[int, int] = (2, 1), worker: str = "w0") -> Any:
-    """Return a record of an earlier owner."""
-    text = "".join(chr(96 + each) for each in ids)
-    return TokensRecord(
-        job="j1", epoch=Epoch(*epoch), worker=worker, index=index, ids=ids, text=text
-    )
-
-
-def claim(epoch: tuple[int, int], worker: str, *, alone: bool = False) -> ClaimRecord:
-    """Return the claim of an earlier owner."""
-    return ClaimRecord(job="j1", epoch=Epoch(*epoch), worker=worker, alone=alone)
-
-
-def kinds(harness: Harness, name: str = "j1") -> list[str]:
-    """Return the kinds of a job's records, in log order."""
-    return [
-        type(each).__name__.removesuffix("Record").lower() for each in harness.replies("acme", name)
-    ]
 
 
 async def test_an_older_job_goes_on_in_mid_sentence(harness: Harness) -> None:
@@ -132,6 +79,56 @@ async def test_jobs_of_one_reply_partition_share_a_pass(harness: Harness) -> Non
     await harness.settle()
     assert len(harness.engine.requests) == 4
     assert harness.reader.reads == [Partition("replies.acme", 2)]
+
+
+async def test_a_long_backlog_is_not_read_back_once_a_batch() -> None:
+    """Two hundred inherited jobs, four rows: the log is read once, and then as far as it grew."""
+    async with Harness(max_rows=4) as harness:
+        harness.assign(generation=3, end_offset=200)
+        names = [f"j{number}" for number in range(200)]
+        for name in names:
+            record = TokensRecord(
+                job=name, epoch=Epoch(2, 1), worker="w0", index=0, ids=(1,), text="a"
+            )
+            log = harness.writer.logs["replies.acme", 2]
+            log.append((name.encode(), encode_reply(record), {}))
+            harness.send(job(name, reply_partition=2))
+        for _ in range(200):
+            await harness.settle(rounds=10)
+            for key, request in [*harness.engine.requests.items()]:
+                assert request.resume_ids == (1,)
+                harness.step(Output(key, (2,), "b", finish="stop"))
+                del harness.engine.requests[key]
+            if harness.committable == 200:
+                break
+        assert harness.committable == 200
+        log = harness.writer.logs["replies.acme", 2]
+        assert len(log) == 200 * 4  # what there was, claim, tokens, done
+        assert harness.reader.handed_out <= len(log) + 200
+        assert len(harness.reader.reads) > 20
+
+
+async def test_a_read_that_breaks_is_begun_anew(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read in part is not relied on, neither by the batch nor by those that wait."""
+    before(harness, tokens(0, 1), tokens(1, 2))
+    whole = harness.reader.read
+    broken: list[int] = []
+
+    async def read(source: Partition, start: int, last: int, take: Any) -> None:
+        if not broken:
+            broken.append(start)
+            await whole(source, start, start, take)
+            raise ReadError("gone")
+        await whole(source, start, last, take)
+
+    monkeypatch.setattr(harness.reader, "read", read)
+    harness.send(job())
+    await harness.settle()
+    assert broken == [0]
+    assert harness.engine.requests[harness.key_of("prompt of j1")].resume_ids == (1, 2)
+    assert [each.epoch for each in harness.replies("acme", "j1")[2:]] == [(3, 1), (3, 2)]
 
 
 async def test_an_epoch_above_ours_is_answered_by_a_proof(harness: Harness) -> None:
@@ -253,191 +250,6 @@ async def test_a_claim_that_can_never_be_written_puts_the_job_aside(harness: Har
     assert harness.dead_letters[0][2]["aril-reason"] == b"reply_unwritable"
     assert harness.engine.requests == {}
     assert harness.committable == 1
-
-
-async def test_two_crashes_without_a_token_and_a_job_runs_alone(harness: Harness) -> None:
-    """It is put back with a release until the engine is empty, then it has it to itself."""
-    harness.send(job("other"))
-    await harness.settle()
-    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
-    harness.send(job())
-    await harness.settle()
-    assert kinds(harness) == ["claim", "claim", "claim", "release"]
-    harness.send(job("third"))
-    await harness.settle()
-    assert {each.prompt_ids for each in harness.engine.requests.values()} == {
-        tuple(b"prompt of other")
-    }
-    harness.step(Output(harness.key_of("prompt of other"), (1,), "a", finish="stop"))
-    await harness.settle()
-    last = harness.replies("acme", "j1")[-1]
-    assert isinstance(last, ClaimRecord)
-    assert (last.alone, last.epoch) == (True, (3, 2))
-    assert harness.running == ["prompt of j1"]
-    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
-    await harness.settle()
-    assert harness.running == ["prompt of third"]
-    assert harness.visible("acme", "j1").finished
-
-
-async def test_a_job_that_kills_alone_is_convicted_behind_its_tokens(harness: Harness) -> None:
-    """Three workers ended while they ran nothing else: the job ends in crash_loop."""
-    before(
-        harness,
-        tokens(0, 1),
-        *(claim((2, n), f"w-{n}", alone=True) for n in range(2, 6)),
-    )
-    harness.send(job())
-    await harness.settle()
-    terminal = harness.visible("acme", "j1").terminal
-    assert isinstance(terminal, ErrorEvent)
-    assert (terminal.code, terminal.index) == (ErrorCode.CRASH_LOOP, 1)
-    assert harness.engine.requests == {}
-    assert harness.committable == 1
-
-
-async def test_a_token_clears_a_suspect(harness: Harness) -> None:
-    """Two deaths, then a writer that got further: the job is served beside others again."""
-    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"), claim((2, 2), "w-c"))
-    before(harness, tokens(0, 1, epoch=(2, 2), worker="w-c"))
-    harness.send(job("other"))
-    harness.send(job())
-    await harness.settle()
-    assert sorted(harness.running) == ["prompt of j1", "prompt of other"]
-
-
-async def test_ten_rolling_restarts_convict_nobody(harness: Harness) -> None:
-    """Writers that said farewell, or brought a token, are no strikes."""
-    for n in range(1, 11):
-        epoch = (1, n)
-        before(
-            harness,
-            claim(epoch, f"w-{n}"),
-            ReleaseRecord(job="j1", epoch=Epoch(*epoch), worker=f"w-{n}"),
-        )
-    before(harness, claim((2, 1), "x"), tokens(0, 1, epoch=(2, 1), worker="x"))
-    harness.send(job())
-    await harness.settle()
-    assert harness.running == ["prompt of j1"]
-
-
-async def test_a_running_job_goes_on_across_a_rebalance(harness: Harness) -> None:
-    """The partition came back to the same member in the next generation: no claim, no pause."""
-    while next(harness.offsets) < OLD:
-        pass
-    offset = harness.send(job())
-    await harness.settle()
-    key = harness.key_of("prompt of j1")
-    harness.step(Output(key, (1,), "a"))
-    await harness.settle()
-    harness.service.on_revoked([harness.state])
-    harness.step(Output(key, (2,), "b"))
-    await harness.settle()
-    state = harness.assign(generation=4, end_offset=offset + 1)
-    harness.step(Output(key, (3,), "c"))
-    harness.deliver(state, offset, job())
-    await harness.settle()
-    harness.step(Output(key, (4,), "d", finish="stop"))
-    await harness.settle()
-    stream = harness.visible("acme", "j1")
-    assert (stream.token_ids, stream.epoch, stream.resets) == ([1, 2, 3, 4], (3, 1), 0)
-    assert "claim" not in kinds(harness)
-    assert harness.committable == offset + 1
-
-
-async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
-    harness: Harness,
-) -> None:
-    """Its terminal was acknowledged between two assignments: the redelivery finds it finished."""
-    while next(harness.offsets) < OLD:
-        pass
-    offset = harness.send(job())
-    await harness.settle()
-    harness.service.on_revoked([harness.state])
-    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
-    await harness.settle()
-    state = harness.assign(generation=4, end_offset=offset + 1)
-    assert harness.committable is None
-    harness.deliver(state, offset, job())
-    await harness.settle()
-    assert harness.committable == offset + 1
-    assert kinds(harness) == ["tokens", "done"]
-
-
-@pytest.mark.parametrize("change", ["generation", "member", "partition"])
-async def test_a_missed_generation_makes_it_a_take_over(harness: Harness, change: str) -> None:
-    """Somebody may have owned it meanwhile: it stops, is released, and claimed if it returns."""
-    while next(harness.offsets) < OLD:
-        pass
-    offset = harness.send(job())
-    await harness.settle()
-    key = harness.key_of("prompt of j1")
-    harness.step(Output(key, (1,), "a"))
-    await harness.settle()
-    harness.service.on_revoked([harness.state])
-    state = harness.assign(
-        generation=5 if change == "generation" else 4,
-        member="another" if change == "member" else "member",
-        end_offset=offset + 1,
-        source=Partition("jobs", 1) if change == "partition" else Partition("jobs", 0),
-    )
-    await harness.settle()
-    assert key in harness.engine.cancelled
-    assert kinds(harness) == ["tokens", "release"]
-    if change == "partition":
-        return
-    harness.deliver(state, offset, job())
-    await harness.settle()
-    assert kinds(harness) == ["tokens", "release", "claim"]
-    assert harness.engine.requests[harness.key_of("prompt of j1")].resume_ids == (1,)
-
-
-async def test_every_owner_draws_the_same_seed(harness: Harness) -> None:
-    """A job without a seed gets one from its record, so a sampled answer goes on as it began."""
-    offset = harness.send(job())
-    await harness.settle()
-    first = harness.engine.requests[harness.key_of("prompt of j1")].seed
-    harness.service.on_revoked([harness.state])
-    state = harness.assign(generation=9, end_offset=OLD)
-    harness.engine.requests.clear()
-    harness.deliver(state, offset, job())
-    await harness.settle()
-    assert harness.engine.requests[harness.key_of("prompt of j1")].seed == first
-    harness.send(job("j2"))
-    harness.send(job("j3", sampling=Sampling(seed=7)))
-    await harness.settle()
-    seeds = {each.prompt_ids: each.seed for each in harness.engine.requests.values()}
-    assert seeds[tuple(b"prompt of j2")] != first
-    assert seeds[tuple(b"prompt of j3")] == 7
-
-
-async def test_leaving_releases_what_runs(harness: Harness) -> None:
-    """The next owner is told that nobody crashed."""
-    while next(harness.offsets) < OLD:
-        pass
-    harness.send(job())
-    harness.send(job("untouched"))
-    await harness.settle()
-    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a"))
-    await harness.settle()
-    harness.service.release_all()
-    await harness.answers.farewell(1.0)
-    assert kinds(harness) == ["tokens", "release"]
-    assert kinds(harness, "untouched") == []
-    assert harness.running == []
-
-
-async def test_leaving_releases_what_was_only_claimed(harness: Harness) -> None:
-    """A worker that leaves between its claim and its first token is no strike."""
-    harness.owned = False  # so that the take-over goes on for ever
-    before(harness, claim((9, 1), "w0"))
-    harness.send(job())
-    await harness.settle()
-    harness.service.release_all()
-    await harness.answers.farewell(1.0)
-    last = harness.replies("acme", "j1")[-1]
-    assert isinstance(last, ReleaseRecord)
-    assert last.epoch == harness.replies("acme", "j1")[-2].epoch
 
 
 async def test_a_cancel_during_a_take_over_is_told_once(harness: Harness) -> None:

@@ -64,6 +64,19 @@ def test_only_what_runs_and_is_ours_is_kept() -> None:
     assert kept.take(JOBS, 1) is None
 
 
+def test_a_suspect_keeps_its_place() -> None:
+    """It waits for an empty engine and writes nothing meanwhile."""
+    suspect, ended = (
+        entry_at(1, Stage.WAITING, owned=False),
+        entry_at(2, Stage.PREPARING, owned=False),
+    )
+    suspect.alone = ended.alone = True
+    kept = KeptJobs()
+    assert kept.part([state_of(3, suspect, ended)]) == [ended]
+    assert kept.meet(held(state_of(4))) == []
+    assert kept.take(JOBS, 1) is suspect
+
+
 @pytest.mark.parametrize(
     "new",
     [

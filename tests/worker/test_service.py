@@ -313,3 +313,30 @@ async def test_a_tenant_topic_answers_for_its_own_tenant_only() -> None:
         assert end_of(harness, "j1").code is ErrorCode.INVALID_JOB
         assert harness.replies("zeta", "j1") == []
         assert harness.dead_letters[0][2]["aril-reason"] == b"tenant_mismatch"
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+async def test_a_partition_whose_done_list_is_full_serves_its_oldest_next(crowded: bool) -> None:
+    """It can read nothing more until the oldest are finished, whoever's turn it would be."""
+    async with Harness(max_rows=1) as harness:
+        for number in range(4):
+            harness.send(Job(id=f"first{number}", tenant="zeta", prompt="first"))
+        await harness.settle()
+        names = ["old", *(f"z{number}" for number in range(8))]
+        for name in names:
+            priority = -9 if name == "old" else 9
+            harness.send(Job(id=name, tenant="zeta", prompt=name, priority=priority))
+        assert harness.state.ledger is not None
+        harness.state.ledger._body_bytes += 4_000 * crowded  # thousands of finished runs
+        served: list[str] = []
+        while len(served) < 13:
+            harness.service.tick()
+            await harness.settle()
+            for key, request in [*harness.engine.requests.items()]:
+                served.append(bytes(request.prompt_ids).decode())
+                del harness.engine.requests[key]
+                harness.step(Output(key, (1,), "a", finish="stop"))
+        await harness.settle()
+        served = [name for name in served if name != "first"]
+        assert served.index("old") == (0 if crowded else 8)
+        assert harness.committable == 13

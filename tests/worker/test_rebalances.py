@@ -1,0 +1,137 @@
+"""What goes on across a rebalance, what is handed on, and what is told to the next owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from schemas import (
+    ReleaseRecord,
+    Sampling,
+)
+from tests.support.older_jobs import OLD, before, claim, job, kinds
+from worker.engine.request import Output
+from worker.jobs import Partition
+
+if TYPE_CHECKING:
+    from tests.support.harness import Harness
+
+
+async def test_a_running_job_goes_on_across_a_rebalance(harness: Harness) -> None:
+    """The partition came back to the same member in the next generation: no claim, no pause."""
+    while next(harness.offsets) < OLD:
+        pass
+    offset = harness.send(job())
+    await harness.settle()
+    key = harness.key_of("prompt of j1")
+    harness.step(Output(key, (1,), "a"))
+    await harness.settle()
+    harness.service.on_revoked([harness.state])
+    harness.step(Output(key, (2,), "b"))
+    await harness.settle()
+    state = harness.assign(generation=4, end_offset=offset + 1)
+    harness.step(Output(key, (3,), "c"))
+    harness.deliver(state, offset, job())
+    await harness.settle()
+    harness.step(Output(key, (4,), "d", finish="stop"))
+    await harness.settle()
+    stream = harness.visible("acme", "j1")
+    assert (stream.token_ids, stream.epoch, stream.resets) == ([1, 2, 3, 4], (3, 1), 0)
+    assert "claim" not in kinds(harness)
+    assert harness.committable == offset + 1
+
+
+async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
+    harness: Harness,
+) -> None:
+    """Its terminal was acknowledged between two assignments: the redelivery finds it finished."""
+    while next(harness.offsets) < OLD:
+        pass
+    offset = harness.send(job())
+    await harness.settle()
+    harness.service.on_revoked([harness.state])
+    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
+    await harness.settle()
+    state = harness.assign(generation=4, end_offset=offset + 1)
+    assert harness.committable is None
+    harness.deliver(state, offset, job())
+    await harness.settle()
+    assert harness.committable == offset + 1
+    assert kinds(harness) == ["tokens", "done"]
+
+
+@pytest.mark.parametrize("change", ["generation", "member", "partition"])
+async def test_a_missed_generation_makes_it_a_take_over(harness: Harness, change: str) -> None:
+    """Somebody may have owned it meanwhile: it stops, is released, and claimed if it returns."""
+    while next(harness.offsets) < OLD:
+        pass
+    offset = harness.send(job())
+    await harness.settle()
+    key = harness.key_of("prompt of j1")
+    harness.step(Output(key, (1,), "a"))
+    await harness.settle()
+    harness.service.on_revoked([harness.state])
+    state = harness.assign(
+        generation=5 if change == "generation" else 4,
+        member="another" if change == "member" else "member",
+        end_offset=offset + 1,
+        source=Partition("jobs", 1) if change == "partition" else Partition("jobs", 0),
+    )
+    await harness.settle()
+    assert key in harness.engine.cancelled
+    assert kinds(harness) == ["tokens", "release"]
+    if change == "partition":
+        return
+    harness.deliver(state, offset, job())
+    await harness.settle()
+    assert kinds(harness) == ["tokens", "release", "claim"]
+    assert harness.engine.requests[harness.key_of("prompt of j1")].resume_ids == (1,)
+
+
+async def test_every_owner_draws_the_same_seed(harness: Harness) -> None:
+    """A job without a seed gets one from its record, so a sampled answer goes on as it began."""
+    offset = harness.send(job())
+    await harness.settle()
+    first = harness.engine.requests[harness.key_of("prompt of j1")].seed
+    harness.service.on_revoked([harness.state])
+    state = harness.assign(generation=9, end_offset=OLD)
+    harness.engine.requests.clear()
+    harness.deliver(state, offset, job())
+    await harness.settle()
+    assert harness.engine.requests[harness.key_of("prompt of j1")].seed == first
+    harness.send(job("j2"))
+    harness.send(job("j3", sampling=Sampling(seed=7)))
+    await harness.settle()
+    seeds = {each.prompt_ids: each.seed for each in harness.engine.requests.values()}
+    assert seeds[tuple(b"prompt of j2")] != first
+    assert seeds[tuple(b"prompt of j3")] == 7
+
+
+async def test_leaving_releases_what_runs(harness: Harness) -> None:
+    """The next owner is told that nobody crashed."""
+    while next(harness.offsets) < OLD:
+        pass
+    harness.send(job())
+    harness.send(job("untouched"))
+    await harness.settle()
+    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a"))
+    await harness.settle()
+    harness.service.release_all()
+    await harness.answers.farewell(1.0)
+    assert kinds(harness) == ["tokens", "release"]
+    assert kinds(harness, "untouched") == []
+    assert harness.running == []
+
+
+async def test_leaving_releases_what_was_only_claimed(harness: Harness) -> None:
+    """A worker that leaves between its claim and its first token is no strike."""
+    harness.owned = False  # so that the take-over goes on for ever
+    before(harness, claim((9, 1), "w0"))
+    harness.send(job())
+    await harness.settle()
+    harness.service.release_all()
+    await harness.answers.farewell(1.0)
+    last = harness.replies("acme", "j1")[-1]
+    assert isinstance(last, ReleaseRecord)
+    assert last.epoch == harness.replies("acme", "j1")[-2].epoch

@@ -1,0 +1,125 @@
+"""Jobs whose writers crash: who is suspected, who runs alone, who is convicted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas import (
+    ClaimRecord,
+    Epoch,
+    ErrorCode,
+    ErrorEvent,
+    ReleaseRecord,
+)
+from tests.support.older_jobs import OLD, before, claim, job, kinds, tokens
+from worker.engine.request import Output
+
+if TYPE_CHECKING:
+    from tests.support.harness import Harness
+
+
+async def test_two_crashes_without_a_token_and_a_job_runs_alone(harness: Harness) -> None:
+    """It is put back with a release until the engine is empty, then it has it to itself."""
+    harness.send(job("other"))
+    await harness.settle()
+    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
+    harness.send(job())
+    await harness.settle()
+    assert kinds(harness) == ["claim", "claim", "claim", "release"]
+    harness.send(job("third"))
+    await harness.settle()
+    assert {each.prompt_ids for each in harness.engine.requests.values()} == {
+        tuple(b"prompt of other")
+    }
+    harness.step(Output(harness.key_of("prompt of other"), (1,), "a", finish="stop"))
+    await harness.settle()
+    last = harness.replies("acme", "j1")[-1]
+    assert isinstance(last, ClaimRecord)
+    assert (last.alone, last.epoch) == (True, (3, 2))
+    assert harness.running == ["prompt of j1"]
+    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
+    await harness.settle()
+    assert harness.running == ["prompt of third"]
+    assert harness.visible("acme", "j1").finished
+
+
+async def test_a_job_that_kills_alone_is_convicted_behind_its_tokens(harness: Harness) -> None:
+    """Three workers ended while they ran nothing else: the job ends in crash_loop."""
+    before(
+        harness,
+        tokens(0, 1),
+        *(claim((2, n), f"w-{n}", alone=True) for n in range(2, 6)),
+    )
+    harness.send(job())
+    await harness.settle()
+    terminal = harness.visible("acme", "j1").terminal
+    assert isinstance(terminal, ErrorEvent)
+    assert (terminal.code, terminal.index) == (ErrorCode.CRASH_LOOP, 1)
+    assert harness.engine.requests == {}
+    assert harness.committable == 1
+
+
+async def test_a_token_clears_a_suspect(harness: Harness) -> None:
+    """Two deaths, then a writer that got further: the job is served beside others again."""
+    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"), claim((2, 2), "w-c"))
+    before(harness, tokens(0, 1, epoch=(2, 2), worker="w-c"))
+    harness.send(job("other"))
+    harness.send(job())
+    await harness.settle()
+    assert sorted(harness.running) == ["prompt of j1", "prompt of other"]
+
+
+async def test_ten_rolling_restarts_convict_nobody(harness: Harness) -> None:
+    """Writers that said farewell, or brought a token, are no strikes."""
+    for n in range(1, 11):
+        epoch = (1, n)
+        before(
+            harness,
+            claim(epoch, f"w-{n}"),
+            ReleaseRecord(job="j1", epoch=Epoch(*epoch), worker=f"w-{n}"),
+        )
+    before(harness, claim((2, 1), "x"), tokens(0, 1, epoch=(2, 1), worker="x"))
+    harness.send(job())
+    await harness.settle()
+    assert harness.running == ["prompt of j1"]
+
+
+async def test_a_suspect_keeps_its_place_across_rebalances(harness: Harness) -> None:
+    """It waits for an empty engine; were it claimed anew each time its turn would never come."""
+    harness.send(job("other"))
+    await harness.settle()
+    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
+    suspect = harness.send(job())
+    await harness.settle()
+    written = kinds(harness)
+    for generation in range(4, 8):
+        harness.service.on_revoked([harness.state])
+        state = harness.assign(generation=generation, end_offset=OLD)
+        harness.deliver(state, suspect - 1, job("other"))
+        harness.deliver(state, suspect, job())
+        await harness.settle()
+    assert kinds(harness) == written
+    assert harness.running == ["prompt of other"]
+    harness.step(Output(harness.key_of("prompt of other"), (1,), "a", finish="stop"))
+    await harness.settle()
+    assert harness.running == ["prompt of j1"]
+    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
+    await harness.settle()
+    assert harness.visible("acme", "j1").finished
+    assert harness.committable == suspect + 1
+
+
+async def test_a_suspect_of_a_partition_that_is_gone_waits_no_longer(harness: Harness) -> None:
+    """Its next owner has it: here nothing is written of it, and nothing waits for it."""
+    harness.send(job("other"))
+    await harness.settle()
+    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
+    harness.send(job())
+    await harness.settle()
+    written = kinds(harness)
+    harness.service.on_revoked([harness.state])
+    harness.assign(generation=5, end_offset=0)
+    harness.send(job("fresh"))
+    await harness.settle()
+    assert kinds(harness) == written
+    assert harness.running == ["prompt of fresh"]
