@@ -70,6 +70,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 kv_tokens=settings.kv_tokens,
                 device=device,
                 dtype=dtype,
+                invariant=settings.invariant,
             ),
         )
     except UnsupportedModelError as error:

@@ -110,6 +110,10 @@ class WorkerSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Weights and activations; auto: bfloat16 on a GPU, float32 on a CPU."
     )
+    invariant: bool = Field(
+        default=False,
+        description="Answers do not depend on who shares the batch, bit for bit; slower, CPU only.",
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of a step; 0: torch decides.")
 
     # --- batching

@@ -1,6 +1,14 @@
 """Paged attention over a block table, prefill and decode rows in one call."""
 
 from kernels.attention.gather import AttentionPlan, make_attention_plan
+from kernels.attention.invariant import InvariantPlan, make_invariant_plan
 from kernels.attention.ops import paged_attention, store_kv
 
-__all__ = ["AttentionPlan", "make_attention_plan", "paged_attention", "store_kv"]
+__all__ = [
+    "AttentionPlan",
+    "InvariantPlan",
+    "make_attention_plan",
+    "make_invariant_plan",
+    "paged_attention",
+    "store_kv",
+]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kernels.attention.gather import attend, make_attention_plan
-from kernels.attention.invariant import attend_invariant
+from kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     window: int | None = None,
     invariant: bool = False,
     backend: str = "auto",
-    plan: AttentionPlan | None = None,
+    plan: AttentionPlan | InvariantPlan | None = None,
     tiles: AttentionTiles | None = None,
 ) -> Tensor:
     """Causal attention of the new rows of several sequences over their paged keys and values.
@@ -51,9 +51,10 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     what it hides by 0.
 
     `invariant` gives a row the same bits alone, among others, and when a prefill computes it again.
-    `backend` "auto" is Triton on CUDA and torch elsewhere. `plan` (`make_attention_plan`) saves the
-    torch path from reading the lengths at every layer; it must have been made of the same tables
-    and window. `tiles` overrides the choice of the Triton kernel, for benchmarks and tests.
+    `backend` "auto" is Triton on CUDA and torch elsewhere. `plan` (`make_attention_plan`, or
+    `make_invariant_plan`) saves the torch path from reading the lengths at every layer; it must
+    have been made of the same tables and window. `tiles` overrides the choice of the Triton kernel,
+    for benchmarks and tests.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
     _check(backend, q, k_cache, v_cache, block_table, cu_q, kv_lens)
@@ -70,14 +71,13 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
         if q.stride(2) != 1:
             q = q.contiguous()
         return attend_triton(q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, tiles)
-    if invariant:
-        return attend_invariant(
-            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale=scale, window=window
-        )
     if plan is None:
-        plan = make_attention_plan(
-            block_table, cu_q, kv_lens, block_size=k_cache.shape[1], window=window
-        )
+        make = make_invariant_plan if invariant else make_attention_plan
+        plan = make(block_table, cu_q, kv_lens, block_size=k_cache.shape[1], window=window)
+    if isinstance(plan, InvariantPlan) is not invariant:
+        raise ValueError("the plan is of the other mode")
+    if isinstance(plan, InvariantPlan):
+        return attend_invariant(q, k_cache, v_cache, plan, scale=scale)
     return attend(q, k_cache, v_cache, plan, scale=scale)
 
 

@@ -74,8 +74,8 @@ def test_a_job_that_goes_before_its_turn_costs_its_tenant_a_later_one() -> None:
     """Taken out of turn it is served once, and the others make up for it."""
     backlog = new()
     jobs = [Job("a", number) for number in range(6)]
-    for job in (*jobs, *(Job("b", number) for number in range(6))):
-        backlog.push(job)
+    for waiting in (*jobs, *(Job("b", number) for number in range(6))):
+        backlog.push(waiting)
     assert backlog.take(jobs[4])
     assert backlog.take(jobs[5])
     assert not backlog.take(jobs[5])

@@ -14,14 +14,19 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from kernels.attention import make_attention_plan, paged_attention, store_kv
+from kernels.attention import (
+    make_attention_plan,
+    make_invariant_plan,
+    paged_attention,
+    store_kv,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-    from kernels.attention import AttentionPlan
+    from kernels.attention import AttentionPlan, InvariantPlan
     from worker.engine.config import Backend
 
 IMPLEMENTATION = "aril_paged"
@@ -72,7 +77,8 @@ class PagedAttention:
     `k_cache` and `v_cache` per layer [blocks, block_size, kv_heads, d]; `slot_mapping` [T] int64 is
     the place of each token in the cache (block * block size + offset); `block_table` [rows,
     max_blocks] int32; `cu_q` [rows + 1] int32 delimits the rows in T; `kv_lens` [rows] int32 counts
-    the tokens of each row's sequence in the cache, this step's included.
+    the tokens of each row's sequence in the cache, this step's included. `invariant` gives a row
+    the same bits whatever rows are beside it.
     """
 
     def __init__(
@@ -85,13 +91,15 @@ class PagedAttention:
         cu_q: Tensor,
         kv_lens: Tensor,
         backend: Backend = "auto",
+        invariant: bool = False,
     ) -> None:
         self.k_cache, self.v_cache = k_cache, v_cache
         self.slot_mapping = slot_mapping
         self.block_table = block_table
         self.cu_q, self.kv_lens = cu_q, kv_lens
         self.backend = backend
-        self._plans: dict[int | None, AttentionPlan] = {}  # by window
+        self.invariant = invariant
+        self._plans: dict[int | None, AttentionPlan | InvariantPlan] = {}  # by window
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the rows' keys and values, then attend; see AttentionContext."""
@@ -107,6 +115,7 @@ class PagedAttention:
             scale=layout.scale,
             window=layout.window,
             backend=self.backend,
+            invariant=self.invariant,
             plan=self._plan(layout.window, k_cache.shape[1]) if self._on_host else None,
         )
 
@@ -115,10 +124,11 @@ class PagedAttention:
         """Whether the torch path runs, which reads the lengths on the host: once is enough."""
         return self.backend == "torch" or (self.backend == "auto" and not self.cu_q.is_cuda)
 
-    def _plan(self, window: int | None, block_size: int) -> AttentionPlan:
+    def _plan(self, window: int | None, block_size: int) -> AttentionPlan | InvariantPlan:
         plan = self._plans.get(window)
         if plan is None:
-            plan = self._plans[window] = make_attention_plan(
+            make = make_invariant_plan if self.invariant else make_attention_plan
+            plan = self._plans[window] = make(
                 self.block_table, self.cu_q, self.kv_lens, block_size=block_size, window=window
             )
         return plan

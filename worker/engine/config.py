@@ -24,6 +24,7 @@ class EngineConfig:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     backend: Backend = "auto"
+    invariant: bool = False  # a row's bits do not depend on the rows beside it
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_step_tokens", "slots", "max_rank", "kv_block"):

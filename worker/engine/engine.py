@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from kernels.sgmv import make_plan
+from kernels.sgmv import SgmvMode, make_plan
 from schemas import ErrorCode, JobError
 from worker.engine.adapter_slots import AdapterSlots
 from worker.engine.answer import Answer
@@ -174,7 +174,7 @@ class Engine:
             )
             for row in plan.rows
         ]
-        packed = pack(rows, self._cache, self.config.backend)
+        packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
         self._layers.begin(
             self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
             self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
@@ -189,7 +189,8 @@ class Engine:
         if all(slot == BACKBONE for slot in row_slots):
             return None
         ids = torch.tensor(row_slots, dtype=torch.int32).to(self.backbone.device)
-        return make_plan(ids, slots=self.config.slots)
+        mode = SgmvMode.INVARIANT if self.config.invariant else SgmvMode.FAST
+        return make_plan(ids, slots=self.config.slots, mode=mode)
 
     def _take(self, sequences: list[Sequence], sampled: Sampled) -> list[Output]:
         """Turn sampled tokens into outputs and let finished sequences go."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
 from worker.engine.attention import LayoutRecorder
+from worker.engine.invariance import in_blocks
 from worker.engine.packed_weight import PackedWeight, can_pack
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class StepState:
 
     number: int = 0
     plan: SgmvPlan | None = None  # None: no row of this step has an adapter
+    invariant: bool = False  # products run in blocks of one shape
 
 
 class LinearGroup:
@@ -94,12 +96,15 @@ class LinearGroup:
                 member.weight = nn.Parameter(member.weight.to("meta"), requires_grad=False)
 
     def _compute(self, x: Tensor) -> Tensor:
-        packed = self._packed
-        y = base_linear(x, self.weight, self.bias) if packed is None else packed(x)
+        y = in_blocks(self._multiply, x) if self._state.invariant else self._multiply(x)
         plan = self._state.plan
         if plan is not None and self.weights is not None:
             self.weights.add_(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), plan)
         return y
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        packed = self._packed
+        return base_linear(x, self.weight, self.bias) if packed is None else packed(x)
 
 
 class LoraLinear(nn.Module):

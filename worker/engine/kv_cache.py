@@ -96,7 +96,13 @@ class PackedRows:
     attention: PagedAttention
 
 
-def pack(rows: Sequence[PackedRow], cache: KVCache, backend: Backend = "auto") -> PackedRows:
+def pack(
+    rows: Sequence[PackedRow],
+    cache: KVCache,
+    backend: Backend = "auto",
+    *,
+    invariant: bool = False,
+) -> PackedRows:
     """Lay rows out for one forward pass over the cache; blocks that are new to them are cleared."""
     size = cache.block_size
     positions: list[int] = []
@@ -131,5 +137,6 @@ def pack(rows: Sequence[PackedRow], cache: KVCache, backend: Backend = "auto") -
             cu_q=tensor([0, *ends], torch.int32),
             kv_lens=tensor([row.start + len(row.ids) for row in rows], torch.int32),
             backend=backend,
+            invariant=invariant,
         ),
     )

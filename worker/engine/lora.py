@@ -31,7 +31,8 @@ class AdapterLayers:
     ) -> None:
         self._backbone = backbone
         self._config = config
-        self._body, self._output = StepState(), StepState()
+        self._body = StepState(invariant=config.invariant)
+        self._output = StepState(invariant=config.invariant)
         self.groups = tuple(
             self._install(names) for names in (find_groups(backbone) if groups is None else groups)
         )

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from worker.engine.attention import UnsupportedModelError
+from worker.engine.invariance import (
+    probe_invariance,
+    refuse_other_linears,
+    refuse_where_not_invariant,
+)
 from worker.engine.kv_cache import KVCache, PackedRow, pack
 from worker.engine.lora import AdapterLayers
 
@@ -31,6 +36,8 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
     Where the model cannot work with fused linears (it may want an output of its own memory), each
     linear gets a group of its own. Raises UnsupportedModelError when that is not enough.
     """
+    if config.invariant:
+        refuse_where_not_invariant(config)
     expected = plain_logits(backbone)
     layers = AdapterLayers(backbone, config)
     try:
@@ -42,6 +49,9 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
         probe_packed_rows(backbone, expected, config.backend)
     layers.pack()
     probe_packed_rows(backbone, expected, config.backend)
+    if config.invariant:
+        refuse_other_linears(backbone, [name for group in layers.groups for name in group.names])
+        probe_invariance(backbone, config)
     return layers
 
 

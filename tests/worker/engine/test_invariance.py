@@ -1,0 +1,182 @@
+"""Invariant mode through the whole model: the same bits, whatever runs beside a row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from aril.demo.model import ensure_model
+from schemas import Sampling
+from tests.support.tiny import Architecture, make_tiny_model
+from worker.adapters import AdapterWeights, LoraModule
+from worker.engine import invariance
+from worker.engine.attention import UnsupportedModelError
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
+from worker.engine.invariance import BLOCK_ROWS, in_blocks, probe_invariance
+from worker.engine.model import load_backbone
+from worker.engine.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from worker.engine.request import Output
+
+CONFIG = EngineConfig(
+    max_rows=24,
+    max_step_tokens=96,
+    slots=8,
+    max_rank=16,
+    kv_tokens=2_048,
+    backend="torch",
+    invariant=True,
+)
+SAMPLED = Sampling(max_tokens=12, temperature=0.9, top_p=0.95, logprobs=3, ignore_eos=True)
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma")
+
+
+def engine_of(path: Path, **changes: Any) -> Engine:
+    """Load the model into an engine of its own."""
+    return Engine(load_backbone(path, "cpu", torch.float32), replace(CONFIG, **changes))
+
+
+def request_of(key: int, length: int, adapter: AdapterWeights | None, **more: Any) -> Any:
+    """Ask for a sampled answer with logprobs: bits show in them before they show in tokens."""
+    prompt = tuple((31 * at + 7 * key + 3) % 384 for at in range(length))
+    fields: dict[str, Any] = {"sampling": SAMPLED, "seed": 1_000 + key} | more
+    return GenerationRequest(key=key, prompt_ids=prompt, adapter=adapter, **fields)
+
+
+def answers(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:
+    """Run until all is answered."""
+    found: dict[int, list[Output]] = {request.key: [] for request in requests}
+    for request in requests:
+        engine.submit(request)
+    while engine.has_work:
+        for output in engine.step():
+            assert output.error is None
+            found[output.key].append(output)
+    return found
+
+
+def bits(outputs: list[Output]) -> list[tuple[Any, ...]]:
+    """Return all that the model computed, to the last bit."""
+    return [(each.ids, each.logprobs) for each in outputs if each.ids]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[AdapterWeights | None]:
+    """Nobody's, and four adapters of other ranks, two of which leave linears alone."""
+    shapes = load_backbone(make_tiny_model(tmp_path / "shapes"), "cpu", torch.float32).linear_shapes
+    return [None, *(adapter_of(shapes, rank) for rank in (1, 4, 8, 16))]
+
+
+def adapter_of(shapes: Mapping[str, tuple[int, int]], rank: int) -> AdapterWeights:
+    """Random weights; the larger ranks change only some of the linears."""
+    generator = torch.Generator().manual_seed(rank)
+    modules = {
+        path: LoraModule(
+            rank,
+            0.7,
+            torch.randn(rank, into, generator=generator) * into**-0.5,
+            torch.randn(out, rank, generator=generator) * rank**-0.5,
+        )
+        for path, (out, into) in shapes.items()
+        if path != "lm_head" and (rank < 8 or path.endswith(("q_proj", "up_proj", "down_proj")))
+    }
+    return AdapterWeights(name=f"r{rank}", digest=f"r{rank}", rank=rank, modules=modules)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_an_answer_is_the_same_alone_and_among_any_others(
+    arch: Architecture, tmp_path: Path, mixed: list[AdapterWeights | None]
+) -> None:
+    """Twenty jobs of five adapters, chunked prefill beside decodes; then each of some alone."""
+    path = make_tiny_model(tmp_path, arch)
+    requests = [request_of(key, 1 + 9 * key % 70, mixed[key % 5]) for key in range(20)]
+    together = answers(engine_of(path), *requests)
+    backwards = answers(engine_of(path, max_rows=7, max_step_tokens=33), *requests[::-1])
+    for request in requests:
+        assert bits(backwards[request.key]) == bits(together[request.key])
+    for request in requests[::4]:
+        alone = answers(engine_of(path), request)
+        assert bits(alone[request.key]) == bits(together[request.key])
+
+
+def test_an_answer_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, mixed: list[AdapterWeights | None]
+) -> None:
+    """Taken over after any token, beside other neighbours: the rest is the rest, bit for bit."""
+    path = make_tiny_model(tmp_path, "llama")
+    request = request_of(1, 21, mixed[2])
+    whole = answers(engine_of(path), request, *(request_of(n, 5 + n, mixed[n]) for n in (2, 3)))[1]
+    ids = tuple(token for output in whole for token in output.ids)
+    engine = engine_of(path)
+    for cut in range(1, len(ids)):
+        resumed = replace(request, resume_ids=ids[:cut])
+        rest = answers(engine, resumed, *(request_of(n, 40, mixed[4]) for n in range(9, 9 + cut)))
+        assert bits(rest[1]) == bits(whole)[cut:]
+
+
+def test_the_probe_notices_a_product_that_depends_on_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last bit that the number of rows decides ends the start."""
+
+    def spoiled(multiply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        return in_blocks(multiply, x) * (1 + 1e-7 * (x.shape[-2] % 3))
+
+    monkeypatch.setattr("worker.engine.groups.in_blocks", spoiled)
+    with pytest.raises(UnsupportedModelError, match="depend on the rows beside it"):
+        engine_of(make_tiny_model(tmp_path, "llama"))
+
+
+@pytest.mark.slow
+def test_a_real_model_has_it_in_invariant_mode_only() -> None:
+    """SmolLM2: its fast products differ by the batch, on every processor seen so far."""
+    model = ensure_model()
+    engine_of(model)
+    fast = engine_of(model, invariant=False)
+    with pytest.raises(UnsupportedModelError, match="depend on the rows beside it"):
+        probe_invariance(fast.backbone, fast.config)
+
+
+@pytest.mark.parametrize("rows", [0, 1, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 50])
+def test_blocks_cover_every_row_once(rows: int) -> None:
+    """Each product has the block's rows; what fills the last block is not seen."""
+    x = torch.arange(2 * rows * 3, dtype=torch.float32).view(2, rows, 3)
+    shapes = []
+
+    def multiply(block: torch.Tensor) -> torch.Tensor:
+        shapes.append(block.shape)
+        return block @ torch.ones(3, 5) + 1
+
+    y = in_blocks(multiply, x)
+    assert torch.equal(y, x @ torch.ones(3, 5) + 1)
+    assert {shape[0] for shape in shapes if x.numel()} <= {BLOCK_ROWS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"dtype": torch.bfloat16}, "ARIL_DTYPE=float32"), ({"device": "cuda"}, "CPU only")],
+)
+def test_what_has_no_invariant_mode_is_refused(
+    changes: dict[str, Any], word: str, tmp_path: Path
+) -> None:
+    """One line at start, before anything is served."""
+    backbone = load_backbone(make_tiny_model(tmp_path, "llama"), "cpu", torch.float32)
+    with pytest.raises(UnsupportedModelError, match=word):
+        Engine(backbone, replace(CONFIG, **changes))
+
+
+def test_a_linear_that_runs_on_its_own_is_refused(tmp_path: Path) -> None:
+    """Its products would have the batch's shape."""
+    backbone = load_backbone(make_tiny_model(tmp_path, "llama"), "cpu", torch.float32)
+    names = set(backbone.linear_shapes)
+    invariance.refuse_other_linears(backbone, names)
+    with pytest.raises(UnsupportedModelError, match="lm_head"):
+        invariance.refuse_other_linears(backbone, names - {"lm_head"})
