@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import DoneEvent, TokensRecord, VisibleStream
+from schemas import DoneEvent, ResetEvent, TokensEvent, TokensRecord, VisibleStream
 from tests.integration.conftest import TENANTS
 
 if TYPE_CHECKING:
@@ -111,6 +111,53 @@ async def test_a_killed_worker_loses_nothing(site: Site) -> None:
         resets = await load
         await writers_of(site, 60)
     assert resets.total() == 0
+
+
+async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
+    """Sampled answers with their logprobs: undisturbed, and with kill -9 in mid-stream."""
+
+    async def ask(client: Client, number: int, name: str, begun: asyncio.Event) -> list[object]:
+        stream = client.stream(
+            f"question {number}",
+            job_id=f"{name}-{number}",
+            adapter=TENANTS[client.tenant],
+            sampling={
+                "max_tokens": 60,
+                "temperature": 1.2,
+                "seed": number,
+                "logprobs": 2,
+                "ignore_eos": True,
+            },
+            timeout=200,
+        )
+        seen: list[object] = []
+        async for event in stream:
+            if isinstance(event, TokensEvent):
+                begun.set()
+                seen += zip(event.ids, event.logprobs or (), strict=True)
+            assert not isinstance(event, ResetEvent)
+        return seen
+
+    async def ask_all(name: str, begun: asyncio.Event) -> list[list[object]]:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(site.client(tenant)) for tenant in TENANTS]
+            numbered = [(clients[number % len(clients)], number) for number in range(24)]
+            return await asyncio.gather(
+                *(ask(client, number, name, begun) for client, number in numbered)
+            )
+
+    async with site.worker("one", invariant=True):
+        undisturbed = await ask_all("calm", asyncio.Event())
+    begun = asyncio.Event()
+    async with (
+        site.worker("two", invariant=True, max_rows=5) as two,
+        site.worker("three", invariant=True, max_rows=7) as three,
+    ):
+        load = asyncio.create_task(ask_all("storm", begun))
+        await begun.wait()
+        two.signal(signal.SIGKILL)
+        assert await load == undisturbed
+        assert await three.metric("aril_claims_total") > 0
 
 
 async def test_an_adapter_changes_the_answer_whoever_shares_the_batch(site: Site) -> None:
