@@ -36,6 +36,7 @@ POLL_MS = 200
 POLL_RECORDS = 1_000
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 STOP_SECONDS = 10.0
+METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
 
 
 class Handler(Protocol):
@@ -85,6 +86,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            metadata_max_age_ms=METADATA_AGE_MS,
             session_timeout_ms=settings.session_timeout_ms,
             # A member learns of a rebalance by its heartbeat: all others wait for the slowest.
             heartbeat_interval_ms=min(1_000, settings.session_timeout_ms // 4),
