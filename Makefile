@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-faults test-compose bench kafka jars clean
+.PHONY: help setup demo check test test-all test-faults test-compose bench plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ test: check jars ## check, then the tests, on Apache Kafka where Java and Maven 
 test-all: check jars ## the same with the slow tests
 	$(BIN)/pytest
 
-test-faults: setup jars ## kill, halt and cut workers off for ten minutes (FAULT_SECONDS, FAULT_SEED)
+test-faults: setup jars ## kill, halt, cut off for ten minutes (FAULT_SEED, _SECONDS, _JOBS, _FAULTS)
 	$(BIN)/pytest -rP tests/faults
 
 test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
@@ -36,6 +36,9 @@ test-compose: setup ## the compose stack for real: scale it, kill a worker, coun
 bench: setup jars ## the benchmarks: print their tables, write their CSV
 	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit; done
+
+plots: setup ## draw the pictures in docs/images/ from benchmarks/results/
+	$(BIN)/python -m benchmarks.plots
 
 kafka: ## an Apache Kafka on 127.0.0.1:9092 in the foreground (KAFKA_PORT for another port)
 	@deploy/kafka/run.sh

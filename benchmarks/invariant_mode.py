@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 QUESTION = "invariant_mode"
 ROWS = 16
-PROMPT = 256
+PROMPT = 128
 TOKENS = 24
-TURNS = 5
+TURNS = 3
 CONFIG = EngineConfig(max_rows=ROWS, max_step_tokens=512, slots=4, max_rank=32, kv_tokens=8192)
 
 row = functools.partial(

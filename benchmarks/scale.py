@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 QUESTION = "scale"
 TENANTS = ("acme", "blackbeard", "ledgerly", "visitor")
 PARTITIONS = 16
+REPLY_PARTITIONS = 8
 ROWS = 16
 PACE = 0.050  # seconds a step
 TOKENS = 100
@@ -114,7 +115,7 @@ class Bench:
             dlq_topic=f"dlq-{self.stem}",
             replies_prefix=f"r-{self.stem}.",
         )
-        plan = TopicPlan(jobs_partitions=PARTITIONS, reply_partitions=8)
+        plan = TopicPlan(jobs_partitions=PARTITIONS, reply_partitions=REPLY_PARTITIONS)
         await ensure_topics(self.bootstrap, self.contract, TENANTS, plan)
         return self
 

@@ -81,7 +81,18 @@ def test_every_dependency_is_pinned() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["setup", "demo", "test", "test-all", "test-compose", "check", "bench", "kafka", "clean"],
+    [
+        "setup",
+        "demo",
+        "test",
+        "test-all",
+        "test-compose",
+        "check",
+        "bench",
+        "plots",
+        "kafka",
+        "clean",
+    ],
 )
 def test_make_explains_its_targets(target: str) -> None:
     """`make help` has a line for every target that the documents name."""

@@ -1,0 +1,1 @@
+"""The pictures in docs/, drawn from the CSVs of benchmarks/results/ and from nothing else."""
