@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from schemas import VisibleStream
+from tests.support.fault_content import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,16 +25,27 @@ class Name(NamedTuple):
         return f"{self.tenant}/{self.job}"
 
 
-Outcome = Literal["ok", "info"]
+# `info`: it was left running, and nobody knows its end; `lost`: retention overtook its reader.
+Outcome = Literal["ok", "info", "lost"]
+Kind = Literal["job", "cancel", "broken"]
+DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A job that a client sent; `info`: it was left running, and nobody knows its end."""
+    """A job that a client sent. `ends` are the ends that are right: "done", or error codes."""
 
     name: Name
     tokens: int
     outcome: Outcome = "ok"
+    adapter: str | None = None
+    ends: frozenset[str] = frozenset({DONE})
+    deadline_ms: int | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """Of the adapter that its answer has to come from; its content tells."""
+        return None if self.adapter is None else digest_of(self.name.tenant, self.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,16 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A record of the jobs topic; without a name it is poison that nobody can be told of."""
+    """A record of the jobs topic; without a name it is poison that nobody can be told of.
+
+    A `broken` one is no job, but says whose it wants to be: it is answered and put aside.
+    """
 
     partition: int
     offset: int
     name: Name | None
+    at_ms: int = 0
+    kind: Kind = "job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,14 @@ class Dead:
     partition: int
     offset: int
     at_ms: int
+
+
+class Trim(NamedTuple):
+    """All records of a reply partition below an offset were deleted, while no worker lived."""
+
+    tenant: str
+    partition: int
+    offset: int
 
 
 class Step(NamedTuple):
@@ -103,7 +128,10 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All of it. `zombies`: workers were halted past their time-out, so resets are possible."""
+    """All of it. `zombies`: workers were halted past their time-out, so resets are possible.
+
+    `log` holds what was deleted, too. `withdrawn` are jobs whose readers must have been told so.
+    """
 
     asked: Sequence[Asked]
     log: Sequence[Logged]
@@ -113,7 +141,11 @@ class History:
     dead: Sequence[Dead] = ()
     zombies: bool = False
     generations_restarted: bool = False
-    unfinished: Sequence[Name] = field(default=())  # waited for in vain, faults healed
+    unfinished: Sequence[Name] = ()  # waited for in vain, faults healed
+    trims: Sequence[Trim] = ()
+    withdrawn: Sequence[Name] = ()
+    reply_partitions: int = 1
+    clocks_off: Sequence[tuple[int, int]] = ()  # from, to: a worker's clock was not the broker's
 
     @property
     def by_job(self) -> dict[Name, list[Logged]]:

@@ -1,38 +1,33 @@
-"""Workers die, freeze and come and go on a real Kafka, and every reader has every answer whole.
+r"""Workers die, freeze and come and go on a real Kafka, and every reader has every answer whole.
 
-`FAULT_SEED` repeats a run's order of faults, `FAULT_SECONDS` makes the long run longer, and
-`FAULT_PLAN` (names, by commas; those joined by a plus come together) runs these faults only.
+`FAULT_SEED` repeats a run's order of faults and its jobs, and `FAULT_PLAN` (names, by commas;
+those joined by a plus come together) runs these faults only. The long run goes on until it has
+lasted `FAULT_SECONDS`, sent `FAULT_JOBS` and committed `FAULT_FAULTS`, as far as they are given;
+with `FAULT_JOBS` it asks for many short jobs among the long ones. `FAULT_SUMMARY` names a CSV for
+its figures. The run that is kept, of about half an hour on two cores:
+
+    FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=200 FAULT_SUMMARY=benchmarks/results/faults.csv \
+        .venv/bin/pytest -s tests/faults/test_faults.py -k again_and_again
 """
 
 from __future__ import annotations
 
 import os
 import random
-import time
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.checker import check
-from tests.faults.history import History
+from tests.faults.campaign import Campaign, Goal, site_on
 from tests.support.fault_broker import MortalKafka
-from tests.support.fault_fleet import PARTITIONS, FaultSite, Fleet
-from tests.support.fault_load import ANSWER_SECONDS, TENANTS, Load
-from tests.support.fault_plan import STEADY, Faults
-from tests.support.fault_watch import SETTLE_SECONDS, Offsets, dead_letters, inputs, replies
-from worker.topics import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.faults.checker import Report
     from tests.support.brokers import Kafka
+    from tests.support.fault_fleet import FaultSite
 
 pytestmark = [pytest.mark.kafka]
-
-BUG_SECONDS = 30.0  # what a broken worker has lost is not waited for any longer
 
 
 @pytest.fixture
@@ -43,17 +38,6 @@ async def site(kafka: Kafka, tmp_path: Path) -> FaultSite:
     return await site_on(kafka.bootstrap, tmp_path)
 
 
-async def site_on(bootstrap: str, folder: Path) -> FaultSite:
-    """Create topics of a name that nobody has."""
-    stem = uuid.uuid4().hex[:6]
-    contract = Contract(
-        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"replies-{stem}."
-    )
-    plan = TopicPlan(jobs_partitions=PARTITIONS, reply_partitions=PARTITIONS)
-    await ensure_topics(bootstrap, contract, list(TENANTS), plan)
-    return FaultSite(bootstrap, contract, folder)
-
-
 @pytest.fixture
 def seed() -> int:
     """Return what decides the order of faults; printed, so that it can be given again."""
@@ -62,81 +46,18 @@ def seed() -> int:
     return chosen
 
 
-async def run(
-    site: FaultSite,
-    seed: int,
-    *,
-    seconds: float = 0.0,
-    plan: Sequence[str] = (),
-    bug: str | None = None,
-    broker: MortalKafka | None = None,
-) -> Report:
-    """Commit a round of faults, and more until the time is over; heal; check what was seen."""
-    fleet = Fleet(site, {"FAULT_BUG": bug} if bug else {})
-    faults = Faults(fleet, seed, broker)
-    load = Load(site, seed, BUG_SECONDS if bug else ANSWER_SECONDS)
-    begun = time.monotonic()
-    try:
-        await fleet.grow(STEADY)
-        async with load, Offsets(site) as offsets:
-            names = plan or [each for each in os.environ.get("FAULT_PLAN", "").split(",") if each]
-            while True:
-                for name in names or faults.plan(whole=seconds > 0):
-                    before = time.monotonic()
-                    await faults.commit(name)
-                    print(f"{before - begun:6.1f} s {name}: {time.monotonic() - before:.1f} s")
-                if time.monotonic() - begun >= seconds:
-                    break
-            await load.finish()
-            open_ = await offsets.settled(BUG_SECONDS if bug else SETTLE_SECONDS)
-            for worker in [*fleet.steady]:
-                await fleet.drain(worker)
-    finally:
-        await fleet.close()
-    history = History(
-        asked=load.asked,
-        log=await replies(site),
-        live=load.live,
-        inputs=await inputs(site),
-        committed=offsets.seen,
-        dead=await dead_letters(site),
-        zombies=faults.zombies,
-        generations_restarted=faults.generations_restarted,
-        unfinished=load.unfinished,
-    )
-    report = check(history)
-    for text in (*open_, *fleet.failed, *faults.missed):
-        report.add("fleet", "", text)
-    told = [*report.counts.items(), ("client restarts", load.restarts)]
-    print(f"seed {seed}, {time.monotonic() - begun:.0f} s:", ", ".join(f"{n} {k}" for k, n in told))
-    print("faults:", dict(faults.done))
-    print("workers:", dict(fleet.events), "slowest answer:", *load.slowest)
-    show(report, history)
-    return report
-
-
-def show(report: Report, history: History) -> None:
-    """Print what is wrong, and all that the log holds of the first jobs that are."""
-    for each in report.violations[:40]:
-        print("VIOLATION", *each)
-    logs = {str(name): log for name, log in history.by_job.items()}
-    for where in list(dict.fromkeys(each.where.split(" ")[0] for each in report.violations))[:5]:
-        for logged in logs.get(where, ()):
-            print(where, logged.partition, logged.offset, logged.at_ms, logged.record)
-
-
 @pytest.mark.timeout(400)
 async def test_a_round_of_faults(site: FaultSite, seed: int) -> None:
     """All points, one fault of each other kind, in a seeded order: no token lost or altered."""
-    report = await run(site, seed)
+    report = await Campaign(site, seed).run()
     assert report.violations == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 async def test_faults_again_and_again(site: FaultSite, seed: int) -> None:
-    """The same for ten minutes, or for `FAULT_SECONDS`."""
-    report = await run(site, seed, seconds=float(os.environ.get("FAULT_SECONDS", "600")))
+    """All faults again and again, for ten minutes or up to the goal that is told."""
+    report = await Campaign(site, seed, Goal.told()).run()
     assert report.violations == []
 
 
@@ -146,10 +67,17 @@ async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: P
     """A broker is silent, then gone and back, while workers die: all is answered all the same."""
     if kafka.kind != "apache":
         pytest.skip("it takes an Apache Kafka of its own")
-    plan = ["broker_halted", "broker_killed", "broker_killed+mid_stream", "broker_halted+zombie"]
+    plan = [
+        "broker_halted",
+        "broker_killed",
+        "broker_killed_in_commit",
+        "broker_killed+mid_stream",
+        "broker_halted+zombie",
+        "broker_killed_in_commit",
+    ]
     async with MortalKafka(tmp_path / "kafka") as broker:
         mortal = await site_on(broker.bootstrap, tmp_path)
-        report = await run(mortal, seed, plan=plan, broker=broker)
+        report = await Campaign(mortal, seed, plan=plan, broker=broker).run()
     assert report.violations == []
 
 
@@ -157,15 +85,19 @@ async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: P
 @pytest.mark.parametrize(
     ("bug", "plan", "rules"),
     [
+        ("adapters_by_name", ["mid_stream"], {"content"}),
+        ("cancel_neighbours", ["mid_stream"] * 3, {"error"}),
         ("commit_early", ["mid_stream"] * 3, {"committed"}),
+        ("hasty_deadlines", ["mid_stream"] * 3, {"early"}),
         ("never_claim", ["mid_stream", "after_terminal"], {"terminal", "reset"}),
         ("never_read_back", ["mid_stream", "after_terminal"], {"reset"}),
         ("one_generation", ["mid_stream", "zombie"], {"two_writers"}),
+        ("silent_reset", ["prefix_deleted"], {"untold"}),
     ],
 )
 async def test_a_worker_with_a_bug_is_noticed(
     site: FaultSite, seed: int, bug: str, plan: list[str], rules: set[str]
 ) -> None:
     """The harness has teeth: each of these bugs breaks a rule that is named for it."""
-    report = await run(site, seed, plan=plan, bug=bug)
+    report = await Campaign(site, seed, plan=plan, bug=bug).run()
     assert report.rules & rules

@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import worker.admission
 import worker.consumer
+from tests.support.fault_engine import TaggedAdapters
+from worker import deadlines
 from worker.answers import Answers
 from worker.claims import Claims, Owned
 from worker.commits import membership_of
+from worker.partitions import PartitionState
+from worker.takeover import History, TakeOver
 
 if TYPE_CHECKING:
+    from schemas import Job
+    from worker.adapters import AdapterWeights
     from worker.engine.request import Output
-    from worker.jobs import Entry
+    from worker.jobs import Entry, Record
     from worker.partitions import Membership
 
 
@@ -64,9 +71,54 @@ def _one_generation() -> None:
     worker.consumer.membership_of = patched  # type: ignore[attr-defined]
 
 
+def _cancel_neighbours() -> None:
+    """Take a cancel for the job of that id, whoever's it is."""
+
+    def patched(self: PartitionState, tenant: str, job_id: str) -> Entry | None:  # noqa: ARG001
+        return next((each for each in self.entries if each.job_id == job_id), None)
+
+    PartitionState.find = patched  # type: ignore[method-assign]
+
+
+def _adapters_by_name() -> None:
+    """Give everybody the adapter that the first one meant by a name."""
+    get = TaggedAdapters.get
+    first: dict[str, str] = {}
+
+    async def patched(self: TaggedAdapters, tenant: str, name: str) -> AdapterWeights:
+        if "@" in name:
+            return await get(self, tenant, name)
+        return await get(self, first.setdefault(name, tenant), name)
+
+    TaggedAdapters.get = patched  # type: ignore[method-assign]
+
+
+def _hasty_deadlines() -> None:
+    """Take a deadline for one of half the time."""
+    asked = deadlines.deadline_of
+
+    def patched(record: Record, job: Job | None, max_age_ms: float) -> float:
+        return record.timestamp_ms + (asked(record, job, max_age_ms) - record.timestamp_ms) / 2
+
+    worker.admission.deadline_of = patched  # type: ignore[attr-defined]
+
+
+def _silent_reset() -> None:
+    """Go on at index 0 behind a claim when a prefix is gone, as if nothing had been visible."""
+
+    def patched(self: TakeOver) -> None:
+        self.history = History()
+
+    TakeOver.prefix_unknown = patched  # type: ignore[method-assign]
+
+
 BUGS = {
+    "adapters_by_name": _adapters_by_name,
+    "cancel_neighbours": _cancel_neighbours,
     "commit_early": _commit_early,
+    "hasty_deadlines": _hasty_deadlines,
     "never_claim": _never_claim,
     "never_read_back": _never_read_back,
     "one_generation": _one_generation,
+    "silent_reset": _silent_reset,
 }

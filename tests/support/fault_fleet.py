@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tests.support.brokers import ROOT
+from tests.support.fault_jobs import MAX_NEW_TOKENS
 from tests.support.workers import WorkerProcess
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from worker.topics import Contract
 
-PARTITIONS = 8
+PARTITIONS = 8  # of the jobs topic to begin with, and of reply topics for good
 SESSION_SECONDS = 6.0  # the least that Kafka allows by default
 DEATH_SECONDS = 60.0
 TELLING = (
@@ -71,6 +72,7 @@ class FaultWorker(WorkerProcess):
             dlq_topic=contract.dlq_topic,
             replies_prefix=contract.replies_prefix,
             max_rows=8,
+            max_new_tokens=MAX_NEW_TOKENS,
             session_timeout_ms=int(SESSION_SECONDS * 1_000),
             commit_interval_ms=200,
             drain_seconds=20,

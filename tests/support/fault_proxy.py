@@ -1,20 +1,51 @@
-"""A bad network between one worker and the broker: it cuts, delays, and swallows for a while."""
+"""A bad network between one worker and the broker: it cuts, delays, and swallows for a while.
+
+It reads along as far as it takes to tell appends and commits from the rest.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
 CHUNK = 65_536
 LOOPBACK = "127.0.0.1"
-# The second field of the first request tells what it asks for: 0 is an append.
+# A request begins with its length, without these four bytes, and with what it asks for.
+LENGTH_BYTES = 4
 API_KEY = slice(4, 6)
-PRODUCE = b"\0\0"
+PRODUCE = (0).to_bytes(2)
+OFFSET_COMMIT = (8).to_bytes(2)
+# What names a request, in it and behind the length of its answer.
+NUMBER, ANSWERED_NUMBER = slice(8, 12), slice(4, 8)
+LANDING_SECONDS = 5.0
+
+# A commit is lost with its connection; or only its answer is; it goes through, and is told of; it
+# is held back until `release`, even if its sender is gone by then.
+Fate = Literal["dropped", "unanswered", "sent", "held"]
+
+
+class Requests:
+    """Cuts a stream of bytes into requests."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what arrived; return the requests that are whole now."""
+        self._rest += data
+        found = []
+        while len(self._rest) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(self._rest[:LENGTH_BYTES])
+            if len(self._rest) < end:
+                break
+            found.append(self._rest[:end])
+            self._rest = self._rest[end:]
+        return found
 
 
 class _Link:
@@ -23,6 +54,8 @@ class _Link:
     def __init__(self, client: StreamWriter, broker: StreamWriter) -> None:
         self.ends = (client, broker)
         self.appends = False  # records went over it
+        self.last_answer = b""  # number of the request whose answer is kept, and ends it
+        self.answered = asyncio.Event()  # that answer came
 
     def cut(self) -> None:
         """End it without a word."""
@@ -41,6 +74,9 @@ class FaultProxy:
         self._broker_port = broker_port
         self._links: set[_Link] = set()
         self._flows: dict[str, asyncio.Event] = {}
+        self._fate: tuple[Fate, asyncio.Event] | None = None  # of the next commit
+        self._released = asyncio.Event()
+        self.landed = asyncio.Event()  # the commit that was held is answered
         self.port = 0
         self.delay = 0.0  # at most, seconds a piece
         self.appends_only = False  # what is held back is held back of appends only
@@ -56,6 +92,7 @@ class FaultProxy:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.heal()
+        self.release()
         self.cut()
         await asyncio.sleep(0)
 
@@ -76,6 +113,16 @@ class FaultProxy:
         for flow in self._flows.values():
             flow.set()
 
+    def catch_commit(self, fate: Fate) -> asyncio.Event:
+        """Decide on the next commit; return what is set once that has happened to it."""
+        caught = asyncio.Event()
+        self._fate = (fate, caught)
+        return caught
+
+    def release(self) -> None:
+        """Let the commit go that was held."""
+        self._released.set()
+
     async def _serve(self, reader: StreamReader, client: StreamWriter) -> None:
         try:
             answers, broker = await asyncio.open_connection(LOOPBACK, self._broker_port)
@@ -86,21 +133,64 @@ class FaultProxy:
         self._links.add(link)
         try:
             await asyncio.gather(
-                self._pump(link, "up", reader, broker), self._pump(link, "down", answers, client)
+                self._pump_up(link, reader, broker), self._pump_down(link, answers, client)
             )
         finally:
             self._links.discard(link)
             link.cut()
 
-    async def _pump(self, link: _Link, way: str, source: StreamReader, sink: StreamWriter) -> None:
+    async def _pump_up(self, link: _Link, source: StreamReader, sink: StreamWriter) -> None:
+        requests = Requests()
+        with contextlib.suppress(OSError):  # a TimeoutError, too
+            while data := await source.read(CHUNK):
+                for request in requests.feed(data):
+                    link.appends |= request[API_KEY] == PRODUCE
+                    await self._way(link, "up")
+                    if request[API_KEY] == OFFSET_COMMIT and self._fate is not None:
+                        await self._decide(link, request, sink)
+                    else:
+                        sink.write(request)
+                    await sink.drain()
+        link.cut()
+
+    async def _pump_down(self, link: _Link, source: StreamReader, sink: StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
-                if way == "up" and data[API_KEY] == PRODUCE:
-                    link.appends = True
-                if self.delay:
-                    await asyncio.sleep(random.uniform(0, self.delay))
-                if link.appends or not self.appends_only:
-                    await self._flows[way].wait()
+                if link.last_answer and data[ANSWERED_NUMBER] == link.last_answer:
+                    link.answered.set()
+                    break
+                await self._way(link, "down")
                 sink.write(data)
                 await sink.drain()
         link.cut()
+
+    async def _way(self, link: _Link, way: str) -> None:
+        if self.delay:
+            await asyncio.sleep(random.uniform(0, self.delay))
+        if link.appends or not self.appends_only:
+            await self._flows[way].wait()
+
+    async def _decide(self, link: _Link, commit: bytes, sink: StreamWriter) -> None:
+        assert self._fate is not None
+        (fate, caught), self._fate = self._fate, None
+        if fate == "dropped":
+            link.cut()
+            caught.set()
+        elif fate == "sent":
+            sink.write(commit)
+            caught.set()
+        elif fate == "unanswered":
+            await self._swallow_answer(link, commit, sink)
+            caught.set()
+        else:
+            caught.set()
+            await self._released.wait()
+            await self._swallow_answer(link, commit, sink)
+            self.landed.set()
+
+    async def _swallow_answer(self, link: _Link, commit: bytes, sink: StreamWriter) -> None:
+        """Send a commit and keep its answer; whoever sent it may be gone by now."""
+        link.last_answer = commit[NUMBER]
+        sink.write(commit)
+        async with asyncio.timeout(LANDING_SECONDS):
+            await link.answered.wait()

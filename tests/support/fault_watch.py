@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
+from sys import intern
 from typing import TYPE_CHECKING, Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition, errors
+from aiokafka import AIOKafkaConsumer, errors
 from aiokafka.admin import AIOKafkaAdminClient
 
-from schemas import DecodeError, decode_reply, decode_request
+from schemas import Cancel, DecodeError, decode_reply, decode_request
 from tests.faults.history import Committed, Dead, Input, Logged, Name
-from tests.support.fault_fleet import PARTITIONS
 from tests.support.fault_load import TENANTS
-from worker.done_list import decode
+from worker.ledger import Checkpoint
+from worker.partitions import done_list_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiokafka.structs import ConsumerRecord
+
+    from tests.faults.history import Kind
     from tests.support.fault_fleet import FaultSite
 
 SAMPLE_SECONDS = 0.3
@@ -28,10 +35,13 @@ class Offsets:
 
     def __init__(self, site: FaultSite) -> None:
         self._site = site
-        self._places = [
-            TopicPartition(site.contract.jobs_topic, each) for each in range(PARTITIONS)
-        ]
-        self.seen: list[Committed] = []
+        # When each was first seen: later it is only more true.
+        self._seen: dict[tuple[int, int, str], Committed] = {}
+
+    @property
+    def seen(self) -> list[Committed]:
+        """All that differs, as it was seen first."""
+        return [*self._seen.values()]
 
     async def __aenter__(self) -> Self:
         self._admin = AIOKafkaAdminClient(bootstrap_servers=self._site.bootstrap)
@@ -46,18 +56,18 @@ class Offsets:
 
     async def look(self) -> dict[int, int]:
         """Note the offsets now; return the positions by partition."""
-        found = await self._admin.list_consumer_group_offsets(
-            self._site.group, partitions=self._places
-        )
+        found = await self._admin.list_consumer_group_offsets(self._site.group)
         now = int(time.time() * 1_000)
         for place, (position, metadata) in found.items():
-            done = decode(position, metadata or "")
-            self.seen.append(Committed(now, place.partition, position, done))
+            seen = (place.partition, position, metadata or "")
+            if seen not in self._seen:
+                done = done_list_of(Checkpoint(position, metadata or ""))
+                self._seen[seen] = Committed(now, place.partition, position, done)
         return {place.partition: told.offset for place, told in found.items()}
 
     async def settled(self, seconds: float = SETTLE_SECONDS) -> list[str]:
         """Wait until everything is committed; return what is not, if that takes too long."""
-        ends = {place.partition: 0 for place in self._places}
+        ends: dict[int, int] = {}
         for record in await read_all(self._site.bootstrap, self._site.contract.jobs_topic):
             ends[record.partition] = record.offset + 1
         until = time.monotonic() + seconds
@@ -66,7 +76,7 @@ class Offsets:
             open_ = [
                 f"partition {place}: committed {found.get(place)} of {end}"
                 for place, end in ends.items()
-                if end and found.get(place) != end
+                if found.get(place) != end
             ]
             if not open_ or time.monotonic() > until:
                 return open_
@@ -79,51 +89,72 @@ class Offsets:
             await asyncio.sleep(SAMPLE_SECONDS)
 
 
-async def read_all(bootstrap: str, topic: str) -> list[Any]:
-    """Read a whole topic: the records of each partition in order."""
+async def read_all(bootstrap: str, topic: str, partition: int | None = None) -> list[Any]:
+    """Read a whole topic, or one partition of it: the records of each partition in order."""
+    return [each async for each in _records(bootstrap, topic, partition)]
+
+
+async def _records(
+    bootstrap: str, topic: str, partition: int | None = None
+) -> AsyncIterator[ConsumerRecord]:
     reader = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await reader.start()
-    found: list[Any] = []
     try:
         places = sorted(reader.assignment())
         assert places, f"{topic} was not found"
-        ends = await reader.end_offsets(places)
-        for place in places:
+        wanted = [each for each in places if partition in {None, each.partition}]
+        reader.pause(*(each for each in places if each not in wanted))
+        ends = await reader.end_offsets(wanted)
+        for place in wanted:
             while await reader.position(place) < ends[place]:
-                found += (await reader.getmany(place, timeout_ms=500)).get(place, [])
+                for record in (await reader.getmany(place, timeout_ms=500)).get(place, []):
+                    yield record
     finally:
         await reader.stop()
+
+
+async def replies_of(site: FaultSite, tenant: str, partition: int | None = None) -> list[Logged]:
+    """Read a tenant's reply topic, or one partition of it."""
+    found = []
+    topic = site.contract.replies_prefix + tenant
+    async for each in _records(site.bootstrap, topic, partition):
+        reply = decode_reply(each.value)
+        if reply is None:
+            continue
+        # A million records: what they have in common is kept once.
+        reply = replace(reply, job=intern(reply.job), worker=intern(reply.worker))
+        found.append(Logged(tenant, each.partition, each.offset, each.timestamp, each.key, reply))
     return found
 
 
 async def replies(site: FaultSite) -> list[Logged]:
     """Read every tenant's reply topic."""
-    return [
-        Logged(tenant, each.partition, each.offset, each.timestamp, each.key, reply)
-        for tenant in TENANTS
-        for each in await read_all(site.bootstrap, site.contract.replies_prefix + tenant)
-        if (reply := decode_reply(each.value)) is not None
-    ]
+    return [each for tenant in TENANTS for each in await replies_of(site, tenant)]
 
 
 async def inputs(site: FaultSite) -> list[Input]:
     """Read the jobs topic."""
     found = []
-    for each in await read_all(site.bootstrap, site.contract.jobs_topic):
+    async for each in _records(site.bootstrap, site.contract.jobs_topic):
+        name: Name | None
+        kind: Kind
         try:
             request = decode_request(each.value)
-        except DecodeError:
-            name = None
+        except DecodeError as error:
+            name, kind = None, "broken"
+            if error.kind == "job" and error.tenant is not None and error.job is not None:
+                name = Name(error.tenant, error.job)
         else:
             name = Name(request.tenant, request.id)
-        found.append(Input(each.partition, each.offset, name))
+            kind = "cancel" if isinstance(request, Cancel) else "job"
+        found.append(Input(each.partition, each.offset, name, each.timestamp, kind))
     return found
 
 
 async def dead_letters(site: FaultSite) -> list[Dead]:
     """Read the dead letters: which records they are of is told by their keys."""
     found = []
-    for each in await read_all(site.bootstrap, site.contract.dlq_topic):
+    async for each in _records(site.bootstrap, site.contract.dlq_topic):
         _, partition, offset = each.key.decode().rsplit("/", 2)
         found.append(Dead(int(partition), int(offset), each.timestamp))
     return found

@@ -4,9 +4,10 @@
 
 Settings come by `ARIL_*` as for any worker. `FAULT_KILL=point:count` kills the process with
 SIGKILL the count-th time that it passes the point, `FAULT_HALT` likewise halts it with SIGSTOP;
-`FAULT_PROXY=port:port` leads it past the broker's port to a proxy's. `FAULT_PACE` is the
-engine's seconds a step. `FAULT_BUG` breaks the worker: the harness has to
-notice. All of it is put around the worker's methods here; the worker itself knows nothing of it.
+`FAULT_PROXY=port:port` leads it past the broker's port to a proxy's. `FAULT_CLOCK=seconds` puts its
+clock forward or back, `FAULT_CLOCK=seconds:every` there and back again and again. `FAULT_PACE` is
+the engine's seconds a step. `FAULT_BUG` breaks the worker: the harness has to notice. All of it is
+put around the worker's methods here; the worker itself knows nothing of it.
 """
 
 from __future__ import annotations
@@ -20,21 +21,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from schemas import ClaimRecord, DoneRecord, ErrorCode, JobError, TokensRecord, decode_reply
+from schemas import ClaimRecord, DoneRecord, TokensRecord, decode_reply
 from tests.support.fault_bugs import BUGS
-from tests.support.fault_content import name_of, prompt_of, shown, text_of, token_of, tokens_of
+from tests.support.fault_engine import load_tagged
 from worker.app import Worker, run_worker
 from worker.consumer import JobsConsumer
-from worker.engine.request import GenerationRequest, Output
-from worker.loading import Loaded
 from worker.settings import load_settings
 from worker.writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from schemas import Job
-    from worker.settings import WorkerSettings
 
 POINTS = (
     "after_fetch",  # records are delivered, nothing is written of them
@@ -46,66 +42,6 @@ POINTS = (
 )
 # A record on its way takes a millisecond or so: some of those killed have landed, others not.
 ON_ITS_WAY_SECONDS = 0.003
-
-
-class TaggedEngine:
-    """One token a row a step, each told by `fault_content`; goes on behind what is visible."""
-
-    def __init__(self, rows: int, pace: float) -> None:
-        self._rows = rows
-        self._pace = pace
-        self._running: dict[int, tuple[str, str, int, int]] = {}
-        self._ended: list[Output] = []
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a step would bring anything."""
-        return bool(self._running or self._ended)
-
-    def submit(self, request: GenerationRequest) -> None:
-        """Take a request. Raises JobError when the tokens to go on from are not its own."""
-        tenant, job = name_of(request.prompt_ids)
-        begun, whole = len(request.resume_ids), request.sampling.max_tokens
-        if request.resume_ids != tokens_of(tenant, job, begun) or begun > whole:
-            raise JobError(ErrorCode.INTERNAL, f"resumed with {begun} tokens that are not its own")
-        if begun == whole:
-            self._ended.append(Output(request.key, finish="length"))
-        else:
-            self._running[request.key] = (tenant, job, begun, whole)
-
-    def cancel(self, key: int) -> None:
-        """Drop a request."""
-        self._running.pop(key, None)
-        self._ended = [output for output in self._ended if output.key != key]
-
-    def step(self) -> list[Output]:
-        """Bring one token for each of the first rows."""
-        time.sleep(self._pace)
-        outputs, self._ended = self._ended, []
-        for key in list(self._running)[: self._rows]:
-            tenant, job, index, whole = self._running.pop(key)
-            ids, count = (token_of(tenant, job, index),), index + 1
-            if count == whole:
-                text = text_of(tenant, job, shown(index), whole)
-                outputs.append(Output(key, ids, text, finish="length"))
-            else:
-                self._running[key] = (tenant, job, count, whole)
-                outputs.append(Output(key, ids, text_of(tenant, job, shown(index), shown(count))))
-        return outputs
-
-
-class TaggedPrompts:
-    """A prompt is the job's name, whatever it says."""
-
-    def encode(self, job: Job) -> tuple[int, ...]:
-        """Return the name's bytes."""
-        return prompt_of(job.tenant, job.id)
-
-
-def load_tagged(settings: WorkerSettings) -> Loaded:
-    """Return what answers jobs here."""
-    engine = TaggedEngine(settings.max_rows, float(os.environ.get("FAULT_PACE", "0.02")))
-    return Loaded(engine, TaggedPrompts(), None, "tagged")
 
 
 def arm(point: str, count: int, number: signal.Signals) -> None:
@@ -214,6 +150,17 @@ def _go_by_proxy(broker: int, proxy: int) -> None:
     asyncio.BaseEventLoop.create_connection = patched  # type: ignore[method-assign,assignment]
 
 
+def _set_clock(seconds: float, every: float) -> None:
+    """Tell a wrong time of day; the loop's own clock goes on as ever."""
+    right, begun = time.time, time.monotonic()
+
+    def shifted() -> float:
+        back = every > 0 and int((time.monotonic() - begun) / every) % 2 == 0
+        return right() + (0 if back else seconds)
+
+    time.time = shifted
+
+
 def main() -> int:
     """Run one worker."""
     for name, number in (("FAULT_KILL", signal.SIGKILL), ("FAULT_HALT", signal.SIGSTOP)):
@@ -222,6 +169,9 @@ def main() -> int:
             arm(point, int(count), number)
     if told := os.environ.get("FAULT_PROXY"):
         _go_by_proxy(*map(int, told.split(":")))
+    if told := os.environ.get("FAULT_CLOCK"):
+        seconds, _, every = told.partition(":")
+        _set_clock(float(seconds), float(every or 0))
     if bug := os.environ.get("FAULT_BUG"):
         BUGS[bug]()
     return run_worker(load_settings().settings, load=load_tagged)

@@ -1,0 +1,74 @@
+"""Parts of the harness that a run leans on: requests are told apart, a seed draws the same jobs."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from schemas import DecodeError, Job, decode_request, encode_request
+from tests.support.fault_content import digest_of
+from tests.support.fault_jobs import HEAVY, USUAL, Pressure, break_job, draw
+from tests.support.fault_plan import BY_NAME, KINDS, Faults
+from tests.support.fault_proxy import API_KEY, OFFSET_COMMIT, Requests
+from tests.support.fault_scene import Scene
+from tests.support.fault_worker import POINTS
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 1_000])
+def test_requests_are_found_whatever_pieces_they_come_in(piece: int) -> None:
+    """Nothing is lost or added, and every request begins where it does."""
+    chance = random.Random(piece)
+    sent = []
+    for size in (8, 0, 300, 17):
+        body = OFFSET_COMMIT + chance.randbytes(size)
+        sent.append(len(body).to_bytes(4) + body)
+    wire, requests = b"".join(sent), Requests()
+    found = []
+    for start in range(0, len(wire), piece):
+        found += requests.feed(wire[start : start + piece])
+    assert found == sent
+    assert all(each[API_KEY] == OFFSET_COMMIT for each in found)
+
+
+@pytest.mark.parametrize("pressure", [USUAL, HEAVY])
+def test_a_seed_draws_the_same_jobs_of_all_kinds(pressure: Pressure) -> None:
+    """Whole, cancelled, late and refused ones, by adapters and without."""
+    first, second = (
+        [draw(chance, "acme", pressure) for _ in range(2_000)]
+        for chance in (random.Random(7), random.Random(7))
+    )
+    assert first == second
+    ends = {each for wish in first for each in wish.ends}
+    assert ends == {
+        "done",
+        "cancelled",
+        "deadline_exceeded",
+        "unknown_adapter",
+        "limit_exceeded",
+        "invalid_job",
+    }
+    assert any(wish.whole and wish.adapter for wish in first)
+    assert any(wish.whole and not wish.adapter for wish in first)
+    assert {wish.tokens for wish in first if wish.whole} == set(pressure.lengths)
+    assert len({digest_of(tenant, "tone") for tenant in ("acme", "visitor")}) == 2
+
+
+def test_a_broken_job_says_whose_it_is_and_is_no_job() -> None:
+    """So that a worker can answer it before it is put aside."""
+    with pytest.raises(DecodeError) as caught:
+        decode_request(break_job(encode_request(Job(id="job-1", tenant="acme", prompt="?"))))
+    told = caught.value
+    assert (told.kind, told.tenant, told.job) == ("job", "acme", "job-1")
+
+
+def test_a_whole_round_has_every_fault_and_a_short_one_one_of_each_kind() -> None:
+    """And all points; the same seed gives the same order."""
+    scene = Scene(None, None, random.Random(1))  # type: ignore[arg-type]  # a plan needs none
+    whole = Faults(scene, 3).plan(whole=True)
+    assert whole == Faults(scene, 3).plan(whole=True)
+    names = [name for joined in whole for name in joined.split("+")]
+    assert sorted(names) == sorted([*POINTS, *(each.__name__ for kind in KINDS for each in kind)])
+    short = [name for joined in Faults(scene, 3).plan(whole=False) for name in joined.split("+")]
+    assert len(short) == len(POINTS) + len(KINDS)
+    assert set(short) <= {*POINTS, *BY_NAME}

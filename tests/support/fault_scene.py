@@ -1,0 +1,53 @@
+"""What a fault has to work with, and what the checker has to know of the faults there were."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from tests.faults.history import Input, Logged, Name, Trim
+    from tests.support.fault_broker import MortalKafka
+    from tests.support.fault_fleet import FaultSite, Fleet
+    from tests.support.fault_load import Load
+
+
+@dataclass(slots=True)
+class Scene:
+    """A fleet under load. Faults leave two steady workers behind, or on their way."""
+
+    fleet: Fleet
+    load: Load
+    random: random.Random
+    broker: MortalKafka | None = None
+    missed: list[str] = field(default_factory=list)  # faults that did not come about
+    zombies: bool = False
+    generations_restarted: bool = False
+    retired: list[Input] = field(default_factory=list)  # job records, read before retention
+    deleted: list[Logged] = field(default_factory=list)  # reply records, read before that
+    trims: list[Trim] = field(default_factory=list)
+    withdrawn: list[Name] = field(default_factory=list)
+    clocks_off: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def site(self) -> FaultSite:
+        """The topics that are served."""
+        return self.fleet.site
+
+    @contextmanager
+    def wrong_clocks(self) -> Iterator[None]:
+        """Note that some worker's clock is off for a while."""
+        begun = _now_ms()
+        try:
+            yield
+        finally:
+            self.clocks_off.append((begun, _now_ms()))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1_000)
