@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LANDING_SECONDS = 5.0
 TRIES = 10  # to find a long answer under way, and all workers dead before its end
 JOBS_KEPT = 100
+EMPTY_SECONDS = 60.0
 CATCH_UP_SECONDS = 1.0  # readers have what was appended before
 
 Commits = dict[TopicPartition, OffsetAndMetadata]
@@ -36,7 +37,7 @@ Commits = dict[TopicPartition, OffsetAndMetadata]
 async def lost_metadata(scene: Scene) -> None:
     """Let nobody live, and replace what the group's offsets say is done beyond them."""
     await scene.fleet.kill_all()
-    await _emptied()
+    await _emptied(scene.site)
     text = scene.random.choice(["", "not base64", "AQAAAAAA", "x" * 4_000])
     found = await _committed(scene.site)
     await _commit_as_nobody(
@@ -55,7 +56,7 @@ async def late_commit(scene: Scene) -> None:
     async with behind_a_proxy(scene) as (proxy, worker):
         await catch_commit(scene, proxy, "held")
         await asyncio.gather(scene.fleet.kill_all(), worker.kill())
-        await _emptied()
+        await _emptied(scene.site)
         proxy.release()
         try:
             async with asyncio.timeout(LANDING_SECONDS):
@@ -155,9 +156,21 @@ async def _retire_jobs(scene: Scene) -> None:
         )
 
 
-async def _emptied() -> None:
-    """Wait until the group has no members: while it has some nobody else may commit."""
+async def _emptied(site: FaultSite) -> None:
+    """Wait until the group has no members: while it has some nobody else may commit.
+
+    One that died while it joined is only missed after the time that a rebalance may take.
+    """
     await asyncio.sleep(SESSION_SECONDS + 1)
+    async with _admin(site) as admin, asyncio.timeout(EMPTY_SECONDS):
+        while await _state(admin, site.group) not in {"Empty", "Dead"}:  # noqa: ASYNC110 - the broker's state
+            await asyncio.sleep(0.5)
+
+
+async def _state(admin: AIOKafkaAdminClient, group: str) -> str:
+    (told,) = await admin.describe_consumer_groups([group])
+    state: str = told.groups[0][2]
+    return state
 
 
 async def _committed(site: FaultSite) -> Commits:
