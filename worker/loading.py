@@ -92,7 +92,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
             linear_shapes=backbone.linear_shapes,
             max_rank=settings.max_rank,
         )
-        adapters = AdapterCache(store, settings.adapter_cache_bytes)
+        adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
     return Loaded(engine, prompts, adapters, backbone.name, engine.stats)
 

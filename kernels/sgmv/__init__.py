@@ -1,5 +1,6 @@
 """SGMV: the LoRA products of a batch whose rows belong to different adapters. See README.md."""
 
+from kernels.sgmv.gains import Gains
 from kernels.sgmv.ops import sgmv_
 from kernels.sgmv.plan import NO_ADAPTER, Segment, SgmvMode, SgmvPlan, make_plan
 from kernels.sgmv.weights import (
@@ -13,6 +14,7 @@ from kernels.sgmv.weights import (
 
 __all__ = [
     "NO_ADAPTER",
+    "Gains",
     "GroupShape",
     "LoraPair",
     "PackedWeights",

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
 PLANE_BYTES = 4
+GAIN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,14 @@ def expand_cost(
     widths: Sequence[int],
     element_bytes: int = 2,
     splits: int = 1,
+    dora: Container[int] = (),
+    bias: bool = False,
 ) -> Cost:
-    """Cost of adding (x A) B to y, slice by slice; a slice of rank 0 is not touched."""
+    """Cost of adding (x A) B to y, slice by slice; a slice of rank 0 is not touched.
+
+    The slots in `dora` have gains: an fp32 value an output, and the bias where there is one, read
+    once an adapter; one product, and two sums with a bias, an output and row.
+    """
     flops = traffic = 0
     for slot, rows in segments.items():
         if rows == 0:
@@ -70,6 +77,9 @@ def expand_cost(
             flops += 2 * rows * rank * width
             traffic += PLANE_BYTES * splits * rows * rank
             traffic += element_bytes * width * (rank + 2 * rows)
+            if slot in dora:
+                flops += rows * width * (3 if bias else 1)
+                traffic += width * (GAIN_BYTES + (element_bytes if bias else 0))
     return Cost(flops, traffic)
 
 
@@ -81,11 +91,21 @@ def sgmv_cost(
     widths: Sequence[int],
     element_bytes: int = 2,
     splits: int = 1,
+    dora: Container[int] = (),
+    bias: bool = False,
 ) -> Cost:
-    """Cost of one call of `sgmv_`: shrink and expand."""
+    """Cost of one call of `sgmv_`: shrink and expand; `dora` and `bias` as in `expand_cost`."""
     return shrink_cost(
         segments, ranks, in_features=in_features, element_bytes=element_bytes, splits=splits
-    ) + expand_cost(segments, ranks, widths=widths, element_bytes=element_bytes, splits=splits)
+    ) + expand_cost(
+        segments,
+        ranks,
+        widths=widths,
+        element_bytes=element_bytes,
+        splits=splits,
+        dora=dora,
+        bias=bias,
+    )
 
 
 def gather_bmm_cost(
@@ -95,45 +115,110 @@ def gather_bmm_cost(
     in_features: int,
     widths: Sequence[int],
     element_bytes: int = 2,
+    cached: bool = False,
 ) -> Cost:
     """Cost of copying every row's weights together and multiplying the copies.
 
-    The weights of each row are read, written and read again, however many rows share them.
+    The weights of each row are read, written and read again, however many rows share them; with
+    `cached` a cache serves the first read to all rows of an adapter but one.
     """
     base = sgmv_cost(
         segments, ranks, in_features=in_features, widths=widths, element_bytes=element_bytes
     )
     traffic = base.bytes
     for slot, rows in segments.items():
-        weights = sum(
-            rank * (in_features + width) for rank, width in zip(ranks[slot], widths, strict=True)
-        )
-        traffic += element_bytes * weights * (3 * rows - (1 if rows else 0))
+        weights = _weights(ranks[slot], in_features, widths)
+        first_reads = min(rows, 1) if cached else rows
+        traffic += element_bytes * weights * (first_reads + 2 * rows - min(rows, 1))
     return Cost(base.flops, traffic)
 
 
-def byte_table(rows: int = 64, rank: int = 16, features: int = 4096) -> str:
-    """Bytes of SGMV and of Gather-BMM for one batch shared out in three ways, as Markdown.
+def gathered_bmm_cost(
+    segments: Mapping[int, int],
+    ranks: Mapping[int, Sequence[int]],
+    *,
+    in_features: int,
+    widths: Sequence[int],
+    element_bytes: int = 2,
+) -> Cost:
+    """Cost of the batched product alone, on copies that were made before: each is read once."""
+    base = sgmv_cost(
+        segments, ranks, in_features=in_features, widths=widths, element_bytes=element_bytes
+    )
+    copies = sum(
+        _weights(ranks[slot], in_features, widths) * (rows - 1)
+        for slot, rows in segments.items()
+        if rows
+    )
+    return Cost(base.flops, base.bytes + element_bytes * copies)
 
-    Distinct: each row its own adapter. Uniform: √rows adapters with √rows rows each. Identical:
-    all rows one adapter.
+
+def _weights(ranks: Sequence[int], in_features: int, widths: Sequence[int]) -> int:
+    """Count one adapter's numbers."""
+    return sum(rank * (in_features + width) for rank, width in zip(ranks, widths, strict=True))
+
+
+def punica_bytes(rows: int, adapters: int, *, rank: int, in_features: int, width: int) -> int:
+    """Bytes by the formula of Punica's section 7.1, for shrink and expand in fp16.
+
+    2 · (rows · (h_in + h_out) + adapters · h_in · h_out) for each product: y counts once although
+    it is read and written, and the shrunk rows are fp16.
+    """
+    return sum(
+        2 * (rows * (h_in + h_out) + adapters * h_in * h_out)
+        for h_in, h_out in ((in_features, rank), (rank, width))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Roofs:
+    """A device's ceilings: `memory` in bytes/s, `products` in flops/s, `launch` in s a kernel."""
+
+    memory: float
+    products: float
+    launch: float
+
+    def seconds(self, cost: Cost, *, launches: int = 2) -> float:
+        """Return the least time: the slowest of memory, products and launches."""
+        return max(cost.bytes / self.memory, cost.flops / self.products, launches * self.launch)
+
+
+# The maker's figures for the H100 SXM, and a launch within a CUDA graph by common experience:
+# for predictions only, until a device was measured.
+H100_SXM = Roofs(memory=3.35e12, products=989e12, launch=2e-6)
+
+
+def byte_table(rows: int = 64, rank: int = 16, features: int = 4096) -> str:
+    """Bytes of SGMV and of Gather-BMM for one batch shared out in four ways, as Markdown.
+
+    Distinct: each row its own adapter. Uniform: √rows adapters with √rows rows each. Skewed:
+    adapters of 1, 1, 2, 3, 5, … = ⌊1.5^k⌋ rows, the rest to one more. Identical: one for all.
     """
     shared = int(rows**0.5)
+    skewed: list[int] = []
+    while sum(skewed) + int(1.5 ** len(skewed)) < rows:
+        skewed.append(int(1.5 ** len(skewed)))
     workloads = {
-        "Distinct": dict.fromkeys(range(rows), 1),
-        "Uniform": dict.fromkeys(range(rows // shared), shared),
-        "Identical": {0: rows},
+        "Distinct": [1] * rows,
+        "Uniform": [shared] * (rows // shared),
+        "Skewed": [*skewed, rows - sum(skewed)],
+        "Identical": [rows],
     }
     lines = [
-        "| workload | adapters | SGMV, MB | flops per byte | Gather-BMM, MB | times |",
-        "|---|---|---|---|---|---|",
+        "| workload | adapters | SGMV, MB | flops/byte | Gather-BMM, MB | times | cached | times |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, segments in workloads.items():
+    for name, sizes in workloads.items():
+        segments = dict(enumerate(sizes))
         ranks = {slot: [rank] for slot in segments}
         ours = sgmv_cost(segments, ranks, in_features=features, widths=[features])
-        gathered = gather_bmm_cost(segments, ranks, in_features=features, widths=[features])
+        plain, cached = (
+            gather_bmm_cost(segments, ranks, in_features=features, widths=[features], cached=kept)
+            for kept in (False, True)
+        )
         lines.append(
             f"| {name} | {len(segments)} | {ours.bytes / 1e6:.2f} | {ours.intensity:.1f} "
-            f"| {gathered.bytes / 1e6:.1f} | {gathered.bytes / ours.bytes:.1f} |"
+            f"| {plain.bytes / 1e6:.1f} | {plain.bytes / ours.bytes:.1f} "
+            f"| {cached.bytes / 1e6:.1f} | {cached.bytes / ours.bytes:.1f} |"
         )
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""Expand: y[i, slice] += scale · (sum of planes[:, i]) · B[s(i)], in Triton."""
+"""Expand: y[i, slice] += scale · (sum of planes[:, i]) · B[s(i)], in Triton.
+
+Slices with gains (DoRA): y[i, slice] = gain · ((y[i, slice] - bias) + the same) + bias.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def expand_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
+def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the formula's order
     planes: tl.tensor,
     b0: tl.tensor,
     b1: tl.tensor,
@@ -20,6 +23,9 @@ def expand_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
     y: tl.tensor,
     ranks: tl.tensor,
     scales: tl.tensor,
+    gains: tl.tensor,
+    has_gain: tl.tensor,
+    bias: tl.tensor,
     block_rows: tl.tensor,
     block_slots: tl.tensor,
     rows_total: tl.tensor,
@@ -28,6 +34,7 @@ def expand_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
     stride_y_row: tl.tensor,
     stride_y_column: tl.tensor,
     stride_plane: tl.tensor,
+    stride_gain: tl.tensor,
     SLICES: tl.constexpr,
     FIRST_SLICE: tl.constexpr,
     MAX_RANK: tl.constexpr,
@@ -35,13 +42,17 @@ def expand_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_R: tl.constexpr,
+    GAIN: tl.constexpr,
+    BIAS: tl.constexpr,
     UPCAST: tl.constexpr,
 ) -> None:
     """One program: one block of rows, one tile of one slice's outputs.
 
     planes [SPLITS, T, SLICES · MAX_RANK] fp32, bN [slots, widthN, MAX_RANK] contiguous, y [T, ...].
     Up to four slices, from FIRST_SLICE on, are walked as one row of tiles, each rounded up to whole
-    tiles; a spare one has width 0. Their columns of y begin at first_column.
+    tiles; a spare one has width 0. Their columns of y begin at first_column. Without GAIN the
+    arguments gains [slots, ...] fp32, has_gain [slots, SLICES] and bias are not read, nor is bias
+    without BIAS; with it, gains are read only for a slice that has_gain names.
     """
     pid = tl.program_id(0)
     tile = pid % tiles
@@ -96,4 +107,17 @@ def expand_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
             b_tile = b_tile.to(tl.float32)
         sums = tl.dot(shrunk, b_tile, sums, input_precision="ieee")
 
-    tl.store(y_tile, (prior + sums * scale).to(y.dtype.element_ty), live)
+    if GAIN:
+        scaled = tl.load(has_gain + slot * SLICES + part) != 0
+        read = live_outputs & scaled
+        gain_row = gains + slot.to(tl.int64) * stride_gain + column
+        gain = tl.load(gain_row + outputs, read, other=1.0)  # [BN]
+        own = tl.zeros([BLOCK_N], tl.float32)  # [BN]
+        if BIAS:
+            own = tl.load(bias + column + outputs, read, other=0.0).to(tl.float32)
+        prior -= own[None, :]
+    # One expression with and without gains, so that it is rounded alike: less 0 changes no bit.
+    total = prior + sums * scale
+    if GAIN:
+        total = tl.where(scaled, total * gain[None, :] + own[None, :], total)
+    tl.store(y_tile, total.to(y.dtype.element_ty), live)

@@ -20,6 +20,7 @@ from kernels.sgmv.tiles import EXPAND_STAGES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kernels.sgmv.gains import Gains
     from kernels.sgmv.plan import SgmvPlan
     from kernels.sgmv.tiles import Tiles
 
@@ -90,8 +91,11 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     block_n: int,
     block_r: int,
     warps: int,
+    gains: Tensor | None = None,
+    has_gain: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> None:
-    """Add up to four slices' products to y, in place."""
+    """Add up to four slices' products to y, in place; scale the sums of those that have gains."""
     splits, rows, stacked = planes.shape
     slices = ranks.shape[1]
     blocks = block_slots.shape[0]
@@ -107,6 +111,9 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         y,
         ranks,
         scales,
+        y if gains is None else gains,  # not read without GAIN and BIAS
+        y if has_gain is None else has_gain,
+        y if bias is None else bias,
         block_rows,
         block_slots,
         rows,
@@ -115,6 +122,7 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         y.stride(0),
         y.stride(1),
         planes.stride(0),
+        0 if gains is None else gains.stride(0),
         SLICES=slices,
         FIRST_SLICE=first_slice,
         MAX_RANK=stacked // slices,
@@ -122,6 +130,8 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         BLOCK_M=block_rows.shape[0] // blocks,
         BLOCK_N=block_n,
         BLOCK_R=block_r,
+        GAIN=gains is not None,
+        BIAS=bias is not None,
         UPCAST=INTERPRETED and b[0].dtype is torch.bfloat16,
         num_warps=warps,
         num_stages=EXPAND_STAGES,
@@ -143,6 +153,7 @@ def sgmv_triton_(  # noqa: PLR0917 - the operands, in the order of the formula
     scales: Tensor,
     plan: SgmvPlan,
     tiles: Tiles,
+    gains: Gains | None = None,
 ) -> None:
     """Launch one shrink and an expand per four slices; nothing if no row has an adapter."""
     table = plan.blocks(tiles.block_m)
@@ -176,4 +187,5 @@ def sgmv_triton_(  # noqa: PLR0917 - the operands, in the order of the formula
             tiles.expand_n,
             tiles.expand_r,
             tiles.warps,
+            *(gains or ()),
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kernels.sgmv.gains import Gains
+
 
 def row_by_row(x: Tensor, a: Tensor, b: Tensor, scale: Tensor, row_slots: Tensor) -> Tensor:
     """Take each request alone: right, and each row waits for its own two tiny products."""
@@ -83,3 +85,36 @@ def exact(  # noqa: PLR0917 - the operands, in the order of the formula
         parts.append(delta)
         magnitudes.append(magnitude)
     return torch.cat(parts, 1), torch.cat(magnitudes, 1)
+
+
+def exact_with_gains(  # noqa: PLR0917 - the operands, in the order of the formula
+    y: Tensor,
+    delta: Tensor,
+    magnitude: Tensor,
+    gains: Gains,
+    widths: Sequence[int],
+    ranks: Tensor,
+    row_slots: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y after `sgmv_` with gains, in fp64, and what bounds its rounding.
+
+    `delta` and `magnitude` are what `exact` returns for the same operands. The second tensor scales
+    the rounding of x A B, the third that of the other sums: y and the bias, every term absolute.
+    """
+    after = y.double() + delta
+    product = magnitude.clone()
+    others = torch.zeros_like(after)
+    for i, s in enumerate(row_slots.tolist()):
+        start = 0
+        for j, width in enumerate(widths):
+            part = slice(start, start + width)
+            start += width
+            if s < 0 or not gains.present[s, j] or not ranks[s, j]:
+                continue
+            gain = gains.values[s, part].double()
+            own = y[i, part].double()
+            bias = torch.zeros_like(own) if gains.bias is None else gains.bias[part].double()
+            after[i, part] = gain * ((own - bias) + delta[i, part]) + bias
+            product[i, part] *= gain.abs()
+            others[i, part] = gain.abs() * (own.abs() + bias.abs()) + bias.abs()
+    return after, product, others

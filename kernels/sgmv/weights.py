@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from kernels.sgmv.gains import Gains
 from kernels.sgmv.ops import BACKENDS, sgmv_
 from kernels.sgmv.segments import LiveSlice, LiveSlot, add_segments_
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoraPair:
-    """One linear's LoRA: `a` [r, in], `b` [out, r] and the scale of their product."""
+    """One linear's LoRA: `a` [r, in], `b` [out, r] and the scale of their product.
+
+    With DoRA also its `gain` [out], see gains.py.
+    """
 
     a: Tensor
     b: Tensor
     scale: float
+    gain: Tensor | None = None
 
 
 class GroupShape(NamedTuple):
@@ -54,6 +59,10 @@ class GroupShape(NamedTuple):
                 )
             if not 1 <= rank <= self.max_rank:
                 raise ValueError(f"linear {index}: rank {rank} is not in 1..{self.max_rank}")
+            if pair.gain is not None and pair.gain.shape != (width,):
+                raise ValueError(
+                    f"linear {index}: gain {tuple(pair.gain.shape)} doesn't fit [{width}]"
+                )
 
 
 class SlotWeights(Protocol):
@@ -78,27 +87,38 @@ def make_slot_weights(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    bias: Tensor | None = None,
     backend: str = "auto",
 ) -> SlotWeights:
-    """Make the store that suits the backend: packed for torch, stacked for Triton."""
+    """Make the store that suits the backend: packed for torch, stacked for Triton.
+
+    `bias` [sum(widths)] is the backbone's, part of y before `add_`: gains leave it out.
+    """
     device = torch.device(device)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "auto":
         backend = "triton" if device.type == "cuda" else "torch"
     if backend == "torch":
-        return PackedWeights(shape, slots, device=device, dtype=dtype)
-    return StackedWeights(shape, slots, device=device, dtype=dtype, backend=backend)
+        return PackedWeights(shape, slots, device=device, dtype=dtype, bias=bias)
+    return StackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, backend=backend)
 
 
 class PackedWeights:
     """Slots that hold each adapter at its own rank, in the layout that CPU matmuls like best."""
 
     def __init__(
-        self, shape: GroupShape, slots: int, *, device: torch.device, dtype: torch.dtype
+        self,
+        shape: GroupShape,
+        slots: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        bias: Tensor | None = None,
     ) -> None:
         self.shape = shape
         self.slots = slots
+        self.bias = bias
         self._device = device
         self._dtype = dtype
         self._live: list[LiveSlot | None] = [None] * slots
@@ -122,11 +142,14 @@ class PackedWeights:
         for offset, width, pair in given:
             rank = pair.a.shape[0]
             b = pair.b.to(self._device, self._dtype).T.contiguous()
-            slices.append(
-                LiveSlice(
-                    slice(column, column + rank), slice(offset, offset + width), b, pair.scale
+            columns, outputs = slice(column, column + rank), slice(offset, offset + width)
+            part = LiveSlice(columns, outputs, b, pair.scale)
+            if pair.gain is not None:
+                part = part._replace(
+                    gain=pair.gain.to(self._device, torch.float32).contiguous(),
+                    bias=None if self.bias is None else self.bias[outputs],
                 )
-            )
+            slices.append(part)
             column += rank
         self._live[slot] = LiveSlot(a, tuple(slices), sum(self.shape.widths))
 
@@ -152,6 +175,7 @@ class StackedWeights:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        bias: Tensor | None = None,
         backend: str = "auto",
     ) -> None:
         count = len(shape.widths)
@@ -167,12 +191,17 @@ class StackedWeights:
         )
         self.ranks = torch.zeros(slots, count, device=device, dtype=torch.int32)
         self.scales = torch.zeros(slots, count, device=device, dtype=torch.float32)
+        self.gains = Gains(
+            torch.zeros(slots, sum(shape.widths), device=device, dtype=torch.float32),
+            torch.zeros(slots, count, device=device, dtype=torch.int32),
+            bias,
+        )
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
         self.clear(slot)
-        for index, pair in enumerate(pairs):
+        for index, (pair, offset) in enumerate(zip(pairs, self.shape.offsets, strict=True)):
             if pair is None:
                 continue
             rank = pair.a.shape[0]
@@ -180,16 +209,31 @@ class StackedWeights:
             self.a[slot, first : first + rank].copy_(pair.a)
             self.b[index][slot, :, :rank].copy_(pair.b)
             self.scales[slot, index] = pair.scale
+            if pair.gain is not None:
+                self.gains.values[slot, offset : offset + len(pair.gain)].copy_(pair.gain)
+                self.gains.present[slot, index] = 1
             self.ranks[slot, index] = rank
 
     def clear(self, slot: int) -> None:
         """Empty a slot wholly, so that nothing of a larger adapter stays behind a smaller one."""
         self.ranks[slot].zero_()
         self.scales[slot].zero_()
+        self.gains.present[slot].zero_()
+        self.gains.values[slot].zero_()
         self.a[slot].zero_()
         for b in self.b:
             b[slot].zero_()
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
         """Add the LoRA products; see `SlotWeights.add_`."""
-        sgmv_(y, x, self.a, self.b, self.ranks, self.scales, plan, backend=self.backend)
+        sgmv_(
+            y,
+            x,
+            self.a,
+            self.b,
+            self.ranks,
+            self.scales,
+            plan,
+            gains=self.gains,
+            backend=self.backend,
+        )

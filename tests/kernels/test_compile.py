@@ -50,6 +50,20 @@ SGMV = {"SLICES": 3, "MAX_RANK": 64, "SPLITS": 8, "UPCAST": False}
 SHARED_MEMORY = 227 * 1024  # bytes a block may have on Hopper
 
 
+def expand(one: str, block_m: int, *, gain: bool) -> tuple[object, ...]:
+    """Make the job of the expand kernel, with DoRA's gains and a bias or without."""
+    floats = dict.fromkeys(("planes", "scales", "gains"), "*fp32")
+    return (
+        "expand_kernel",
+        {**dict.fromkeys(("b0", "b1", "b2", "b3", "y", "bias"), one), **floats, **TABLES}
+        | {"has_gain": "*i32"},
+        {**SGMV, "FIRST_SLICE": 0, "BLOCK_M": block_m, "BLOCK_N": 64, "BLOCK_R": 64}
+        | {"GAIN": gain, "BIAS": gain},
+        [],
+        1,
+    )
+
+
 def jobs(dtype: str, block_m: int) -> list[tuple[object, ...]]:
     """Every kernel at the tiles of the plan tables, for one type and block height."""
     one = f"*{dtype}"
@@ -64,14 +78,7 @@ def jobs(dtype: str, block_m: int) -> list[tuple[object, ...]]:
             [],
             3,
         ),
-        (
-            "expand_kernel",
-            {**dict.fromkeys(("b0", "b1", "b2", "b3", "y"), one), **TABLES}
-            | {"planes": "*fp32", "scales": "*fp32"},
-            {**SGMV, "FIRST_SLICE": 0, "BLOCK_M": block_m, "BLOCK_N": 64, "BLOCK_R": 64},
-            [],
-            1,
-        ),
+        expand(one, block_m, gain=True),
         (
             "attend_kernel",
             {**attend, **floats, **SEQUENCES, "block_table": "*i32"},
@@ -94,6 +101,7 @@ def jobs(dtype: str, block_m: int) -> list[tuple[object, ...]]:
             [],
             1,
         ),
+        expand(one, block_m, gain=False),
     ]
 
 
@@ -114,10 +122,11 @@ def test_every_kernel_compiles_for_hopper(dtype: str, block_m: int, tmp_path: Pa
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    shrink, expand, attend, *_ = answers = json.loads(done.stdout)
+    shrink, scaled, attend, *_, plain = answers = json.loads(done.stdout)
     assert all(answer["shared"] <= SHARED_MEMORY for answer in answers)
     if dtype == "bf16":
         unit = "wgmma" if block_m == 64 else "mma"
         assert shrink[unit]
-        assert expand[unit]
+        assert scaled[unit]
+        assert plain[unit]
         assert attend[unit]

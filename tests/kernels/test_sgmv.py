@@ -295,27 +295,28 @@ def test_registered_operators_pass_opcheck() -> None:
     """Schemas, mutations and fake kernels are what torch.compile and CUDA graphs rely on."""
     from kernels.sgmv.launch import sgmv_expand, sgmv_shrink  # noqa: PLC0415 - loads Triton
 
-    case = make_case([0, 1, 1], [[2], [2]], in_features=8, widths=[5])
+    case = make_case([0, 1, 1], [[2], [2]], in_features=8, widths=[5], dora=[[1], [1]], bias=True)
+    assert case.gains is not None
     table = make_plan(case.row_slots, slots=2).blocks(16)
     planes = torch.zeros(1, 3, 2)
     torch.library.opcheck(
         sgmv_shrink,
         (planes, case.x, case.a, case.ranks, table.rows, table.slots, 16, 16, 4, 3),
     )
-    torch.library.opcheck(
-        sgmv_expand,
-        (
-            case.y,
-            planes,
-            list(case.b),
-            case.ranks,
-            case.scales,
-            table.rows,
-            table.slots,
-            0,
-            0,
-            16,
-            16,
-            4,
-        ),
+    operands = (
+        case.y,
+        planes,
+        list(case.b),
+        case.ranks,
+        case.scales,
+        table.rows,
+        table.slots,
+        0,
+        0,
+        16,
+        16,
+        4,
     )
+    torch.library.opcheck(sgmv_expand, operands)
+    torch.library.opcheck(sgmv_expand, (*operands, *case.gains))
+    torch.library.opcheck(sgmv_expand, (*operands, *case.gains._replace(bias=None)))

@@ -46,6 +46,20 @@ def test_cost_of_one_row_by_hand() -> None:
     assert sgmv_cost({0: 1}, {0: [2]}, in_features=3, widths=[5]) == shrink + expand
 
 
+def test_cost_of_gains_by_hand() -> None:
+    """DoRA on one of two adapters: one product an output and row, a gain an output and adapter."""
+    segments, ranks = {0: 3, 1: 2}, {0: [2, 4], 1: [2, 4]}
+    plain = expand_cost(segments, ranks, widths=[5, 7])
+    scaled = expand_cost(segments, ranks, widths=[5, 7], dora={1})
+    assert scaled == plain + Cost(flops=2 * 12, bytes=4 * 12)
+    biased = expand_cost(segments, ranks, widths=[5, 7], dora={1}, bias=True)
+    assert biased == scaled + Cost(flops=2 * 2 * 12, bytes=2 * 12)
+    one_linear = {0: [2, 4], 1: [2, 0]}
+    gained = sgmv_cost(segments, one_linear, in_features=3, widths=[5, 7], dora={1})
+    without = sgmv_cost(segments, one_linear, in_features=3, widths=[5, 7])
+    assert gained == without + Cost(flops=2 * 5, bytes=4 * 5)
+
+
 def test_absent_work_costs_nothing() -> None:
     """Slices of rank 0 and slots without rows add neither flops nor bytes."""
     ranks = {0: [2, 0], 1: [0, 0], 2: [4, 4]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -31,30 +32,44 @@ def pair(rank: int, width: int, seed: int, scale: float = 0.5) -> LoraPair:
     )
 
 
+def dora(lora: LoraPair, seed: int) -> LoraPair:
+    """Give a linear's LoRA gains of either sign."""
+    generator = torch.Generator().manual_seed(seed)
+    return replace(lora, gain=torch.randn(len(lora.b), generator=generator))
+
+
+BIAS = torch.linspace(-2, 2, sum(SHAPE.widths))
+
+
 def store(backend: str) -> SlotWeights:
-    """Make an empty store of two slots."""
-    return make_slot_weights(SHAPE, 2, backend=backend)
+    """Make an empty store of two slots, beside a backbone with a bias."""
+    return make_slot_weights(SHAPE, 2, backend=backend, bias=BIAS)
 
 
-def added(weights: SlotWeights) -> torch.Tensor:
-    """Return what the store adds to a zero y."""
+def added(weights: SlotWeights, y: torch.Tensor | None = None) -> torch.Tensor:
+    """Return what the store makes of y, by default of zero."""
     x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9))
-    y = torch.zeros(4, sum(SHAPE.widths))
+    y = torch.zeros(4, sum(SHAPE.widths)) if y is None else y.clone()
     weights.add_(y, x, make_plan(ROWS, slots=2))
     return y
 
 
-def expected(slots: dict[int, list[LoraPair | None]]) -> torch.Tensor:
+def expected(
+    slots: dict[int, list[LoraPair | None]], y: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the same by the definition, row by row."""
     x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9))
-    y = torch.zeros(4, sum(SHAPE.widths))
+    y = torch.zeros(4, sum(SHAPE.widths)) if y is None else y.clone()
     for row, slot in enumerate(ROWS.tolist()):
         starts = accumulate(SHAPE.widths, initial=0)
         for start, width, lora in zip(
             starts, SHAPE.widths, slots.get(slot, [None, None]), strict=False
         ):
             if lora is not None:
-                y[row, start : start + width] = lora.scale * (x[row] @ lora.a.T) @ lora.b.T
+                own, bias = (whole[start : start + width] for whole in (y[row], BIAS))
+                gain = torch.ones(width) if lora.gain is None else lora.gain
+                delta = lora.scale * (x[row] @ lora.a.T) @ lora.b.T
+                own.copy_(gain * (own - bias + delta) + bias)
     return y
 
 
@@ -85,6 +100,41 @@ def test_a_smaller_adapter_after_a_larger_one(backend: str) -> None:
 
 
 @BACKENDS
+def test_dora_beside_lora(backend: str) -> None:
+    """One slot scales both linears, the other one of two and adds to the other."""
+    weights = store(backend)
+    slots: dict[int, list[LoraPair | None]] = {
+        0: [dora(pair(3, 7, 1), 5), dora(pair(6, 5, 2), 6)],
+        1: [pair(2, 7, 4), dora(pair(1, 5, 3, scale=2.0), 7)],
+    }
+    for slot, pairs in slots.items():
+        weights.load(slot, pairs)
+    y = torch.randn(4, sum(SHAPE.widths), generator=torch.Generator().manual_seed(8))
+    torch.testing.assert_close(added(weights, y), expected(slots, y), rtol=1e-5, atol=1e-5)
+
+
+@BACKENDS
+@pytest.mark.parametrize("fresh", ["lora", "smaller dora", "nothing"])
+def test_a_slot_forgets_its_gains(backend: str, fresh: str) -> None:
+    """After DoRA on all linears: LoRA, DoRA on one, or nothing has the bits of a fresh slot."""
+    adapters: dict[str, list[LoraPair | None]] = {
+        "lora": [pair(2, 7, 3), pair(3, 5, 4)],
+        "smaller dora": [None, dora(pair(1, 5, 4), 8)],
+        "nothing": [None, None],
+    }
+    pairs = adapters[fresh]
+    used, new = store(backend), store(backend)
+    used.load(0, [dora(pair(6, 7, 1), 5), dora(pair(6, 5, 2), 6)])
+    for weights in (used, new):
+        weights.load(0, pairs)
+    y = torch.randn(4, sum(SHAPE.widths), generator=torch.Generator().manual_seed(8))
+    assert torch.equal(added(used, y), added(new, y))
+    if isinstance(used, StackedWeights) and isinstance(new, StackedWeights):
+        assert torch.equal(used.gains.values, new.gains.values)
+        assert torch.equal(used.gains.present, new.gains.present)
+
+
+@BACKENDS
 def test_a_cleared_slot_does_nothing(backend: str) -> None:
     """Rows that still name a cleared slot keep the backbone's y; loading no pair clears too."""
     weights = store(backend)
@@ -104,6 +154,7 @@ def test_a_cleared_slot_does_nothing(backend: str) -> None:
         ([pair(2, 5, 1), None], r"linear 0: A \(2, 12\) and B \(5, 2\)"),
         ([None, LoraPair(torch.zeros(2, 11), torch.zeros(5, 2), 1.0)], r"A \(2, 11\)"),
         ([None, LoraPair(torch.zeros(2, 12), torch.zeros(5, 3), 1.0)], r"B \(5, 3\)"),
+        ([None, replace(pair(2, 5, 1), gain=torch.ones(7))], r"linear 1: gain \(7,\)"),
     ],
 )
 def test_pairs_that_do_not_fit_are_refused(
@@ -120,11 +171,20 @@ def test_pairs_that_do_not_fit_are_refused(
 
 def test_loading_keeps_addresses() -> None:
     """The stacked store writes in place: a captured graph sees the new adapter."""
-    weights = StackedWeights(SHAPE, 2, device=torch.device("cpu"), dtype=torch.float32)
-    before = [part.data_ptr() for part in (weights.a, *weights.b, weights.ranks, weights.scales)]
-    weights.load(1, [pair(3, 7, 1), None])
-    after = [part.data_ptr() for part in (weights.a, *weights.b, weights.ranks, weights.scales)]
-    assert after == before
+    weights = StackedWeights(SHAPE, 2, device=torch.device("cpu"), dtype=torch.float32, bias=BIAS)
+
+    def places() -> list[tuple[int, torch.Size]]:
+        parts = (weights.a, *weights.b, weights.ranks, weights.scales, *weights.gains)
+        return [(part.data_ptr(), part.shape) for part in parts if part is not None]
+
+    before = places()
+    assert len(before) == 8
+    adapters: list[list[LoraPair | None]] = [[None, dora(pair(6, 5, 2), 3)], [pair(3, 7, 1), None]]
+    for slot, pairs in enumerate(adapters):
+        weights.load(slot, pairs)
+        assert places() == before
+    weights.clear(0)
+    assert places() == before
 
 
 def test_the_store_suits_the_backend() -> None:

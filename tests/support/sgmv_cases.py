@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv import make_plan, sgmv_
-from kernels.sgmv.reference import exact
+from kernels.sgmv import Gains, make_plan, sgmv_
+from kernels.sgmv.reference import exact, exact_with_gains
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SgmvCase:
-    """The operands of one call; weights past the live ranks are NaN, so reading them shows."""
+    """The operands of one call; weights past the live ranks are NaN, so reading them shows.
+
+    So are gains that are not present.
+    """
 
     x: Tensor
     y: Tensor
@@ -29,6 +32,7 @@ class SgmvCase:
     ranks: Tensor
     scales: Tensor
     row_slots: Tensor
+    gains: Gains | None = None
 
     def run(self, backend: str, mode: str = "fast", tiles: Tiles | None = None) -> Tensor:
         """Run `sgmv_` on a copy of y."""
@@ -42,6 +46,7 @@ class SgmvCase:
             self.ranks,
             self.scales,
             plan,
+            gains=self.gains,
             backend=backend,
             tiles=tiles,
         )
@@ -50,24 +55,22 @@ class SgmvCase:
     def rows(self, index: Sequence[int]) -> SgmvCase:
         """Keep some of the rows, in this order."""
         rows = list(index)
-        return SgmvCase(
-            self.x[rows],
-            self.y[rows],
-            self.a,
-            self.b,
-            self.ranks,
-            self.scales,
-            self.row_slots[rows],
-        )
+        return replace(self, x=self.x[rows], y=self.y[rows], row_slots=self.row_slots[rows])
 
     def check(self, result: Tensor) -> None:
         """Hold every element against fp64, within what rounding in any order can explain."""
         delta, magnitude = exact(self.x, self.a, self.b, self.ranks, self.scales, self.row_slots)
-        expected = self.y.double() + delta
+        expected, others = self.y.double() + delta, torch.zeros_like(delta)
+        if self.gains is not None:
+            widths = [part.shape[1] for part in self.b]
+            expected, magnitude, others = exact_with_gains(
+                self.y, delta, magnitude, self.gains, widths, self.ranks, self.row_slots
+            )
         terms = self.x.shape[1] ** 0.5 + self.b[0].shape[2] ** 0.5 + 4
         working = torch.finfo(torch.promote_types(self.x.dtype, torch.float32)).eps
         stored = max(torch.finfo(self.x.dtype).eps, torch.finfo(self.y.dtype).eps)
         bound = (working * terms + 2 * stored) * magnitude + 2 * stored * expected.abs()
+        bound += 4 * working * others
         excess = (result.double() - expected).abs() - bound
         assert not result.isnan().any(), "an element was never written, or read past a live rank"
         assert excess.max().item() <= 0 if excess.numel() else True, (
@@ -86,8 +89,14 @@ def make_case(
     dtype: torch.dtype = torch.float32,
     integers: bool = False,
     seed: int = 0,
+    dora: Sequence[Sequence[int]] | None = None,
+    bias: bool = False,
 ) -> SgmvCase:
-    """Make a problem: `ranks[slot][slice]`, and `row_slots[row]` (-1 for none)."""
+    """Make a problem: `ranks[slot][slice]`, and `row_slots[row]` (-1 for none).
+
+    `dora[slot][slice]` says which have gains: around 1, of either sign; powers of two beside
+    `integers`. With `bias` the gains leave one out.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -109,12 +118,22 @@ def make_case(
     if integers:
         scales = scales * 4
     rows = len(row_slots)
+    x, y = draw(rows, in_features), draw(rows, sum(widths))
+    gains = None
+    if dora is not None:
+        present = torch.tensor(dora, dtype=torch.int32)
+        values = torch.randn(slots, sum(widths), generator=generator)
+        if integers:
+            values = torch.tensor([-2.0, -1.0, 0.5, 2.0])[values.long() % 4]
+        values[~present.repeat_interleave(torch.tensor(widths), 1).bool()] = float("nan")
+        gains = Gains(values, present, draw(sum(widths)) if bias else None)
     return SgmvCase(
-        x=draw(rows, in_features),
-        y=draw(rows, sum(widths)),
+        x=x,
+        y=y,
         a=a,
         b=b,
         ranks=rank_table,
         scales=scales,
         row_slots=torch.tensor(list(row_slots), dtype=torch.int32),
+        gains=gains,
     )

@@ -18,6 +18,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Architecture = Literal["llama", "qwen3", "gemma"]
+Architecture = Literal["llama", "qwen2", "qwen3", "gemma"]
 
 ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -81,7 +83,8 @@ def make_tiny_model(
     """Save a random causal LM with its tokenizer into `path` and return it.
 
     Two layers, hidden 64, 4 heads, 2 KV heads, fp32. `overrides` are fields of the architecture's
-    configuration. "gemma" alternates a sliding window of 8 with full attention.
+    configuration. "gemma" alternates a sliding window of 8 with full attention; "qwen2" has biases
+    at q, k and v. Biases are random too, and large.
     """
     tokenizer = make_tokenizer()
     fields: dict[str, Any] = {
@@ -103,6 +106,10 @@ def make_tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _BUILDERS[arch](fields, overrides)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith(".bias"):
+                    parameter.normal_()
     transformers_logging.disable_progress_bar()
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
@@ -121,8 +128,8 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
 ) -> Path:
     """Save a random LoRA adapter of the model in PEFT's own format into `path` and return it.
 
-    Both A and B are random, so that the adapter is not a no-op. `overrides` are fields of
-    `peft.LoraConfig` (rank_pattern, alpha_pattern, use_dora, ...).
+    Both A and B are random, so that the adapter is not a no-op, and so are the lengths that DoRA
+    gives the rows. `overrides` are fields of `peft.LoraConfig` (rank_pattern, use_dora, ...).
     """
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  # slow
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  # same
@@ -146,12 +153,18 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
             for name, parameter in model.named_parameters():
                 if "lora_A" in name or "lora_B" in name:
                     parameter.normal_(std=parameter.shape[1] ** -0.5)
+                elif "lora_magnitude_vector" in name:
+                    parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5))
     model.save_pretrained(path)
     return path
 
 
 def _llama(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**(fields | overrides)))
+
+
+def _qwen2(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    return Qwen2ForCausalLM(Qwen2Config(**(fields | overrides)))
 
 
 def _qwen3(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
@@ -167,4 +180,4 @@ def _gemma(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel
     return Gemma3ForCausalLM(Gemma3TextConfig(**(fields | gemma | overrides)))
 
 
-_BUILDERS = {"llama": _llama, "qwen3": _qwen3, "gemma": _gemma}
+_BUILDERS = {"llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "gemma": _gemma}

@@ -35,9 +35,20 @@ class AdapterCache:
     """
 
     def __init__(
-        self, store: AdapterStore, max_bytes: int, *, clock: Clock = time.monotonic
+        self,
+        store: AdapterStore,
+        max_bytes: int,
+        *,
+        prepare: Callable[[AdapterWeights], None] | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
+        """Keep up to `max_bytes`.
+
+        `prepare` is called once for what was read, in the thread that read it; a JobError of it is
+        a refusal.
+        """
         self._store = store
+        self._prepare = prepare
         self._clock = clock
         self._lru = ByteLru(max_bytes)
         self._loads: dict[_Content, asyncio.Task[AdapterWeights]] = {}
@@ -97,7 +108,13 @@ class AdapterCache:
     async def _load(self, ref: AdapterRef) -> AdapterWeights:
         async with self._turn:
             self.loads += 1
-            return await asyncio.to_thread(self._store.load, ref)
+            return await asyncio.to_thread(self._read, ref)
+
+    def _read(self, ref: AdapterRef) -> AdapterWeights:
+        weights = self._store.load(ref)
+        if self._prepare is not None:
+            self._prepare(weights)
+        return weights
 
     def _loaded(self, content: _Content, load: asyncio.Task[AdapterWeights]) -> None:
         del self._loads[content]

@@ -23,6 +23,7 @@ HONOURED: Final = frozenset(
         "r",
         "lora_alpha",
         "use_rslora",
+        "use_dora",
         "rank_pattern",
         "alpha_pattern",
         "target_modules",
@@ -80,6 +81,7 @@ class LoraConfig:
     rank: int
     alpha: float
     rslora: bool
+    dora: bool
     rank_patterns: tuple[Pattern[int], ...]
     alpha_patterns: tuple[Pattern[float], ...]
     targets: frozenset[str] | None
@@ -149,6 +151,7 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         rank=_rank("r", fields.get("r", 8)),
         alpha=_alpha("lora_alpha", fields.get("lora_alpha", 8)),
         rslora=_flag("use_rslora", fields.get("use_rslora", False)),
+        dora=_flag("use_dora", fields.get("use_dora", False)),
         rank_patterns=tuple(
             Pattern(regex, _rank(f"rank_pattern {quoted(key)}", value))
             for key, regex, value in _patterns("rank_pattern", fields)

@@ -18,12 +18,20 @@ MAX_HEADER_BYTES: Final = 8 << 20
 _LENGTH_BYTES: Final = 8  # a safetensors file begins with the header's length, little-endian
 
 _DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
-_KEY: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+# PEFT writes the magnitude without `.weight`, and reads it both ways.
+_KEY: Final = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.lora_"
+    r"(?:(?P<half>[AB])\.weight|(?P<magnitude>magnitude_vector)(?:\.weight)?)"
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoraModule:
-    """The adapter of one linear layer: y += scaling · (x Aᵀ) Bᵀ (LoRA, arXiv 2106.09685)."""
+    """The adapter of one linear layer: y += scaling · (x Aᵀ) Bᵀ (LoRA, arXiv 2106.09685).
+
+    With a magnitude m, each row of the changed weight is scaled to that length (DoRA, arXiv
+    2402.09353): the layer's weight is m ⊙ (W + scaling · B A) / ‖W + scaling · B A‖ row by row.
+    """
 
     rank: int
     scaling: float
@@ -31,11 +39,14 @@ class LoraModule:
     """[rank, in features], in the dtype of the file."""
     b: Tensor
     """[out features, rank]."""
+    magnitude: Tensor | None = None
+    """[out features]; None for plain LoRA."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both tensors."""
-        return self.a.nbytes + self.b.nbytes
+        """Bytes of the tensors."""
+        size = self.a.nbytes + self.b.nbytes
+        return size if self.magnitude is None else size + self.magnitude.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,15 +77,17 @@ class BackboneShapes:
 
     def max_file_bytes(self) -> int:
         """Return the size that no adapter of this backbone can exceed: all linears, in fp32."""
-        features = sum(rows + columns for rows, columns in self.linears.values())
-        return _LENGTH_BYTES + MAX_HEADER_BYTES + 4 * self.max_rank * features
+        values = sum(
+            self.max_rank * (rows + columns) + rows for rows, columns in self.linears.values()
+        )
+        return _LENGTH_BYTES + MAX_HEADER_BYTES + 4 * values
 
 
 def read_modules(
     data: bytes, config: LoraConfig, backbone: BackboneShapes
 ) -> dict[str, LoraModule]:
     """Return the adapter of each module; AdapterFault names the first tensor that does not fit."""
-    halves: dict[str, dict[str, Tensor]] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in _read_tensors(data).items():
         match = _KEY.fullmatch(key)
         if match is None:
@@ -84,14 +97,19 @@ def read_modules(
             raise AdapterFault(f"tensor {quoted(key)}: the backbone has no such linear layer")
         if config.is_target(module) is False:
             raise AdapterFault(f"tensor {quoted(key)}: target_modules does not name its module")
+        if match["magnitude"] and not config.dora:
+            raise AdapterFault(f"tensor {quoted(key)}: use_dora is not set")
         _check_values(key, tensor)
-        halves.setdefault(module, {})[match["half"]] = tensor
-    if not halves:
+        own, part = parts.setdefault(module, {}), match["half"] or match["magnitude"]
+        if part in own:
+            raise AdapterFault(f"tensor {quoted(key)}: its module has another lora_{part}")
+        own[part] = tensor
+    if not parts:
         raise AdapterFault("adapter_model.safetensors has no tensors")
     for module in backbone.linears:
-        if module not in halves and config.is_target(module):
+        if module not in parts and config.is_target(module):
             raise AdapterFault(f"module {module} is in target_modules but has no tensors")
-    return {module: _pair(module, pair, config, backbone) for module, pair in halves.items()}
+    return {module: _module(module, own, config, backbone) for module, own in parts.items()}
 
 
 def _read_tensors(data: bytes) -> dict[str, Tensor]:
@@ -124,12 +142,13 @@ def _check_values(key: str, tensor: Tensor) -> None:
         raise AdapterFault(f"tensor {quoted(key)} has NaN or infinite values")
 
 
-def _pair(
-    module: str, pair: Mapping[str, Tensor], config: LoraConfig, backbone: BackboneShapes
+def _module(
+    module: str, parts: Mapping[str, Tensor], config: LoraConfig, backbone: BackboneShapes
 ) -> LoraModule:
-    for half in "AB":
-        if half not in pair:
-            raise AdapterFault(f"module {module} has no lora_{half}")
+    wanted = ("A", "B", "magnitude_vector") if config.dora else ("A", "B")
+    for part in wanted:
+        if part not in parts:
+            raise AdapterFault(f"module {module} has no lora_{part}")
     rank = config.rank_of(module)
     if rank > backbone.max_rank:
         raise AdapterFault(
@@ -138,10 +157,13 @@ def _pair(
             given=rank,
         )
     rows, columns = backbone.linears[module]
-    for half, shape in (("A", (rank, columns)), ("B", (rows, rank))):
-        if tuple(pair[half].shape) != shape:
+    shapes = {"A": (rank, columns), "B": (rows, rank), "magnitude_vector": (rows,)}
+    for part in wanted:
+        if tuple(parts[part].shape) != shapes[part]:
             raise AdapterFault(
-                f"lora_{half} of module {module} is {list(pair[half].shape)},"
-                f" not {list(shape)} as rank and backbone want it"
+                f"lora_{part} of module {module} is {list(parts[part].shape)},"
+                f" not {list(shapes[part])} as rank and backbone want it"
             )
-    return LoraModule(rank, config.scaling_of(module), pair["A"], pair["B"])
+    return LoraModule(
+        rank, config.scaling_of(module), parts["A"], parts["B"], parts.get("magnitude_vector")
+    )

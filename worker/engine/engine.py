@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv import SgmvPlan
+    from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
     from worker.engine.model import Backbone
     from worker.engine.request import GenerationRequest
@@ -96,6 +97,14 @@ class Engine:
         self._scheduler.add(request)
         self._answers[request.key] = answer
 
+    def prepare(self, adapter: AdapterWeights) -> None:
+        """Check an adapter before its first request, and do what takes long; from any thread.
+
+        Optional: `submit` does it for an adapter that nobody has prepared. Raises JobError
+        `adapter_invalid`.
+        """
+        self._layers.prepare(adapter)
+
     def cancel(self, key: int) -> None:
         """Drop a request; unknown keys are ignored."""
         if self._scheduler.remove(key):
@@ -161,7 +170,7 @@ class Engine:
                 given=whole,
             )
         if request.adapter is not None:
-            self._layers.check(request.adapter)
+            self._layers.prepare(request.adapter)
 
     def _forward(self, plan: StepPlan) -> Tensor:
         """Logits, float32 [samples, vocab], of the rows that sample."""

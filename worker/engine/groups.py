@@ -87,13 +87,18 @@ class LinearGroup:
     def pack(self) -> None:
         """Trade the weight for one that is faster to multiply by, where there is such a thing.
 
-        `weight`, and that of each member, is then a shape without contents.
+        `weight`, and that of each member, is then a shape without contents; see `dense_weights`.
         """
         if self._packed is None and can_pack(self.weight):
             self._packed = PackedWeight(self.weight, self.bias)
             self.weight = self.weight.to("meta")
             for member in self.members:
                 member.weight = nn.Parameter(member.weight.to("meta"), requires_grad=False)
+
+    def dense_weights(self) -> tuple[Tensor, ...]:
+        """Each member's weight [width, in]; of a packed group a copy that is laid out plainly."""
+        weight = self.weight if self._packed is None else self._packed.dense()
+        return weight.split(self.widths)
 
     def _compute(self, x: Tensor) -> Tensor:
         y = in_blocks(self._multiply, x) if self._state.invariant else self._multiply(x)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from kernels.sgmv import GroupShape, LoraPair, make_slot_weights
 from schemas import ErrorCode, JobError
+from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.groups import LinearGroup, StepState, find_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from kernels.sgmv import SgmvPlan, SlotWeights
-    from worker.adapters import AdapterWeights
+    from worker.adapters import AdapterWeights, LoraModule
     from worker.engine.config import EngineConfig
     from worker.engine.model import Backbone
 
@@ -20,7 +25,8 @@ if TYPE_CHECKING:
 class AdapterLayers:
     """Replaces the backbone's linears by groups that add each row's adapter.
 
-    Call `begin` before each forward pass; `load` and `clear` only between passes.
+    Call `begin` before each forward pass; `load` and `clear` only between passes. `prepare` may be
+    called from any thread.
     """
 
     def __init__(
@@ -41,9 +47,12 @@ class AdapterLayers:
             for group in self.groups
             for name, width in zip(group.names, group.widths, strict=True)
         }
+        self._lock = threading.Lock()
+        # DoRA's gains are kept as long as the host keeps the adapter.
+        self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
 
     def pack(self) -> None:
-        """Lay the base weights out for speed; they cannot be read any more after that."""
+        """Lay the base weights out for speed."""
         for group in self.groups:
             group.pack()
 
@@ -69,6 +78,12 @@ class AdapterLayers:
                     f"{name}: A {list(module.a.shape)} and B {list(module.b.shape)} do not fit "
                     f"a linear of {shape[1]} inputs and {shape[0]} outputs",
                 )
+            if module.magnitude is not None and module.magnitude.shape != shape[:1]:
+                raise JobError(
+                    ErrorCode.ADAPTER_INVALID,
+                    f"{name}: a magnitude of {list(module.magnitude.shape)} does not fit "
+                    f"{shape[0]} outputs",
+                )
             if not 1 <= module.a.shape[0] <= self._config.max_rank:
                 raise JobError(
                     ErrorCode.ADAPTER_INVALID,
@@ -77,16 +92,37 @@ class AdapterLayers:
                     given=module.a.shape[0],
                 )
 
+    def prepare(self, adapter: AdapterWeights) -> None:
+        """Check an adapter, and compute what DoRA needs of the backbone's weights.
+
+        The gains are remembered with the adapter's modules, so that `load` only copies. Raises
+        JobError `adapter_invalid`, also for a changed weight that has a row of zeros.
+        """
+        self.check(adapter)
+        for group in self.groups:
+            modules = [adapter.modules.get(name) for name in group.names]
+            if all(module is None or self._has_gain(module) for module in modules):
+                continue
+            weights = group.dense_weights()
+            for name, module, weight in zip(group.names, modules, weights, strict=True):
+                if module is not None and not self._has_gain(module):
+                    try:
+                        gain = gain_of(weight, module)
+                    except NoDirectionError as error:
+                        raise JobError(ErrorCode.ADAPTER_INVALID, f"{name}: {error}") from None
+                    with self._lock:
+                        self._gains[module] = gain
+
     def load(self, slot: int, adapter: AdapterWeights) -> None:
         """Put an adapter into a slot, in place of all that was there.
 
         Linears that the adapter leaves alone get rank 0. Raises JobError `adapter_invalid` before
         anything has changed.
         """
-        self.check(adapter)
+        self.prepare(adapter)
         for group in self.groups:
             pairs = [
-                LoraPair(module.a, module.b, module.scaling) if module else None
+                self._pair(module) if module else None
                 for module in map(adapter.modules.get, group.names)
             ]
             if any(pairs):
@@ -99,6 +135,18 @@ class AdapterLayers:
         for group in self.groups:
             if group.weights is not None:
                 group.weights.clear(slot)
+
+    def _has_gain(self, module: LoraModule) -> bool:
+        """Whether nothing is left to compute: the module has its gain, or needs none."""
+        if module.magnitude is None:
+            return True
+        with self._lock:
+            return module in self._gains
+
+    def _pair(self, module: LoraModule) -> LoraPair:
+        with self._lock:
+            gain = self._gains.get(module)
+        return LoraPair(module.a, module.b, module.scaling, gain)
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model
@@ -120,6 +168,7 @@ class AdapterLayers:
                 self._config.slots,
                 device=self._backbone.device,
                 dtype=self._backbone.dtype,
+                bias=group.bias,
                 backend=self._config.backend,
             )
         return group.weights

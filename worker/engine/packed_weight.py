@@ -22,7 +22,7 @@ _DTYPES = frozenset({torch.float32, torch.bfloat16})
 
 
 class PackedWeight:
-    """Weight [out, in] and bias of a linear, readable by `__call__` alone."""
+    """Weight [out, in] and bias of a linear, laid out for `__call__`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.out_features = len(weight)
@@ -37,6 +37,11 @@ class PackedWeight:
             x, self._weight, self._bias, "none", [], ""
         )
         return y
+
+    def dense(self) -> Tensor:
+        """Return a plain copy of the weight [out, in], bit for bit what was packed."""
+        weight: Tensor = self._weight.to_dense()
+        return weight
 
 
 def can_pack(weight: Tensor) -> bool:

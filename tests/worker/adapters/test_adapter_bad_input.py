@@ -166,8 +166,8 @@ def test_wrong_base_model(store: AdapterStore, root: Path) -> None:
 
 
 def test_unknown_tensor(store: AdapterStore, root: Path) -> None:
-    """A tensor that is not half of a LoRA pair is not dropped silently."""
-    extra = f"base_model.model.{Q0}.lora_magnitude_vector"
+    """A tensor that is no part of an adapter is not dropped silently."""
+    extra = f"base_model.model.{Q0}.lora_magnitude"
     write_adapter(root / "acme/pirate", tensors() | {extra: torch.ones(6)})
     assert_invalid(refusal(store), extra)
 
@@ -253,7 +253,8 @@ def test_dtype_that_is_not_served(store: AdapterStore, root: Path, dtype: torch.
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("use_dora", True),
+        ("use_dora", 1),
+        ("use_bdlora", True),
         ("bias", "lora_only"),
         ("modules_to_save", ["lm_head"]),
         ("fan_in_fan_out", True),

@@ -138,23 +138,53 @@ async def test_a_refusal_is_remembered_for_a_while(slow: SlowStore, root: Path) 
     now = 100.0
     slow.gate.set()
     cache = AdapterCache(slow, 10 * NBYTES, clock=lambda: now)
-    write_adapter(root / "acme/a", use_dora=True)
+    write_adapter(root / "acme/a", use_bdlora=True)
     for _ in range(3):
-        with pytest.raises(JobError, match="use_dora") as caught:
+        with pytest.raises(JobError, match="use_bdlora") as caught:
             await cache.get("acme", "a")
         assert caught.value.code is ErrorCode.ADAPTER_INVALID
     assert slow.loaded == {"a": 1}
     now += 31
-    with pytest.raises(JobError, match="use_dora"):
+    with pytest.raises(JobError, match="use_bdlora"):
         await cache.get("acme", "a")
     assert slow.loaded == {"a": 2}
+
+
+async def test_what_was_read_is_prepared_once(slow: SlowStore) -> None:
+    """What takes long with an adapter is done in the thread that read it, before anybody has it."""
+    slow.gate.set()
+    prepared: list[tuple[str, int]] = []
+    cache = AdapterCache(
+        slow,
+        10 * NBYTES,
+        prepare=lambda adapter: prepared.append((adapter.digest, threading.get_ident())),
+    )
+    found = [await cache.get("acme", "a") for _ in range(3)]
+    assert [digest for digest, _ in prepared] == [found[0].digest]
+    assert {thread for _, thread in prepared} == slow.threads
+    assert threading.get_ident() not in slow.threads
+
+
+async def test_what_cannot_be_prepared_is_refused_for_a_while(slow: SlowStore) -> None:
+    """A refusal of `prepare` is one of the folder: remembered, and nothing is kept."""
+    slow.gate.set()
+
+    def refuse(_adapter: AdapterWeights) -> None:
+        raise JobError(ErrorCode.ADAPTER_INVALID, "linear: no length")
+
+    cache = AdapterCache(slow, 10 * NBYTES, prepare=refuse)
+    for _ in range(3):
+        with pytest.raises(JobError, match="no length"):
+            await cache.get("acme", "a")
+    assert slow.loaded == {"a": 1}
+    assert cache.nbytes == 0
 
 
 async def test_a_mended_folder_is_served_at_once(slow: SlowStore, root: Path) -> None:
     """A refusal is of a content, so new content has none."""
     slow.gate.set()
     cache = AdapterCache(slow, 10 * NBYTES)
-    write_adapter(root / "acme/a", use_dora=True)
+    write_adapter(root / "acme/a", use_bdlora=True)
     with pytest.raises(JobError):
         await cache.get("acme", "a")
     write_adapter(root / "acme/a")
@@ -178,8 +208,8 @@ async def test_nobody_sees_the_name_another_tenant_gave(slow: SlowStore, root: P
     """Equal content is held once, under the name that each one asked for."""
     slow.gate.set()
     write_adapter(root / "globex/project-x", lora_alpha=1)
-    write_adapter(root / "acme/bad", use_dora=True)
-    write_adapter(root / "globex/bad-x", use_dora=True)
+    write_adapter(root / "acme/bad", use_bdlora=True)
+    write_adapter(root / "globex/bad-x", use_bdlora=True)
     cache = AdapterCache(slow, 10 * NBYTES)
     theirs, ours = await cache.get("globex", "project-x"), await cache.get("acme", "a")
     assert (theirs.name, ours.name) == ("project-x", "a")

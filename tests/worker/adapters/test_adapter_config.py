@@ -33,7 +33,6 @@ REFUSED = {
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
     "velora_config",
 }
@@ -110,6 +109,14 @@ CASES: dict[str, dict[str, Any]] = {
         "rank_pattern": {"(gate|up).*": 3, r"layers\.[01]\.self_attn\.(q|k)_proj": 2},
         "alpha_pattern": {"^model.layers.0.*up_proj": 2, r"up_proj|down_proj": 6},
     },
+    "dora": {"rank": 8, "alpha": 16, "use_dora": True},
+    "dora with patterns": {
+        "rank": 4,
+        "rslora": True,
+        "use_dora": True,
+        "rank_pattern": {"gate_proj": 7},
+        "alpha_pattern": {"gate_proj": 5, "q_proj": 9},
+    },
     "patterns that match nothing": {
         "rank": 4,
         "rank_pattern": {"proj": 1, "self_attn": 1, "^q_proj": 1},
@@ -153,3 +160,9 @@ def test_modules_ranks_scalings_and_deltas_are_those_of_peft(
         torch.testing.assert_close(
             module.scaling * (module.b @ module.a), theirs[name].get_delta_weight("default")
         )
+        if CASES[case].get("use_dora"):
+            assert module.magnitude is not None
+            magnitude = theirs[name].lora_magnitude_vector["default"].weight
+            assert torch.equal(module.magnitude, magnitude)
+        else:
+            assert module.magnitude is None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import (
@@ -37,6 +38,16 @@ ADAPTERS = {
     "rank-stabilised": (5, 4, ALL_LINEARS, True),
     "query-value": (32, 32, ("q_proj", "v_proj"), False),
     "down-only": (4, 8, ("down_proj",), False),
+    "dora-all-linears": (8, 16, ALL_LINEARS, False),
+    "dora-attention": (5, 4, ATTENTION, True),
+    "dora-query-up": (32, 32, ("q_proj", "up_proj"), False),
+}
+PLAIN = [name for name in ADAPTERS if not name.startswith("dora")]
+# What the file keeps the lengths of DoRA's rows in.
+MAGNITUDES = {
+    "dora-all-linears": torch.float32,
+    "dora-attention": torch.bfloat16,
+    "dora-query-up": torch.float16,
 }
 
 
@@ -51,8 +62,17 @@ class Case:
         for seed, name in enumerate(names):
             rank, alpha, targets, rslora = ADAPTERS[name]
             paths[name] = make_tiny_adapter(
-                folder / "adapters" / TENANT / name, model, rank, alpha, targets, rslora, seed
+                folder / "adapters" / TENANT / name,
+                model,
+                rank,
+                alpha,
+                targets,
+                rslora,
+                seed,
+                use_dora=name in MAGNITUDES,
             )
+            if name in MAGNITUDES:
+                store_magnitudes_in(paths[name], MAGNITUDES[name])
         self.reference = Reference(model, paths)
         backbone = load_backbone(model, "cpu", torch.float32)
         self.engine = Engine(
@@ -78,12 +98,35 @@ class Case:
         self.adapters[None] = None
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen3", "gemma"])
+def store_magnitudes_in(folder: Path, dtype: torch.dtype) -> None:
+    """Write an adapter's magnitudes in another type; A and B stay as they are."""
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    magnitudes = {name: tensor.to(dtype) for name, tensor in tensors.items() if "magnitude" in name}
+    assert magnitudes
+    save_file(tensors | magnitudes, file)
+
+
+@pytest.mark.parametrize(
+    ("arch", "names"),
+    [
+        ("llama", PLAIN),
+        ("qwen3", PLAIN),
+        ("gemma", PLAIN),
+        ("llama", [*MAGNITUDES, "all-linears"]),
+        ("qwen2", [*MAGNITUDES, "attention", "all-linears"]),
+        ("gemma", [*MAGNITUDES, "query-value"]),
+    ],
+    ids=["llama", "qwen3", "gemma", "llama-dora", "qwen2-dora", "gemma-dora"],
+)
 def test_answers_equal_pefts(
-    arch: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arch: Architecture, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each adapter and the backbone, short and long prompts: alone and all mixed, PEFT's tokens."""
-    case = Case(tmp_path, arch, list(ADAPTERS), "torch")
+    """Each adapter and the backbone, short and long prompts: alone and all mixed, PEFT's tokens.
+
+    LoRA and DoRA in one batch, with and without biases.
+    """
+    case = Case(tmp_path, arch, names, "torch")
     runs = EngineRuns.recording(case.engine, monkeypatch)
     jobs = [(prompt, name) for prompt in (SHORT, LONG) for name in case.adapters]
     expected = [case.reference.generate(prompt, name, TOKENS) for prompt, name in jobs]
@@ -106,9 +149,14 @@ def test_answers_equal_pefts(
 )  # triton's interpreter
 def test_triton_kernels_give_pefts_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path that a GPU takes, run by the interpreter, on a short mixed batch."""
-    case = Case(tmp_path, "llama", ["all-linears", "query-value"], "triton")
+    case = Case(tmp_path, "qwen2", ["all-linears", "dora-attention", "query-value"], "triton")
     runs = EngineRuns.recording(case.engine, monkeypatch)
-    jobs = [(SHORT, "all-linears"), (SHORT[:1], "query-value"), (SHORT[:2], None)]
+    jobs = [
+        (SHORT, "all-linears"),
+        (SHORT[:3], "dora-attention"),
+        (SHORT[:1], "query-value"),
+        (SHORT[:2], None),
+    ]
     found = runs.generate([(prompt, case.adapters[name]) for prompt, name in jobs], 2)
     comparison = Comparison()
     for (prompt, name), ours in zip(jobs, found, strict=True):

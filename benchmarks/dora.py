@@ -1,0 +1,229 @@
+"""What DoRA costs beside LoRA: its gains when an adapter comes, and the scaling of each step.
+
+    python -m benchmarks.dora
+
+SmolLM2-135M's linears. The gains need the norm of W + s B A row by row. Two ways take turns: read W
+back from oneDNN's layout and add the product by chunks (what the engine does), or expand the
+square, ‖w‖² + 2 s (w Aᵀ) b + s² b (A Aᵀ) bᵀ, where the products with W run in its own layout.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from aril.demo.model import ensure_model
+from benchmarks.record import Row, show, write
+from kernels.sgmv import make_plan
+from worker.adapters import AdapterWeights, LoraModule
+from worker.engine.config import EngineConfig
+from worker.engine.dora import gain_of
+from worker.engine.lora import AdapterLayers
+from worker.engine.model import load_backbone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from worker.engine.groups import LinearGroup
+    from worker.engine.model import Backbone
+
+QUESTION = "dora"
+ROWS = 16
+BACKBONE_ROWS = 3
+RANKS = (4, 8, 16, 32)
+REPETITIONS = 9
+THREADS = 1  # two wait for each other where the cores are shared
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A backbone laid out as the engine has it, with what the expansion needs of its weights."""
+
+    backbone: Backbone
+    layers: AdapterLayers
+    squares: dict[str, Tensor]  # ‖w‖² of each row, fp64
+    name: str
+
+    @classmethod
+    def load(cls, dtype: torch.dtype) -> Setting:
+        """Load and lay out."""
+        backbone = load_backbone(ensure_model(), "cpu", dtype)
+        config = EngineConfig(
+            max_rows=ROWS, max_step_tokens=ROWS, slots=8, max_rank=64, kv_tokens=1_024, dtype=dtype
+        )
+        layers = AdapterLayers(backbone, config)
+        squares = {
+            name: weight.double().square().sum(1)
+            for group in layers.groups
+            for name, weight in zip(group.names, group.dense_weights(), strict=True)
+        }
+        layers.pack()
+        return cls(backbone, layers, squares, str(dtype).removeprefix("torch."))
+
+    def adapter(self, rank: int, *, dora: bool = True) -> AdapterWeights:
+        """Draw an adapter of every linear of the layers, about as large as trained ones are."""
+        generator = torch.Generator().manual_seed(rank)
+        modules = {}
+        for path, (out, into) in self.backbone.linear_shapes.items():
+            if path == self.backbone.output_module:
+                continue
+            a = torch.randn(rank, into, generator=generator) * into**-0.5
+            b = torch.randn(out, rank, generator=generator) * 0.02
+            modules[path] = LoraModule(rank, 2.0, a, b, torch.ones(out) if dora else None)
+        return AdapterWeights(name=f"r{rank}", digest=f"r{rank}", rank=rank, modules=modules)
+
+
+def direct(setting: Setting, adapter: AdapterWeights) -> dict[str, Tensor]:
+    """Take the norms as the engine does."""
+    return {
+        name: 1 / gain_of(weight, adapter.modules[name])
+        for group in changed(setting, adapter)
+        for name, weight in zip(group.names, group.dense_weights(), strict=True)
+    }
+
+
+def expanded(setting: Setting, adapter: AdapterWeights) -> dict[str, Tensor]:
+    """Take them by the expansion of the square, its sums in fp64; for linears without bias."""
+    norms = {}
+    for group in changed(setting, adapter):
+        modules = [adapter.modules[name] for name in group.names]
+        stacked = torch.cat([module.a for module in modules]).to(setting.backbone.dtype)
+        products = group._multiply(stacked).split(group.widths, 1)  # noqa: SLF001 - W is readable by it alone
+        start = 0
+        for name, module, product in zip(group.names, modules, products, strict=True):
+            a, b = module.a.double(), module.b.double()
+            crossed = (b * product[start : start + len(a)].T.double()).sum(1)
+            quadratic = ((b @ (a @ a.T)) * b).sum(1)
+            square = setting.squares[name] + 2 * module.scaling * crossed
+            norms[name] = (square + module.scaling**2 * quadratic).sqrt()
+            start += len(a)
+    return norms
+
+
+def changed(setting: Setting, adapter: AdapterWeights) -> list[LinearGroup]:
+    """List the groups that the adapter changes."""
+    return [group for group in setting.layers.groups if group.names[0] in adapter.modules]
+
+
+def in_turns(
+    ways: dict[str, Callable[[], object]], repetitions: int = REPETITIONS
+) -> dict[str, list[float]]:
+    """Time each way in ms, one after the other."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def measure_gains(setting: Setting, rank: int) -> list[Row]:
+    """Time and largest relative error of both ways."""
+    adapter = setting.adapter(rank)
+    ways = {"read back, by chunks": direct, "square expanded": expanded}
+    times = in_turns({name: partial(way, setting, adapter) for name, way in ways.items()})
+    exact = {
+        name: (
+            weight.double()
+            + adapter.modules[name].scaling
+            * adapter.modules[name].b.double()
+            @ adapter.modules[name].a.double()
+        ).norm(dim=1)
+        for group in changed(setting, adapter)
+        for name, weight in zip(group.names, group.dense_weights(), strict=True)
+    }
+    config = f"SmolLM2-135M {setting.name}, all linears of the layers, {THREADS} thread"
+    rows = []
+    for name, way in ways.items():
+        found = way(setting, adapter)
+        worst = max(
+            float(((found[path] - norm) / norm).abs().max()) for path, norm in exact.items()
+        )
+        for metric, samples, unit in (
+            ("gains of an adapter", times[name], "ms"),
+            ("largest relative error", [worst], "1"),
+        ):
+            rows.append(
+                Row.of(
+                    samples,
+                    question=QUESTION,
+                    provider=name,
+                    metric=metric,
+                    x=rank,
+                    unit=unit,
+                    config=config,
+                )
+            )
+    return rows
+
+
+def measure_step(setting: Setting) -> list[Row]:
+    """Time the adapters' part of a decode step: the same adapters as LoRA and as DoRA."""
+    share = -(-(ROWS - BACKBONE_ROWS) // len(RANKS))
+    row_slots = [row // share for row in range(ROWS - BACKBONE_ROWS)] + [-1] * BACKBONE_ROWS
+    kinds = {"LoRA": 0, "DoRA": len(RANKS)}
+    for kind, first in kinds.items():
+        for at, rank in enumerate(RANKS):
+            adapter = setting.adapter(rank, dora=kind == "DoRA")
+            setting.layers.load(first + at, replace(adapter, digest=f"{kind}{rank}"))
+    groups = [group for group in setting.layers.groups if group.weights is not None]
+    operands = [
+        (group, torch.zeros(ROWS, sum(group.widths)), torch.randn(ROWS, group.in_features))
+        for group in groups
+    ]
+
+    def step(first: int) -> None:
+        ids = torch.tensor([slot + first if slot >= 0 else -1 for slot in row_slots])
+        plan = make_plan(ids.to(torch.int32), slots=8)
+        for group, y, x in operands:
+            if group.weights is not None:
+                group.weights.add_(y, x, plan)
+
+    times = in_turns({kind: partial(step, first) for kind, first in kinds.items()}, 41)
+    config = (
+        f"SmolLM2-135M float32, {ROWS} rows over ranks {', '.join(map(str, RANKS))} and "
+        f"{BACKBONE_ROWS} of the backbone, all linears of the layers, {THREADS} thread"
+    )
+    ratios = [dora / lora for dora, lora in zip(times["DoRA"], times["LoRA"], strict=True)]
+
+    def row(provider: str, metric: str, samples: Sequence[float], unit: str) -> Row:
+        return Row.of(
+            samples,
+            question=QUESTION,
+            provider=provider,
+            metric=metric,
+            x=ROWS,
+            unit=unit,
+            config=config,
+        )
+
+    rows = [row(kind, "adapters' part of a step", samples, "ms") for kind, samples in times.items()]
+    return [*rows, row("DoRA", "part over that of LoRA", ratios, "1")]
+
+
+def main() -> None:
+    """Measure, print and write dora.csv."""
+    torch.set_num_threads(THREADS)
+    rows: list[Row] = []
+    with torch.no_grad():
+        for dtype in (torch.float32, torch.bfloat16):
+            setting = Setting.load(dtype)
+            for rank in (16, 64):
+                rows += measure_gains(setting, rank)
+            if dtype is torch.float32:
+                rows += measure_step(setting)
+    show(rows)
+    write(QUESTION, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Attention's table: ours, vLLM's unified kernel, and torch's product on contiguous keys."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks.gpu.loading import PEERS, load_vllm
+from benchmarks.gpu.problem import TOLERANCE
+from benchmarks.gpu.sequences import make_problem
+from benchmarks.gpu.timing import eager_times, graph_times, sets_needed
+from kernels.attention import paged_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from typing import Protocol
+
+    from torch import Tensor
+
+    from benchmarks.gpu.results import Results
+    from benchmarks.gpu.sequences import Problem, Shape
+    from kernels.sgmv.cost import Roofs
+
+    class Provider(Protocol):
+        """One way of attending."""
+
+        name: str
+
+        def refuses(self, problem: Problem) -> str | None:
+            """Say why this problem is not for it."""
+
+        def bind(self, problem: Problem) -> Callable[[], Tensor]:
+            """Prepare what a step has ready; the call returns [T, heads, d]."""
+
+
+QUESTION = "attention_gpu"
+# What vLLM's server passes: splits a decode in 16 while rows are few for the device.
+SEGMENTS = 16
+SMALLEST_GRID = 128
+
+
+class Ours:
+    """`kernels.attention` on Triton, in one of its modes."""
+
+    def __init__(self, *, invariant: bool) -> None:
+        self.name = "Aril invariant" if invariant else "Aril fast"
+        self._invariant = invariant
+
+    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
+        """Refuse nothing."""
+        return None
+
+    def bind(self, problem: Problem) -> Callable[[], Tensor]:
+        """Need nothing more."""
+        return lambda: paged_attention(
+            problem.q,
+            problem.k_cache,
+            problem.v_cache,
+            problem.block_table,
+            problem.cu_q,
+            problem.kv_lens,
+            scale=problem.scale,
+            invariant=self._invariant,
+            backend="triton",
+        )
+
+
+class VllmUnified:
+    """vLLM's unified kernel, with the scratch that lets it split decodes, as its server has."""
+
+    name = "vLLM unified"
+
+    def __init__(self, root: Path) -> None:
+        self._attend = load_vllm(root).attention
+
+    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
+        """Refuse nothing."""
+        return None
+
+    def bind(self, problem: Problem) -> Callable[[], Tensor]:
+        """Allocate what the server keeps."""
+        shape = problem.shape
+        most = SMALLEST_GRID // shape.kv_heads
+        out = torch.empty_like(problem.q)
+        sums = torch.empty(most, shape.heads, SEGMENTS, shape.dim, device=out.device)
+        top, total = torch.empty(2, most, shape.heads, SEGMENTS, device=out.device)
+
+        def call() -> Tensor:
+            self._attend(
+                q=problem.q,
+                k=problem.k_cache,
+                v=problem.v_cache,
+                out=out,
+                cu_seqlens_q=problem.cu_q,
+                max_seqlen_q=max(queries for queries, _ in shape.sequences),
+                seqused_k=problem.kv_lens,
+                max_seqlen_k=max(keys for _, keys in shape.sequences),
+                softmax_scale=problem.scale,
+                causal=True,
+                window_size=(-1, -1),
+                block_table=problem.block_table,
+                softcap=0,
+                q_descale=None,
+                k_descale=None,
+                v_descale=None,
+                seq_threshold_3D=most,
+                num_par_softmax_segments=SEGMENTS,
+                softmax_segm_output=sums,
+                softmax_segm_max=top,
+                softmax_segm_expsum=total,
+            )
+            return out
+
+        return call
+
+
+class Sdpa:
+    """torch's attention on keys that were made contiguous beforehand: no paging, equal lengths."""
+
+    name = "torch SDPA, contiguous"
+
+    def refuses(self, problem: Problem) -> str | None:
+        """Take batches of one length: whole prompts or single tokens."""
+        if len(set(problem.shape.sequences)) > 1:
+            return "needs sequences of one length"
+        queries, keys = problem.shape.sequences[0]
+        return None if queries in {1, keys} else "has no causal mask for a later chunk"
+
+    def bind(self, problem: Problem) -> Callable[[], Tensor]:
+        """Gather the pages where no clock runs."""
+        sequences = [problem.contiguous(i) for i in range(len(problem.shape.sequences))]
+        q, k, v = (torch.stack(part).contiguous() for part in zip(*sequences, strict=True))
+        causal = q.shape[2] > 1
+        return lambda: (
+            scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
+
+
+def providers(root: Path = PEERS) -> list[Provider]:
+    """Ours and torch's, and vLLM's where its source is."""
+    peers: list[Provider] = [VllmUnified(root)] if (root / "vllm").is_dir() else []
+    return [Ours(invariant=False), Ours(invariant=True), *peers, Sdpa()]
+
+
+def measure(
+    shapes: Sequence[Shape],
+    ways: Sequence[Provider],
+    results: Results,
+    roofs: Roofs,
+    *,
+    deadline: float,
+    repetitions: int,
+) -> None:
+    """Check against fp64, then time, until the time is up."""
+    for number, shape in enumerate(shapes):
+        if time.monotonic() > deadline:
+            print(f"time is up: {len(shapes) - number} cases of {QUESTION} left out")
+            return
+        _measure_shape(shape, ways, results, roofs, repetitions)
+        results.write()
+
+
+def _measure_shape(
+    shape: Shape, ways: Sequence[Provider], results: Results, roofs: Roofs, repetitions: int
+) -> None:
+    device = results.device
+    problem = make_problem(shape, device, seed=0)
+    print(f"\n{shape.config}; {shape.bytes / 1e6:.1f} MB a call")
+
+    def note(name: str, metric: str, samples: Sequence[float], unit: str) -> None:
+        results.add(QUESTION, name, metric, shape.rows, samples, unit=unit, config=shape.config)
+
+    right = [way for way in ways if _is_right(way, problem, note)]
+    sets = sets_needed(shape.bytes, device)
+    pool = [make_problem(shape, device, seed=1 + number) for number in range(sets)]
+    calls = {way.name: [_quiet(way.bind(own)) for own in pool] for way in right}
+    times = {"time, eager": eager_times(calls, device, repetitions=repetitions, at_once=len(pool))}
+    if device.type == "cuda":
+        times["time in a graph"] = graph_times(calls, repetitions=repetitions)
+    for metric, by_name in times.items():
+        for name, samples in by_name.items():
+            note(name, metric, samples, "us")
+            middle = sorted(samples)[len(samples) // 2]
+            line = f"  {name:24} {metric:18} {middle:10.2f} us"
+            if metric == "time in a graph":
+                shares = [100 * shape.bytes / each * 1e6 / roofs.memory for each in samples]
+                note(name, "share of the measured memory roof", shares, "%")
+                line += f" {100 * shape.bytes / middle * 1e6 / roofs.memory:5.1f} % of the roof"
+            print(line)
+
+
+def _is_right(
+    way: Provider, problem: Problem, note: Callable[[str, str, Sequence[float], str], None]
+) -> bool:
+    reason = way.refuses(problem)
+    if reason is not None:
+        print(f"  {way.name:24} left out: {reason}")
+        return False
+    try:
+        got = way.bind(problem)().clone()
+        again = way.bind(problem)()
+        last = len(problem.shape.sequences) - 1
+        alone = way.bind(problem.alone(last))()
+    except Exception as failure:  # noqa: BLE001 - a peer that fails here must not end the run
+        print(f"  {way.name:24} FAILED: {failure!r:.300}")
+        note(way.name, "failed", [1], "1")
+        return False
+    exact = problem.exact()
+    off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    error = float(off.max())
+    invariant = torch.equal(alone, got[-len(alone) :])
+    note(way.name, "largest error of a row", [error], "1")
+    note(way.name, "deterministic", [float(torch.equal(got, again))], "1")
+    note(way.name, "row-invariant", [float(invariant)], "1")
+    right = error <= TOLERANCE[got.dtype]
+    print(f"  {way.name:24} {'right' if right else 'WRONG'}, off by {error:.2g}")
+    return right
+
+
+def _quiet(call: Callable[[], Tensor]) -> Callable[[], None]:
+    def run() -> None:
+        call()
+
+    return run

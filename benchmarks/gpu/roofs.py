@@ -1,0 +1,65 @@
+"""The two ceilings of the device in hand, measured: bytes a second, and the least time of a launch.
+
+A datasheet's figures are never reached; shares of a roof are only fair with one that was.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.gpu.timing import eager_times, graph_times
+from kernels.sgmv.cost import Roofs
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.results import Results
+
+
+def measure_roofs(results: Results, *, repetitions: int) -> Roofs:
+    """Copy, triad and a large product, in graphs; an addition of one number for the launch."""
+    device = results.device
+    on_gpu = device.type == "cuda"
+    count = 1 << 28 if on_gpu else 1 << 16
+    side = 8192 if on_gpu else 64
+    dtype = torch.bfloat16
+    left, right, out = (torch.randn(count, device=device, dtype=dtype) for _ in range(3))
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty(side, side, device=device, dtype=dtype)
+    one = torch.zeros(1, device=device)
+    calls = {
+        "copy": [lambda: out.copy_(left)],
+        "triad": [lambda: torch.add(left, right, alpha=2, out=out)],
+        "product": [lambda: torch.mm(a, b, out=product)],
+        "smallest kernel": [lambda: one.add_(1)],
+    }
+    pools = {
+        name: [lambda call=call: _drop(call()) for call in pool] for name, pool in calls.items()
+    }
+    times = (
+        graph_times(pools, repetitions=repetitions)
+        if on_gpu
+        else eager_times(pools, device, repetitions=repetitions, at_once=2)
+    )
+    size = count * dtype.itemsize
+    work = {"copy": 2 * size, "triad": 3 * size, "product": 2 * side**3}
+    for name, amount in work.items():
+        unit = "TFLOP/s" if name == "product" else "GB/s"
+        scale = 1e6 if name == "product" else 1e3
+        rates = [amount / microseconds / scale for microseconds in times[name]]
+        results.add("gpu_roofs", name, "rate", count, rates, unit=unit, config=str(dtype))
+    results.add(
+        "gpu_roofs", "smallest kernel", "time in a graph", 1, times["smallest kernel"],
+        unit="us", config="one addition",
+    )  # fmt: skip
+    middle = {name: statistics.median(samples) for name, samples in times.items()}
+    return Roofs(
+        memory=max(work[name] / middle[name] for name in ("copy", "triad")) * 1e6,
+        products=work["product"] / middle["product"] * 1e6,
+        launch=middle["smallest kernel"] / 1e6,
+    )
+
+
+def _drop(_: object) -> None:
+    """Make a call of one that returns its output."""

@@ -1,0 +1,217 @@
+"""The GPU benchmark as a command, and the judgements it makes before it times anything."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from benchmarks.gpu import sweep
+from benchmarks.gpu.checks import examine
+from benchmarks.gpu.peers_v2 import v2_spec
+from benchmarks.gpu.problem import make_problem
+from benchmarks.gpu.providers import GatherBmm, GatheredBmm, Loop, OneAdapter
+from benchmarks.gpu.results import REHEARSAL, Results, results_folder
+from benchmarks.gpu.sgmv import QUESTION, all_cases, measure
+from benchmarks.gpu.workloads import TINY, Workload, decode_case, prefill_case
+from benchmarks.record import RESULTS
+from kernels.sgmv.cost import H100_SXM
+from kernels.sgmv.tiles import Tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.gpu.problem import Problem
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+CASE = decode_case(Workload.SKEWED, TINY[0], 6, 16, dtype="float32")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command without a GPU."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *arguments],
+        cwd=ROOT,
+        env=WITHOUT_GPU | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class LosesARow(Loop):
+    """Wrong in one row of the batch."""
+
+    name = "loses a row"
+
+    def bind(self, problem: Problem, plan: list[tuple[int, torch.Tensor]]) -> Callable[[], None]:  # type: ignore[override]
+        """Leave the first row out."""
+        return super().bind(problem, [(slot, rows[rows > 0]) for slot, rows in plan])
+
+
+class TouchesTheBackbone(Loop):
+    """Right where there is an adapter, and writes where there is none."""
+
+    name = "touches the backbone"
+
+    def bind(self, problem: Problem, plan: list[tuple[int, torch.Tensor]]) -> Callable[[], None]:  # type: ignore[override]
+        """Change rows without adapter by less than any tolerance."""
+        add = super().bind(problem, plan)
+
+        def call() -> None:
+            add()
+            problem.y[problem.row_slots < 0] *= 1 + 1e-6
+
+        return call
+
+
+class Wobbles(Loop):
+    """Right, and not the same twice."""
+
+    name = "wobbles"
+    calls = 0
+
+    def bind(self, problem: Problem, plan: list[tuple[int, torch.Tensor]]) -> Callable[[], None]:  # type: ignore[override]
+        """Turn one bit from the third call on: those before it are compared with the truth."""
+        add = super().bind(problem, plan)
+
+        def call() -> None:
+            add()
+            type(self).calls += 1
+            if self.calls > 2:
+                problem.y.view(torch.int32)[0, 0] ^= 1
+
+        return call
+
+
+@pytest.mark.parametrize("provider", [Loop(), GatherBmm(), GatheredBmm()])
+def test_right_ways_are_admitted(provider: Loop | GatherBmm) -> None:
+    """What torch alone can do is right, also by the whole numbers."""
+    verdict = examine(provider, make_problem(CASE, "cpu"))
+    assert verdict.wrong is None
+    assert verdict.error < 1e-5
+    assert verdict.deterministic
+    unseen = examine(provider, make_problem(CASE, "cpu"), runs=1, alone=0)
+    assert (unseen.deterministic, unseen.row_invariant) == (None, None)
+
+
+def test_a_wrong_way_is_refused() -> None:
+    """A lost row and a touched row without adapter are both seen, and in words."""
+    lost = examine(LosesARow(), make_problem(CASE, "cpu"))
+    assert lost.wrong is not None
+    assert "a row is off" in lost.wrong
+    mixed = prefill_case(TINY[0], [4], decodes=2, backbone=2, dtype="float32")
+    touched = examine(TouchesTheBackbone(), make_problem(mixed, "cpu"))
+    assert touched.wrong == "rows without adapter changed"
+
+
+def test_bits_that_change_are_seen() -> None:
+    """Right within rounding, but not the same bits: admitted, and said."""
+    verdict = examine(Wobbles(), make_problem(CASE, "cpu"))
+    assert verdict.wrong is None
+    assert verdict.deterministic is False
+
+
+def test_one_adapter_is_checked_only_where_it_answers() -> None:
+    """The bound for one adapter is right in Identical, and not compared elsewhere."""
+    alike = decode_case(Workload.IDENTICAL, TINY[0], 4, 16, dtype="float32")
+    assert examine(OneAdapter(), make_problem(alike, "cpu")).error < 1e-5
+    assert examine(OneAdapter(), make_problem(CASE, "cpu")).wrong is None
+
+
+def test_a_wrong_way_is_reported_and_never_timed(tmp_path: Path) -> None:
+    """Its row says wrong, and no row of it has a time; a rehearsal's rows say what they are."""
+    results = Results(torch.device("cpu"), tmp_path, rehearsal=True)
+    measure([CASE], [Loop(), LosesARow()], results, H100_SXM, deadline=float("inf"), repetitions=1)
+    with (tmp_path / f"rehearsal_{QUESTION}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = {(row["provider"], row["metric"]) for row in rows}
+    assert ("loses a row", "wrong") in metrics
+    assert not any("time" in metric for name, metric in metrics if name == "loses a row")
+    assert ("per-adapter loop", "time, eager") in metrics
+    assert all(row["config"].startswith(REHEARSAL) for row in rows)
+    assert all(row["device"].startswith(REHEARSAL) for row in rows)
+
+
+def test_a_rehearsal_never_writes_where_results_are() -> None:
+    """Whatever folder was asked for."""
+    folder = results_folder(str(RESULTS), rehearsal=True)
+    assert RESULTS not in (folder, *folder.parents)
+    folder.rmdir()
+
+
+def test_the_first_cases_tell_most() -> None:
+    """A run that is cut short has Punica's operator at 64 rows, in all four workloads."""
+    first = list(all_cases())[:4]
+    assert [case.workload for case in first] == [str(workload) for workload in Workload]
+    assert {(case.rows, case.layer.sizes) for case in first} == {(64, "4096 to 11008")}
+
+
+def test_sglangs_plan_is_the_first_row_that_fits(tmp_path: Path) -> None:
+    """Rows of other phases, kinds and sizes are passed over; without a match, the default."""
+    table = tmp_path / "plans.json"
+    rows = [
+        {"phase": "decode", "kinds": ["lm_head"], "spec": {"name": "other kind"}},
+        {"phase": "prefill", "spec": {"name": "other phase"}},
+        {"phase": "decode", "max_tokens": 8, "max_rank": 16, "spec": {"name": "few"}},
+        {"phase": "decode", "min_in_features": 100, "spec": {"name": "wide"}},
+    ]
+    table.write_text(json.dumps({"rows": rows}))
+
+    def chosen(rows: int, in_features: int) -> object:
+        return v2_spec(
+            table, decode=True, rows=rows, max_rank=16, in_features=in_features, out_features=64
+        ).get("name")
+
+    assert chosen(8, 99) == "few"
+    assert chosen(9, 100) == "wide"
+    assert chosen(9, 99) is None
+
+
+@pytest.mark.parametrize(("in_features", "max_rank"), [(4096, 16), (64, 128), (14336, 64)])
+def test_tile_candidates_can_exist(in_features: int, max_rank: int) -> None:
+    """The start is among them, none twice, none with tiles or splits that nothing fills."""
+    start = Tiles(16, 16, 64, 1, 64, 16, 4, 3)
+    found = sweep.candidates(start, in_features=in_features, max_rank=max_rank)
+    assert found[0] == start
+    assert len(found) == len(set(found)) > 10
+    assert all(tiles.shrink_n <= max(16, max_rank) for tiles in found)
+    assert all(tiles.splits * tiles.shrink_k <= max(in_features, tiles.shrink_k) for tiles in found)
+
+
+def test_without_a_gpu_nothing_is_measured() -> None:
+    """The command says so and fails, rather than to time the interpreter."""
+    finished = run()
+    assert finished.returncode == 2
+    assert "no CUDA device: only --rehearse runs here" in finished.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_whole_run_rehearses(tmp_path: Path) -> None:
+    """Correctness, every table and the peers where their sources are, through the interpreter."""
+    finished = run("--rehearse", TMPDIR=str(tmp_path), OUT=str(tmp_path / "out"))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "WRONG" not in finished.stdout
+    assert "FAILED" not in finished.stdout
+    written = {path.name for path in tmp_path.glob("aril-rehearsal-*/*.csv")}
+    tables = ("attention_gpu", "gpu_roofs", "layer_gpu", "sgmv_gpu")
+    assert written == {f"rehearsal_{table}.csv" for table in tables}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_sweep_rehearses(tmp_path: Path) -> None:
+    """A few tile choices, by the same way as on a GPU."""
+    finished = run("--rehearse", "--sweep", TMPDIR=str(tmp_path))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "one choice for all" in finished.stdout
