@@ -36,6 +36,7 @@ CONFIG = EngineConfig(
     invariant=True,
 )
 SAMPLED = Sampling(max_tokens=12, temperature=0.9, top_p=0.95, logprobs=3, ignore_eos=True)
+DORA = 4  # the rank of the adapter that has magnitudes
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma")
 
 
@@ -76,7 +77,7 @@ def mixed(tmp_path: Path) -> list[AdapterWeights | None]:
 
 
 def adapter_of(shapes: Mapping[str, tuple[int, int]], rank: int) -> AdapterWeights:
-    """Random weights; the larger ranks change only some of the linears."""
+    """Random weights; the larger ranks change only some of the linears, one is DoRA."""
     generator = torch.Generator().manual_seed(rank)
     modules = {
         path: LoraModule(
@@ -84,6 +85,7 @@ def adapter_of(shapes: Mapping[str, tuple[int, int]], rank: int) -> AdapterWeigh
             0.7,
             torch.randn(rank, into, generator=generator) * into**-0.5,
             torch.randn(out, rank, generator=generator) * rank**-0.5,
+            torch.rand(out, generator=generator) + 0.5 if rank == DORA else None,
         )
         for path, (out, into) in shapes.items()
         if path != "lm_head" and (rank < 8 or path.endswith(("q_proj", "up_proj", "down_proj")))
