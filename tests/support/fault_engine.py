@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -45,9 +46,10 @@ class _Running(NamedTuple):
 class TaggedEngine:
     """One token a row a step, each told by `fault_content`; goes on behind what is visible."""
 
-    def __init__(self, rows: int, pace: float) -> None:
+    def __init__(self, rows: int, pace: float, killer: str = "") -> None:
         self._rows = rows
         self._pace = pace
+        self._killer = killer  # the id of a job that no process survives
         self._running: dict[int, _Running] = {}
         self._ended: list[Output] = []
 
@@ -76,6 +78,8 @@ class TaggedEngine:
     def step(self) -> list[Output]:
         """Bring one token for each of the first rows."""
         time.sleep(self._pace)
+        if any(row.job == self._killer for row in self._running.values()):
+            os.kill(os.getpid(), signal.SIGKILL)
         outputs, self._ended = self._ended, []
         for key in list(self._running)[: self._rows]:
             tenant, job, digest, index, whole = self._running.pop(key)
@@ -123,5 +127,6 @@ class TaggedAdapters:
 
 def load_tagged(settings: WorkerSettings) -> Loaded:
     """Return what answers jobs here."""
-    engine = TaggedEngine(settings.max_rows, float(os.environ.get("FAULT_PACE", "0.02")))
+    pace, killer = float(os.environ.get("FAULT_PACE", "0.02")), os.environ.get("FAULT_KILLER", "")
+    engine = TaggedEngine(settings.max_rows, pace, killer)
     return Loaded(engine, TaggedPrompts(), TaggedAdapters(), "tagged")
