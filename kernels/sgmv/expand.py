@@ -1,12 +1,19 @@
 """Expand: y[i, slice] += scale · (sum of planes[:, i]) · B[s(i)], in Triton.
 
 Slices with gains (DoRA): y[i, slice] = gain · ((y[i, slice] - bias) + the same) + bias.
+Products by the tensor cores or in the matrix-vector form, as in `shrink.py`.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from kernels.sgmv.shrink import MATRIX_ROWS
+
+# The matrix-vector form loads the rank in whole pieces of 16 bytes and drops what is past the live
+# rank in registers: a mask that may end anywhere makes each load one of 2 bytes.
+PIECE = tl.constexpr(8)
 
 
 @triton.jit
@@ -88,24 +95,40 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
 
     shrunk_rows = planes + rows[:, None] * (SLICES * MAX_RANK) + part * MAX_RANK
     b_rows = b + (slot.to(tl.int64) * width + outputs)[None, :] * MAX_RANK
-    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    loaded = rank
+    if BLOCK_M >= MATRIX_ROWS:
+        sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    else:
+        sums = tl.zeros([BLOCK_M, BLOCK_R, BLOCK_N], tl.float32)
+        if MAX_RANK % PIECE == 0:
+            loaded = tl.cdiv(rank, PIECE) * PIECE
     for r0 in range(0, rank, BLOCK_R):
         r = r0 + tl.arange(0, BLOCK_R)
-        live_r = r < rank
-        shrunk_mask = live_rows[:, None] & live_r[None, :]
-        plane = shrunk_rows + r[None, :]
-        shrunk = tl.load(plane, shrunk_mask, other=0.0)  # [BM, BR]
+        live_r = r < loaded
+        plane, plane_live = shrunk_rows + r[None, :], live_rows[:, None] & live_r[None, :]
+        b_at, b_live = b_rows + r[:, None], live_r[:, None] & live_outputs[None, :]
+        if BLOCK_M < MATRIX_ROWS:
+            plane, plane_live = plane[:, :, None], plane_live[:, :, None]
+            b_at, b_live = b_at[None, :, :], b_live[None, :, :]
+        shrunk = tl.load(plane, plane_live, other=0.0)  # [BM, BR] or [BM, BR, 1]
         for _ in tl.static_range(1, SPLITS):
             plane += stride_plane
-            shrunk += tl.load(plane, shrunk_mask, other=0.0)
-        b_tile = tl.load(
-            b_rows + r[:, None], live_r[:, None] & live_outputs[None, :], other=0.0
-        )  # [BR, BN]
+            shrunk += tl.load(plane, plane_live, other=0.0)
+        b_tile = tl.load(b_at, b_live, other=0.0)  # [BR, BN] or [1, BR, BN]
         shrunk = shrunk.to(b_tile.dtype)
-        if UPCAST:
+        if BLOCK_M < MATRIX_ROWS and MAX_RANK % PIECE == 0:
+            in_rank = (r < rank)[None, :, None]
+            shrunk = tl.where(in_rank, shrunk, 0.0)
+            b_tile = tl.where(in_rank, b_tile, 0.0)
+        if UPCAST or BLOCK_M < MATRIX_ROWS:
             shrunk = shrunk.to(tl.float32)
             b_tile = b_tile.to(tl.float32)
-        sums = tl.dot(shrunk, b_tile, sums, input_precision="ieee")
+        if BLOCK_M >= MATRIX_ROWS:
+            sums = tl.dot(shrunk, b_tile, sums, input_precision="ieee")
+        else:
+            sums += shrunk * b_tile
+    if BLOCK_M < MATRIX_ROWS:
+        sums = tl.sum(sums, 1)
 
     if GAIN:
         scaled = tl.load(has_gain + slot * SLICES + part) != 0

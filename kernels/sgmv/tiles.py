@@ -1,7 +1,8 @@
 """Tile choices, apart from the maths.
 
 The figures below are starting values from the geometry of the problem; none has been measured on
-a GPU yet. Two rules are not open to tuning:
+a GPU yet. `block_m` chooses the form: the tensor cores' from 16 rows on, the matrix-vector form
+below, for segments of one or a few rows. Two rules are not open to tuning:
 
 - The split of K and its block size depend on the weights' shape alone, in both modes where they
   decide a row's bits (`INVARIANT`), so that a row's sum has one order whatever shares its batch.
@@ -20,6 +21,17 @@ EXPAND_STAGES = 1
 # A matrix tile needs at least 16 in each direction.
 MIN_TILE = 16
 
+# Up to this many rows `fast` takes the matrix-vector form; 0 is never. Not measured: both forms
+# read the same bytes, so geometry alone can't say which is the faster.
+MATRIX_VECTOR_ROWS = 0
+
+# Rows that share a tile in the matrix-vector form, at most: each adds a multiply-add to every
+# weight, and at 4 an H100 has five times as many as its memory can feed.
+MAX_VECTORS = 4
+
+# Sums that a matrix-vector tile keeps in registers: 64 a thread with 4 warps.
+VECTOR_SUMS = 8192
+
 # Splitting K pays only while the batch alone cannot fill the device.
 FEW_ROWS = 128
 
@@ -34,11 +46,16 @@ class Tiles(NamedTuple):
     expand_n: int  # of the output features
     expand_r: int  # of the rank per step
     warps: int
-    shrink_stages: int
+    shrink_stages: int  # of the tensor cores' form; the other has no pipeline
 
 
 def choose_tiles(mode: SgmvMode, *, rows: int, in_features: int, max_rank: int) -> Tiles:
-    """Choose by the weights' shape, and in fast mode by the number of rows too."""
+    """Choose by the weights' shape, and in fast mode by the number of rows too.
+
+    Never by the segments: a captured graph keeps its tiles and is replayed with others.
+    """
+    if mode is SgmvMode.FAST and 1 <= rows <= MATRIX_VECTOR_ROWS:
+        return matrix_vector_tiles(rows, in_features=in_features, max_rank=max_rank)
     shrink_k = min(128, _power_of_two(in_features))
     expand_r = min(64, _power_of_two(max_rank))
     many = mode is SgmvMode.FAST and rows > FEW_ROWS
@@ -51,6 +68,28 @@ def choose_tiles(mode: SgmvMode, *, rows: int, in_features: int, max_rank: int) 
         expand_r=expand_r,
         warps=4,
         shrink_stages=3,
+    )
+
+
+def matrix_vector_tiles(rows: int, *, in_features: int, max_rank: int) -> Tiles:
+    """Choose a matrix-vector form for a batch of so many rows; not measured.
+
+    A block is as tall as the batch, up to four rows: then each adapter's weights are read once,
+    however the rows share them. A step of shrink is 16 rows of A, of expand
+    the whole rank of some rows of B; both are as wide as their sums have registers.
+    """
+    block_m = min(MAX_VECTORS, 1 << (rows - 1).bit_length())
+    shrink_k = min(VECTOR_SUMS // (MIN_TILE * max(2, block_m)), _power_of_two(in_features))
+    expand_r = min(64, _power_of_two(max_rank))
+    return Tiles(
+        block_m=block_m,
+        shrink_n=MIN_TILE,
+        shrink_k=shrink_k,
+        splits=_splits(in_features, min(128, shrink_k)),
+        expand_n=min(128, VECTOR_SUMS // (block_m * expand_r)),
+        expand_r=expand_r,
+        warps=4,
+        shrink_stages=1,
     )
 
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels.sgmv import SgmvMode, make_plan, sgmv_
-from kernels.sgmv.tiles import Tiles, choose_tiles
+from kernels.sgmv import tiles as plan_table
+from kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
 from tests.support.launches import LaunchCounter
 from tests.support.sgmv_cases import make_case
 
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ["torch", "triton"]
 MODES = ["fast", "invariant"]
-# Small enough that a tiny problem has several tiles and splits in every direction.
-SMALL_TILES = Tiles(
-    block_m=16, shrink_n=16, shrink_k=16, splits=3, expand_n=16, expand_r=16, warps=4,
-    shrink_stages=3,
-)  # fmt: skip
 
 MIXED_ROWS = [0, 0, -1, 3, 3, 1, 1, 0, -1, 2, 4]
 MIXED_RANKS = [[4, 4, 0], [0, 7, 1], [17, 2, 3], [5, 0, 17], [0, 0, 0]]
