@@ -1,7 +1,8 @@
 """Measures tile choices of our kernels: what `kernels/sgmv/tiles.py` should say, and by how much.
 
 Every candidate is timed for every number of rows, so one run answers both modes: `fast` may take
-the best for each number of rows, `invariant` needs one choice for all of them.
+the best for each number of rows, `invariant` needs one choice for all of them. Both forms are
+among the candidates: tensor cores, and matrix by vectors for blocks below 16 rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmarks.gpu.timing import eager_times, graph_times, sets_needed
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case, prefill_case
 from kernels.sgmv import SgmvMode
 from kernels.sgmv.cost import sgmv_cost
-from kernels.sgmv.tiles import choose_tiles
+from kernels.sgmv.tiles import MIN_TILE, choose_tiles, matrix_vector_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +30,29 @@ if TYPE_CHECKING:
 
 QUESTION = "sgmv_tiles"
 
+# What is tried of the matrix-vector form: its own start for each height of a block, and each field
+# changed alone for the lowest and the highest.
+VECTOR_HEIGHTS = (1, 2, 4)
+VECTOR_FIELDS: dict[str, tuple[int, ...]] = {
+    "shrink_n": (8, 32),
+    "shrink_k": (128, 256, 512),
+    "splits": (1, 4, 16),
+    "expand_n": (32, 64, 256),
+    "warps": (2, 8),
+}
+
 
 def candidates(start: Tiles, *, in_features: int, max_rank: int) -> list[Tiles]:
     """List the start, each field changed alone, and the pairs that are known to pull together.
 
-    No candidate has more splits of K than steps, nor tiles taller than they can ever be filled.
+    After the start comes the matrix-vector form for each height, then the rest of both. No
+    candidate has more splits of K than steps, nor tiles taller than they can ever be filled.
     """
     rank_room = max(16, 1 << (max_rank - 1).bit_length())
+    vectors = [
+        matrix_vector_tiles(rows, in_features=in_features, max_rank=max_rank)
+        for rows in VECTOR_HEIGHTS
+    ]
     fields: dict[str, Sequence[int]] = {
         "block_m": (16, 32, 64, 128),
         "shrink_n": (16, 32, 64, 128),
@@ -46,13 +63,16 @@ def candidates(start: Tiles, *, in_features: int, max_rank: int) -> list[Tiles]:
         "warps": (2, 4, 8),
         "shrink_stages": (2, 3, 4),
     }
-    found = [start]
+    found = [start, *vectors]
     for name, values in fields.items():
         found += [start._replace(**{name: value}) for value in values]
     for shrink_k in fields["shrink_k"]:
         found += [start._replace(shrink_k=shrink_k, splits=splits) for splits in fields["splits"]]
     for expand_n in fields["expand_n"]:
         found += [start._replace(expand_n=expand_n, warps=warps) for warps in fields["warps"]]
+    for tiles in (vectors[0], vectors[-1]):
+        for name, values in VECTOR_FIELDS.items():
+            found += [tiles._replace(**{name: value}) for value in values]
     fitting = [
         tiles
         for tiles in found
@@ -87,7 +107,8 @@ def _measure_shape(
     choices = candidates(start, in_features=layer.in_features, max_rank=rank)
     if on_gpu:
         cases = [
-            *(decode_case(Workload.UNIFORM, layer, rows, rank) for rows in (1, 16, 64)),
+            *(decode_case(Workload.UNIFORM, layer, rows, rank) for rows in (1, 4, 16, 64)),
+            decode_case(Workload.DISTINCT, layer, 64, rank),
             prefill_case(layer, [256, 256], rank=rank),
             prefill_case(layer, [2048], rank=rank),
         ]
@@ -102,6 +123,10 @@ def _measure_shape(
         if measured:
             best = min(measured, key=lambda tiles: measured[tiles])
             print(f"  {case.rows:5} rows: {measured[best]:8.2f} us with {best}")
+            vectors = [tiles for tiles in measured if tiles.block_m < MIN_TILE]
+            if vectors:
+                best = min(vectors, key=lambda tiles: measured[tiles])
+                print(f"             {measured[best]:8.2f} us with vectors at best, {best}")
             print(f"             {measured.get(start, math.nan):8.2f} us with the start, {start}")
     complete = {tiles: each for tiles, each in times.items() if len(each) == len(cases)}
     if complete:

@@ -1,7 +1,6 @@
 """Expand: y[i, slice] += scale · (sum of planes[:, i]) · B[s(i)], in Triton.
 
 Slices with gains (DoRA): y[i, slice] = gain · ((y[i, slice] - bias) + the same) + bias.
-Products by the tensor cores or in the matrix-vector form, as in `shrink.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.sgmv.shrink import MATRIX_ROWS
-
-# The matrix-vector form loads the rank in whole pieces of 16 bytes and drops what is past the live
-# rank in registers: a mask that may end anywhere makes each load one of 2 bytes.
-PIECE = tl.constexpr(8)
+from kernels.sgmv.forms import add_product, no_sums, spread_rows, spread_weights, summed
 
 
 @triton.jit
@@ -49,6 +44,7 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_R: tl.constexpr,
+    PIECE: tl.constexpr,
     GAIN: tl.constexpr,
     BIAS: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -59,7 +55,8 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
     Up to four slices, from FIRST_SLICE on, are walked as one row of tiles, each rounded up to whole
     tiles; a spare one has width 0. Their columns of y begin at first_column. Without GAIN the
     arguments gains [slots, ...] fp32, has_gain [slots, SLICES] and bias are not read, nor is bias
-    without BIAS; with it, gains are read only for a slice that has_gain names.
+    without BIAS; with it, gains are read only for a slice that has_gain names. The rank is loaded
+    in whole pieces of PIECE, which divides MAX_RANK, and what is past the live rank is dropped.
     """
     pid = tl.program_id(0)
     tile = pid % tiles
@@ -95,40 +92,25 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
 
     shrunk_rows = planes + rows[:, None] * (SLICES * MAX_RANK) + part * MAX_RANK
     b_rows = b + (slot.to(tl.int64) * width + outputs)[None, :] * MAX_RANK
-    loaded = rank
-    if BLOCK_M >= MATRIX_ROWS:
-        sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    else:
-        sums = tl.zeros([BLOCK_M, BLOCK_R, BLOCK_N], tl.float32)
-        if MAX_RANK % PIECE == 0:
-            loaded = tl.cdiv(rank, PIECE) * PIECE
+    sums = no_sums(BLOCK_M, BLOCK_R, BLOCK_N)
+    loaded = tl.cdiv(rank, PIECE) * PIECE
     for r0 in range(0, rank, BLOCK_R):
         r = r0 + tl.arange(0, BLOCK_R)
         live_r = r < loaded
-        plane, plane_live = shrunk_rows + r[None, :], live_rows[:, None] & live_r[None, :]
-        b_at, b_live = b_rows + r[:, None], live_r[:, None] & live_outputs[None, :]
-        if BLOCK_M < MATRIX_ROWS:
-            plane, plane_live = plane[:, :, None], plane_live[:, :, None]
-            b_at, b_live = b_at[None, :, :], b_live[None, :, :]
-        shrunk = tl.load(plane, plane_live, other=0.0)  # [BM, BR] or [BM, BR, 1]
+        plane = spread_rows(shrunk_rows + r[None, :], BLOCK_M)
+        plane_live = spread_rows(live_rows[:, None] & live_r[None, :], BLOCK_M)
+        shrunk = tl.load(plane, plane_live, other=0.0)
         for _ in tl.static_range(1, SPLITS):
             plane += stride_plane
             shrunk += tl.load(plane, plane_live, other=0.0)
-        b_tile = tl.load(b_at, b_live, other=0.0)  # [BR, BN] or [1, BR, BN]
+        b_at, b_live = b_rows + r[:, None], live_r[:, None] & live_outputs[None, :]
+        b_tile = tl.load(spread_weights(b_at, BLOCK_M), spread_weights(b_live, BLOCK_M), other=0.0)
         shrunk = shrunk.to(b_tile.dtype)
-        if BLOCK_M < MATRIX_ROWS and MAX_RANK % PIECE == 0:
-            in_rank = (r < rank)[None, :, None]
-            shrunk = tl.where(in_rank, shrunk, 0.0)
-            b_tile = tl.where(in_rank, b_tile, 0.0)
-        if UPCAST or BLOCK_M < MATRIX_ROWS:
-            shrunk = shrunk.to(tl.float32)
-            b_tile = b_tile.to(tl.float32)
-        if BLOCK_M >= MATRIX_ROWS:
-            sums = tl.dot(shrunk, b_tile, sums, input_precision="ieee")
-        else:
-            sums += shrunk * b_tile
-    if BLOCK_M < MATRIX_ROWS:
-        sums = tl.sum(sums, 1)
+        if PIECE > 1:
+            shrunk = tl.where(spread_rows((r < rank)[None, :], BLOCK_M), shrunk, 0.0)
+            b_tile = tl.where(spread_weights((r < rank)[:, None], BLOCK_M), b_tile, 0.0)
+        sums = add_product(sums, shrunk, b_tile, BLOCK_M, UPCAST)
+    sums = summed(sums, BLOCK_M)
 
     if GAIN:
         scaled = tl.load(has_gain + slot * SLICES + part) != 0

@@ -15,7 +15,7 @@ from triton.runtime.jit import JITFunction
 
 from kernels.sgmv.expand import expand_kernel
 from kernels.sgmv.shrink import shrink_kernel
-from kernels.sgmv.tiles import EXPAND_STAGES
+from kernels.sgmv.tiles import EXPAND_STAGES, MIN_TILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # The expand takes its weights as plain arguments, so that a CUDA graph keeps no pointer table.
 MAX_PARTS = 4
+
+# A mask that may end at any rank makes each of the matrix-vector form's loads one of 2 bytes; one
+# that ends at whole pieces leaves them 16.
+VECTOR_PIECE = 8
 
 INTERPRETED = not isinstance(shrink_kernel, JITFunction)
 
@@ -102,6 +106,9 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     widths = [part.shape[1] for part in b]
     tiles = sum(triton.cdiv(width, block_n) for width in widths)
     spare = MAX_PARTS - len(b)
+    block_m = block_rows.shape[0] // blocks
+    max_rank = stacked // slices
+    in_pieces = block_m < MIN_TILE and max_rank % VECTOR_PIECE == 0
     expand_kernel[(blocks * tiles,)](
         planes,
         *b,
@@ -125,11 +132,12 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         0 if gains is None else gains.stride(0),
         SLICES=slices,
         FIRST_SLICE=first_slice,
-        MAX_RANK=stacked // slices,
+        MAX_RANK=max_rank,
         SPLITS=splits,
-        BLOCK_M=block_rows.shape[0] // blocks,
+        BLOCK_M=block_m,
         BLOCK_N=block_n,
         BLOCK_R=block_r,
+        PIECE=VECTOR_PIECE if in_pieces else 1,
         GAIN=gains is not None,
         BIAS=bias is not None,
         UPCAST=INTERPRETED and b[0].dtype is torch.bfloat16,

@@ -1,17 +1,11 @@
-"""Shrink: planes[split, i, j] = partial sum over K of x[i] · A[s(i)][j], in Triton.
-
-Blocks of 16 rows and more are products of the tensor cores. Smaller ones take the matrix-vector
-form: threads hold weights as they were loaded, 16 bytes along K, multiply them by each row in
-fp32 and add across threads once, at the end.
-"""
+"""Shrink: planes[split, i, j] = partial sum over K of x[i] · A[s(i)][j], in Triton."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-# Tensor cores take no fewer rows: smaller blocks take the matrix-vector form.
-MATRIX_ROWS = tl.constexpr(16)
+from kernels.sgmv.forms import add_product, no_sums, spread_rows, spread_weights, summed
 
 
 @triton.jit
@@ -66,31 +60,17 @@ def shrink_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
     x_rows = x + rows[:, None] * stride_x_row
     a_rows = a + a_rows[None, :] * in_features
 
-    if BLOCK_M >= MATRIX_ROWS:
-        sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    else:
-        sums = tl.zeros([BLOCK_M, BLOCK_K, BLOCK_N], tl.float32)
+    sums = no_sums(BLOCK_M, BLOCK_K, BLOCK_N)
     for k0 in range(start, stop, BLOCK_K):
         k = k0 + tl.arange(0, BLOCK_K)
         live_k = k < stop
         k = k.to(tl.int64)
         x_at, x_live = x_rows + k[None, :] * stride_x_k, live_rows[:, None] & live_k[None, :]
         a_at, a_live = a_rows + k[:, None], live_k[:, None] & live_columns[None, :]
-        # Loaded with all three axes, weights stay in the threads that loaded them.
-        if BLOCK_M < MATRIX_ROWS:
-            x_at, x_live = x_at[:, :, None], x_live[:, :, None]
-            a_at, a_live = a_at[None, :, :], a_live[None, :, :]
-        x_tile = tl.load(x_at, x_live, other=0.0)  # [BM, BK] or [BM, BK, 1]
-        a_tile = tl.load(a_at, a_live, other=0.0)  # [BK, BN] or [1, BK, BN]
-        if UPCAST or BLOCK_M < MATRIX_ROWS:
-            x_tile = x_tile.to(tl.float32)
-            a_tile = a_tile.to(tl.float32)
-        if BLOCK_M >= MATRIX_ROWS:
-            sums = tl.dot(x_tile, a_tile, sums, input_precision="ieee")
-        else:
-            sums += x_tile * a_tile
-    if BLOCK_M < MATRIX_ROWS:
-        sums = tl.sum(sums, 1)
+        x_tile = tl.load(spread_rows(x_at, BLOCK_M), spread_rows(x_live, BLOCK_M), other=0.0)
+        a_tile = tl.load(spread_weights(a_at, BLOCK_M), spread_weights(a_live, BLOCK_M), other=0.0)
+        sums = add_product(sums, x_tile, a_tile, BLOCK_M, UPCAST)
+    sums = summed(sums, BLOCK_M)
 
     out = planes + split.to(tl.int64) * stride_plane + rows[:, None] * (SLICES * MAX_RANK)
     out += part * MAX_RANK + columns[None, :]

@@ -26,7 +26,7 @@ MIN_TILE = 16
 MATRIX_VECTOR_ROWS = 0
 
 # Rows that share a tile in the matrix-vector form, at most: each adds a multiply-add to every
-# weight, and at 4 an H100 has five times as many as its memory can feed.
+# weight, and at 4 an H100 by its data sheet has five times as many as its memory can feed.
 MAX_VECTORS = 4
 
 # Sums that a matrix-vector tile keeps in registers: 64 a thread with 4 warps.
@@ -75,8 +75,8 @@ def matrix_vector_tiles(rows: int, *, in_features: int, max_rank: int) -> Tiles:
     """Choose a matrix-vector form for a batch of so many rows; not measured.
 
     A block is as tall as the batch, up to four rows: then each adapter's weights are read once,
-    however the rows share them. A step of shrink is 16 rows of A, of expand
-    the whole rank of some rows of B; both are as wide as their sums have registers.
+    however the rows share them. A step of shrink takes 16 rows of A, a step of expand up to 64 of
+    the rank; both are as wide as their sums have registers.
     """
     block_m = min(MAX_VECTORS, 1 << (rows - 1).bit_length())
     shrink_k = min(VECTOR_SUMS // (MIN_TILE * max(2, block_m)), _power_of_two(in_features))

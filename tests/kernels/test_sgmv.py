@@ -13,12 +13,12 @@ from kernels.sgmv import SgmvMode, make_plan, sgmv_
 from kernels.sgmv import tiles as plan_table
 from kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
 from tests.support.launches import LaunchCounter
-from tests.support.sgmv_cases import make_case
+from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, backend_of, make_case
 
 if TYPE_CHECKING:
+    from kernels.sgmv.tiles import Tiles
     from tests.support.sgmv_cases import SgmvCase
 
-BACKENDS = ["torch", "triton"]
 MODES = ["fast", "invariant"]
 
 MIXED_ROWS = [0, 0, -1, 3, 3, 1, 1, 0, -1, 2, 4]
@@ -33,25 +33,34 @@ def mixed(dtype: torch.dtype = torch.float32, *, integers: bool = False) -> Sgmv
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_mixed_ranks_match_fp64(backend: str, mode: str, dtype: torch.dtype) -> None:
+def test_mixed_ranks_match_fp64(way: str, mode: str, dtype: torch.dtype) -> None:
     """Mixed ranks, absent slices, odd sizes and scattered rows are right in every type."""
     case = mixed(dtype)
-    case.check(case.run(backend, mode))
+    case.check(case.run(way, mode))
 
 
+@pytest.mark.parametrize("tiles", [SMALL_TILES, VECTOR_TILES], ids=["tensor cores", "vectors"])
 @pytest.mark.parametrize("splits", [1, 2, 3, 5])
-def test_splits_are_summed(splits: int) -> None:
+def test_splits_are_summed(splits: int, tiles: Tiles) -> None:
     """Any split of K is right, also where the last splits have nothing to do."""
     case = mixed()
-    case.check(case.run("triton", tiles=SMALL_TILES._replace(splits=splits)))
+    case.check(case.run("triton", tiles=tiles._replace(splits=splits)))
+
+
+@pytest.mark.parametrize("max_rank", [17, 24])
+@pytest.mark.parametrize("block_m", [1, 2, 4, 8])
+def test_vectors_of_any_height(block_m: int, max_rank: int) -> None:
+    """Segments fuller and emptier than a block; a highest rank that is whole pieces, and not."""
+    case = make_case(MIXED_ROWS, MIXED_RANKS, in_features=41, widths=[19, 8, 3], max_rank=max_rank)
+    case.check(case.run("triton", tiles=VECTOR_TILES._replace(block_m=block_m)))
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_integers_are_exact(backend: str, mode: str, dtype: torch.dtype) -> None:
+def test_integers_are_exact(way: str, mode: str, dtype: torch.dtype) -> None:
     """Small integers leave nothing to rounding: any lost or doubled term shows as a difference."""
     case = make_case(
         [0, 1, -1, 0, 1],
@@ -72,12 +81,12 @@ def test_integers_are_exact(backend: str, mode: str, dtype: torch.dtype) -> None
         integers=True,
     ).run("torch")
     assert expected.abs().max() < 256, "beyond 256 a bf16 is no longer exact"
-    assert torch.equal(case.run(backend, mode).double(), expected)
+    assert torch.equal(case.run(way, mode).double(), expected)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_untouched_outputs_keep_their_bits(backend: str, mode: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_untouched_outputs_keep_their_bits(way: str, mode: str) -> None:
     """Rows without adapter and slices of rank 0 keep every bit, also of -0.0, inf and NaN."""
     case = mixed()
     odd_bits = torch.tensor([-0.0, float("nan"), float("inf"), 1e-42])
@@ -88,13 +97,13 @@ def test_untouched_outputs_keep_their_bits(backend: str, mode: str) -> None:
         ):
             untouched[row, columns] = slot == -1 or MIXED_RANKS[slot][part] == 0
     case.y[untouched] = odd_bits.repeat(int(untouched.sum()))[: int(untouched.sum())]
-    result = case.run(backend, mode)
+    result = case.run(way, mode)
     assert torch.equal(result.view(torch.int32)[untouched], case.y.view(torch.int32)[untouched])
     assert not torch.equal(result[~untouched], case.y[~untouched])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_toy_of_the_paper_review(backend: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_toy_of_the_paper_review(way: str) -> None:
     """64 requests, each with its own adapter: batched equals the per-request loop."""
     generator = torch.Generator().manual_seed(42)
     rows, width_in, width_out, rank = 64, 64, 32, 8
@@ -108,8 +117,9 @@ def test_the_toy_of_the_paper_review(backend: str) -> None:
         )
     )
     naive = torch.stack([x[i] @ w + (x[i] @ a[i].T) @ b[i].T for i in range(rows)])
-    dtype = torch.float64 if backend == "torch" else torch.float32
+    dtype = torch.float64 if way == "torch" else torch.float32
     y = (x @ w).to(dtype)
+    backend, tiles = backend_of(way)
     sgmv_(
         y,
         x.to(dtype),
@@ -119,24 +129,26 @@ def test_the_toy_of_the_paper_review(backend: str) -> None:
         torch.ones(rows, 1),
         make_plan(torch.arange(rows, dtype=torch.int32), slots=rows),
         backend=backend,
+        tiles=tiles,
     )
-    tolerance = 1e-8 if backend == "torch" else 2e-4
+    tolerance = 1e-8 if way == "torch" else 2e-4
     torch.testing.assert_close(y.double(), naive, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("row_slots", [[], [-1, -1, -1], [0], [1]])
-def test_empty_and_lone_batches(backend: str, row_slots: list[int]) -> None:
+def test_empty_and_lone_batches(way: str, row_slots: list[int]) -> None:
     """No rows, no adapters, one row, and one row of an empty slot."""
     case = make_case(row_slots, [[3], [0]], in_features=7, widths=[5])
-    case.check(case.run(backend))
+    case.check(case.run(way))
 
 
-def test_no_adapter_no_launch() -> None:
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_no_adapter_no_launch(way: str) -> None:
     """A batch of backbone rows launches nothing at all."""
     case = make_case([-1, -1], [[3]], in_features=7, widths=[5])
     with LaunchCounter() as counter:
-        case.run("triton")
+        case.run(way)
     assert counter.ours == {}
 
 
@@ -152,8 +164,8 @@ def test_launches_per_group(slices: int, expands: int) -> None:
     assert counter.ours == {"sgmv_shrink": 1, "sgmv_expand": expands}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_x_and_y(backend: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_strided_x_and_y(way: str) -> None:
     """Views work: x and y need not be contiguous in either direction."""
     case = mixed()
     rows, width = case.y.shape
@@ -163,38 +175,40 @@ def test_strided_x_and_y(backend: str) -> None:
     x = torch.full((case.x.shape[0], case.x.shape[1] * 3), float("nan"))[:, ::3]
     x.copy_(case.x)
     plan = make_plan(case.row_slots, slots=len(case.ranks))
-    sgmv_(y, x, case.a, case.b, case.ranks, case.scales, plan, backend=backend)
+    backend, tiles = backend_of(way)
+    sgmv_(y, x, case.a, case.b, case.ranks, case.scales, plan, backend=backend, tiles=tiles)
     case.check(y)
     y.fill_(7.0)
     assert bool((room == 7.0).all()), "memory beside y was written"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_y_of_another_type(backend: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_y_of_another_type(way: str) -> None:
     """Y may be wider than the operands: it then keeps the sum unrounded."""
     case = mixed(torch.float16)
     y = case.y.float()
     plan = make_plan(case.row_slots, slots=len(case.ranks))
-    sgmv_(y, case.x, case.a, case.b, case.ranks, case.scales, plan, backend=backend)
+    backend, tiles = backend_of(way)
+    sgmv_(y, case.x, case.a, case.b, case.ranks, case.scales, plan, backend=backend, tiles=tiles)
     case.check(y)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_ranks_from_1_to_256(backend: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_ranks_from_1_to_256(way: str) -> None:
     """The smallest and the largest rank share a batch."""
     case = make_case([0, 1, 1, -1], [[1], [256]], in_features=33, widths=[20])
-    case.check(case.run(backend))
+    case.check(case.run(way))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_thousand_slots(backend: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_thousand_slots(way: str) -> None:
     """Only the slots that the batch uses are read, however many are resident."""
     ranks = [[2]] * 1000
     case = make_case([999, 0, 512, -1], ranks, in_features=6, widths=[5])
-    case.check(case.run(backend))
+    case.check(case.run(way))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", WAYS)
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -205,28 +219,28 @@ def test_a_thousand_slots(backend: str) -> None:
     seed=st.integers(0, 99),
 )
 def test_random_segmentations(
-    backend: str, row_slots: list[int], ranks: list[tuple[int, int]], mode: str, seed: int
+    way: str, row_slots: list[int], ranks: list[tuple[int, int]], mode: str, seed: int
 ) -> None:
     """Any assignment of rows to adapters of any ranks is right."""
     case = make_case(row_slots, ranks, in_features=24, widths=[17, 5], seed=seed)
-    case.check(case.run(backend, mode))
+    case.check(case.run(way, mode))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_row_has_the_same_bits_in_any_batch(backend: str, dtype: torch.dtype) -> None:
+def test_a_row_has_the_same_bits_in_any_batch(way: str, dtype: torch.dtype) -> None:
     """Invariant mode: alone, among neighbours of other ranks, and at any position, bit for bit."""
     row_slots = [2, 0, 2, 1, 2, -1, 0, 2, 2, 2, 1, 2, 2, 2, 2, 0, 2, 2, 2, 2, 2, 2]
     case = make_case(
         row_slots, [[8, 3], [16, 16], [5, 0]], in_features=48, widths=[40, 6], dtype=dtype
     )
-    tiles = SMALL_TILES if backend == "triton" else None
-    together = case.run(backend, "invariant", tiles)
+    tiles = SMALL_TILES if way == "triton" else None
+    together = case.run(way, "invariant", tiles)
     for row in (0, 1, 3, 21):
-        alone = case.rows([row]).run(backend, "invariant", tiles)
+        alone = case.rows([row]).run(way, "invariant", tiles)
         assert torch.equal(alone[0], together[row])
     backwards = list(reversed(range(len(row_slots))))
-    assert torch.equal(case.rows(backwards).run(backend, "invariant", tiles), together[backwards])
+    assert torch.equal(case.rows(backwards).run(way, "invariant", tiles), together[backwards])
 
 
 @pytest.mark.parametrize("rows", [1, 64, 65, 8192])
@@ -236,7 +250,34 @@ def test_invariant_tiles_ignore_the_batch(rows: int) -> None:
     assert tiles == choose_tiles(SgmvMode.INVARIANT, rows=7, in_features=4096, max_rank=64)
 
 
-def test_replay_with_more_adapters_than_at_capture() -> None:
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 64])
+@pytest.mark.parametrize("max_rank", [1, 16, 64, 256])
+def test_vector_tiles_fit_their_registers(rows: int, max_rank: int) -> None:
+    """A block holds a few rows, never fewer than it can; sums are at most 64 a thread."""
+    tiles = matrix_vector_tiles(rows, in_features=4096, max_rank=max_rank)
+    assert tiles.block_m == min(4, 1 << (rows - 1).bit_length())
+    threads = tiles.warps * 32
+    assert tiles.block_m * tiles.shrink_n * tiles.shrink_k <= 64 * threads
+    assert tiles.block_m * tiles.expand_n * tiles.expand_r <= 64 * threads
+    case = make_case([0] * rows, [[3]], in_features=33, widths=[20])
+    small = matrix_vector_tiles(rows, in_features=33, max_rank=3)
+    case.check(case.run("triton", tiles=small))
+
+
+def test_the_form_is_chosen_by_rows_in_fast_mode_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never by default; once the table says so, by shapes that a graph's capture knows."""
+
+    def height(mode: SgmvMode, rows: int) -> int:
+        return choose_tiles(mode, rows=rows, in_features=4096, max_rank=16).block_m
+
+    assert [height(SgmvMode.FAST, rows) for rows in (0, 1, 8, 9)] == [16] * 4
+    monkeypatch.setattr(plan_table, "MATRIX_VECTOR_ROWS", 8)
+    assert [height(SgmvMode.FAST, rows) for rows in (0, 1, 8, 9)] == [16, 1, 4, 16]
+    assert height(SgmvMode.INVARIANT, 1) == 16
+
+
+@pytest.mark.parametrize("tiles", [None, VECTOR_TILES], ids=["tensor cores", "vectors"])
+def test_replay_with_more_adapters_than_at_capture(tiles: Tiles | None) -> None:
     """Replayed launches read the plan's tables: other segments, more adapters, other ranks."""
     first = make_case([0] * 9, MIXED_RANKS, in_features=16, widths=[9, 4, 3])
     other = make_case([4, 3, 2, 1, 0, -1, 0, 2, 3], MIXED_RANKS, in_features=16, widths=[9, 4, 3])
@@ -244,15 +285,18 @@ def test_replay_with_more_adapters_than_at_capture() -> None:
     y, x = first.y.clone(), first.x.clone()
 
     def replay() -> None:
-        sgmv_(y, x, first.a, first.b, first.ranks, first.scales, plan, backend="triton")
+        sgmv_(
+            y, x, first.a, first.b, first.ranks, first.scales, plan, backend="triton", tiles=tiles
+        )
 
+    block_m = tiles.block_m if tiles else 16
     replay()
     first.check(y)
-    grid = plan.blocks(16).slots.shape
+    grid = plan.blocks(block_m).slots.shape
     y.copy_(other.y)
     x.copy_(other.x)
     plan.update_(other.row_slots)
-    assert plan.blocks(16).slots.shape == grid
+    assert plan.blocks(block_m).slots.shape == grid
     replay()
     other.check(y)
 

@@ -11,22 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels.sgmv import Gains
-from kernels.sgmv.tiles import Tiles
 from tests.support.launches import LaunchCounter
-from tests.support.sgmv_cases import make_case
+from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, make_case
 
 if TYPE_CHECKING:
     from tests.support.sgmv_cases import SgmvCase
 
-BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
+EVERY_WAY = pytest.mark.parametrize("way", WAYS)
 MODES = pytest.mark.parametrize("mode", ["fast", "invariant"])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 BIAS = pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
-
-SMALL_TILES = Tiles(
-    block_m=16, shrink_n=16, shrink_k=16, splits=3, expand_n=16, expand_r=16, warps=4,
-    shrink_stages=3,
-)  # fmt: skip
 
 # Slot 0: DoRA on two slices, one absent. 1: plain LoRA. 2: DoRA on one of three. 3: on all.
 ROWS = [0, 0, -1, 3, 3, 1, 1, 0, -1, 2, 4]
@@ -50,19 +44,19 @@ def columns_of_gains(case: SgmvCase) -> torch.Tensor:
 
 @BIAS
 @MODES
-@BACKENDS
+@EVERY_WAY
 @DTYPES
-def test_mixed_batch_matches_fp64(backend: str, mode: str, dtype: torch.dtype, bias: bool) -> None:
+def test_mixed_batch_matches_fp64(way: str, mode: str, dtype: torch.dtype, bias: bool) -> None:
     """DoRA beside LoRA beside none, with and without a bias, in every type and mode."""
     case = mixed(dtype, bias=bias)
-    case.check(case.run(backend, mode))
+    case.check(case.run(way, mode))
 
 
 @BIAS
 @MODES
-@BACKENDS
+@EVERY_WAY
 @DTYPES
-def test_powers_of_two_are_exact(backend: str, mode: str, dtype: torch.dtype, bias: bool) -> None:
+def test_powers_of_two_are_exact(way: str, mode: str, dtype: torch.dtype, bias: bool) -> None:
     """Small integers times powers of two leave nothing to rounding."""
 
     def case_of(kind: torch.dtype) -> SgmvCase:
@@ -79,14 +73,21 @@ def test_powers_of_two_are_exact(backend: str, mode: str, dtype: torch.dtype, bi
 
     expected = case_of(torch.float64).run("torch")
     assert expected.abs().max() < 128, "beyond 128 a half is no longer exact in bf16"
-    assert torch.equal(case_of(dtype).run(backend, mode).double(), expected)
+    assert torch.equal(case_of(dtype).run(way, mode).double(), expected)
+
+
+@pytest.mark.parametrize("block_m", [1, 2, 4, 8])
+def test_vectors_of_any_height(block_m: int) -> None:
+    """Gains of segments fuller and emptier than a block, ranks in whole pieces of 16 bytes."""
+    case = make_case(ROWS, RANKS, in_features=41, widths=WIDTHS, max_rank=24, dora=DORA, bias=True)
+    case.check(case.run("triton", tiles=VECTOR_TILES._replace(block_m=block_m)))
 
 
 @MODES
-@BACKENDS
+@EVERY_WAY
 @DTYPES
 def test_other_rows_keep_the_bits_of_a_call_without_gains(
-    backend: str, mode: str, dtype: torch.dtype
+    way: str, mode: str, dtype: torch.dtype
 ) -> None:
     """LoRA rows, backbone rows and slices without gains: the same bits, also of -0.0 and NaN."""
     case = mixed(dtype)
@@ -94,25 +95,25 @@ def test_other_rows_keep_the_bits_of_a_call_without_gains(
     odd = torch.tensor([-0.0, float("nan"), float("inf"), 1e-7]).to(dtype)
     backbone = case.row_slots == -1
     case.y[backbone] = odd.repeat(99)[: case.y[backbone].numel()].view_as(case.y[backbone])
-    result = case.run(backend, mode)
-    without = replace(case, gains=None).run(backend, mode)
+    result = case.run(way, mode)
+    without = replace(case, gains=None).run(way, mode)
     bits = torch.int32 if dtype is torch.float32 else torch.int16
     assert torch.equal(result.view(bits)[~scaled], without.view(bits)[~scaled])
     assert not torch.equal(result[scaled], without[scaled])
 
 
-@BACKENDS
-def test_a_slice_without_rank_has_no_gain(backend: str) -> None:
+@EVERY_WAY
+def test_a_slice_without_rank_has_no_gain(way: str) -> None:
     """A gain that is marked present is not applied, nor read, where the adapter has no rank."""
     case = mixed()
     assert case.gains is not None
     every = Gains(case.gains.values, torch.ones_like(case.gains.present), case.gains.bias)
     plain = make_case([0, -1], [[0, 0, 0]] * 5, in_features=41, widths=WIDTHS)
-    assert torch.equal(replace(plain, gains=every).run(backend), plain.y)
+    assert torch.equal(replace(plain, gains=every).run(way), plain.y)
 
 
-@BACKENDS
-def test_gains_of_more_slices_than_a_launch_takes(backend: str) -> None:
+@EVERY_WAY
+def test_gains_of_more_slices_than_a_launch_takes(way: str) -> None:
     """Six linears, gains on some: the second launch finds its own columns of gains and bias."""
     case = make_case(
         [1, 0, -1, 1],
@@ -123,20 +124,20 @@ def test_gains_of_more_slices_than_a_launch_takes(backend: str) -> None:
         bias=True,
     )
     with LaunchCounter() as counter:
-        case.check(case.run(backend))
-    if backend == "triton":
+        case.check(case.run(way))
+    if way != "torch":
         assert counter.ours == {"sgmv_shrink": 1, "sgmv_expand": 2}
 
 
-@BACKENDS
-def test_y_wider_than_the_operands(backend: str) -> None:
+@EVERY_WAY
+def test_y_wider_than_the_operands(way: str) -> None:
     """A y in fp32 beside fp16 operands is scaled unrounded."""
     case = mixed(torch.float16)
     wide = replace(case, y=case.y.float())
-    wide.check(wide.run(backend))
+    wide.check(wide.run(way))
 
 
-@BACKENDS
+@EVERY_WAY
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -148,7 +149,7 @@ def test_y_wider_than_the_operands(backend: str) -> None:
     seed=st.integers(0, 99),
 )
 def test_random_mixtures(
-    backend: str,
+    way: str,
     row_slots: list[int],
     ranks: list[tuple[int, int]],
     dora: list[tuple[int, int]],
@@ -159,7 +160,7 @@ def test_random_mixtures(
     case = make_case(
         row_slots, ranks, in_features=24, widths=[17, 5], seed=seed, dora=dora, bias=bias
     )
-    case.check(case.run(backend))
+    case.check(case.run(way))
 
 
 def test_many_rows_take_the_large_path() -> None:
@@ -176,9 +177,9 @@ def test_many_rows_take_the_large_path() -> None:
         case.check(case.run("torch"))
 
 
-@BACKENDS
+@EVERY_WAY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_row_has_the_same_bits_in_any_batch(backend: str, dtype: torch.dtype) -> None:
+def test_a_row_has_the_same_bits_in_any_batch(way: str, dtype: torch.dtype) -> None:
     """Invariant mode holds for scaled rows too: alone, in any mix, at any position."""
     row_slots = [2, 0, 2, 1, 2, -1, 0, 2, 2, 2, 1, 2, 2, 2, 2, 0, 2, 2, 2, 2, 2, 2]
     case = make_case(
@@ -190,13 +191,13 @@ def test_a_row_has_the_same_bits_in_any_batch(backend: str, dtype: torch.dtype) 
         dora=[[0, 0], [1, 1], [1, 0]],
         bias=True,
     )
-    tiles = SMALL_TILES if backend == "triton" else None
-    together = case.run(backend, "invariant", tiles)
+    tiles = SMALL_TILES if way == "triton" else None
+    together = case.run(way, "invariant", tiles)
     for row in (0, 1, 3, 21):
-        alone = case.rows([row]).run(backend, "invariant", tiles)
+        alone = case.rows([row]).run(way, "invariant", tiles)
         assert torch.equal(alone[0], together[row])
     backwards = list(reversed(range(len(row_slots))))
-    assert torch.equal(case.rows(backwards).run(backend, "invariant", tiles), together[backwards])
+    assert torch.equal(case.rows(backwards).run(way, "invariant", tiles), together[backwards])
 
 
 @pytest.mark.parametrize(

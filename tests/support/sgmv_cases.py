@@ -9,13 +9,28 @@ import torch
 
 from kernels.sgmv import Gains, make_plan, sgmv_
 from kernels.sgmv.reference import exact, exact_with_gains
+from kernels.sgmv.tiles import Tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv.tiles import Tiles
+# Small enough that a tiny problem has several tiles and splits in every direction.
+SMALL_TILES = Tiles(
+    block_m=16, shrink_n=16, shrink_k=16, splits=3, expand_n=16, expand_r=16, warps=4,
+    shrink_stages=3,
+)  # fmt: skip
+VECTOR_TILES = SMALL_TILES._replace(block_m=2)
+
+# All that must agree: each backend, and Triton in its matrix-vector form.
+VECTORS = "triton, matrix-vector"
+WAYS = ("torch", "triton", VECTORS)
+
+
+def backend_of(way: str) -> tuple[str, Tiles | None]:
+    """Say which backend a way is, and which tiles it needs; None leaves them to the plan table."""
+    return ("triton", VECTOR_TILES) if way == VECTORS else (way, None)
 
 
 @dataclass(frozen=True)
@@ -34,8 +49,9 @@ class SgmvCase:
     row_slots: Tensor
     gains: Gains | None = None
 
-    def run(self, backend: str, mode: str = "fast", tiles: Tiles | None = None) -> Tensor:
-        """Run `sgmv_` on a copy of y."""
+    def run(self, way: str, mode: str = "fast", tiles: Tiles | None = None) -> Tensor:
+        """Run `sgmv_` on a copy of y; `tiles` go before those of the way."""
+        backend, own_tiles = backend_of(way)
         y = self.y.clone()
         plan = make_plan(self.row_slots, slots=len(self.ranks), mode=mode)
         sgmv_(
@@ -48,7 +64,7 @@ class SgmvCase:
             plan,
             gains=self.gains,
             backend=backend,
-            tiles=tiles,
+            tiles=tiles or own_tiles,
         )
         return y
 
