@@ -48,8 +48,9 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
         y[i, slice j] = gains.values[s, slice j] * ((y[i, slice j] - β) + δ) + β
 
     Rows with slot -1 and slices of rank 0 are neither read nor written, with or without gains; nor
-    is any weight past its live rank read, or a gain that is not present. Rows without gains get
-    the bits that they would get without the argument.
+    is any weight past its live rank used (the matrix-vector form loads whole pieces of 8), or a
+    gain that is not present read. Rows without gains get the bits that they would get without the
+    argument.
 
     Shapes: y [T, sum(widths)], x [T, h], a [slots, slices · r_max, h],
     b[j] [slots, width_j, r_max],

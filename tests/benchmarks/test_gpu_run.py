@@ -183,6 +183,7 @@ def test_tile_candidates_can_exist(in_features: int, max_rank: int) -> None:
     found = sweep.candidates(start, in_features=in_features, max_rank=max_rank)
     assert found[0] == start
     assert len(found) == len(set(found)) > 10
+    assert {tiles.block_m for tiles in found} >= {1, 2, 4, 16}
     assert all(tiles.shrink_n <= max(16, max_rank) for tiles in found)
     assert all(tiles.splits * tiles.shrink_k <= max(in_features, tiles.shrink_k) for tiles in found)
 
