@@ -54,8 +54,9 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions) -> int:
     """Run it; return the exit code. KeyboardInterrupt when told to stop: nothing is left behind."""
-    # A closed terminal and a polite kill are like Ctrl-C here.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # A closed terminal and a polite kill are like Ctrl-C here. That one is set, too: in the
+    # background of a script it is ignored, and the others would be with it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     console = Console(highlight=False)
     if not console.is_terminal:
