@@ -26,7 +26,7 @@ from worker.engine.lora import AdapterLayers
 from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -195,19 +195,10 @@ def measure_step(setting: Setting) -> list[Row]:
     )
     ratios = [dora / lora for dora, lora in zip(times["DoRA"], times["LoRA"], strict=True)]
 
-    def row(provider: str, metric: str, samples: Sequence[float], unit: str) -> Row:
-        return Row.of(
-            samples,
-            question=QUESTION,
-            provider=provider,
-            metric=metric,
-            x=ROWS,
-            unit=unit,
-            config=config,
-        )
-
-    rows = [row(kind, "adapters' part of a step", samples, "ms") for kind, samples in times.items()]
-    return [*rows, row("DoRA", "part over that of LoRA", ratios, "1")]
+    row = partial(Row.of, question=QUESTION, x=ROWS, config=config)
+    part = "adapters' part of a step"
+    rows = [row(each, provider=kind, metric=part, unit="ms") for kind, each in times.items()]
+    return [*rows, row(ratios, provider="DoRA", metric="part over that of LoRA", unit="1")]
 
 
 def main() -> None:

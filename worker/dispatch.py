@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +19,7 @@ from worker.engine.request import GenerationRequest
 from worker.jobs import Stage, seed_of
 from worker.logs import get_logger
 from worker.takeover import STRIKES_ALONE_TO_CONVICT, STRIKES_TO_RUN_ALONE
+from worker.turns import Turns
 from worker.window import BatchLimits, Window
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class Dispatcher:
         limits = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
         self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
         self._running: dict[int, Entry] = {}
-        self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
-        self._alone: Entry | None = None  # the one that has it
-        self._hurried: dict[Partition, Entry] = {}  # before all others, one a partition
+        self._turns = Turns(self._backlog)
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -122,33 +120,23 @@ class Dispatcher:
     def add(self, entry: Entry) -> None:
         """Let a job wait for its turn."""
         entry.stage = Stage.WAITING
-        if entry.alone:
-            self._lonely.append(entry)
-        else:
-            self._backlog.push(entry)
-            if not entry.owned:
-                self._claims.expect(entry)
+        self._turns.add(entry)
+        if not (entry.owned or entry.alone):
+            self._claims.expect(entry)
         self._wake.set()
 
     def hurry(self, entry: Entry) -> None:
-        """Serve a waiting job next, if no other of its partition is to be: it holds up the rest."""
-        if entry.source not in self._hurried and self._backlog.take(entry):
-            self._hurried[entry.source] = entry
+        """Serve a waiting job before its turn: it holds up its partition."""
+        if self._turns.hurry(entry):
             self._wake.set()
 
     def withdraw(self, entry: Entry) -> None:
         """Take a job out, wherever it is."""
-        if entry is self._alone:
-            self._alone = None
+        self._turns.over(entry)
         if entry.stage is Stage.WAITING:
-            if entry.alone:
-                self._lonely.remove(entry)
-            else:
-                if self._hurried.get(entry.source) is entry:
-                    del self._hurried[entry.source]
-                self._backlog.discard(entry)
-                if entry.dropped:  # any other is ended, and has to be taken over for that
-                    self._claims.forget(entry)
+            self._turns.discard(entry)
+            if entry.dropped:  # any other is ended, and has to be taken over for that
+                self._claims.forget(entry)
         elif entry.stage is Stage.GATHERING:
             self._window.discard(entry)
         elif entry.stage is Stage.RUNNING:
@@ -162,8 +150,7 @@ class Dispatcher:
         """Note that the engine is through with a job."""
         self._running.pop(entry.key, None)
         entry.stage = Stage.ENDED
-        if entry is self._alone:
-            self._alone = None
+        self._turns.over(entry)
         self._wake.set()
 
     def close(self) -> None:
@@ -189,23 +176,12 @@ class Dispatcher:
             self._metrics.running_jobs.set(len(self._running))
 
     def _prepare_next(self) -> None:
-        if self._alone is not None:
-            return
-        if self._lonely:  # first let the engine run empty, then one of them has it to itself
-            if not (self._running or self._preparing or len(self._window)):
-                self._alone = self._lonely.popleft()
-                self._start_preparing(self._alone)
-            return
         while len(self._preparing) + len(self._window) < self._max_rows:
-            entry = self._next()
+            idle = not (self._running or self._preparing or len(self._window))
+            entry = self._turns.next(idle=idle)
             if entry is None:
                 return
             self._start_preparing(entry)
-
-    def _next(self) -> Entry | None:
-        for source in self._hurried:
-            return self._hurried.pop(source)
-        return self._backlog.pop()
 
     def _start_preparing(self, entry: Entry) -> None:
         entry.stage = Stage.PREPARING
@@ -241,8 +217,7 @@ class Dispatcher:
             self._refuse(entry, refusal)
 
     def _refuse(self, entry: Entry, error: JobError) -> None:
-        if entry is self._alone:
-            self._alone = None
+        self._turns.over(entry)
         self._ends.refuse(entry, error)
 
     async def _take_over(self, entry: Entry) -> bool:
@@ -253,8 +228,7 @@ class Dispatcher:
         if entry.stage is not Stage.PREPARING:  # ended meanwhile, by whoever ended it
             return False
         if owned is Owned.ANSWERED:
-            if entry is self._alone:
-                self._alone = None
+            self._turns.over(entry)
             self._ends.answered(entry)
         elif owned is Owned.OURS and entry.strikes_alone >= STRIKES_ALONE_TO_CONVICT:
             self._refuse(entry, crash_loop(entry.strikes_alone))

@@ -118,4 +118,5 @@ async def test_rolling_restarts_convict_nobody(site: FaultSite) -> None:
     print(f"jobs unanswered at each restart: {waiting}; {dict(fleet.events)}")
     assert ends == {"done": QUEUED}
     assert waiting[0] == QUEUED
+    assert fleet.events["job_suspected"] == 0
     assert fleet.failed == []

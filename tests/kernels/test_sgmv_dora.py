@@ -191,13 +191,7 @@ def test_a_row_has_the_same_bits_in_any_batch(way: str, dtype: torch.dtype) -> N
         dora=[[0, 0], [1, 1], [1, 0]],
         bias=True,
     )
-    tiles = SMALL_TILES if way == "triton" else None
-    together = case.run(way, "invariant", tiles)
-    for row in (0, 1, 3, 21):
-        alone = case.rows([row]).run(way, "invariant", tiles)
-        assert torch.equal(alone[0], together[row])
-    backwards = list(reversed(range(len(row_slots))))
-    assert torch.equal(case.rows(backwards).run(way, "invariant", tiles), together[backwards])
+    case.keeps_its_bits(way, SMALL_TILES if way == "triton" else None, rows=(0, 1, 3, 21))
 
 
 @pytest.mark.parametrize(

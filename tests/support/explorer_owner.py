@@ -11,8 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas import DoneRecord, Epoch, Timings, Usage, decode_reply
+from tests.support.entries import JOBS, entry_of
 from worker import takeover as taking
-from worker.jobs import Entry, Partition, Record
 from worker.ledger import Checkpoint
 from worker.partitions import BASE_END, Membership, PartitionState
 from worker.replies import ReplyStream
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 JOB = "j"
 OFFSET = 0  # of the job's record
-SOURCE = Partition("jobs", 0)
 ANSWER = 2  # tokens of a complete answer
 
 # Phases of an owner. OURS is what the service may keep across a rebalance.
@@ -101,7 +100,7 @@ def checkpoint(process: str, generation: int) -> Checkpoint | None:
     """Return what an owner commits once the job is finished."""
     state = _state(process, generation, OFFSET + 1)
     state.read(OFFSET)
-    entry = _entry(generation, Epoch(generation, 1), process)
+    entry = entry_of(JOB, offset=OFFSET, epoch=Epoch(generation, 1), worker=process)
     state.add(entry)
     state.finish(entry)
     return state.to_commit()
@@ -178,24 +177,7 @@ def _takeover(owner: Owner) -> TakeOver:
 
 def _state(process: str, generation: int, end_offset: int, base: int = 0) -> PartitionState:
     before = Checkpoint(OFFSET, f"{base}{BASE_END}") if base else None
-    return PartitionState(SOURCE, membership(process, generation), end_offset, before)
-
-
-def _entry(generation: int, epoch: Epoch, process: str) -> Entry:
-    return Entry(
-        key=1,
-        record=Record(SOURCE, OFFSET, 0, None, b"", ()),
-        tenant="t",
-        job_id=JOB,
-        job=None,
-        digest=b"",
-        generation=generation,
-        owned=False,
-        deadline_ms=0.0,
-        reply_topic="replies.t",
-        wanted_partition=None,
-        stream=ReplyStream(job=JOB, epoch=epoch, worker=process),
-    )
+    return PartitionState(JOBS, membership(process, generation), end_offset, before)
 
 
 def _done(process: str, epoch: Epoch, index: int, text: str) -> DoneRecord:

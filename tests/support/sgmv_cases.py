@@ -73,6 +73,14 @@ class SgmvCase:
         rows = list(index)
         return replace(self, x=self.x[rows], y=self.y[rows], row_slots=self.row_slots[rows])
 
+    def keeps_its_bits(self, way: str, tiles: Tiles | None, rows: Sequence[int]) -> None:
+        """Hold some rows, each alone, and all in another order against the whole, bit for bit."""
+        together = self.run(way, "invariant", tiles)
+        for row in rows:
+            assert torch.equal(self.rows([row]).run(way, "invariant", tiles)[0], together[row])
+        backwards = list(reversed(range(len(self.x))))
+        assert torch.equal(self.rows(backwards).run(way, "invariant", tiles), together[backwards])
+
     def check(self, result: Tensor) -> None:
         """Hold every element against fp64, within what rounding in any order can explain."""
         delta, magnitude = exact(self.x, self.a, self.b, self.ranks, self.scales, self.row_slots)

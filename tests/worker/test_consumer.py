@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from tests.support.members import PARTITIONS, Member, send, until
 
@@ -121,3 +122,17 @@ async def test_a_resting_member_that_is_given_partitions_says_so(kafka: Kafka, t
             assert not first.consumer.in_the_way  # it has only lost some
         await until(lambda: len(first.consumer.states) == PARTITIONS)
         assert first.consumer.in_the_way
+
+
+async def test_a_partition_that_is_added_is_noticed(
+    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody joins or leaves: it is read when the metadata is looked at again."""
+    monkeypatch.setattr("worker.consumer.METADATA_AGE_MS", 500)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.consumer.states) == PARTITIONS)
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        await admin.create_partitions({topic: NewPartitions(PARTITIONS + 1)})
+        await admin.close()
+        await until(lambda: len(member.consumer.states) == PARTITIONS + 1)

@@ -6,36 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import Epoch
-from worker.jobs import Entry, Partition, Record, Stage
+from tests.support.entries import JOBS, entry_of
+from worker.jobs import Stage
 from worker.kept import KeptJobs
 from worker.partitions import Membership, PartitionState
-from worker.replies import ReplyStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-JOBS = Partition("jobs", 0)
+    from worker.jobs import Entry, Partition
 
 
 def entry_at(offset: int, stage: Stage = Stage.RUNNING, *, owned: bool = True) -> Entry:
     """Return a job at that offset."""
-    name = f"j{offset}"
-    return Entry(
-        key=offset,
-        record=Record(JOBS, offset, 0, None, b"", ()),
-        tenant="acme",
-        job_id=name,
-        job=None,
-        digest=b"",
-        generation=3,
-        owned=owned,
-        deadline_ms=0.0,
-        reply_topic="replies.acme",
-        wanted_partition=None,
-        stream=ReplyStream(job=name, epoch=Epoch(3, 1), worker="w"),
-        stage=stage,
-    )
+    return entry_of(f"j{offset}", offset=offset, stage=stage, owned=owned)
 
 
 def state_of(generation: int, *entries: Entry, member: str = "m") -> PartitionState:

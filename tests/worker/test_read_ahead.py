@@ -5,32 +5,18 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from schemas import ClaimRecord, Epoch, Job, TokensRecord, encode_reply
-from worker.jobs import Entry, Partition, Record
+from schemas import Epoch, TokensRecord, encode_reply
+from tests.support.entries import entry_of
 from worker.read_ahead import Pending, ReadAhead
 from worker.readback import LogRecord
-from worker.replies import ReplyStream
 from worker.takeover import TakeOver
 
 NAMES = ("a", "b", "c")
 
 
-def entry_of(name: str, reply_from: int | None = None) -> Entry:
-    """Return an older job."""
-    return Entry(
-        key=1,
-        record=Record(Partition("jobs", 0), 0, 0, None, b"", ()),
-        tenant="acme",
-        job_id=name,
-        job=Job(id=name, tenant="acme", prompt="?", reply_from=reply_from),
-        digest=b"",
-        generation=9,
-        owned=False,
-        deadline_ms=0.0,
-        reply_topic="replies.acme",
-        wanted_partition=None,
-        stream=ReplyStream(job=name, epoch=Epoch(9, 1), worker="me"),
-    )
+def pending_of(name: str, reply_from: int | None = None) -> Pending:
+    """Return an older job that waits to be taken over by us."""
+    return Pending(entry_of(name, epoch=Epoch(9, 1), worker="me", reply_from=reply_from), "me")
 
 
 def logged(offset: int, name: str, index: int = 0) -> LogRecord:
@@ -68,7 +54,7 @@ class Life:
         elif chance < 0.7:
             if name not in self.waiting:
                 told = self.random.choice([None, born])
-                self.waiting[name] = Pending(entry_of(name, told), "me")
+                self.waiting[name] = pending_of(name, told)
                 self.ahead.add(self.waiting[name])
         elif chance < 0.75:
             if name in self.waiting:
@@ -149,16 +135,15 @@ def test_in_pieces_a_log_says_what_it_says_in_one() -> None:
 def test_a_batch_that_is_known_is_read_from_the_last_pass_on() -> None:
     """Two jobs wait while a third is claimed: what was read then is not read again."""
     ahead = ReadAhead()
-    entries = [entry_of(name) for name in NAMES]
-    for entry in entries:
-        ahead.add(Pending(entry, "me"))
+    waiting = [pending_of(name) for name in NAMES]
+    for each in waiting:
+        ahead.add(each)
     log = [logged(offset, NAMES[offset % 3], offset // 3) for offset in range(9)]
-    for number, entry in enumerate(entries):
-        pending = ahead.take(entry)
-        assert pending is not None
+    for number, pending in enumerate(waiting):
+        assert ahead.take(pending.entry) is pending
         pending.claimed_at = last = len(log)
-        claim = ClaimRecord(job=entry.job_id, epoch=Epoch(9, 1), worker="me")
-        log.append(LogRecord(last, entry.job_id.encode(), encode_reply(claim)))
+        key = pending.entry.job_id.encode()
+        log.append(LogRecord(last, key, encode_reply(pending.takeover.claim())))
         for each in ahead.unread([pending]):
             each.begin(floor=0, log_start=0, last=last)
         fold = ahead.folding([pending])
@@ -173,7 +158,7 @@ def test_a_batch_that_is_known_is_read_from_the_last_pass_on() -> None:
 def test_a_job_that_nobody_told_of_makes_one_long_pass_for_all() -> None:
     """A pass that has to start far back anyway reads for every job that waits."""
     ahead = ReadAhead()
-    first, second = (Pending(entry_of(name), "me") for name in "ab")
+    first, second = (pending_of(name) for name in "ab")
     ahead.add(second)
     assert set(ahead.unread([first])) == {first, second}
     first.read_to = 5
@@ -191,14 +176,14 @@ def test_where_an_answer_may_begin() -> None:
         (None, 4, 4, 4, False),
         (5, 4, 4, 5, False),
     ):
-        pending = Pending(entry_of("a", told), "me")
+        pending = pending_of("a", told)
         pending.begin(floor=floor, log_start=log_start, last=20)
         assert (pending.read_to, pending.prefix_lost) == (expected, lost)
 
 
 def test_a_takeover_is_made_when_it_is_needed() -> None:
     """Most of a long backlog is never heard of in the log: nothing is built for it."""
-    pending = Pending(entry_of("a"), "me")
+    pending = pending_of("a")
     pending.begin(floor=0, log_start=0, last=5)
     assert pending.begun is None
     pending.fold(logged(0, "a"))

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from tests.support.harness import Harness
 
 
-async def test_a_running_job_goes_on_across_a_rebalance(harness: Harness) -> None:
-    """The partition came back to the same member in the next generation: no claim, no pause."""
+async def begin(harness: Harness) -> int:
+    """Let a job run that is fresh to its owner; return its offset."""
     while next(harness.offsets) < OLD:
         pass
     offset = harness.send(job())
     await harness.settle()
+    return offset
+
+
+async def test_a_running_job_goes_on_across_a_rebalance(harness: Harness) -> None:
+    """The partition came back to the same member in the next generation: no claim, no pause."""
+    offset = await begin(harness)
     key = harness.key_of("prompt of j1")
     harness.step(Output(key, (1,), "a"))
     await harness.settle()
@@ -46,10 +52,7 @@ async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
     harness: Harness,
 ) -> None:
     """Its terminal was acknowledged between two assignments: the redelivery finds it finished."""
-    while next(harness.offsets) < OLD:
-        pass
-    offset = harness.send(job())
-    await harness.settle()
+    offset = await begin(harness)
     harness.service.on_revoked([harness.state])
     harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
     await harness.settle()
@@ -64,10 +67,7 @@ async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
 @pytest.mark.parametrize("change", ["generation", "member", "partition"])
 async def test_a_missed_generation_makes_it_a_take_over(harness: Harness, change: str) -> None:
     """Somebody may have owned it meanwhile: it stops, is released, and claimed if it returns."""
-    while next(harness.offsets) < OLD:
-        pass
-    offset = harness.send(job())
-    await harness.settle()
+    offset = await begin(harness)
     key = harness.key_of("prompt of j1")
     harness.step(Output(key, (1,), "a"))
     await harness.settle()

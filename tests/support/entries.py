@@ -1,0 +1,38 @@
+"""Entries of jobs by hand, for tests of what holds them."""
+
+from __future__ import annotations
+
+from schemas import Epoch, Job
+from worker.jobs import Entry, Partition, Record, Stage
+from worker.replies import ReplyStream
+
+JOBS = Partition("jobs", 0)
+EPOCH = Epoch(3, 1)
+
+
+def entry_of(
+    name: str,
+    *,
+    offset: int = 0,
+    epoch: Epoch = EPOCH,
+    worker: str = "w",
+    owned: bool = False,
+    stage: Stage = Stage.ARRIVED,
+    reply_from: int | None = None,
+) -> Entry:
+    """Return the entry of a tenant's job in the first partition."""
+    return Entry(
+        key=offset,
+        record=Record(JOBS, offset, 0, None, b"", ()),
+        tenant="acme",
+        job_id=name,
+        job=Job(id=name, tenant="acme", prompt="?", reply_from=reply_from),
+        digest=b"",
+        generation=epoch.generation,
+        owned=owned,
+        deadline_ms=0.0,
+        reply_topic="replies.acme",
+        wanted_partition=None,
+        stream=ReplyStream(job=name, epoch=epoch, worker=worker),
+        stage=stage,
+    )
