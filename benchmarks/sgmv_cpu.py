@@ -72,7 +72,8 @@ class Ours:
                     for a, b in zip(problem.a, problem.b, strict=True)
                 ],
             )
-        return lambda: weights.add_(problem.y, problem.x, plan)
+        y, x, add_ = problem.y, problem.x, weights.add_
+        return lambda: add_(y, x, plan)
 
 
 class Ideal:
@@ -96,11 +97,16 @@ class Ideal:
         """Lay out everything, results included."""
         work = []
         for slot, rows in plan:
-            a = torch.cat([part[slot] for part in problem.a]).T.contiguous()
+            rank = problem.ranks[slot]
+            a = torch.cat([part[slot, :rank] for part in problem.a]).T.contiguous()
             shrunk = problem.x.new_empty(len(rows), a.shape[1])
             slices = [
-                (v, part[slot].T.contiguous(), problem.x.new_empty(len(rows), part.shape[1]))
-                for v, part in zip(shrunk.split(problem.max_rank, 1), problem.b, strict=True)
+                (
+                    v,
+                    part[slot, :, :rank].T.contiguous(),
+                    problem.x.new_empty(len(rows), part.shape[1]),
+                )
+                for v, part in zip(shrunk.split(rank, 1), problem.b, strict=True)
             ]
             work.append((problem.x[rows].contiguous(), a, shrunk, slices))
 
@@ -145,9 +151,10 @@ def measure_case(case: Case, ways: Sequence[Provider]) -> list[Row]:
     ).bytes
     pool = [make_problem(case, "cpu", seed=1 + i) for i in range(_sets(moved))]
     calls = {
-        way.name: [way.bind(own.fresh(), way.plan(own)) for own in pool]
+        way.name: [way.bind(own.fresh(), plan) for own in pool]
         for way in ways
         if way.refuses(problem) is None
+        for plan in [way.plan(problem)]  # once a step, as in the engine: all layers share it
     }
     for bound in calls.values():
         for call in bound:

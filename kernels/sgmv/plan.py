@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.sgmv.blocks import BlockTable, build_blocks, worst_case_blocks
+from kernels.sgmv.few_rows import Scratch
 
 NO_ADAPTER = -1
 
@@ -37,7 +38,7 @@ class SgmvPlan:
     """The segments of one step. Make it with `make_plan`.
 
     The same plan serves every layer of the step, because the rows of a batch keep their adapter
-    through the whole model.
+    through the whole model. It lends the layers their scratch memory, one layer at a time.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class SgmvPlan:
     ) -> None:
         self.slots = slots
         self.mode = mode
+        self.invariant = mode is SgmvMode.INVARIANT
         self.device = device
         self.static = static
+        self.scratch = Scratch()
         self._row_slots = row_slots.to(device, copy=True)
         self._tables: dict[int, BlockTable] = {}
         self._segments = _segments(row_slots, device) if row_slots.device.type == "cpu" else None

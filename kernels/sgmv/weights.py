@@ -107,6 +107,8 @@ def make_slot_weights(
 class PackedWeights:
     """Slots that hold each adapter at its own rank, in the layout that CPU matmuls like best."""
 
+    __slots__ = ("_device", "_dtype", "_live", "bias", "shape", "slots")
+
     def __init__(
         self,
         shape: GroupShape,
@@ -141,9 +143,9 @@ class PackedWeights:
         column = 0
         for offset, width, pair in given:
             rank = pair.a.shape[0]
-            b = pair.b.to(self._device, self._dtype).T.contiguous()
+            b = pair.b.to(self._device, self._dtype)
             columns, outputs = slice(column, column + rank), slice(offset, offset + width)
-            part = LiveSlice(columns, outputs, b, pair.scale)
+            part = LiveSlice.scaled(columns, outputs, b, pair.scale)
             if pair.gain is not None:
                 part = part._replace(
                     gain=pair.gain.to(self._device, torch.float32).contiguous(),
