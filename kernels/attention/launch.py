@@ -1,5 +1,8 @@
 """The registered operators of paged attention: one kernel launch each.
 
+Both kernels that add splits are compiled without fused multiply-adds, so that they round alike: a
+row's bits are then the same from a prefill and from a decode.
+
 Imported at the first use of the Triton backend, so that a CPU service never loads Triton.
 """
 
@@ -14,6 +17,7 @@ from triton.runtime.jit import JITFunction
 
 from kernels.attention.store import store_kernel
 from kernels.attention.unified import attend_kernel, merge_kernel
+from kernels.registration import operator
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)
 
@@ -29,21 +33,22 @@ class AttentionTiles(NamedTuple):
     block_n: int = 64
     split: int = 512  # tokens
     warps: int = 4
-
-    @property
-    def stages(self) -> int:
-        """How deep the walk over the keys is pipelined."""
-        return 2 if self.block_m <= 16 else 1  # noqa: PLR2004 - the smallest tile, no wgmma
+    stages: int = 1  # how deep the walk over the keys is pipelined
 
 
-def choose_tiles(*, rows: int, seqs: int, group: int, tall: bool) -> AttentionTiles:
-    """Take the smallest tile that holds a group of heads, where allowed a tall one for prefills."""
-    smallest = max(16, triton.next_power_of_2(group))
-    many = tall and rows > 4 * seqs
-    return AttentionTiles(block_m=max(64, smallest) if many else smallest)
+def choose_tiles(*, rows: int, seqs: int, group: int, dim: int, tall: bool) -> AttentionTiles:
+    """Take the smallest tile that holds a group of heads, where allowed a tall one for prefills.
+
+    Wide heads in a tall tile need twice the threads, or its sums spill out of the registers.
+    """
+    block_m = max(16, triton.next_power_of_2(group))
+    if tall and rows > 4 * seqs:
+        block_m = max(64, block_m)
+    wide = dim > 128 and block_m >= 64  # noqa: PLR2004 - see above
+    return AttentionTiles(block_m, warps=8 if wide else 4, stages=2 if block_m == 16 else 1)  # noqa: PLR2004
 
 
-@torch.library.custom_op("aril::paged_attention", mutates_args=("out", "partial", "stats"))
+@operator("paged_attention", mutates=("out", "partial", "stats"))
 def attend_op(  # noqa: PLR0917 - the operands of one launch
     out: Tensor,
     partial: Tensor,
@@ -79,6 +84,7 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         cu_q,
         kv_lens,
         seqs,
+        splits,
         rows,
         scale,
         window,
@@ -93,7 +99,6 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         DIM=dim,
         PAGE=page,
         SPLIT=split,
-        SPLITS=splits,
         HAS_WINDOW=window > 0,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
@@ -101,10 +106,11 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         UPCAST=INTERPRETED and q.dtype is torch.bfloat16,
         num_warps=warps,
         num_stages=stages,
+        enable_fp_fusion=False,
     )
 
 
-@torch.library.custom_op("aril::merge_splits", mutates_args=("out",))
+@operator("merge_splits", mutates=("out",))
 def merge_op(  # noqa: PLR0917 - the operands of one launch
     out: Tensor,
     partial: Tensor,
@@ -122,18 +128,19 @@ def merge_op(  # noqa: PLR0917 - the operands of one launch
         out,
         cu_q,
         kv_lens,
+        splits,
         window,
         heads,
         DIM=dim,
         SPLIT=split,
-        SPLITS=splits,
         HAS_WINDOW=window > 0,
         BLOCK_D=max(16, triton.next_power_of_2(dim)),
         num_warps=1,
+        enable_fp_fusion=False,
     )
 
 
-@torch.library.custom_op("aril::store_kv", mutates_args=("k_cache", "v_cache"))
+@operator("store_kv", mutates=("k_cache", "v_cache"))
 def store_op(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """Write one row's keys and values per program."""
     pages, page, kv_heads, dim = k_cache.shape
@@ -150,13 +157,6 @@ def store_op(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
         SIZE=size,
         BLOCK=triton.next_power_of_2(size),
     )
-
-
-@attend_op.register_fake
-@merge_op.register_fake
-@store_op.register_fake
-def _no_output(*_args: object) -> None:
-    """All three only write to their arguments."""
 
 
 def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula

@@ -65,9 +65,13 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
         from kernels.attention.launch import attend_triton, choose_tiles  # noqa: PLC0415
 
         if tiles is None:
-            group = q.shape[1] // k_cache.shape[2]
-            tall = not invariant and q.dtype is not torch.float32
-            tiles = choose_tiles(rows=q.shape[0], seqs=kv_lens.shape[0], group=group, tall=tall)
+            tiles = choose_tiles(
+                rows=q.shape[0],
+                seqs=kv_lens.shape[0],
+                group=q.shape[1] // k_cache.shape[2],
+                dim=q.shape[2],
+                tall=not invariant and q.dtype is not torch.float32,
+            )
         if q.stride(2) != 1:
             q = q.contiguous()
         return attend_triton(q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, tiles)

@@ -45,8 +45,8 @@ def _locate(
     cu_q: tl.tensor,
     seqs: tl.tensor,
     blocks: tl.tensor,
+    splits: tl.tensor,
     BLOCK_Q: tl.constexpr,
-    SPLITS: tl.constexpr,
 ) -> tl.tensor:
     """Say what this program is for: sequence, first query of the block, split."""
     program = tl.program_id(0)
@@ -55,7 +55,7 @@ def _locate(
         first_query = (program - tl.load(cu_q + seq) // BLOCK_Q - seq) * BLOCK_Q
         split = 0
     else:
-        further: tl.constexpr = SPLITS - 1 if SPLITS > 1 else 1
+        further = tl.maximum(splits - 1, 1)
         seq = (program - blocks) // further
         first_query = 0
         split = 1 + (program - blocks) % further
@@ -120,7 +120,8 @@ def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
     return top, total, result
 
 
-@triton.jit
+# Numbers that change from step to step: one binary for all of them.
+@triton.jit(do_not_specialize=["seqs", "splits", "rows_total", "stride_table"])
 def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     q: tl.tensor,
     k_cache: tl.tensor,
@@ -132,6 +133,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     cu_q: tl.tensor,
     kv_lens: tl.tensor,
     seqs: tl.tensor,
+    splits: tl.tensor,
     rows_total: tl.tensor,
     scale: tl.tensor,
     window: tl.tensor,
@@ -146,7 +148,6 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     DIM: tl.constexpr,
     PAGE: tl.constexpr,
     SPLIT: tl.constexpr,
-    SPLITS: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -160,12 +161,12 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     the rest are the further splits of the sequences that decode.
 
     q, out [T, heads, DIM]; caches [pages, PAGE, kv_heads, DIM]; partial fp32
-    [seqs, heads, SPLITS, DIM]; stats fp32 [seqs, heads, SPLITS, 2] (maximum, sum).
+    [seqs, heads, splits, DIM]; stats fp32 [seqs, heads, splits, 2] (maximum, sum).
     """
     BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
     blocks = rows_total // BLOCK_Q + seqs
     kv_head = tl.program_id(1)
-    seq, first_query, own_split = _locate(cu_q, seqs, blocks, BLOCK_Q, SPLITS)
+    seq, first_query, own_split = _locate(cu_q, seqs, blocks, splits, BLOCK_Q)
     q_start = tl.load(cu_q + seq)
     q_len = tl.load(cu_q + seq + 1) - q_start
     if first_query >= q_len:
@@ -233,7 +234,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
 
     row_head = row * heads + head
     if apart:
-        slot = (seq.to(tl.int64) * heads + head) * SPLITS + own_split
+        slot = (seq.to(tl.int64) * heads + head) * splits + own_split
         tl.store(stats + slot * 2, top, live_m)
         tl.store(stats + slot * 2 + 1, total, live_m)
         tl.store(
@@ -247,18 +248,18 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     partial: tl.tensor,
     stats: tl.tensor,
     out: tl.tensor,
     cu_q: tl.tensor,
     kv_lens: tl.tensor,
+    splits: tl.tensor,
     window: tl.tensor,
     heads: tl.tensor,
     DIM: tl.constexpr,
     SPLIT: tl.constexpr,
-    SPLITS: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ) -> None:
@@ -285,7 +286,7 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     total = 0.0
     result = tl.zeros([BLOCK_D], tl.float32)
     for split in range(first_split, last_split):
-        slot = seq_head * SPLITS + split
+        slot = seq_head * splits + split
         split_top = tl.load(stats + slot * 2)
         split_total = tl.load(stats + slot * 2 + 1)
         split_result = tl.load(partial + slot * DIM + d, live_d, other=0.0)

@@ -11,7 +11,7 @@ import triton.language as tl
 from kernels.sgmv.forms import add_product, no_sums, spread_rows, spread_weights, summed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_total"])
 def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the formula's order
     planes: tl.tensor,
     b0: tl.tensor,

@@ -13,9 +13,10 @@ import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from kernels.registration import operator
 from kernels.sgmv.expand import expand_kernel
 from kernels.sgmv.shrink import shrink_kernel
-from kernels.sgmv.tiles import EXPAND_STAGES, MIN_TILE
+from kernels.sgmv.tiles import EXPAND_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 # The expand takes its weights as plain arguments, so that a CUDA graph keeps no pointer table.
 MAX_PARTS = 4
 
-# A mask that may end at any rank makes each of the matrix-vector form's loads one of 2 bytes; one
-# that ends at whole pieces leaves them 16.
-VECTOR_PIECE = 8
+# A mask that may end at any rank makes each of the expand's loads one of 2 bytes; one that ends at
+# whole pieces leaves them 16.
+PIECE = 8
 
 INTERPRETED = not isinstance(shrink_kernel, JITFunction)
 
 
-@torch.library.custom_op("aril::sgmv_shrink", mutates_args=("planes",))
+@operator("sgmv_shrink", mutates=("planes",))
 def sgmv_shrink(  # noqa: PLR0917 - the operands, in the order of the formula
     planes: Tensor,
     x: Tensor,
@@ -81,7 +82,7 @@ def sgmv_shrink(  # noqa: PLR0917 - the operands, in the order of the formula
     )
 
 
-@torch.library.custom_op("aril::sgmv_expand", mutates_args=("y",))
+@operator("sgmv_expand", mutates=("y",))
 def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     y: Tensor,
     planes: Tensor,
@@ -108,7 +109,6 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     spare = MAX_PARTS - len(b)
     block_m = block_rows.shape[0] // blocks
     max_rank = stacked // slices
-    in_pieces = block_m < MIN_TILE and max_rank % VECTOR_PIECE == 0
     expand_kernel[(blocks * tiles,)](
         planes,
         *b,
@@ -137,19 +137,13 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         BLOCK_R=block_r,
-        PIECE=VECTOR_PIECE if in_pieces else 1,
+        PIECE=PIECE if max_rank % PIECE == 0 else 1,
         GAIN=gains is not None,
         BIAS=bias is not None,
         UPCAST=INTERPRETED and b[0].dtype is torch.bfloat16,
         num_warps=warps,
         num_stages=EXPAND_STAGES,
     )
-
-
-@sgmv_shrink.register_fake
-@sgmv_expand.register_fake
-def _no_output(*_args: object) -> None:
-    """Both operators only write to an argument."""
 
 
 def sgmv_triton_(  # noqa: PLR0917 - the operands, in the order of the formula

@@ -48,7 +48,7 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
         y[i, slice j] = gains.values[s, slice j] * ((y[i, slice j] - β) + δ) + β
 
     Rows with slot -1 and slices of rank 0 are neither read nor written, with or without gains; nor
-    is any weight past its live rank used (the matrix-vector form loads whole pieces of 8), or a
+    is any weight past its live rank used (Triton loads ranks in whole pieces of 8), or a
     gain that is not present read. Rows without gains get the bits that they would get without the
     argument.
 
@@ -81,7 +81,11 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
         raise ValueError("the Triton kernels take fp32, fp16 and bf16, got float64")
     if tiles is None:
         tiles = choose_tiles(
-            plan.mode, rows=plan.rows, in_features=x.shape[1], max_rank=b[0].shape[2]
+            plan.mode,
+            rows=plan.rows,
+            in_features=x.shape[1],
+            max_rank=b[0].shape[2],
+            adapters=plan.adapters,
         )
     sgmv_triton_(y, x, a, b, ranks, scales, plan, tiles, gains)
 

@@ -66,6 +66,11 @@ class SgmvPlan:
         return self._row_slots.shape[0]
 
     @property
+    def adapters(self) -> int | None:
+        """How many adapters the rows are of; None where only the device knows or it may change."""
+        return None if self.static or self._segments is None else len(self._segments)
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """One segment per adapter, in the order of first appearance.
 

@@ -8,7 +8,7 @@ import triton.language as tl
 from kernels.sgmv.forms import add_product, no_sums, spread_rows, spread_weights, summed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_total"])
 def shrink_kernel(  # noqa: PLR0917 - the operands, in the order of the formula
     x: tl.tensor,
     a: tl.tensor,

@@ -35,6 +35,9 @@ VECTOR_SUMS = 8192
 # Splitting K pays only while the batch alone cannot fill the device.
 FEW_ROWS = 128
 
+# Rows of an adapter, on average, from which tall blocks are worth their padding.
+TALL_SEGMENT = 32
+
 
 class Tiles(NamedTuple):
     """One choice for a pair of launches: shrink [M, K] x [K, N], expand [M, R] x [R, N]."""
@@ -49,23 +52,26 @@ class Tiles(NamedTuple):
     shrink_stages: int  # of the tensor cores' form; the other has no pipeline
 
 
-def choose_tiles(mode: SgmvMode, *, rows: int, in_features: int, max_rank: int) -> Tiles:
-    """Choose by the weights' shape, and in fast mode by the number of rows too.
+def choose_tiles(
+    mode: SgmvMode, *, rows: int, in_features: int, max_rank: int, adapters: int | None = None
+) -> Tiles:
+    """Choose by the weights' shape, and in fast mode by the batch too.
 
-    Never by the segments: a captured graph keeps its tiles and is replayed with others.
+    `adapters` is how many the rows are of; None where that may change, as in a captured graph,
+    which keeps its tiles and is replayed with other segments.
     """
     if mode is SgmvMode.FAST and 1 <= rows <= MATRIX_VECTOR_ROWS:
         return matrix_vector_tiles(rows, in_features=in_features, max_rank=max_rank)
     shrink_k = min(128, _power_of_two(in_features))
-    expand_r = min(64, _power_of_two(max_rank))
     many = mode is SgmvMode.FAST and rows > FEW_ROWS
+    tall = many and (adapters is None or rows >= TALL_SEGMENT * adapters)
     return Tiles(
-        block_m=64 if many else 16,
-        shrink_n=min(64 if many else 32, _power_of_two(max_rank)),
-        shrink_k=min(64, shrink_k) if many else shrink_k,
+        block_m=64 if tall else 16,
+        shrink_n=min(64 if tall else 32, _power_of_two(max_rank)),
+        shrink_k=min(64, shrink_k) if tall else shrink_k,
         splits=1 if many else _splits(in_features, shrink_k),
         expand_n=64,
-        expand_r=expand_r,
+        expand_r=min(64, _power_of_two(max_rank)),
         warps=4,
         shrink_stages=3,
     )

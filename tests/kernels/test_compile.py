@@ -1,160 +1,154 @@
 """The Triton kernels compile for a GPU, also where there is none.
 
 The interpreter accepts what the compiler refuses (untyped loop variables, tiles below the
-hardware's least, nested returns), so each kernel is compiled to Hopper machine code here, in a
-process of its own because the interpreter is chosen at import.
+hardware's least, nested returns), so each kernel is compiled to Hopper machine code here, with the
+arguments that a launch gives it. What comes out says what no interpreter can: which unit computes,
+how wide the loads are, whether registers and shared memory suffice.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernels.sgmv.tiles import Tiles, matrix_vector_tiles
+from kernels.sgmv import SgmvMode
+from kernels.sgmv.tiles import EXPAND_STAGES, Tiles, choose_tiles, matrix_vector_tiles
+from tests.support.offline_compile import Job, compile_all
 
-SCRIPT = """
-import json, sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from kernels.attention.store import store_kernel
-from kernels.attention.unified import attend_kernel, merge_kernel
-from kernels.sgmv.expand import expand_kernel
-from kernels.sgmv.shrink import shrink_kernel
-
-kernels = {k.fn.__name__: k for k in
-           (attend_kernel, merge_kernel, store_kernel, expand_kernel, shrink_kernel)}
-answers = []
-for name, pointers, constants, floats, stages in json.load(sys.stdin):
-    kernel = kernels[name]
-    signature = {n: "constexpr" if n in constants else pointers.get(n) or
-                 ("fp32" if n in floats else "i32") for n in kernel.arg_names}
-    values = {(kernel.arg_names.index(n),): v for n, v in constants.items()}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names)
-               if signature[n].startswith("*") or n.startswith("stride")
-               or n in ("in_features", "split_k")}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
-    binary = triton.compile(source, target=GPUTarget("cuda", 90, 32),
-                            options={"num_warps": 4, "num_stages": stages})
-    assert len(binary.asm["cubin"]) > 0
-    ptx = binary.asm["ptx"]
-    answers.append({"mma": "mma.sync" in ptx, "wgmma": "wgmma" in ptx,
-                    "dot": "tt.dot" in binary.asm["ttir"], "wide": "ld.global.v4.b32" in ptx,
-                    "narrow": ptx.count("ld.global.b16"), "shared": binary.metadata.shared})
-json.dump(answers, sys.stdout)
-"""
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TABLES = {"ranks": "*i32", "block_rows": "*i32", "block_slots": "*i32"}
-SEQUENCES = {"cu_q": "*i32", "kv_lens": "*i32"}
-SGMV = {"SLICES": 3, "MAX_RANK": 64, "SPLITS": 8, "UPCAST": False}
-MATRIX_TILES = Tiles(
-    block_m=16, shrink_n=32, shrink_k=64, splits=8, expand_n=64, expand_r=64, warps=4,
-    shrink_stages=3,
-)  # fmt: skip
+SEQUENCES = {"cu_q": "*i32", "kv_lens": "*i32", "block_table": "*i32"}
+SLICES = 3
+PIECE = 8
 SHARED_MEMORY = 227 * 1024  # bytes a block may have on Hopper
+FEW_BYTES = 32  # spilled: a register or two, outside the loop
 
 
-def shrink(one: str, tiles: Tiles) -> tuple[object, ...]:
+def shrink(dtype: str, tiles: Tiles, rank: int) -> Job:
     """Make the job of the shrink kernel."""
-    sizes = {"BLOCK_M": tiles.block_m, "BLOCK_N": tiles.shrink_n, "BLOCK_K": tiles.shrink_k}
-    return (
-        "shrink_kernel",
-        {"x": one, "a": one, "planes": "*fp32", **TABLES},
-        {**SGMV, "TILES": SGMV["MAX_RANK"] // tiles.shrink_n, **sizes},
-        [],
-        tiles.shrink_stages,
-    )
+    constants = {
+        "SLICES": SLICES,
+        "MAX_RANK": rank,
+        "TILES": -(-rank // tiles.shrink_n),
+        "SPLITS": tiles.splits,
+        "BLOCK_M": tiles.block_m,
+        "BLOCK_N": tiles.shrink_n,
+        "BLOCK_K": tiles.shrink_k,
+        "UPCAST": False,
+        "stride_x_k": 1,
+    }
+    pointers = {"x": f"*{dtype}", "a": f"*{dtype}", "planes": "*fp32", **TABLES}
+    return Job("shrink_kernel", pointers, constants, (), tiles.warps, tiles.shrink_stages)
 
 
-def expand(one: str, tiles: Tiles, *, gain: bool) -> tuple[object, ...]:
+def expand(dtype: str, tiles: Tiles, rank: int, *, gain: bool) -> Job:
     """Make the job of the expand kernel, with DoRA's gains and a bias or without."""
-    floats = dict.fromkeys(("planes", "scales", "gains"), "*fp32")
-    sizes = {"BLOCK_M": tiles.block_m, "BLOCK_N": tiles.expand_n, "BLOCK_R": tiles.expand_r}
-    return (
-        "expand_kernel",
-        {**dict.fromkeys(("b0", "b1", "b2", "b3", "y", "bias"), one), **floats, **TABLES}
-        | {"has_gain": "*i32"},
-        {**SGMV, "FIRST_SLICE": 0, **sizes, "PIECE": 1 if tiles.block_m >= 16 else 8}
-        | {"GAIN": gain, "BIAS": gain},
-        [],
-        1,
+    constants = {
+        "SLICES": SLICES,
+        "FIRST_SLICE": 0,
+        "MAX_RANK": rank,
+        "SPLITS": tiles.splits,
+        "BLOCK_M": tiles.block_m,
+        "BLOCK_N": tiles.expand_n,
+        "BLOCK_R": tiles.expand_r,
+        "PIECE": PIECE,
+        "GAIN": gain,
+        "BIAS": gain,
+        "UPCAST": False,
+        "stride_y_column": 1,
+    }
+    pointers = {
+        **dict.fromkeys(("b0", "b1", "b2", "b3", "y", "bias"), f"*{dtype}"),
+        **dict.fromkeys(("planes", "scales", "gains"), "*fp32"),
+        **TABLES,
+        "has_gain": "*i32",
+    }
+    return Job("expand_kernel", pointers, constants, (), tiles.warps, EXPAND_STAGES)
+
+
+def attend(dtype: str, block_m: int, *, dim: int = 128, window: bool = False) -> Job:
+    """Make the job of the attention kernel."""
+    from kernels.attention.launch import choose_tiles as choose  # noqa: PLC0415 - loads Triton
+
+    tiles = choose(rows=100 * (block_m > 16), seqs=1, group=4, dim=dim, tall=block_m > 16)
+    assert tiles.block_m == block_m
+    constants = {
+        "GROUP": 4,
+        "DIM": dim,
+        "PAGE": 16,
+        "SPLIT": tiles.split,
+        "HAS_WINDOW": window,
+        "BLOCK_M": block_m,
+        "BLOCK_N": tiles.block_n,
+        "BLOCK_D": max(16, 1 << (dim - 1).bit_length()),
+        "UPCAST": False,
+    }
+    pointers = {
+        **dict.fromkeys(("q", "k_cache", "v_cache", "out"), f"*{dtype}"),
+        **dict.fromkeys(("partial", "stats"), "*fp32"),
+        **SEQUENCES,
+    }
+    floats = ("scale",)
+    return Job(
+        "attend_kernel", pointers, constants, floats, tiles.warps, tiles.stages, fusion=False
     )
 
 
-def jobs(dtype: str, block_m: int) -> list[tuple[object, ...]]:
-    """Every kernel at the tiles of the plan tables, for one type and block height."""
-    one = f"*{dtype}"
-    stages = 2 if block_m == 16 else 1
-    tiles = MATRIX_TILES._replace(block_m=block_m)
-    attend = dict.fromkeys(("q", "k_cache", "v_cache", "out"), one)
-    floats = dict.fromkeys(("partial", "stats"), "*fp32")
-    return [
-        shrink(one, tiles),
-        expand(one, tiles, gain=True),
-        (
-            "attend_kernel",
-            {**attend, **floats, **SEQUENCES, "block_table": "*i32"},
-            {"GROUP": 4, "DIM": 128, "PAGE": 16, "SPLIT": 512, "SPLITS": 16, "HAS_WINDOW": True}
-            | {"BLOCK_M": block_m, "BLOCK_N": 64, "BLOCK_D": 128, "UPCAST": False},
-            ["scale"],
-            stages,
-        ),
-        (
-            "merge_kernel",
-            {**floats, **SEQUENCES, "out": one},
-            {"DIM": 128, "SPLIT": 512, "SPLITS": 16, "HAS_WINDOW": True, "BLOCK_D": 128},
-            [],
-            1,
-        ),
-        (
-            "store_kernel",
-            {**dict.fromkeys(("k", "v", "k_cache", "v_cache"), one), "slot_mapping": "*i64"},
-            {"SIZE": 1024, "BLOCK": 1024},
-            [],
-            1,
-        ),
-        expand(one, tiles, gain=False),
-    ]
+def merge(dtype: str) -> Job:
+    """Make the job of the kernel that adds splits."""
+    constants: dict[str, Any] = {"DIM": 128, "SPLIT": 512, "HAS_WINDOW": True, "BLOCK_D": 128}
+    pointers = {**SEQUENCES, **dict.fromkeys(("partial", "stats"), "*fp32"), "out": f"*{dtype}"}
+    return Job("merge_kernel", pointers, constants, warps=1, fusion=False)
 
 
-def compiled(work: list[tuple[object, ...]], cache: Path) -> list[dict[str, int]]:
-    """Compile in a process whose Triton is no interpreter; say what came out."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(cache)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps(work),
-        capture_output=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    answers: list[dict[str, int]] = json.loads(done.stdout)
-    assert len(answers) == len(work)
-    return answers
+def store(dtype: str) -> Job:
+    """Make the job of the kernel that fills the cache."""
+    pointers = dict.fromkeys(("k", "v", "k_cache", "v_cache"), f"*{dtype}")
+    return Job("store_kernel", {**pointers, "slot_mapping": "*i64"}, {"SIZE": 1024, "BLOCK": 1024})
+
+
+def table_tiles(rows: int, rank: int) -> Tiles:
+    """Take what the plan table has for a projection of an 8B model."""
+    return choose_tiles(SgmvMode.FAST, rows=rows, in_features=4096, max_rank=rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [16, 512])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+def test_sgmv_compiles_for_hopper(dtype: str, rows: int, tmp_path: Path) -> None:
+    """Tensor cores for half types, loads of 16 bytes, and no register spills, at every rank."""
+    jobs = []
+    for rank in (8, 16, 64, 256):
+        tiles = table_tiles(rows, rank)
+        jobs += [shrink(dtype, tiles, rank)]
+        jobs += [expand(dtype, tiles, rank, gain=gain) for gain in (False, True)]
+    for job, answer in zip(jobs, compile_all(jobs, tmp_path), strict=True):
+        assert answer.dot, job
+        assert answer.shared <= SHARED_MEMORY, job
+        assert answer.spilled <= FEW_BYTES, (job, answer)
+        assert answer.wide > 0, job
+        if dtype != "fp32":
+            assert answer.wgmma if job.constants["BLOCK_M"] == 64 else answer.mma, job
+            assert answer.narrow == 0, (job, answer)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "block_m"), [("bf16", 16), ("bf16", 64), ("fp32", 16)])
-def test_every_kernel_compiles_for_hopper(dtype: str, block_m: int, tmp_path: Path) -> None:
-    """Machine code comes out, half precision runs on tensor cores, and shared memory suffices."""
-    shrunk, scaled, attend, *_, plain = answers = compiled(jobs(dtype, block_m), tmp_path)
-    assert all(answer["shared"] <= SHARED_MEMORY for answer in answers)
-    assert all(answer["dot"] for answer in (shrunk, scaled, attend, plain))
-    if dtype == "bf16":
-        unit = "wgmma" if block_m == 64 else "mma"
-        assert shrunk[unit]
-        assert scaled[unit]
-        assert plain[unit]
-        assert attend[unit]
+def test_attention_compiles_for_hopper(dtype: str, block_m: int, tmp_path: Path) -> None:
+    """Each width of a head; the two kernels that add splits fuse no multiply with its sum."""
+    widths = (64, 96, 128, 256) if dtype == "bf16" else (128,)
+    jobs = [attend(dtype, block_m, dim=dim) for dim in widths]
+    jobs += [attend(dtype, block_m, window=True), merge(dtype), store(dtype)]
+    for job, answer in zip(jobs, compile_all(jobs, tmp_path), strict=True):
+        assert answer.shared <= SHARED_MEMORY, job
+        if dtype == "bf16":
+            assert answer.spilled <= FEW_BYTES, (job, answer)
+            assert answer.fused == 0, (job, answer)
+            if job.kernel == "attend_kernel":
+                assert answer.wgmma if block_m == 64 else answer.mma, job
 
 
 @pytest.mark.slow
@@ -163,18 +157,19 @@ def test_vectors_take_no_tensor_cores(dtype: str, tmp_path: Path) -> None:
     """Blocks below 16 rows have no matrix product, and hold weights where they loaded them.
 
     Only x, the rows' ids and the result pass through shared memory: far less than a tile of A.
-    Weights come 16 bytes a load; what is left of narrow loads are y, bias and some of x.
+    Everything comes 16 bytes a load.
     """
-    one = f"*{dtype}"
-    work = []
+    jobs = []
     for rows in (1, 2, 4):
-        tiles = matrix_vector_tiles(rows, in_features=4096, max_rank=SGMV["MAX_RANK"])
+        tiles = matrix_vector_tiles(rows, in_features=4096, max_rank=64)
         assert tiles.block_m == rows
-        work += [shrink(one, tiles), *(expand(one, tiles, gain=gain) for gain in (False, True))]
-    for answer in compiled(work, tmp_path):
-        assert not answer["dot"]
-        assert not answer["mma"]
-        assert not answer["wgmma"]
-        assert answer["wide"]
-        assert answer["narrow"] <= 16
-        assert answer["shared"] <= 4096
+        jobs.append(shrink(dtype, tiles, 64))
+        jobs += [expand(dtype, tiles, 64, gain=gain) for gain in (False, True)]
+    for answer in compile_all(jobs, tmp_path):
+        assert not answer.dot
+        assert not answer.mma
+        assert not answer.wgmma
+        assert answer.wide > 0
+        assert answer.narrow == 0
+        assert answer.shared <= 4096
+        assert answer.spilled <= FEW_BYTES

@@ -197,9 +197,13 @@ class Engine:
         """Plan of rows in these slots; None if none of them has an adapter."""
         if all(slot == BACKBONE for slot in row_slots):
             return None
-        ids = torch.tensor(row_slots, dtype=torch.int32).to(self.backbone.device)
-        mode = SgmvMode.INVARIANT if self.config.invariant else SgmvMode.FAST
-        return make_plan(ids, slots=self.config.slots, mode=mode)
+        # From ids on the host: they are checked, and the grids fit the segments exactly.
+        return make_plan(
+            torch.tensor(row_slots, dtype=torch.int32),
+            slots=self.config.slots,
+            mode=SgmvMode.INVARIANT if self.config.invariant else SgmvMode.FAST,
+            device=self.backbone.device,
+        )
 
     def _take(self, sequences: list[Sequence], sampled: Sampled) -> list[Output]:
         """Turn sampled tokens into outputs and let finished sequences go."""
