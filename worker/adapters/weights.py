@@ -44,9 +44,11 @@ class LoraModule:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Bytes of the tensors, and with a magnitude of the fp32 gains that are kept beside it."""
         size = self.a.nbytes + self.b.nbytes
-        return size if self.magnitude is None else size + self.magnitude.nbytes
+        if self.magnitude is None:
+            return size
+        return size + self.magnitude.nbytes + 4 * self.magnitude.numel()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,7 +46,7 @@ def load(store: AdapterStore) -> AdapterWeights:
 def test_magnitudes_arrive_as_they_were_written(
     store: AdapterStore, root: Path, dtype: torch.dtype
 ) -> None:
-    """Each module gets its own, in the dtype of the file; their bytes count."""
+    """Each module gets its own, in the dtype of the file; bytes count, those of its gains too."""
     weights = {name: tensor.to(dtype) for name, tensor in dora_tensors().items()}
     write_adapter(root / "acme/pirate", weights, use_dora=True)
     adapter = load(store)
@@ -54,7 +54,8 @@ def test_magnitudes_arrive_as_they_were_written(
         assert lora.magnitude is not None
         assert lora.magnitude.dtype is dtype
         assert torch.equal(lora.magnitude, weights[magnitude_key(module)])
-    assert adapter.nbytes == sum(tensor.nbytes for tensor in weights.values())
+    gains = sum(4 * len(weights[magnitude_key(module)]) for module in adapter.modules)
+    assert adapter.nbytes == gains + sum(tensor.nbytes for tensor in weights.values())
 
 
 def test_plain_lora_has_no_magnitude(store: AdapterStore, root: Path) -> None:
