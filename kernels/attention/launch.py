@@ -170,7 +170,12 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
     window: int | None,
     tiles: AttentionTiles,
 ) -> Tensor:
-    """Attend in one launch, and a second one where a decode may have more keys than a split."""
+    """Attend in one launch, and a second one where a decode may have more keys than a split.
+
+    Takes seqs · heads · splits · (d + 2) floats of scratch, splits by the width of the table: 268 MB
+    for 64 sequences of 32 heads and a table of 128 k tokens, so the table should be no wider than
+    the longest sequence.
+    """
     rows, heads, dim = q.shape
     if heads // k_cache.shape[2] > tiles.block_m or tiles.split % tiles.block_n:
         raise ValueError(f"{tiles} cannot hold {heads // k_cache.shape[2]} heads, or splits a tile")

@@ -198,6 +198,7 @@ class StackedWeights:
             torch.zeros(slots, count, device=device, dtype=torch.int32),
             bias,
         )
+        self._with_gains: set[int] = set()
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
@@ -214,10 +215,12 @@ class StackedWeights:
             if pair.gain is not None:
                 self.gains.values[slot, offset : offset + len(pair.gain)].copy_(pair.gain)
                 self.gains.present[slot, index] = 1
+                self._with_gains.add(slot)
             self.ranks[slot, index] = rank
 
     def clear(self, slot: int) -> None:
         """Empty a slot wholly, so that nothing of a larger adapter stays behind a smaller one."""
+        self._with_gains.discard(slot)
         self.ranks[slot].zero_()
         self.scales[slot].zero_()
         self.gains.present[slot].zero_()
@@ -227,7 +230,12 @@ class StackedWeights:
             b[slot].zero_()
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
-        """Add the LoRA products; see `SlotWeights.add_`."""
+        """Add the LoRA products; see `SlotWeights.add_`.
+
+        Gains are left out while no adapter has any, which changes no bit of a row without them; not
+        with a static plan, whose captured launches may meet such an adapter later.
+        """
+        gains = self.gains if self._with_gains or plan.static else None
         sgmv_(
             y,
             x,
@@ -236,6 +244,6 @@ class StackedWeights:
             self.ranks,
             self.scales,
             plan,
-            gains=self.gains,
+            gains=gains,
             backend=self.backend,
         )
