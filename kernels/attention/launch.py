@@ -172,9 +172,9 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
 ) -> Tensor:
     """Attend in one launch, and a second one where a decode may have more keys than a split.
 
-    Takes seqs · heads · splits · (d + 2) floats of scratch, splits by the width of the table: 268 MB
-    for 64 sequences of 32 heads and a table of 128 k tokens, so the table should be no wider than
-    the longest sequence.
+    Takes seqs · heads · splits · (d + 2) floats of scratch, splits by the width of the table, which
+    should be no wider than the longest sequence: 273 MB for 64 sequences, 32 heads of 128, and a
+    table of 131,072 tokens.
     """
     rows, heads, dim = q.shape
     if heads // k_cache.shape[2] > tiles.block_m or tiles.split % tiles.block_n:
