@@ -86,30 +86,37 @@ def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone
     _refuse_layers(config.get_text_config())
     with _no_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return adopt_backbone(model, tokenizer, device, name=Path(path).name)
+
+
+def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Backbone:
+    """Take over a transformers model that is in memory already; as `load_backbone` otherwise."""
+    config = model.config.get_text_config()
+    _refuse_layers(config)
     model.eval().requires_grad_(requires_grad=False)
     _refuse_model(model)
     model.set_attn_implementation(IMPLEMENTATION)
     model.to(device)
-    tokenizer = AutoTokenizer.from_pretrained(path)
     if not tokenizer.is_fast:
-        raise UnsupportedModelError(f"{config.model_type}: there is no tokenizer.json to stream by")
-    text_config = model.config.get_text_config()
+        kind = model.config.model_type
+        raise UnsupportedModelError(f"{kind}: there is no tokenizer.json to stream by")
     output = model.get_output_embeddings()
     return Backbone(
         model=model,
         tokenizer=tokenizer,
-        layouts=_record_layouts(model, text_config),
+        layouts=_record_layouts(model, config),
         linear_shapes={
-            name: (module.out_features, module.in_features)
-            for name, module in model.named_modules()
+            path: (module.out_features, module.in_features)
+            for path, module in model.named_modules()
             if type(module) is nn.Linear
         },
-        output_module=next(name for name, module in model.named_modules() if module is output),
+        output_module=next(path for path, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
-        max_positions=getattr(text_config, "max_position_embeddings", None),
-        name=Path(path).name,
-        dtype=dtype,
+        max_positions=getattr(config, "max_position_embeddings", None),
+        name=name,
+        dtype=model.dtype,
         device=torch.device(device),
     )
 

@@ -1,0 +1,193 @@
+"""The engine's table: what adapters cost a decode step of a whole model.
+
+A backbone of an 8B model's shape with random weights, 32 rows of one token each, and adapters on
+all seven linears of a layer. Steps are eager and timed by the host's clock, tokens on the host
+included: what a worker sees. Batches take turns, so that a drift of the clock meets all alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from schemas import Sampling
+from tests.support.tiny import make_tokenizer
+from worker.adapters import AdapterWeights, LoraModule
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
+from worker.engine.model import adopt_backbone
+from worker.engine.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.gpu.results import Results
+    from worker.engine.model import Backbone
+
+QUESTION = "engine_gpu"
+BACKBONE_ONLY = "backbone only"
+ONE_AT_A_TIME = "Distinct, one adapter at a time"
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the model and its batches are."""
+
+    name: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    rows: int
+    rank: int
+    prompt: int
+    steps: int  # that are timed, in each turn
+
+    def config(self) -> LlamaConfig:
+        """Return the model's configuration."""
+        return LlamaConfig(
+            hidden_size=self.hidden,
+            intermediate_size=self.intermediate,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            vocab_size=self.vocabulary,
+            max_position_embeddings=8192,
+            rope_theta=500_000.0,
+            tie_word_embeddings=False,
+        )
+
+
+LLAMA_8B = Size("8B", 4096, 14336, 32, 32, 8, 128_256, rows=32, rank=16, prompt=128, steps=24)
+TINY = Size("tiny", 64, 96, 1, 4, 2, 384, rows=2, rank=4, prompt=3, steps=1)
+
+
+def random_backbone(size: Size, device: str, dtype: torch.dtype) -> Backbone:
+    """Make a model of this size where it is to run, with random weights and a small tokenizer."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = LlamaForCausalLM(size.config())
+    finally:
+        torch.set_default_dtype(before)
+    return adopt_backbone(model, make_tokenizer(), device, name=size.name)
+
+
+def random_adapter(backbone: Backbone, rank: int, seed: int) -> AdapterWeights:
+    """Draw an adapter of all linears but the one that makes the logits."""
+    generator = torch.Generator(backbone.device).manual_seed(seed)
+
+    def draw(rows: int, columns: int) -> torch.Tensor:
+        drawn = torch.randn(rows, columns, generator=generator, device=backbone.device)
+        return (drawn * columns**-0.5).to(backbone.dtype)
+
+    modules = {
+        path: LoraModule(rank, 1.0, draw(rank, width_in), draw(width_out, rank))
+        for path, (width_out, width_in) in backbone.linear_shapes.items()
+        if path != backbone.output_module
+    }
+    return AdapterWeights(f"adapter-{seed}", f"{seed:064x}", rank, modules)
+
+
+class Bench:
+    """One engine, and the batches that it decodes."""
+
+    def __init__(self, size: Size, device: str, dtype: torch.dtype, backend: str) -> None:
+        self.size = size
+        backbone = random_backbone(size, device, dtype)
+        self.adapters = [random_adapter(backbone, size.rank, seed) for seed in range(size.rows)]
+        room = size.prompt + WARM_UP + size.steps + 2
+        self.engine = Engine(
+            backbone,
+            EngineConfig(
+                max_rows=size.rows,
+                max_step_tokens=max(size.rows * size.prompt, size.rows),
+                slots=size.rows,
+                max_rank=size.rank,
+                kv_tokens=size.rows * (room + 16),
+                device=device,
+                dtype=dtype,
+                backend=backend,  # type: ignore[arg-type]
+            ),
+        )
+
+    def batches(self) -> dict[str, Sequence[AdapterWeights | None]]:
+        """Which adapter each row has."""
+        rows, adapters = self.size.rows, self.adapters
+        return {
+            BACKBONE_ONLY: [None] * rows,
+            "Identical": adapters[:1] * rows,
+            "half backbone, half distinct": [*adapters[: rows // 2], *[None] * (rows - rows // 2)],
+            "Distinct": adapters,
+            ONE_AT_A_TIME: adapters[:1],
+        }
+
+    def decode(self, adapters: Sequence[AdapterWeights | None]) -> list[float]:
+        """Prefill a row for each adapter, then time decode steps: seconds of each."""
+        size, engine = self.size, self.engine
+        tokens = WARM_UP + size.steps + 1
+        for key, adapter in enumerate(adapters):
+            prompt = tuple((97 * key + 31 * at) % size.vocabulary for at in range(size.prompt))
+            sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+            engine.submit(
+                GenerationRequest(
+                    key=key, prompt_ids=prompt, sampling=sampling, seed=0, adapter=adapter
+                )
+            )
+        times: list[float] = []
+        while engine.has_work:
+            begun = time.perf_counter()
+            outputs = engine.step()
+            spent = time.perf_counter() - begun
+            for output in outputs:
+                if output.error is not None:
+                    raise RuntimeError(f"row {output.key} failed: {output.error}")
+            if len(outputs) == engine.stats().tokens == len(adapters):
+                times.append(spent)
+        return times[WARM_UP:]
+
+
+def measure(results: Results, *, turns: int) -> None:
+    """Decode each batch in turns and keep steps, tokens a second, and their ratios."""
+    on_gpu = results.device.type == "cuda"
+    size = LLAMA_8B if on_gpu else TINY
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    config = f"{size.name}, random weights; rank {size.rank}; {dtype}; prompt {size.prompt}; eager"
+    print(f"\n{config}; {size.rows} rows")
+    bench = Bench(size, str(results.device), dtype, "triton")
+    batches = bench.batches()
+    for adapters in batches.values():
+        bench.decode(adapters)  # compiles, and loads the slots
+    seconds: dict[str, list[list[float]]] = {name: [] for name in batches}
+    for _ in range(turns):
+        for name, adapters in batches.items():
+            seconds[name].append(bench.decode(adapters))
+    rates = {
+        name: [len(batches[name]) / statistics.median(turn) for turn in taken]
+        for name, taken in seconds.items()
+    }
+    for name, taken in seconds.items():
+        rows = len(batches[name])
+        steps = [1e3 * step for turn in taken for step in turn]
+        results.add(QUESTION, name, "decode step", rows, steps, unit="ms", config=config)
+        results.add(QUESTION, name, "tokens", rows, rates[name], unit="1/s", config=config)
+        for other, metric in (
+            (BACKBONE_ONLY, "share of the backbone's tokens/s"),
+            (ONE_AT_A_TIME, "times one adapter at a time"),
+        ):
+            ratios = [own / base for own, base in zip(rates[name], rates[other], strict=True)]
+            results.add(QUESTION, name, metric, rows, ratios, unit="1", config=config)
+        print(
+            f"  {name:32} {statistics.median(steps):9.2f} ms a step, "
+            f"{statistics.median(rates[name]):9.0f} tokens/s"
+        )
+    results.write()
