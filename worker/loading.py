@@ -71,6 +71,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 device=device,
                 dtype=dtype,
                 invariant=settings.invariant,
+                graphs=settings.cuda_graphs,
             ),
         )
     except UnsupportedModelError as error:

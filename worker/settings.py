@@ -114,6 +114,10 @@ class WorkerSettings(BaseSettings):
         default=False,
         description="Answers do not depend on who shares the batch, bit for bit; slower, CPU only.",
     )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="Capture decode steps at start and replay them; GPU only, not yet run on one.",
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of a step; 0: torch decides.")
 
     # --- batching

@@ -1,12 +1,14 @@
 """The engine's table: what adapters cost a decode step of a whole model.
 
 A backbone of an 8B model's shape with random weights, 32 rows of one token each, and adapters on
-all seven linears of a layer. Steps are eager and timed by the host's clock, tokens on the host
-included: what a worker sees. Batches take turns, so that a drift of the clock meets all alike.
+all seven linears of a layer. Steps are timed by the host's clock, tokens on the host included: what
+a worker sees, eagerly and with decode steps captured. Batches take turns, so that a drift of the
+clock meets all alike.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from worker.engine.model import adopt_backbone
 from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.gpu.results import Results
     from worker.engine.model import Backbone
@@ -101,7 +103,7 @@ def random_adapter(backbone: Backbone, rank: int, seed: int) -> AdapterWeights:
 class Bench:
     """One engine, and the batches that it decodes."""
 
-    def __init__(self, size: Size, device: str, dtype: torch.dtype, backend: str) -> None:
+    def __init__(self, size: Size, device: str, dtype: torch.dtype, *, graphs: bool) -> None:
         self.size = size
         backbone = random_backbone(size, device, dtype)
         self.adapters = [random_adapter(backbone, size.rank, seed) for seed in range(size.rows)]
@@ -116,8 +118,10 @@ class Bench:
                 kv_tokens=size.rows * (room + 16),
                 device=device,
                 dtype=dtype,
-                backend=backend,  # type: ignore[arg-type]
+                backend="triton",
+                graphs=graphs and device != "cpu",
             ),
+            record=run_again if graphs and device == "cpu" else None,
         )
 
     def batches(self) -> dict[str, Sequence[AdapterWeights | None]]:
@@ -156,14 +160,30 @@ class Bench:
         return times[WARM_UP:]
 
 
+def run_again(step: Callable[[], None]) -> Callable[[], None]:
+    """Stand in for a capture where there is no GPU."""
+    step()
+    return step
+
+
 def measure(results: Results, *, turns: int) -> None:
+    """Measure an engine that runs eagerly, then one that replays its decode steps."""
+    for graphs in (False, True):
+        measure_engine(results, turns=turns, graphs=graphs)
+        if results.device.type == "cuda":
+            gc.collect()  # an engine refers to itself, and the next one needs its room
+            torch.cuda.empty_cache()
+
+
+def measure_engine(results: Results, *, turns: int, graphs: bool) -> None:
     """Decode each batch in turns and keep steps, tokens a second, and their ratios."""
     on_gpu = results.device.type == "cuda"
     size = LLAMA_8B if on_gpu else TINY
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    config = f"{size.name}, random weights; rank {size.rank}; {dtype}; prompt {size.prompt}; eager"
+    way = "CUDA graphs" if graphs else "eager"
+    config = f"{size.name}, random weights; rank {size.rank}; {dtype}; prompt {size.prompt}; {way}"
     print(f"\n{config}; {size.rows} rows")
-    bench = Bench(size, str(results.device), dtype, "triton")
+    bench = Bench(size, str(results.device), dtype, graphs=graphs)
     batches = bench.batches()
     for adapters in batches.values():
         bench.decode(adapters)  # compiles, and loads the slots

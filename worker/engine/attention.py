@@ -104,7 +104,7 @@ class PagedAttention:
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the rows' keys and values, then attend; see AttentionContext."""
         k_cache, v_cache = self.k_cache[layout.layer], self.v_cache[layout.layer]
-        store_kv(k, v, k_cache, v_cache, self.slot_mapping)
+        store_kv(k, v, k_cache, v_cache, self.slot_mapping, backend=self.backend)
         return paged_attention(
             q,
             k_cache,

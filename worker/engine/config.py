@@ -25,6 +25,7 @@ class EngineConfig:
     dtype: torch.dtype = torch.float32
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
+    graphs: bool = False  # decode steps are captured at start and replayed
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_step_tokens", "slots", "max_rank", "kv_block"):
@@ -35,6 +36,8 @@ class EngineConfig:
                 f"max_step_tokens ({self.max_step_tokens}) must be at least max_rows "
                 f"({self.max_rows}): every running row decodes one token a step"
             )
+        if self.graphs and not self.device.startswith("cuda"):
+            raise ValueError(f"graphs need a CUDA device, got {self.device}")
         if self.kv_tokens < self.kv_block:
             raise ValueError(
                 f"kv_tokens ({self.kv_tokens}) must hold at least one block of {self.kv_block}"

@@ -13,6 +13,7 @@ from kernels.sgmv import SgmvMode, make_plan
 from schemas import ErrorCode, JobError
 from worker.engine.adapter_slots import AdapterSlots
 from worker.engine.answer import Answer
+from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.kv_cache import KVCache, PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kernels.sgmv import SgmvPlan
     from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
+    from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
     from worker.engine.request import GenerationRequest
     from worker.engine.sampler import Sampled
@@ -56,10 +58,13 @@ class Engine:
     """One backbone and its adapters, continuous batching; synchronous and single-threaded.
 
     Takes the backbone over: its linears are replaced. Raises UnsupportedModelError when the
-    backbone does not give its own logits on packed rows.
+    backbone does not give its own logits on packed rows. `record` says how decode steps are
+    recorded, by default as CUDA graphs where the configuration asks for them.
     """
 
-    def __init__(self, backbone: Backbone, config: EngineConfig) -> None:
+    def __init__(
+        self, backbone: Backbone, config: EngineConfig, *, record: Recorder | None = None
+    ) -> None:
         self.backbone = backbone
         self.config = config
         self._layers = install_adapters(backbone, config)
@@ -76,6 +81,11 @@ class Engine:
         self._detokenizer = Detokenizer(
             Tokenizer.from_str(backbone.tokenizer.backend_tokenizer.to_str())
         )
+        if record is None and config.graphs:
+            record = CudaRecorder()
+        self._graphs = None
+        if record is not None:
+            self._graphs = DecodeGraphs(backbone, self._layers, self._cache, config, record)
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)
@@ -183,6 +193,10 @@ class Engine:
             )
             for row in plan.rows
         ]
+        if self._graphs is not None:
+            logits = self._graphs.forward(rows, [row.sequence.slot for row in plan.rows])
+            if logits is not None:
+                return logits
         packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
         self._layers.begin(
             self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),

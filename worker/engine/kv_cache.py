@@ -96,6 +96,14 @@ class PackedRows:
     attention: PagedAttention
 
 
+def clear_fresh(rows: Sequence[PackedRow], cache: KVCache) -> None:
+    """Clear the blocks into which no token of their sequence has gone yet."""
+    size = cache.block_size
+    fresh = [block for row in rows for block in row.block_ids[-(-row.start // size) :]]
+    if fresh:
+        cache.clear(fresh)
+
+
 def pack(
     rows: Sequence[PackedRow],
     cache: KVCache,
@@ -107,14 +115,11 @@ def pack(
     size = cache.block_size
     positions: list[int] = []
     places: list[int] = []
-    fresh: list[int] = []
     for row in rows:
         span = range(row.start, row.start + len(row.ids))
         positions.extend(span)
         places.extend(row.block_ids[at // size] * size + at % size for at in span)
-        fresh.extend(row.block_ids[-(-row.start // size) :])
-    if fresh:
-        cache.clear(fresh)
+    clear_fresh(rows, cache)
     ends = list(accumulate(len(row.ids) for row in rows))
     width = max(len(row.block_ids) for row in rows)
 

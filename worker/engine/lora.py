@@ -51,6 +51,15 @@ class AdapterLayers:
         # DoRA's gains are kept as long as the host keeps the adapter.
         self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
 
+    @property
+    def output_adapted(self) -> bool:
+        """Whether an adapter that changes the output module has ever been loaded."""
+        return any(
+            group.weights is not None
+            for group in self.groups
+            if group.names == (self._backbone.output_module,)
+        )
+
     def pack(self) -> None:
         """Lay the base weights out for speed."""
         for group in self.groups:

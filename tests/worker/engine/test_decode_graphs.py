@@ -1,0 +1,212 @@
+"""Recorded decode steps give what eager ones give; on a GPU as CUDA graphs.
+
+Without one the recorder runs the step again over the tensors that keep their place, in Triton's
+interpreter: whatever a replay reads must be in them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from schemas import Sampling
+from tests.support.tiny import make_tiny_model
+from worker.adapters import AdapterWeights, LoraModule
+from worker.engine import decode_graphs
+from worker.engine.config import EngineConfig
+from worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
+from worker.engine.engine import Engine
+from worker.engine.model import adopt_backbone, load_backbone
+from worker.engine.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from worker.engine.model import Backbone
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CONFIG = EngineConfig(
+    max_rows=3, max_step_tokens=32, slots=2, max_rank=4, kv_tokens=96, kv_block=4,
+    device=DEVICE, backend="triton",
+)  # fmt: skip
+
+
+class Rerun:
+    """A recorder that runs the step again; counts what was recorded and what was replayed."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+        self.replays: list[int] = []  # which recording, in order
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Record by CUDA where it is there."""
+        number = self.recorded
+        self.recorded += 1
+        again = CudaRecorder()(step) if DEVICE == "cuda" else step
+
+        def replay() -> None:
+            self.replays.append(number)
+            again()
+
+        return replay
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """One tiny Llama of one layer, on the CPU."""
+    path = make_tiny_model(tmp_path_factory.mktemp("model"), "llama", num_hidden_layers=1)
+    return load_backbone(path, "cpu", torch.float32)
+
+
+def engine(backbone: Backbone, record: Rerun | None = None) -> Engine:
+    """Make an engine over a copy of the backbone."""
+    own = adopt_backbone(
+        copy.deepcopy(backbone.model), backbone.tokenizer, DEVICE, name=backbone.name
+    )
+    return Engine(own, CONFIG, record=record)
+
+
+def adapter(backbone: Backbone, name: str, rank: int, *, output: bool = False) -> AdapterWeights:
+    """Draw weights for every linear of the layers, and where wanted for the logits' one."""
+    generator = torch.Generator().manual_seed(rank)
+    modules = {
+        path: LoraModule(
+            rank,
+            1.0,
+            torch.randn(rank, into, generator=generator) * into**-0.5,
+            torch.randn(out, rank, generator=generator) * rank**-0.5,
+        )
+        for path, (out, into) in backbone.linear_shapes.items()
+        if output or path != backbone.output_module
+    }
+    return AdapterWeights(name=name, digest=name, rank=rank, modules=modules)
+
+
+def job(key: int, prompt: int, tokens: int, weights: AdapterWeights | None) -> GenerationRequest:
+    """Ask for so many tokens behind a prompt of so many."""
+    return GenerationRequest(
+        key=key,
+        prompt_ids=tuple((29 * at + 7 * key + 3) % 384 for at in range(prompt)),
+        sampling=Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True),
+        seed=key,
+        adapter=weights,
+    )
+
+
+def answers(engine: Engine, jobs: Sequence[GenerationRequest]) -> dict[int, list[int]]:
+    """Run the jobs, the later ones joining while others decode."""
+    tokens: dict[int, list[int]] = {each.key: [] for each in jobs}
+    waiting = list(jobs)
+    while waiting or engine.has_work:
+        if waiting and engine.room():
+            engine.submit(waiting.pop(0))
+        for output in engine.step():
+            assert output.error is None
+            tokens[output.key] += output.ids
+    return tokens
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tables widen within a few tokens."""
+    monkeypatch.setattr(decode_graphs, "NARROWEST", 8)
+    monkeypatch.setattr(decode_graphs, "WIDER", 2)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
+    """Rows join and leave, slots are refilled with other ranks, sequences outgrow their tables."""
+    weights = [adapter(backbone, f"a{rank}", rank) for rank in (4, 1, 3)]
+    jobs = [
+        job(0, 5, 9, weights[0]),
+        job(1, 2, 3, None),
+        job(2, 11, 4, weights[1]),
+        job(3, 3, 7, weights[2]),  # takes the slot of one that is done
+        job(4, 1, 12, None),  # alone in the end
+    ]
+    recorder = Rerun()
+    recorded = engine(backbone, recorder)
+    assert answers(recorded, jobs) == answers(engine(backbone), jobs)
+    shapes = shapes_of(CONFIG, backbone.max_positions)
+    assert recorder.recorded == len(shapes)
+    used = [shapes[number] for number in recorder.replays]
+    assert {shape.rows for shape in used} == {1, 2, 3}
+    assert {shape.adapters for shape in used} == {False, True}
+    assert len({shape.blocks for shape in used}) > 1
+    assert recorded.stats().adapter_loads == 3
+
+
+def test_an_adapter_of_the_output_is_served_eagerly(backbone: Backbone) -> None:
+    """Its memory is not in any recording, so no replay may serve a row that has it."""
+    with_output = adapter(backbone, "out", 2, output=True)
+    jobs = [job(0, 3, 3, with_output), job(1, 2, 5, None)]
+    recorder = Rerun()
+    assert answers(engine(backbone, recorder), jobs) == answers(engine(backbone), jobs)
+    shapes = shapes_of(CONFIG, backbone.max_positions)
+    assert recorder.replays  # the backbone's row, once it is alone
+    assert not any(shapes[number].adapters for number in recorder.replays)
+
+
+def test_every_decode_step_has_a_shape() -> None:
+    """Rows double up to the most, widths grow to the longest sequence; the smallest come first."""
+    shapes = shapes_of(CONFIG, 40)
+    assert shapes[0] == Shape(1, 10, adapters=False)
+    assert {shape.rows for shape in shapes} == {1, 2, 3}
+    assert {shape.blocks for shape in shapes} == {10}
+    wide = shapes_of(
+        EngineConfig(max_rows=64, max_step_tokens=64, slots=1, max_rank=1, kv_tokens=1 << 20),
+        20_000,
+    )
+    assert sorted({shape.rows for shape in wide}) == [1, 2, 4, 8, 16, 32, 64]
+    assert sorted({shape.blocks for shape in wide}) == [64, 256, 1024, 1250]
+    assert list(wide) == sorted(wide)
+
+
+class WaitsForTheDevice(TorchDispatchMode):
+    """Collects operators that on a GPU would wait for the device, or copy from the host."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "lift_fresh", "item", "masked_select", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Note the operator, then do it."""
+        name = func.name().split("::")[1].split(".")[0]
+        if name in self.WAITS:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_recorded_step_waits_for_nothing(backbone: Backbone) -> None:
+    """No operator of the step asks the device for a value, or brings one from the host."""
+    watched: list[list[str]] = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        step()  # what is built once is built now
+        with WaitsForTheDevice() as watch:
+            step()
+        watched.append(watch.found)
+        return step
+
+    own = adopt_backbone(copy.deepcopy(backbone.model), backbone.tokenizer, DEVICE, name="tiny")
+    Engine(own, CONFIG, record=record)
+    assert watched
+    assert not any(watched), watched
+
+
+def test_graphs_need_a_gpu() -> None:
+    """A CPU engine that is told to capture is refused."""
+    with pytest.raises(ValueError, match="graphs need a CUDA device, got cpu"):
+        EngineConfig(max_rows=1, max_step_tokens=1, slots=1, max_rank=1, kv_tokens=16, graphs=True)

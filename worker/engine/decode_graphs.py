@@ -1,0 +1,197 @@
+"""Decode steps that are recorded once and replayed, as CUDA graphs.
+
+A step in which each row decodes one token launches the same kernels every time, about a thousand
+for an 8B model, and on a fast GPU starting them takes longer than running them. Recorded, they
+start by one call. All that changes between steps lies in tensors that keep their place: tokens,
+positions, block tables, and which row has which adapter. Rows are rounded up to a recorded number;
+those that are added read one key of the first row, write nothing, and their logits are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+
+from kernels.sgmv import make_plan
+from worker.engine.attention import PagedAttention
+from worker.engine.kv_cache import clear_fresh
+from worker.engine.sequence import BACKBONE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from kernels.sgmv import SgmvPlan
+    from worker.engine.config import EngineConfig
+    from worker.engine.kv_cache import KVCache, PackedRow
+    from worker.engine.lora import AdapterLayers
+    from worker.engine.model import Backbone
+
+# Tokens that the narrowest block table holds; each wider one holds four times as many. A table
+# that is too wide costs programs that end at once, each recording costs memory and start-up time.
+NARROWEST = 1024
+WIDER = 4
+
+_RUNS_BEFORE = 2  # so that every kernel is compiled and every buffer allocated
+
+
+class Recorder(Protocol):
+    """Records a step that reads and writes tensors which keep their place."""
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Run the step as often as it needs, and return what runs it again."""
+
+
+class CudaRecorder:
+    """Captures steps as CUDA graphs, which share one pool of memory: they never run together."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Capture one step."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_RUNS_BEFORE):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            step()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+
+class Shape(NamedTuple):
+    """What one recording is for."""
+
+    rows: int
+    blocks: int  # width of the block table
+    adapters: bool  # whether any row has one
+
+
+def shapes_of(config: EngineConfig, max_positions: int | None) -> tuple[Shape, ...]:
+    """List all shapes that are recorded: every decode step fits one, the smallest first."""
+    longest = min(config.kv_tokens, max_positions or config.kv_tokens)
+    tokens = [NARROWEST]
+    while tokens[-1] < longest:
+        tokens.append(tokens[-1] * WIDER)
+    widths = sorted({-(-min(each, longest) // config.kv_block) for each in tokens})
+    rows = [1]
+    while rows[-1] < config.max_rows:
+        rows.append(min(2 * rows[-1], config.max_rows))
+    return tuple(
+        Shape(count, width, adapters)
+        for count in rows
+        for width in widths
+        for adapters in (False, True)
+    )
+
+
+class DecodeGraphs:
+    """The recorded decode steps of one engine. Made once, when all else is in its place."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: AdapterLayers,
+        cache: KVCache,
+        config: EngineConfig,
+        record: Recorder,
+    ) -> None:
+        self._backbone = backbone
+        self._layers = layers
+        self._cache = cache
+        self._recorded: dict[Shape, tuple[StaticRows, Tensor, Callable[[], None]]] = {}
+        for shape in shapes_of(config, backbone.max_positions):
+            static = StaticRows(shape, cache, config)
+            logits = torch.empty(
+                shape.rows, backbone.vocab_size, dtype=backbone.dtype, device=cache.device
+            )
+            self._recorded[shape] = static, logits, record(self._step(static, logits))
+
+    def forward(self, rows: Sequence[PackedRow], slots: Sequence[int]) -> Tensor | None:
+        """Decode rows whose adapters are in these slots: logits [len(rows), vocab] in fp32.
+
+        None where no recording serves: a row does more than decode one token, or an adapter may
+        change the logits' own linear, whose weights get their memory when the first such adapter
+        comes, after all recordings.
+        """
+        if any(len(row.ids) != 1 or not row.sampled for row in rows):
+            return None
+        adapters = any(slot != BACKBONE for slot in slots)
+        if adapters and self._layers.output_adapted:
+            return None
+        blocks = max(len(row.block_ids) for row in rows)
+        static, logits, replay = next(
+            recorded
+            for shape, recorded in self._recorded.items()
+            if shape.rows >= len(rows) and shape.blocks >= blocks and shape.adapters == adapters
+        )
+        clear_fresh(rows, self._cache)
+        static.put(rows, slots)
+        replay()
+        return logits[: len(rows)].float()
+
+    def _step(self, static: StaticRows, logits: Tensor) -> Callable[[], None]:
+        def step() -> None:
+            self._layers.begin(static.plan, static.plan)
+            logits.copy_(
+                self._backbone.forward(
+                    static.input_ids, static.positions, static.every, static.attention
+                )
+            )
+
+        return step
+
+
+class StaticRows:
+    """The tensors of one shape's steps, at addresses that never change."""
+
+    def __init__(self, shape: Shape, cache: KVCache, config: EngineConfig) -> None:
+        rows, device = shape.rows, cache.device
+        self._shape = shape
+        self._block_size = cache.block_size
+        self.input_ids = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.positions = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.every = torch.arange(rows, device=device)  # all of them are sampled
+        self.attention = PagedAttention(
+            k_cache=cache.k,
+            v_cache=cache.v,
+            slot_mapping=torch.full((rows,), -1, dtype=torch.int64, device=device),
+            block_table=torch.zeros(rows, shape.blocks, dtype=torch.int32, device=device),
+            cu_q=torch.arange(rows + 1, dtype=torch.int32, device=device),
+            kv_lens=torch.ones(rows, dtype=torch.int32, device=device),
+            backend=config.backend,
+        )
+        self.plan: SgmvPlan | None = None
+        if shape.adapters:
+            self.plan = make_plan(
+                torch.full((rows,), BACKBONE, dtype=torch.int32),
+                slots=config.slots,
+                device=device,
+                static=True,
+            )
+
+    def put(self, rows: Sequence[PackedRow], slots: Sequence[int]) -> None:
+        """Take other rows; those that are added to fill the shape read what the first row has."""
+        added, size, width = self._shape.rows - len(rows), self._block_size, self._shape.blocks
+        starts = [row.start for row in rows]
+        places = [row.block_ids[row.start // size] * size + row.start % size for row in rows]
+        # A short row's table goes on with a block of its own: nobody else's memory is read.
+        table = [row.block_ids + row.block_ids[:1] * (width - len(row.block_ids)) for row in rows]
+        attention = self.attention
+        _put(self.input_ids, [row.ids[0] for row in rows] + [0] * added)
+        _put(self.positions, starts + [0] * added)
+        _put(attention.slot_mapping, places + [-1] * added)
+        _put(attention.kv_lens, [start + 1 for start in starts] + [1] * added)
+        _put(attention.block_table, table + [rows[0].block_ids[:1] * width] * added)
+        if self.plan is not None:
+            self.plan.update_(torch.tensor([*slots, *[BACKBONE] * added], dtype=torch.int32))
+
+
+def _put(place: Tensor, values: Sequence[object]) -> None:
+    place.copy_(torch.tensor(values, dtype=place.dtype), non_blocking=True)
