@@ -1,0 +1,72 @@
+"""What is chosen before a launch: tiles by what is known of the batch, gains where there are any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan
+from kernels.sgmv import weights as weights_module
+from kernels.sgmv.tiles import FEW_ROWS, TALL_SEGMENT, choose_tiles
+
+MANY = 4 * FEW_ROWS
+
+
+def tiles(adapters: int | None, mode: SgmvMode = SgmvMode.FAST) -> tuple[int, int]:
+    """Height of a block and splits of K, for many rows of so many adapters."""
+    chosen = choose_tiles(mode, rows=MANY, in_features=4096, max_rank=16, adapters=adapters)
+    return chosen.block_m, chosen.splits
+
+
+def test_tall_blocks_are_for_long_segments() -> None:
+    """Many rows fill the device, so K is whole; blocks are tall where adapters fill them."""
+    assert tiles(MANY // TALL_SEGMENT) == (64, 1)
+    assert tiles(MANY // TALL_SEGMENT + 1) == (16, 1)
+    assert tiles(MANY) == (16, 1)
+    assert tiles(None) == (64, 1), "unknown segments: by rows alone"
+
+
+def test_invariant_tiles_ignore_the_adapters() -> None:
+    """A row's bits may not depend on how many adapters are beside it."""
+    assert len({tiles(adapters, SgmvMode.INVARIANT) for adapters in (None, 1, 16, MANY)}) == 1
+
+
+def test_a_plan_knows_its_adapters_where_they_cannot_change() -> None:
+    """Rows without one don't count; a static plan will be given others."""
+    row_slots = torch.tensor([3, -1, 0, 3, -1], dtype=torch.int32)
+    assert make_plan(row_slots, slots=4).adapters == 2
+    assert make_plan(torch.tensor([-1], dtype=torch.int32), slots=4).adapters == 0
+    assert make_plan(row_slots, slots=4, static=True).adapters is None
+
+
+def test_gains_are_passed_while_an_adapter_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any the kernels are those of plain LoRA; a static plan may meet one later."""
+    passed: list[bool] = []
+
+    def note(*_operands: Any, gains: Any, **_options: Any) -> None:
+        passed.append(gains is not None)
+
+    monkeypatch.setattr(weights_module, "sgmv_", note)
+    shape = GroupShape(8, (4,), max_rank=2)
+    weights = StackedWeights(shape, 2, device=torch.device("cpu"), dtype=torch.float32)
+    a, b = torch.ones(2, 8), torch.ones(4, 2)
+    plain, dora = LoraPair(a, b, 1.0), LoraPair(a, b, 1.0, gain=torch.ones(4))
+    ids = torch.zeros(1, dtype=torch.int32)
+
+    def add(*, static: bool = False) -> None:
+        plan = make_plan(ids, slots=2, static=static)
+        weights.add_(torch.zeros(1, 4), torch.zeros(1, 8), plan)
+
+    weights.load(0, [plain])
+    add()
+    add(static=True)
+    weights.load(1, [dora])
+    add()
+    weights.load(1, [plain])
+    add()
+    weights.load(1, [dora])
+    weights.clear(1)
+    add()
+    assert passed == [False, True, True, False, False]
