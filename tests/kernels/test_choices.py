@@ -1,15 +1,17 @@
-"""What is chosen before a launch: tiles by what is known of the batch, gains where there are any."""
+"""What is chosen before a launch: tiles by what is known of the batch, gains where any are."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 
 from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan
 from kernels.sgmv import weights as weights_module
 from kernels.sgmv.tiles import FEW_ROWS, TALL_SEGMENT, choose_tiles
+
+if TYPE_CHECKING:
+    import pytest
 
 MANY = 4 * FEW_ROWS
 
