@@ -105,11 +105,10 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
             shrunk += tl.load(plane, plane_live, other=0.0)
         b_at, b_live = b_rows + r[:, None], live_r[:, None] & live_outputs[None, :]
         b_tile = tl.load(spread_weights(b_at, BLOCK_M), spread_weights(b_live, BLOCK_M), other=0.0)
-        shrunk = shrunk.to(b_tile.dtype)
-        if PIECE > 1:
+        if PIECE > 1:  # what is past the rank is anything: away with it before it is rounded
             shrunk = tl.where(spread_rows((r < rank)[None, :], BLOCK_M), shrunk, 0.0)
             b_tile = tl.where(spread_weights((r < rank)[:, None], BLOCK_M), b_tile, 0.0)
-        sums = add_product(sums, shrunk, b_tile, BLOCK_M, UPCAST)
+        sums = add_product(sums, shrunk.to(b_tile.dtype), b_tile, BLOCK_M, UPCAST)
     sums = summed(sums, BLOCK_M)
 
     if GAIN:

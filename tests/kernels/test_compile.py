@@ -157,7 +157,7 @@ def test_vectors_take_no_tensor_cores(dtype: str, tmp_path: Path) -> None:
     """Blocks below 16 rows have no matrix product, and hold weights where they loaded them.
 
     Only x, the rows' ids and the result pass through shared memory: far less than a tile of A.
-    Everything comes 16 bytes a load.
+    Everything but a bias comes 16 bytes a load.
     """
     jobs = []
     for rows in (1, 2, 4):
@@ -165,11 +165,11 @@ def test_vectors_take_no_tensor_cores(dtype: str, tmp_path: Path) -> None:
         assert tiles.block_m == rows
         jobs.append(shrink(dtype, tiles, 64))
         jobs += [expand(dtype, tiles, 64, gain=gain) for gain in (False, True)]
-    for answer in compile_all(jobs, tmp_path):
+    for job, answer in zip(jobs, compile_all(jobs, tmp_path), strict=True):
         assert not answer.dot
         assert not answer.mma
         assert not answer.wgmma
         assert answer.wide > 0
-        assert answer.narrow == 0
+        assert answer.narrow <= bool(job.constants.get("BIAS")), "each load but a bias is wide"
         assert answer.shared <= 4096
         assert answer.spilled <= FEW_BYTES
