@@ -11,7 +11,7 @@ import datetime as dt
 import os
 import platform
 import statistics
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 RESULTS = Path(__file__).parent / "results"
+FIGURES = ("p50", "p20", "p80")
 
 
 @cache
@@ -93,16 +94,35 @@ class Row:
 
 
 def write(name: str, rows: Iterable[Row], folder: Path = RESULTS) -> Path:
-    """Replace a question's CSV with these rows."""
+    """Replace a question's CSV with these rows, at once: a killed run leaves the old or the new."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [each.name for each in fields(Row)])
-        writer.writeheader()
-        for row in rows:
-            figures = {key: f"{getattr(row, key):.6g}" for key in ("p50", "p20", "p80")}
-            writer.writerow(asdict(row) | figures)
-    return path
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([each.name for each in fields(Row)])
+        writer.writerows(map(_line, rows))
+    return part.replace(path)
+
+
+def _line(row: Row) -> list[str]:
+    named = vars(row)
+    return [
+        f"{named[each.name]:.6g}" if each.name in FIGURES else named[each.name]
+        for each in fields(Row)
+    ]
+
+
+def read(name: str, folder: Path = RESULTS) -> list[Row]:
+    """Return a question's rows as they were written; none where there is no CSV."""
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Row(**row | {key: float(row[key]) for key in FIGURES})  # type: ignore[arg-type]
+            for row in csv.DictReader(file)
+        ]
 
 
 def show(rows: Iterable[Row]) -> None:

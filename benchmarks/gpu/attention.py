@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.gpu.loading import PEERS, load_vllm
+from benchmarks.gpu.loading import PEERS, load_vllm, loaded
 from benchmarks.gpu.problem import TOLERANCE
 from benchmarks.gpu.sequences import make_problem
 from benchmarks.gpu.timing import eager_times, graph_times, sets_needed
+from benchmarks.gpu.trial import measure_each
 from kernels.attention import paged_attention
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.sequences import Problem, Shape
+    from benchmarks.gpu.trial import Trial
     from kernels.sgmv.cost import Roofs
 
     class Provider(Protocol):
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 QUESTION = "attention_gpu"
+IN_A_GRAPH = "time in a graph"
 # What vLLM's server passes: splits a decode in 16 while rows are few for the device.
 SEGMENTS = 16
 SMALLEST_GRID = 128
@@ -144,7 +146,9 @@ class Sdpa:
 
 def providers(root: Path = PEERS) -> list[Provider]:
     """Ours and torch's, and vLLM's where its source is."""
-    peers: list[Provider] = [VllmUnified(root)] if (root / "vllm").is_dir() else []
+    peers: list[Provider] = []
+    if (root / "vllm").is_dir():
+        peers = loaded(VllmUnified.name, lambda: [VllmUnified(root)])
     return [Ours(invariant=False), Ours(invariant=True), *peers, Sdpa()]
 
 
@@ -156,71 +160,69 @@ def measure(
     *,
     deadline: float,
     repetitions: int,
-) -> None:
-    """Check against fp64, then time, until the time is up."""
-    for number, shape in enumerate(shapes):
-        if time.monotonic() > deadline:
-            print(f"time is up: {len(shapes) - number} cases of {QUESTION} left out")
-            return
-        _measure_shape(shape, ways, results, roofs, repetitions)
-        results.write()
+) -> int:
+    """Check against fp64, then time; return how many shapes are left at the deadline."""
+
+    def one(shape: Shape, trial: Trial) -> None:
+        _measure_shape(shape, ways, trial, roofs, repetitions)
+
+    return measure_each(QUESTION, shapes, one, results, deadline=deadline)
 
 
 def _measure_shape(
-    shape: Shape, ways: Sequence[Provider], results: Results, roofs: Roofs, repetitions: int
+    shape: Shape, ways: Sequence[Provider], trial: Trial, roofs: Roofs, repetitions: int
 ) -> None:
-    device = results.device
+    device = trial.device
     problem = make_problem(shape, device, seed=0)
     print(f"\n{shape.config}; {shape.bytes / 1e6:.1f} MB a call")
-
-    def note(name: str, metric: str, samples: Sequence[float], unit: str) -> None:
-        results.add(QUESTION, name, metric, shape.rows, samples, unit=unit, config=shape.config)
-
-    right = [way for way in ways if _is_right(way, problem, note)]
+    right = [way for way in ways if _is_right(way, problem, trial)]
     sets = sets_needed(shape.bytes, device)
     pool = [make_problem(shape, device, seed=1 + number) for number in range(sets)]
-    calls = {way.name: [_quiet(way.bind(own)) for own in pool] for way in right}
-    times = {"time, eager": eager_times(calls, device, repetitions=repetitions, at_once=len(pool))}
+    calls: dict[str, list[Callable[[], None]]] = {}
+    for way in right:
+        with trial.guard(way.name):
+            calls[way.name] = [_quiet(way.bind(own)) for own in pool]
+
+    def failed(name: str, error: Exception) -> None:
+        del calls[name]
+        trial.failed(name, error)
+
+    times = {}
     if device.type == "cuda":
-        times["time in a graph"] = graph_times(calls, repetitions=repetitions)
+        times[IN_A_GRAPH] = graph_times(calls, repetitions=repetitions, failed=failed)
+    times["time, eager"] = eager_times(
+        calls, device, repetitions=repetitions, at_once=len(pool), failed=failed
+    )
     for metric, by_name in times.items():
         for name, samples in by_name.items():
-            note(name, metric, samples, "us")
+            trial.note(name, metric, samples, "us")
             middle = sorted(samples)[len(samples) // 2]
             line = f"  {name:24} {metric:18} {middle:10.2f} us"
-            if metric == "time in a graph":
+            if metric == IN_A_GRAPH:
                 shares = [100 * shape.bytes / each * 1e6 / roofs.memory for each in samples]
-                note(name, "share of the measured memory roof", shares, "%")
+                trial.note(name, "share of the measured memory roof", shares, "%")
                 line += f" {100 * shape.bytes / middle * 1e6 / roofs.memory:5.1f} % of the roof"
             print(line)
 
 
-def _is_right(
-    way: Provider, problem: Problem, note: Callable[[str, str, Sequence[float], str], None]
-) -> bool:
-    reason = way.refuses(problem)
-    if reason is not None:
-        print(f"  {way.name:24} left out: {reason}")
+def _is_right(way: Provider, problem: Problem, trial: Trial) -> bool:
+    if trial.leaves_out(way.name, way.refuses(problem)):
         return False
-    try:
+    with trial.guard(way.name):
         got = way.bind(problem)().clone()
         again = way.bind(problem)()
-        last = len(problem.shape.sequences) - 1
-        alone = way.bind(problem.alone(last))()
-    except Exception as failure:  # noqa: BLE001 - a peer that fails here must not end the run
-        print(f"  {way.name:24} FAILED: {failure!r:.300}")
-        note(way.name, "failed", [1], "1")
-        return False
-    exact = problem.exact()
-    off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
-    error = float(off.max())
-    invariant = torch.equal(alone, got[-len(alone) :])
-    note(way.name, "largest error of a row", [error], "1")
-    note(way.name, "deterministic", [float(torch.equal(got, again))], "1")
-    note(way.name, "row-invariant", [float(invariant)], "1")
-    right = error <= TOLERANCE[got.dtype]
-    print(f"  {way.name:24} {'right' if right else 'WRONG'}, off by {error:.2g}")
-    return right
+        alone = way.bind(problem.alone(len(problem.shape.sequences) - 1))()
+        exact = problem.exact()
+        off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+        error = float(off.max())
+        invariant = torch.equal(alone, got[-len(alone) :])
+        trial.note(way.name, "largest error of a row", [error], "1")
+        trial.note(way.name, "deterministic", [float(torch.equal(got, again))], "1")
+        trial.note(way.name, "row-invariant", [float(invariant)], "1")
+        right = error <= TOLERANCE[got.dtype]
+        print(f"  {way.name:24} {'right' if right else 'WRONG'}, off by {error:.2g}")
+        return right
+    return False
 
 
 def _quiet(call: Callable[[], Tensor]) -> Callable[[], None]:

@@ -7,12 +7,16 @@ each provider's LoRA behind each of them.
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.gpu.problem import make_problem
+from benchmarks.gpu.providers import BOUNDS, refusal
+from benchmarks.gpu.sgmv import forget
 from benchmarks.gpu.timing import eager_times, graph_times
+from benchmarks.gpu.trial import measure_each
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case
 
 if TYPE_CHECKING:
@@ -23,62 +27,111 @@ if TYPE_CHECKING:
     from benchmarks.gpu.problem import Problem
     from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.results import Results
+    from benchmarks.gpu.trial import Trial
     from benchmarks.gpu.workloads import Layer
 
 QUESTION = "layer_gpu"
 ALONE = "linears alone"
+ADDED = "added to the linears"
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """The fused groups of one layer, and how its rows share adapters."""
+
+    workload: Workload
+    layers: tuple[Layer, ...] = LLAMA_8B
+    rows: int = 32
+    rank: int = 16
+    dtype: str = "bfloat16"
+
+    @property
+    def config(self) -> str:
+        """What the CSV says of it."""
+        names = "+".join(layer.name for layer in self.layers)
+        return f"{self.workload}; {names}; rank {self.rank}; {self.dtype}"
+
+    def problems(self, device: torch.device, copy: int) -> list[Problem]:
+        """Draw the operands of each group."""
+        return [
+            make_problem(
+                decode_case(self.workload, layer, self.rows, self.rank, dtype=self.dtype),
+                device,
+                seed=10 * copy + number,
+            )
+            for number, layer in enumerate(self.layers)
+        ]
+
+
+def all_cases() -> list[LayerCase]:
+    """List three ways to share adapters."""
+    return [LayerCase(each) for each in (Workload.DISTINCT, Workload.UNIFORM, Workload.IDENTICAL)]
+
+
+def tiny_cases() -> list[LayerCase]:
+    """List one that the interpreter can do."""
+    return [LayerCase(Workload.DISTINCT, TINY, rows=3, dtype="float16")]
 
 
 def measure(
-    providers: Sequence[Provider], results: Results, *, repetitions: int, rank: int = 16
+    cases: Sequence[LayerCase],
+    providers: Sequence[Provider],
+    results: Results,
+    *,
+    deadline: float,
+    repetitions: int,
+) -> int:
+    """Time the layer with each provider; return how many cases are left at the deadline."""
+
+    def one(case: LayerCase, trial: Trial) -> None:
+        try:
+            _measure_case(case, providers, trial, repetitions)
+        finally:
+            forget(providers)
+
+    return measure_each(QUESTION, cases, one, results, deadline=deadline)
+
+
+def _measure_case(
+    case: LayerCase, providers: Sequence[Provider], trial: Trial, repetitions: int
 ) -> None:
-    """Time the layer for rows that share adapters in three ways."""
-    on_gpu = results.device.type == "cuda"
-    layers: Sequence[Layer] = LLAMA_8B if on_gpu else TINY
-    rows = 32 if on_gpu else 3
-    dtype = "bfloat16" if on_gpu else "float16"
-    names = "+".join(layer.name for layer in layers)
-    workloads = (Workload.DISTINCT, Workload.UNIFORM, Workload.IDENTICAL)
-    for workload in workloads if on_gpu else workloads[:1]:
-        config = f"{workload}; {names}; rank {rank}; {dtype}"
-        print(f"\n{config}; {rows} rows")
-        # Two copies of a layer are many times what the L2 cache holds.
-        stacks = [
-            [
-                make_problem(decode_case(workload, layer, rows, rank, dtype=dtype),
-                             results.device, seed=10 * copy + number)
-                for number, layer in enumerate(layers)
-            ]
-            for copy in range(2 if on_gpu else 1)
-        ]  # fmt: skip
-        bases = [[_linear(problem) for problem in stack] for stack in stacks]
-        calls: dict[str, list[Callable[[], None]]] = {ALONE: [_chain(base) for base in bases]}
-        for provider in providers:
-            if getattr(provider, "bound_only", False) or provider.refuses(stacks[0][0]):
-                continue
+    on_gpu = trial.device.type == "cuda"
+    print(f"\n{case.config}; {case.rows} rows")
+    # Two copies of a layer are many times what the L2 cache holds.
+    stacks = [case.problems(trial.device, copy) for copy in range(2 if on_gpu else 1)]
+    bases = [[_linear(problem) for problem in stack] for stack in stacks]
+    calls: dict[str, list[Callable[[], None]]] = {ALONE: [_chain(base) for base in bases]}
+    for provider in providers:
+        reasons = [refusal(provider, problem) for stack in stacks for problem in stack]
+        reason = next((each for each in reasons if each is not None), None)
+        if provider.name in BOUNDS or trial.leaves_out(provider.name, reason):
+            continue
+        with trial.guard(provider.name):
             calls[provider.name] = [
                 _chain(_alternate(base, [_bound(provider, problem) for problem in stack]))
                 for base, stack in zip(bases, stacks, strict=True)
             ]
-        times = (
-            graph_times(calls, repetitions=repetitions)
-            if on_gpu
-            else eager_times(calls, results.device, repetitions=repetitions, at_once=1)
+
+    def failed(name: str, error: Exception) -> None:
+        del calls[name]
+        trial.failed(name, error)
+
+    times = (
+        graph_times(calls, repetitions=repetitions, failed=failed)
+        if on_gpu
+        else eager_times(calls, trial.device, repetitions=repetitions, at_once=1, failed=failed)
+    )
+    alone = times.get(ALONE)
+    if alone is None:
+        return
+    for name, samples in times.items():
+        added = [100 * (own / bare - 1) for own, bare in zip(samples, alone, strict=True)]
+        trial.note(name, "time", samples, "us")
+        trial.note(name, ADDED, added, "%")
+        print(
+            f"  {name:24} {statistics.median(samples):10.2f} us a layer, "
+            f"{statistics.median(added):+7.1f} %"
         )
-        alone = times[ALONE]
-        for name, samples in times.items():
-            added = [100 * (own / bare - 1) for own, bare in zip(samples, alone, strict=True)]
-            results.add(QUESTION, name, "time", rows, samples, unit="us", config=config)
-            results.add(
-                QUESTION, name, "added to the linears", rows, added, unit="%", config=config
-            )
-            print(
-                f"  {name:24} {statistics.median(samples):10.2f} us a layer, "
-                f"{statistics.median(added):+7.1f} %"
-            )
-        results.write()
-        for provider in providers:
-            getattr(provider, "forget", lambda: None)()
 
 
 def _linear(problem: Problem) -> Callable[[], None]:

@@ -13,14 +13,17 @@ import types
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from benchmarks.gpu.failures import first_line
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PEERS = Path("build/peers")
+Loaded = TypeVar("Loaded")
 
 
 class _Silent:
@@ -145,9 +148,21 @@ def _no_registration(**_: object) -> None:
     raise AttributeError
 
 
+# torch has hardly a kernel for the unsigned types, not even a conversion's: the bits are the same.
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
 def _to_device(values: list[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    held = torch.int64 if dtype is torch.uint64 else dtype
-    return torch.tensor(values, dtype=held, device=device).to(dtype)
+    return torch.tensor(values, dtype=SIGNED.get(dtype, dtype), device=device).view(dtype)
+
+
+def loaded(name: str, load: Callable[[], list[Loaded]]) -> list[Loaded]:
+    """Load a peer's providers; none, with one line that says why, where that fails."""
+    try:
+        return load()
+    except Exception as error:  # noqa: BLE001 - whatever its modules raise: the others go on
+        print(f"{name} is left out: it did not load: {first_line(error)}")
+        return []
 
 
 def load_vllm(root: Path = PEERS, *, batch_invariant: bool = False) -> types.SimpleNamespace:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.gpu.loading import PEERS, load_sglang
+from benchmarks.gpu.loading import PEERS, load_sglang, loaded
 from benchmarks.gpu.peers import Sglang, SglangChunked, SglangTriton, Vllm, slice_offsets
 
 if TYPE_CHECKING:
@@ -183,15 +183,20 @@ def _geometry(module: Any, widths: Sequence[int], tile: int, device: torch.devic
 
 
 def peer_providers(root: Path = PEERS) -> list[Provider]:
-    """Return all five peers, or none with one line that says so."""
+    """Return all five peers, or none with one line that says so; who doesn't load is left out."""
     if not (root / "vllm").is_dir() or not (root / "sglang").is_dir():
         print(f"no peers in {root}: their rows are left out")
         return []
-    sglang = load_sglang(root)
+
+    def vllm(*, invariant: bool) -> list[Provider]:
+        return [Vllm(root, batch_invariant=invariant)]
+
+    def sglang() -> list[Provider]:
+        ops = load_sglang(root)
+        return [SglangTriton(ops), SglangChunked(ops), SglangV2(ops)]
+
     return [
-        Vllm(root, batch_invariant=False),
-        Vllm(root, batch_invariant=True),
-        SglangTriton(sglang),
-        SglangChunked(sglang),
-        SglangV2(sglang),
+        *loaded("vLLM", lambda: vllm(invariant=False)),
+        *loaded("vLLM batch-invariant", lambda: vllm(invariant=True)),
+        *loaded("SGLang", sglang),
     ]

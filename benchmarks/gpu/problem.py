@@ -25,7 +25,8 @@ class Problem:
     """y [T, sum(widths)], x [T, h], per slice a [slots, r_max, h] and b [slots, width, r_max].
 
     `ranks` and `scales` have one entry a slot; weights past a slot's rank are 0, since some
-    peers multiply them. `row_slots` int32 [T] lives on the host, -1 for no adapter.
+    peers multiply them. `row_slots` int32 [T] lives on the host, -1 for no adapter. `gains` float32
+    [slots, sum(widths)] where the case has slots with gains; those of the others are not used.
     """
 
     case: Case
@@ -36,6 +37,7 @@ class Problem:
     ranks: tuple[int, ...]
     scales: tuple[float, ...]
     row_slots: Tensor
+    gains: Tensor | None = None
 
     @property
     def slots(self) -> int:
@@ -73,10 +75,11 @@ class Problem:
             self.ranks,
             self.scales,
             self.row_slots[index.cpu()],
+            self.gains,
         )
 
     def exact(self) -> Tensor:
-        """Return y + scale · (x Aᵀ) Bᵀ in fp64, adapter by adapter."""
+        """Return (y + scale · (x Aᵀ) Bᵀ) · gain in fp64, adapter by adapter."""
         result = self.y.double()
         for slot, rank in enumerate(self.ranks):
             rows = (self.row_slots == slot).nonzero().flatten().to(self.device)
@@ -89,6 +92,8 @@ class Problem:
                 delta = self.scales[slot] * shrunk @ b[slot, :, :rank].double().T
                 result[rows, first : first + b.shape[1]] += delta
                 first += b.shape[1]
+            if self.gains is not None and slot in self.case.dora:
+                result[rows] *= self.gains[slot].double()
         return result
 
 
@@ -125,4 +130,10 @@ def make_problem(
             part[slot, :, kept:] = 0
     scales = tuple(1.0 if integers else 0.5 + slot % 3 / 4 for slot in range(slots))
     row_slots = torch.tensor(case.row_slots, dtype=torch.int32)
-    return Problem(case, x, y, a, b, case.ranks, scales, row_slots)
+    gains = None
+    if case.dora:
+        # Below 1: who multiplies the same y again and again must not come to infinity.
+        gains = torch.rand(slots, y.shape[1], generator=generator, device=device) / 4 + 0.5
+        if integers:
+            gains = torch.where(gains < 0.625, -1.0, 1.0)
+    return Problem(case, x, y, a, b, case.ranks, scales, row_slots, gains)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from kernels.sgmv import make_plan, sgmv_
+from kernels.sgmv import Gains, make_plan, sgmv_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +37,17 @@ class Provider(Protocol):
         """Lay the weights out; the returned call adds to `problem.y` in place."""
 
 
+def refusal(provider: Provider, problem: Problem) -> str | None:
+    """Say why a problem is not for a provider: gains are for those who say that they take them."""
+    if problem.case.dora and not getattr(provider, "takes_gains", False):
+        return "has no gains (DoRA)"
+    return provider.refuses(problem)
+
+
 class Sgmv:
     """`kernels.sgmv` on Triton in one of its modes, also with given tiles."""
+
+    takes_gains = True
 
     def __init__(self, mode: str, tiles: Tiles | None = None) -> None:
         self.name = f"Aril {mode}"
@@ -63,11 +72,16 @@ class Sgmv:
         ranks = torch.tensor(problem.ranks, dtype=torch.int32, device=device)
         scales = torch.tensor(problem.scales, dtype=torch.float32, device=device)
         ranks, scales = (part[:, None].repeat(1, slices) for part in (ranks, scales))
+        gains = None
+        if problem.gains is not None:
+            present = torch.zeros_like(ranks)
+            present[list(problem.case.dora)] = 1
+            gains = Gains(problem.gains, present)
 
         def call() -> None:
             sgmv_(
                 problem.y, problem.x, a, problem.b, ranks, scales, plan,
-                backend="triton", tiles=self._tiles,
+                gains=gains, backend="triton", tiles=self._tiles,
             )  # fmt: skip
 
         return call
@@ -195,6 +209,10 @@ class OneAdapter:
                 y.addmm_(v, part)
 
         return call
+
+
+# These say how fast it could be, not who is faster: they don't do the job.
+BOUNDS = frozenset({GatheredBmm.name, OneAdapter.name})
 
 
 def _scaled(problem: Problem, b: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import statistics
 import tempfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,21 +15,38 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks import record
+from benchmarks.gpu.failures import EVERYONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmarks.gpu.failures import DeviceLost
+
 REHEARSAL = "REHEARSAL, no result: "
+ROOT = Path(__file__).parents[2]
+# What a figure depends on, beside the peers' sources; these modules measure nothing of the tables.
+SOURCES = ("kernels", "benchmarks/gpu", "tests/benchmarks/test_gpu_kernels.py")
+APART = ("verdict.py", "engine.py")
+LOST = "device lost: "
+# A question's own rows by config and x.
+Index = dict[tuple[str, str], list[record.Row]]
 
 
 @dataclass
 class Results:
-    """The rows of one run, written after each case so that a run cut short leaves what it had."""
+    """The rows of a table, of this run and of those it resumes, written after each case.
+
+    `code` marks what was measured: rows of other code count as not there, see `code_version`.
+    """
 
     device: torch.device
     folder: Path
     rehearsal: bool
+    code: str = ""
     rows: dict[str, list[record.Row]] = field(default_factory=dict)
+    _first: int = field(default=0, init=False)  # where the rows of the case in hand begin
+    _unwritten: set[str] = field(default_factory=set, init=False)
+    _index: dict[str, Index] = field(default_factory=dict, init=False)
 
     def add(
         self,
@@ -43,8 +62,8 @@ class Results:
         """Keep one figure."""
         ordered = sorted(samples)
         last = len(ordered) - 1
-        mark = REHEARSAL if self.rehearsal else ""
-        self.rows.setdefault(question, []).append(
+        device, versions = self.origin
+        self._changed(question).append(
             record.Row(
                 question=question,
                 provider=provider,
@@ -54,17 +73,106 @@ class Results:
                 p20=ordered[round(0.2 * last)],
                 p80=ordered[round(0.8 * last)],
                 unit=unit,
-                config=mark + config,
-                device=mark + device_name(self.device),
-                versions=versions(),
+                config=self.mark + config,
+                device=device,
+                versions=versions,
             )
         )
 
+    @property
+    def mark(self) -> str:
+        """What stands before a rehearsal's figures."""
+        return REHEARSAL if self.rehearsal else ""
+
+    @cached_property
+    def origin(self) -> tuple[str, str]:
+        """Device and versions of this run's rows."""
+        code = f" code {self.code}" if self.code else ""
+        return self.mark + device_name(self.device), versions() + code
+
+    def own(self, question: str) -> list[record.Row]:
+        """Return the rows of this device and this code."""
+        rows = self.rows.get(question, [])
+        return [row for row in rows if (row.device, row.versions) == self.origin]
+
+    def resume(self, folder: Path, questions: Sequence[str]) -> None:
+        """Take over the rows that earlier runs left in a folder, of whatever code and device."""
+        for question in questions:
+            rows = record.read(self._name(question), folder)
+            if rows:
+                self.replace(question, rows)
+
+    def replace(self, question: str, rows: list[record.Row]) -> None:
+        """Put other rows in place of a question's."""
+        self._changed(question)[:] = rows
+
+    def done(
+        self,
+        question: str,
+        config: str,
+        x: object,
+        metric: str | None = None,
+        provider: str | None = None,
+    ) -> bool:
+        """Say whether a case was measured here by this code; or a metric, or a provider, in it."""
+        if EVERYONE in self.lost(question, config, x):
+            return True  # it would only stop the device again
+        return any(
+            (metric is None or row.metric == metric)
+            and (provider is None or row.provider == provider)
+            for row in self._of_case(question, config, x)
+            if not row.metric.startswith(LOST)
+        )
+
+    def lost(self, question: str, config: str, x: object) -> set[str]:
+        """Name those with which the device stopped working in this case."""
+        return {
+            row.provider
+            for row in self._of_case(question, config, x)
+            if row.metric.startswith(LOST)
+        }
+
+    def begin(self, question: str, config: str, x: object) -> None:
+        """Make room for a case: what other code measured of it on this device is outdated."""
+        device, versions = self.origin
+        rows = self._changed(question)
+        rows[:] = [
+            row
+            for row in rows
+            if (row.config, row.x, row.device) != (self.mark + config, str(x), device)
+            or row.versions == versions
+        ]
+        self._first = len(rows)
+
+    def lose(self, question: str, config: str, x: object, lost: DeviceLost) -> None:
+        """Put one row, with who was at work, in place of the case's; write what there is."""
+        del self._changed(question)[self._first :]
+        self.add(question, lost.provider, LOST + lost.said, x, [1], unit="1", config=config)
+        self.write()
+
     def write(self) -> None:
-        """Write one CSV a question."""
-        for question, rows in self.rows.items():
-            name = f"rehearsal_{question}" if self.rehearsal else question
-            record.write(name, rows, self.folder)
+        """Write one CSV for each question that has new rows."""
+        for question in sorted(self._unwritten):
+            if self.rows[question]:
+                record.write(self._name(question), self.rows[question], self.folder)
+        self._unwritten.clear()
+
+    def _changed(self, question: str) -> list[record.Row]:
+        self._unwritten.add(question)
+        self._index.pop(question, None)
+        return self.rows.setdefault(question, [])
+
+    def _of_case(self, question: str, config: str, x: object) -> list[record.Row]:
+        """Look a case up: each is asked for several times, among tens of thousands of rows."""
+        if question not in self._index:
+            index: Index = {}
+            for row in self.own(question):
+                index.setdefault((row.config, row.x), []).append(row)
+            self._index[question] = index
+        return self._index[question].get((self.mark + config, str(x)), [])
+
+    def _name(self, question: str) -> str:
+        return f"rehearsal_{question}" if self.rehearsal else question
 
 
 def results_folder(given: str | None, *, rehearsal: bool) -> Path:
@@ -72,6 +180,22 @@ def results_folder(given: str | None, *, rehearsal: bool) -> Path:
     if rehearsal:
         return Path(tempfile.mkdtemp(prefix="aril-rehearsal-"))
     return Path(given) if given else record.RESULTS
+
+
+def code_version(peers: Path, root: Path = ROOT) -> str:
+    """Return a digest of the kernels, of what measures them, and of the peers' sources."""
+    files = [path for name in SOURCES for path in _sources(root / name) if path.name not in APART]
+    files += [path for name in ("vllm", "sglang") for path in _sources(peers / name)]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _sources(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    return sorted(path for kind in ("*.py", "*.json") for path in place.rglob(kind))
 
 
 def device_name(device: torch.device) -> str:

@@ -2,83 +2,44 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
+from benchmarks.gpu.cases import counted_cases, only_in_the_grid
 from benchmarks.gpu.checks import examine
 from benchmarks.gpu.problem import make_problem
+from benchmarks.gpu.providers import refusal
 from benchmarks.gpu.timing import eager_times, graph_times, launches, sets_needed
-from benchmarks.gpu.workloads import (
-    LLAMA_8B,
-    LLAMA_70B,
-    PUNICA,
-    TINY,
-    Workload,
-    decode_case,
-    mixed_rank_case,
-    prefill_case,
-)
+from benchmarks.gpu.trial import measure_each
+from benchmarks.gpu.workloads import LLAMA_8B, PUNICA
 from kernels.sgmv.cost import sgmv_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from benchmarks.gpu.checks import Verdict
     from benchmarks.gpu.problem import Problem
     from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.results import Results
+    from benchmarks.gpu.trial import Trial
     from benchmarks.gpu.workloads import Case
-    from kernels.sgmv.cost import Roofs
+    from kernels.sgmv.cost import Cost, Roofs
 
 QUESTION = "sgmv_gpu"
-# The profiler takes long to start, and one slice and three are all that differ in launches.
-COUNTED = (PUNICA, LLAMA_8B[0])
+IN_A_GRAPH = "time in a graph"
+# Looking at the bits compiles anew for one row; one slice and three are all that differ.
+CLOSELY = (PUNICA, LLAMA_8B[0])
 
 
-def all_cases() -> Iterator[Case]:
-    """List the cases, those that tell most first: a run may be cut short anywhere."""
-    yield from _punica_cases()
-    yield from _llama_cases()
-
-
-def _punica_cases() -> Iterator[Case]:
-    for rows in (64, 1, 16, 32, 4, 2, 8):
-        for workload in Workload:
-            if rows > 1 or workload is Workload.DISTINCT:  # with one row all four are the same
-                yield decode_case(workload, PUNICA, rows, 16)
-
-
-def _llama_cases() -> Iterator[Case]:
-    qkv, o, gate_up, down = LLAMA_8B
-    for layer in (qkv, gate_up, down, o):
-        for workload in (Workload.DISTINCT, Workload.UNIFORM, Workload.IDENTICAL):
-            yield decode_case(workload, layer, 32, 16)
-    for rank in (8, 32, 64, 128):
-        for workload in (Workload.DISTINCT, Workload.IDENTICAL):
-            yield decode_case(workload, o, 64, rank)
-    yield mixed_rank_case(Workload.DISTINCT, qkv, 64)
-    yield mixed_rank_case(Workload.SKEWED, qkv, 64)
-    for tokens in (512, 2048, 128, 8192):
-        yield prefill_case(qkv, [tokens])
-        yield prefill_case(qkv, [tokens // 4] * 4)
-    yield prefill_case(qkv, [512, 256], decodes=32, backbone=8)
-    yield prefill_case(down, [512, 256], decodes=32, backbone=8)
-    for layer in LLAMA_70B:
-        yield decode_case(Workload.DISTINCT, layer, 64, 16)
-        yield decode_case(Workload.UNIFORM, layer, 64, 16)
-    for rank in (8, 32, 64, 128):
-        yield decode_case(Workload.UNIFORM, o, 64, rank)
-    yield prefill_case(qkv, [2048], rank=64)
-    yield prefill_case(gate_up, [512] * 4)
-
-
-def tiny_cases() -> Iterator[Case]:
-    """List a few that take every provider through every branch, in the interpreter's patience."""
-    stacked, single = TINY
-    yield decode_case(Workload.SKEWED, stacked, 4, 16, dtype="float16")
-    yield mixed_rank_case(Workload.UNIFORM, single, 3, dtype="float16")
-    yield prefill_case(stacked, [5, 3], decodes=2, backbone=1, dtype="float16")
+def cost_of(case: Case) -> Cost:
+    """Count one call."""
+    return sgmv_cost(
+        case.segments,
+        case.slice_ranks,
+        in_features=case.layer.in_features,
+        widths=case.layer.widths,
+        dora=case.dora,
+    )
 
 
 def measure(
@@ -89,145 +50,156 @@ def measure(
     *,
     deadline: float,
     repetitions: int,
-) -> None:
-    """Examine and time every provider on every case until the time is up."""
-    for number, case in enumerate(cases):
-        if time.monotonic() > deadline:
-            print(f"time is up: {len(cases) - number} cases of {QUESTION} left out")
-            return
-        _measure_case(case, providers, results, roofs, repetitions)
-        results.write()
+) -> int:
+    """Examine and time every provider on every case; return how many are left at the deadline."""
+    grid = only_in_the_grid()
+
+    def one(case: Case, trial: Trial) -> None:
+        report = _Report(trial, roofs, cost_of(case).bytes, brief=(case.config, case.rows) in grid)
+        try:
+            _measure_case(case, providers, trial, report, repetitions)
+        finally:
+            forget(providers)
+
+    return measure_each(QUESTION, cases, one, results, deadline=deadline)
+
+
+def count_launches(
+    cases: Sequence[Case], providers: Sequence[Provider], results: Results, *, deadline: float
+) -> int:
+    """Count what each timed provider puts on the GPU; nothing can be timed afterwards."""
+
+    def one(case: Case, trial: Trial) -> None:
+        print(f"\nlaunches of {case.config}; {case.rows} rows")
+        problem = make_problem(case, results.device)
         for provider in providers:
-            getattr(provider, "forget", lambda: None)()
-        if results.device.type == "cuda":
-            torch.cuda.empty_cache()
+            if trial.leaves_out(provider.name, None) or not results.done(
+                QUESTION, case.config, case.rows, IN_A_GRAPH, provider.name
+            ):
+                continue
+            with trial.guard(provider.name):
+                count = launches(provider.bind(problem, provider.plan(problem)))
+                trial.note(provider.name, "launches", [count], "1")
+                print(f"  {provider.name:24} {count}")
+        forget(providers)
+
+    timed = [
+        case
+        for case in counted_cases()
+        if case in cases and results.done(QUESTION, case.config, case.rows, IN_A_GRAPH)
+    ]
+    return measure_each(QUESTION, timed, one, results, deadline=deadline, metric="launches")
+
+
+def forget(providers: Sequence[Provider]) -> None:
+    """Let providers drop what they keep by address: the next case may get the same addresses."""
+    for provider in providers:
+        getattr(provider, "forget", lambda: None)()
 
 
 def _measure_case(
-    case: Case,
-    providers: Sequence[Provider],
-    results: Results,
-    roofs: Roofs,
-    repetitions: int,
+    case: Case, providers: Sequence[Provider], trial: Trial, report: _Report, repetitions: int
 ) -> None:
-    cost = sgmv_cost(
-        case.segments,
-        case.slice_ranks,
-        in_features=case.layer.in_features,
-        widths=case.layer.widths,
-    )
-    sets = sets_needed(cost.bytes, results.device)
-    problem = make_problem(case, results.device)
-    print(f"\n{case.config}; {case.rows} rows; {cost.bytes / 1e6:.2f} MB a call, {sets} sets")
-    bindings: dict[str, tuple[Provider, object]] = {}
-    for provider in providers:
-        plan = _admit(provider, problem, results)
-        if plan is not None:
-            bindings[provider.name] = (provider, plan[0])
-    pool = [make_problem(case, results.device, seed=2 + number) for number in range(sets)]
-    calls = {
-        name: [provider.bind(own.fresh(), plan) for own in pool]
-        for name, (provider, plan) in bindings.items()
-    }
-    report = _Report(case, results, roofs, cost.bytes)
-    if results.device.type == "cuda":
-        for name, samples in graph_times(calls, repetitions=repetitions).items():
-            report.add(name, "time in a graph", samples)
-        if case.layer in COUNTED and case.decode:
-            for name, ways in calls.items():
-                report.count(name, launches(ways[0]))
-    eager = eager_times(
-        calls, results.device, repetitions=repetitions, at_once=20 if sets > 1 else 1
-    )
-    for name, samples in eager.items():
+    device = trial.device
+    sets = sets_needed(report.moved, device)
+    problem = make_problem(case, device)
+    print(f"\n{case.config}; {case.rows} rows; {report.moved / 1e6:.2f} MB a call, {sets} sets")
+    admitted = [provider for provider in providers if _admit(provider, problem, trial)]
+    # All add to the same y: what is in it costs no time.
+    pool = [make_problem(case, device, seed=2 + number) for number in range(sets)]
+    calls: dict[str, list[Callable[[], None]]] = {}
+    plans: dict[str, list[Callable[[], None]]] = {}
+    for provider in admitted:
+        with trial.guard(provider.name):
+            plan = provider.plan(problem)
+            calls[provider.name] = [provider.bind(own, plan) for own in pool]
+            replan = getattr(provider, "replan", None)
+            again = partial(replan, problem, plan) if replan else partial(provider.plan, problem)
+            plans[provider.name] = [partial(_drop, again)]
+
+    def failed(name: str, error: Exception) -> None:
+        calls.pop(name, None)
+        plans.pop(name, None)
+        trial.failed(name, error)
+
+    if device.type == "cuda":
+        for name, samples in graph_times(calls, repetitions=repetitions, failed=failed).items():
+            report.add(name, IN_A_GRAPH, samples)
+    at_once = 20 if sets > 1 else 1
+    for name, samples in eager_times(
+        calls, device, repetitions=repetitions, at_once=at_once, failed=failed
+    ).items():
         report.add(name, "time, eager", samples)
-    plans: dict[str, list[Callable[[], None]]] = {
-        name: [lambda provider=provider: _drop(provider.plan(problem))]  # type: ignore[misc]
-        for name, (provider, _) in bindings.items()
-    }
-    planned = eager_times(plans, results.device, repetitions=max(1, repetitions // 4), at_once=1)
-    for name, samples in planned.items():
+    if report.brief:
+        return
+    for name, samples in eager_times(
+        plans, device, repetitions=max(1, repetitions // 4), at_once=1, failed=failed
+    ).items():
         report.add(name, "plan, once a step", samples)
 
 
-def _admit(provider: Provider, problem: Problem, results: Results) -> tuple[object] | None:
-    """Examine a provider; return its plan in a tuple if it may be timed."""
-    case = problem.case
-    reason = provider.refuses(problem)
-    if reason is not None:
-        print(f"  {provider.name:24} left out: {reason}")
-        return None
-
-    def note(metric: str, value: float, unit: str) -> None:
-        results.add(
-            QUESTION, provider.name, metric, case.rows, [value], unit=unit, config=case.config
-        )
-
-    try:
-        # Each of these is compiled anew for one row, so not for every shape.
-        closely = case.layer in COUNTED and not results.rehearsal
+def _admit(provider: Provider, problem: Problem, trial: Trial) -> bool:
+    """Examine a provider, and say whether it may be timed."""
+    if trial.leaves_out(provider.name, refusal(provider, problem)):
+        return False
+    rehearsal = trial.results.rehearsal
+    closely = problem.case.layer in CLOSELY and not rehearsal
+    with trial.guard(provider.name):
         verdict = examine(
             provider,
             problem,
             runs=3 if closely else 1,
-            alone=3 if closely else int(results.rehearsal),
+            alone=3 if closely else int(rehearsal),
         )
-        plan = provider.plan(problem)
-    except Exception as error:  # noqa: BLE001 - a peer that fails here must not end the run
-        print(f"  {provider.name:24} FAILED: {error!r:.300}")
-        note("failed", 1, "1")
-        return None
+        return _judge(provider, verdict, trial)
+    return False
+
+
+def _judge(provider: Provider, verdict: Verdict, trial: Trial) -> bool:
     if verdict.wrong is not None:
         print(f"  {provider.name:24} WRONG: {verdict.wrong}")
-        note("wrong", verdict.error, "1")
-        return None
-    if not getattr(provider, "bound_only", False):
-        note("largest error of a row", verdict.error, "1")
-        line = f"  {provider.name:24} right, off by {verdict.error:.2g}"
-        for metric, said in (
-            ("deterministic", verdict.deterministic),
-            ("row-invariant", verdict.row_invariant),
-        ):
-            if said is not None:
-                note(metric, float(said), "1")
-                line += f"; {metric}: {'yes' if said else 'no'}"
-        print(line)
-    return (plan,)
+        trial.note(provider.name, "wrong", [verdict.error], "1")
+        return False
+    if getattr(provider, "bound_only", False):
+        return True
+    trial.note(provider.name, "largest error of a row", [verdict.error], "1")
+    line = f"  {provider.name:24} right, off by {verdict.error:.2g}"
+    for metric, said in (
+        ("deterministic", verdict.deterministic),
+        ("row-invariant", verdict.row_invariant),
+    ):
+        if said is not None:
+            trial.note(provider.name, metric, [float(said)], "1")
+            line += f"; {metric}: {'yes' if said else 'no'}"
+    print(line)
+    return True
 
 
 class _Report:
-    """Writes one case's figures and prints them."""
+    """Writes one case's times and prints them; `brief` is without what follows from them."""
 
-    def __init__(self, case: Case, results: Results, roofs: Roofs, moved: int) -> None:
-        self._case = case
-        self._results = results
+    def __init__(self, trial: Trial, roofs: Roofs, moved: int, *, brief: bool) -> None:
+        self._trial = trial
         self._roofs = roofs
-        self._moved = moved
+        self.moved = moved
+        self.brief = brief
 
     def add(self, name: str, metric: str, samples: Sequence[float]) -> None:
         """Keep times in microseconds, and for those in a graph the bandwidth."""
-        self._keep(name, metric, samples, "us")
+        self._trial.note(name, metric, samples, "us")
         middle = sorted(samples)[len(samples) // 2]
         line = f"  {name:24} {metric:18} {middle:10.2f} us"
-        if metric == "time in a graph":
-            rates = [self._moved / each / 1e3 for each in samples]
+        if metric == IN_A_GRAPH:
+            rates = [self.moved / each / 1e3 for each in samples]
             shares = [100 * rate * 1e9 / self._roofs.memory for rate in rates]
-            self._keep(name, "bandwidth", rates, "GB/s")
-            self._keep(name, "share of the measured memory roof", shares, "%")
-            line += f" {self._moved / middle / 1e3:8.0f} GB/s"
-            line += f" {100 * self._moved / middle * 1e6 / self._roofs.memory:5.1f} % of the roof"
+            if not self.brief:
+                self._trial.note(name, "bandwidth", rates, "GB/s")
+                self._trial.note(name, "share of the measured memory roof", shares, "%")
+            line += f" {self.moved / middle / 1e3:8.0f} GB/s"
+            line += f" {100 * self.moved / middle * 1e6 / self._roofs.memory:5.1f} % of the roof"
         print(line)
 
-    def count(self, name: str, launched: int) -> None:
-        """Keep how many kernels a call takes."""
-        self._keep(name, "launches", [launched], "1")
 
-    def _keep(self, name: str, metric: str, samples: Sequence[float], unit: str) -> None:
-        config = self._case.config
-        self._results.add(
-            QUESTION, name, metric, self._case.rows, samples, unit=unit, config=config
-        )
-
-
-def _drop(_: object) -> None:
+def _drop(call: Callable[[], object]) -> None:
     """Make a call of one that returns something."""
+    call()

@@ -6,13 +6,18 @@ of all providers are interleaved, so that a drift of the clock meets all of them
 
 from __future__ import annotations
 
+import random
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    # Who failed, and what it raised; takes it out of the calls, so that its memory can go.
+    Failed = Callable[[str, Exception], None]
 
 L2_TIMES = 2.5
 CALLS_A_REPLAY = 64  # so that the graph's own start is shared by many calls
@@ -29,37 +34,96 @@ def sets_needed(bytes_a_call: int, device: torch.device) -> int:
 
 
 def graph_times(
-    calls: Mapping[str, Sequence[Callable[[], None]]], *, repetitions: int
+    calls: Mapping[str, Sequence[Callable[[], None]]],
+    *,
+    repetitions: int,
+    failed: Failed | None = None,
 ) -> dict[str, list[float]]:
-    """Microseconds a call, for each provider, of graphs that go through its whole pool."""
-    graphs = {}
-    for name, pool in calls.items():
-        for call in pool:  # compiles, and fills what a provider keeps by address
-            call()
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        for call in pool:
-            call()
-        torch.cuda.synchronize()
-        most = int(SECONDS_A_REPLAY / (time.perf_counter() - begin))
-        rounds = max(1, min(CALLS_A_REPLAY // len(pool), most))
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(rounds):
-                for call in pool:
-                    call()
-        graphs[name] = (graph, rounds * len(pool))
+    """Microseconds a call, for each provider, of graphs that go through its whole pool.
+
+    Who raises, in warm-up, capture or replay, is given to `failed` and has no times; the others go
+    on. Without `failed` the error is raised.
+    """
+    graphs: dict[str, tuple[torch.cuda.CUDAGraph, int]] = {}
+    for name in tuple(calls):
+        try:
+            graphs[name] = _captured(calls[name])
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(name, error)
     times: dict[str, list[float]] = {name: [] for name in graphs}
     for repetition in range(repetitions + 2):
-        for name, (graph, count) in graphs.items():
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graph.replay()
-            stop.record()
-            stop.synchronize()
+        for name in tuple(graphs):
+            try:
+                sample = _replayed(*graphs[name])
+            except Exception as error:
+                if failed is None:
+                    raise
+                del graphs[name], times[name]
+                failed(name, error)
+                continue
             if repetition >= 2:  # the first two warm the clock up
-                times[name].append(start.elapsed_time(stop) * 1e3 / count)
+                times[name].append(sample)
     return times
+
+
+def _captured(pool: Sequence[Callable[[], None]]) -> tuple[torch.cuda.CUDAGraph, int]:
+    """Record rounds through a pool; return the graph and how many calls it makes."""
+    for call in pool:  # compiles, and fills what a provider keeps by address
+        call()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for call in pool:
+        call()
+    torch.cuda.synchronize()
+    most = int(SECONDS_A_REPLAY / (time.perf_counter() - begin))
+    rounds = max(1, min(CALLS_A_REPLAY // len(pool), most))
+    graph = torch.cuda.CUDAGraph()
+    with _capture(graph):
+        for _ in range(rounds):
+            for call in pool:
+                call()
+    return graph, rounds * len(pool)
+
+
+_broken: list[torch.cuda.CUDAGraph] = []
+
+
+@contextmanager
+def _capture(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+    """Record a graph; leave torch as it was where that fails.
+
+    A call that may not be captured makes CUDA end the capture with an error, and torch 2.11 then
+    stays on the capture's stream and holds the capture's memory. The graph itself has to live on:
+    the allocators of pinned memory go on asking it whether a stream is its own.
+    """
+    stream, pool = torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
+    cause: BaseException | None = None
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            try:
+                yield
+            except BaseException as error:
+                cause = error
+                raise
+    except BaseException as error:  # noqa: BLE001 - raised again below
+        _broken.append(graph)
+        torch.cuda.graph.default_capture_stream = None
+        torch.cuda.set_stream(stream)
+        with suppress(RuntimeError):  # where the capture did end, that is done already
+            torch._C._cuda_endAllocateToPool(stream.device_index, pool)  # noqa: SLF001 - no other way
+            torch._C._cuda_releasePool(stream.device_index, pool)  # noqa: SLF001 - same
+        raise cause or error from None  # not that the capture has ended, but why
+
+
+def _replayed(graph: torch.cuda.CUDAGraph, count: int) -> float:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    graph.replay()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) * 1e3 / count
 
 
 def eager_times(
@@ -68,20 +132,42 @@ def eager_times(
     *,
     repetitions: int,
     at_once: int = 20,
+    failed: Failed | None = None,
 ) -> dict[str, list[float]]:
-    """Microseconds a call by the host's clock, launches included, `at_once` calls a repetition."""
+    """Microseconds a call by the host's clock, launches included, `at_once` calls a repetition.
+
+    The order is drawn anew for each repetition: on a CPU who runs after whom is worth some
+    percent, by what is left in its caches. `failed` is as in `graph_times`.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     position = dict.fromkeys(calls, 0)
+    order, shuffle = list(calls), random.Random(0).shuffle
     for _ in range(repetitions):
-        for name, pool in calls.items():
-            synchronize(device)
-            begin = time.perf_counter()
-            for _ in range(at_once):
-                pool[position[name] % len(pool)]()
-                position[name] += 1
-            synchronize(device)
-            times[name].append((time.perf_counter() - begin) * 1e6 / at_once)
+        shuffle(order)
+        for name in tuple(order):
+            try:
+                sample = _eager(calls[name], position[name], device, at_once)
+            except Exception as error:
+                if failed is None:
+                    raise
+                order.remove(name)
+                del times[name]
+                failed(name, error)
+                continue
+            position[name] += at_once
+            times[name].append(sample)
     return times
+
+
+def _eager(
+    pool: Sequence[Callable[[], None]], first: int, device: torch.device, at_once: int
+) -> float:
+    synchronize(device)
+    begin = time.perf_counter()
+    for number in range(first, first + at_once):
+        pool[number % len(pool)]()
+    synchronize(device)
+    return (time.perf_counter() - begin) * 1e6 / at_once
 
 
 def synchronize(device: torch.device) -> None:
@@ -91,7 +177,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def launches(call: Callable[[], None]) -> int:
-    """Count the kernels, copies and fills that one eager call puts on the GPU."""
+    """Count the kernels, copies and fills that one eager call puts on the GPU.
+
+    The profiler stays attached to the driver and slows what comes after: count when all is timed.
+    """
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 - loads slowly
 
     call()

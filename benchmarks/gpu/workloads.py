@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,10 @@ TINY = (Layer("tiny qkv", 64, (32, 16, 16)), Layer("tiny o", 64, (48,)))
 
 @dataclass(frozen=True)
 class Case:
-    """One operator call to measure: a layer, which row has which slot (-1: none), slots' ranks."""
+    """One operator call to measure: a layer, which row has which slot (-1: none), slots' ranks.
+
+    The slots in `dora` have gains, see `kernels.sgmv.Gains`.
+    """
 
     workload: str
     layer: Layer
@@ -100,6 +103,7 @@ class Case:
     ranks: tuple[int, ...]
     decode: bool = True
     dtype: str = field(default="bfloat16", kw_only=True)
+    dora: tuple[int, ...] = field(default=(), kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -157,6 +161,15 @@ def mixed_rank_case(
     sizes = segment_sizes(workload, rows)
     ranks = tuple(MIXED_RANKS[slot % len(MIXED_RANKS)] for slot in range(len(sizes)))
     return Case(workload, layer, tuple(spread(sizes, seed=rows)), ranks, dtype=dtype)
+
+
+def dora_case(
+    workload: Workload, layer: Layer, rows: int, rank: int, *, dtype: str = "bfloat16"
+) -> Case:
+    """Take one token a request, every second adapter with gains."""
+    plain = decode_case(workload, layer, rows, rank, dtype=dtype)
+    dora = tuple(range(0, len(plain.ranks), 2))
+    return replace(plain, workload=f"{workload}, every second adapter DoRA", dora=dora)
 
 
 def prefill_case(

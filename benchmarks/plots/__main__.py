@@ -1,9 +1,10 @@
-"""Draw every picture again.
+"""Draw every picture again, and write the tables that come from the same figures.
 
     python -m benchmarks.plots
 
 Each module of this package draws the pictures of one question. They read benchmarks/results/ and
 write docs/images/; the same CSVs make the same bytes. A picture whose CSV is not there is left out.
+`tables` writes those of docs/sgmv.md.
 """
 
 from __future__ import annotations
@@ -11,11 +12,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.plots import (
+    attention,
+    cpu_engine,
+    crash,
+    memory,
+    peers,
+    protocol_cost,
+    roofline,
+    scale,
+    segments,
+    tables,
+)
 from benchmarks.plots import bytes as moved_bytes
-from benchmarks.plots import cpu_engine, crash, memory, protocol_cost, roofline, scale, segments
 from benchmarks.record import RESULTS
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+DOCS = Path(__file__).parents[2] / "docs"
+IMAGES = DOCS / "images"
 
 
 class Plot(Protocol):
@@ -31,10 +44,12 @@ class Plot(Protocol):
 
 
 PLOTS: tuple[Plot, ...] = (
+    attention,
     moved_bytes,
     cpu_engine,
     crash,
     memory,
+    peers,
     protocol_cost,
     roofline,
     scale,
@@ -60,3 +75,4 @@ def draw_all(results: Path, out: Path) -> list[Path]:
 
 if __name__ == "__main__":
     draw_all(RESULTS, IMAGES)
+    tables.write(RESULTS, DOCS / "sgmv.md", IMAGES)

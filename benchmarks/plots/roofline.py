@@ -10,9 +10,11 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
-from benchmarks.gpu.workloads import PUNICA, Workload, decode_case, parse_config
-from benchmarks.plots import style
+from benchmarks.gpu.workloads import PUNICA, Workload, decode_case
+from benchmarks.plots import labels, runs, style
+from benchmarks.plots.runs import RANK
 from kernels.sgmv.cost import H100_SXM, Roofs, sgmv_cost
 
 if TYPE_CHECKING:
@@ -23,15 +25,20 @@ if TYPE_CHECKING:
     from kernels.sgmv.cost import Cost
 
 TOKENS = (1, 2, 4, 8, 16, 32, 64)
-NAMED_TOKENS = (1, 4, 16, 64)
-RANK = 16
+NAMED_TOKENS = (1, 64, 16, 4)  # the first have the first choice of a place
 FIRST, LAST = 0.6, 14.0  # flops per byte
 LOWEST, HIGHEST = 0.02, 40.0  # TFLOP/s
 COLOURS = dict(zip(Workload, (style.BLUE, style.GREEN, style.PINK, style.RED), strict=True))
 MARKS = dict(zip(Workload, "osD^", strict=True))
-MEASURED = "Aril fast"
-# Where a facet has room for the numbers of tokens: in Distinct the points go straight up.
-BESIDE = dict.fromkeys(Workload, (7, -12)) | {Workload.DISTINCT: (8, -4)}
+# Where the numbers of tokens may stand, in points from theirs: below a curve, or above; beside one
+# that goes straight up; where the rank's limit is near, also behind it.
+BESIDE: dict[Workload, tuple[labels.Offset, ...]] = {
+    Workload.DISTINCT: ((8, 0), (-8, 9), (8, -5), (7, -9)),
+    Workload.UNIFORM: ((7, -8), (8, -4), (-8, 6)),
+    Workload.SKEWED: ((7, -8), (8, -4), (-8, 6)),
+    Workload.IDENTICAL: ((7, -8), (8, -4), (-8, 6), (15, 0)),
+}
+ASIDE = -7.0  # points between measured and attainable, which would cover each other
 EXPLAIN = {
     Workload.DISTINCT: "each token its own adapter",
     Workload.UNIFORM: "√n adapters, even",
@@ -50,13 +57,20 @@ class Ceilings(NamedTuple):
 
 def draw(results: Path, out: Path) -> list[Path]:
     """Draw sgmv-roofline.png, from the model alone where nothing was measured."""
-    ceilings, measured = _measurements(results)
-    picture = Figure(figsize=(style.INCHES, 9.4), layout="constrained")
+    return [style.save(make(results), out, "sgmv-roofline")]
+
+
+def make(results: Path) -> Figure:
+    """Make the picture, at the resolution that it is saved with: places of labels depend on it."""
+    ceilings, measured = measurements(results)
+    picture = Figure(figsize=(style.INCHES, 9.4), dpi=style.DOTS_PER_INCH, layout="constrained")
     grid = picture.add_gridspec(3, 2, height_ratios=(1, 1, 0.85))
     first: Axes | None = None
+    facets: dict[Workload, Axes] = {}
     for number, workload in enumerate(Workload):
         axes = picture.add_subplot(grid[number // 2, number % 2], sharex=first, sharey=first)
         first = first or axes
+        facets[workload] = axes
         _draw_facet(axes, workload, ceilings, measured)
         if number % 2 == 0:
             axes.set_ylabel("TFLOP/s")
@@ -66,7 +80,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     kind = (
         "predicted by the byte model"
         if ceilings.predicted
-        else "attainable (hollow), measured (filled)"
+        else "attainable (hollow), measured (filled, put to the left)"
     )
     picture.suptitle(
         f"One SGMV call, {PUNICA.sizes.replace(' to ', ' → ')}, rank {RANK}, 16-bit: {kind}\n"
@@ -76,7 +90,10 @@ def draw(results: Path, out: Path) -> list[Path]:
         fontsize=11,
     )
     picture.supxlabel(ceilings.source, x=0.99, ha="right", fontsize=8, color=style.GREY)
-    return [style.save(picture, out, "sgmv-roofline")]
+    picture.draw_without_rendering()
+    for workload, axes in facets.items():
+        _name_tokens(axes, workload, ceilings.roofs)
+    return picture
 
 
 def cost_of(workload: Workload, tokens: int) -> Cost:
@@ -95,37 +112,37 @@ def rank_limit() -> float:
     ).intensity
 
 
-def _measurements(results: Path) -> tuple[Ceilings, dict[Workload, dict[float, style.Span]]]:
+def measurements(results: Path) -> tuple[Ceilings, dict[Workload, dict[int, style.Span]]]:
     """Read the ceilings and the times a call in microseconds, or fall back to the datasheet."""
+    words = "No GPU was measured: H100 SXM's datasheet, 3.35 TB/s; 2 µs a launch is assumed"
+    unmeasured = Ceilings(H100_SXM, words, predicted=True)
     try:
-        roof_rows = style.read(results / "gpu_roofs.csv")
-        rows = style.read(results / "sgmv_gpu.csv")
+        rows = runs.newest(results, "sgmv_gpu")
+        roof_rows = runs.newest(results, "gpu_roofs")
     except FileNotFoundError:
-        words = "No GPU was measured: H100 SXM's datasheet, 3.35 TB/s; 2 µs a launch is assumed"
-        return Ceilings(H100_SXM, words, predicted=True), {}
-    rates = {row["provider"]: float(row["p50"]) for row in roof_rows}
-    memory = max(rates["copy"], rates["triad"]) * 1e9
-    roofs = Roofs(memory, rates["product"] * 1e12, rates["smallest kernel"] * 1e-6)
-    measured: dict[Workload, dict[float, style.Span]] = {}
-    for workload in Workload:
-        # With one token all four are one case, measured once.
-        wanted = [
-            row
-            for row in rows
-            if (named := parse_config(row["config"]))["layer"] == PUNICA.name
-            and named["rank"] == f"rank {RANK}"
-            and (named["workload"] == workload or row["x"] == "1")
-        ]
-        if wanted:
-            measured[workload] = style.spans(wanted, MEASURED, "time in a graph")
-    return Ceilings(roofs, style.origin(rows[0]), predicted=False), measured
+        return unmeasured, {}
+    from benchmarks.gpu.roofs import roofs_of  # noqa: PLC0415 - needs torch
+
+    roofs = roofs_of(roof_rows)
+    if roofs is None or roof_rows[-1].device != rows[-1].device:
+        return unmeasured, {}
+    times = runs.times_of(rows)
+    measured = {
+        workload: {
+            tokens: found[runs.OURS]
+            for tokens in TOKENS
+            if runs.OURS in (found := runs.of_decode(times, workload, PUNICA, tokens))
+        }
+        for workload in Workload
+    }
+    return Ceilings(roofs, f"{rows[-1].device}, {rows[-1].date}", predicted=False), measured
 
 
 def _draw_facet(
     axes: Axes,
     workload: Workload,
     ceilings: Ceilings,
-    measured: dict[Workload, dict[float, style.Span]],
+    measured: dict[Workload, dict[int, style.Span]],
 ) -> None:
     roofs = ceilings.roofs
     colour = COLOURS[workload]
@@ -150,22 +167,26 @@ def _draw_facet(
     hollow = "white" if not ceilings.predicted else colour
     axes.plot(x, own, color=colour, marker=MARKS[workload], markersize=6, mfc=hollow)
     times = measured.get(workload, {})
-    for tokens, span in times.items():
-        cost = costs.get(int(tokens))
-        if cost is not None:
-            rate = cost.flops / span.p50 / 1e6
-            axes.plot(cost.intensity, rate, color=colour, marker=MARKS[workload], markersize=6)
-    for tokens in NAMED_TOKENS:
-        axes.annotate(
-            str(tokens) if tokens > 1 else "1 token",
-            (costs[tokens].intensity, own[TOKENS.index(tokens)]),
-            xytext=BESIDE[workload],
-            textcoords="offset points",
-            fontsize=9,
-            color=colour,
-            fontweight="bold",
-        )
+    axes.plot(
+        [costs[tokens].intensity for tokens in times],
+        [costs[tokens].flops / span.p50 / 1e6 for tokens, span in times.items()],
+        color=colour,
+        marker=MARKS[workload],
+        markersize=6,
+        linewidth=1,
+        transform=offset_copy(axes.transData, axes.get_figure(root=True), x=ASIDE, units="points"),
+    )
     _name_launch_ceiling(axes, costs[2], roofs)
+
+
+def _name_tokens(axes: Axes, workload: Workload, roofs: Roofs) -> None:
+    """Write the numbers of tokens beside the attainable points, where there is room."""
+    names = []
+    for tokens in NAMED_TOKENS:
+        cost = cost_of(workload, tokens)
+        rate = cost.flops / roofs.seconds(cost) / 1e12
+        names.append((str(tokens) if tokens > 1 else "1 token", (cost.intensity, rate)))
+    labels.place(axes, names, BESIDE[workload], colour=COLOURS[workload])
 
 
 def _draw_ceilings(axes: Axes, roofs: Roofs) -> None:
@@ -220,7 +241,7 @@ def _slope(axes: Axes) -> float:
 
 
 def _draw_shares(
-    axes: Axes, ceilings: Ceilings, measured: dict[Workload, dict[float, style.Span]]
+    axes: Axes, ceilings: Ceilings, measured: dict[Workload, dict[int, style.Span]]
 ) -> None:
     """Below the facets: how much of what is attainable was reached, or what launches leave."""
     roofs = ceilings.roofs
@@ -233,15 +254,11 @@ def _draw_shares(
             ]
             axes.plot(TOKENS, shares, color=colour, marker=mark, label=str(workload))
             continue
-        times = {
-            tokens: span for tokens, span in measured.get(workload, {}).items() if tokens in costs
-        }
         attained = {
             tokens: [
-                1e8 * roofs.seconds(costs[int(tokens)]) / each
-                for each in (span.p50, span.p80, span.p20)
+                1e8 * roofs.seconds(costs[tokens]) / each for each in (span.p50, span.p80, span.p20)
             ]
-            for tokens, span in sorted(times.items())
+            for tokens, span in measured.get(workload, {}).items()
         }
         middle = [each[0] for each in attained.values()]
         axes.errorbar(
@@ -259,8 +276,9 @@ def _draw_shares(
     if ceilings.predicted:
         axes.set_title("How much of the memory roof the launches leave in reach", fontsize=10)
     else:
-        axes.set_title(f"% of attainable: {MEASURED} against the lowest ceiling", fontsize=10)
-    axes.set(xscale="log", ylim=(0, 105), xlabel="tokens in the batch", ylabel="%")
+        axes.set_title(f"% of attainable: {runs.OURS} against the lowest ceiling", fontsize=10)
+    axes.set(xscale="log", ylim=(0, 125), xlabel="tokens in the batch", ylabel="%")
     axes.set_xticks(TOKENS, [str(each) for each in TOKENS])
     axes.minorticks_off()
-    axes.legend(loc="upper left", fontsize=9)
+    axes.set_yticks(range(0, 101, 20))
+    axes.legend(loc="upper left", ncols=len(Workload), fontsize=9)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from benchmarks import record
+from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import sweep
+from benchmarks.gpu.cases import all_cases
 from benchmarks.gpu.checks import examine
-from benchmarks.gpu.peers_v2 import v2_spec
+from benchmarks.gpu.failures import DeviceLost
+from benchmarks.gpu.ours import served_providers
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import GatherBmm, GatheredBmm, Loop, OneAdapter
 from benchmarks.gpu.results import REHEARSAL, Results, results_folder
-from benchmarks.gpu.sgmv import QUESTION, all_cases, measure
+from benchmarks.gpu.sgmv import QUESTION, measure
 from benchmarks.gpu.workloads import TINY, Workload, decode_case, prefill_case
 from benchmarks.record import RESULTS
 from kernels.sgmv.cost import H100_SXM
@@ -141,6 +145,58 @@ def test_a_wrong_way_is_reported_and_never_timed(tmp_path: Path) -> None:
     assert all(row["device"].startswith(REHEARSAL) for row in rows)
 
 
+def test_a_lost_device_ends_the_run_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, who was at work, and where the figures are."""
+
+    def lose(*_: object, **__: object) -> None:
+        raise DeviceLost("vLLM", "AcceleratorError: CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(command, "_measure", lose)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", "--rehearse", "--only", "sgmv"])
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert command.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("the device stopped working with vLLM: AcceleratorError: CUDA error")
+    assert said.count("\n") == 1
+
+
+def test_a_resumed_run_does_not_test_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the same code passed here; what came before is written on, into another folder."""
+    statuses = [1, 0]
+    monkeypatch.setattr(command, "_run_tests", statuses.pop)
+
+    def begin(out: str, resume: str | None) -> Results:
+        given = argparse.Namespace(
+            out=str(tmp_path / out), resume=resume, rehearse=False, peers=tmp_path
+        )
+        return command._results(given, on_gpu=False)
+
+    assert command._check(begin("first", None)) == 0
+    resumed = begin("second", str(tmp_path / "first"))
+    assert command._check(resumed) == 0
+    assert "passed here before" in capsys.readouterr().out
+    resumed.write()
+    first, second = (record.read(command.CHECKED, tmp_path / out) for out in ("first", "second"))
+    assert first == second != []
+    assert command._check(begin("first", None)) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--sweep", "--full"], ["--rehearse", "--resume", "x"]])
+def test_options_that_exclude_each_other_say_so(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Rather than that one is ignored in silence."""
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command._options()
+    assert ended.value.code == 2
+
+
 def test_a_rehearsal_never_writes_where_results_are() -> None:
     """Whatever folder was asked for."""
     folder = results_folder(str(RESULTS), rehearsal=True)
@@ -150,30 +206,9 @@ def test_a_rehearsal_never_writes_where_results_are() -> None:
 
 def test_the_first_cases_tell_most() -> None:
     """A run that is cut short has Punica's operator at 64 rows, in all four workloads."""
-    first = list(all_cases())[:4]
+    first = all_cases()[:4]
     assert [case.workload for case in first] == [str(workload) for workload in Workload]
     assert {(case.rows, case.layer.sizes) for case in first} == {(64, "4096 to 11008")}
-
-
-def test_sglangs_plan_is_the_first_row_that_fits(tmp_path: Path) -> None:
-    """Rows of other phases, kinds and sizes are passed over; without a match, the default."""
-    table = tmp_path / "plans.json"
-    rows = [
-        {"phase": "decode", "kinds": ["lm_head"], "spec": {"name": "other kind"}},
-        {"phase": "prefill", "spec": {"name": "other phase"}},
-        {"phase": "decode", "max_tokens": 8, "max_rank": 16, "spec": {"name": "few"}},
-        {"phase": "decode", "min_in_features": 100, "spec": {"name": "wide"}},
-    ]
-    table.write_text(json.dumps({"rows": rows}))
-
-    def chosen(rows: int, in_features: int) -> object:
-        return v2_spec(
-            table, decode=True, rows=rows, max_rank=16, in_features=in_features, out_features=64
-        ).get("name")
-
-    assert chosen(8, 99) == "few"
-    assert chosen(9, 100) == "wide"
-    assert chosen(9, 99) is None
 
 
 @pytest.mark.parametrize(("in_features", "max_rank"), [(4096, 16), (64, 128), (14336, 64)])
@@ -204,9 +239,19 @@ def test_the_whole_run_rehearses(tmp_path: Path) -> None:
     assert "WRONG" not in finished.stdout
     assert "FAILED" not in finished.stdout
     written = {path.name for path in tmp_path.glob("aril-rehearsal-*/*.csv")}
-    tables = ("attention_gpu", "gpu_roofs", "layer_gpu", "sgmv_gpu")
+    tables = {*command.RESUMED, "sgmv_verdict"} - {"sgmv_tiles"}
     assert written == {f"rehearsal_{table}.csv" for table in tables}
     assert not (tmp_path / "out").exists()
+    (folder,) = tmp_path.glob("aril-rehearsal-*")
+    rows = record.read("rehearsal_sgmv_gpu", folder)
+    timed = {(row.config, row.x) for row in rows if row.metric == "time, eager"}
+    for provider in served_providers():
+        own = [row for row in rows if row.provider == provider.name]
+        assert {(row.config, row.x) for row in own if row.metric == "time, eager"} == timed
+    assert any("DoRA" in config for config, _ in timed)
+    verdicts = record.read("rehearsal_sgmv_verdict", folder)
+    assert all(row.config.endswith("; not measured") for row in verdicts)
+    assert verdicts
 
 
 @pytest.mark.slow

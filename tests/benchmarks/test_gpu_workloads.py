@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.gpu.cases import GRID, RANKS, ROWS, all_cases, counted_cases, full_cases
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.workloads import (
+    LLAMA_8B,
     MIXED_RANKS,
+    PUNICA,
     TINY,
     Case,
     Workload,
     decode_case,
+    dora_case,
     mixed_rank_case,
     parse_config,
     prefill_case,
@@ -23,10 +30,13 @@ from benchmarks.gpu.workloads import (
     spread,
 )
 
-ROWS = st.integers(1, 2000)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ANY_ROWS = st.integers(1, 2000)
 
 
-@given(st.sampled_from(list(Workload)), ROWS)
+@given(st.sampled_from(list(Workload)), ANY_ROWS)
 def test_every_row_has_an_adapter(workload: Workload, rows: int) -> None:
     """Sizes are positive, largest first, and sum to the rows."""
     sizes = segment_sizes(workload, rows)
@@ -35,7 +45,7 @@ def test_every_row_has_an_adapter(workload: Workload, rows: int) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
-@given(ROWS)
+@given(ANY_ROWS)
 def test_adapters_of_each_workload(rows: int) -> None:
     """Distinct has an adapter a row, Identical one, Uniform ⌈√rows⌉ that differ by one at most."""
     assert segment_sizes(Workload.DISTINCT, rows) == [1] * rows
@@ -99,6 +109,7 @@ CASES = [
     decode_case(Workload.SKEWED, TINY[1], 7, 16, dtype="float32"),
     mixed_rank_case(Workload.DISTINCT, TINY[0], 5, dtype="float16"),
     prefill_case(TINY[0], [4], decodes=2, backbone=1, dtype="bfloat16"),
+    dora_case(Workload.SKEWED, TINY[0], 7, 16, dtype="bfloat16"),
 ]
 
 
@@ -133,3 +144,64 @@ def test_weights_past_a_rank_are_zero(case: Case) -> None:
     for slot, rank in enumerate(problem.ranks):
         assert all(bool((part[slot, rank:] == 0).all()) for part in problem.a)
         assert all(bool((part[slot, :, rank:] == 0).all()) for part in problem.b)
+
+
+def test_some_adapters_have_gains() -> None:
+    """Every second one; the answer is multiplied by them, and by nothing elsewhere."""
+    case = dora_case(Workload.DISTINCT, TINY[0], 4, 8, dtype="float32")
+    assert case.dora == (0, 2)
+    problem = make_problem(case, "cpu")
+    assert problem.gains is not None
+    plain = replace(problem, gains=None).exact()
+    for row, slot in enumerate(problem.row_slots.tolist()):
+        gain = problem.gains[slot].double() if slot in case.dora else 1.0
+        assert torch.equal(problem.exact()[row], plain[row] * gain)
+
+
+@pytest.mark.parametrize("listed", [all_cases, full_cases])
+def test_no_two_cases_look_alike_in_the_results(listed: Callable[[], list[Case]]) -> None:
+    """A run that goes on tells cases by these two."""
+    cases = listed()
+    assert len({(case.config, case.rows) for case in cases}) == len(cases)
+
+
+def test_a_plain_run_begins_with_what_tells_most() -> None:
+    """All workloads at 64, 1, 16 and 4 rows, on Punica's shape and those of an 8B model."""
+    first = all_cases()[:65]
+    assert [case.layer for case in first[::13]] == [PUNICA, *(LLAMA_8B[i] for i in (0, 2, 3, 1))]
+    assert {(case.workload, case.rows) for case in first[:13]} == {
+        (workload, rows)
+        for rows in (1, 4, 16, 64)
+        for workload in (Workload if rows > 1 else (Workload.DISTINCT,))
+    }
+    assert all(case.ranks[0] == 16 for case in first)
+
+
+def test_the_whole_grid_is_whole() -> None:
+    """Behind the plain cases: workloads by rows by ranks, on the fused groups of both models."""
+    cases = full_cases()
+    assert cases[: len(all_cases())] == all_cases()
+    there = {(case.config, case.rows) for case in cases}
+    for layer in GRID:
+        for rows in ROWS:
+            for workload in Workload if rows > 1 else (Workload.DISTINCT,):
+                for rank in RANKS:
+                    assert (decode_case(workload, layer, rows, rank).config, rows) in there
+                if rows > 1:
+                    assert (mixed_rank_case(workload, layer, rows).config, rows) in there
+        for tokens in (128, 8192):
+            for rank in (16, 64, 128):
+                assert (prefill_case(layer, [tokens], rank=rank).config, tokens) in there
+
+
+def test_launches_are_counted_on_cases_that_are_timed() -> None:
+    """A plain run has them all."""
+    assert set(counted_cases()) <= set(all_cases())
+
+
+def test_the_documentation_counts_the_cases() -> None:
+    """As the command prints them before it starts."""
+    text = (Path(__file__).parents[2] / "docs/sgmv.md").read_text()
+    plain, full = len(all_cases()), len(full_cases())
+    assert f"A plain run has {plain} cases of the operator" in text
+    assert f"`--full` adds {full - plain}" in text
