@@ -15,9 +15,7 @@ folder.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,8 +23,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks.gpu import correctness
 from benchmarks.gpu.failures import DeviceLost
 from benchmarks.gpu.results import Results, code_version, results_folder
+from benchmarks.gpu.workloads import LLAMA_8B
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from benchmarks.gpu.workloads import Case
 
 TABLES = ("correctness", "sgmv", "attention", "layer")
+SWEEP_REPETITIONS = 5  # of hundreds of choices: what is near the best is timed again by the tables
 ON_REQUEST = ("engine",)  # a whole model, which has to be made first
 TESTS = "tests/benchmarks/test_gpu_kernels.py"
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--out", default=os.environ.get("OUT"), help="folder for the CSVs (default: $OUT, results)"
     )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        choices=[layer.name for layer in LLAMA_8B],
+        help="of the sweep: this group of linears only; may be given again",
+    )
+    parser.add_argument(
+        "--rank", action="append", type=int, help="of the sweep: this rank only; likewise"
+    )
     options = parser.parse_args()
     if options.sweep and (options.only or options.full):
         parser.error("--sweep is a run of its own, without --only and --full")
@@ -135,23 +145,12 @@ def _check(results: Results) -> int:
     if results.done(CHECKED, TESTS, 1):
         print("the kernels' tests passed here before, with this code")
         return 0
-    status = _run_tests()
+    status = correctness.check_kernels(on_gpu=results.device.type == "cuda")
     if status == 0:
         results.begin(CHECKED, TESTS, 1)
         results.add(CHECKED, "Aril", "passed", 1, [1], unit="1", config=TESTS)
         results.write()
     return status
-
-
-def _run_tests() -> int:
-    """Run the kernels' tests on the device, with nothing but pytest needed."""
-    if importlib.util.find_spec("pytest") is None:
-        print("pytest is missing: correctness cannot be shown", file=sys.stderr)
-        return 1
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest"]
-    command += ["-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", TESTS]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603
 
 
 def _measure(
@@ -162,17 +161,30 @@ def _measure(
     if "sweep" in wanted:
         from benchmarks.gpu import sweep  # noqa: PLC0415 - Triton by now knows where it runs
 
-        sweep.measure(results, deadline=deadline, repetitions=20 if on_gpu else 1)
+        sweep.measure(
+            results,
+            deadline=deadline,
+            repetitions=SWEEP_REPETITIONS if on_gpu else 1,
+            layers=options.shape,
+            ranks=options.rank,
+        )
     if "engine" in wanted:
-        from benchmarks.gpu import engine  # noqa: PLC0415 - same
-
-        engine.measure(results, turns=5 if on_gpu else 1)
+        _measure_engine(results, on_gpu=on_gpu)
     if wanted & {"layer", "sgmv", "attention"}:
         left = _measure_kernels(options, wanted, results, deadline)
     results.write()
     print(f"\nwritten to {results.folder}: {', '.join(sorted(results.rows))}")
     if left:
         print(f"{left} cases are left: the same command with --resume goes on")
+
+
+def _measure_engine(results: Results, *, on_gpu: bool) -> None:
+    if correctness.check_engine(on_gpu=on_gpu) != 0:
+        print("the engine is not right here: it is not timed", file=sys.stderr)
+        return
+    from benchmarks.gpu import engine  # noqa: PLC0415 - loads transformers
+
+    engine.measure(results, turns=5 if on_gpu else 1)
 
 
 def _measure_kernels(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REHEARSAL = "REHEARSAL, no result: "
 ROOT = Path(__file__).parents[2]
 # What a figure depends on, beside the peers' sources; these modules measure nothing of the tables.
-SOURCES = ("kernels", "benchmarks/gpu", "tests/benchmarks/test_gpu_kernels.py")
+SOURCES = ("kernels", "benchmarks/gpu", "tests/benchmarks/test_gpu_kernels.py", "tests/kernels")
 APART = ("verdict.py", "engine.py")
 LOST = "device lost: "
 # A question's own rows by config and x.

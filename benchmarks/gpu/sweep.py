@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kernels.sgmv.tiles import Tiles
 
 QUESTION = "sgmv_tiles"
+RANKS = (16, 64)
 
 # What is tried of the matrix-vector form: its own start for each height of a block, and each field
 # changed alone for the lowest and the highest.
@@ -41,12 +42,22 @@ VECTOR_FIELDS: dict[str, tuple[int, ...]] = {
     "warps": (2, 8),
 }
 
+# And of what `fast` takes for many rows, K whole.
+MANY_FIELDS: dict[str, tuple[int, ...]] = {
+    "block_m": (16, 32, 128),
+    "shrink_k": (32, 128),
+    "expand_n": (32, 128),
+    "warps": (8,),
+    "shrink_stages": (2, 4),
+}
+
 
 def candidates(start: Tiles, *, in_features: int, max_rank: int) -> list[Tiles]:
     """List the start, each field changed alone, and the pairs that are known to pull together.
 
-    After the start comes the matrix-vector form for each height, then the rest of both. No
-    candidate has more splits of K than steps, nor tiles taller than they can ever be filled.
+    After the start comes the matrix-vector form for each height, then the rest of both, then what
+    `fast` takes for many rows and its neighbours. No candidate has more splits of K than steps, nor
+    tiles taller than they can ever be filled.
     """
     rank_room = max(16, 1 << (max_rank - 1).bit_length())
     vectors = [
@@ -73,6 +84,10 @@ def candidates(start: Tiles, *, in_features: int, max_rank: int) -> list[Tiles]:
     for tiles in (vectors[0], vectors[-1]):
         for name, values in VECTOR_FIELDS.items():
             found += [tiles._replace(**{name: value}) for value in values]
+    many = choose_tiles(SgmvMode.FAST, rows=2048, in_features=in_features, max_rank=max_rank)
+    found.append(many)
+    for name, values in MANY_FIELDS.items():
+        found += [many._replace(**{name: value}) for value in values]
     fitting = [
         tiles
         for tiles in found
@@ -83,12 +98,27 @@ def candidates(start: Tiles, *, in_features: int, max_rank: int) -> list[Tiles]:
     return list(dict.fromkeys(fitting))
 
 
-def measure(results: Results, *, deadline: float, repetitions: int) -> None:
-    """Time the candidates shape by shape until the time is up; print the best of each."""
+def measure(
+    results: Results,
+    *,
+    deadline: float,
+    repetitions: int,
+    layers: Sequence[str] | None = None,
+    ranks: Sequence[int] | None = None,
+) -> None:
+    """Time the candidates shape by shape until the time is up; print the best of each.
+
+    A command has time for a shape or two: `layers` and `ranks` say which.
+    """
     on_gpu = results.device.type == "cuda"
     if on_gpu:
         qkv, o, gate_up, down = LLAMA_8B
-        shapes = [(layer, rank) for rank in (16, 64) for layer in (qkv, down, gate_up, o)]
+        shapes = [
+            (layer, rank)
+            for rank in ranks or RANKS
+            for layer in (qkv, down, gate_up, o)
+            if layers is None or layer.name in layers
+        ]
     else:
         shapes = [(TINY[1], 16)]
     for number, (layer, rank) in enumerate(shapes):

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import record
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import sweep
+from benchmarks.gpu import correctness, sweep
 from benchmarks.gpu.cases import all_cases
 from benchmarks.gpu.checks import examine
 from benchmarks.gpu.failures import DeviceLost
@@ -26,8 +26,9 @@ from benchmarks.gpu.results import REHEARSAL, Results, results_folder
 from benchmarks.gpu.sgmv import QUESTION, measure
 from benchmarks.gpu.workloads import TINY, Workload, decode_case, prefill_case
 from benchmarks.record import RESULTS
+from kernels.sgmv import SgmvMode
 from kernels.sgmv.cost import H100_SXM
-from kernels.sgmv.tiles import Tiles
+from kernels.sgmv.tiles import Tiles, choose_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +169,7 @@ def test_a_resumed_run_does_not_test_again(
 ) -> None:
     """Where the same code passed here; what came before is written on, into another folder."""
     statuses = [1, 0]
-    monkeypatch.setattr(command, "_run_tests", statuses.pop)
+    monkeypatch.setattr(correctness, "check_kernels", lambda **_: statuses.pop())
 
     def begin(out: str, resume: str | None) -> Results:
         given = argparse.Namespace(
@@ -219,6 +220,8 @@ def test_tile_candidates_can_exist(in_features: int, max_rank: int) -> None:
     assert found[0] == start
     assert len(found) == len(set(found)) > 10
     assert {tiles.block_m for tiles in found} >= {1, 2, 4, 16}
+    many = choose_tiles(SgmvMode.FAST, rows=512, in_features=in_features, max_rank=max_rank)
+    assert many in found, "what prefills take today is timed too"
     assert all(tiles.shrink_n <= max(16, max_rank) for tiles in found)
     assert all(tiles.splits * tiles.shrink_k <= max(in_features, tiles.shrink_k) for tiles in found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels.attention import make_attention_plan, paged_attention, store_kv
+from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 
 if TYPE_CHECKING:
@@ -40,20 +41,26 @@ class AttentionCase:
             from kernels.attention.launch import AttentionTiles  # noqa: PLC0415 - loads Triton
 
             tall = 32 if self.q.shape[1] > 16 * self.k_cache.shape[2] else 16
-            tiles = AttentionTiles(block_m=tall, block_n=8, split=16)
+            # A GPU's product takes 16 at least; the interpreter takes less, and is the quicker.
+            tiles = AttentionTiles(block_m=tall, block_n=sized(8, 16), split=sized(16, 32))
+        there = self.to(device_of(backend))
         return paged_attention(
-            self.q,
-            self.k_cache,
-            self.v_cache,
-            self.block_table,
-            self.cu_q,
-            self.kv_lens,
+            there.q,
+            there.k_cache,
+            there.v_cache,
+            there.block_table,
+            there.cu_q,
+            there.kv_lens,
             scale=SCALE,
             window=window,
             invariant=invariant,
             backend=backend,
             tiles=tiles,
-        )
+        ).cpu()
+
+    def to(self, device: torch.device) -> AttentionCase:
+        """Move all operands."""
+        return AttentionCase(*(getattr(self, name.name).to(device) for name in fields(self)))
 
     def expected(self, window: int | None = None) -> Tensor:
         """Compute the definition in fp64, one query at a time."""
@@ -205,7 +212,7 @@ def test_long_sequences_keep_their_bits_on_the_cpu() -> None:
 
 def test_launches() -> None:
     """One launch for all rows, a second only where a decode may span several splits."""
-    case = make_case([(1, 5), (4, 9)])
+    case = make_case([(1, 5), (4, 9)]).to(device_of("triton"))
     with LaunchCounter() as counter:
         paged_attention(
             case.q,
@@ -266,10 +273,11 @@ def test_strided_queries(backend: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_store_writes_its_slots_only(backend: str, dtype: torch.dtype) -> None:
     """Rows land in their slots, -1 is skipped, every other element keeps its bits."""
-    k, v = torch.randn(2, 5, 3, 7).to(dtype)
-    k_cache = torch.full((3, 4, 3, 7), 5.0, dtype=dtype)
-    v_cache = torch.full((3, 4, 3, 7), 6.0, dtype=dtype)
-    mapping = torch.tensor([11, -1, 0, 6, -1])
+    device = device_of(backend)
+    k, v = torch.randn(2, 5, 3, 7).to(device, dtype)
+    k_cache = torch.full((3, 4, 3, 7), 5.0, dtype=dtype, device=device)
+    v_cache = torch.full((3, 4, 3, 7), 6.0, dtype=dtype, device=device)
+    mapping = torch.tensor([11, -1, 0, 6, -1], device=device)
     store_kv(k, v, k_cache, v_cache, mapping, backend=backend)
     for rows, cache, fill in ((k, k_cache, 5), (v, v_cache, 6)):
         flat = cache.view(12, 3, 7)
@@ -283,10 +291,11 @@ def test_store_writes_its_slots_only(backend: str, dtype: torch.dtype) -> None:
 @BACKENDS
 def test_store_from_a_fused_projection(backend: str) -> None:
     """Keys and values may be strided views."""
-    fused = torch.randn(4, 10, 7)
+    device = device_of(backend)
+    fused = torch.randn(4, 10, 7, device=device)
     k, v = fused[:, 4:7], fused[:, 7:]
-    k_cache, v_cache = torch.zeros(2, 1, 4, 3, 7)
-    store_kv(k, v, k_cache, v_cache, torch.arange(4), backend=backend)
+    k_cache, v_cache = torch.zeros(2, 1, 4, 3, 7, device=device)
+    store_kv(k, v, k_cache, v_cache, torch.arange(4, device=device), backend=backend)
     assert torch.equal(k_cache[0], k)
     assert torch.equal(v_cache[0], v)
 
@@ -328,9 +337,11 @@ def test_registered_operators_pass_opcheck() -> None:
     """Schemas, mutations and fake kernels are what torch.compile and CUDA graphs rely on."""
     from kernels.attention.launch import attend_op, merge_op, store_op  # noqa: PLC0415
 
-    case = make_case([(1, 9)])
+    device = device_of("triton")
+    case = make_case([(1, 9)]).to(device)
     out = torch.zeros_like(case.q)
-    partial, stats = torch.zeros(1, 6, 2, 12), torch.zeros(1, 6, 2, 2)
+    partial = torch.zeros(1, 6, 2, 12, device=device)
+    stats = torch.zeros(1, 6, 2, 2, device=device)
     tables = (case.block_table, case.cu_q, case.kv_lens)
     torch.library.opcheck(
         attend_op,
@@ -345,14 +356,13 @@ def test_registered_operators_pass_opcheck() -> None:
             SCALE,
             0,
             16,
-            8,
-            8,
+            sized(8, 16),
+            sized(8, 16),
             4,
             2,
         ),
     )
-    torch.library.opcheck(merge_op, (out, partial, stats.fill_(1.0), case.cu_q, case.kv_lens, 0, 8))
-    k, v = torch.zeros(2, 1, 2, 12)
-    torch.library.opcheck(
-        store_op, (k, v, case.k_cache, case.v_cache, torch.zeros(1, dtype=torch.int64))
-    )
+    torch.library.opcheck(merge_op, (out, partial, stats.fill_(1.0), *tables[1:], 0, sized(8, 16)))
+    k, v = torch.zeros(2, 1, 2, 12, device=device)
+    place = torch.zeros(1, dtype=torch.int64, device=device)
+    torch.library.opcheck(store_op, (k, v, case.k_cache, case.v_cache, place))

@@ -6,7 +6,7 @@ without a break, and one graph, captured at the worst case, is right for any lat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +14,7 @@ import torch
 from torch._dynamo import trace_rules
 
 from kernels.sgmv import Gains, GroupShape, LoraPair, StackedWeights, make_plan, sgmv_
+from tests.support.device import DEVICE, ON_GPU
 from tests.support.sgmv_cases import SgmvCase, make_case
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SHAPE = GroupShape(in_features=48, widths=(40, 17, 6), max_rank=16)
 SLOTS = 6
 ROWS = 24
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU captures graphs")
+NEEDS_CUDA = pytest.mark.skipif(not ON_GPU, reason="a GPU captures graphs")
 
 
 def addresses(plan: SgmvPlan, weights: StackedWeights) -> list[tuple[int, torch.Size]]:
@@ -103,14 +104,15 @@ def store_and_plan(device: str, dtype: torch.dtype) -> tuple[StackedWeights, Sgm
 
 def test_nothing_moves_while_adapters_come_and_go() -> None:
     """Loads, clears and new segments write in place, and a call at the same places is right."""
-    weights, plan = store_and_plan("cpu", torch.float32)
+    weights, plan = store_and_plan(str(DEVICE), torch.float32)
     before = addresses(plan, weights)
     for seed, batch in enumerate(BATCHES.values()):
         load(weights, batch, seed=seed)
         row_slots = torch.tensor(batch.row_slots, dtype=torch.int32)
         plan.update_(row_slots)
         assert addresses(plan, weights) == before
-        x, y = torch.randn(ROWS, SHAPE.in_features), torch.randn(ROWS, sum(SHAPE.widths))
+        x = torch.randn(ROWS, SHAPE.in_features).to(DEVICE)
+        y = torch.randn(ROWS, sum(SHAPE.widths)).to(DEVICE)
         case = case_of(weights, x, y.clone(), row_slots)
         weights.add_(y, x, plan)
         case.check(y)
@@ -126,8 +128,8 @@ def test_a_call_is_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(
         [0, 1, -1, 1], [[2, 3], [4, 0]], in_features=8, widths=[5, 6], dora=[[1, 1], [0, 0]],
         bias=True,
-    )  # fmt: skip
-    plan = make_plan(case.row_slots, slots=2, static=True)
+    ).to(DEVICE)  # fmt: skip
+    plan = make_plan(case.row_slots, slots=2, device=DEVICE, static=True)
     plan.blocks(16)  # built once a step, outside of what is compiled
 
     def layer(y: Tensor, x: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def test_a_call_is_traced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(case.y, case.x), layer(case.y, case.x))
-    case.check(compiled(case.y, case.x))
+    case.to("cpu").check(compiled(case.y, case.x))
 
 
 @NEEDS_CUDA
@@ -203,15 +205,6 @@ def test_lora_rows_have_the_bits_of_a_call_without_gains() -> None:
         dtype=torch.bfloat16, dora=[[0, 0], [1, 1]], bias=True,
     )  # fmt: skip
     lora = case.row_slots != 1
-    results = []
-    for gains in (case.gains, None):
-        own = None if gains is None else Gains(*(p.cuda() for p in gains if p is not None))
-        y = case.y.cuda()
-        plan = make_plan(case.row_slots, slots=2, device="cuda")
-        sgmv_(
-            y, case.x.cuda(), case.a.cuda(), [part.cuda() for part in case.b], case.ranks.cuda(),
-            case.scales.cuda(), plan, gains=own, backend="triton",
-        )  # fmt: skip
-        results.append(y.cpu())
-    case.check(results[0])
-    assert torch.equal(results[0][lora], results[1][lora])
+    scaled = case.run("triton")
+    case.check(scaled)
+    assert torch.equal(scaled[lora], replace(case, gains=None).run("triton")[lora])

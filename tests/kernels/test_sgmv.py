@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kernels.sgmv import SgmvMode, make_plan, sgmv_
 from kernels.sgmv import tiles as plan_table
 from kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
+from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, backend_of, make_case
 
@@ -25,10 +27,14 @@ MIXED_ROWS = [0, 0, -1, 3, 3, 1, 1, 0, -1, 2, 4]
 MIXED_RANKS = [[4, 4, 0], [0, 7, 1], [17, 2, 3], [5, 0, 17], [0, 0, 0]]
 
 
-def mixed(dtype: torch.dtype = torch.float32, *, integers: bool = False) -> SgmvCase:
+def mixed(dtype: torch.dtype = torch.float32) -> SgmvCase:
     """Five slots of mixed ranks over a fused group of three odd widths, rows out of order."""
     return make_case(
-        MIXED_ROWS, MIXED_RANKS, in_features=41, widths=[19, 8, 3], dtype=dtype, integers=integers
+        MIXED_ROWS * sized(1, 19),
+        MIXED_RANKS,
+        in_features=sized(41, 4101),
+        widths=sized([19, 8, 3], [1027, 264, 67]),
+        dtype=dtype,
     )
 
 
@@ -91,11 +97,12 @@ def test_untouched_outputs_keep_their_bits(way: str, mode: str) -> None:
     case = mixed()
     odd_bits = torch.tensor([-0.0, float("nan"), float("inf"), 1e-42])
     untouched = torch.zeros_like(case.y, dtype=torch.bool)
-    for row, slot in enumerate(MIXED_ROWS):
-        for part, columns in zip(
-            range(3), (slice(0, 19), slice(19, 27), slice(27, 30)), strict=True
-        ):
+    for row, slot in enumerate(case.row_slots.tolist()):
+        first = 0
+        for part, weights in enumerate(case.b):
+            columns = slice(first, first + weights.shape[1])
             untouched[row, columns] = slot == -1 or MIXED_RANKS[slot][part] == 0
+            first = columns.stop
     case.y[untouched] = odd_bits.repeat(int(untouched.sum()))[: int(untouched.sum())]
     result = case.run(way, mode)
     assert torch.equal(result.view(torch.int32)[untouched], case.y.view(torch.int32)[untouched])
@@ -118,21 +125,22 @@ def test_the_toy_of_the_paper_review(way: str) -> None:
     )
     naive = torch.stack([x[i] @ w + (x[i] @ a[i].T) @ b[i].T for i in range(rows)])
     dtype = torch.float64 if way == "torch" else torch.float32
-    y = (x @ w).to(dtype)
     backend, tiles = backend_of(way)
+    device = device_of(backend)
+    y = (x @ w).to(device, dtype)
     sgmv_(
         y,
-        x.to(dtype),
-        a.to(dtype),
-        [b.to(dtype)],
-        torch.full((rows, 1), rank, dtype=torch.int32),
-        torch.ones(rows, 1),
-        make_plan(torch.arange(rows, dtype=torch.int32), slots=rows),
+        x.to(device, dtype),
+        a.to(device, dtype),
+        [b.to(device, dtype)],
+        torch.full((rows, 1), rank, dtype=torch.int32, device=device),
+        torch.ones(rows, 1, device=device),
+        make_plan(torch.arange(rows, dtype=torch.int32), slots=rows, device=device),
         backend=backend,
         tiles=tiles,
     )
     tolerance = 1e-8 if way == "torch" else 2e-4
-    torch.testing.assert_close(y.double(), naive, rtol=0, atol=tolerance)
+    torch.testing.assert_close(y.cpu().double(), naive, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -168,15 +176,16 @@ def test_launches_per_group(slices: int, expands: int) -> None:
 def test_strided_x_and_y(way: str) -> None:
     """Views work: x and y need not be contiguous in either direction."""
     case = mixed()
-    rows, width = case.y.shape
-    room = torch.full((width + 3, rows * 2), 7.0)
-    y = room[1 : width + 1, ::2].T
-    y.copy_(case.y)
-    x = torch.full((case.x.shape[0], case.x.shape[1] * 3), float("nan"))[:, ::3]
-    x.copy_(case.x)
-    plan = make_plan(case.row_slots, slots=len(case.ranks))
     backend, tiles = backend_of(way)
-    sgmv_(y, x, case.a, case.b, case.ranks, case.scales, plan, backend=backend, tiles=tiles)
+    there = case.to(device_of(backend))
+    rows, width = case.y.shape
+    room = torch.full((width + 3, rows * 2), 7.0, device=there.y.device)
+    y = room[1 : width + 1, ::2].T
+    y.copy_(there.y)
+    x = there.x.new_full((rows, case.x.shape[1] * 3), float("nan"))[:, ::3]
+    x.copy_(there.x)
+    plan = make_plan(case.row_slots, slots=len(case.ranks), device=y.device)
+    sgmv_(y, x, there.a, there.b, there.ranks, there.scales, plan, backend=backend, tiles=tiles)
     case.check(y)
     y.fill_(7.0)
     assert bool((room == 7.0).all()), "memory beside y was written"
@@ -186,17 +195,16 @@ def test_strided_x_and_y(way: str) -> None:
 def test_y_of_another_type(way: str) -> None:
     """Y may be wider than the operands: it then keeps the sum unrounded."""
     case = mixed(torch.float16)
-    y = case.y.float()
-    plan = make_plan(case.row_slots, slots=len(case.ranks))
-    backend, tiles = backend_of(way)
-    sgmv_(y, case.x, case.a, case.b, case.ranks, case.scales, plan, backend=backend, tiles=tiles)
-    case.check(y)
+    wide = replace(case, y=case.y.float())
+    wide.check(wide.run(way))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_ranks_from_1_to_256(way: str) -> None:
     """The smallest and the largest rank share a batch."""
-    case = make_case([0, 1, 1, -1], [[1], [256]], in_features=33, widths=[20])
+    case = make_case(
+        [0, 1, 1, -1], [[1], [256]], in_features=sized(33, 4097), widths=[sized(20, 1000)]
+    )
     case.check(case.run(way))
 
 
@@ -222,7 +230,13 @@ def test_random_segmentations(
     way: str, row_slots: list[int], ranks: list[tuple[int, int]], mode: str, seed: int
 ) -> None:
     """Any assignment of rows to adapters of any ranks is right."""
-    case = make_case(row_slots, ranks, in_features=24, widths=[17, 5], seed=seed)
+    case = make_case(
+        row_slots,
+        ranks,
+        in_features=sized(24, 1032),
+        widths=sized([17, 5], [129, 40]),
+        seed=seed,
+    )
     case.check(case.run(way, mode))
 
 
@@ -275,12 +289,13 @@ def test_replay_with_more_adapters_than_at_capture(tiles: Tiles | None) -> None:
     """Replayed launches read the plan's tables: other segments, more adapters, other ranks."""
     first = make_case([0] * 9, MIXED_RANKS, in_features=16, widths=[9, 4, 3])
     other = make_case([4, 3, 2, 1, 0, -1, 0, 2, 3], MIXED_RANKS, in_features=16, widths=[9, 4, 3])
-    plan = make_plan(first.row_slots, slots=5, static=True)
-    y, x = first.y.clone(), first.x.clone()
+    there = first.to(device_of("triton"))
+    plan = make_plan(first.row_slots, slots=5, device=there.y.device, static=True)
+    y, x = there.y.clone(), there.x.clone()
 
     def replay() -> None:
         sgmv_(
-            y, x, first.a, first.b, first.ranks, first.scales, plan, backend="triton", tiles=tiles
+            y, x, there.a, there.b, there.ranks, there.scales, plan, backend="triton", tiles=tiles
         )
 
     block_m = tiles.block_m if tiles else 16
@@ -330,9 +345,10 @@ def test_registered_operators_pass_opcheck() -> None:
     from kernels.sgmv.launch import sgmv_expand, sgmv_shrink  # noqa: PLC0415 - loads Triton
 
     case = make_case([0, 1, 1], [[2], [2]], in_features=8, widths=[5], dora=[[1], [1]], bias=True)
+    case = case.to(device_of("triton"))
     assert case.gains is not None
-    table = make_plan(case.row_slots, slots=2).blocks(16)
-    planes = torch.zeros(1, 3, 2)
+    table = make_plan(case.row_slots, slots=2, device=case.y.device).blocks(16)
+    planes = torch.zeros(1, 3, 2, device=case.y.device)
     torch.library.opcheck(
         sgmv_shrink,
         (planes, case.x, case.a, case.ranks, table.rows, table.slots, 16, 16, 4, 3),

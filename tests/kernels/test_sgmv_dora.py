@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels.sgmv import Gains
+from tests.support.device import sized
 from tests.support.launches import LaunchCounter
 from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, make_case
 
@@ -26,12 +27,20 @@ BIAS = pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
 ROWS = [0, 0, -1, 3, 3, 1, 1, 0, -1, 2, 4]
 RANKS = [[4, 4, 0], [0, 7, 1], [17, 2, 3], [5, 1, 17], [0, 0, 0]]
 DORA = [[1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 0]]
-WIDTHS = [19, 8, 3]
+WIDTHS = sized([19, 8, 3], [1027, 264, 67])
 
 
 def mixed(dtype: torch.dtype = torch.float32, *, bias: bool = True) -> SgmvCase:
     """DoRA, LoRA and neither in one batch, rows out of order, widths that fill no tile."""
-    return make_case(ROWS, RANKS, in_features=41, widths=WIDTHS, dtype=dtype, dora=DORA, bias=bias)
+    return make_case(
+        ROWS * sized(1, 19),
+        RANKS,
+        in_features=sized(41, 4101),
+        widths=WIDTHS,
+        dtype=dtype,
+        dora=DORA,
+        bias=bias,
+    )
 
 
 def columns_of_gains(case: SgmvCase) -> torch.Tensor:

@@ -17,6 +17,7 @@ from kernels.sgmv import (
     make_plan,
     make_slot_weights,
 )
+from tests.support.device import DEVICE, device_of
 
 SHAPE = GroupShape(in_features=12, widths=(7, 5), max_rank=6)
 ROWS = torch.tensor([0, 1, 0, -1], dtype=torch.int32)
@@ -43,15 +44,18 @@ BIAS = torch.linspace(-2, 2, sum(SHAPE.widths))
 
 def store(backend: str) -> SlotWeights:
     """Make an empty store of two slots, beside a backbone with a bias."""
-    return make_slot_weights(SHAPE, 2, backend=backend, bias=BIAS)
+    device = device_of(backend)
+    return make_slot_weights(SHAPE, 2, device=device, backend=backend, bias=BIAS.to(device))
 
 
 def added(weights: SlotWeights, y: torch.Tensor | None = None) -> torch.Tensor:
     """Return what the store makes of y, by default of zero."""
-    x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9))
+    device = DEVICE if isinstance(weights, StackedWeights) else torch.device("cpu")
+    x = torch.randn(4, SHAPE.in_features, generator=torch.Generator().manual_seed(9)).to(device)
     y = torch.zeros(4, sum(SHAPE.widths)) if y is None else y.clone()
-    weights.add_(y, x, make_plan(ROWS, slots=2))
-    return y
+    y = y.to(device)
+    weights.add_(y, x, make_plan(ROWS, slots=2, device=device))
+    return y.cpu()
 
 
 def expected(
@@ -171,7 +175,7 @@ def test_pairs_that_do_not_fit_are_refused(
 
 def test_loading_keeps_addresses() -> None:
     """The stacked store writes in place: a captured graph sees the new adapter."""
-    weights = StackedWeights(SHAPE, 2, device=torch.device("cpu"), dtype=torch.float32, bias=BIAS)
+    weights = StackedWeights(SHAPE, 2, device=DEVICE, dtype=torch.float32, bias=BIAS.to(DEVICE))
 
     def places() -> list[tuple[int, torch.Size]]:
         parts = (weights.a, *weights.b, weights.ranks, weights.scales, *weights.gains)

@@ -10,6 +10,7 @@ import torch
 from kernels.sgmv import Gains, make_plan, sgmv_
 from kernels.sgmv.reference import exact, exact_with_gains
 from kernels.sgmv.tiles import Tiles
+from tests.support.device import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ SMALL_TILES = Tiles(
 )  # fmt: skip
 VECTOR_TILES = SMALL_TILES._replace(block_m=2)
 
+GUARD = 7.0
+
 # All that must agree: each backend, and Triton in its matrix-vector form.
 VECTORS = "triton, matrix-vector"
 WAYS = ("torch", "triton", VECTORS)
@@ -35,7 +38,7 @@ def backend_of(way: str) -> tuple[str, Tiles | None]:
 
 @dataclass(frozen=True)
 class SgmvCase:
-    """The operands of one call; weights past the live ranks are NaN, so reading them shows.
+    """The operands of one call, on the host; weights past the live ranks are NaN: reading shows.
 
     So are gains that are not present.
     """
@@ -50,23 +53,50 @@ class SgmvCase:
     gains: Gains | None = None
 
     def run(self, way: str, mode: str = "fast", tiles: Tiles | None = None) -> Tensor:
-        """Run `sgmv_` on a copy of y; `tiles` go before those of the way."""
+        """Run `sgmv_` where the way belongs, on a copy of y; `tiles` go before those of the way.
+
+        The copy lies within a larger tensor, of which nothing else may be written.
+        """
         backend, own_tiles = backend_of(way)
-        y = self.y.clone()
-        plan = make_plan(self.row_slots, slots=len(self.ranks), mode=mode)
+        there = self.to(device_of(backend))
+        rows, width = self.y.shape
+        room = there.y.new_full((rows + 2, width), GUARD)
+        y = room[1 : rows + 1]
+        y.copy_(there.y)
+        plan = make_plan(self.row_slots, slots=len(self.ranks), mode=mode, device=y.device)
         sgmv_(
             y,
-            self.x,
-            self.a,
-            self.b,
-            self.ranks,
-            self.scales,
+            there.x,
+            there.a,
+            there.b,
+            there.ranks,
+            there.scales,
             plan,
-            gains=self.gains,
+            gains=there.gains,
             backend=backend,
             tiles=tiles or own_tiles,
         )
-        return y
+        assert bool((room[[0, -1]] == GUARD).all()), "memory beside y was written"
+        return y.clone().cpu()
+
+    def to(self, device: torch.device | str) -> SgmvCase:
+        """Move all operands but the rows' slots, which a plan is made from on the host."""
+        gains = self.gains
+        if gains is not None:
+            values, present, bias = (None if p is None else p.to(device) for p in gains)
+            assert values is not None
+            assert present is not None
+            gains = Gains(values, present, bias)
+        return replace(
+            self,
+            x=self.x.to(device),
+            y=self.y.to(device),
+            a=self.a.to(device),
+            b=tuple(part.to(device) for part in self.b),
+            ranks=self.ranks.to(device),
+            scales=self.scales.to(device),
+            gains=gains,
+        )
 
     def rows(self, index: Sequence[int]) -> SgmvCase:
         """Keep some of the rows, in this order."""
@@ -83,6 +113,7 @@ class SgmvCase:
 
     def check(self, result: Tensor) -> None:
         """Hold every element against fp64, within what rounding in any order can explain."""
+        result = result.cpu()
         delta, magnitude = exact(self.x, self.a, self.b, self.ranks, self.scales, self.row_slots)
         expected, others = self.y.double() + delta, torch.zeros_like(delta)
         if self.gains is not None:
