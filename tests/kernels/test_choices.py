@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 import torch
 
 from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan
+from kernels.sgmv import tiles as plan_table
 from kernels.sgmv import weights as weights_module
-from kernels.sgmv.tiles import FEW_ROWS, TALL_SEGMENT, choose_tiles
-
-if TYPE_CHECKING:
-    import pytest
+from kernels.sgmv.tiles import FEW_ROWS, TALL_SEGMENT, choose_tiles, matrix_vector_tiles
+from tests.support.sgmv_cases import make_case
 
 MANY = 4 * FEW_ROWS
 
 
-def tiles(adapters: int | None, mode: SgmvMode = SgmvMode.FAST) -> tuple[int, int]:
+def height_and_splits(adapters: int | None, mode: SgmvMode = SgmvMode.FAST) -> tuple[int, int]:
     """Height of a block and splits of K, for many rows of so many adapters."""
     chosen = choose_tiles(mode, rows=MANY, in_features=4096, max_rank=16, adapters=adapters)
     return chosen.block_m, chosen.splits
@@ -24,15 +24,18 @@ def tiles(adapters: int | None, mode: SgmvMode = SgmvMode.FAST) -> tuple[int, in
 
 def test_tall_blocks_are_for_long_segments() -> None:
     """Many rows fill the device, so K is whole; blocks are tall where adapters fill them."""
-    assert tiles(MANY // TALL_SEGMENT) == (64, 1)
-    assert tiles(MANY // TALL_SEGMENT + 1) == (16, 1)
-    assert tiles(MANY) == (16, 1)
-    assert tiles(None) == (64, 1), "unknown segments: by rows alone"
+    assert height_and_splits(MANY // TALL_SEGMENT) == (64, 1)
+    assert height_and_splits(MANY // TALL_SEGMENT + 1) == (16, 1)
+    assert height_and_splits(MANY) == (16, 1)
+    assert height_and_splits(None) == (64, 1), "unknown segments: by rows alone"
 
 
 def test_invariant_tiles_ignore_the_adapters() -> None:
     """A row's bits may not depend on how many adapters are beside it."""
-    assert len({tiles(adapters, SgmvMode.INVARIANT) for adapters in (None, 1, 16, MANY)}) == 1
+    assert (
+        len({height_and_splits(adapters, SgmvMode.INVARIANT) for adapters in (None, 1, 16, MANY)})
+        == 1
+    )
 
 
 def test_a_plan_knows_its_adapters_where_they_cannot_change() -> None:
@@ -72,3 +75,36 @@ def test_gains_are_passed_while_an_adapter_has_them(monkeypatch: pytest.MonkeyPa
     weights.clear(1)
     add()
     assert passed == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65, 8192])
+def test_invariant_tiles_ignore_the_batch(rows: int) -> None:
+    """The plan table of invariant mode depends on the weights' shape alone."""
+    tiles = choose_tiles(SgmvMode.INVARIANT, rows=rows, in_features=4096, max_rank=64)
+    assert tiles == choose_tiles(SgmvMode.INVARIANT, rows=7, in_features=4096, max_rank=64)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 64])
+@pytest.mark.parametrize("max_rank", [1, 16, 64, 256])
+def test_vector_tiles_fit_their_registers(rows: int, max_rank: int) -> None:
+    """A block holds a few rows, never fewer than it can; sums are at most 64 a thread."""
+    tiles = matrix_vector_tiles(rows, in_features=4096, max_rank=max_rank)
+    assert tiles.block_m == min(4, 1 << (rows - 1).bit_length())
+    threads = tiles.warps * 32
+    assert tiles.block_m * tiles.shrink_n * tiles.shrink_k <= 64 * threads
+    assert tiles.block_m * tiles.expand_n * tiles.expand_r <= 64 * threads
+    case = make_case([0] * rows, [[3]], in_features=33, widths=[20])
+    small = matrix_vector_tiles(rows, in_features=33, max_rank=3)
+    case.check(case.run("triton", tiles=small))
+
+
+def test_the_form_is_chosen_by_rows_in_fast_mode_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never by default; once the table says so, by shapes that a graph's capture knows."""
+
+    def height(mode: SgmvMode, rows: int) -> int:
+        return choose_tiles(mode, rows=rows, in_features=4096, max_rank=16).block_m
+
+    assert [height(SgmvMode.FAST, rows) for rows in (0, 1, 8, 9)] == [16] * 4
+    monkeypatch.setattr(plan_table, "MATRIX_VECTOR_ROWS", 8)
+    assert [height(SgmvMode.FAST, rows) for rows in (0, 1, 8, 9)] == [16, 1, 4, 16]
+    assert height(SgmvMode.INVARIANT, 1) == 16

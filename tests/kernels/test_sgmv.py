@@ -10,9 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.sgmv import SgmvMode, make_plan, sgmv_
-from kernels.sgmv import tiles as plan_table
-from kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
+from kernels.sgmv import make_plan, sgmv_
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, backend_of, make_case
@@ -249,39 +247,6 @@ def test_a_row_has_the_same_bits_in_any_batch(way: str, dtype: torch.dtype) -> N
         row_slots, [[8, 3], [16, 16], [5, 0]], in_features=48, widths=[40, 6], dtype=dtype
     )
     case.keeps_its_bits(way, SMALL_TILES if way == "triton" else None, rows=(0, 1, 3, 21))
-
-
-@pytest.mark.parametrize("rows", [1, 64, 65, 8192])
-def test_invariant_tiles_ignore_the_batch(rows: int) -> None:
-    """The plan table of invariant mode depends on the weights' shape alone."""
-    tiles = choose_tiles(SgmvMode.INVARIANT, rows=rows, in_features=4096, max_rank=64)
-    assert tiles == choose_tiles(SgmvMode.INVARIANT, rows=7, in_features=4096, max_rank=64)
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 64])
-@pytest.mark.parametrize("max_rank", [1, 16, 64, 256])
-def test_vector_tiles_fit_their_registers(rows: int, max_rank: int) -> None:
-    """A block holds a few rows, never fewer than it can; sums are at most 64 a thread."""
-    tiles = matrix_vector_tiles(rows, in_features=4096, max_rank=max_rank)
-    assert tiles.block_m == min(4, 1 << (rows - 1).bit_length())
-    threads = tiles.warps * 32
-    assert tiles.block_m * tiles.shrink_n * tiles.shrink_k <= 64 * threads
-    assert tiles.block_m * tiles.expand_n * tiles.expand_r <= 64 * threads
-    case = make_case([0] * rows, [[3]], in_features=33, widths=[20])
-    small = matrix_vector_tiles(rows, in_features=33, max_rank=3)
-    case.check(case.run("triton", tiles=small))
-
-
-def test_the_form_is_chosen_by_rows_in_fast_mode_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never by default; once the table says so, by shapes that a graph's capture knows."""
-
-    def height(mode: SgmvMode, rows: int) -> int:
-        return choose_tiles(mode, rows=rows, in_features=4096, max_rank=16).block_m
-
-    assert [height(SgmvMode.FAST, rows) for rows in (0, 1, 8, 9)] == [16] * 4
-    monkeypatch.setattr(plan_table, "MATRIX_VECTOR_ROWS", 8)
-    assert [height(SgmvMode.FAST, rows) for rows in (0, 1, 8, 9)] == [16, 1, 4, 16]
-    assert height(SgmvMode.INVARIANT, 1) == 16
 
 
 @pytest.mark.parametrize("tiles", [None, VECTOR_TILES], ids=["tensor cores", "vectors"])
