@@ -8,9 +8,6 @@ caches hold, and the ways take turns, so that ratios are of neighbours in time.
 
 from __future__ import annotations
 
-import os
-import statistics
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +18,7 @@ from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import GatherBmm, GatheredBmm, Loop, OneAdapter
 from benchmarks.gpu.timing import eager_times
 from benchmarks.gpu.workloads import PUNICA, Layer, Workload, decode_case
+from benchmarks.one_thread import of_bare_products, use_one_thread
 from benchmarks.record import Row, write
 from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 from kernels.sgmv.cost import sgmv_cost
@@ -43,8 +41,6 @@ LAYERS = {
 }
 POOL_BYTES = 150e6
 REPETITIONS = 101
-NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
-WANTED_OF_IDEAL = 1.3
 
 
 class Ours:
@@ -188,12 +184,7 @@ def _sets(moved: int) -> int:
 
 def main() -> None:
     """Measure all cases, print the ratios, write sgmv_cpu.csv."""
-    # One thread for each library, or on a busy machine they wait for each other's threads. numpy's
-    # must be told before it loads.
-    torch.set_num_threads(1)
-    if os.environ.get(NUMPY_THREADS) != "1":
-        command = [sys.executable, "-m", "benchmarks.sgmv_cpu"]
-        os.execve(sys.executable, command, os.environ | {NUMPY_THREADS: "1"})  # noqa: S606
+    use_one_thread("benchmarks.sgmv_cpu")
     ways: list[Provider] = [Ours(), Loop(), GatherBmm(), GatheredBmm(), OneAdapter(), Ideal()]
     rows: list[Row] = []
     for case in all_cases():
@@ -206,11 +197,7 @@ def main() -> None:
                 print(f"  {row.provider:24} {row.metric:28} {row.p50:7.2f}  {span}")
     write(QUESTION, rows)
     ideal = [row.p50 for row in rows if row.metric == "time over the bare products"]
-    within = sum(ratio <= WANTED_OF_IDEAL for ratio in ideal)
-    print(
-        f"\nAril over the bare grouped products: {statistics.median(ideal):.2f} in the middle, "
-        f"{max(ideal):.2f} at worst; within {WANTED_OF_IDEAL} in {within} of {len(ideal)} cases"
-    )
+    print(f"\n{of_bare_products(ideal)}")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ in a loop, as in sgmv_cpu, can't show. The ways take turns by whole steps.
 
 from __future__ import annotations
 
-import os
 import random
-import statistics
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -22,8 +19,9 @@ from benchmarks.gpu.checks import examine
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import Loop
 from benchmarks.gpu.workloads import Case, Layer, Workload, segment_sizes
+from benchmarks.one_thread import of_bare_products, use_one_thread
 from benchmarks.record import Row, write
-from benchmarks.sgmv_cpu import NUMPY_THREADS, WANTED_OF_IDEAL, Ideal, Ours
+from benchmarks.sgmv_cpu import Ideal, Ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,10 +131,7 @@ def _check(cases: Sequence[Case], ways: Sequence[Provider]) -> None:
 
 def main() -> None:
     """Measure all batches, print the ratios, write sgmv_step.csv."""
-    torch.set_num_threads(1)  # as in sgmv_cpu, and for the same reason
-    if os.environ.get(NUMPY_THREADS) != "1":
-        command = [sys.executable, "-m", "benchmarks.sgmv_step"]
-        os.execve(sys.executable, command, os.environ | {NUMPY_THREADS: "1"})  # noqa: S606
+    use_one_thread("benchmarks.sgmv_step")
     ways: list[Provider] = [Ours(), Loop(), Ideal()]
     rows: list[Row] = []
     for name, row_slots, ranks in all_batches():
@@ -148,11 +143,7 @@ def main() -> None:
             print(f"  {row.provider:24} {row.metric:28} {row.p50:8.2f} {row.unit:3} {span}")
     write(QUESTION, rows)
     ours = [r.p50 for r in rows if r.provider == Ours.name and r.metric.startswith("time over")]
-    within = sum(ratio <= WANTED_OF_IDEAL for ratio in ours)
-    print(
-        f"\nAril over the bare grouped products, in a step: {statistics.median(ours):.2f} in the "
-        f"middle, {max(ours):.2f} at worst; within {WANTED_OF_IDEAL} in {within} of {len(ours)}"
-    )
+    print(f"\nIn a step, {of_bare_products(ours)}")
 
 
 if __name__ == "__main__":

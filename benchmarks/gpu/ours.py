@@ -69,7 +69,7 @@ class StaticSgmv(Sgmv):
 
 
 class AsServed(Sgmv):
-    """The operator as the engine calls it: `StackedWeights`, which always hands its gains over."""
+    """The operator as the engine calls it: `StackedWeights`, gains only where there are any."""
 
     def __init__(self) -> None:
         super().__init__("fast")

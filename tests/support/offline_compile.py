@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class Compiled:
     shared: int  # bytes of a block
     registers: int
     spilled: int  # bytes
-    fused: int = field(default=0)  # multiply-adds of the plain cores
+    fused: int  # multiply-adds of the plain cores
+    any_value: list[str]  # arguments whose values never ask for another binary
 
 
 def compile_all(jobs: list[Job], cache: Path) -> list[Compiled]:
@@ -103,6 +104,7 @@ def _compile(job: Job) -> Compiled:
         registers=registers,
         spilled=spilled,
         fused=ptx.count("fma.rn.f32"),
+        any_value=[each.name for each in kernel.params if each.do_not_specialize],
     )
 
 

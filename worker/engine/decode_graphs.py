@@ -1,10 +1,10 @@
 """Decode steps that are recorded once and replayed, as CUDA graphs.
 
 A step in which each row decodes one token launches the same kernels every time, about a thousand
-for an 8B model, and on a fast GPU starting them takes longer than running them. Recorded, they
-start by one call. All that changes between steps lies in tensors that keep their place: tokens,
-positions, block tables, and which row has which adapter. Rows are rounded up to a recorded number;
-those that are added read one key of the first row, write nothing, and their logits are dropped.
+for an 8B model, and the host starts each. Recorded, they start by one call. All that changes
+between steps lies in tensors that keep their place: tokens, positions, block tables, and which row
+has which adapter. Rows are rounded up to a recorded number; those that are added read one key of
+the first row, write nothing, and their logits are dropped.
 """
 
 from __future__ import annotations
@@ -105,16 +105,19 @@ class DecodeGraphs:
         self._backbone = backbone
         self._layers = layers
         self._cache = cache
-        self._recorded: dict[Shape, tuple[StaticRows, Tensor, Callable[[], None]]] = {}
+        # One for all shapes, since no two steps run together: at 64 rows of 128,256 words 16 MB.
+        self._logits = torch.empty(
+            config.max_rows, backbone.vocab_size, dtype=backbone.dtype, device=cache.device
+        )
+        self._recorded: dict[Shape, tuple[StaticRows, Callable[[], None]]] = {}
         for shape in shapes_of(config, backbone.max_positions):
             static = StaticRows(shape, cache, config)
-            logits = torch.empty(
-                shape.rows, backbone.vocab_size, dtype=backbone.dtype, device=cache.device
-            )
-            self._recorded[shape] = static, logits, record(self._step(static, logits))
+            self._recorded[shape] = static, record(self._step(static, self._logits[: shape.rows]))
 
     def forward(self, rows: Sequence[PackedRow], slots: Sequence[int]) -> Tensor | None:
         """Decode rows whose adapters are in these slots: logits [len(rows), vocab] in fp32.
+
+        They are to be used before the next step: of a model in fp32 it overwrites them.
 
         None where no recording serves: a row does more than decode one token, or an adapter may
         change the logits' own linear, whose weights get their memory when the first such adapter
@@ -126,7 +129,7 @@ class DecodeGraphs:
         if adapters and self._layers.output_adapted:
             return None
         blocks = max(len(row.block_ids) for row in rows)
-        static, logits, replay = next(
+        static, replay = next(
             recorded
             for shape, recorded in self._recorded.items()
             if shape.rows >= len(rows) and shape.blocks >= blocks and shape.adapters == adapters
@@ -134,7 +137,7 @@ class DecodeGraphs:
         clear_fresh(rows, self._cache)
         static.put(rows, slots)
         replay()
-        return logits[: len(rows)].float()
+        return self._logits[: len(rows)].float()
 
     def _step(self, static: StaticRows, logits: Tensor) -> Callable[[], None]:
         def step() -> None:

@@ -7,15 +7,15 @@ interpreter: whatever a replay reads must be in them.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from schemas import Sampling
+from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
-from worker.adapters import AdapterWeights, LoraModule
+from tests.support.weights import random_adapter
 from worker.engine import decode_graphs
 from worker.engine.config import EngineConfig
 from worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
@@ -24,8 +24,9 @@ from worker.engine.model import adopt_backbone, load_backbone
 from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    from worker.adapters import AdapterWeights
     from worker.engine.model import Backbone
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,22 +71,6 @@ def engine(backbone: Backbone, record: Rerun | None = None) -> Engine:
     return Engine(own, CONFIG, record=record)
 
 
-def adapter(backbone: Backbone, name: str, rank: int, *, output: bool = False) -> AdapterWeights:
-    """Draw weights for every linear of the layers, and where wanted for the logits' one."""
-    generator = torch.Generator().manual_seed(rank)
-    modules = {
-        path: LoraModule(
-            rank,
-            1.0,
-            torch.randn(rank, into, generator=generator) * into**-0.5,
-            torch.randn(out, rank, generator=generator) * rank**-0.5,
-        )
-        for path, (out, into) in backbone.linear_shapes.items()
-        if output or path != backbone.output_module
-    }
-    return AdapterWeights(name=name, digest=name, rank=rank, modules=modules)
-
-
 def job(key: int, prompt: int, tokens: int, weights: AdapterWeights | None) -> GenerationRequest:
     """Ask for so many tokens behind a prompt of so many."""
     return GenerationRequest(
@@ -120,7 +105,8 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("narrow")
 def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
     """Rows join and leave, slots are refilled with other ranks, sequences outgrow their tables."""
-    weights = [adapter(backbone, f"a{rank}", rank) for rank in (4, 1, 3)]
+    linears = backbone.linear_shapes
+    weights = [random_adapter(linears, f"a{rank}", rank=rank) for rank in (4, 1, 3)]
     jobs = [
         job(0, 5, 9, weights[0]),
         job(1, 2, 3, None),
@@ -142,7 +128,9 @@ def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
 
 def test_an_adapter_of_the_output_is_served_eagerly(backbone: Backbone) -> None:
     """Its memory is not in any recording, so no replay may serve a row that has it."""
-    with_output = adapter(backbone, "out", 2, output=True)
+    with_output = random_adapter(
+        backbone.linear_shapes, "out", rank=2, targets=tuple(backbone.linear_shapes)
+    )
     jobs = [job(0, 3, 3, with_output), job(1, 2, 5, None)]
     recorder = Rerun()
     assert answers(engine(backbone, recorder), jobs) == answers(engine(backbone), jobs)
@@ -166,27 +154,13 @@ def test_every_decode_step_has_a_shape() -> None:
     assert list(wide) == sorted(wide)
 
 
-class WaitsForTheDevice(TorchDispatchMode):
-    """Collects operators that on a GPU would wait for the device, or copy from the host."""
+# Operators that on a GPU wait for the device, or copy from the host.
+WAITS = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "_unique2")
 
-    WAITS = ("_local_scalar_dense", "nonzero", "lift_fresh", "item", "masked_select", "unique")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Note the operator, then do it."""
-        name = func.name().split("::")[1].split(".")[0]
-        if name in self.WAITS:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
+def waits(counter: LaunchCounter) -> list[str]:
+    """Name the operators seen that no capture survives."""
+    return [name for name in WAITS if counter.calls[f"aten::{name}"]]
 
 
 def test_a_recorded_step_waits_for_nothing(backbone: Backbone) -> None:
@@ -195,15 +169,32 @@ def test_a_recorded_step_waits_for_nothing(backbone: Backbone) -> None:
 
     def record(step: Callable[[], None]) -> Callable[[], None]:
         step()  # what is built once is built now
-        with WaitsForTheDevice() as watch:
+        with LaunchCounter() as counter:
             step()
-        watched.append(watch.found)
+        watched.append(waits(counter))
         return step
 
     own = adopt_backbone(copy.deepcopy(backbone.model), backbone.tokenizer, DEVICE, name="tiny")
     Engine(own, CONFIG, record=record)
     assert watched
     assert not any(watched), watched
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("_local_scalar_dense", lambda x: x.sum().item()),
+        ("nonzero", torch.nonzero),
+        ("lift_fresh", lambda x: x + torch.tensor(1.0)),
+        ("masked_select", lambda x: x.masked_select(x > 0)),
+        ("_unique2", torch.unique),
+    ],
+)
+def test_the_watch_sees_what_waits(name: str, step: Callable[[torch.Tensor], object]) -> None:
+    """Reading a value, asking for the non-zero, making a tensor of a number, and their like."""
+    with LaunchCounter() as counter:
+        step(torch.arange(3.0))
+    assert name in waits(counter)
 
 
 def test_graphs_need_a_gpu() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from schemas import ErrorCode, JobError, Sampling
 from tests.support.tiny import make_tiny_model
-from worker.adapters import AdapterWeights, LoraModule
+from tests.support.weights import random_adapter
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
@@ -19,6 +19,8 @@ from worker.engine.request import GenerationRequest, Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from worker.adapters import AdapterWeights
 
 GREEDY = Sampling(max_tokens=16, temperature=0.0, ignore_eos=True)
 PROMPT = tuple((29 * at + 3) % 384 for at in range(40))
@@ -53,18 +55,7 @@ def job(
 
 def adapter(engine: Engine, name: str, *, rank: int = 4, scaling: float = 1.0) -> AdapterWeights:
     """Random weights for every linear of the layers, told apart by the name."""
-    generator = torch.Generator().manual_seed(sum(name.encode()))
-    modules = {
-        path: LoraModule(
-            rank,
-            scaling,
-            torch.randn(rank, into, generator=generator) * into**-0.5,
-            torch.randn(out, rank, generator=generator) * rank**-0.5,
-        )
-        for path, (out, into) in engine.backbone.linear_shapes.items()
-        if path != "lm_head"
-    }
-    return AdapterWeights(name=name, digest=name, rank=rank, modules=modules)
+    return random_adapter(engine.backbone.linear_shapes, name, rank=rank, scaling=scaling)
 
 
 def finish(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:

@@ -11,7 +11,7 @@ import torch
 from aril.demo.model import ensure_model
 from schemas import Sampling
 from tests.support.tiny import Architecture, make_tiny_model
-from worker.adapters import AdapterWeights, LoraModule
+from tests.support.weights import random_adapter
 from worker.engine import invariance
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.config import EngineConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from worker.adapters import AdapterWeights
     from worker.engine.request import Output
 
 CONFIG = EngineConfig(
@@ -78,19 +79,10 @@ def mixed(tmp_path: Path) -> list[AdapterWeights | None]:
 
 def adapter_of(shapes: Mapping[str, tuple[int, int]], rank: int) -> AdapterWeights:
     """Random weights; the larger ranks change only some of the linears, one is DoRA."""
-    generator = torch.Generator().manual_seed(rank)
-    modules = {
-        path: LoraModule(
-            rank,
-            0.7,
-            torch.randn(rank, into, generator=generator) * into**-0.5,
-            torch.randn(out, rank, generator=generator) * rank**-0.5,
-            torch.rand(out, generator=generator) + 0.5 if rank == DORA else None,
-        )
-        for path, (out, into) in shapes.items()
-        if path != "lm_head" and (rank < 8 or path.endswith(("q_proj", "up_proj", "down_proj")))
-    }
-    return AdapterWeights(name=f"r{rank}", digest=f"r{rank}", rank=rank, modules=modules)
+    targets = None if rank < 8 else ("q_proj", "up_proj", "down_proj")
+    return random_adapter(
+        shapes, f"r{rank}", rank=rank, scaling=0.7, seed=rank, dora=rank == DORA, targets=targets
+    )
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

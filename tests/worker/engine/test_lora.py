@@ -13,6 +13,7 @@ from kernels.sgmv import make_plan
 from schemas import ErrorCode, JobError
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import Architecture, make_tiny_model
+from tests.support.weights import random_adapter
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.attention import LayoutRecorder
 from worker.engine.config import EngineConfig
@@ -51,14 +52,8 @@ def adapter(
     backbone: Backbone, modules: Iterable[str], *, rank: int = 4, seed: int = 0, name: str = "a"
 ) -> AdapterWeights:
     """Random weights for every linear whose path ends in one of `modules`."""
-    generator = torch.Generator().manual_seed(seed)
-    made = {}
-    for path, (out, into) in backbone.linear_shapes.items():
-        if path.endswith(tuple(modules)):
-            a = torch.randn(rank, into, generator=generator) * into**-0.5
-            b = torch.randn(out, rank, generator=generator) * rank**-0.5
-            made[path] = LoraModule(rank, 0.75, a, b)
-    return AdapterWeights(name=name, digest=name, rank=rank, modules=made)
+    shapes = backbone.linear_shapes
+    return random_adapter(shapes, name, rank=rank, scaling=0.75, seed=seed, targets=tuple(modules))
 
 
 def logits(backbone: Backbone, layers: AdapterLayers, row_slots: list[int]) -> Tensor:
