@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from worker.engine.request import FinishReason, Output
     from worker.jobs import Entry, Record
     from worker.metrics import Metrics
+    from worker.outgoing import Outgoing
     from worker.writer import LogWriter
 
 log = get_logger(__name__)
@@ -69,6 +70,7 @@ class Answers:
         base: str,
         metrics: Metrics,
         jobs: Jobs,
+        outgoing: Outgoing,
     ) -> None:
         self._writer = writer
         self._claims = claims
@@ -76,6 +78,7 @@ class Answers:
         self._base = base  # the backbone's name, told in every terminal
         self._metrics = metrics
         self._jobs = jobs
+        self._outgoing = outgoing
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[None]] = set()
 
@@ -150,8 +153,9 @@ class Answers:
         """Put a record aside that nobody is told of, then call ``settled``."""
 
         async def aside() -> None:
-            if await self._put_aside(record, reason, error, lambda: False):
-                settled()
+            with self._outgoing.held(record):
+                if await self._put_aside(record, reason, error, lambda: False):
+                    settled()
 
         self._start_aside(aside())
 
@@ -196,7 +200,8 @@ class Answers:
 
     async def _run(self, entry: Entry, work: Coroutine[None, None, None]) -> None:
         try:
-            await work
+            with self._outgoing.held(entry.record):
+                await work
         finally:
             # In the same breath as the last look at the stream: nothing added is overlooked.
             self._tasks.pop(entry, None)

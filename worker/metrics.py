@@ -65,6 +65,7 @@ class Metrics:
         self.backlog_jobs = gauge("backlog_jobs", "Jobs read and waiting.")
         self.backlog_bytes = gauge("backlog_bytes", "Memory that they are taken to hold.")
         self.running_jobs = gauge("running_jobs", "Jobs in the engine.")
+        self.outgoing_bytes = gauge("outgoing_bytes", "Memory of what waits for a broker.")
         self.unfinished_jobs = gauge("unfinished_jobs", "Jobs read and not finished.")
         self.partitions = gauge("partitions", "Jobs partitions held.")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")

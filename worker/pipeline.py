@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from worker.answers import Answers
 from worker.claims import Claims
 from worker.dispatch import Dispatcher, Ends
+from worker.outgoing import Outgoing
 from worker.routes import ReplyRoutes
 from worker.service import Service
 
@@ -49,8 +50,11 @@ def build_pipeline(
     ``worker`` names this process in every record, ``base`` the backbone in every terminal. Who
     proves that a partition is ours is bound to ``claims`` afterwards.
     """
-    routes = ReplyRoutes(writer, create=create_reply_topic)
-    service = Service(settings=settings, worker=worker, routes=routes, metrics=metrics)
+    outgoing = Outgoing(settings.lookahead_bytes)
+    routes = ReplyRoutes(writer, create=create_reply_topic, outgoing=outgoing)
+    service = Service(
+        settings=settings, worker=worker, routes=routes, metrics=metrics, outgoing=outgoing
+    )
     claims = Claims(
         writer=writer,
         reader=reader,
@@ -66,6 +70,7 @@ def build_pipeline(
         base=base,
         metrics=metrics,
         jobs=service,
+        outgoing=outgoing,
     )
     dispatcher = Dispatcher(
         settings=settings,

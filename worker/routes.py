@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.jobs import Entry
+    from worker.outgoing import Outgoing
 
 log = get_logger(__name__)
 
@@ -44,9 +45,11 @@ class ReplyRoutes:
         self,
         directory: TopicDirectory,
         *,
+        outgoing: Outgoing,
         create: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._directory = directory
+        self._outgoing = outgoing
         self._create = create  # makes a tenant's reply topic, where that is allowed
         self._tasks: set[asyncio.Task[None]] = set()
         self._routed: Callable[[Entry], None]
@@ -65,9 +68,13 @@ class ReplyRoutes:
         if partitions is not None:
             self._choose(entry, partitions)
             return
-        task = asyncio.create_task(self._look_up(entry))
+        task = asyncio.create_task(self._hold(entry))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _hold(self, entry: Entry) -> None:
+        with self._outgoing.held(entry.record):
+            await self._look_up(entry)
 
     async def _look_up(self, entry: Entry) -> None:
         while not entry.dropped:

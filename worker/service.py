@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from worker.engine.request import Output
     from worker.jobs import Entry, Partition, Record
     from worker.metrics import Metrics
+    from worker.outgoing import Outgoing
     from worker.partitions import PartitionState
     from worker.routes import ReplyRoutes
     from worker.settings import WorkerSettings
@@ -46,8 +47,10 @@ class Service:
         worker: str,
         routes: ReplyRoutes,
         metrics: Metrics,
+        outgoing: Outgoing,
     ) -> None:
         self._worker = worker
+        self._outgoing = outgoing
         self._routes = routes
         self._metrics = metrics
         self._states: dict[Partition, PartitionState] = {}
@@ -113,7 +116,7 @@ class Service:
 
     def is_full(self, source: Partition) -> bool:
         """Tell whether reading a partition should rest for now."""
-        return self._dispatcher.is_full(source)
+        return self._dispatcher.is_full(source) or self._outgoing.full(source)
 
     # --- what the engine calls
 
@@ -223,6 +226,7 @@ class Service:
                 self._dispatcher.hurry(oldest)
         self._deadlines.prune(unfinished)
         self._metrics.unfinished_jobs.set(unfinished)
+        self._metrics.outgoing_bytes.set(self._outgoing.bytes)
 
     # --- going on
 

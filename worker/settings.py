@@ -146,7 +146,10 @@ class WorkerSettings(BaseSettings):
         100_000, ge=1, le=10_000_000, description="Jobs read ahead of the engine, a partition."
     )
     lookahead_bytes: int = Field(
-        64 << 20, ge=1 << 20, description="Memory for jobs read ahead, over all partitions."
+        64 << 20,
+        ge=1 << 20,
+        description="Memory for jobs read ahead, over all partitions; as much again for what"
+        " waits for a broker to take it, a quarter of it for one partition.",
     )
 
     # --- time

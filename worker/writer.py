@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer, errors
 
+from worker.dead_letters import DeadLetter
 from worker.logs import get_logger
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ REBUILD_PAUSE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 
 # The record or the right to write it is at fault: the same append will fail again.
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _HOPELESS = (
-    errors.MessageSizeTooLargeError,
+    *_TOO_LARGE,
     errors.TopicAuthorizationFailedError,
     errors.UnknownTopicOrPartitionError,
     errors.InvalidTopicError,
@@ -46,6 +48,10 @@ class AppendError(Exception):
     def __init__(self, cause: str, *, hopeless: bool) -> None:
         super().__init__(cause)
         self.hopeless = hopeless
+
+
+class TooLargeError(AppendError):
+    """The topic takes no record of that size, nor does a producer's request."""
 
 
 class LogWriter:
@@ -152,33 +158,24 @@ class LogWriter:
     async def put_aside(
         self, dlq_topic: str, record: Record, reason: str, code: str, message: str
     ) -> None:
-        """Append a record's original bytes and headers, with the reason, to the dead letters.
+        """Append a record to the dead letters, cut where it is too large for them.
 
-        The key names the record, since an append that is repeated lands twice: readers drop the
-        second by it. Raises AppendError.
+        Raises AppendError.
         """
-        source = record.source
-        told = {
-            "aril-reason": reason,
-            "aril-code": code,
-            "aril-message": message,
-            "aril-topic": source.topic,
-            "aril-partition": str(source.partition),
-            "aril-offset": str(record.offset),
-            "aril-timestamp": str(record.timestamp_ms),
-        }
-        headers = [(name, text.encode()) for name, text in told.items()]
-        if record.key is not None:
-            headers.append(("aril-key", record.key))
-        key = f"{source.topic}/{source.partition}/{record.offset}".encode()
-        await self.append(dlq_topic, None, key, [record.value], [*record.headers, *headers])
+        letter = DeadLetter.of(record, reason, code, message)
+        try:
+            await self.append(dlq_topic, None, letter.key, [letter.value], letter.headers)
+        except TooLargeError:
+            letter = DeadLetter.cut(record, reason, code, message)
+            await self.append(dlq_topic, None, letter.key, [letter.value], letter.headers)
 
     def _failed(self, topic: str, failure: BaseException) -> AppendError:
         hopeless = isinstance(failure, _HOPELESS)
         log.warning("append_failed", topic=topic, error=type(failure).__name__, hopeless=hopeless)
         if not hopeless and self._rebuilding is None:
             self._rebuilding = asyncio.create_task(self._rebuild())
-        return AppendError(type(failure).__name__, hopeless=hopeless)
+        kind = TooLargeError if isinstance(failure, _TOO_LARGE) else AppendError
+        return kind(type(failure).__name__, hopeless=hopeless)
 
     async def _ready(self) -> AIOKafkaProducer:
         if self._rebuilding is not None:

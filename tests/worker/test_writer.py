@@ -113,6 +113,43 @@ async def test_a_dead_letter_keeps_the_bytes_and_says_why(kafka: Kafka, writer: 
     }
 
 
+async def test_a_header_of_ours_that_the_sender_set_is_not_ours(
+    kafka: Kafka, writer: LogWriter
+) -> None:
+    """Whoever takes the first or the last header of a name learns the same, and the truth."""
+    topic = await make_topic(kafka, 1)
+    forged = [("aril-topic", b"other"), ("aril-key", b"x"), ("aril-cut", b""), ("mine", b"1")]
+    record = Record(Partition("jobs", 5), 17, 0, None, None, forged)
+    await writer.put_aside(topic, record, "malformed", "invalid_job", "not a map")
+    (letter,) = await read_all(kafka, topic, 0)
+    names = [name for name, _ in letter.headers]
+    assert len(names) == len(set(names))
+    told = dict(letter.headers)
+    assert (told["mine"], told["aril-topic"]) == (b"1", b"jobs")
+    assert not {"aril-key", "aril-cut"} & set(names)  # it had no key, and is whole
+
+
+@pytest.mark.parametrize("large", ["value", "key", "headers"])
+async def test_a_dead_letter_too_large_is_cut_and_says_so(
+    kafka: Kafka, writer: LogWriter, large: str
+) -> None:
+    """A record as large as a topic takes has no room for our headers: it must not be stuck."""
+    topic = await make_topic(kafka, 1)
+    size = {each: 1_048_500 if each == large else 10 for each in ("value", "key", "headers")}
+    record = Record(
+        Partition("jobs", 5), 17, 0, b"k" * size["key"], b"v" * size["value"],
+        [("long", b"h" * size["headers"])],
+    )  # fmt: skip
+    await writer.put_aside(topic, record, "malformed", "invalid_job", "not a map")
+    (letter,) = await read_all(kafka, topic, 0)
+    told = dict(letter.headers)
+    assert told["aril-cut"] == str(size["value"]).encode()
+    assert told["aril-offset"] == b"17"
+    assert letter.value == b"v" * min(size["value"], 65_536)
+    assert told["aril-key"] == b"k" * min(size["key"], 1_024)
+    assert "long" not in told
+
+
 async def test_a_record_too_large_is_hopeless_and_the_writer_goes_on(
     kafka: Kafka, writer: LogWriter
 ) -> None:
