@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.gpu import correctness
+from benchmarks.gpu.cases import RANKS
 from benchmarks.gpu.failures import DeviceLost
 from benchmarks.gpu.results import Results, code_version, results_folder
-from benchmarks.gpu.workloads import LLAMA_8B
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from benchmarks.gpu.workloads import Case
 
 TABLES = ("correctness", "sgmv", "attention", "layer")
-SWEEP_REPETITIONS = 5  # of hundreds of choices: what is near the best is timed again by the tables
 ON_REQUEST = ("engine",)  # a whole model, which has to be made first
 TESTS = "tests/benchmarks/test_gpu_kernels.py"
 ROOT = Path(__file__).parents[2]
 CHECKED = "gpu_correctness"
-RESUMED = ("gpu_roofs", "layer_gpu", "sgmv_gpu", "attention_gpu", "sgmv_tiles", CHECKED)
+TILES = ("sgmv_tiles", "attention_tiles")
+RESUMED = ("gpu_roofs", "layer_gpu", "sgmv_gpu", "attention_gpu", *TILES, CHECKED)
 
 
 def main() -> int:
@@ -87,7 +87,11 @@ def _options() -> argparse.Namespace:
         help="one table; may be given again; engine is measured on request alone",
     )
     parser.add_argument(
-        "--sweep", action="store_true", help="tile choices of our kernels, and nothing else"
+        "--sweep",
+        nargs="?",
+        const="all",
+        choices=("all", "sgmv", "attention"),
+        help="tile choices of our kernels (default: of both), and nothing else",
     )
     parser.add_argument(
         "--full", action="store_true", help="the operator's whole grid behind the plain cases"
@@ -117,11 +121,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--shape",
         action="append",
-        choices=[layer.name for layer in LLAMA_8B],
-        help="of the sweep: this group of linears only; may be given again",
+        default=[],
+        metavar="NAME",
+        help="of the sweep: those whose names have this in them, as qkv or decode; likewise",
     )
     parser.add_argument(
-        "--rank", action="append", type=int, help="of the sweep: this rank only; likewise"
+        "--rank",
+        action="append",
+        default=[],
+        type=int,
+        choices=RANKS,
+        help="of the sweep: this rank; likewise",
     )
     options = parser.parse_args()
     if options.sweep and (options.only or options.full):
@@ -161,12 +171,14 @@ def _measure(
     if "sweep" in wanted:
         from benchmarks.gpu import sweep  # noqa: PLC0415 - Triton by now knows where it runs
 
-        sweep.measure(
+        left = sweep.measure(
             results,
-            deadline=deadline,
-            repetitions=SWEEP_REPETITIONS if on_gpu else 1,
-            layers=options.shape,
+            options.sweep,
+            names=options.shape,
             ranks=options.rank,
+            deadline=deadline,
+            minutes=options.minutes,
+            repetitions=20 if on_gpu else 1,
         )
     if "engine" in wanted:
         _measure_engine(results, on_gpu=on_gpu)

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 REHEARSAL = "REHEARSAL, no result: "
 ROOT = Path(__file__).parents[2]
-# What a figure depends on, beside the peers' sources; these modules measure nothing of the tables.
+# What a figure depends on, beside the peers' sources.
 SOURCES = ("kernels", "benchmarks/gpu", "tests/benchmarks/test_gpu_kernels.py", "tests/kernels")
-APART = ("verdict.py", "engine.py")
+# These judge what was measured, or measure none of the tables.
+APART = ("verdict.py", "engine.py", "choices.py", "sgmv_choices.py", "attention_choices.py")
 LOST = "device lost: "
 # A question's own rows by config and x.
 Index = dict[tuple[str, str], list[record.Row]]

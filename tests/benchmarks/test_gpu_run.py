@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import record
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import correctness, sweep
+from benchmarks.gpu import correctness
 from benchmarks.gpu.cases import all_cases
 from benchmarks.gpu.checks import examine
 from benchmarks.gpu.failures import DeviceLost
@@ -26,9 +26,7 @@ from benchmarks.gpu.results import REHEARSAL, Results, results_folder
 from benchmarks.gpu.sgmv import QUESTION, measure
 from benchmarks.gpu.workloads import TINY, Workload, decode_case, prefill_case
 from benchmarks.record import RESULTS
-from kernels.sgmv import SgmvMode
 from kernels.sgmv.cost import H100_SXM
-from kernels.sgmv.tiles import Tiles, choose_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,20 +210,6 @@ def test_the_first_cases_tell_most() -> None:
     assert {(case.rows, case.layer.sizes) for case in first} == {(64, "4096 to 11008")}
 
 
-@pytest.mark.parametrize(("in_features", "max_rank"), [(4096, 16), (64, 128), (14336, 64)])
-def test_tile_candidates_can_exist(in_features: int, max_rank: int) -> None:
-    """The start is among them, none twice, none with tiles or splits that nothing fills."""
-    start = Tiles(16, 16, 64, 1, 64, 16, 4, 3)
-    found = sweep.candidates(start, in_features=in_features, max_rank=max_rank)
-    assert found[0] == start
-    assert len(found) == len(set(found)) > 10
-    assert {tiles.block_m for tiles in found} >= {1, 2, 4, 16}
-    many = choose_tiles(SgmvMode.FAST, rows=512, in_features=in_features, max_rank=max_rank)
-    assert many in found, "what prefills take today is timed too"
-    assert all(tiles.shrink_n <= max(16, max_rank) for tiles in found)
-    assert all(tiles.splits * tiles.shrink_k <= max(in_features, tiles.shrink_k) for tiles in found)
-
-
 def test_without_a_gpu_nothing_is_measured() -> None:
     """The command says so and fails, rather than to time the interpreter."""
     finished = run()
@@ -255,12 +239,3 @@ def test_the_whole_run_rehearses(tmp_path: Path) -> None:
     verdicts = record.read("rehearsal_sgmv_verdict", folder)
     assert all(row.config.endswith("; not measured") for row in verdicts)
     assert verdicts
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_sweep_rehearses(tmp_path: Path) -> None:
-    """A few tile choices, by the same way as on a GPU."""
-    finished = run("--rehearse", "--sweep", TMPDIR=str(tmp_path))
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "one choice for all" in finished.stdout

@@ -1,0 +1,248 @@
+"""Measures tile choices of paged attention: what `kernels/attention/launch.py` should say.
+
+`split` and `block_n` decide the order of a row's sum, so one pair of them is for every step of both
+modes; height, warps and stages may differ between decodes and prompts in `fast`. Each candidate is
+held against fp64 before it is timed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks.gpu.candidates import WARP, best, label
+from benchmarks.gpu.problem import TOLERANCE
+from benchmarks.gpu.screening import (
+    FINAL_SECONDS,
+    IN_A_GRAPH,
+    SCREEN_SECONDS,
+    SCREENED,
+    Compiled,
+    measure_in_time,
+    passes,
+    rows_of,
+    time_calls,
+)
+from benchmarks.gpu.sequences import Shape, make_problem, tiny_shapes
+from benchmarks.gpu.timing import sets_needed
+from kernels.attention import paged_attention
+from kernels.attention.launch import AttentionTiles, choose_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from benchmarks.gpu.results import Results
+    from benchmarks.gpu.sequences import Problem
+    from benchmarks.gpu.trial import Trial
+
+QUESTION = "attention_tiles"
+SCREEN = "screened"
+DIMS = (128, 64)
+OWN, ALIKE, ANYWHERE = 4, 4, 3
+
+BLOCK_N = (32, 64, 128)
+SPLIT = (256, 512, 1024)
+# Found by compiling all around it for Hopper: numbers that a thread may hold before it spills.
+REGISTERS = 176
+MATRIX_GROUP = 64  # rows from which a product takes wgmma, whose other operand lies in memory
+# Tall blocks: one, see `AttentionTiles`. Else how often keys and values are in flight: the page's
+# number is a load of its own, which takes stages too, so 3 and 4 make the same code, as 5 and 6 do.
+STAGES = (2, 3, 5, 7)
+
+
+def shapes_of(dim: int) -> list[Shape]:
+    """List the batches, those that tell most first."""
+    decodes = ((64, 2048), (1, 8192), (16, 2048), (64, 512), (1, 512), (16, 8192), (1, 32768))
+    return [
+        *(Shape(f"Decode {rows} x {keys}", ((1, keys),) * rows, dim=dim) for rows, keys in decodes),
+        Shape("Prefill 1 x 2048", ((2048, 2048),), dim=dim),
+        Shape("Prefill 4 x 512", ((512, 512),) * 4, dim=dim),
+        Shape("Prefill 1 x 512", ((512, 512),), dim=dim),
+        Shape("Mixed 32 x 2048 and 512", (*((1, 2048),) * 32, (512, 512)), dim=dim),
+        Shape("Decode 64 x 32768", ((1, 32768),) * 64, dim=dim),
+    ]
+
+
+def kind_of(shape: Shape) -> str:
+    """Name what of a batch a choice may depend on: the first word of its name."""
+    return shape.name.split()[0]
+
+
+def fits(tiles: AttentionTiles, dim: int) -> bool:
+    """Say whether a split's result, all splits', the scores and the values fit registers."""
+    held = (2 * dim + tiles.block_n) * tiles.block_m
+    if tiles.block_m < MATRIX_GROUP:
+        held += dim * tiles.block_n
+    return held <= REGISTERS * WARP * tiles.warps
+
+
+def candidates(shape: Shape) -> list[AttentionTiles]:
+    """List what is tried; a decode has no use for more rows than a group of heads."""
+    heights = (16,) if kind_of(shape) == "Decode" else (16, 32, 64, 128)
+    found = [
+        AttentionTiles(block_m, block_n, split, warps, stages)
+        for block_m, warps, block_n, split in itertools.product(heights, (4, 8), BLOCK_N, SPLIT)
+        for stages in (STAGES if block_m < MATRIX_GROUP else (1,))
+    ]
+    return [tiles for tiles in found if fits(tiles, shape.dim)]
+
+
+def current(shape: Shape, *, invariant: bool) -> AttentionTiles:
+    """Return what is chosen now."""
+    return choose_tiles(
+        rows=shape.rows,
+        seqs=len(shape.sequences),
+        group=shape.heads // shape.kv_heads,
+        dim=shape.dim,
+        tall=not invariant,
+    )
+
+
+def pair_of(tiles: AttentionTiles) -> tuple[int, int]:
+    """Return the two fields that decide bits."""
+    return tiles.split, tiles.block_n
+
+
+class AttentionSweep:
+    """The shapes of one command, and what was measured of them so far."""
+
+    def __init__(self, results: Results, shapes: Sequence[Shape], *, repetitions: int) -> None:
+        self.results = results
+        self.shapes = shapes
+        self.repetitions = repetitions
+        self._screened: dict[Shape, dict[AttentionTiles, float]] = {}
+
+    def measure(self, *, deadline: float) -> int:
+        """Screen, then time the best, one size of heads after the other; return what is left."""
+        compiled = Compiled()
+        for dim in dict.fromkeys(shape.dim for shape in self.shapes):
+            shapes = [shape for shape in self.shapes if shape.dim == dim]
+            for metric, one in ((SCREEN, self._screen), (IN_A_GRAPH, self._final)):
+                left = measure_in_time(
+                    QUESTION,
+                    shapes,
+                    one,
+                    self.results,
+                    metric=metric,
+                    deadline=deadline,
+                    kernels=self._kernels,
+                    compiled=compiled,
+                )
+                if left:
+                    return left
+        return 0
+
+    def seconds(self) -> float:
+        """Estimate what is left to do."""
+        compiled, total = Compiled(), 0.0
+        for shape in self.shapes:
+            kernels = {*self._kernels(shape)}
+            if not self.results.done(QUESTION, shape.config, shape.rows, SCREEN):
+                total += compiled.seconds(kernels) + SCREEN_SECONDS * len(kernels)
+                compiled.add(kernels)
+            if not self.results.done(QUESTION, shape.config, shape.rows, IN_A_GRAPH):
+                pairs = len(BLOCK_N) * len(SPLIT)
+                total += FINAL_SECONDS * (OWN + ALIKE + ANYWHERE + pairs + 2)
+        return total
+
+    def tried(self, shape: Shape) -> list[AttentionTiles]:
+        """List the candidates; a few in a rehearsal, where a split is longer than the keys."""
+        found = candidates(shape)
+        return found[:2] + found[-1:] if self.results.rehearsal else found
+
+    def screened(self, shape: Shape) -> dict[AttentionTiles, float]:
+        """Return the times of a shape's candidates, in microseconds."""
+        if shape not in self._screened:
+            rows = rows_of(self.results, QUESTION, shape, SCREEN)
+            self._screened[shape] = {
+                tiles: rows[label(tiles)].p50 for tiles in self.tried(shape) if label(tiles) in rows
+            }
+        return self._screened[shape]
+
+    def finalists(self, shape: Shape) -> list[AttentionTiles]:
+        """Take what is there, and the best of the shape, of its kind, of all, and of each pair."""
+        kin = [each for each in self.shapes if each.dim == shape.dim]
+        alike = [each for each in kin if kind_of(each) == kind_of(shape)]
+        found = [current(shape, invariant=False), current(shape, invariant=True)]
+        found += best([self.screened(shape)], OWN)
+        found += best(map(self.screened, alike), ALIKE)
+        found += best(map(self.screened, kin), ANYWHERE)
+        for pair in dict.fromkeys(map(pair_of, self.screened(shape))):
+            own = [
+                {
+                    tiles: took
+                    for tiles, took in self.screened(each).items()
+                    if pair_of(tiles) == pair
+                }
+                for each in alike
+            ]
+            found += best(own, 1)
+        return list(dict.fromkeys(found))
+
+    def _kernels(self, shape: Shape) -> Iterator[tuple[int, AttentionTiles]]:
+        return ((shape.dim, tiles) for tiles in self.tried(shape))
+
+    def _screen(self, shape: Shape, trial: Trial) -> None:
+        self._time(shape, self.tried(shape), trial, SCREEN, min(SCREENED, self.repetitions))
+
+    def _final(self, shape: Shape, trial: Trial) -> None:
+        self._time(shape, self.finalists(shape), trial, IN_A_GRAPH, self.repetitions)
+        timed = rows_of(self.results, QUESTION, shape, IN_A_GRAPH)
+        for name in sorted(timed, key=lambda name: timed[name].p50)[:3]:
+            print(f"  {timed[name].p50:8.2f} us with {name}")
+        for mode in ("fast", "invariant"):
+            name = label(current(shape, invariant=mode == "invariant"))
+            if name in timed:
+                print(f"  {timed[name].p50:8.2f} us with what is there: {mode}")
+
+    def _time(
+        self,
+        shape: Shape,
+        tried: Sequence[AttentionTiles],
+        trial: Trial,
+        metric: str,
+        repetitions: int,
+    ) -> None:
+        print(f"\n{shape.config}; {len(tried)} candidates, {metric}")
+        count = sets_needed(shape.bytes, trial.device)
+        pool = [make_problem(shape, trial.device, seed=1 + number) for number in range(count)]
+        exact = pool[0].exact()
+        calls = {
+            name: [partial(_attend, own, tiles) for own in pool]
+            for tiles in tried
+            if passes(trial, name := label(tiles), partial(_error, pool[0], tiles, exact))
+        }
+        time_calls(calls, trial, metric, repetitions=repetitions)
+
+
+def every_shape(*, rehearsal: bool) -> list[Shape]:
+    """List what there is to measure."""
+    return [*tiny_shapes()] if rehearsal else [shape for dim in DIMS for shape in shapes_of(dim)]
+
+
+def _attend(problem: Problem, tiles: AttentionTiles) -> None:
+    _attended(problem, tiles)
+
+
+def _attended(problem: Problem, tiles: AttentionTiles) -> Tensor:
+    return paged_attention(
+        problem.q,
+        problem.k_cache,
+        problem.v_cache,
+        problem.block_table,
+        problem.cu_q,
+        problem.kv_lens,
+        scale=problem.scale,
+        backend="triton",
+        tiles=tiles,
+    )
+
+
+def _error(problem: Problem, tiles: AttentionTiles, exact: Tensor) -> float:
+    """Return the largest ‖got - exact‖ / ‖exact‖ of a row, in units of what may be."""
+    got = _attended(problem, tiles)
+    off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    return float(off.max()) / TOLERANCE[got.dtype]
