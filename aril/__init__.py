@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aril.client import Client
     from aril.errors import (
         ArilError,
+        BadKey,
         BadToken,
         BrokerUnavailable,
         ClientClosed,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         StreamLost,
         TopicMissing,
     )
+    from aril.signer import Signer
     from aril.stream import Completion, ResumeToken, Stream
     from schemas import (
         DoneEvent,
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     **dict.fromkeys(("Client",), "aril.client"),
+    **dict.fromkeys(("Signer",), "aril.signer"),
     **dict.fromkeys(("Completion", "ResumeToken", "Stream"), "aril.stream"),
     **dict.fromkeys(
         (
             "ArilError",
+            "BadKey",
             "BadToken",
             "BrokerUnavailable",
             "ClientClosed",
@@ -65,6 +69,7 @@ _HOMES: Final = {
 
 __all__ = [
     "ArilError",
+    "BadKey",
     "BadToken",
     "BrokerUnavailable",
     "Client",
@@ -80,6 +85,7 @@ __all__ = [
     "ResetEvent",
     "ResumeToken",
     "Sampling",
+    "Signer",
     "Stream",
     "StreamLost",
     "TokensEvent",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from aril.signer import Signer
     from aril.transport import Partitions, Transport
 
 # Events that one job may be ahead of its caller: a few screens of text, some hundred kilobytes.
@@ -64,13 +65,15 @@ class Client:
         jobs_topic: str = "jobs",
         replies_prefix: str = "replies.",
         security: Mapping[str, Any] | None = None,
+        signer: Signer | None = None,
         inbox_events: int = INBOX_EVENTS,
         transport: Transport | None = None,
     ) -> None:
         """Prepare to connect to `bootstrap` (host:port[,host:port]) as `tenant`.
 
         `security` is passed to aiokafka: `security_protocol`, `ssl_context`, `sasl_mechanism`,
-        `sasl_plain_username`, `sasl_plain_password`. `transport` replaces Kafka, as in tests.
+        `sasl_plain_username`, `sasl_plain_password`. `signer` signs every job and cancel, where
+        workers ask for that. `transport` replaces Kafka, as in tests.
         """
         self.tenant = tenant
         reply_to = reply_topic(replies_prefix, tenant)
@@ -81,6 +84,8 @@ class Client:
                 bootstrap, jobs_topic=jobs_topic, reply_topic=reply_to, security=security
             )
         self._transport = transport
+        self._jobs_topic = jobs_topic
+        self._signer = signer
         self._inbox_events = inbox_events
         self._router = Router(follow=self._follow, unfollow=transport.unfollow)
         self._partitions: Partitions | None = None
@@ -210,7 +215,14 @@ class Client:
     async def _send(self, job: str, value: bytes) -> None:
         # The same key and partition for a job and its cancel, so that they stay in order.
         place = reply_partition(job, self._opened().jobs)
-        await self._transport.send(place, job.encode(), value)
+        key = job.encode()
+        headers = () if self._signer is None else (self._sign(self._signer, place, key, value),)
+        await self._transport.send(place, key, value, headers)
+
+    def _sign(self, signer: Signer, place: int, key: bytes, value: bytes) -> tuple[str, bytes]:
+        return signer.header(
+            tenant=self.tenant, topic=self._jobs_topic, partition=place, key=key, value=value
+        )
 
     def _cancel_soon(self, job: str) -> None:
         task = asyncio.create_task(self._cancel_quietly(job))

@@ -7,6 +7,7 @@
   * ReplyUnreadable      a worker's reply breaks the contract or is of a newer version of it
   * ClientClosed         the client was closed, or never opened
   * BadToken             a resume token that cannot be read (also a ValueError)
+  * BadKey               a key for signing that cannot be read (also a ValueError)
   * BrokerUnavailable    the brokers cannot be reached, or refused
     * TopicMissing       a topic that the contract needs does not exist
 """
@@ -73,6 +74,10 @@ class ClientClosed(ArilError):  # noqa: N818 - named for what happened
 
 class BadToken(ArilError, ValueError):  # noqa: N818 - named for what happened
     """A resume token is malformed or of another topic layout."""
+
+
+class BadKey(ArilError, ValueError):  # noqa: N818 - named for what happened
+    """A key for signing jobs cannot be read, or is not fit for that."""
 
 
 class BrokerUnavailable(ArilError):  # noqa: N818 - named for what happened

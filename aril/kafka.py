@@ -101,11 +101,21 @@ class KafkaTransport:
             if producer is not None:
                 await producer.stop()
 
-    async def send(self, partition: int, key: bytes, value: bytes) -> None:
+    async def send(
+        self,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """See `Transport`."""
         with kafka_errors():
             await self._producer.send_and_wait(
-                self._jobs_topic, value, key=key, partition=partition, headers=[CONTENT_TYPE]
+                self._jobs_topic,
+                value,
+                key=key,
+                partition=partition,
+                headers=[CONTENT_TYPE, *headers],
             )
 
     async def log_start(self, partition: int) -> int:

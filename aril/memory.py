@@ -40,6 +40,7 @@ class MemoryBroker:
 
     def __init__(self, *, reply_partitions: int = 1) -> None:
         self.jobs: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+        self.headers: list[list[tuple[str, bytes]]] = []  # of each record sent, in order
         self.replies = [ReplyLog() for _ in range(reply_partitions)]
         self.changed = asyncio.Event()
         self.failing = False
@@ -75,9 +76,16 @@ class MemoryTransport:
         """See `Transport`."""
         self.followed.clear()
 
-    async def send(self, partition: int, key: bytes, value: bytes) -> None:  # noqa: ARG002 - one
+    async def send(
+        self,
+        partition: int,  # noqa: ARG002 - there is one
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """See `Transport`."""
         self._check()
+        self._broker.headers.append([*headers])
         await self._broker.jobs.put((key, value))
 
     async def log_start(self, partition: int) -> int:

@@ -48,7 +48,13 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Disconnect. Called once no `poll` is running."""
 
-    async def send(self, partition: int, key: bytes, value: bytes) -> None:
+    async def send(
+        self,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """Append a record to the jobs topic and wait until every in-sync replica has it."""
 
     async def log_start(self, partition: int) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.metrics import Metrics
     from worker.partitions import PartitionState
     from worker.settings import WorkerSettings
+    from worker.tenant_keys import TenantKeys
 
 
 class Admitting(Protocol):
@@ -40,13 +41,19 @@ class Admission:
     """Reads records of one worker's partitions, in order."""
 
     def __init__(
-        self, *, settings: WorkerSettings, worker: str, metrics: Metrics, jobs: Admitting
+        self,
+        *,
+        settings: WorkerSettings,
+        worker: str,
+        metrics: Metrics,
+        jobs: Admitting,
+        keys: TenantKeys | None = None,
     ) -> None:
         self._settings = settings
         self._worker = worker
         self._metrics = metrics
         self._jobs = jobs
-        self._intake = Intake(settings)
+        self._intake = Intake(settings, keys)
         self._keys = itertools.count(1)
 
     def next_key(self) -> int:
@@ -55,7 +62,7 @@ class Admission:
 
     def take(self, state: PartitionState, record: Record) -> None:
         """Take a record in."""
-        verdict = self._intake.judge(record.source.topic, record.value)
+        verdict = self._intake.judge(record)
         if isinstance(verdict, Cancel):
             self._cancel(state, record, verdict)
         elif isinstance(verdict, Job):

@@ -29,7 +29,7 @@ from worker.metrics import Metrics
 from worker.pipeline import build_pipeline
 from worker.readback import KafkaLogReader
 from worker.silence import ConsumerSilentError, watch
-from worker.startup import Startup, WorkerFailedError, create_reply_topic
+from worker.startup import Startup, WorkerFailedError, create_reply_topic, read_tenant_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from worker.loading import Loaded
     from worker.pipeline import Pipeline
     from worker.settings import WorkerSettings
+    from worker.tenant_keys import TenantKeys
     from worker.writer import LogWriter
 
 log = get_logger(__name__)
@@ -77,6 +78,7 @@ class Worker:
         self._health = Health()
         self._stop = asyncio.Event()
         self._started = time.monotonic()
+        self._keys: TenantKeys | None = None
 
     async def run(self) -> int:
         """Come up, serve, leave; return the exit code."""
@@ -88,6 +90,7 @@ class Worker:
         try:
             if self._settings.http_address is not None:
                 http = await start_http(self._settings.http_address, self._health, self._metrics)
+            self._keys = read_tenant_keys(self._settings, self._metrics)
             startup = Startup(self._settings, self._name, self._health)
             loaded, writer = await self._or_stop(startup.run(self._load))
             try:
@@ -165,6 +168,7 @@ class Worker:
             create_reply_topic=partial(create_reply_topic, self._settings)
             if self._settings.create_topics
             else None,
+            keys=self._keys,
         )
 
         def on_outputs(outputs: Sequence[Output]) -> None:
@@ -200,6 +204,7 @@ class Worker:
                 watch(consumer),
                 self._tick_often(pipeline),
                 watch_loop_lag(self._metrics),
+                *([self._keys.watch()] if self._keys is not None else []),
             )
         ]
         telling = asyncio.create_task(self._tell_when_ready(consumer))

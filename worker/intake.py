@@ -2,6 +2,10 @@
 
 Bad but attributable: the tenant gets an ``error``. Not attributable, or not readable: the original
 bytes go to the dead letters with the reason. Which of the two, or both, is said by ``Refused``.
+
+Where the owner of a record is known beforehand, by its topic or by its signature, what the record
+says must agree, and only that owner is told. A signature that does not hold tells nothing about
+anybody: such a record is not decoded at all, and the tenant that it names hears nothing of it.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas import Cancel, DecodeError, ErrorCode, Job, JobError, decode_request, is_tenant
+from schemas.signature import SignatureError
 
 if TYPE_CHECKING:
+    from worker.jobs import Record
     from worker.settings import WorkerSettings
+    from worker.tenant_keys import TenantKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +44,55 @@ Verdict = Job | Cancel | Refused
 class Intake:
     """Judges records under one worker's settings."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, keys: TenantKeys | None = None) -> None:
+        """Prepare; ``keys`` are needed where tenants sign."""
+        if (settings.tenant_from == "signature") != (keys is not None):
+            raise ValueError("keys of tenants go with tenant_from=signature, and with nothing else")
         self._settings = settings
+        self._keys = keys
         self._prefix = settings.jobs_topic.removesuffix("*")
 
-    def judge(self, topic: str, value: bytes | None) -> Verdict:
+    def judge(self, record: Record) -> Verdict:
         """Return the job, the cancel, or why it is neither."""
-        owner = self._owner_of(topic)
         try:
-            request = decode_request(value if value is not None else b"")
+            owner = self._owner_of(record)
+        except SignatureError as error:
+            return Refused(error, error.fault.value, None, None, None)
+        try:
+            request = decode_request(record.value if record.value is not None else b"")
         except DecodeError as error:
             return self._unreadable(error, owner)
         if owner is not None and request.tenant != owner:
-            refusal = JobError(
-                ErrorCode.INVALID_JOB, f"tenant: this topic is {owner}'s", given=request.tenant
-            )
-            return Refused(refusal, "tenant_mismatch", owner, request.id, None)
+            return self._mismatch(request, owner)
         if isinstance(request, Job) and (refused := self._over_limits(request)):
             return Refused(refused, None, request.tenant, request.id, request.reply_partition)
         return request
 
-    def _owner_of(self, topic: str) -> str | None:
-        """Return whose topic it is, where every tenant has its own."""
+    def _owner_of(self, record: Record) -> str | None:
+        """Return whose record it is, where that does not hang on what it says.
+
+        None: whoever its field names. Raises SignatureError.
+        """
+        if self._keys is not None:
+            return self._keys.signer_of(record)
         if self._settings.tenant_from == "field":
             return None
-        tenant = topic.removeprefix(self._prefix)
+        tenant = record.source.topic.removeprefix(self._prefix)
         return tenant if is_tenant(tenant) else None
+
+    def _mismatch(self, request: Job | Cancel, owner: str) -> Refused:
+        """Refuse what names another tenant than its owner, who is told: it is the owner's mistake.
+
+        Not of a cancel, though: an error would be the end of a job that may have that id.
+        """
+        whose = "topic" if self._keys is None else "signature"
+        error = JobError(
+            ErrorCode.INVALID_JOB, f"tenant: this {whose} is {owner}'s", given=request.tenant
+        )
+        told = isinstance(request, Job)
+        return Refused(
+            error, "tenant_mismatch", owner if told else None, request.id if told else None, None
+        )
 
     def _unreadable(self, error: DecodeError, owner: str | None) -> Refused:
         tenant = owner or error.tenant

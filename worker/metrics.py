@@ -68,6 +68,7 @@ class Metrics:
         self.outgoing_bytes = gauge("outgoing_bytes", "Memory of what waits for a broker.")
         self.unfinished_jobs = gauge("unfinished_jobs", "Jobs read and not finished.")
         self.partitions = gauge("partitions", "Jobs partitions held.")
+        self.tenant_keys = gauge("tenant_keys", "Public keys of tenants in use.")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")
         self.kv_blocks = gauge("kv_blocks", "Blocks of the KV cache.")
         self.kv_blocks_used = gauge("kv_blocks_used", "Blocks of the KV cache in use.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.metrics import Metrics
     from worker.readback import LogReader
     from worker.settings import WorkerSettings
+    from worker.tenant_keys import TenantKeys
     from worker.writer import LogWriter
 
 
@@ -44,16 +45,23 @@ def build_pipeline(
     adapters: AdapterSource | None,
     metrics: Metrics,
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None,
+    keys: TenantKeys | None = None,
 ) -> Pipeline:
     """Connect intake, dispatch, answers and look-ups over one writer, one reader and one engine.
 
     ``worker`` names this process in every record, ``base`` the backbone in every terminal. Who
-    proves that a partition is ours is bound to ``claims`` afterwards.
+    proves that a partition is ours is bound to ``claims`` afterwards. ``keys`` are those of the
+    tenants, where they sign.
     """
     outgoing = Outgoing(settings.lookahead_bytes)
     routes = ReplyRoutes(writer, create=create_reply_topic, outgoing=outgoing)
     service = Service(
-        settings=settings, worker=worker, routes=routes, metrics=metrics, outgoing=outgoing
+        settings=settings,
+        worker=worker,
+        routes=routes,
+        metrics=metrics,
+        outgoing=outgoing,
+        keys=keys,
     )
     claims = Claims(
         writer=writer,

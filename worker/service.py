@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from worker.partitions import PartitionState
     from worker.routes import ReplyRoutes
     from worker.settings import WorkerSettings
+    from worker.tenant_keys import TenantKeys
 
 log = get_logger(__name__)
 
@@ -48,6 +49,7 @@ class Service:
         routes: ReplyRoutes,
         metrics: Metrics,
         outgoing: Outgoing,
+        keys: TenantKeys | None = None,
     ) -> None:
         self._worker = worker
         self._outgoing = outgoing
@@ -56,7 +58,9 @@ class Service:
         self._states: dict[Partition, PartitionState] = {}
         self._kept = KeptJobs()
         self._deadlines = Deadlines()
-        self._admission = Admission(settings=settings, worker=worker, metrics=metrics, jobs=self)
+        self._admission = Admission(
+            settings=settings, worker=worker, metrics=metrics, jobs=self, keys=keys
+        )
         self._dispatcher: Dispatcher
         self._answers: Answers
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ENV_PREFIX = "ARIL_"
 
 # Read by the client's side of the command line, or by the loader itself, and not by the worker.
-FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_CACHE"})
+FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_KEY", "ARIL_CACHE"})
 
 Origin = Literal["flag", "env", "file", "default"]
 
@@ -69,10 +69,19 @@ class WorkerSettings(BaseSettings):
         max_length=249,
         description="Dead-letter topic for records that cannot be answered.",
     )
-    tenant_from: Literal["field", "topic"] = Field(
+    tenant_from: Literal["field", "topic", "signature"] = Field(
         "field",
         description="Where a job's tenant is read: its own field (only trusted producers may"
-        " write to the topic) or the name of the topic it came on.",
+        " write to the topic), the name of the topic it came on, or the signature in its header.",
+    )
+    tenant_keys: Path | None = Field(
+        None, description="Public keys of tenants that sign: <tenant>/<key-id>.pem files."
+    )
+    signature_age: float = Field(
+        600.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that a signature's time and its record's may lie apart.",
     )
     create_topics: bool = Field(
         default=False, description="Create a tenant's missing reply topic as the contract wants it."
@@ -202,8 +211,15 @@ class WorkerSettings(BaseSettings):
     def _tenant_source_fits_topic(self) -> WorkerSettings:
         if self.tenant_from == "topic" and not self.jobs_topic.endswith("*"):
             raise ValueError("tenant_from=topic needs a jobs_topic pattern that ends in *")
-        if self.tenant_from == "field" and self.jobs_topic.endswith("*"):
+        if self.tenant_from != "topic" and self.jobs_topic.endswith("*"):
             raise ValueError("a jobs_topic pattern needs tenant_from=topic")
+        if self.tenant_from == "signature" and self.tenant_keys is None:
+            raise ValueError("tenant_from=signature needs tenant_keys, a folder of public keys")
+        if self.tenant_from != "signature" and self.tenant_keys is not None:
+            raise ValueError(
+                f"tenant_keys are not looked at with tenant_from={self.tenant_from}:"
+                " set tenant_from=signature, or leave them out"
+            )
         if self.max_step_tokens < self.max_rows:
             raise ValueError("max_step_tokens must be at least max_rows")
         return self

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from worker.health import Health
     from worker.loading import Loaded
+    from worker.metrics import Metrics
     from worker.settings import WorkerSettings
+    from worker.tenant_keys import TenantKeys
 
 log = get_logger(__name__)
 
@@ -132,6 +134,21 @@ class Startup:
 def topic_admin(settings: WorkerSettings) -> TopicAdmin:
     """Return an admin for the topics of the contract, to be entered."""
     return TopicAdmin(settings.bootstrap, Contract.of(settings), security=settings.kafka_security())
+
+
+def read_tenant_keys(settings: WorkerSettings, metrics: Metrics) -> TenantKeys | None:
+    """Return the tenants' keys, where they sign. Raises WorkerFailedError."""
+    if settings.tenant_keys is None:
+        return None
+    from worker.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
+        TenantKeys,
+        TenantKeysError,
+    )
+
+    try:
+        return TenantKeys(settings.tenant_keys, age_seconds=settings.signature_age, metrics=metrics)
+    except TenantKeysError as error:
+        raise WorkerFailedError(str(error)) from None
 
 
 async def create_reply_topic(settings: WorkerSettings, tenant: str) -> None:

@@ -49,14 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     changed = sum(origin != "default" for origin in loaded.origins.values())
     report.line("good", "settings", f"{changed} of {len(loaded.origins)} are not the default")
     quiet_libraries()
-    asyncio.run(_check_queue(settings, report))
+    tenants = asyncio.run(_check_queue(settings, report))
+    check_keys(settings, tenants, report)
     model = _check_model(settings, report)
     if model is not None:
         _check_adapters(settings, model, report)
     return FAILED if report.failed else OK
 
 
-async def _check_queue(settings: WorkerSettings, report: Report) -> None:
+async def _check_queue(settings: WorkerSettings, report: Report) -> set[str]:
+    """Check brokers and topics; return the tenants that have a reply topic."""
     from worker.topics import (  # noqa: PLC0415 - aiokafka takes 0.1 s
         Contract,
         TopicAdmin,
@@ -72,18 +74,43 @@ async def _check_queue(settings: WorkerSettings, report: Report) -> None:
             findings, states = await admin.verify(), await admin.states()
     except TopicsError as error:
         report.line("bad", "broker", str(error))
-        return
+        return set()
     _report_findings(findings, report)
+    replies = [state.name for state in states if contract.is_replies(state.name)]
     if not any(finding.level == "error" for finding in findings):
-        replies = sum(contract.is_replies(state.name) for state in states)
         partitions = sum(state.partitions for state in states if contract.is_jobs(state.name))
-        text = f"{partitions} partitions of jobs, {replies} tenants with replies"
+        text = f"{partitions} partitions of jobs, {len(replies)} tenants with replies"
         report.line("good", "topics", text)
+    return {name.removeprefix(settings.replies_prefix) for name in replies}
 
 
 def _report_findings(findings: list[Finding], report: Report) -> None:
     for finding in findings:
         report.line("bad" if finding.level == "error" else "warning", "topics", str(finding))
+
+
+def check_keys(settings: WorkerSettings, tenants: set[str], report: Report) -> None:
+    """Check the keys of tenants that sign; name the tenants whose jobs would all be put aside."""
+    if settings.tenant_keys is None:
+        return
+    from worker.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
+        TenantKeysError,
+        read_keys,
+    )
+
+    try:
+        found = read_keys(settings.tenant_keys)
+    except TenantKeysError as error:
+        report.line("bad", "keys", str(error).removeprefix("tenant keys: "))
+        return
+    for problem in found.problems:
+        report.line("bad", "keys", problem)
+    for tenant in sorted(tenants - found.tenants):
+        report.line("warning", "keys", f"{tenant} has replies and no key: its jobs are put aside")
+    if found.keys:
+        report.line("good", "keys", f"{len(found.keys)} of {len(found.tenants)} tenants")
+    else:
+        report.line("bad", "keys", "no tenant has one: every job is put aside")
 
 
 def _check_model(settings: WorkerSettings, report: Report) -> ModelFolder | None:

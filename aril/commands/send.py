@@ -22,7 +22,7 @@ from aril.arguments import (
 from aril.client import Client
 from aril.commands.prompts import one_line, read_prompts, sampling_of
 from aril.commands.show import printer_for
-from aril.errors import ArilError, BadToken
+from aril.errors import ArilError, BadKey, BadToken
 from schemas import Sampling, is_tenant
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="`-` or none: standard input")
     parser.add_argument("-t", "--tenant", metavar="NAME", help="who asks [env ARIL_TENANT]")
+    parser.add_argument("--key", metavar="FILE", help="private key to sign with [env ARIL_KEY]")
     parser.add_argument("-a", "--adapter", metavar="NAME", help="name or name@digest")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message of the chat")
     parser.add_argument("--raw", action="store_true", help="no chat: go on from the bare text")
@@ -102,22 +103,29 @@ def run(arguments: argparse.Namespace) -> int:
     asked = [] if arguments.resume else read_prompts(arguments, sampling)
     quiet_libraries()
     try:
-        return asyncio.run(_send(_client(settings, tenant), asked, arguments))
-    except BadToken as error:
+        client = _client(settings, tenant, arguments.key or os.environ.get("ARIL_KEY"))
+        return asyncio.run(_send(client, asked, arguments))
+    except (BadKey, BadToken) as error:
         raise UsageError(f"send: {error}") from None
     except ArilError as error:
         print(f"aril: send: {error}", file=sys.stderr)
         return FAILED
 
 
-def _client(settings: WorkerSettings, tenant: str) -> Client:
+def _client(settings: WorkerSettings, tenant: str, key: str | None) -> Client:
     topic = settings.jobs_topic
+    signer = None
+    if key:
+        from aril.signer import Signer  # noqa: PLC0415 - cryptography, only for those who sign
+
+        signer = Signer.from_file(key)
     return Client(
         settings.bootstrap,
         tenant,
         jobs_topic=topic.removesuffix("*") + tenant if topic.endswith("*") else topic,
         replies_prefix=settings.replies_prefix,
         security=settings.kafka_security(),
+        signer=signer,
     )
 
 

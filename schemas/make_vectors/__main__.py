@@ -11,6 +11,7 @@ from schemas.make_vectors.histories import plain_histories
 from schemas.make_vectors.jobs import good_requests
 from schemas.make_vectors.partitions import partition_vectors
 from schemas.make_vectors.replies import reply_vectors
+from schemas.make_vectors.signatures import key_file, signature_vectors
 from schemas.make_vectors.take_overs import take_over_histories
 
 FOLDER: Final = Path(__file__).parents[1] / "vectors"
@@ -25,13 +26,15 @@ def vector_files() -> dict[Path, str]:
         "partitions": partition_vectors(),
         "streams": [*plain_histories(), *take_over_histories()],
     }
-    return {FOLDER / f"{name}.json": _render(vectors) for name, vectors in files.items()}
+    texts = {FOLDER / f"{name}.json": _render(vectors) for name, vectors in files.items()}
+    return texts | {FOLDER / "signatures.json": _render(signature_vectors(), key=key_file())}
 
 
-def _render(vectors: list[dict[str, Any]]) -> str:
+def _render(vectors: list[dict[str, Any]], **common: Any) -> str:
     """One line per vector, so that a change shows which one it is."""
+    head = json.dumps({"version": limits.VERSION, **common}, ensure_ascii=False)[1:-1]
     lines = ",\n".join(json.dumps(vector, ensure_ascii=False) for vector in vectors)
-    return f'{{"version": {limits.VERSION}, "vectors": [\n{lines}\n]}}\n'
+    return f'{{{head}, "vectors": [\n{lines}\n]}}\n'
 
 
 def main() -> None:

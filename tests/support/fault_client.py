@@ -15,7 +15,7 @@ from schemas import ErrorEvent, ResetEvent, TokensEvent, reply_topic
 from tests.support.fault_jobs import break_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from aril import Stream
     from schemas import Event
@@ -33,13 +33,19 @@ class FaultTransport(KafkaTransport):
         super().__init__(*args, **options)
         self.to_break: set[bytes] = set()  # keys of jobs that must not arrive as jobs
 
-    async def send(self, partition: int, key: bytes, value: bytes) -> None:
+    async def send(
+        self,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """Send once, and perhaps once more."""
         if key in self.to_break:
             value = break_job(value)
-        await super().send(partition, key, value)
+        await super().send(partition, key, value, headers)
         if random.random() < TWICE_SHARE:
-            await super().send(partition, key, value)
+            await super().send(partition, key, value, headers)
 
 
 class FaultClient(Client):

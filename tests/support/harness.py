@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from schemas import (
@@ -26,6 +27,7 @@ from worker.partitions import Membership, PartitionState
 from worker.pipeline import build_pipeline
 from worker.readback import LogRecord
 from worker.settings import load_settings
+from worker.startup import read_tenant_keys
 from worker.writer import AppendError, LogWriter
 
 if TYPE_CHECKING:
@@ -156,6 +158,7 @@ class Harness:
             prompts=BytePrompts(),
             adapters=None,
             metrics=self.metrics,
+            keys=read_tenant_keys(self.settings, self.metrics),
         )
         self.service = pipeline.service
         self.dispatcher = pipeline.dispatcher
@@ -224,6 +227,13 @@ class Harness:
         )
         assert state.read(offset)
         self.service.on_records(state, [record])
+
+    def put(self, record: Record) -> int:
+        """Deliver a record as it is, but for its offset, which is the next one; return that."""
+        offset = next(self.offsets)
+        assert self.state.read(offset)
+        self.service.on_records(self.state, [replace(record, offset=offset)])
+        return offset
 
     async def settle(self, rounds: int = 50) -> None:
         """Let everything that can happen without new input happen."""

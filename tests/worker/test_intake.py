@@ -7,12 +7,34 @@ import pytest
 
 from schemas import Cancel, ErrorCode, Job, encode_request
 from worker.intake import Intake, Refused, topic_pattern
+from worker.jobs import Partition, Record
 from worker.settings import load_settings
 
 
 def judge(value: bytes | None, *, topic: str = "jobs", **flags: object) -> object:
     """Judge a record under some settings."""
-    return Intake(load_settings(flags=flags).settings).judge(topic, value)
+    record = Record(Partition(topic, 0), 0, 0, None, value, ())
+    return Intake(load_settings(flags=flags).settings).judge(record)
+
+
+def test_another_tenants_topic_tells_its_owner_and_no_cancel_ends_a_job() -> None:
+    """A job under a wrong name is told to the topic's owner; of a cancel nobody is told."""
+    flags = {"tenant_from": "topic", "jobs_topic": "jobs.*"}
+    job = encode_request(Job(id="a", tenant="blackbeard", prompt="x"))
+    verdict = judge(job, topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert (verdict.reason, verdict.tenant, verdict.job_id) == ("tenant_mismatch", "acme", "a")
+    cancel = encode_request(Cancel(id="a", tenant="blackbeard"))
+    verdict = judge(cancel, topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert (verdict.reason, verdict.tenant, verdict.job_id) == ("tenant_mismatch", None, None)
+
+
+def test_signed_records_are_never_judged_without_keys() -> None:
+    """Intake that was told of signatures and got no keys does not come up at all."""
+    settings = load_settings(flags={"tenant_from": "signature", "tenant_keys": "/keys"}).settings
+    with pytest.raises(ValueError, match="keys of tenants"):
+        Intake(settings)
 
 
 def test_good_records_pass_as_they_are() -> None:

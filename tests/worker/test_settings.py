@@ -50,6 +50,15 @@ def test_the_file_may_be_named_by_the_environment(
         ({}, {"replies_prefix": "replies"}, "--replies-prefix: string should match pattern"),
         ({}, {"tenant_from": "topic"}, "tenant_from=topic needs a jobs_topic pattern"),
         ({}, {"jobs_topic": "jobs.*"}, "a jobs_topic pattern needs tenant_from=topic"),
+        ({}, {"tenant_from": "signature"}, "tenant_from=signature needs tenant_keys"),
+        ({"ARIL_TENANT_KEYS": "/keys"}, {}, "tenant_keys are not looked at with tenant_from=field"),
+        (
+            {},
+            {"tenant_from": "signature", "tenant_keys": "/keys", "jobs_topic": "jobs.*"},
+            "a jobs_topic pattern needs tenant_from=topic",
+        ),
+        ({"ARIL_TENANT_FROM": "sig"}, {}, "ARIL_TENANT_FROM: input should be 'field', 'topic' or"),
+        ({"ARIL_SIGNATURE_AGE": "0"}, {}, "ARIL_SIGNATURE_AGE: input should be greater than 0"),
         ({}, {"max_step_tokens": 16, "max_rows": 17}, "max_step_tokens must be at least max_rows"),
     ],
 )
