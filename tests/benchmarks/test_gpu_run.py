@@ -226,7 +226,7 @@ def test_the_whole_run_rehearses(tmp_path: Path) -> None:
     assert "WRONG" not in finished.stdout
     assert "FAILED" not in finished.stdout
     written = {path.name for path in tmp_path.glob("aril-rehearsal-*/*.csv")}
-    tables = {*command.RESUMED, "sgmv_verdict"} - {"sgmv_tiles"}
+    tables = {*command.RESUMED, "sgmv_verdict"} - {*command.TILES}
     assert written == {f"rehearsal_{table}.csv" for table in tables}
     assert not (tmp_path / "out").exists()
     (folder,) = tmp_path.glob("aril-rehearsal-*")
