@@ -18,8 +18,9 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
+from worker.consolidation import Consolidation
 from worker.consumer import JobsConsumer
 from worker.engine.runner import EngineThread
 from worker.health import Health, start_http, watch_loop_lag
@@ -79,6 +80,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._started = time.monotonic()
         self._keys: TenantKeys | None = None
+        consolidates = settings.assignor == "consolidate"
+        self._consolidation = Consolidation(settings, self._metrics) if consolidates else None
 
     async def run(self) -> int:
         """Come up, serve, leave; return the exit code."""
@@ -99,6 +102,10 @@ class Worker:
                 await writer.stop()
         except _StoppedError:
             pass
+        except InconsistentGroupProtocolError:
+            why = f"group {self._settings.group} has workers with another ARIL_ASSIGNOR"
+            log.error("worker_failed", error=why)  # noqa: TRY400 - one line is meant for a person
+            return EXIT_FAILED
         except (WorkerFailedError, ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
             return EXIT_FAILED
@@ -125,6 +132,7 @@ class Worker:
             model=settings.model,
             bootstrap=settings.bootstrap,
             group=settings.group,
+            assignor=settings.assignor,
             jobs_topic=settings.jobs_topic,
             http=settings.http,
         )
@@ -182,7 +190,7 @@ class Worker:
             on_failure=engine_failed,
         )
         self._health.watch_engine(engine.age)
-        consumer = JobsConsumer(self._settings, pipeline.service, self._name)
+        consumer = JobsConsumer(self._settings, pipeline.service, self._name, self._consolidation)
         pipeline.claims.bind(prove=consumer.prove)
         try:
             await self._or_stop(consumer.start())
@@ -196,6 +204,7 @@ class Worker:
     ) -> None:
         polling = asyncio.create_task(consumer.run())
         stopped = asyncio.create_task(self._stop.wait())
+        consolidation, sample = self._consolidation, pipeline.service.sample
         others = [
             asyncio.create_task(work)
             for work in (
@@ -205,6 +214,7 @@ class Worker:
                 self._tick_often(pipeline),
                 watch_loop_lag(self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
+                *([consolidation.run(sample)] if consolidation is not None else []),
             )
         ]
         telling = asyncio.create_task(self._tell_when_ready(consumer))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from worker.assignor import ask_for_rebalance
 from worker.commits import commit_offsets, membership_of
 from worker.intake import topic_pattern
 from worker.jobs import Partition, Record
@@ -25,6 +26,7 @@ from worker.silence import progress_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from worker.consolidation import Consolidation
     from worker.ledger import Checkpoint
     from worker.partitions import Membership
     from worker.settings import WorkerSettings
@@ -63,10 +65,20 @@ class Handler(Protocol):
 class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
     """One member of the workers' consumer group."""
 
-    def __init__(self, settings: WorkerSettings, handler: Handler, client_id: str) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        handler: Handler,
+        client_id: str,
+        consolidation: Consolidation | None = None,
+    ) -> None:
         self._settings = settings
         self._handler = handler
         self._client_id = client_id
+        self._assignor = StickyPartitionAssignor
+        if consolidation is not None:
+            self._assignor = consolidation.assignor
+            consolidation.bind(self)
         signed = settings.tenant_from == "signature"
         self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
         self._consumer = self._make_consumer()
@@ -97,7 +109,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
             max_poll_interval_ms=300_000,
             # Exactly one: aiokafka joins the group once for each assignor that is configured.
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            partition_assignment_strategy=(self._assignor,),
             **settings.kafka_security(),
         )
 
@@ -105,6 +117,19 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     def states(self) -> list[PartitionState]:
         """The partitions that are held now."""
         return list(self._states.values())
+
+    @property
+    def generation(self) -> int:
+        """The group's generation that we are in; -1 while membership is lost."""
+        if self._replacing:
+            return -1
+        membership = membership_of(self._consumer, self._assignments)
+        return -1 if membership is None else membership.generation
+
+    @property
+    def resting(self) -> bool:
+        """Whether no more jobs are read."""
+        return self._resting
 
     async def start(self) -> None:
         """Connect and join the group. Raises KafkaError when no broker answers."""
@@ -126,6 +151,11 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     def rest(self) -> None:
         """Read no more jobs, but stay a member: the running ones are being finished."""
         self._resting = True
+
+    def rejoin(self) -> None:
+        """Have the group rebalance; nothing happens while this consumer comes or goes."""
+        if not (self._stopping or self._replacing):
+            ask_for_rebalance(self._consumer)
 
     async def run(self) -> None:
         """Poll until ``stop``. Raises what aiokafka cannot get over by itself."""

@@ -109,6 +109,15 @@ class Dispatcher:
         """Jobs in the engine."""
         return len(self._running)
 
+    @property
+    def running_adapters(self) -> list[tuple[Partition, str]]:
+        """Partition and adapter of each job in the engine that has one."""
+        return [
+            (each.source, each.adapter_digest)
+            for each in self._running.values()
+            if each.adapter_digest is not None
+        ]
+
     def find(self, key: int) -> Entry | None:
         """Return the running job of that key."""
         return self._running.get(key)

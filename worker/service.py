@@ -15,6 +15,7 @@ from worker.admission import Admission
 from worker.deadlines import Deadlines, too_late
 from worker.jobs import Stage
 from worker.kept import KeptJobs
+from worker.load_meter import Sample
 from worker.logs import get_logger
 from worker.replies import ReplyStream
 from worker.takeover import next_attempt
@@ -77,6 +78,7 @@ class Service:
         for entry in self._kept.meet(self._states):
             self._drop(entry)
         self._metrics.partitions.set(len(self._states))
+        self._metrics.standby.set(not self._states)
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
@@ -121,6 +123,13 @@ class Service:
     def is_full(self, source: Partition) -> bool:
         """Tell whether reading a partition should rest for now."""
         return self._dispatcher.is_full(source) or self._outgoing.full(source)
+
+    def sample(self) -> Sample:
+        """Return what there is to do now."""
+        return Sample(
+            {source: state.unfinished for source, state in self._states.items()},
+            self._dispatcher.running_adapters,
+        )
 
     # --- what the engine calls
 

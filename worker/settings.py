@@ -103,6 +103,14 @@ class WorkerSettings(BaseSettings):
     rebalance_timeout_ms: int = Field(
         30_000, ge=1_000, le=600_000, description="Longest a worker may take to hand partitions on."
     )
+    assignor: Literal["sticky", "consolidate"] = Field(
+        "sticky",
+        description="Who gets which partitions: sticky spreads them evenly, consolidate fills few"
+        " workers and lets the others stand by. The same in all workers of a group.",
+    )
+    rebalance_seconds: float = Field(
+        60.0, ge=1, le=86_400, description="Least time between rebalances to consolidate."
+    )
 
     # --- what is served
     model: str = Field(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tests.support.brokers import Kafka
+    from worker.consolidation import Consolidation
     from worker.jobs import Partition, Record
     from worker.partitions import PartitionState
 
@@ -62,11 +63,18 @@ async def until(condition: Any, seconds: float = 30) -> None:
 class Member:
     """A running consumer of a group."""
 
-    def __init__(self, kafka: Kafka, topic: str, **flags: Any) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        topic: str,
+        *,
+        consolidation: Consolidation | None = None,
+        **flags: Any,
+    ) -> None:
         flags |= {"bootstrap": kafka.bootstrap, "jobs_topic": topic, "group": f"g-{topic}"}
         self.settings = load_settings(flags=flags).settings
         self.seen = Recorder()
-        self.consumer = JobsConsumer(self.settings, self.seen, "test")
+        self.consumer = JobsConsumer(self.settings, self.seen, "test", consolidation)
         self.task: asyncio.Task[None] | None = None
 
     def held(self, partition: int) -> PartitionState:

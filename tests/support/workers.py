@@ -15,7 +15,7 @@ import aiohttp
 from aril.broker import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
     from signal import Signals
 
@@ -24,10 +24,11 @@ EXIT_SECONDS = 60.0
 
 
 class WorkerProcess:
-    """One `aril worker` with settings of its own; an async context manager."""
+    """One `aril worker`, or another module, with its own settings; an async context manager."""
 
     def __init__(self, name: str, folder: Path, **settings: object) -> None:
         self.name = name
+        self.module: Sequence[str] = ("aril", "worker")  # what runs, with its arguments
         self.log = folder / f"{name}.log"
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         told = {"http": f"127.0.0.1:{port}", "log_format": "json", "threads": 1} | settings
@@ -61,7 +62,7 @@ class WorkerProcess:
     def _start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aril", "worker"],
+                [sys.executable, "-m", *self.module],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
