@@ -39,7 +39,7 @@ def membership_of(consumer: AIOKafkaConsumer, number: int) -> Membership | None:
     from worker.partitions import Membership  # noqa: PLC0415 - types only, above
 
     coordinator = consumer._coordinator  # noqa: SLF001 - the generation is kept nowhere else
-    if coordinator.generation < 0:
+    if coordinator is None or coordinator.generation < 0:  # none before the consumer is started
         return None
     return Membership(number, coordinator.generation, coordinator.member_id)
 

@@ -121,8 +121,6 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     @property
     def generation(self) -> int:
         """The group's generation that we are in; -1 while membership is lost."""
-        if self._replacing:
-            return -1
         membership = membership_of(self._consumer, self._assignments)
         return -1 if membership is None else membership.generation
 

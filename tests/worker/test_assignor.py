@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from tests.support.members import PARTITIONS, Member, until
 from worker.assignor import ask_for_rebalance, assign, make_assignor
 from worker.consolidation import Consolidation
+from worker.consumer import JobsConsumer
 from worker.jobs import Partition
 from worker.load_meter import Sample
 from worker.load_report import Notice, Report, decode_report, encode_report
@@ -275,6 +276,22 @@ async def test_a_group_on_a_real_broker_fills_one_and_opens_another(
             await until(lambda: first.consumer.generation > generation)
             await until(lambda: len(other.numbers) == PARTITIONS)
             assert first.numbers == []
+
+
+@pytest.mark.kafka
+async def test_a_replaced_consumer_speaks_for_what_it_holds(kafka: Kafka, topic: str) -> None:
+    """Before it has joined it has no generation, afterwards that of its new assignment."""
+    async with Joined(kafka, topic) as first:
+        assert told(first.part).generation == first.consumer.generation > 0
+        await first.consumer.replace()
+        await until(lambda: len(first.numbers) == PARTITIONS)
+        assert told(first.part).generation == first.consumer.generation > 0
+        assert len(told(first.part).held) == PARTITIONS
+    part, _, _ = consolidation()
+    settings = load_settings(flags={"assignor": "consolidate"}).settings
+    not_started = JobsConsumer(settings, first.seen, "test", part)
+    assert not_started.generation == -1
+    await not_started._consumer.stop()
 
 
 @pytest.mark.kafka
