@@ -7,7 +7,7 @@ import os
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from tests.support.fault_watch import SETTLE_SECONDS, Offsets, dead_letters, inp
 from worker.topics import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schemas import Epoch
     from tests.faults.report import Report
@@ -67,10 +67,12 @@ class Campaign:
     plan: Sequence[str] = ()
     bug: str | None = None
     broker: MortalKafka | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)  # of all workers, as environment
 
     async def run(self) -> Report:
         """Commit faults until the goal is reached; heal; check what was seen."""
-        fleet = Fleet(self.site, {"FAULT_BUG": self.bug} if self.bug else {})
+        told = {**self.settings} | ({"FAULT_BUG": self.bug} if self.bug else {})
+        fleet = Fleet(self.site, told)
         patience = LONG_SECONDS if self.goal.long else ANSWER_SECONDS
         patience = BUG_SECONDS if self.bug else patience
         pressure = HEAVY if self.goal.jobs else USUAL

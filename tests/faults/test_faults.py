@@ -62,6 +62,15 @@ async def test_faults_again_and_again(site: FaultSite, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_every_fault_in_a_group_that_consolidates(site: FaultSite, seed: int) -> None:
+    """Partitions move by load as well, as often as every few seconds: nothing else changes."""
+    settings = {"ARIL_ASSIGNOR": "consolidate", "ARIL_REBALANCE_SECONDS": "3"}
+    report = await Campaign(site, seed, Goal(seconds=1), settings=settings).run()
+    assert report.violations == []
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: Path) -> None:
     """A broker is silent, then gone and back, while workers die: all is answered all the same."""
