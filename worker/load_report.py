@@ -1,28 +1,29 @@
 """What members and leader tell each other in a rebalance, as bytes in the group's own requests.
 
-A member's **report** rides in its JoinGroup, the leader's **notice** in the assignment:
-
-    version (1 byte) · CRC32 of the body · body of LEB128 varints, names and 4-byte adapter marks
-
-Both are bounded and neither is believed: bytes that are cut, damaged, of another version or
-longer than REPORT_BYTES read as None, which is "nothing known". Loads are in eighths of a row.
-Reports leave out adapters first, then partitions, when they would get too long: what is left out is
-unknown to the leader, which is worse for its guess and wrong for nobody.
+A member's **report** rides in its JoinGroup, the leader's **notice** in the assignment: msgpack
+maps, read as untrusted records are. Both are bounded and neither is believed: bytes that are cut,
+of another version or longer than REPORT_BYTES read as None, which is "nothing known". Loads are in
+eighths of a row. Reports leave out adapters first, then partitions, when they would get too long:
+what is left out is unknown to the leader, which is worse for its guess and wrong for nobody.
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import msgpack
+from pydantic import BaseModel, Field, StrictBool
+
+from schemas.errors import DecodeError
+from schemas.unpack import unpack_map
 from worker.jobs import Partition
 from worker.placement import PartitionLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 VERSION: Final = 1
 # Of one report. All of a group's stand in one record of the broker's, 1 MiB unless told otherwise.
@@ -35,10 +36,13 @@ MAX_NAME: Final = 249  # bytes of a topic's name, as Kafka has it
 MAX_NUMBER: Final = 2**31 - 1
 EIGHTHS: Final = 8
 
-_HEAD: Final = struct.Struct(">BI")
-_MARK: Final = struct.Struct(">I")
-_LAST_SHIFT: Final = 35
-_DRAINING, _ASKED, _CLOSES = 1, 2, 4
+
+_Number = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
+_Eighths = Annotated[int, Field(strict=True, ge=0, le=MAX_LOAD * EIGHTHS)]
+_Marks = list[Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]]
+_Name = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_NAME)]
+# One topic's partitions: their numbers, their loads, their adapters, which may be left out.
+_Topic = tuple[_Name, list[_Number], list[_Eighths | None], list[_Marks]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,30 @@ class Notice:
     loads: tuple[float, ...] = ()  # of its partitions, in the assignment's order
 
 
-class _UnreadableError(ValueError):
-    """The bytes are not what they should be."""
+class _ReportFields(BaseModel):
+    """A report's map."""
+
+    v: Literal[1]
+    sequence: _Number
+    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)]
+    generation: Annotated[int, Field(strict=True, ge=-1, le=MAX_NUMBER)]
+    draining: StrictBool
+    asked: StrictBool
+    adapters: Annotated[_Marks, Field(max_length=MAX_ADAPTERS)]
+    held: list[_Topic]
+
+
+class _NoticeFields(BaseModel):
+    """A notice's map."""
+
+    v: Literal[1]
+    open: _Number
+    standby: _Number
+    load: Annotated[int, Field(strict=True, ge=0)]
+    rows: _Number
+    asked: StrictBool
+    closes: StrictBool
+    loads: list[_Eighths]
 
 
 def mark_of(digest: str) -> int:
@@ -91,157 +117,83 @@ def encode_report(report: Report) -> bytes:
 def decode_report(data: bytes) -> Report | None:
     """Decode a member's report; None where there is nothing to believe. Never raises."""
     try:
-        body = _Body(data)
-        flags, sequence, rows, generation = (body.number() for _ in range(4))
-        adapters = tuple(body.mark() for _ in range(body.count(MAX_ADAPTERS)))
-        held: dict[Partition, PartitionLoad] = {}
-        for _ in range(body.number()):
-            topic, number = body.name(), -1
-            for _ in range(body.number()):
-                number += body.number() + 1
-                load = body.number()
-                marks = tuple(body.mark() for _ in range(body.count(MAX_PARTITION_ADAPTERS)))
-                rows_of = None if not load else min((load - 1) / EIGHTHS, MAX_LOAD)
-                held[Partition(topic, number)] = PartitionLoad(rows_of, marks)
-        body.end()
-    except _UnreadableError:
-        return None
-    if not 1 <= rows <= MAX_ROWS:
+        told = _ReportFields.model_validate(unpack_map(data, REPORT_BYTES))
+        held = {
+            Partition(topic, number): PartitionLoad(
+                None if load is None else load / EIGHTHS, tuple(marks[:MAX_PARTITION_ADAPTERS])
+            )
+            for topic, numbers, loads, adapters in told.held
+            for number, load, marks in zip(
+                numbers, loads, adapters or [[]] * len(numbers), strict=True
+            )
+        }
+    except (DecodeError, ValueError):
         return None
     return Report(
-        sequence=sequence,
-        rows=rows,
-        generation=generation - 1,
-        draining=bool(flags & _DRAINING),
-        asked=bool(flags & _ASKED),
-        adapters=adapters,
+        sequence=told.sequence,
+        rows=told.rows,
+        generation=told.generation,
+        draining=told.draining,
+        asked=told.asked,
+        adapters=tuple(told.adapters),
         held=held,
     )
 
 
 def encode_notice(notice: Notice) -> bytes:
     """Encode a notice; loads that would make it too long are left out, all of them."""
-    head = [
-        _ASKED * notice.asked | _CLOSES * notice.closes,
-        notice.open,
-        notice.standby,
-        _eighths(notice.load),
-        min(notice.rows, MAX_NUMBER),
-    ]
-    loads = list(map(_eighths, notice.loads))
-    data = _sealed(_varints([*head, len(loads), *loads]))
-    return data if len(data) <= REPORT_BYTES else _sealed(_varints([*head, 0]))
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "open": notice.open,
+        "standby": notice.standby,
+        "load": round(notice.load * EIGHTHS),
+        "rows": min(notice.rows, MAX_NUMBER),
+        "asked": notice.asked,
+        "closes": notice.closes,
+        "loads": [_eighths(each) for each in notice.loads],
+    }
+    data: bytes = msgpack.packb(fields)
+    return data if len(data) <= REPORT_BYTES else bytes(msgpack.packb(fields | {"loads": []}))
 
 
 def decode_notice(data: bytes) -> Notice | None:
     """Decode the leader's notice; None where there is nothing to believe. Never raises."""
     try:
-        body = _Body(data)
-        flags, opened, standby, load, rows = (body.number() for _ in range(5))
-        loads = tuple(body.number() / EIGHTHS for _ in range(body.number()))
-        body.end()
-    except _UnreadableError:
+        told = _NoticeFields.model_validate(unpack_map(data, REPORT_BYTES))
+    except (DecodeError, ValueError):
         return None
     return Notice(
-        open=opened,
-        standby=standby,
-        load=load / EIGHTHS,
-        rows=rows,
-        asked=bool(flags & _ASKED),
-        closes=bool(flags & _CLOSES),
-        loads=loads,
+        open=told.open,
+        standby=told.standby,
+        load=told.load / EIGHTHS,
+        rows=told.rows,
+        asked=told.asked,
+        closes=told.closes,
+        loads=tuple(each / EIGHTHS for each in told.loads),
     )
 
 
 def _report(
     report: Report, held: Sequence[tuple[Partition, PartitionLoad]], adapters: int
 ) -> bytes:
-    flags = _DRAINING * report.draining | _ASKED * report.asked
-    body = _varints([flags, report.sequence & MAX_NUMBER, report.rows, report.generation + 1])
-    body += _marks(report.adapters[:MAX_ADAPTERS])
-    topics = [(topic, list(each)) for topic, each in groupby(held, key=lambda it: it[0].topic)]
-    body += _varints([len(topics)])
-    for topic, each in topics:
-        name = topic.encode()
-        body += _varints([len(name)]) + name + _varints([len(each)])
-        last = -1
-        for (_, number), load in each:
-            told = 0 if load.rows is None else _eighths(load.rows) + 1
-            body += _varints([number - last - 1, told]) + _marks(load.adapters[:adapters])
-            last = number
-    return _sealed(body)
+    topics = []
+    for topic, of_topic in groupby(held, key=lambda each: each[0].topic):
+        each = list(of_topic)
+        loads = [None if load.rows is None else _eighths(load.rows) for _, load in each]
+        marks = [load.adapters[:adapters] for _, load in each] if adapters else []
+        topics.append((topic, [source.partition for source, _ in each], loads, marks))
+    fields = {
+        "v": VERSION,
+        "sequence": report.sequence & MAX_NUMBER,
+        "rows": report.rows,
+        "generation": report.generation,
+        "draining": report.draining,
+        "asked": report.asked,
+        "adapters": report.adapters[:MAX_ADAPTERS],
+        "held": topics,
+    }
+    return bytes(msgpack.packb(fields))
 
 
 def _eighths(rows: float) -> int:
     return round(min(max(rows, 0.0), MAX_LOAD) * EIGHTHS)
-
-
-def _sealed(body: bytes) -> bytes:
-    return _HEAD.pack(VERSION, zlib.crc32(body)) + body
-
-
-def _marks(marks: Sequence[int]) -> bytes:
-    return _varints([len(marks)]) + b"".join(map(_MARK.pack, marks))
-
-
-def _varints(values: Iterable[int]) -> bytes:
-    out = bytearray()
-    for value in values:
-        rest = value
-        while rest > 0x7F:  # noqa: PLR2004 - seven bits a byte
-            out.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        out.append(rest)
-    return bytes(out)
-
-
-class _Body:
-    """Reads a body from front to end. Counts need no bound: each item takes a byte or more."""
-
-    def __init__(self, data: bytes) -> None:
-        if not _HEAD.size < len(data) <= REPORT_BYTES:
-            raise _UnreadableError
-        version, checksum = _HEAD.unpack_from(data)
-        self._data = data[_HEAD.size :]
-        self._at = 0
-        if version != VERSION or checksum != zlib.crc32(self._data):
-            raise _UnreadableError
-
-    def number(self) -> int:
-        value = shift = 0
-        while shift < _LAST_SHIFT and self._at < len(self._data):
-            byte = self._data[self._at]
-            self._at += 1
-            value |= (byte & 0x7F) << shift
-            if not byte & 0x80:
-                if value > MAX_NUMBER:
-                    break
-                return value
-            shift += 7
-        raise _UnreadableError
-
-    def count(self, most: int) -> int:
-        value = self.number()
-        if value > most:
-            raise _UnreadableError
-        return value
-
-    def mark(self) -> int:
-        return int(_MARK.unpack(self._take(_MARK.size))[0])
-
-    def name(self) -> str:
-        try:
-            return self._take(self.count(MAX_NAME)).decode()
-        except UnicodeDecodeError:
-            raise _UnreadableError from None
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise _UnreadableError
-
-    def _take(self, size: int) -> bytes:
-        taken = self._data[self._at : self._at + size]
-        if len(taken) < size:
-            raise _UnreadableError
-        self._at += size
-        return taken

@@ -28,24 +28,27 @@ class Outgoing:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes: Counter[Partition] = Counter()
+        self._total = 0
 
     @property
     def bytes(self) -> int:
         """Bytes under way, over all partitions."""
-        return self._bytes.total()
+        return self._total
 
     def full(self, source: Partition) -> bool:
         """Return whether nothing more should be read from that partition for now."""
-        return self._bytes[source] * SHARE >= self._max_bytes or self.bytes >= self._max_bytes
+        return self._bytes[source] * SHARE >= self._max_bytes or self._total >= self._max_bytes
 
     @contextmanager
     def held(self, record: Record) -> Iterator[None]:
         """Count a record while something is done about it."""
         size = TASK_BYTES + ENTRY_BYTES + DECODED_FACTOR * len(record.value or b"")
         self._bytes[record.source] += size
+        self._total += size
         try:
             yield
         finally:
             self._bytes[record.source] -= size
+            self._total -= size
             if not self._bytes[record.source]:
                 del self._bytes[record.source]

@@ -12,7 +12,6 @@ from benchmarks.gpu.problem import TOLERANCE
 from benchmarks.gpu.sequences import make_problem
 from benchmarks.gpu.timing import eager_times, graph_times, sets_needed
 from benchmarks.gpu.trial import measure_each
-from kernels.attention import paged_attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,17 +57,7 @@ class Ours:
 
     def bind(self, problem: Problem) -> Callable[[], Tensor]:
         """Need nothing more."""
-        return lambda: paged_attention(
-            problem.q,
-            problem.k_cache,
-            problem.v_cache,
-            problem.block_table,
-            problem.cu_q,
-            problem.kv_lens,
-            scale=problem.scale,
-            invariant=self._invariant,
-            backend="triton",
-        )
+        return lambda: problem.attend(invariant=self._invariant)
 
 
 class VllmUnified:

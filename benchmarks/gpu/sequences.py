@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from kernels.attention import paged_attention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +83,20 @@ class Problem:
             self.block_table[sequence : sequence + 1],
             torch.tensor([0, stop - first], dtype=torch.int32, device=self.q.device),
             self.kv_lens[sequence : sequence + 1],
+        )
+
+    def attend(self, **options: Any) -> Tensor:
+        """Attend by our Triton kernels; `options` as `paged_attention` takes them."""
+        return paged_attention(
+            self.q,
+            self.k_cache,
+            self.v_cache,
+            self.block_table,
+            self.cu_q,
+            self.kv_lens,
+            scale=self.scale,
+            backend="triton",
+            **options,
         )
 
     def exact(self) -> Tensor:

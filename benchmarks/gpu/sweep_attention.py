@@ -26,7 +26,6 @@ from benchmarks.gpu.screening import (
 )
 from benchmarks.gpu.sequences import Shape, make_problem, tiny_shapes
 from benchmarks.gpu.timing import sets_needed
-from kernels.attention import paged_attention
 from kernels.attention.launch import AttentionTiles, choose_tiles
 
 if TYPE_CHECKING:
@@ -224,25 +223,11 @@ def every_shape(*, rehearsal: bool) -> list[Shape]:
 
 
 def _attend(problem: Problem, tiles: AttentionTiles) -> None:
-    _attended(problem, tiles)
-
-
-def _attended(problem: Problem, tiles: AttentionTiles) -> Tensor:
-    return paged_attention(
-        problem.q,
-        problem.k_cache,
-        problem.v_cache,
-        problem.block_table,
-        problem.cu_q,
-        problem.kv_lens,
-        scale=problem.scale,
-        backend="triton",
-        tiles=tiles,
-    )
+    problem.attend(tiles=tiles)
 
 
 def _error(problem: Problem, tiles: AttentionTiles, exact: Tensor) -> float:
     """Return the largest ‖got - exact‖ / ‖exact‖ of a row, in units of what may be."""
-    got = _attended(problem, tiles)
+    got = problem.attend(tiles=tiles)
     off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     return float(off.max()) / TOLERANCE[got.dtype]

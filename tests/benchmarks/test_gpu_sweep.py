@@ -13,13 +13,11 @@ import pytest
 import torch
 
 from benchmarks import record
-from benchmarks.gpu import halves as halves_module
 from benchmarks.gpu import screening, sweep, sweep_attention, sweep_sgmv
 from benchmarks.gpu.candidates import best, expand_part, expands, label, shrink_part, shrinks
-from benchmarks.gpu.halves import Halves
-from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.screening import IN_A_GRAPH, rows_of
+from benchmarks.gpu.sequences import Problem as Sequences
 from benchmarks.gpu.sequences import make_problem as draw_sequences
 from benchmarks.gpu.sgmv_choices import recommend, warps_apart
 from benchmarks.gpu.sweep_attention import AttentionSweep, every_shape
@@ -34,7 +32,6 @@ from benchmarks.gpu.sweep_sgmv import (
     current,
 )
 from benchmarks.gpu.workloads import TINY, Workload, decode_case
-from kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -227,64 +224,20 @@ def test_the_estimate_fits_a_few_commands(tmp_path: Path) -> None:
     assert AttentionSweep(results, shapes, repetitions=20).seconds() < COMMAND
 
 
-def tiny_halves() -> Halves:
-    """Draw a case of three slices in two sets."""
-    return Halves([make_problem(CASE, "cpu", seed=seed) for seed in (2, 3)])
-
-
-@pytest.mark.parametrize("block_m", [1, 4, 16])
-@pytest.mark.parametrize("splits", [1, 2])
-def test_halves_are_right_and_make_a_whole(block_m: int, splits: int) -> None:
-    """Each half alone is what fp64 says; one after the other they are the operator's call."""
-    own = tiny_halves()
-    tiles = current(CASE)["tensor cores"]._replace(block_m=block_m, splits=splits, shrink_k=32)
-    shrink, expand = shrink_part(tiles), expand_part(tiles)
-    assert own.shrink_error(shrink) < 1
-    assert own.expand_error(expand) < 1
-    other = tiny_halves()
-    for number in (0, 1):
-        own.shrink(shrink)[number]()
-        own.expand(expand)[number]()
-        other.whole(tiles)[number]()
-        assert torch.equal(own.pool[number].y, other.pool[number].y)
-    assert own.expand_error(expand) < 1, "what was added meanwhile is in no check"
-
-
-def test_wrong_halves_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A split that is not written; a row to which nothing is added."""
-    tiles = current(CASE)["tensor cores"]._replace(splits=2, shrink_k=32)
-    shrink, expand = sgmv_shrink, sgmv_expand
-
-    def forgets_a_split(planes: torch.Tensor, *operands: Any) -> None:
-        written = torch.zeros_like(planes)
-        shrink(written, *operands)
-        planes[0], planes[1] = written[0], 0.0
-
-    def forgets_a_row(y: torch.Tensor, *operands: Any) -> None:
-        before = y[2].clone()
-        expand(y, *operands)
-        y[2] = before
-
-    monkeypatch.setattr(halves_module, "sgmv_shrink", forgets_a_split)
-    monkeypatch.setattr(halves_module, "sgmv_expand", forgets_a_row)
-    assert tiny_halves().shrink_error(shrink_part(tiles)) > 1
-    assert tiny_halves().expand_error(expand_part(tiles)) > 1
-
-
 def test_a_wrong_attention_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """One head of one row, off by a tenth."""
     shape = every_shape(rehearsal=True)[0]
     drawn = draw_sequences(shape, torch.device("cpu"), seed=0)
     tiles = sweep_attention.current(shape, invariant=False)
     assert sweep_attention._error(drawn, tiles, drawn.exact()) < 1
-    right = sweep_attention._attended
+    right = Sequences.attend
 
-    def wrong(*operands: Any) -> torch.Tensor:
-        got = right(*operands)
+    def wrong(problem: Sequences, **options: Any) -> torch.Tensor:
+        got = right(problem, **options)
         got[-1, 0] *= 1.1
         return got
 
-    monkeypatch.setattr(sweep_attention, "_attended", wrong)
+    monkeypatch.setattr(Sequences, "attend", wrong)
     assert sweep_attention._error(drawn, tiles, drawn.exact()) > 1
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
+import msgpack
 import pytest
 
 from tests.support.harness import JOBS, Harness
 from worker.jobs import Partition, Record
 from worker.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OTHER = Partition("jobs", 1)
 MAX_BYTES = 1 << 20
@@ -41,27 +46,32 @@ def test_what_fails_is_given_back() -> None:
     assert outgoing.bytes == 0
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param(b"\xc1" * 1_000, id="rubbish, put aside"),
-        pytest.param(
-            b"\x85\xa1v\x01\xa4kind\xa3job\xa2id\xa1%c\xa6tenant\xa4acme\xa6prompt\xc0",
-            id="refused, its tenant is told",
-        ),
-    ],
-)
-async def test_reading_rests_while_a_broker_takes_nothing(value: bytes) -> None:
-    """A flood of records that never reach the backlog; once they are written it goes on."""
+def job(number: int, **more: object) -> bytes:
+    """Encode a job of acme."""
+    fields = {"v": 1, "kind": "job", "id": f"job-{number}", "tenant": "acme", "prompt": "x"}
+    packed: bytes = msgpack.packb(fields | more)
+    return packed
+
+
+async def fill(harness: Harness, make: Callable[[int], bytes]) -> int:
+    """Send until reading that partition rests; return how many that were."""
+    for sent in range(200):
+        if harness.service.is_full(JOBS):
+            return sent
+        harness.send(make(sent))
+        await harness.settle(1)
+    raise AssertionError("nothing rests")
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_reading_rests_while_a_broker_takes_nothing(*, told: bool) -> None:
+    """A flood of records that never reach the backlog; once they are written it goes on.
+
+    Rubbish is put aside, and of a job that cannot be decoded its tenant is told as well.
+    """
     async with Harness(lookahead_bytes=MAX_BYTES) as harness:
         harness.writer.held = asyncio.Event()
-        sent = 0
-        while not harness.service.is_full(JOBS):
-            assert sent < 200
-            for _ in range(10):
-                harness.send(value.replace(b"%c", bytes([33 + sent])))
-                sent += 1
-            await harness.settle(1)
+        sent = await fill(harness, lambda number: job(number, prompt=None) if told else b"\xc1")
         assert sent >= 10
         assert not harness.service.is_full(OTHER)
         harness.service.tick()
@@ -70,27 +80,26 @@ async def test_reading_rests_while_a_broker_takes_nothing(value: bytes) -> None:
         await harness.settle()
         assert not harness.service.is_full(JOBS)
         assert harness.committable == sent
+        errors = sum(len(harness.replies("acme", f"job-{number}")) for number in range(sent))
+        assert errors == (sent if told else 0)
+        assert len(harness.dead_letters) == sent
 
 
 async def test_a_look_up_that_hangs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of tenants who were never met wait for an answer about their topic."""
     async with Harness(lookahead_bytes=MAX_BYTES) as harness:
         gate = asyncio.Event()
+        ask = harness.writer.partitions
 
-        async def hang(topic: str) -> None:  # noqa: ARG001 - the interface
+        async def hang(topic: str) -> int | None:
             await gate.wait()
+            return await ask(topic)
 
         monkeypatch.setattr(harness.writer, "partitions", hang)
-        sent = 0
-        while not harness.service.is_full(JOBS):
-            assert sent < 60
-            harness.send(
-                b"\x85\xa1v\x01\xa4kind\xa3job\xa2id\xa1%c\xa6tenant\xa4acme\xa6prompt\xa1x".replace(
-                    b"%c", bytes([33 + sent])
-                )
-            )
-            sent += 1
-            await asyncio.sleep(0)
+        await fill(harness, job)
+        assert not harness.engine.requests
+        assert not harness.dead_letters
         gate.set()
         await harness.settle()
         assert not harness.service.is_full(JOBS)
+        assert harness.engine.requests
