@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.fleet import STEP_SECONDS, Fleet, Job, Outcome, Size
 from benchmarks.fleet_rules import Consolidate, Punica, Spread
 from benchmarks.record import Row, show, write
-from worker.jobs import Partition
+from worker.job import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Three rules by which jobs come to a simulated fleet's GPUs.
 
-Spread and Consolidate place partitions, Consolidate by `worker.placement`, the triggers of
-`worker.consolidation_trigger` and the meters of `worker.load_meter` themselves. Punica's rule
+Spread and Consolidate place partitions, Consolidate by `worker.placement.plan`, the triggers of
+`worker.placement.trigger` and the meters of `worker.placement.load_meter` themselves. Punica's rule
 places single requests.
 """
 
@@ -12,16 +12,16 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from worker.assignor import notice_for
-from worker.consolidation_trigger import Trigger
-from worker.load_meter import LoadMeter, Sample
-from worker.placement import Member, place
+from worker.placement.assignor import notice_for
+from worker.placement.load_meter import LoadMeter, Sample
+from worker.placement.plan import Member, place
+from worker.placement.trigger import Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.fleet import Fleet, Gpu, Job
-    from worker.jobs import Partition
+    from worker.job import Partition
 
 # What comes while a group rebalances waits: a heartbeat until all have heard, joining, claims.
 REBALANCE_SECONDS: Final = 1.5
@@ -84,7 +84,7 @@ class Spread:
 
 
 class Consolidate(Spread):
-    """Partitions by `worker.placement`, when a member's trigger asks."""
+    """Partitions by `worker.placement.plan`, when a member's trigger asks."""
 
     def __init__(self, partitions: Sequence[Partition], seconds: float) -> None:
         super().__init__(partitions)

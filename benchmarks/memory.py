@@ -27,7 +27,7 @@ from aril.demo.model import ensure_model
 from benchmarks.record import Row, show, write
 from tests.support.brokers import running_kafka
 from tests.support.workers import WorkerProcess
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 QUESTION = "memory"
 STORE = Path(__file__).parent.parent / "aril" / "demo" / "adapters"

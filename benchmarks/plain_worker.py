@@ -25,19 +25,19 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
-import worker.admission
-import worker.dispatch
-import worker.partitions
-import worker.replies
+import worker.batching.dispatch
+import worker.intake.admission
+import worker.queue.assignment
+import worker.replies.stream
 from schemas import TokensRecord, encode_reply, limits
-from worker.claims import Claims, Owned
-from worker.ledger import Checkpoint
-from worker.partitions import Identity, PartitionState
-from worker.service import Service
+from worker.lifecycle import Service
+from worker.queue.assignment import Identity, PartitionState
+from worker.queue.ledger import Checkpoint
+from worker.takeover.claims import Claims, Owned
 
 if TYPE_CHECKING:
     from schemas import ReplyRecord
-    from worker.jobs import Entry, Record
+    from worker.job import Entry, Record
 
 SEED_BITS = 63
 
@@ -102,15 +102,15 @@ def _plain_records() -> None:
             raise ValueError("too large a record")
         return data
 
-    worker.replies.encode_reply = encode  # type: ignore[attr-defined]
+    worker.replies.stream.encode_reply = encode  # type: ignore[attr-defined]
 
 
 def _plain_ledger() -> None:
     def ledger_of(committed: Checkpoint, end_offset: int) -> PlainLedger:  # noqa: ARG001 - the original's
         return PlainLedger(committed.position)
 
-    worker.partitions.Ledger = PlainLedger  # type: ignore[attr-defined,assignment]
-    worker.partitions._ledger_of = ledger_of  # type: ignore[assignment]  # noqa: SLF001 - our own
+    worker.queue.assignment.Ledger = PlainLedger  # type: ignore[attr-defined,assignment]
+    worker.queue.assignment._ledger_of = ledger_of  # type: ignore[assignment]  # noqa: SLF001 - our own
 
 
 def _no_take_over() -> None:
@@ -153,7 +153,7 @@ def _no_identity() -> None:
         for offset in entry.settled_with:
             self.finish_offset(offset)
 
-    worker.admission.digest_of = digest_of  # type: ignore[attr-defined]
-    worker.dispatch.seed_of = seed_of  # type: ignore[attr-defined]
+    worker.intake.admission.digest_of = digest_of  # type: ignore[attr-defined]
+    worker.batching.dispatch.seed_of = seed_of  # type: ignore[attr-defined]
     PartitionState.identify = identify  # type: ignore[method-assign]
     PartitionState.finish = finish  # type: ignore[method-assign]

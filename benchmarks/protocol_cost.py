@@ -38,7 +38,7 @@ from schemas import Job, Sampling, encode_request, reply_partition, reply_topic
 from tests.support.brokers import running_kafka
 from worker.app import run_worker
 from worker.settings import load_settings
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

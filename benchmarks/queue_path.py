@@ -31,7 +31,7 @@ from benchmarks.record import Row, show, write
 from tests.support.brokers import running_kafka
 from worker.app import run_worker
 from worker.settings import load_settings
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

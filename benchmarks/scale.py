@@ -31,7 +31,7 @@ from aril.broker import free_port
 from benchmarks.queue_path import ready
 from benchmarks.record import Row, show, write
 from tests.support.brokers import running_kafka
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from aril.signer import Signer
 from benchmarks.record import Row, show, write
 from schemas import Job, encode_request
-from worker.intake import Intake
-from worker.jobs import Partition, Record
-from worker.metrics import Metrics
+from worker.intake.judge import Intake
+from worker.intake.tenant_keys import TenantKeys, read_keys
+from worker.job import Partition, Record
+from worker.observe.metrics import Metrics
 from worker.settings import load_settings
-from worker.tenant_keys import TenantKeys, read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable

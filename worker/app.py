@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
-from worker.consolidation import Consolidation
-from worker.consumer import JobsConsumer
 from worker.engine.runner import EngineThread
-from worker.health import Health, start_http, watch_loop_lag
 from worker.loading import load_model
-from worker.logs import configure_logs, get_logger
-from worker.metrics import Metrics
-from worker.pipeline import build_pipeline
-from worker.readback import KafkaLogReader
-from worker.silence import ConsumerSilentError, watch
+from worker.observe.health import Health, start_http, watch_loop_lag
+from worker.observe.logs import configure_logs, get_logger
+from worker.observe.metrics import Metrics
+from worker.placement.consolidation import Consolidation
+from worker.queue.consumer import JobsConsumer
+from worker.queue.silence import ConsumerSilentError, watch
 from worker.startup import Startup, WorkerFailedError, create_reply_topic, read_tenant_keys
+from worker.takeover.readback import KafkaLogReader
+from worker.wiring import build_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from worker.engine.request import Output
+    from worker.intake.tenant_keys import TenantKeys
     from worker.loading import Loaded
-    from worker.pipeline import Pipeline
+    from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
-    from worker.tenant_keys import TenantKeys
-    from worker.writer import LogWriter
+    from worker.wiring import Pipeline
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from worker.dispatch import AdapterSource, PromptEncoder
+    from worker.batching.dispatch import AdapterSource, PromptEncoder
     from worker.engine.engine import EngineStats
     from worker.engine.runner import StepEngine
     from worker.settings import WorkerSettings
@@ -43,11 +43,11 @@ def load_model(settings: WorkerSettings) -> Loaded:
     import torch  # noqa: PLC0415 - seconds to import, and only the loading thread needs it
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
+    from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
     from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
     from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
     from worker.engine.engine import Engine  # noqa: PLC0415 - same
     from worker.engine.model import load_backbone  # noqa: PLC0415 - same
-    from worker.prompts import Prompts  # noqa: PLC0415 - same
 
     path = Path(settings.model)
     if not settings.model or not (path / "config.json").is_file():

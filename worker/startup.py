@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from worker.loading import ModelError
-from worker.logs import get_logger
-from worker.topics import Contract, TopicAdmin, TopicsError
-from worker.writer import LogWriter
+from worker.observe.logs import get_logger
+from worker.replies.producer import LogWriter
+from worker.topics.admin import Contract, TopicAdmin, TopicsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.health import Health
+    from worker.intake.tenant_keys import TenantKeys
     from worker.loading import Loaded
-    from worker.metrics import Metrics
+    from worker.observe.health import Health
+    from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
-    from worker.tenant_keys import TenantKeys
 
 log = get_logger(__name__)
 
@@ -140,7 +140,7 @@ def read_tenant_keys(settings: WorkerSettings, metrics: Metrics) -> TenantKeys |
     """Return the tenants' keys, where they sign. Raises WorkerFailedError."""
     if settings.tenant_keys is None:
         return None
-    from worker.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
+    from worker.intake.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
         TenantKeys,
         TenantKeysError,
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aril.commands.backbone import ModelFolder
     from worker.settings import WorkerSettings
-    from worker.topics import Finding
+    from worker.topics.admin import Finding
 
 DESCRIPTION: Final = """\
 Try a worker's settings before a worker does: do they parse, do the brokers answer, are the topics
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _check_queue(settings: WorkerSettings, report: Report) -> set[str]:
     """Check brokers and topics; return the tenants that have a reply topic."""
-    from worker.topics import (  # noqa: PLC0415 - aiokafka takes 0.1 s
+    from worker.topics.admin import (  # noqa: PLC0415 - aiokafka takes 0.1 s
         Contract,
         TopicAdmin,
         TopicsError,
@@ -93,7 +93,7 @@ def check_keys(settings: WorkerSettings, tenants: set[str], report: Report) -> N
     """Check the keys of tenants that sign; name the tenants whose jobs would all be put aside."""
     if settings.tenant_keys is None:
         return
-    from worker.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
+    from worker.intake.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
         TenantKeysError,
         read_keys,
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from worker.settings import WorkerSettings
-    from worker.topics import TopicPlan
+    from worker.topics.admin import TopicPlan
 
 HOUR_MS: Final = 3_600_000
 
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Create and compare; return the exit code."""
-    from worker.topics import TopicPlan, TopicsError  # noqa: PLC0415 - aiokafka takes 0.1 s
+    from worker.topics.admin import TopicPlan, TopicsError  # noqa: PLC0415 - aiokafka takes 0.1 s
 
     settings = settings_of(arguments).settings
     if wrong := [tenant for tenant in arguments.tenants if not is_tenant(tenant)]:
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _create(
     settings: WorkerSettings, tenants: list[str], plan: TopicPlan, report: Report
 ) -> None:
-    from worker.topics import Contract, TopicAdmin  # noqa: PLC0415 - as above
+    from worker.topics.admin import Contract, TopicAdmin  # noqa: PLC0415 - as above
 
     async with TopicAdmin(
         settings.bootstrap, Contract.of(settings), security=settings.kafka_security()

@@ -27,7 +27,7 @@ from aril.demo.tenants import TENANTS
 from aril.demo.worker_process import WorkerFailed, WorkerProcess, read_metrics
 from aril.errors import ArilError
 from schemas import DoneEvent, ResetEvent, Sampling, TokensEvent
-from worker.topics import Contract, TopicsError, ensure_topics
+from worker.topics.admin import Contract, TopicsError, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ import pytest
 
 from aril import Client
 from tests.support.fake_worker import FakeWorker
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

@@ -26,9 +26,9 @@ from schemas.signature import SignatureError
 from tests.support.fake_worker import FakeWorker
 from tests.support.signing import keys_of, put_key
 from tests.support.tiny import make_tiny_model
-from worker.jobs import Partition, Record
+from worker.intake.tenant_keys import TenantKeys, read_keys
+from worker.job import Partition, Record
 from worker.settings import load_settings
-from worker.tenant_keys import TenantKeys, read_keys
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.plain_worker import PlainLedger
-from worker.ledger import Ledger
+from worker.queue.ledger import Ledger
 
 if TYPE_CHECKING:
     import random
@@ -19,10 +19,10 @@ SWITCHED_OFF = """
 from benchmarks.plain_worker import PlainLedger, switch_off
 from schemas import Epoch
 from schemas.unpack import unpack_map
-from worker.jobs import Partition
-from worker.ledger import Checkpoint
-from worker.partitions import Identity, Membership, PartitionState
-from worker.replies import ReplyStream
+from worker.job import Partition
+from worker.queue.ledger import Checkpoint
+from worker.queue.assignment import Identity, Membership, PartitionState
+from worker.replies.stream import ReplyStream
 
 switch_off()
 stream = ReplyStream(job="j", epoch=Epoch(4, 1), worker="w")

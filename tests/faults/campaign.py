@@ -21,7 +21,7 @@ from tests.support.fault_load import ANSWER_SECONDS, TENANTS, Load
 from tests.support.fault_plan import Faults
 from tests.support.fault_scene import Scene
 from tests.support.fault_watch import SETTLE_SECONDS, Offsets, dead_letters, inputs, replies
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

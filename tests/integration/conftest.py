@@ -14,7 +14,7 @@ from aril import Client
 from schemas import ReplyRecord, decode_reply
 from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
 from tests.support.workers import WorkerProcess
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from aril import JobFailed
 from schemas import ErrorCode, Job, Sampling, encode_request
 from tests.integration.conftest import TENANTS, Site
 from tests.support.tiny import ATTENTION, make_tiny_adapter
-from worker.topics import Contract, TopicPlan, ensure_topics
+from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas import Epoch, Job
-from worker.jobs import Entry, Partition, Record, Stage
-from worker.replies import ReplyStream
+from worker.job import Entry, Partition, Record, Stage
+from worker.replies.stream import ReplyStream
 
 JOBS = Partition("jobs", 0)
 EPOCH = Epoch(3, 1)

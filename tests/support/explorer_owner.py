@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas import DoneRecord, Epoch, Timings, Usage, decode_reply
 from tests.support.entries import JOBS, entry_of
-from worker import takeover as taking
-from worker.ledger import Checkpoint
-from worker.partitions import BASE_END, Membership, PartitionState
-from worker.replies import ReplyStream
-from worker.takeover import TakeOver, Verdict
+from worker.queue.assignment import BASE_END, Membership, PartitionState
+from worker.queue.ledger import Checkpoint
+from worker.replies.stream import ReplyStream
+from worker.takeover import rule as taking
+from worker.takeover.rule import TakeOver, Verdict
 
 if TYPE_CHECKING:
     from schemas import ClaimRecord, ReplyRecord

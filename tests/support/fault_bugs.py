@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import worker.admission
-import worker.consumer
+import worker.intake.admission
+import worker.queue.consumer
 from tests.support.fault_engine import TaggedAdapters
-from worker import deadlines
-from worker.answers import Answers
-from worker.claims import Claims, Owned
-from worker.commits import membership_of
-from worker.partitions import PartitionState
-from worker.takeover import History, TakeOver
+from worker.intake import deadlines
+from worker.queue.assignment import PartitionState
+from worker.queue.commits import membership_of
+from worker.replies.answers import Answers
+from worker.takeover.claims import Claims, Owned
+from worker.takeover.rule import History, TakeOver
 
 if TYPE_CHECKING:
     from schemas import Job
     from worker.adapters import AdapterWeights
     from worker.engine.request import Output
-    from worker.jobs import Entry, Record
-    from worker.partitions import Membership
+    from worker.job import Entry, Record
+    from worker.queue.assignment import Membership
 
 
 def _commit_early() -> None:
@@ -68,7 +68,7 @@ def _one_generation() -> None:
         found = membership_of(consumer, number)
         return None if found is None else replace(found, generation=1)
 
-    worker.consumer.membership_of = patched  # type: ignore[attr-defined]
+    worker.queue.consumer.membership_of = patched  # type: ignore[attr-defined]
 
 
 def _cancel_neighbours() -> None:
@@ -100,7 +100,7 @@ def _hasty_deadlines() -> None:
     def patched(record: Record, job: Job | None, max_age_ms: float) -> float:
         return record.timestamp_ms + (asked(record, job, max_age_ms) - record.timestamp_ms) / 2
 
-    worker.admission.deadline_of = patched  # type: ignore[attr-defined]
+    worker.intake.admission.deadline_of = patched  # type: ignore[attr-defined]
 
 
 def _silent_reset() -> None:

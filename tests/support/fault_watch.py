@@ -15,8 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from schemas import Cancel, DecodeError, decode_reply, decode_request
 from tests.faults.history import Committed, Dead, Input, Logged, Name
 from tests.support.fault_load import TENANTS
-from worker.ledger import Checkpoint
-from worker.partitions import done_list_of
+from worker.queue.assignment import done_list_of
+from worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -26,9 +26,9 @@ from schemas import ClaimRecord, DoneRecord, TokensRecord, decode_reply
 from tests.support.fault_bugs import BUGS
 from tests.support.fault_engine import load_tagged
 from worker.app import Worker, run_worker
-from worker.consumer import JobsConsumer
+from worker.queue.consumer import JobsConsumer
+from worker.replies.producer import LogWriter
 from worker.settings import load_settings
-from worker.writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

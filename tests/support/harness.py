@@ -21,14 +21,14 @@ from schemas import (
     encode_request,
     reply_partition,
 )
-from worker.jobs import Partition, Record
-from worker.metrics import Metrics
-from worker.partitions import Membership, PartitionState
-from worker.pipeline import build_pipeline
-from worker.readback import LogRecord
+from worker.job import Partition, Record
+from worker.observe.metrics import Metrics
+from worker.queue.assignment import Membership, PartitionState
+from worker.replies.producer import AppendError, LogWriter
 from worker.settings import load_settings
 from worker.startup import read_tenant_keys
-from worker.writer import AppendError, LogWriter
+from worker.takeover.readback import LogRecord
+from worker.wiring import build_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from worker.consumer import JobsConsumer
+from worker.queue.consumer import JobsConsumer
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tests.support.brokers import Kafka
-    from worker.consolidation import Consolidation
-    from worker.jobs import Partition, Record
-    from worker.partitions import PartitionState
+    from worker.job import Partition, Record
+    from worker.placement.consolidation import Consolidation
+    from worker.queue.assignment import PartitionState
 
 PARTITIONS = 4
 

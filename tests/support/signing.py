@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import encode_request
-from worker.jobs import Partition, Record
-from worker.metrics import Metrics
-from worker.tenant_keys import TenantKeys
+from worker.intake.tenant_keys import TenantKeys
+from worker.job import Partition, Record
+from worker.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has won a partition whose first jobs are not fresh."""
-    monkeypatch.setattr("worker.service.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.claims.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as made:
         made.assign(generation=3, end_offset=OLD)
         yield made

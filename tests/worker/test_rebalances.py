@@ -12,7 +12,7 @@ from schemas import (
 )
 from tests.support.older_jobs import OLD, before, claim, job, kinds
 from worker.engine.request import Output
-from worker.jobs import Partition
+from worker.job import Partition
 
 if TYPE_CHECKING:
     from tests.support.harness import Harness

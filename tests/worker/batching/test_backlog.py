@@ -1,0 +1,139 @@
+"""The backlog: fair by tenant, ordered within one, bounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.batching.backlog import Backlog
+
+
+@dataclass(eq=False)
+class Job:
+    """A job as the backlog sees it."""
+
+    tenant: str
+    number: int = 0
+    priority: int = 0
+    cost: int = 10
+    source: str = "p0"
+    size: int = 100
+
+
+def new() -> Backlog[Job]:
+    """Return a backlog that is never full in these tests."""
+    return Backlog(max_jobs_per_source=1_000, max_bytes=1_000_000)
+
+
+def test_a_flood_does_not_hold_up_the_others() -> None:
+    """A tenant with one job is served second at the latest, however many the other has."""
+    backlog = new()
+    for number in range(100):
+        backlog.push(Job("flood", number))
+    backlog.push(Job("small"))
+    assert [backlog.pop().tenant for _ in range(3)] == ["flood", "small", "flood"]  # type: ignore[union-attr] # they wait
+
+
+def test_work_counts_and_not_jobs() -> None:
+    """A tenant whose jobs cost twice as much gets half as many turns."""
+    backlog = new()
+    for number in range(60):
+        backlog.push(Job("dear", number, cost=20))
+        backlog.push(Job("cheap", number, cost=10))
+    turns = Counter(job.tenant for _ in range(60) if (job := backlog.pop()))
+    assert 38 <= turns["cheap"] <= 42
+
+
+def test_idling_saves_up_nothing() -> None:
+    """A tenant that comes back takes turns; it does not get all that it did not use."""
+    backlog = new()
+    for number in range(50):
+        backlog.push(Job("busy", number))
+    for _ in range(40):
+        backlog.pop()
+    for number in range(10):
+        backlog.push(Job("back", number))
+    turns = [job.tenant for _ in range(6) if (job := backlog.pop())]
+    assert turns.count("busy") == 3
+
+
+def test_priority_rules_within_a_tenant_only() -> None:
+    """Higher priority values go first for their tenant, and cost the others no turn."""
+    backlog = new()
+    backlog.push(Job("a", 1, priority=-5))
+    backlog.push(Job("a", 2, priority=5))
+    backlog.push(Job("b", 3, priority=-100))
+    order = [(job.tenant, job.number) for _ in range(3) if (job := backlog.pop())]
+    assert order == [("a", 2), ("b", 3), ("a", 1)]
+
+
+def test_a_job_that_goes_before_its_turn_costs_its_tenant_a_later_one() -> None:
+    """Taken out of turn it is served once, and the others make up for it."""
+    backlog = new()
+    jobs = [Job("a", number) for number in range(6)]
+    for waiting in (*jobs, *(Job("b", number) for number in range(6))):
+        backlog.push(waiting)
+    assert backlog.take(jobs[4])
+    assert backlog.take(jobs[5])
+    assert not backlog.take(jobs[5])
+    order = [job for _ in range(10) if (job := backlog.pop())]
+    assert [job.tenant for job in order[:6]].count("a") == 2
+    assert sorted(job.number for job in order if job.tenant == "a") == [0, 1, 2, 3]
+    assert len(backlog) == 0
+
+
+def test_a_discarded_job_is_never_served() -> None:
+    """Cancelling a waiting job frees its memory at once."""
+    backlog = new()
+    first, second = Job("a", 1), Job("a", 2)
+    backlog.push(first)
+    backlog.push(second)
+    assert backlog.discard(first)
+    assert not backlog.discard(first)
+    assert (len(backlog), backlog.bytes) == (1, 100)
+    assert backlog.pop() is second
+    assert backlog.pop() is None
+
+
+def test_fullness_is_told_by_partition_and_by_bytes() -> None:
+    """A full partition is named; a full memory stops all of them."""
+    backlog: Backlog[Job] = Backlog(max_jobs_per_source=2, max_bytes=450)
+    backlog.push(Job("a", source="p0"))
+    backlog.push(Job("a", source="p0"))
+    assert backlog.full("p0")
+    assert not backlog.full("p1")
+    backlog.push(Job("a", source="p1", size=300))
+    assert backlog.full("p1")
+    backlog.pop()
+    assert not backlog.full("p0")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.integers(-2, 2), st.integers(1, 50), st.booleans()),
+        max_size=60,
+    )
+)
+def test_nothing_is_lost_and_tenants_keep_their_order(
+    steps: list[tuple[str, int, int, bool]],
+) -> None:
+    """Over random pushes and pops every job comes out once, each tenant's in its order."""
+    backlog = new()
+    out: list[Job] = []
+    for number, (tenant, priority, cost, pop) in enumerate(steps):
+        backlog.push(Job(tenant, number, priority=priority, cost=cost))
+        if pop:
+            job = backlog.pop()
+            assert job is not None
+            out.append(job)
+    drained = []
+    while (job := backlog.pop()) is not None:
+        drained.append(job)
+    assert sorted(job.number for job in out + drained) == list(range(len(steps)))
+    for tenant in "abcd":
+        rest = [(-job.priority, job.number) for job in drained if job.tenant == tenant]
+        assert rest == sorted(rest)
+    assert (len(backlog), backlog.bytes) == (0, 0)

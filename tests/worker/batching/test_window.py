@@ -1,0 +1,170 @@
+"""The window: bounded waiting, full batches, order, and nothing lost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.batching.window import BatchLimits, Window
+
+LIMITS = BatchLimits(rows=4, tokens=100, adapters=2)
+
+
+def offer(window: Window[str], item: str, now: float, **given: object) -> None:
+    """Offer with defaults that fit anywhere."""
+    settings = {"tenant": "acme", "adapter": None, "tokens": 1} | given
+    window.offer(item, now=now, **settings)  # type: ignore[arg-type] # keywords of mixed types
+
+
+def test_an_idle_engine_waits_for_company() -> None:
+    """The batch is held until the window of its first job ends, then goes together."""
+    window = Window[str](seconds=5, limits=LIMITS)
+    offer(window, "a", 10)
+    offer(window, "b", 14)
+    assert window.closes_at() == 15
+    assert window.take(now=14.9, busy=False, rows=4) == []
+    assert window.take(now=15, busy=False, rows=4) == ["a", "b"]
+    assert window.closes_at() is None
+
+
+def test_a_busy_engine_is_joined_at_once() -> None:
+    """While the engine works, jobs join at the step boundary as far as there is room."""
+    window = Window[str](seconds=5, limits=LIMITS)
+    for name in "abc":
+        offer(window, name, 10)
+    assert window.take(now=10, busy=True, rows=2) == ["a", "b"]
+    assert window.take(now=10, busy=True, rows=0) == []
+    assert window.take(now=10, busy=True, rows=1) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("offers", "closes"),
+    [
+        ([{}] * 4, True),
+        ([{}] * 3, False),
+        ([{"tokens": 50}] * 2, True),
+        ([{"adapter": name} for name in "xy"], False),
+        ([{"adapter": name} for name in "xyz"], True),
+    ],
+    ids=["rows", "rows-left", "tokens", "adapters-left", "adapters"],
+)
+def test_a_full_batch_closes_early(offers: list[dict[str, object]], closes: bool) -> None:
+    """Rows, tokens or adapter slots: whichever is full first closes the window."""
+    window = Window[str](seconds=5, limits=LIMITS)
+    for number, settings in enumerate(offers):
+        offer(window, str(number), 10, **settings)
+    assert bool(window.take(now=10, busy=False, rows=4)) is closes
+
+
+def test_an_adapter_that_finds_no_slot_is_passed_by_others_but_not_by_its_tenant() -> None:
+    """A third adapter waits for the next batch; its tenant's later jobs wait behind it."""
+    window = Window[str](seconds=0, limits=LIMITS)
+    offer(window, "1", 0, adapter="x", tenant="t1")
+    offer(window, "2", 0, adapter="y", tenant="t2")
+    offer(window, "3", 0, adapter="z", tenant="t3")
+    offer(window, "4", 0, tenant="t3")
+    offer(window, "5", 0, adapter="x", tenant="t4")
+    assert window.take(now=0, busy=False, rows=4) == ["1", "2", "5"]
+    assert window.take(now=0, busy=False, rows=4) == ["3", "4"]
+
+
+def test_an_oversized_job_goes_alone() -> None:
+    """A job beyond the token limit is not refused here and does not wait for ever."""
+    window = Window[str](seconds=0, limits=LIMITS)
+    offer(window, "big", 0, tokens=1_000)
+    offer(window, "small", 0)
+    assert window.take(now=0, busy=False, rows=4) == ["big"]
+    assert window.take(now=0, busy=False, rows=4) == ["small"]
+
+
+def test_a_cancelled_job_leaves() -> None:
+    """A discarded job is never handed out."""
+    window = Window[str](seconds=0, limits=LIMITS)
+    offer(window, "a", 0)
+    assert window.discard("a")
+    assert not window.discard("a")
+    assert window.take(now=1, busy=False, rows=4) == []
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One job of a random history."""
+
+    gap: int
+    tenant: str
+    adapter: str | None
+    tokens: int
+
+
+ARRIVALS = st.lists(
+    st.builds(
+        Arrival,
+        gap=st.integers(0, 3),
+        tenant=st.sampled_from(["a", "b", "c"]),
+        adapter=st.sampled_from([None, "x", "y", "z"]),
+        tokens=st.integers(1, 150),
+    ),
+    max_size=30,
+)
+
+
+@given(ARRIVALS, st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=10))
+def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]]) -> None:
+    """Whatever arrives: batches keep the limits, order per tenant holds, nothing is lost."""
+    window = Window[int](seconds=2, limits=LIMITS)
+    left = defaultdict(list)
+    seen: list[int] = []
+    now = 0
+    for number, arrival in enumerate(arrivals):
+        now += arrival.gap
+        window.offer(
+            number, tenant=arrival.tenant, adapter=arrival.adapter, tokens=arrival.tokens, now=now
+        )
+        busy, rows = engine[number % len(engine)]
+        due = window.closes_at()
+        batch = window.take(now=now, busy=busy, rows=rows)
+        assert len(batch) <= min(rows, LIMITS.rows)
+        if rows and due is not None and (busy or now >= due):
+            assert batch, "room and due, yet nothing was taken"
+        adapters = {arrivals[each].adapter for each in batch} - {None}
+        assert len(adapters) <= LIMITS.adapters
+        assert len(batch) == 1 or sum(arrivals[each].tokens for each in batch) <= LIMITS.tokens
+        seen += batch
+    while batch := window.take(now=now + 2, busy=False, rows=LIMITS.rows):
+        seen += batch
+    assert sorted(seen) == list(range(len(arrivals)))
+    for number in seen:
+        left[arrivals[number].tenant].append(number)
+    assert all(numbers == sorted(numbers) for numbers in left.values())
+
+
+@given(ARRIVALS)
+def test_no_job_waits_longer_than_the_bound(arrivals: list[Arrival]) -> None:
+    """With an idle engine that takes whenever the window says so, waiting ends by the bound.
+
+    A batch that leaves jobs behind is followed by the next at the same instant, as an engine
+    that finished it would do; so the bound holds for the leftovers too.
+    """
+    seconds = 2
+    window = Window[int](seconds=seconds, limits=LIMITS)
+    arrived: dict[int, int] = {}
+    now = 0
+
+    def collect(until: int) -> None:
+        while (due := window.closes_at()) is not None and due <= until:
+            for number in window.take(now=due, busy=False, rows=LIMITS.rows):
+                assert due - arrived[number] <= seconds
+
+    for number, arrival in enumerate(arrivals):
+        collect(now + arrival.gap)
+        now += arrival.gap
+        arrived[number] = now
+        window.offer(
+            number, tenant=arrival.tenant, adapter=arrival.adapter, tokens=arrival.tokens, now=now
+        )
+    collect(now + seconds)
+    assert len(window) == 0

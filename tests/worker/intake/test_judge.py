@@ -1,0 +1,114 @@
+"""Intake's verdicts, and which topics it is ever asked about."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from schemas import Cancel, ErrorCode, Job, encode_request
+from worker.intake.judge import Intake, Refused, topic_pattern
+from worker.job import Partition, Record
+from worker.settings import load_settings
+
+
+def judge(value: bytes | None, *, topic: str = "jobs", **flags: object) -> object:
+    """Judge a record under some settings."""
+    record = Record(Partition(topic, 0), 0, 0, None, value, ())
+    return Intake(load_settings(flags=flags).settings).judge(record)
+
+
+def test_another_tenants_topic_tells_its_owner_and_no_cancel_ends_a_job() -> None:
+    """A job under a wrong name is told to the topic's owner; of a cancel nobody is told."""
+    flags = {"tenant_from": "topic", "jobs_topic": "jobs.*"}
+    job = encode_request(Job(id="a", tenant="blackbeard", prompt="x"))
+    verdict = judge(job, topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert (verdict.reason, verdict.tenant, verdict.job_id) == ("tenant_mismatch", "acme", "a")
+    cancel = encode_request(Cancel(id="a", tenant="blackbeard"))
+    verdict = judge(cancel, topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert (verdict.reason, verdict.tenant, verdict.job_id) == ("tenant_mismatch", None, None)
+
+
+def test_signed_records_are_never_judged_without_keys() -> None:
+    """Intake that was told of signatures and got no keys does not come up at all."""
+    settings = load_settings(flags={"tenant_from": "signature", "tenant_keys": "/keys"}).settings
+    with pytest.raises(ValueError, match="keys of tenants"):
+        Intake(settings)
+
+
+def test_good_records_pass_as_they_are() -> None:
+    """A job is a job, a cancel is a cancel."""
+    job = Job(id="a", tenant="acme", prompt="hello")
+    assert judge(encode_request(job)) == job
+    cancel = Cancel(id="a", tenant="acme")
+    assert judge(encode_request(cancel)) == cancel
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xc1", b"{}", b"\x80", b"\xff" * 100])
+def test_what_names_nobody_is_put_aside_only(value: bytes | None) -> None:
+    """A record without tenant and id goes to the dead letters with a reason."""
+    verdict = judge(value)
+    assert isinstance(verdict, Refused)
+    assert verdict.reason
+    assert (verdict.tenant, verdict.job_id) == (None, None)
+
+
+def test_a_record_too_big_is_not_even_decoded() -> None:
+    """The size is checked first: such a record is put aside, whoever it claims to be from."""
+    job = encode_request(Job(id="a", tenant="acme", prompt="x"))
+    verdict = judge(job + b"\0" * 1_000_000)
+    assert isinstance(verdict, Refused)
+    assert verdict.error.limit == 1_000_000
+    assert verdict.tenant is None
+
+
+def test_an_unknown_version_is_told_to_its_tenant() -> None:
+    """Version 2 of a job names tenant and id where version 1 does: its tenant is told."""
+    value = encode_request(Job(id="a", tenant="acme", prompt="x"))
+    verdict = judge(value.replace(b"\xa1v\x01", b"\xa1v\x02"))
+    assert isinstance(verdict, Refused)
+    assert verdict.error.code is ErrorCode.UNSUPPORTED_VERSION
+    assert (verdict.tenant, verdict.job_id) == ("acme", "a")
+
+
+def test_a_broken_cancel_ends_nobodys_job() -> None:
+    """It names a job that may be running, so it is put aside and its tenant is not answered."""
+    cancel = msgpack.unpackb(encode_request(Cancel(id="a", tenant="acme")))
+    verdict = judge(msgpack.packb(cancel | {"v": 2}))
+    assert isinstance(verdict, Refused)
+    assert verdict.reason
+    assert (verdict.tenant, verdict.job_id) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "tenant", ["../acme", "a/b", "a.b", "A", "", "a" * 64, "shared", "a\n", "jobs.dlq", "été", ".."]
+)
+def test_tenant_names_that_are_tricks_reach_no_topic(tenant: str) -> None:
+    """No path, no other topic, no reserved name: such a record is only put aside."""
+    value = msgpack.packb({"v": 1, "kind": "job", "id": "a", "tenant": tenant, "prompt": "x"})
+    verdict = judge(value)
+    assert isinstance(verdict, Refused)
+    assert verdict.tenant is None
+    assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("topic", "read"),
+    [
+        ("jobs.acme", True),
+        ("jobs.a-1", True),
+        ("jobs.dlq", False),
+        ("jobs.", False),
+        ("jobs.Acme", False),
+        ("jobs.a.b", False),
+        ("xjobs.acme", False),
+        ("jobsxacme", False),
+    ],
+)
+def test_a_pattern_reads_tenants_topics_and_never_the_dead_letters(topic: str, read: bool) -> None:
+    """One topic a tenant: the name must be a tenant's, and the dead letters are none."""
+    pattern = topic_pattern("jobs.*", "jobs.dlq")
+    assert pattern is not None
+    assert bool(pattern.match(topic)) is read
+    assert topic_pattern("jobs", "jobs.dlq") is None

@@ -1,0 +1,80 @@
+"""Probes: answered from the start, honest about what is missing, and metrics beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from worker.observe.health import STALE_HEARTBEAT_SECONDS, Health, start_http
+from worker.observe.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[Health, Metrics, str]]:
+    """Serve probes on a free port."""
+    health, metrics = Health(), Metrics()
+    runner = await start_http(("127.0.0.1", 0), health, metrics)
+    host, port = runner.addresses[0][:2]
+    yield health, metrics, f"http://{host}:{port}"
+    await runner.cleanup()
+
+
+async def get(url: str) -> tuple[int, str]:
+    """Fetch a page."""
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def test_readiness_names_what_it_waits_for(served: tuple[Health, Metrics, str]) -> None:
+    """Not ready before the last part is; the body says which are missing and why."""
+    health, _, url = served
+    status, body = await get(f"{url}/readyz")
+    assert status == 503
+    assert all(part in body for part in ("model", "topics", "group"))
+    health.is_ready("model")
+    health.is_ready("group")
+    health.not_ready("topics", "jobs: does not exist")
+    status, body = await get(f"{url}/readyz")
+    assert (status, "jobs: does not exist" in body, "model" in body) == (503, True, False)
+    health.is_ready("topics")
+    assert (await get(f"{url}/readyz"))[0] == 200
+    health.draining()
+    assert await get(f"{url}/readyz") == (503, '{"status": "unavailable", "worker": "draining"}')
+
+
+async def test_liveness_is_not_readiness(served: tuple[Health, Metrics, str]) -> None:
+    """Alive while loading; dead only when the engine's heartbeat stops."""
+    health, _, url = served
+    assert (await get(f"{url}/livez"))[0] == 200
+    age = 0.0
+    health.watch_engine(lambda: age)
+    assert (await get(f"{url}/livez"))[0] == 200
+    age = STALE_HEARTBEAT_SECONDS + 1
+    status, body = await get(f"{url}/livez")
+    assert status == 503
+    assert "no step ended" in body
+
+
+async def test_metrics_have_prefix_and_unit(served: tuple[Health, Metrics, str]) -> None:
+    """Every series is ours by its name, and counters end in _total."""
+    _, metrics, url = served
+    metrics.jobs.labels(end="stop").inc()
+    status, body = await get(f"{url}/metrics")
+    assert status == 200
+    assert 'aril_jobs_total{end="stop"} 1.0' in body
+    names = [line.split()[2] for line in body.splitlines() if line.startswith("# TYPE")]
+    assert names
+    assert all(name.startswith("aril_") for name in names)
+
+
+def test_no_tenant_and_no_adapter_is_a_label() -> None:
+    """Labels are closed sets: their number has a bound."""
+    labels = {
+        label for metric in vars(Metrics()).values() for label in getattr(metric, "_labelnames", ())
+    }
+    assert labels == {"end", "reason", "why"}

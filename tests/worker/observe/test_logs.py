@@ -1,0 +1,62 @@
+"""Logs: one JSON object a line off the terminal, in one form for libraries too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+from worker.observe.logs import Repeats
+
+SCRIPT = """
+import logging
+from worker.observe.logs import configure_logs, get_logger
+from worker.settings import load_settings
+configure_logs(load_settings(flags={"log_level": "info"}).settings)
+get_logger("worker.test").info("ours", job="j1", tenant="acme")
+get_logger("worker.test").debug("hidden")
+logging.getLogger("library").warning("theirs %s", 1)
+try:
+    raise ValueError("broken")
+except ValueError:
+    get_logger("worker.test").exception("failed")
+"""
+
+
+def test_every_line_is_an_object_with_what_was_bound() -> None:
+    """Our events, a library's messages and tracebacks all parse, with level, time and fields."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    ours, theirs, failed = (json.loads(line) for line in done.stderr.splitlines())
+    assert (ours["event"], ours["job"], ours["tenant"]) == ("ours", "j1", "acme")
+    assert (ours["level"], theirs["event"], theirs["level"]) == ("info", "theirs 1", "warning")
+    assert all("timestamp" in each for each in (ours, theirs, failed))
+    assert failed["exception"][0]["exc_type"] == "ValueError"
+
+
+def told(repeats: Repeats, name: str, message: str, *values: object, at: float) -> str | None:
+    """Return what is logged of a message, None if nothing is."""
+    record = logging.LogRecord(name, logging.ERROR, "", 0, message, values, None)
+    record.created = at
+    return record.getMessage() if repeats.filter(record) else None
+
+
+def test_a_library_that_repeats_itself_is_told_once_in_a_while() -> None:
+    """One line of a kind, whatever its values, then the number of those that were held back."""
+    repeats = Repeats(10)
+    assert told(repeats, "aiokafka.conn", "no %s", "a", at=0) == "no a"
+    assert told(repeats, "aiokafka.conn", "no %s", "b", at=1) is None
+    assert told(repeats, "aiokafka.conn", "other", at=2) == "other"
+    assert told(repeats, "aiokafka.client", "no %s", "b", at=3) == "no b"
+    assert told(repeats, "aiokafka.conn", "no %s", "c", at=9.9) is None
+    assert told(repeats, "aiokafka.conn", "no %s", "d", at=10) == "no d [and 2 like it before]"
+    assert told(repeats, "aiokafka.conn", "no %s", "e", at=20) == "no e"
+
+
+def test_our_own_lines_are_all_told() -> None:
+    """What the worker says of a job is never held back."""
+    repeats = Repeats(10)
+    assert [told(repeats, "worker.lifecycle", "job", at=0) for _ in range(3)] == ["job"] * 3

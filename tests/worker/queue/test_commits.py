@@ -1,0 +1,202 @@
+"""Commits on a real broker: who may commit, what is kept beside the offset, who proves what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka import TopicPartition
+
+from tests.support.members import PARTITIONS, Member, committed, send, until
+from worker.job import Partition
+from worker.queue.assignment import Membership
+from worker.queue.commits import commit_offsets, committed_offsets, membership_of
+from worker.queue.done_list import encode
+from worker.queue.ledger import Checkpoint
+
+if TYPE_CHECKING:
+    from tests.support.brokers import Kafka
+
+pytestmark = pytest.mark.kafka
+
+
+def keeps_metadata(kafka: Kafka) -> None:
+    """Skip on the embedded broker, which drops what is committed beside the offset."""
+    if kafka.kind == "embedded":
+        pytest.skip("the embedded broker drops commit metadata")
+
+
+async def test_the_captured_generation_is_the_groups(kafka: Kafka, topic: str) -> None:
+    """Pin the private attribute that the epoch and every commit lean on."""
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.consumer.states)
+        membership = member.consumer.states[0].membership
+        assert membership.generation >= 0
+        assert membership.member_id
+        inner = member.consumer._consumer
+        assert membership_of(inner, 9) == Membership(9, membership.generation, membership.member_id)
+
+
+async def test_a_commit_of_another_generation_or_member_is_refused(
+    kafka: Kafka, topic: str
+) -> None:
+    """The broker takes a commit under the present membership only, and ours says so honestly."""
+    await send(kafka, topic, 4)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.seen.records) == 4)
+        now = member.consumer.states[0].membership
+        inner, group = member.consumer._consumer, member.settings.group
+        source = Partition(topic, 0)
+        stale = Membership(1, now.generation + 1, now.member_id)
+        stranger = Membership(1, now.generation, "somebody-else")
+        one = {source: Checkpoint(1, "")}
+        assert not await commit_offsets(inner, group, stale, one)
+        assert not await commit_offsets(inner, group, stranger, one)
+        assert await committed(kafka, group, topic, 0) is None
+        assert await commit_offsets(inner, group, now, one)
+        assert await committed(kafka, group, topic, 0) == 1
+
+
+async def test_a_commit_without_a_generation_is_never_sent(kafka: Kafka, topic: str) -> None:
+    """Generation -1 would be taken from anybody by an empty group."""
+    async with Member(kafka, topic) as member:
+        with pytest.raises(ValueError, match="without a generation"):
+            await commit_offsets(
+                member.consumer._consumer,
+                "g",
+                Membership(1, -1, ""),
+                {Partition(topic, 0): Checkpoint(1, "")},
+            )
+
+
+async def test_what_was_finished_beyond_the_position_does_not_come_again(
+    kafka: Kafka, topic: str
+) -> None:
+    """Two restarts on: the third owner gets what nobody finished, and only that."""
+    keeps_metadata(kafka)
+    await send(kafka, topic, 40)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 40)
+        for offset in (0, 2, 3, 7):
+            first.held(1).finish_offset(offset)
+        first.held(2).finish_offset(9)
+    async with Member(kafka, topic) as second:
+        await until(lambda: len(second.seen.records) == 40 - 5)
+        assert second.offsets(1) == [1, 4, 5, 6, 8, 9]
+        assert second.offsets(2) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+        state = second.held(1)
+        assert state.to_commit() is None
+        state.finish_offset(5)
+        await second.consumer.commit()
+        assert state.committed == (1, encode(1, [range(2, 4), range(5, 6), range(7, 8)]))
+        assert state.to_commit() is None
+    async with Member(kafka, topic) as third:
+        await until(lambda: len(third.seen.records) == 40 - 6)
+        assert third.offsets(1) == [1, 4, 6, 8, 9]
+        await send(kafka, topic, 4, start=40)
+        await until(lambda: len(third.seen.records) == 44 - 6)
+        for offset in (1, 4, 6, 8, 9, 10):
+            third.held(1).finish_offset(offset)
+        await third.consumer.commit()
+        assert third.held(1).committed == (11, "")
+
+
+@pytest.mark.parametrize("text", ["damaged", "a" * 4_096, encode(0, [range(1, 9)])])
+async def test_unreadable_metadata_is_the_empty_list(kafka: Kafka, topic: str, text: str) -> None:
+    """What others left beside the offset, or a list of another position: all is delivered."""
+    await send(kafka, topic, 40)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 40)
+        first.held(1).finish_offset(0)
+        await first.consumer.commit()  # so that it has nothing to say when it stops
+        inner, group = first.consumer._consumer, first.settings.group
+        left = {Partition(topic, 1): Checkpoint(1, text)}
+        assert await commit_offsets(inner, group, first.held(1).membership, left)
+    async with Member(kafka, topic) as second:
+        await until(lambda: len(second.seen.records) == 39)
+        assert second.offsets(1) == list(range(1, 10))
+
+
+async def test_committed_metadata_is_read_in_one_request(kafka: Kafka, topic: str) -> None:
+    """Pin the private call that gives offset and metadata; unknown partitions are left out."""
+    await send(kafka, topic, 8)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.seen.records) == 8)
+        inner, group = member.consumer._consumer, member.settings.group
+        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        assert await committed_offsets(inner, partitions) == {}
+        assert await committed_offsets(inner, []) == {}
+        some = {Partition(topic, number): Checkpoint(number, f"text {number}") for number in (1, 2)}
+        assert await commit_offsets(inner, group, member.held(1).membership, some)
+        found = await committed_offsets(inner, partitions)
+        assert {each.partition: offset for each, (offset, _) in found.items()} == {1: 1, 2: 2}
+        texts = {each.partition: text for each, (_, text) in found.items()}
+        kept = kafka.kind != "embedded"
+        assert texts == ({1: "text 1", 2: "text 2"} if kept else {1: "", 2: ""})
+
+
+async def test_the_largest_list_is_taken_by_the_broker(kafka: Kafka, topic: str) -> None:
+    """4,096 bytes of metadata pass, for each of several partitions in one commit."""
+    await send(kafka, topic, 4)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.seen.records) == 4)
+        text = encode(0, [range(at, at + 1) for at in range(1, 10_000, 2)])
+        inner, group = member.consumer._consumer, member.settings.group
+        full = {Partition(topic, number): Checkpoint(0, text) for number in range(PARTITIONS)}
+        assert await commit_offsets(inner, group, member.held(0).membership, full)
+
+
+async def test_ownership_is_proved_by_a_commit_that_the_broker_takes(
+    kafka: Kafka, topic: str
+) -> None:
+    """The owner proves it, grown or not; a state of an older assignment commits nothing."""
+    await send(kafka, topic, 8)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 8)
+        group = first.settings.group
+        old = {state.source.partition: state for state in first.consumer.states}
+        old[1].finish_offset(0)
+        assert await first.consumer.prove(old[1], 0)
+        assert await first.consumer.prove(old[1], 0)
+        assert old[1].committed == (1, "")
+        assert await committed(kafka, group, topic, 1) == 1
+        async with Member(kafka, topic) as second:
+            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+            for state in old.values():
+                assert not await first.consumer.prove(state, 0)
+                assert not await second.consumer.prove(state, 0)
+            await until(lambda: len(second.seen.records) >= 3)
+            assert all([await second.consumer.prove(state, 0) for state in second.consumer.states])
+
+
+async def test_a_base_is_the_next_owners(kafka: Kafka, topic: str) -> None:
+    """It is committed with the proof, kept by the commits that follow, and read at assignment."""
+    if kafka.kind == "embedded":
+        pytest.skip("the embedded broker keeps no metadata")
+    await send(kafka, topic, 4)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.seen.records) == 4)
+        assert await member.consumer.prove(member.held(1), 7)
+        member.held(1).finish_offset(0)
+        await member.consumer.commit()
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.consumer.states) == PARTITIONS)
+        assert [member.held(each).base for each in range(PARTITIONS)] == [0, 7, 0, 0]
+        assert member.held(1).position == 1
+
+
+async def test_a_lost_membership_proves_nothing(kafka: Kafka, topic: str) -> None:
+    """Also while we still believe to hold the partition: the broker has the last word."""
+    await send(kafka, topic, 4)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.seen.records) == 4)
+        state = member.held(0)
+        now = state.membership
+        state.membership = Membership(now.number, now.generation + 1, now.member_id)
+        assert not await member.consumer.prove(state, 0)
+        state.membership = now
+        state.revoked = True
+        assert not await member.consumer.prove(state, 0)
+        state.revoked = False
+        assert await member.consumer.prove(state, 0)

@@ -1,0 +1,138 @@
+"""The consumer on a real broker: assignments, redelivery, pauses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+from tests.support.members import PARTITIONS, Member, send, until
+
+if TYPE_CHECKING:
+    from tests.support.brokers import Kafka
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_finished_offsets_are_committed_and_the_rest_comes_again(
+    kafka: Kafka, topic: str
+) -> None:
+    """A second owner gets what the first one did not finish, older than its assignment."""
+    await send(kafka, topic, 12)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 12)
+        state = first.held(1)
+        state.finish_offset(0)
+        await first.consumer.commit()
+        assert state.committed is not None
+        assert state.committed.position == 1
+    async with Member(kafka, topic) as second:
+        await until(lambda: len(second.seen.records) == 11)
+        mine = [each.offset for each in second.seen.records if each.source.partition == 1]
+        assert mine == [1, 2]
+        assert all(
+            each.offset < state.end_offset
+            for state in second.consumer.states
+            for each in second.seen.records
+            if each.source == state.source
+        )
+        await send(kafka, topic, 4, start=12)
+        await until(lambda: len(second.seen.records) == 15)
+        fresh = {
+            each.offset >= state.end_offset
+            for state in second.consumer.states
+            for each in second.seen.records[11:]
+            if each.source == state.source
+        }
+        assert fresh == {True}
+
+
+async def test_a_rebalance_gives_new_states_and_redelivers_what_is_open(
+    kafka: Kafka, topic: str
+) -> None:
+    """Two members share the partitions; what was open is read again under the new assignment."""
+    await send(kafka, topic, 8)
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.seen.records) == 8)
+        before = {state.source: state for state in first.consumer.states}
+        async with Member(kafka, topic) as second:
+            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.seen.records) == 8 + 4)
+            await until(lambda: len(second.seen.records) == 4)
+            after = {state.source: state for state in first.consumer.states}
+            kept = next(iter(after))
+            assert after[kept] is not before[kept]
+            assert after[kept].membership.number > before[kept].membership.number
+            assert after[kept].membership.generation > before[kept].membership.generation
+            assert set(after) | {state.source for state in second.consumer.states} == set(before)
+            assert [len(states) for states in first.seen.revoked] == [PARTITIONS]
+
+
+async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str) -> None:
+    """A full backlog reads nothing more, also after a rebalance, and goes on when it has room."""
+    async with Member(kafka, topic) as first:
+        first.seen.full = True
+        await until(lambda: first.consumer.states)
+        async with Member(kafka, topic) as second:
+            second.seen.full = True
+            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+            await asyncio.sleep(0.5)
+            first.seen.records.clear()
+            second.seen.records.clear()
+            await send(kafka, topic, 8)
+            await asyncio.sleep(0.7)
+            assert first.seen.records == []
+            first.seen.full = second.seen.full = False
+            await until(lambda: len(first.seen.records) + len(second.seen.records) == 8)
+
+
+async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
+    kafka: Kafka, topic: str
+) -> None:
+    """Nothing more is read where the done list is nearly full, until the oldest are done."""
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.consumer.states)
+        await send(kafka, topic, 8)
+        await until(lambda: len(member.seen.records) == 8)
+        crowded = member.held(1)
+        assert crowded.ledger is not None
+        # Stands for thousands of records of which every second one is finished.
+        crowded.ledger._body_bytes += 4_000
+        await asyncio.sleep(0.5)
+        await send(kafka, topic, 8, start=8)
+        await until(lambda: len(member.seen.records) == 14)
+        await asyncio.sleep(0.5)
+        assert member.offsets(1) == [0, 1]
+        crowded.ledger._body_bytes -= 4_000
+        await until(lambda: len(member.seen.records) == 16)
+
+
+async def test_a_resting_member_that_is_given_partitions_says_so(kafka: Kafka, topic: str) -> None:
+    """While it drains it reads nothing: what it did not have before waits for nobody."""
+    async with Member(kafka, topic) as first:
+        await until(lambda: len(first.consumer.states) == PARTITIONS)
+        first.consumer.rest()
+        async with Member(kafka, topic) as second:
+            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+            assert not first.consumer.in_the_way  # it has only lost some
+        await until(lambda: len(first.consumer.states) == PARTITIONS)
+        assert first.consumer.in_the_way
+
+
+async def test_a_partition_that_is_added_is_noticed(
+    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody joins or leaves: it is read when the metadata is looked at again."""
+    monkeypatch.setattr("worker.queue.consumer.METADATA_AGE_MS", 500)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.consumer.states) == PARTITIONS)
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        await admin.create_partitions({topic: NewPartitions(PARTITIONS + 1)})
+        await admin.close()
+        await until(lambda: len(member.consumer.states) == PARTITIONS + 1)

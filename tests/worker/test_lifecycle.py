@@ -1,0 +1,342 @@
+"""The service's rules, on logs that are lists: who is answered, and when an offset is done."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgpack
+import pytest
+
+from schemas import (
+    Cancel,
+    DoneEvent,
+    ErrorCode,
+    ErrorEvent,
+    Job,
+    JobError,
+    Sampling,
+    encode_request,
+)
+from tests.support.harness import REPLY_PARTITIONS, Harness
+from worker.engine.request import Output
+from worker.replies.producer import AppendError
+
+
+def job(name: str = "j1", *, tenant: str = "acme", **fields: Any) -> Job:
+    """Return a job that anybody would accept."""
+    fields.setdefault("prompt", f"prompt of {name}")
+    return Job(id=name, tenant=tenant, **fields)
+
+
+def end_of(harness: Harness, name: str, tenant: str = "acme") -> ErrorEvent:
+    """Return the error that a job visibly ended with."""
+    terminal = harness.visible(tenant, name).terminal
+    assert isinstance(terminal, ErrorEvent)
+    return terminal
+
+
+async def test_a_job_is_answered_and_its_offset_done_when_the_terminal_is_acked() -> None:
+    """Tokens, then the terminal, then the offset; nothing is committed before the ack."""
+    async with Harness() as harness:
+        harness.send(job(sampling=Sampling(seed=7), metadata={"trace": "x"}))
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        harness.step(Output(key, (5, 6), "he"))
+        await harness.settle()
+        assert harness.visible("acme", "j1").token_ids == [5, 6]
+        harness.writer.held = asyncio.Event()
+        harness.step(Output(key, (7,), "llo", finish="stop"))
+        await harness.settle()
+        assert harness.state.position == 0
+        harness.writer.held.set()
+        await harness.settle()
+        stream = harness.visible("acme", "j1")
+        assert (stream.token_ids, stream.text) == ([5, 6, 7], "hello")
+        terminal = stream.terminal
+        assert isinstance(terminal, DoneEvent)
+        assert (terminal.seed, terminal.base, terminal.metadata) == (7, "tiny", {"trace": "x"})
+        assert terminal.usage == (len("prompt of j1"), 3)
+        assert stream.epoch == (3, 1)
+        assert harness.state.position == 1
+
+
+async def test_a_slow_broker_gets_fewer_larger_records() -> None:
+    """Tokens that come while an append is under way travel together in the next record."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        harness.writer.held = asyncio.Event()
+        for token in range(10):
+            harness.step(Output(key, (token,), str(token)))
+            await harness.settle(3)
+        harness.writer.held.set()
+        await harness.settle()
+        assert [len(each.ids) for each in harness.replies("acme", "j1")] == [1, 9]  # type: ignore[union-attr] # all tokens
+        assert harness.visible("acme", "j1").text == "0123456789"
+
+
+async def test_text_that_comes_with_the_finish_is_in_the_terminal() -> None:
+    """What the engine held back until the end is not lost when no token comes with it."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        harness.step(Output(key, (1,), "a"), Output(key, (), "b", finish="length"))
+        await harness.settle()
+        assert harness.visible("acme", "j1").text == "ab"
+
+
+async def test_a_twin_is_done_with_the_first_and_never_answered() -> None:
+    """The same bytes twice: one answer, and both offsets are done when it is."""
+    async with Harness() as harness:
+        harness.send(job())
+        harness.send(job())
+        await harness.settle()
+        assert len(harness.engine.requests) == 1
+        harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
+        await harness.settle()
+        assert harness.state.position == 2
+        harness.send(job())
+        await harness.settle()
+        assert harness.state.position == 3
+        assert len(harness.replies("acme", "j1")) == 2
+        assert harness.dead_letters == []
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["running", "finished"])
+async def test_another_job_under_a_known_id_is_put_aside(finished: bool) -> None:
+    """Other bytes under a known identity are a dead letter, and the first answer is untouched."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        if finished:
+            harness.step(Output(key, (1,), "a", finish="stop"))
+            await harness.settle()
+        harness.send(job(prompt="something else"))
+        harness.send(b"\x83" + encode_request(job())[1:40])  # unreadable
+        await harness.settle()
+        assert harness.dead_letters[0][2]["aril-reason"] == b"duplicate_id"
+        if not finished:
+            harness.step(Output(key, (1,), "a", finish="stop"))
+            await harness.settle()
+        stream = harness.visible("acme", "j1")
+        assert isinstance(stream.terminal, DoneEvent)
+        assert stream.token_ids == [1]
+        assert harness.state.position == 3
+
+
+async def test_the_same_id_of_another_tenant_is_another_job() -> None:
+    """Identity is tenant and id together."""
+    async with Harness() as harness:
+        harness.send(job(prompt="mine"))
+        harness.send(job(tenant="zeta", prompt="theirs"))
+        await harness.settle()
+        assert {each.prompt_ids for each in harness.engine.requests.values()} == {
+            tuple(b"mine"),
+            tuple(b"theirs"),
+        }
+
+
+async def test_a_bad_job_of_a_known_tenant_gets_a_typed_error_and_a_dead_letter() -> None:
+    """An attributable record is answered; being unusable, it is put aside as well."""
+    async with Harness() as harness:
+        value = msgpack.packb(msgpack.unpackb(encode_request(job())) | {"priority": "high"})
+        harness.send(value)
+        harness.send(job("good"))
+        await harness.settle()
+        assert len(harness.engine.requests) == 1
+        assert end_of(harness, "j1").code is ErrorCode.INVALID_JOB
+        [(key, kept, headers)] = harness.dead_letters
+        assert (key, kept) == (b"jobs/0/0", value)
+        assert headers["aril-code"] == b"invalid_job"
+        assert headers["traceparent"] == b"00-1"
+        assert headers["aril-key"] == b"key"
+        assert b"prompt" not in headers["aril-message"]
+
+
+async def test_an_unreadable_record_is_put_aside_and_nobody_is_told() -> None:
+    """Bytes that name no tenant go to the dead letters as they are; the neighbour is served."""
+    async with Harness() as harness:
+        split = encode_request(job()).replace(b"prompt of", b"prompt\xffof")
+        for value in (b"", None, b"\xc1", split):
+            harness.send(value)
+        harness.send(job("good"))
+        await harness.settle()
+        assert len(harness.dead_letters) == 4
+        assert [name for name, _ in harness.writer.logs if name != "jobs.dlq"] == []
+        assert len(harness.engine.requests) == 1
+        assert harness.state.position == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "limit", "given"),
+    [
+        ({"sampling": Sampling(max_tokens=51)}, ErrorCode.LIMIT_EXCEEDED, 50, 51),
+        ({"prompt": None, "token_ids": (1,) * 31}, ErrorCode.PROMPT_TOO_LONG, 30, 31),
+        ({"adapter": "nobody"}, ErrorCode.UNKNOWN_ADAPTER, None, None),
+        ({"reply_partition": REPLY_PARTITIONS}, ErrorCode.INVALID_JOB, 3, 4),
+    ],
+    ids=["max-tokens", "prompt", "adapter", "reply-partition"],
+)
+async def test_a_job_over_a_limit_is_told_which(
+    fields: dict[str, Any], code: ErrorCode, limit: int | None, given: int | None
+) -> None:
+    """A valid job that cannot be served gets its error, no dead letter, and frees its offset."""
+    async with Harness(max_new_tokens=50, max_prompt_tokens=30) as harness:
+        fields = {"sampling": Sampling(max_tokens=50)} | fields
+        harness.send(job(**fields))
+        harness.send(job("good", sampling=Sampling(max_tokens=50)))
+        await harness.settle()
+        error = end_of(harness, "j1")
+        assert (error.code, error.limit, error.given) == (code, limit, given)
+        assert harness.dead_letters == []
+        assert harness.state.position == 1
+        assert len(harness.engine.requests) == 1
+
+
+async def test_without_a_reply_topic_the_job_is_put_aside_and_nobody_waits() -> None:
+    """A tenant without a reply topic cannot be told; the neighbour is served."""
+    async with Harness() as harness:
+        harness.send(job(tenant="nowhere"))
+        harness.send(job("good"))
+        await harness.settle()
+        assert harness.dead_letters[0][2]["aril-reason"] == b"missing_reply_topic"
+        assert len(harness.engine.requests) == 1
+        assert harness.state.position == 1
+
+
+@pytest.mark.parametrize("stage", ["running", "waiting", "arrived"])
+async def test_a_cancel_ends_a_job_at_any_stage(stage: str) -> None:
+    """The job ends in ``cancelled`` behind its tokens, and both offsets are done."""
+    async with Harness(max_rows=1, max_step_tokens=16) as harness:
+        harness.send(job("first"))
+        harness.send(job("second"))
+        harness.send(job("third"))
+        victim = "first" if stage == "running" else "third"
+        if stage != "arrived":
+            await harness.settle()
+        if stage == "running":
+            harness.step(Output(harness.key_of("prompt of first"), (1, 2), "ab"))
+        harness.send(encode_request(Cancel(id=victim, tenant="acme")))
+        await harness.settle()
+        error = end_of(harness, victim)
+        assert error.code is ErrorCode.CANCELLED
+        assert error.index == (2 if stage == "running" else 0)
+        if stage == "running":
+            assert harness.engine.cancelled == [1]
+            assert harness.state.position == 1
+        assert all(each.open for each in [harness.state.ledger] if each is not None)
+
+
+async def test_a_cancel_for_nobody_is_done_at_once() -> None:
+    """A cancel that comes after the answer, or for no job, changes nothing."""
+    async with Harness() as harness:
+        harness.send(encode_request(Cancel(id="j1", tenant="acme")))
+        await harness.settle()
+        assert harness.state.position == 1
+
+
+async def test_a_deadline_ends_a_job_before_and_while_it_runs() -> None:
+    """Counted from the log-append time: late at arrival, or while running."""
+    async with Harness() as harness:
+        harness.send(job("late", deadline_ms=100), age_ms=200)
+        harness.send(job("slow", deadline_ms=60))
+        await harness.settle()
+        assert end_of(harness, "late").code is ErrorCode.DEADLINE_EXCEEDED
+        assert end_of(harness, "late").limit == 100
+        harness.step(Output(harness.key_of("prompt of slow"), (1,), "a"))
+        await asyncio.sleep(0.08)
+        harness.service.tick()
+        await harness.settle()
+        assert end_of(harness, "slow").index == 1
+        assert harness.engine.requests == {}
+
+
+async def test_an_engine_error_ends_one_job_only() -> None:
+    """The neighbour in the same batch finishes."""
+    async with Harness() as harness:
+        harness.send(job("bad"))
+        harness.send(job("good"))
+        await harness.settle()
+        bad, good = harness.key_of("prompt of bad"), harness.key_of("prompt of good")
+        harness.step(
+            Output(bad, error=JobError(ErrorCode.ADAPTER_INVALID, "no")),
+            Output(good, (1,), "a", finish="stop"),
+        )
+        await harness.settle()
+        assert end_of(harness, "bad").code is ErrorCode.ADAPTER_INVALID
+        assert isinstance(harness.visible("acme", "good").terminal, DoneEvent)
+        assert harness.state.position == 2
+
+
+async def test_a_reply_that_can_never_be_written_is_put_aside() -> None:
+    """A refused append (no right to write, record too large) does not loop for ever."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.writer.failures = [AppendError("TopicAuthorizationFailedError", hopeless=True)]
+        harness.step(Output(harness.key_of("prompt of j1"), (1,), "a"))
+        await harness.settle()
+        assert harness.dead_letters[0][2]["aril-reason"] == b"reply_unwritable"
+        assert harness.engine.requests == {}
+        assert harness.state.position == 1
+
+
+async def test_a_revoked_partition_stops_at_once_and_commits_nothing_more() -> None:
+    """After a revoke nothing of its jobs is written or marked as finished, also when it returns."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        old = harness.state
+        harness.writer.held = asyncio.Event()
+        harness.step(Output(key, (1,), "a", finish="stop"))
+        await harness.settle()
+        harness.service.on_revoked([old])
+        new = harness.assign(generation=4)
+        harness.writer.held.set()
+        harness.step(Output(key, (2,), "b"))
+        await harness.settle()
+        assert old.position == 0
+        assert new.to_commit() is None
+        assert harness.dispatcher.running == 0
+
+
+async def test_a_tenant_topic_answers_for_its_own_tenant_only() -> None:
+    """Where the topic names the tenant, a job that claims another is refused to the topic's."""
+    async with Harness(jobs_topic="jobs.*", tenant_from="topic") as harness:
+        harness.send(job(tenant="zeta"), topic="jobs.acme")
+        await harness.settle()
+        assert end_of(harness, "j1").code is ErrorCode.INVALID_JOB
+        assert harness.replies("zeta", "j1") == []
+        assert harness.dead_letters[0][2]["aril-reason"] == b"tenant_mismatch"
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+async def test_a_partition_whose_done_list_is_full_serves_its_oldest_next(crowded: bool) -> None:
+    """It can read nothing more until the oldest are finished, whoever's turn it would be."""
+    async with Harness(max_rows=1) as harness:
+        for number in range(4):
+            harness.send(Job(id=f"first{number}", tenant="zeta", prompt="first"))
+        await harness.settle()
+        names = ["old", *(f"z{number}" for number in range(8))]
+        for name in names:
+            priority = -9 if name == "old" else 9
+            harness.send(Job(id=name, tenant="zeta", prompt=name, priority=priority))
+        assert harness.state.ledger is not None
+        harness.state.ledger._body_bytes += 4_000 * crowded  # thousands of finished runs
+        served: list[str] = []
+        while len(served) < 13:
+            harness.service.tick()
+            await harness.settle()
+            for key, request in [*harness.engine.requests.items()]:
+                served.append(bytes(request.prompt_ids).decode())
+                del harness.engine.requests[key]
+                harness.step(Output(key, (1,), "a", finish="stop"))
+        await harness.settle()
+        served = [name for name in served if name != "first"]
+        assert served.index("old") == (0 if crowded else 8)
+        assert harness.committable == 13

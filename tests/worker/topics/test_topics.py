@@ -1,0 +1,170 @@
+"""The contract's topics: what is demanded, what is created, and what is found wrong."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from schemas import JobError
+from worker.settings import load_settings
+from worker.topics.admin import TopicAdmin, TopicsError, ensure_topics, verify_topics
+from worker.topics.contract import DAY_MS, HOUR_MS, MS, Contract, TopicPlan, TopicState, judge
+
+if TYPE_CHECKING:
+    from tests.support.brokers import Kafka
+
+GOOD_JOBS = {
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "LogAppendTime",
+    "retention.ms": str(3 * DAY_MS),
+    "segment.ms": str(HOUR_MS),
+}
+GOOD_REPLIES = GOOD_JOBS | {"retention.ms": str(6 * DAY_MS), "retention.bytes": "-1"}
+
+
+def topics(
+    jobs: dict[str, str] | None = None, replies: dict[str, str] | None = None
+) -> list[TopicState]:
+    """Return the topics of one tenant, as the contract wants them but for these changes."""
+    return [
+        TopicState("jobs", 8, GOOD_JOBS | (jobs or {})),
+        TopicState("jobs.dlq", 1, {}),
+        TopicState("replies.acme", 8, GOOD_REPLIES | (replies or {})),
+    ]
+
+
+def test_good_topics_have_no_findings() -> None:
+    """Topics as the contract demands are not complained about."""
+    assert judge(Contract(), topics()) == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "replies", "level", "told"),
+    [
+        ({"cleanup.policy": "compact"}, {}, "error", "jobs: cleanup.policy is compact"),
+        ({}, {"cleanup.policy": "compact,delete"}, "error", "replies.acme: cleanup.policy"),
+        ({"message.timestamp.type": "CreateTime"}, {}, "error", "jobs: message.timestamp.type"),
+        ({}, {"message.timestamp.type": "CreateTime"}, "error", "replies.acme: message"),
+        ({}, {"retention.bytes": "1000000"}, "error", "replies.acme: retention.bytes"),
+        ({}, {"retention.ms": str(5 * DAY_MS)}, "error", "must be at least"),
+        ({"retention.ms": "-1"}, {}, "error", "must be at least -1 to outlive jobs"),
+        ({"segment.ms": str(7 * DAY_MS)}, {}, "error", "must be at least"),
+        ({"retention.ms": str(HOUR_MS)}, {}, "warning", "jobs may be deleted unanswered"),
+        ({"max.message.bytes": "1000"}, {}, "warning", "jobs: max.message.bytes is 1000"),
+    ],
+)
+def test_each_demand(jobs: dict[str, str], replies: dict[str, str], level: str, told: str) -> None:
+    """Each departure from the contract is one finding, in one line that names the topic."""
+    (finding,) = judge(Contract(), topics(jobs, replies))
+    assert finding.level == level
+    assert told in str(finding)
+    assert "\n" not in str(finding)
+
+
+def test_least_retention_is_enough() -> None:
+    """Jobs' retention + segment + longest job + one day is enough; a millisecond less is not."""
+    least = 3 * DAY_MS + HOUR_MS + 2 * DAY_MS + DAY_MS
+    contract = Contract(longest_job_ms=2 * DAY_MS)
+    assert judge(contract, topics(replies={"retention.ms": str(least)})) == []
+    assert judge(contract, topics(replies={"retention.ms": str(least - 1)})) != []
+    assert judge(contract, topics(replies={"retention.ms": "-1"})) == []
+
+
+def test_missing_topics() -> None:
+    """A cluster without the topics: jobs and dead letters are errors, no tenant yet a warning."""
+    found = judge(Contract(), [])
+    assert [(finding.level, finding.topic) for finding in found] == [
+        ("error", "jobs"),
+        ("error", "jobs.dlq"),
+        ("warning", "replies.*"),
+    ]
+
+
+def test_a_broker_that_cannot_tell() -> None:
+    """Settings that the broker does not tell are a warning, not an error."""
+    found = judge(
+        Contract(),
+        [TopicState("jobs", 8), TopicState("jobs.dlq", 1), TopicState("replies.acme", 8)],
+    )
+    assert [finding.level for finding in found] == ["warning", "warning"]
+
+
+def test_dead_letters_are_not_a_tenant() -> None:
+    """With a jobs topic for each tenant the dead-letter topic is not taken for one of them."""
+    contract = Contract(jobs_topic="jobs.*")
+    assert contract.is_jobs("jobs.acme")
+    assert not contract.is_jobs("jobs.dlq")
+    assert not contract.is_replies("replies.Not A Tenant")
+
+
+def test_contract_of_settings() -> None:
+    """Names and the longest job come from a worker's settings."""
+    flags = {"jobs_topic": "j", "replies_prefix": "r.", "max_job_age": 60}
+    assert Contract.of(load_settings(flags=flags).settings) == Contract(
+        jobs_topic="j", dlq_topic="jobs.dlq", replies_prefix="r.", longest_job_ms=60 * MS
+    )
+
+
+@pytest.fixture
+def contract() -> Contract:
+    """Return a contract with names that no other test uses."""
+    name = f"topics-{uuid.uuid4().hex[:8]}"
+    return Contract(
+        jobs_topic=f"{name}.jobs", dlq_topic=f"{name}.dlq", replies_prefix=f"{name}.replies."
+    )
+
+
+@pytest.mark.kafka
+async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
+    """What `ensure` creates is what `verify` demands; creating again changes nothing."""
+    plan = TopicPlan(jobs_partitions=3, reply_partitions=2)
+    created = await ensure_topics(kafka.bootstrap, contract, ["acme"], plan)
+    prefix = contract.replies_prefix
+    assert created == [contract.jobs_topic, contract.dlq_topic, f"{prefix}acme"]
+    assert await verify_topics(kafka.bootstrap, contract) == []
+    assert await ensure_topics(kafka.bootstrap, contract, ["acme"], plan) == []
+    assert await ensure_topics(kafka.bootstrap, contract, ["bee"]) == [f"{prefix}bee"]
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        counts = {state.name: state.partitions for state in await admin.states()}
+    assert counts[contract.jobs_topic] == 3
+    assert counts[f"{prefix}acme"] == 2
+
+
+@pytest.mark.kafka
+async def test_partition_count_is_never_changed(kafka: Kafka, contract: Contract) -> None:
+    """Asking for another number of partitions is refused, and nothing at all is created."""
+    await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(reply_partitions=2))
+    for plan in (TopicPlan(reply_partitions=4), TopicPlan(jobs_partitions=9)):
+        with pytest.raises(TopicsError, match="the number never changes"):
+            await ensure_topics(kafka.bootstrap, contract, ["acme", "bee"], plan)
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        names = {state.name for state in await admin.states()}
+    assert f"{contract.replies_prefix}bee" not in names
+
+
+@pytest.mark.kafka
+async def test_replies_outlive_existing_jobs(kafka: Kafka, contract: Contract) -> None:
+    """Reply topics are created for the jobs topic that is there, not for the one we would make."""
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await client.start()
+    config = GOOD_JOBS | {"retention.ms": str(9 * DAY_MS)}
+    await client.create_topics([NewTopic(contract.jobs_topic, 1, 1, topic_configs=config)])
+    await client.close()
+    await ensure_topics(kafka.bootstrap, contract, ["acme"])
+    assert await verify_topics(kafka.bootstrap, contract) == []
+
+
+@pytest.mark.kafka
+async def test_tenant_names_are_checked(kafka: Kafka, contract: Contract) -> None:
+    """A tenant's name that could mean another topic is refused."""
+    with pytest.raises(JobError):
+        await ensure_topics(kafka.bootstrap, contract, ["../jobs"])
+
+
+async def test_no_broker() -> None:
+    """An address where nothing listens is one line."""
+    with pytest.raises(TopicsError, match=r"^no broker answers at 127\.0\.0\.1:1$"):
+        await verify_topics("127.0.0.1:1", Contract())

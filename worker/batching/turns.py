@@ -1,0 +1,63 @@
+"""Whose turn it is: suspects with nothing beside them, what holds up a partition, then fairness."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.batching.backlog import Backlog
+    from worker.job import Entry, Partition
+
+
+class Turns:
+    """The waiting jobs of a worker. While a suspect waits nobody else starts, so that it can."""
+
+    def __init__(self, backlog: Backlog[Entry]) -> None:
+        self._backlog = backlog
+        self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
+        self._alone: Entry | None = None  # the one that has it
+        self._hurried: dict[Partition, Entry] = {}  # before all others, one a partition
+
+    def add(self, entry: Entry) -> None:
+        """Let a job wait."""
+        if entry.alone:
+            self._lonely.append(entry)
+        else:
+            self._backlog.push(entry)
+
+    def discard(self, entry: Entry) -> None:
+        """Take a waiting job out."""
+        if entry.alone:
+            self._lonely.remove(entry)
+            return
+        if self._hurried.get(entry.source) is entry:
+            del self._hurried[entry.source]
+        self._backlog.discard(entry)
+
+    def hurry(self, entry: Entry) -> bool:
+        """Serve a waiting job next, if no other of its partition is to be: it holds up the rest."""
+        if entry.source in self._hurried or not self._backlog.take(entry):
+            return False
+        self._hurried[entry.source] = entry
+        return True
+
+    def next(self, *, idle: bool) -> Entry | None:
+        """Remove and return the job whose turn it is, or None; `idle`: nothing runs or is about to.
+
+        A suspect has the engine to itself from then on, until `over`.
+        """
+        if self._alone is not None:
+            return None
+        if self._lonely:
+            if idle:
+                self._alone = self._lonely.popleft()
+            return self._alone
+        for source in self._hurried:
+            return self._hurried.pop(source)
+        return self._backlog.pop()
+
+    def over(self, entry: Entry) -> None:
+        """Note that a job is through, in whatever way: others may start again."""
+        if entry is self._alone:
+            self._alone = None

@@ -1,0 +1,67 @@
+"""Until when a job may be answered. Pure: times are passed in, milliseconds since the epoch."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from schemas import ErrorCode, JobError
+from worker.job import Stage
+
+if TYPE_CHECKING:
+    from schemas import Job
+    from worker.job import Entry, Record
+
+# Entries of jobs that ended stay in the heap until it is this much larger than needed.
+STALE_DEADLINES = 1_024
+
+
+class Deadlines:
+    """The unfinished jobs of a worker, by when their time is up."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Entry]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, entry: Entry) -> None:
+        """Look after a job."""
+        heapq.heappush(self._heap, (entry.deadline_ms, entry.key, entry))
+
+    def due(self, now_ms: float) -> list[Entry]:
+        """Remove and return the jobs whose time is up."""
+        found = []
+        while self._heap and self._heap[0][0] <= now_ms:
+            _, _, entry = heapq.heappop(self._heap)
+            if not entry.dropped and entry.stage is not Stage.ENDED:
+                found.append(entry)
+        return found
+
+    def prune(self, unfinished: int) -> None:
+        """Let go of what ended or was dropped, once there is too much of it."""
+        if len(self._heap) > 2 * unfinished + STALE_DEADLINES:
+            self._heap = [
+                each
+                for each in self._heap
+                if not each[2].dropped and each[2].stage is not Stage.ENDED
+            ]
+            heapq.heapify(self._heap)
+
+
+def deadline_of(record: Record, job: Job | None, max_age_ms: float) -> float:
+    """Return when it is too late to answer: what the job asks for, within the service's limit."""
+    if job is not None and job.deadline_ms is not None:
+        max_age_ms = min(max_age_ms, job.deadline_ms)
+    return record.timestamp_ms + max_age_ms
+
+
+def too_late(entry: Entry, now_ms: float) -> JobError:
+    """Make the error for a job whose time is up."""
+    limit = entry.deadline_ms - entry.record.timestamp_ms
+    return JobError(
+        ErrorCode.DEADLINE_EXCEEDED,
+        f"not answered within {limit:.0f} ms",
+        limit=round(limit),
+        given=round(now_ms - entry.record.timestamp_ms),
+    )

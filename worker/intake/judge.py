@@ -1,0 +1,142 @@
+"""Intake: what a record of the jobs topic turns out to be. Pure; judges, and does nothing.
+
+Bad but attributable: the tenant gets an ``error``. Not attributable, or not readable: the original
+bytes go to the dead letters with the reason. Which of the two, or both, is said by ``Refused``.
+
+Where the owner of a record is known beforehand, by its topic or by its signature, what the record
+says must agree, and only that owner is told. A signature that does not hold tells nothing about
+anybody: such a record is not decoded at all, and the tenant that it names hears nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas import Cancel, DecodeError, ErrorCode, Job, JobError, decode_request, is_tenant
+from schemas.signature import SignatureError
+
+if TYPE_CHECKING:
+    from worker.intake.tenant_keys import TenantKeys
+    from worker.job import Record
+    from worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that is not served.
+
+    ``tenant`` and ``job_id`` are set when somebody can be told. ``reason`` is set when the bytes
+    go to the dead letters: a slug for their headers.
+    """
+
+    error: JobError
+    reason: str | None
+    tenant: str | None
+    job_id: str | None
+    reply_partition: int | None
+
+
+Verdict = Job | Cancel | Refused
+
+
+class Intake:
+    """Judges records under one worker's settings."""
+
+    def __init__(self, settings: WorkerSettings, keys: TenantKeys | None = None) -> None:
+        """Prepare; ``keys`` are needed where tenants sign."""
+        if (settings.tenant_from == "signature") != (keys is not None):
+            raise ValueError("keys of tenants go with tenant_from=signature, and with nothing else")
+        self._settings = settings
+        self._keys = keys
+        self._prefix = settings.jobs_topic.removesuffix("*")
+
+    def judge(self, record: Record) -> Verdict:
+        """Return the job, the cancel, or why it is neither."""
+        try:
+            owner = self._owner_of(record)
+        except SignatureError as error:
+            return Refused(error, error.fault.value, None, None, None)
+        try:
+            request = decode_request(record.value if record.value is not None else b"")
+        except DecodeError as error:
+            return self._unreadable(error, owner)
+        if owner is not None and request.tenant != owner:
+            return self._mismatch(request, owner)
+        if isinstance(request, Job) and (refused := self._over_limits(request)):
+            return Refused(refused, None, request.tenant, request.id, request.reply_partition)
+        return request
+
+    def _owner_of(self, record: Record) -> str | None:
+        """Return whose record it is, where that does not hang on what it says.
+
+        None: whoever its field names. Raises SignatureError.
+        """
+        if self._keys is not None:
+            return self._keys.signer_of(record)
+        if self._settings.tenant_from == "field":
+            return None
+        tenant = record.source.topic.removeprefix(self._prefix)
+        return tenant if is_tenant(tenant) else None
+
+    def _mismatch(self, request: Job | Cancel, owner: str) -> Refused:
+        """Refuse what names another tenant than its owner, who is told: it is the owner's mistake.
+
+        Not of a cancel, though: an error would be the end of a job that may have that id.
+        """
+        whose = "topic" if self._keys is None else "signature"
+        error = JobError(
+            ErrorCode.INVALID_JOB, f"tenant: this {whose} is {owner}'s", given=request.tenant
+        )
+        told = isinstance(request, Job)
+        return Refused(
+            error, "tenant_mismatch", owner if told else None, request.id if told else None, None
+        )
+
+    def _unreadable(self, error: DecodeError, owner: str | None) -> Refused:
+        tenant = owner or error.tenant
+        # Not a broken cancel: it names a job that may be running, and an error would end that.
+        attributable = error.kind == "job" and error.job is not None and error.tenant == tenant
+        return Refused(
+            error,
+            error.reason,
+            tenant if attributable else None,
+            error.job if attributable else None,
+            error.reply_partition,
+        )
+
+    def _over_limits(self, job: Job) -> JobError | None:
+        """Check what needs no tokenising; the rest is checked when the prompt is prepared."""
+        settings, sampling = self._settings, job.sampling
+        if sampling.max_tokens > settings.max_new_tokens:
+            return JobError(
+                ErrorCode.LIMIT_EXCEEDED,
+                f"max_tokens: this service allows {settings.max_new_tokens}",
+                limit=settings.max_new_tokens,
+                given=sampling.max_tokens,
+            )
+        if job.token_ids is not None and len(job.token_ids) > settings.max_prompt_tokens:
+            return prompt_too_long(len(job.token_ids), settings.max_prompt_tokens)
+        return None
+
+
+def prompt_too_long(given: int, limit: int) -> JobError:
+    """Make the error for a prompt over the limit, both in tokens."""
+    return JobError(
+        ErrorCode.PROMPT_TOO_LONG,
+        f"prompt: {given} tokens, this service allows {limit}",
+        limit=limit,
+        given=given,
+    )
+
+
+def topic_pattern(jobs_topic: str, dlq_topic: str) -> re.Pattern[str] | None:
+    """Return the subscription pattern when every tenant has a jobs topic, else None.
+
+    The dead letters often live under the same prefix; the worker must not read them as jobs.
+    """
+    if not jobs_topic.endswith("*"):
+        return None
+    prefix = re.escape(jobs_topic.removesuffix("*"))
+    return re.compile(f"^(?!{re.escape(dlq_topic)}$){prefix}[a-z0-9][a-z0-9-]{{0,62}}$")

@@ -1,0 +1,138 @@
+"""A job on its way through the worker: where it came from, who writes its answer, how far it is."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.limits import MAX_SEED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas import Epoch, Job, JobError
+    from worker.adapters import AdapterWeights
+    from worker.replies.stream import ReplyStream
+
+# Characters of prompt that one token is taken to stand for before it was tokenised: only the
+# order in which tenants are served leans on it.
+CHARS_PER_TOKEN = 4
+
+# Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
+ENTRY_BYTES = 3_000
+DECODED_FACTOR = 2
+
+
+class Partition(NamedTuple):
+    """One partition of a jobs topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it was read: all that the dead letters keep of it."""
+
+    source: Partition
+    offset: int
+    timestamp_ms: int  # log-append time, milliseconds since the epoch
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Stage(enum.Enum):
+    """How far a job is; it only moves down this list, or straight to ENDED."""
+
+    ARRIVED = enum.auto()  # the partition of its answer is looked up
+    WAITING = enum.auto()  # in the backlog
+    PREPARING = enum.auto()  # its prompt is tokenised, its adapter fetched
+    GATHERING = enum.auto()  # in the window
+    RUNNING = enum.auto()  # in the engine
+    ENDED = enum.auto()  # its terminal is known
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Entry:
+    """One job of one assignment. Mutable; owned by the event loop."""
+
+    key: int  # unique in this process; names the job in the engine
+    record: Record
+    tenant: str
+    job_id: str
+    job: Job | None  # None: the record was refused, only its error is still to be written
+    digest: bytes  # of the record's value: equal bytes are the same job sent twice
+    generation: int  # the group's, in which its partition was won
+    owned: bool  # ours to write: fresh (appended after the assignment began), or taken over
+    deadline_ms: float  # when it is too late to answer, milliseconds since the epoch
+    reply_topic: str
+    wanted_partition: int | None
+    stream: ReplyStream
+    reply_partition: int = -1
+    stage: Stage = Stage.ARRIVED
+    dropped: bool = False  # its assignment ended: nothing of it may be written or committed
+    kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
+    settled: bool = False  # it was answered while it was kept
+    error: JobError | None = None  # what it ends with, once that is known
+    dead_letter: str | None = None  # reason to put the record aside once the tenant was told
+    submitted_ms: float = 0.0
+    first_token_ms: float = 0.0
+    last_token_ms: float = 0.0
+    prompt_ids: tuple[int, ...] = ()
+    seed: int = 0
+    weights: AdapterWeights | None = None
+    adapter_digest: str | None = None
+    resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
+    strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
+    strikes_alone: int = 0
+    alone: bool = False  # it runs with nothing beside it
+    settled_with: list[int] = field(default_factory=list)  # offsets finished when this one is
+
+    @property
+    def source(self) -> Partition:
+        """The partition it came from."""
+        return self.record.source
+
+    @property
+    def size(self) -> int:
+        """Bytes that it is taken to hold in memory."""
+        return ENTRY_BYTES + DECODED_FACTOR * len(self.record.value or b"")
+
+    @property
+    def priority(self) -> int:
+        """Higher goes first among the tenant's own."""
+        return self.job.priority if self.job else 0
+
+    @property
+    def cost(self) -> int:
+        """Work it asks for, in tokens, as far as it can be told before tokenising."""
+        answer = self.job.sampling.max_tokens if self.job else 0
+        return len(self.record.value or b"") // CHARS_PER_TOKEN + answer
+
+    @property
+    def epoch(self) -> Epoch:
+        """The rank under which its answer is written."""
+        return self.stream.epoch
+
+
+def digest_of(value: bytes | None) -> bytes:
+    """Return what tells two records apart: 16 bytes are plenty among one tenant's equal ids."""
+    return hashlib.blake2b(value or b"", digest_size=16).digest()
+
+
+def seed_of(entry: Entry) -> int:
+    """Return the seed of a job's sampling, the same for every owner.
+
+    A job that gives none gets one from its record: other jobs get others, and whoever takes the
+    job over draws the very noise that its first owner would have drawn.
+    """
+    given = entry.job.sampling.seed if entry.job is not None else None
+    if given is not None:
+        return given
+    source = entry.record.source
+    place = f"{source.topic}/{source.partition}/{entry.record.offset}".encode()
+    drawn = hashlib.blake2b(place + entry.digest, digest_size=8).digest()
+    return int.from_bytes(drawn) & MAX_SEED

@@ -1,0 +1,1 @@
+"""What happens comes in from every room; logs, metrics and probes leave."""

@@ -1,0 +1,1 @@
+"""What each worker has to do comes in; who holds which partitions leaves."""

@@ -1,0 +1,200 @@
+"""Partitions that this worker holds: one state object for each, for one assignment. Pure.
+
+Everything that belongs to an assignment hangs on its state: the generation it was won in, the
+ledger, the jobs. When the partition goes, or comes back after a rebalance, the state is thrown
+away whole, so a completion of an older assignment finds nothing that it could mark as finished.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.job import Stage
+from worker.queue.done_list import METADATA_BYTES, decode, encode
+from worker.queue.ledger import Checkpoint, Ledger
+
+if TYPE_CHECKING:
+    from worker.job import Entry, Partition
+
+# Finished identities remembered a partition, to catch a job that was sent twice: about 2.5 MB.
+REMEMBERED = 10_000
+
+# Between the base and the done list in a commit's metadata; no letter of base64.
+BASE_END = ":"
+BASE_DIGITS = 15  # below 2**53 with any generation added, `schemas.limits.MAX_EPOCH_PART`
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What this worker was in the group when it got its partitions.
+
+    ``number`` is our own count of assignments. The group's coordinator checks who commits, not
+    what they own: only this number tells work of an older assignment from that of the present
+    one once the same member has its partition back.
+    """
+
+    number: int
+    generation: int
+    member_id: str
+
+    def follows(self, earlier: Membership) -> bool:
+        """Whether the same member missed no generation in between.
+
+        Only then can nobody have owned the partition meanwhile: running jobs may go on.
+        """
+        return self.member_id == earlier.member_id and self.generation == earlier.generation + 1
+
+
+class Identity(enum.Enum):
+    """What the (tenant, id) of a new record means here."""
+
+    NEW = enum.auto()
+    TWIN = enum.auto()  # the same bytes, while the first is still at work
+    REPEATED = enum.auto()  # the same bytes, after the first was finished
+    CONFLICT = enum.auto()  # other bytes under a known id
+
+
+class PartitionState:
+    """One partition in one assignment. ``committed`` is what an earlier owner left, if known."""
+
+    def __init__(
+        self,
+        source: Partition,
+        membership: Membership,
+        end_offset: int,
+        committed: Checkpoint | None = None,
+    ) -> None:
+        self.source = source
+        self.membership = membership
+        self.end_offset = end_offset  # as read after the assignment: jobs from here on are fresh
+        self.committed = committed
+        self.ledger = None if committed is None else _ledger_of(committed, end_offset)
+        self.revoked = False
+        # Added to the generation in every epoch: not 0 once generations began again below an epoch
+        # that is in a reply log. It travels in the commit, so epochs rise with the assignments.
+        self.base = 0 if committed is None else base_of(committed.metadata)
+        self._begun = False
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._finished: OrderedDict[bytes, bytes] = OrderedDict()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The unfinished jobs."""
+        return list(self._entries.values())
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs are unfinished."""
+        return len(self._entries)
+
+    @property
+    def position(self) -> int | None:
+        """The first offset that is not finished; None while nothing is known."""
+        return None if self.ledger is None else self.ledger.position
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no more should be read until the oldest jobs are done."""
+        return self.ledger is not None and self.ledger.crowded
+
+    @property
+    def oldest_waiting(self) -> Entry | None:
+        """The job of the lowest offset that waits for its turn."""
+        return next((each for each in self._entries.values() if each.stage is Stage.WAITING), None)
+
+    def read(self, offset: int) -> bool:
+        """Note a record's arrival; False if it was seen in this assignment, or is finished."""
+        if self.ledger is None or (not self._begun and offset < self.ledger.next_offset):
+            # Nothing was committed, or the log was set back behind it and is read from its start:
+            # the done list spoke of other records.
+            self.ledger = Ledger(offset)
+        self._begun = True
+        return self.ledger.read(offset)
+
+    def identify(self, tenant: str, job_id: str, digest: bytes) -> tuple[Identity, Entry | None]:
+        """Tell whether a job is new here; the first offset with an identity wins."""
+        entry = self._entries.get((tenant, job_id))
+        if entry is not None:
+            same = entry.digest == digest
+            return (Identity.TWIN if same else Identity.CONFLICT), entry
+        known = self._finished.get(_identity_key(tenant, job_id))
+        if known is None:
+            return Identity.NEW, None
+        return (Identity.REPEATED if known == digest else Identity.CONFLICT), None
+
+    def find(self, tenant: str, job_id: str) -> Entry | None:
+        """Return the unfinished job of that identity."""
+        return self._entries.get((tenant, job_id))
+
+    def add(self, entry: Entry) -> None:
+        """Take on a job that is new here."""
+        self._entries[entry.tenant, entry.job_id] = entry
+
+    def finish(self, entry: Entry) -> None:
+        """Mark a job, and every offset that waited for it, as finished."""
+        del self._entries[entry.tenant, entry.job_id]
+        self._finished[_identity_key(entry.tenant, entry.job_id)] = entry.digest
+        if len(self._finished) > REMEMBERED:
+            self._finished.popitem(last=False)
+        self.finish_offset(entry.record.offset)
+        for offset in entry.settled_with:
+            self.finish_offset(offset)
+
+    def finish_offset(self, offset: int) -> None:
+        """Mark one offset that is no job, or no new one, as finished."""
+        assert self.ledger is not None, "an offset is read before it is finished"  # noqa: S101 - ours
+        self.ledger.finish(offset)
+
+    @property
+    def epoch_generation(self) -> int:
+        """The first part of the epochs that are written in this assignment."""
+        return self.base + self.membership.generation
+
+    def checkpoint(self, base: int | None = None) -> Checkpoint | None:
+        """Return all there is to commit, with a raised base if one is given."""
+        if self.ledger is None:
+            return None
+        prefix = f"{base or self.base}{BASE_END}" if base or self.base else ""
+        position, metadata = self.ledger.checkpoint()
+        if len(prefix) + len(metadata) > METADATA_BYTES:
+            metadata = encode(position, self.ledger.done_beyond, METADATA_BYTES - len(prefix))
+        return Checkpoint(position, prefix + metadata)
+
+    def to_commit(self) -> Checkpoint | None:
+        """Return what to commit, or None when the last commit said as much."""
+        checkpoint = self.checkpoint()
+        return None if checkpoint == self.committed else checkpoint
+
+
+def base_of(metadata: str) -> int:
+    """Read the base from a commit's metadata; 0 where there is none, or none to believe."""
+    text, found, _ = metadata.partition(BASE_END)
+    if not found or not text.isascii() or not text.isdigit() or len(text) > BASE_DIGITS:
+        return 0
+    return int(text)
+
+
+def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:
+    """Read what is finished beyond a commit's position."""
+    return decode(checkpoint.position, checkpoint.metadata.rpartition(BASE_END)[2])
+
+
+def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:
+    """Go on where an earlier owner stopped.
+
+    Offsets past the log's end cannot have been finished: the log was cut since, and will give
+    them to other jobs.
+    """
+    done = done_list_of(committed)
+    return Ledger(
+        committed.position,
+        (range(run.start, min(run.stop, end_offset)) for run in done if run.start < end_offset),
+    )
+
+
+def _identity_key(tenant: str, job_id: str) -> bytes:
+    return hashlib.blake2b(f"{tenant}/{job_id}".encode(), digest_size=16).digest()

@@ -1,0 +1,99 @@
+"""Commits under the generation that the work was done in, and never under another.
+
+aiokafka's own ``commit`` takes whatever generation the consumer has by then and retries, so a
+completion of an older assignment can be committed under a newer one. Here a single OffsetCommit
+goes out with the generation and member id that were captured at assignment. It is not retried:
+any error, and a time-out, means "not committed", and the next round asks again if the partition is
+still ours. What was committed is read past aiokafka's ``committed``, which drops the metadata. Both
+use aiokafka's private coordinator; tests/worker/queue/test_consumer.py pins it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import errors
+from aiokafka.protocol.commit import OffsetCommitRequest
+
+from worker.observe.logs import get_logger
+from worker.queue.ledger import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+    from worker.job import Partition
+    from worker.queue.assignment import Membership
+
+log = get_logger(__name__)
+
+# The broker answers in milliseconds; past this the coordinator is in trouble and a rebalance near.
+COMMIT_TIMEOUT_SECONDS = 5.0
+
+
+def membership_of(consumer: AIOKafkaConsumer, number: int) -> Membership | None:
+    """Capture who we are in the group now; None while membership is lost."""
+    from worker.queue.assignment import Membership  # noqa: PLC0415 - types only, above
+
+    coordinator = consumer._coordinator  # noqa: SLF001 - the generation is kept nowhere else
+    if coordinator is None or coordinator.generation < 0:  # none before the consumer is started
+        return None
+    return Membership(number, coordinator.generation, coordinator.member_id)
+
+
+async def committed_offsets(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, Checkpoint]:
+    """Read what the group has committed, in one round trip; what it has not is left out.
+
+    Brokers that keep no metadata give an empty one. Raises KafkaError.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
+    found = await coordinator.fetch_committed_offsets(list(partitions))
+    return {each: Checkpoint(offset, text or "") for each, (offset, text) in found.items()}
+
+
+async def commit_offsets(
+    consumer: AIOKafkaConsumer,
+    group: str,
+    membership: Membership,
+    checkpoints: Mapping[Partition, Checkpoint],
+) -> bool:
+    """Send one OffsetCommit; return whether the broker took all of it."""
+    if membership.generation < 0:
+        raise ValueError("a commit without a generation would be taken from anybody")
+    topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for source, (position, metadata) in checkpoints.items():
+        topics[source.topic].append((source.partition, position, metadata))
+    request = OffsetCommitRequest(
+        group,
+        membership.generation,
+        membership.member_id,
+        OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+        list(topics.items()),
+    )
+    coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
+    try:
+        async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+            response = await coordinator._send_req(request)  # noqa: SLF001 - same
+    except (errors.KafkaError, TimeoutError, OSError) as error:
+        log.warning("commit_failed", error=type(error).__name__)
+        return False
+    return _accepted(coordinator, response)
+
+
+def _accepted(coordinator: Any, response: Any) -> bool:
+    failures = {
+        errors.for_code(code)
+        for _, partitions in response.topics
+        for _, code in partitions
+        if errors.for_code(code) is not errors.NoError
+    }
+    if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:
+        coordinator.coordinator_dead()  # so that the next heartbeat looks for the new one
+    if failures:
+        log.warning("commit_refused", errors=sorted(failure.__name__ for failure in failures))
+    return not failures

@@ -1,0 +1,60 @@
+"""Where an assignment begins: how long each log is, what was finished of it, what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aiokafka import errors
+
+from worker.observe.logs import get_logger
+from worker.queue.assignment import done_list_of
+from worker.queue.commits import committed_offsets
+from worker.queue.done_list import open_below
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+    from worker.queue.ledger import Checkpoint
+
+log = get_logger(__name__)
+
+ANSWER_SECONDS = 10.0
+UNKNOWN_END = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """What the broker knows of the partitions of an assignment."""
+
+    ends: dict[TopicPartition, int]
+    committed: dict[TopicPartition, Checkpoint] = field(default_factory=dict)
+    lost: dict[TopicPartition, int] = field(default_factory=dict)  # deleted before they were done
+
+
+async def positions_of(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+) -> Positions:
+    """Read the logs' ends and what is committed, and look for jobs that retention deleted.
+
+    Where the broker does not answer, every job counts as old and unfinished: slower, never wrong.
+    """
+    if not partitions:
+        return Positions({})
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+            starts = await consumer.beginning_offsets(partitions)
+            committed = await committed_offsets(consumer, partitions)
+    except (errors.KafkaError, TimeoutError) as error:
+        log.warning("offsets_unknown", error=type(error).__name__)
+        return Positions(dict.fromkeys(partitions, UNKNOWN_END))
+    lost = {
+        each: count
+        for each, checkpoint in committed.items()
+        if (count := open_below(starts[each], checkpoint.position, done_list_of(checkpoint)))
+    }
+    return Positions(ends, committed, lost)

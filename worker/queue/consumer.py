@@ -1,0 +1,330 @@
+"""The jobs side of Kafka: polling, rebalances, pauses and commits. A thin driver.
+
+What is done about aiokafka's habits, each with its reason in docs/how-it-works.md: ``getmany`` is
+never cancelled, records wait until the assignment that they belong to is set up, pauses are
+restored after every rebalance, commits go through our own adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from worker.intake.judge import topic_pattern
+from worker.job import Partition, Record
+from worker.observe.logs import get_logger
+from worker.placement.assignor import ask_for_rebalance
+from worker.queue.assignment import PartitionState
+from worker.queue.commits import commit_offsets, membership_of
+from worker.queue.committed import positions_of
+from worker.queue.silence import progress_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.placement.consolidation import Consolidation
+    from worker.queue.assignment import Membership
+    from worker.queue.ledger import Checkpoint
+    from worker.queue.watchdog import Progress
+    from worker.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+POLL_MS = 200
+POLL_RECORDS = 1_000
+# A signature takes 0.1 ms to verify (benchmarks/signatures.py): streams do not wait for many.
+POLL_RECORDS_SIGNED = 100
+FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
+STOP_SECONDS = 10.0
+METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
+
+
+class Handler(Protocol):
+    """Who works on what is read. Called on the event loop."""
+
+    def on_assigned(self, states: Iterable[PartitionState]) -> None:
+        """Take note of partitions that were won."""
+
+    def on_records(self, state: PartitionState, records: list[Record]) -> None:
+        """Take records of a partition that is held."""
+
+    def on_revoked(self, states: Iterable[PartitionState]) -> None:
+        """Stop all work of these at once: they may belong to somebody else in a moment."""
+
+    def on_lost_jobs(self, source: Partition, count: int) -> None:
+        """Count jobs that retention deleted before anybody finished them."""
+
+    def is_full(self, source: Partition) -> bool:
+        """Tell whether reading a partition should rest for now."""
+
+
+class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
+    """One member of the workers' consumer group."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        handler: Handler,
+        client_id: str,
+        consolidation: Consolidation | None = None,
+    ) -> None:
+        self._settings = settings
+        self._handler = handler
+        self._client_id = client_id
+        self._assignor = StickyPartitionAssignor
+        if consolidation is not None:
+            self._assignor = consolidation.assignor
+            consolidation.bind(self)
+        signed = settings.tenant_from == "signature"
+        self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
+        self._consumer = self._make_consumer()
+        self._states: dict[Partition, PartitionState] = {}
+        self._set_up = asyncio.Event()  # cleared while an assignment is being set up
+        self._joined = asyncio.Event()
+        self._commit_lock = asyncio.Lock()
+        self._assignments = 0
+        self._held: set[Partition] = set()  # in the last assignment that was set up
+        self._stopping = False
+        self._resting = False
+        self._replacing = False
+        self.in_the_way = False  # it rests, and was given partitions that others would read
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        settings = self._settings
+        return AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            client_id=self._client_id,
+            group_id=settings.group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            metadata_max_age_ms=METADATA_AGE_MS,
+            session_timeout_ms=settings.session_timeout_ms,
+            # A member learns of a rebalance by its heartbeat: all others wait for the slowest.
+            heartbeat_interval_ms=min(1_000, settings.session_timeout_ms // 4),
+            rebalance_timeout_ms=settings.rebalance_timeout_ms,
+            max_poll_interval_ms=300_000,
+            # Exactly one: aiokafka joins the group once for each assignor that is configured.
+            partition_assignment_strategy=(self._assignor,),
+            **settings.kafka_security(),
+        )
+
+    @property
+    def states(self) -> list[PartitionState]:
+        """The partitions that are held now."""
+        return list(self._states.values())
+
+    @property
+    def generation(self) -> int:
+        """The group's generation that we are in; -1 while membership is lost."""
+        membership = membership_of(self._consumer, self._assignments)
+        return -1 if membership is None else membership.generation
+
+    @property
+    def resting(self) -> bool:
+        """Whether no more jobs are read."""
+        return self._resting
+
+    async def start(self) -> None:
+        """Connect and join the group. Raises KafkaError when no broker answers."""
+        pattern = topic_pattern(self._settings.jobs_topic, self._settings.dlq_topic)
+        if pattern is None:
+            self._consumer.subscribe(topics=[self._settings.jobs_topic], listener=self)
+        else:
+            self._consumer.subscribe(pattern=pattern.pattern, listener=self)
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
+
+    async def joined(self) -> None:
+        """Wait until the group gave us an assignment, be it an empty one."""
+        await self._joined.wait()
+
+    def rest(self) -> None:
+        """Read no more jobs, but stay a member: the running ones are being finished."""
+        self._resting = True
+
+    def rejoin(self) -> None:
+        """Have the group rebalance; nothing happens while this consumer comes or goes."""
+        if not (self._stopping or self._replacing):
+            ask_for_rebalance(self._consumer)
+
+    async def run(self) -> None:
+        """Poll until ``stop``. Raises what aiokafka cannot get over by itself."""
+        while not self._stopping:
+            if self._replacing:
+                await asyncio.sleep(POLL_MS / 1_000)
+                continue
+            await asyncio.sleep(0)  # getmany does not give way while it has records at hand
+            self._apply_pauses()
+            try:
+                batches = await self._consumer.getmany(
+                    timeout_ms=POLL_MS, max_records=self._poll_records
+                )
+            except errors.ConsumerStoppedError:
+                continue  # we are leaving, or it is being replaced
+            except errors.KafkaError as error:
+                if not error.retriable:
+                    raise
+                log.warning("poll_failed", error=type(error).__name__)
+                await asyncio.sleep(POLL_MS / 1_000)
+                continue
+            # getmany may return records of an assignment whose callback is still running.
+            await self._set_up.wait()
+            for topic_partition, records in batches.items():
+                self._deliver(topic_partition, records)
+
+    async def progress(self) -> dict[Partition, Progress]:
+        """Return how far each partition is that should be read; empty when it cannot be told."""
+        reading = [
+            each
+            for each in self._consumer.assignment() - self._consumer.paused()
+            if Partition(each.topic, each.partition) in self._states
+        ]
+        if not reading or not self._set_up.is_set():
+            return {}
+        return await progress_of(self._consumer, reading)
+
+    async def replace(self) -> None:
+        """Join the group with a new consumer in place of the present one."""
+        self._replacing = True
+        self._set_up.clear()
+        states, self._states = self.states, {}
+        self._handler.on_revoked(states)
+        with contextlib.suppress(errors.KafkaError, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._consumer.stop()
+        self._consumer = self._make_consumer()
+        await self.start()
+        self._replacing = False
+        log.warning("consumer_replaced")
+
+    async def stop(self) -> None:
+        """Commit what is finished and leave the group."""
+        self._stopping = True
+        self._set_up.set()  # lets `run` see it, should it wait for an assignment
+        await self.commit()
+        await self._consumer.stop()
+
+    async def commit(self) -> None:
+        """Commit what is finished of every partition, where it grew."""
+        async with self._commit_lock:
+            await self._commit(self.states)
+
+    async def prove(self, state: PartitionState, base: int) -> bool:
+        """Prove that we own a partition: commit what is finished of it, with a base for epochs.
+
+        The broker takes it only under the membership that the partition was won in. False as well
+        when the assignment has ended, and when nothing of the partition is known yet.
+        """
+        async with self._commit_lock:
+            held = self._states.get(state.source) is state and not state.revoked
+            checkpoint = state.checkpoint(base)
+            if not held or checkpoint is None:
+                return False
+            accepted = await self._send_commit(state.membership, {state: checkpoint})
+            if accepted:
+                state.base = base
+            return accepted
+
+    async def on_partitions_revoked(
+        self,
+        revoked: Iterable[TopicPartition],  # noqa: ARG002 - eager rebalances: it is all of them
+    ) -> None:
+        """Stop the work of every partition."""
+        self._set_up.clear()
+        states = self.states
+        if not states:
+            return
+        self._handler.on_revoked(states)
+        async with self._commit_lock:  # the commit that is under way ends first
+            await self._commit(states)
+        self._states = {}
+        log.info("partitions_revoked", partitions=len(states))
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Set up the new assignment; until this ends no record of it is looked at."""
+        partitions = sorted(assigned)
+        self._assignments += 1
+        membership = membership_of(self._consumer, self._assignments)
+        if membership is None:  # lost again already: a new assignment is on its way
+            return
+        found = await positions_of(self._consumer, partitions)
+        for each, lost in found.lost.items():
+            self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
+        self._states = {
+            (source := Partition(each.topic, each.partition)): PartitionState(
+                source, membership, found.ends[each], found.committed.get(each)
+            )
+            for each in partitions
+        }
+        held, self._held = self._held, set(self._states)
+        self.in_the_way = self._resting and not self._held <= held
+        self._handler.on_assigned(self.states)
+        self._set_up.set()
+        self._joined.set()
+        log.info(
+            "partitions_assigned", partitions=len(partitions), generation=membership.generation
+        )
+
+    async def _commit(self, states: Iterable[PartitionState]) -> None:
+        by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
+        for state in states:
+            if (checkpoint := state.to_commit()) is not None:
+                by_member.setdefault(state.membership, {})[state] = checkpoint
+        for membership, checkpoints in by_member.items():
+            await self._send_commit(membership, checkpoints)
+
+    async def _send_commit(
+        self, membership: Membership, checkpoints: dict[PartitionState, Checkpoint]
+    ) -> bool:
+        """Commit, and remember it where the broker took it. The caller holds the lock."""
+        accepted = await commit_offsets(
+            self._consumer,
+            self._settings.group,
+            membership,
+            {state.source: checkpoint for state, checkpoint in checkpoints.items()},
+        )
+        if accepted:
+            for state, checkpoint in checkpoints.items():
+                state.committed = checkpoint
+        return accepted
+
+    def _deliver(self, each: TopicPartition, records: list[Any]) -> None:
+        state = self._states.get(Partition(each.topic, each.partition))
+        if state is None:
+            return
+        source = state.source
+        self._handler.on_records(
+            state,
+            [
+                Record(source, got.offset, got.timestamp, got.key, got.value, got.headers)
+                for got in records
+                if state.read(got.offset)
+            ],
+        )
+
+    def _apply_pauses(self) -> None:
+        """Pause what is full and resume what is not; a rebalance forgets every pause."""
+        assignment = self._consumer.assignment()
+        paused = self._consumer.paused()
+        wanted = {
+            each
+            for each in assignment
+            if self._resting or self._is_full(Partition(each.topic, each.partition))
+        }
+        with contextlib.suppress(errors.IllegalStateError):  # revoked since it was listed
+            if wanted - paused:
+                self._consumer.pause(*(wanted - paused))
+            if paused - wanted:
+                self._consumer.resume(*(paused - wanted))
+
+    def _is_full(self, source: Partition) -> bool:
+        state = self._states.get(source)
+        return self._handler.is_full(source) or (state is not None and state.crowded)

@@ -1,0 +1,218 @@
+"""Appends to Kafka: reply records and dead letters, acknowledged by all replicas.
+
+The producer is not idempotent, on purpose: the reader rule already tolerates an append that lands
+twice or late, and an idempotent producer can stick at a sequence gap until it is rebuilt. One
+rebuild path serves every doubt: after a failed append the producer is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaProducer, errors
+
+from worker.observe.logs import get_logger
+from worker.replies.dead_letters import DeadLetter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.job import Record
+    from worker.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+REQUEST_TIMEOUT_MS = 15_000
+MAX_REQUEST_BYTES = 1_048_576
+# How long "no such topic" is believed, so that a flood for one costs one look-up a while.
+MISSING_TOPIC_SECONDS = 2.0
+REBUILD_PAUSE_SECONDS = 1.0
+STOP_SECONDS = 5.0
+
+# The record or the right to write it is at fault: the same append will fail again.
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+_HOPELESS = (
+    *_TOO_LARGE,
+    errors.TopicAuthorizationFailedError,
+    errors.UnknownTopicOrPartitionError,
+    errors.InvalidTopicError,
+)
+
+
+class AppendError(Exception):
+    """An append failed, or its fate is unknown; ``hopeless`` if it would fail again."""
+
+    def __init__(self, cause: str, *, hopeless: bool) -> None:
+        super().__init__(cause)
+        self.hopeless = hopeless
+
+
+class TooLargeError(AppendError):
+    """The topic takes no record of that size, nor does a producer's request."""
+
+
+class LogWriter:
+    """One producer for all replies and dead letters of a worker."""
+
+    def __init__(self, settings: WorkerSettings, client_id: str) -> None:
+        self._options: dict[str, Any] = {
+            "bootstrap_servers": settings.bootstrap,
+            "client_id": client_id,
+            "acks": "all",
+            "enable_idempotence": False,
+            "linger_ms": 0,
+            "max_batch_size": 65_536,
+            "max_request_size": MAX_REQUEST_BYTES,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            **settings.kafka_security(),
+        }
+        self._producer: AIOKafkaProducer | None = None
+        self._rebuilding: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+        self._partitions: dict[str, int] = {}
+        self._missing: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Connect. Raises aiokafka's KafkaError when no broker answers."""
+        self._producer = await self._connected()
+
+    async def stop(self) -> None:
+        """Flush what is under way and close."""
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+        if self._producer is not None:
+            await _stop_quietly(self._producer)
+        await asyncio.gather(*self._retired)
+
+    def known_partitions(self, topic: str) -> int | None:
+        """Return how many partitions a topic has, if it was asked for before. Never changes."""
+        return self._partitions.get(topic)
+
+    async def partitions(self, topic: str) -> int | None:
+        """Return how many partitions a topic has; None if there is no such topic."""
+        if topic in self._partitions:
+            return self._partitions[topic]
+        if self._missing.get(topic, 0.0) > time.monotonic():
+            return None
+        client = (await self._ready()).client
+        client.add_topic(topic)
+        for _ in range(2):  # the first answer may be that of a request already under way
+            await client.force_metadata_update()
+            found = client.cluster.partitions_for_topic(topic)
+            if found:
+                self._partitions[topic] = len(found)
+                return len(found)
+        self._missing[topic] = time.monotonic() + MISSING_TOPIC_SECONDS
+        # A missing topic stays out of the client's set, or every refresh would ask for it.
+        client._topics.discard(topic)  # noqa: SLF001 - aiokafka adds topics but never drops one
+        return None
+
+    def forget_missing(self, topic: str) -> None:
+        """Look a topic up again at once: it was just created."""
+        self._missing.pop(topic, None)
+
+    async def append(
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes,
+        values: Sequence[bytes | None],
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Append records of one key, in order, and wait until all are acknowledged.
+
+        Raises AppendError.
+        """
+        await self.append_all(topic, partition, [(key, value) for value in values], headers)
+
+    async def append_all(
+        self,
+        topic: str,
+        partition: int | None,
+        records: Sequence[tuple[bytes, bytes | None]],
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> list[int]:
+        """Append records (key, value) in order; return their offsets once all are acknowledged.
+
+        Raises AppendError, after which each of them may stand in the log or not.
+        """
+        producer = await self._ready()
+        try:
+            pending = [
+                await producer.send(topic, value, key, partition, headers=list(headers))
+                for key, value in records
+            ]
+            results = await asyncio.gather(*pending, return_exceptions=True)
+        except errors.KafkaError as error:
+            results = [error]
+        offsets: list[int] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise self._failed(topic, result)
+            offsets.append(result.offset)
+        return offsets
+
+    async def put_aside(
+        self, dlq_topic: str, record: Record, reason: str, code: str, message: str
+    ) -> None:
+        """Append a record to the dead letters, cut where it is too large for them.
+
+        Raises AppendError.
+        """
+        letter = DeadLetter.of(record, reason, code, message)
+        try:
+            await self.append(dlq_topic, None, letter.key, [letter.value], letter.headers)
+        except TooLargeError:
+            letter = DeadLetter.cut(record, reason, code, message)
+            await self.append(dlq_topic, None, letter.key, [letter.value], letter.headers)
+
+    def _failed(self, topic: str, failure: BaseException) -> AppendError:
+        hopeless = isinstance(failure, _HOPELESS)
+        log.warning("append_failed", topic=topic, error=type(failure).__name__, hopeless=hopeless)
+        if not hopeless and self._rebuilding is None:
+            self._rebuilding = asyncio.create_task(self._rebuild())
+        kind = TooLargeError if isinstance(failure, _TOO_LARGE) else AppendError
+        return kind(type(failure).__name__, hopeless=hopeless)
+
+    async def _ready(self) -> AIOKafkaProducer:
+        if self._rebuilding is not None:
+            await asyncio.shield(self._rebuilding)
+        if self._producer is None:
+            raise RuntimeError("the writer was not started")
+        return self._producer
+
+    async def _rebuild(self) -> None:
+        old = self._producer
+        if old is not None:
+            retired = asyncio.create_task(_stop_quietly(old))
+            self._retired.add(retired)
+            retired.add_done_callback(self._retired.discard)
+        while True:
+            try:
+                self._producer = await self._connected()
+            except errors.KafkaError as error:
+                log.warning("brokers_unreachable", error=type(error).__name__)
+                await asyncio.sleep(REBUILD_PAUSE_SECONDS)
+            else:
+                self._rebuilding = None
+                log.info("producer_rebuilt")
+                return
+
+    async def _connected(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(**self._options)
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
+
+
+async def _stop_quietly(producer: AIOKafkaProducer) -> None:
+    """Close a producer whose last appends may hang; nobody waits for them any more."""
+    with contextlib.suppress(errors.KafkaError, TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            await producer.stop()

@@ -1,0 +1,115 @@
+"""Where an answer goes: the tenant's reply topic, and the partition of it.
+
+A topic that was never asked for is looked up off the path of all others: a tenant without one
+blocks nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from aiokafka.errors import KafkaError
+
+from schemas import ErrorCode, JobError, reply_partition
+from worker.observe.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from worker.job import Entry
+    from worker.replies.pending_bytes import Outgoing
+
+log = get_logger(__name__)
+
+RETRY_SECONDS = 1.0
+
+
+class TopicDirectory(Protocol):
+    """Who knows how many partitions a topic has."""
+
+    def known_partitions(self, topic: str) -> int | None:
+        """Return the number if it was asked for before."""
+
+    async def partitions(self, topic: str) -> int | None:
+        """Ask; None if there is no such topic. Raises KafkaError."""
+
+    def forget_missing(self, topic: str) -> None:
+        """Ask again at once: it was just created."""
+
+
+class ReplyRoutes:
+    """Finds the partition of each job's answer, then calls ``routed`` or ``unanswerable``."""
+
+    def __init__(
+        self,
+        directory: TopicDirectory,
+        *,
+        outgoing: Outgoing,
+        create: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._outgoing = outgoing
+        self._create = create  # makes a tenant's reply topic, where that is allowed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._routed: Callable[[Entry], None]
+        self._unanswerable: Callable[[Entry], None]
+
+    def bind(
+        self, *, routed: Callable[[Entry], None], unanswerable: Callable[[Entry], None]
+    ) -> None:
+        """Set who is told."""
+        self._routed = routed
+        self._unanswerable = unanswerable
+
+    def route(self, entry: Entry) -> None:
+        """Find where an answer goes; at once, if its tenant was met before."""
+        partitions = self._directory.known_partitions(entry.reply_topic)
+        if partitions is not None:
+            self._choose(entry, partitions)
+            return
+        task = asyncio.create_task(self._hold(entry))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hold(self, entry: Entry) -> None:
+        with self._outgoing.held(entry.record):
+            await self._look_up(entry)
+
+    async def _look_up(self, entry: Entry) -> None:
+        while not entry.dropped:
+            try:
+                partitions = await self._find_or_create(entry)
+            except (KafkaError, OSError) as error:
+                log.warning("reply_topic_unknown", tenant=entry.tenant, error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if not entry.dropped:
+                if partitions is None:
+                    self._unanswerable(entry)
+                else:
+                    self._choose(entry, partitions)
+            return
+
+    async def _find_or_create(self, entry: Entry) -> int | None:
+        partitions = await self._directory.partitions(entry.reply_topic)
+        if partitions is None and self._create is not None:
+            await self._create(entry.tenant)
+            self._directory.forget_missing(entry.reply_topic)
+            partitions = await self._directory.partitions(entry.reply_topic)
+        return partitions
+
+    def _choose(self, entry: Entry, partitions: int) -> None:
+        wanted = entry.wanted_partition
+        if wanted is not None and wanted >= partitions:
+            entry.error = entry.error or JobError(
+                ErrorCode.INVALID_JOB,
+                f"reply_partition: {entry.reply_topic} has {partitions}",
+                limit=partitions - 1,
+                given=wanted,
+            )
+            wanted = None
+        entry.reply_partition = (
+            reply_partition(entry.job_id, partitions) if wanted is None else wanted
+        )
+        self._routed(entry)

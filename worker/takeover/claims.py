@@ -1,0 +1,289 @@
+"""Taking jobs over: claims out, reply logs read back, in as few passes as there are partitions.
+
+Jobs whose answers share a reply partition are claimed with one batch of appends and read back in
+one pass; those that come meanwhile share the next. Fresh jobs never come here. What is decided is
+the rule's, what is read for which job the read-ahead's; here stand the appends, the reads and the
+waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from schemas import ErrorCode, JobError, encode_reply
+from worker.job import Partition
+from worker.observe.logs import get_logger
+from worker.replies.producer import AppendError
+from worker.takeover.read_ahead import Pending, ReadAhead
+from worker.takeover.readback import ReadError
+from worker.takeover.rule import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from schemas import Epoch
+    from worker.job import Entry
+    from worker.observe.metrics import Metrics
+    from worker.queue.assignment import PartitionState
+    from worker.replies.producer import LogWriter
+    from worker.takeover.readback import LogReader, LogRecord
+
+log = get_logger(__name__)
+
+# One batch of claims: bounded, so that a long backlog does not wait for its last job's prefix.
+CLAIMS_AT_ONCE = 256
+# Claim duels end because each loser waits longer before it claims again.
+FIRST_DELAY_SECONDS = 0.25
+LAST_DELAY_SECONDS = 10.0
+
+
+class Owned(enum.Enum):
+    """What became of a job that we wanted to take over."""
+
+    OURS = enum.auto()  # its stream is set up behind the visible prefix
+    ANSWERED = enum.auto()  # its terminal stands already, or can never be written
+    DROPPED = enum.auto()  # it is no longer this assignment's
+
+
+class Claims:
+    """All take-overs of a worker. Lives on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        writer: LogWriter,
+        reader: LogReader,
+        worker: str,
+        clock_slack_ms: float,
+        metrics: Metrics,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._worker = worker
+        self._clock_slack_ms = clock_slack_ms
+        self._metrics = metrics
+        self._prove: Callable[[PartitionState, int], Awaitable[bool]]
+        self._state_of: Callable[[Entry], PartitionState | None]
+        self._ahead: dict[Partition, ReadAhead] = defaultdict(ReadAhead)
+        self._waiting: dict[Partition, list[Pending]] = defaultdict(list)
+        self._passes: dict[Partition, asyncio.Task[None]] = {}
+        self._asked: dict[Entry, asyncio.Future[Owned]] = {}
+        self._claimed: dict[Entry, Epoch] = {}  # of those: the claim that stands in the log, or may
+        self._retries: set[asyncio.Task[None]] = set()
+
+    def bind(
+        self,
+        *,
+        prove: Callable[[PartitionState, int], Awaitable[bool]] | None = None,
+        state_of: Callable[[Entry], PartitionState | None] | None = None,
+    ) -> None:
+        """Set who proves that a partition is ours, and who knows a job's partition."""
+        if prove is not None:
+            self._prove = prove
+        if state_of is not None:
+            self._state_of = state_of
+
+    def expect(self, entry: Entry) -> None:
+        """Learn of a job that will be taken over when its turn comes."""
+        self._ahead[reply_log(entry)].add(Pending(entry, self._worker))
+
+    def forget(self, entry: Entry) -> None:
+        """Expect a job no longer."""
+        source = reply_log(entry)
+        if (ahead := self._ahead.get(source)) is not None:
+            ahead.take(entry)
+            if not ahead and source not in self._passes:
+                del self._ahead[source]
+
+    async def own(self, entry: Entry) -> Owned:
+        """Make a job ours to write; at once if it is. Asked twice, it is taken over once."""
+        if entry.dropped:
+            return Owned.DROPPED
+        if entry.owned:
+            return Owned.OURS
+        asked = self._asked.get(entry)
+        if asked is None:
+            asked = self._asked[entry] = asyncio.get_running_loop().create_future()
+            expected = self._ahead[reply_log(entry)].take(entry)
+            self._queue(expected or Pending(entry, self._worker))
+        return await asyncio.shield(asked)
+
+    def claimed(self, entry: Entry) -> Epoch | None:
+        """Return the epoch that a job was claimed under while it is still being taken over."""
+        return self._claimed.get(entry)
+
+    async def stop(self) -> None:
+        """Give up: jobs that were not taken over stay as they are."""
+        tasks = [*self._passes.values(), *self._retries]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_result(Owned.DROPPED)
+        self._asked.clear()
+
+    def _queue(self, each: Pending) -> None:
+        source = reply_log(each.entry)
+        self._waiting[source].append(each)
+        if source not in self._passes:
+            self._passes[source] = asyncio.create_task(self._run(source))
+
+    async def _run(self, source: Partition) -> None:
+        """Make passes over one reply partition as long as jobs wait for it."""
+        try:
+            while waiting := self._waiting[source]:
+                batch = waiting[:CLAIMS_AT_ONCE]
+                del waiting[:CLAIMS_AT_ONCE]
+                try:
+                    await self._pass(source, batch)
+                except Exception:
+                    # Ours, and unexpected: the jobs must not wait for an answer that never comes.
+                    log.exception("take_over_failed", topic=source.topic, jobs=len(batch))
+                    self._read_anew(source, batch)
+        finally:
+            del self._waiting[source]
+            del self._passes[source]
+            if not self._ahead[source]:
+                del self._ahead[source]
+
+    async def _pass(self, source: Partition, batch: Sequence[Pending]) -> None:
+        batch = [each for each in batch if not self._let_go(each)]
+        if not batch:
+            return
+        begun = time.monotonic()
+        claims = [
+            (
+                each.entry.job_id.encode(),
+                encode_reply(each.takeover.claim(alone=each.entry.alone)),
+            )
+            for each in batch
+        ]
+        self._claimed |= {each.entry: each.takeover.epoch for each in batch}
+        try:
+            offsets = await self._writer.append_all(source.topic, source.partition, claims)
+        except AppendError as error:
+            self._metrics.append_failures.inc()
+            log.warning("claims_failed", topic=source.topic, claims=len(batch), error=str(error))
+            for each in batch:
+                if error.hopeless:
+                    each.entry.dead_letter = "reply_unwritable"
+                    each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
+                    self._settle(each, Owned.ANSWERED)
+                else:
+                    each.takeover.append_failed()
+                    self._again(each)
+            return
+        for each, offset in zip(batch, offsets, strict=True):
+            each.claimed_at = offset
+        self._metrics.claims.inc(len(batch))
+        try:
+            await self._read_back(source, batch)
+        except ReadError as error:
+            log.warning("read_back_failed", topic=source.topic, error=str(error))
+            self._read_anew(source, batch)
+            return
+        self._metrics.takeover_seconds.observe(time.monotonic() - begun)
+        for each in batch:
+            self._judge(each)
+
+    async def _read_back(self, source: Partition, batch: Sequence[Pending]) -> None:
+        """Fold the log for every job of the batch up to its own claim, and for those that wait."""
+        ahead = self._ahead[source]
+        last = max(each.claimed_at for each in batch)
+        if unread := ahead.unread(batch):
+            oldest_ms = min(each.entry.record.timestamp_ms for each in unread)
+            log_start = await self._reader.start_of(source)
+            floor = await self._reader.offset_at(source, int(oldest_ms - self._clock_slack_ms))
+            for each in unread:
+                each.begin(floor=floor, log_start=log_start, last=last)
+        fold = ahead.folding(batch)
+        count = 0
+
+        def take(record: LogRecord) -> None:
+            nonlocal count
+            count += 1
+            fold(record)
+
+        await self._reader.read(source, ahead.first(batch), last, take)
+        ahead.passed(last)
+        self._metrics.records_read_back.inc(count)
+
+    def _read_anew(self, source: Partition, batch: Sequence[Pending]) -> None:
+        """Claim again after a pass that broke off, and read every job's log from its start."""
+        self._ahead[source].failed()
+        for each in batch:
+            each.forget()
+            each.takeover.append_failed()
+            self._again(each)
+
+    def _judge(self, each: Pending) -> None:
+        if self._let_go(each):
+            return
+        entry, takeover = each.entry, each.takeover
+        history = takeover.history
+        verdict = takeover.verdict(prefix_lost=each.prefix_lost)
+        if verdict is Verdict.CONTESTED:
+            retry = asyncio.create_task(self._prove_and_again(each))
+            self._retries.add(retry)
+            retry.add_done_callback(self._retries.discard)
+            return
+        if verdict is Verdict.OURS:
+            if each.prefix_lost:
+                log.warning("prefix_lost", job=entry.job_id, tenant=entry.tenant)
+                takeover.prefix_unknown()
+                history = takeover.history
+            entry.resume_ids = tuple(history.stream.token_ids)
+            entry.strikes = history.strikes
+            entry.strikes_alone = history.strikes_alone
+            entry.stream.begin(takeover.epoch, len(entry.resume_ids), claimed=not each.prefix_lost)
+            entry.owned = True
+        self._settle(each, Owned.OURS if verdict is Verdict.OURS else Owned.ANSWERED)
+
+    async def _prove_and_again(self, each: Pending) -> None:
+        """Claim above whoever stands above us, but only if the partition is ours."""
+        state = self._state_of(each.entry)
+        base = 0 if state is None else max(state.base, each.takeover.base_above())
+        if state is not None and await self._prove(state, base):
+            each.takeover.proved(base)
+            log.warning("epoch_raised", job=each.entry.job_id, epoch=each.takeover.epoch)
+        # Refused: a rebalance is on its way and will drop the job. No answer: ask again.
+        else:
+            each.takeover.append_failed()
+        self._again(each)
+
+    def _again(self, each: Pending) -> None:
+        """Claim anew after a while."""
+        delay = min(FIRST_DELAY_SECONDS * 2**each.tries, LAST_DELAY_SECONDS)
+        each.tries += 1
+
+        async def later() -> None:
+            await asyncio.sleep(delay)
+            if not self._let_go(each):
+                self._queue(each)
+
+        task = asyncio.create_task(later())
+        self._retries.add(task)
+        task.add_done_callback(self._retries.discard)
+
+    def _let_go(self, each: Pending) -> bool:
+        """Whether a job was dropped meanwhile; then whoever asked is told."""
+        if not each.entry.dropped:
+            return False
+        self._settle(each, Owned.DROPPED)
+        return True
+
+    def _settle(self, each: Pending, owned: Owned) -> None:
+        self._claimed.pop(each.entry, None)
+        asked = self._asked.pop(each.entry, None)
+        if asked is not None and not asked.done():
+            asked.set_result(owned)
+
+
+def reply_log(entry: Entry) -> Partition:
+    """Return where a job's answer stands."""
+    return Partition(entry.reply_topic, entry.reply_partition)
