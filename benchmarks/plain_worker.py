@@ -30,14 +30,15 @@ import worker.intake.admission
 import worker.queue.assignment
 import worker.replies.stream
 from schemas import TokensRecord, encode_reply, limits
-from worker.lifecycle import Service
+from worker.life import Event
 from worker.queue.assignment import Identity, PartitionState
+from worker.queue.held import HeldPartitions
 from worker.queue.ledger import Checkpoint
-from worker.takeover.claims import Claims, Owned
+from worker.takeover.claims import Claims
 
 if TYPE_CHECKING:
     from schemas import ReplyRecord
-    from worker.job import Entry, Record
+    from worker.job import Entry
 
 SEED_BITS = 63
 
@@ -114,21 +115,20 @@ def _plain_ledger() -> None:
 
 
 def _no_take_over() -> None:
-    async def own(self: Claims, entry: Entry) -> Owned:  # noqa: ARG001 - the original's
+    def take_over(self: Claims, entry: Entry) -> None:
         entry.owned = True
-        return Owned.OURS
+        self._happened(entry, Event.OURS)
 
     def nothing(self: Claims, entry: Entry) -> None:
         pass
 
-    def on_records(self: Service, state: PartitionState, records: list[Record]) -> None:
-        for record in records:
-            self._admission.take(state, record)
+    def redelivered(self: HeldPartitions, state: PartitionState, offset: int) -> bool:  # noqa: ARG001 - the original's
+        return False
 
-    Claims.own = own  # type: ignore[method-assign]
+    Claims.take_over = take_over  # type: ignore[method-assign]
     Claims.expect = nothing  # type: ignore[method-assign]
     Claims.forget = nothing  # type: ignore[method-assign]
-    Service.on_records = on_records  # type: ignore[method-assign]
+    HeldPartitions.redelivered = redelivered  # type: ignore[method-assign]
 
 
 def _no_identity() -> None:

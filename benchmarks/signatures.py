@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from aril.signer import Signer
 from benchmarks.record import Row, show, write
 from schemas import Job, encode_request
-from worker.intake.judge import Intake
+from worker.intake.judge import Judge
 from worker.intake.tenant_keys import TenantKeys, read_keys
 from worker.job import Partition, Record
 from worker.observe.metrics import Metrics
@@ -74,9 +74,9 @@ def measure(folder: Path) -> list[Row]:
     """Measure jobs of each size, then the folder of keys."""
     signer = put_keys(folder, TENANTS)
     keys = TenantKeys(folder, age_seconds=86_400, metrics=Metrics())
-    plain = Intake(load_settings().settings)
+    plain = Judge(load_settings().settings)
     flags = {"tenant_from": "signature", "tenant_keys": str(folder)}
-    signed = Intake(load_settings(flags=flags).settings, keys)
+    signed = Judge(load_settings(flags=flags).settings, keys)
     rows = []
     for chars in CHARS:
         job = Job(id="3f2b6c1e8d474a0b9c550d1e2f3a4b5c", tenant="t0", prompt="x" * chars)
@@ -84,9 +84,9 @@ def measure(folder: Path) -> list[Row]:
         works: dict[str, Callable[[], object]] = {
             "sign": lambda job=job: record_of(job, signer),  # type: ignore[misc]
             "verify": lambda record=record: keys.signer_of(record),  # type: ignore[misc]
-            "judge": lambda record=record: plain.judge(record),  # type: ignore[misc]
-            "judge_signed": lambda record=record: signed.judge(record),  # type: ignore[misc]
-            "judge_unknown": lambda stranger=stranger: signed.judge(stranger),  # type: ignore[misc]
+            "judge": lambda record=record: plain.verdict(record),  # type: ignore[misc]
+            "judge_signed": lambda record=record: signed.verdict(record),  # type: ignore[misc]
+            "judge_unknown": lambda stranger=stranger: signed.verdict(stranger),  # type: ignore[misc]
         }
         rounds = [{name: microseconds(work) for name, work in works.items()} for _ in range(ROUNDS)]
         rows += [

@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
 from worker.engine.runner import EngineThread
+from worker.lifecycle import Lifecycle
 from worker.loading import load_model
 from worker.observe.health import Health, start_http, watch_loop_lag
 from worker.observe.logs import configure_logs, get_logger
 from worker.observe.metrics import Metrics
-from worker.placement.consolidation import Consolidation
+from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
+from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
-from worker.queue.silence import ConsumerSilentError, watch
+from worker.queue.watchdog import ConsumerSilentError, watch
 from worker.startup import Startup, WorkerFailedError, create_reply_topic, read_tenant_keys
 from worker.takeover.readback import KafkaLogReader
-from worker.wiring import build_pipeline
+from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from worker.loading import Loaded
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
-    from worker.wiring import Pipeline
+    from worker.wiring import Parts
 
 log = get_logger(__name__)
 
@@ -163,8 +165,8 @@ class Worker:
 
         engine = EngineThread(loaded.engine)
         reader = KafkaLogReader(self._settings, self._name)
-        pipeline = build_pipeline(
-            settings=self._settings,
+        commits = Commits(self._settings.group)
+        surroundings = Surroundings(
             worker=self._name,
             base=loaded.base,
             writer=writer,
@@ -172,15 +174,16 @@ class Worker:
             engine=engine,
             prompts=loaded.prompts,
             adapters=loaded.adapters,
-            metrics=self._metrics,
+            prove=commits.prove,
             create_reply_topic=partial(create_reply_topic, self._settings)
             if self._settings.create_topics
             else None,
             keys=self._keys,
         )
+        lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
 
         def on_outputs(outputs: Sequence[Output]) -> None:
-            pipeline.service.on_outputs(outputs)
+            lifecycle.on_outputs(outputs)
             if loaded.stats is not None:
                 self._metrics.observe_step(loaded.stats())
 
@@ -190,31 +193,35 @@ class Worker:
             on_failure=engine_failed,
         )
         self._health.watch_engine(engine.age)
-        consumer = JobsConsumer(self._settings, pipeline.service, self._name, self._consolidation)
-        pipeline.claims.bind(prove=consumer.prove)
+        consumer = JobsConsumer(self._settings, lifecycle, self._name, commits, self._consolidation)
         try:
             await self._or_stop(consumer.start())
-            await self._work(consumer, pipeline, failed)
+            await self._work(consumer, lifecycle, failed)
         finally:
             await reader.stop()
             await asyncio.to_thread(engine.close)
 
     async def _work(
-        self, consumer: JobsConsumer, pipeline: Pipeline, failed: asyncio.Future[None]
+        self, consumer: JobsConsumer, lifecycle: Lifecycle, failed: asyncio.Future[None]
     ) -> None:
+        parts = lifecycle.parts
         polling = asyncio.create_task(consumer.run())
         stopped = asyncio.create_task(self._stop.wait())
-        consolidation, sample = self._consolidation, pipeline.service.sample
+        consolidation = self._consolidation
         others = [
             asyncio.create_task(work)
             for work in (
-                pipeline.dispatcher.run(),
+                parts.dispatcher.run(),
                 self._commit_often(consumer),
-                watch(consumer),
-                self._tick_often(pipeline),
+                watch(consumer.progress, consumer.replace),
+                self._tick_often(lifecycle),
                 watch_loop_lag(self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
-                *([consolidation.run(sample)] if consolidation is not None else []),
+                *(
+                    [self._consolidate_often(consolidation, consumer, lifecycle)]
+                    if consolidation is not None
+                    else []
+                ),
             )
         ]
         telling = asyncio.create_task(self._tell_when_ready(consumer))
@@ -222,12 +229,12 @@ class Worker:
         try:
             await asyncio.wait(vital, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                await self._drain(consumer, pipeline)
+                await self._drain(consumer, parts)
         finally:
-            pipeline.service.release_all()
-            await pipeline.answers.farewell(FAREWELL_SECONDS)
-            await pipeline.claims.stop()
-            await pipeline.answers.stop()
+            lifecycle.release_all()
+            await parts.answers.farewell(FAREWELL_SECONDS)
+            await parts.claims.stop()
+            await parts.answers.stop()
             await consumer.stop()
             for task in (telling, stopped, *others):
                 task.cancel()
@@ -236,23 +243,23 @@ class Worker:
             if isinstance(result, Exception):
                 raise result
 
-    async def _drain(self, consumer: JobsConsumer, pipeline: Pipeline) -> None:
+    async def _drain(self, consumer: JobsConsumer, parts: Parts) -> None:
         """Let the running jobs finish, as far as the time reaches.
 
         Not at the cost of jobs that nobody reads: a partition that a rebalance gives us now goes
         on to somebody else at once, and what runs here with it.
         """
         consumer.rest()
-        pipeline.dispatcher.close()
+        parts.dispatcher.close()
         until = time.monotonic() + self._settings.drain_seconds
         while time.monotonic() < until:
-            if not pipeline.dispatcher.running and pipeline.answers.idle:
+            if not parts.dispatcher.running and parts.answers.idle:
                 return
             if consumer.in_the_way:
-                log.info("drain_ended_by_rebalance", running=pipeline.dispatcher.running)
+                log.info("drain_ended_by_rebalance", running=parts.dispatcher.running)
                 return
             await asyncio.sleep(TICK_SECONDS)
-        log.warning("drain_cut_short", running=pipeline.dispatcher.running)
+        log.warning("drain_cut_short", running=parts.dispatcher.running)
 
     async def _tell_when_ready(self, consumer: JobsConsumer) -> None:
         await consumer.joined()
@@ -269,7 +276,15 @@ class Worker:
             await asyncio.sleep(self._settings.commit_interval_ms / 1_000)
             await consumer.commit()
 
-    async def _tick_often(self, pipeline: Pipeline) -> None:
+    async def _tick_often(self, lifecycle: Lifecycle) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            pipeline.service.tick()
+            lifecycle.tick()
+
+    async def _consolidate_often(
+        self, consolidation: Consolidation, consumer: JobsConsumer, lifecycle: Lifecycle
+    ) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            if consolidation.look(lifecycle.sample(), time.monotonic(), draining=consumer.resting):
+                consumer.rejoin()

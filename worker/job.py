@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.limits import MAX_SEED
+from worker.life import ENDING, Life, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Epoch, Job, JobError
+    from schemas import Epoch, FinishReason, Job, JobError
     from worker.adapters import AdapterWeights
-    from worker.replies.stream import ReplyStream
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.
@@ -44,17 +43,6 @@ class Record:
     headers: Sequence[tuple[str, bytes]]
 
 
-class Stage(enum.Enum):
-    """How far a job is; it only moves down this list, or straight to ENDED."""
-
-    ARRIVED = enum.auto()  # the partition of its answer is looked up
-    WAITING = enum.auto()  # in the backlog
-    PREPARING = enum.auto()  # its prompt is tokenised, its adapter fetched
-    GATHERING = enum.auto()  # in the window
-    RUNNING = enum.auto()  # in the engine
-    ENDED = enum.auto()  # its terminal is known
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class Entry:
     """One job of one assignment. Mutable; owned by the event loop."""
@@ -66,16 +54,16 @@ class Entry:
     job: Job | None  # None: the record was refused, only its error is still to be written
     digest: bytes  # of the record's value: equal bytes are the same job sent twice
     generation: int  # the group's, in which its partition was won
+    epoch: Epoch  # the rank under which its answer is written
     owned: bool  # ours to write: fresh (appended after the assignment began), or taken over
     deadline_ms: float  # when it is too late to answer, milliseconds since the epoch
     reply_topic: str
     wanted_partition: int | None
-    stream: ReplyStream
     reply_partition: int = -1
-    stage: Stage = Stage.ARRIVED
-    dropped: bool = False  # its assignment ended: nothing of it may be written or committed
+    life: Life = field(default_factory=Life)
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
-    settled: bool = False  # it was answered while it was kept
+    claimed: bool = False  # a claim of its epoch stands in the log
+    finish: FinishReason | None = None  # how its answer ended, once it is complete
     error: JobError | None = None  # what it ends with, once that is known
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
     submitted_ms: float = 0.0
@@ -90,6 +78,26 @@ class Entry:
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it
     settled_with: list[int] = field(default_factory=list)  # offsets finished when this one is
+
+    @property
+    def stage(self) -> Stage:
+        """How far it is."""
+        return self.life.stage
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is known how it ends."""
+        return self.life.stage in ENDING
+
+    @property
+    def dropped(self) -> bool:
+        """Whether its assignment ended: nothing of it may be written or committed."""
+        return self.life.stage is Stage.DROPPED
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was answered; its offset is not finished while it is kept."""
+        return self.life.stage is Stage.SETTLED
 
     @property
     def source(self) -> Partition:
@@ -111,11 +119,6 @@ class Entry:
         """Work it asks for, in tokens, as far as it can be told before tokenising."""
         answer = self.job.sampling.max_tokens if self.job else 0
         return len(self.record.value or b"") // CHARS_PER_TOKEN + answer
-
-    @property
-    def epoch(self) -> Epoch:
-        """The rank under which its answer is written."""
-        return self.stream.epoch
 
 
 def digest_of(value: bytes | None) -> bytes:

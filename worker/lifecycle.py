@@ -1,7 +1,7 @@
-"""The service: from records to settled offsets. Wires admission, dispatcher, answers and ledger.
+"""Drives the life of every job of a worker: events come in, what the table says is done.
 
-Here stand the rules that need more than one of them: how a job is ended at each stage, how one
-whose append failed goes on, and which go on across a rebalance.
+The stages, and what follows from what, stand in `worker.life`. Here are the parts that act, one
+method an effect, and the three sides that events come from: the consumer, the engine and time.
 """
 
 from __future__ import annotations
@@ -11,83 +11,99 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
-from worker.intake.admission import Admission
+from worker.intake.admission import Admitted, Cancelled, Unusable
 from worker.intake.deadlines import Deadlines, too_late
-from worker.job import Stage
+from worker.life import Effect, Event, UnexpectedEventError
 from worker.observe.logs import get_logger
 from worker.placement.load_meter import Sample
-from worker.queue.kept_jobs import KeptJobs
-from worker.replies.stream import ReplyStream
+from worker.queue.held import HeldPartitions
 from worker.takeover.rule import next_attempt
+from worker.wiring import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from worker.batching.dispatch import Dispatcher
     from worker.engine.request import Output
-    from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry, Partition, Record
     from worker.observe.metrics import Metrics
     from worker.queue.assignment import PartitionState
-    from worker.replies.answers import Answers
-    from worker.replies.pending_bytes import Outgoing
-    from worker.replies.routes import ReplyRoutes
     from worker.settings import WorkerSettings
+    from worker.wiring import Surroundings
 
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
 
 
-class Service:
+class Lifecycle:
     """All jobs of one worker. Lives on the event loop."""
 
     def __init__(
-        self,
-        *,
-        settings: WorkerSettings,
-        worker: str,
-        routes: ReplyRoutes,
-        metrics: Metrics,
-        outgoing: Outgoing,
-        keys: TenantKeys | None = None,
+        self, settings: WorkerSettings, metrics: Metrics, surroundings: Surroundings
     ) -> None:
-        self._worker = worker
-        self._outgoing = outgoing
-        self._routes = routes
         self._metrics = metrics
-        self._states: dict[Partition, PartitionState] = {}
-        self._kept = KeptJobs()
+        self._prove = surroundings.prove
+        self._held = HeldPartitions()
         self._deadlines = Deadlines()
-        self._admission = Admission(
-            settings=settings, worker=worker, metrics=metrics, jobs=self, keys=keys
+        self.parts = parts = wire(
+            settings, metrics, surroundings, happened=self.happened, prove=self._prove_ours
         )
-        self._dispatcher: Dispatcher
-        self._answers: Answers
+        self._effects: dict[Effect, Callable[[Entry], None]] = {
+            Effect.WAIT: self._wait,
+            Effect.WAIT_ALONE: self._wait_alone,
+            Effect.TAKE_OVER: parts.claims.take_over,
+            Effect.PREPARE: parts.dispatcher.prepare,
+            Effect.GATHER: parts.dispatcher.gather,
+            Effect.LEAVE: parts.dispatcher.leave,
+            Effect.FORGET: parts.claims.forget,
+            Effect.WRITE_ANSWER: parts.answers.done,
+            Effect.WRITE_ERROR: parts.answers.fail,
+            Effect.RELEASE: self._release,
+            Effect.NEXT_EPOCH: self._next_epoch,
+            Effect.LOOK_UP_LATER: self._look_up_later,
+            Effect.SETTLE: self._settle,
+            Effect.FINISH_OFFSET: self._held.finish,
+        }
 
-    def bind(self, dispatcher: Dispatcher, answers: Answers) -> None:
-        """Set the two that call back into this one."""
-        self._dispatcher = dispatcher
-        self._answers = answers
+    # --- events
 
-    # --- what the consumer calls
+    def happened(self, entry: Entry, event: Event) -> None:
+        """Bring a job to its next stage, and do what that takes."""
+        try:
+            effects = entry.life.happen(event)
+        except UnexpectedEventError as error:
+            self._unexpected(entry, error)
+            return
+        for effect in effects:
+            self._effects[effect](entry)
+
+    def end(self, entry: Entry, error: JobError) -> None:
+        """End a job with an error; too late where it is known already how it ends."""
+        if not entry.ending:
+            entry.error = error
+            self.happened(entry, Event.FAILED)
+
+    def _unexpected(self, entry: Entry, error: UnexpectedEventError) -> None:
+        log.error("unexpected_event", job=entry.job_id, tenant=entry.tenant, error=str(error))
+        self._metrics.unexpected_events.inc()
+        self.end(entry, JobError(ErrorCode.INTERNAL, "the worker lost track of the job"))
+
+    # --- from the consumer
 
     def on_assigned(self, states: Iterable[PartitionState]) -> None:
         """Take note of partitions that were won; jobs of those that came back go on."""
-        self._states = {state.source: state for state in states}
-        for entry in self._kept.meet(self._states):
+        for entry in self._held.assign(states):
             self._drop(entry)
-        self._metrics.partitions.set(len(self._states))
-        self._metrics.standby.set(not self._states)
+        self._metrics.partitions.set(len(self._held))
+        self._metrics.standby.set(not self._held)
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
         for record in records:
-            kept = self._kept.take(state.source, record.offset)
-            if kept is None:
-                self._admission.take(state, record)
+            if self._held.redelivered(state, record.offset):
+                self._metrics.kept.inc()
             else:
-                self._go_on(state, kept)
+                self._read(state, record)
 
     def on_revoked(self, states: Iterable[PartitionState]) -> None:
         """Stop these partitions' jobs, but for running ones: they may come back in a moment.
@@ -95,25 +111,9 @@ class Service:
         What runs goes on writing under its epoch until the next assignment is known: should the
         partition be somebody else's by then, its claim is above that epoch.
         """
-        states = list(states)
-        for state in states:
-            state.revoked = True
-            self._states.pop(state.source, None)
-        for entry in self._kept.part(states):
+        for entry in self._held.revoke(states):
             self._drop(entry)
-        self._metrics.partitions.set(len(self._states))
-
-    def release_all(self) -> None:
-        """Stop every job on purpose: we are leaving."""
-        for state in self._states.values():
-            for entry in state.entries:
-                self._drop(entry)
-        for entry in self._kept:
-            self._drop(entry)
-
-    def state_of(self, entry: Entry) -> PartitionState | None:
-        """Return the assignment that a job belongs to, if that is the present one."""
-        return None if entry.dropped or entry.kept else self._states.get(entry.source)
+        self._metrics.partitions.set(len(self._held))
 
     def on_lost_jobs(self, source: Partition, count: int) -> None:
         """Count jobs that retention deleted unanswered."""
@@ -122,110 +122,63 @@ class Service:
 
     def is_full(self, source: Partition) -> bool:
         """Tell whether reading a partition should rest for now."""
-        return self._dispatcher.is_full(source) or self._outgoing.full(source)
+        return self.parts.dispatcher.is_full(source) or self.parts.pending.full(source)
+
+    def release_all(self) -> None:
+        """Stop every job on purpose: we are leaving."""
+        for entry in self._held.jobs:
+            self._drop(entry)
 
     def sample(self) -> Sample:
         """Return what there is to do now."""
         return Sample(
-            {source: state.unfinished for source, state in self._states.items()},
-            self._dispatcher.running_adapters,
+            {state.source: state.unfinished for state in self._held},
+            self.parts.dispatcher.running_adapters,
         )
 
-    # --- what the engine calls
+    def _read(self, state: PartitionState, record: Record) -> None:
+        match self.parts.admission.read(state, record):
+            case Admitted(entry):
+                self._deadlines.add(entry)
+                if entry.error is not None:
+                    self.happened(entry, Event.FAILED)
+                self.parts.routes.look_up(entry)
+            case Cancelled(entry):
+                self.end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
+            case Unusable(reason, error):
+
+                def done() -> None:
+                    if not state.revoked:
+                        state.finish_offset(record.offset)
+
+                self.parts.answers.put_aside(record, reason, error, done=done)
+
+    def _drop(self, entry: Entry) -> None:
+        """Stop a job that is not ours any more; nothing more of it is written or committed."""
+        entry.kept = False
+        self.happened(entry, Event.DROPPED)
+
+    # --- from the engine
 
     def on_outputs(self, outputs: Sequence[Output]) -> None:
         """Pass on what steps brought; outputs of jobs that were withdrawn are dropped."""
         for output in outputs:
-            entry = self._dispatcher.find(output.key)
+            entry = self.parts.dispatcher.find(output.key)
             if entry is None:
                 continue
             if output.ids:
-                self._answers.tokens(entry, output)
+                self.parts.answers.tokens(entry, output)
             if output.error is not None:
-                self._dispatcher.ended(entry)
-                self._answers.fail(entry, output.error)
+                self.parts.dispatcher.ended(output.key)
+                self.end(entry, output.error)
             elif output.finish is not None:
-                self._dispatcher.ended(entry)
+                self.parts.dispatcher.ended(output.key)
                 if output.text and not output.ids:
-                    entry.stream.add((), output.text)
-                self._answers.done(entry, output.finish)
+                    self.parts.answers.rest(entry, output.text)
+                entry.finish = output.finish
+                self.happened(entry, Event.FINISHED)
 
-    # --- what the writing calls
-
-    def settled(self, entry: Entry) -> None:
-        """Mark a job's offset as finished: its terminal is acknowledged."""
-        entry.settled = True
-        state = self.state_of(entry)
-        if state is not None:
-            state.finish(entry)
-
-    def broken(self, entry: Entry) -> None:
-        """Go on with a job whose last append failed, or may have: claim it under the next attempt.
-
-        What landed is learned by reading back, as if another worker had written it.
-        """
-        if entry.stage is Stage.RUNNING:
-            self._dispatcher.withdraw(entry)
-        self._metrics.interrupted.inc()
-        self._give_up_stream(entry)
-        log.warning(
-            "job_interrupted",
-            job=entry.job_id,
-            tenant=entry.tenant,
-            attempt=entry.epoch.attempt,
-        )
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._begin_again, entry)
-
-    def run_alone(self, entry: Entry) -> None:
-        """Let a job wait until it can run with nothing beside it: its writers kept crashing."""
-        self._answers.release(entry)
-        self._give_up_stream(entry)
-        entry.alone = True
-        self._dispatcher.add(entry)
-
-    def withdraw(self, entry: Entry) -> None:
-        """Stop a job whose answer nobody can write."""
-        self._dispatcher.withdraw(entry)
-
-    # --- what reading records calls
-
-    def admitted(self, entry: Entry) -> None:
-        """Begin with a job that is new."""
-        self._deadlines.add(entry)
-        self._routes.route(entry)
-
-    def end(self, entry: Entry, error: JobError) -> None:
-        """End a job with an error, at whatever stage it is."""
-        if entry.stage is Stage.ARRIVED:  # told as soon as it is known where
-            entry.error = entry.error or error
-            return
-        self._dispatcher.withdraw(entry)
-        self._answers.fail(entry, error)
-
-    def put_aside(
-        self, record: Record, reason: str, error: JobError, settled: Callable[[], None]
-    ) -> None:
-        """Put a record aside that nobody is told of, then call ``settled``."""
-        self._answers.put_aside(record, reason, error, settled)
-
-    # --- what the look-up of reply topics calls
-
-    def routed(self, entry: Entry) -> None:
-        """Send a job on its way, now that it is known where its answer goes."""
-        now = time.time() * 1_000
-        if entry.error is None and entry.deadline_ms <= now:
-            entry.error = too_late(entry, now)
-        if entry.error is not None:
-            self._answers.fail(entry, entry.error)
-        else:
-            self._dispatcher.add(entry)
-
-    def unanswerable(self, entry: Entry) -> None:
-        """Put a job aside whose tenant has no reply topic."""
-        missing = JobError(ErrorCode.INVALID_JOB, f"tenant: there is no topic {entry.reply_topic}")
-        self._answers.unanswerable(entry, "missing_reply_topic", missing)
-
-    # --- time
+    # --- from the clock
 
     def tick(self) -> None:
         """End the jobs whose time is up; let a partition whose done list is full go on."""
@@ -233,44 +186,77 @@ class Service:
         for entry in self._deadlines.due(now):
             self.end(entry, too_late(entry, now))
         unfinished = 0
-        for state in self._states.values():
+        for state in self._held:
             unfinished += state.unfinished
             if state.crowded and (oldest := state.oldest_waiting) is not None:
-                self._dispatcher.hurry(oldest)
+                self.parts.dispatcher.hurry(oldest)
         self._deadlines.prune(unfinished)
         self._metrics.unfinished_jobs.set(unfinished)
-        self._metrics.outgoing_bytes.set(self._outgoing.bytes)
+        self._metrics.outgoing_bytes.set(self.parts.pending.bytes)
 
-    # --- going on
+    # --- effects
 
-    def _begin_again(self, entry: Entry) -> None:
-        if not entry.dropped:
-            self._routes.route(entry)
+    def _wait(self, entry: Entry) -> None:
+        now = time.time() * 1_000
+        if entry.deadline_ms <= now:
+            self.end(entry, too_late(entry, now))
+            return
+        self.parts.dispatcher.add(entry)
+        if not (entry.owned or entry.alone):
+            self.parts.claims.expect(entry)
 
-    def _give_up_stream(self, entry: Entry) -> None:
-        """End what was written under the present epoch; the next one begins with a claim."""
-        entry.key = self._admission.next_key()
-        entry.owned = False
-        entry.stream = ReplyStream(
-            job=entry.job_id, epoch=next_attempt(entry.epoch), worker=self._worker
-        )
+    def _wait_alone(self, entry: Entry) -> None:
+        log.warning("job_suspected", job=entry.job_id, strikes=entry.strikes)
+        entry.alone = True
+        self.parts.dispatcher.add(entry)
+
+    def _release(self, entry: Entry) -> None:
+        self.parts.answers.release(entry, self.parts.claims.claimed(entry))
+
+    def _next_epoch(self, entry: Entry) -> None:
+        """Let nothing of the present epoch count any more; the next one begins with a claim."""
+        self.parts.answers.break_off(entry)
+        entry.key = self.parts.admission.next_key()
+        entry.epoch = next_attempt(entry.epoch)
+        entry.owned = entry.claimed = False
         entry.resume_ids = ()
         entry.first_token_ms = 0.0
-        entry.stage = Stage.ARRIVED
 
-    def _go_on(self, state: PartitionState, entry: Entry) -> None:
-        """Move a job that ran across a rebalance to the new assignment: its record is back."""
-        entry.kept = False
-        entry.generation = state.membership.generation
-        entry.settled_with.clear()  # they are delivered again, too
-        self._metrics.kept.inc()
-        state.add(entry)
-        if entry.settled:
-            state.finish(entry)
+    def _look_up_later(self, entry: Entry) -> None:
+        """Go on in a moment: what landed is learned by reading back, as if another had written."""
+        self._metrics.interrupted.inc()
+        log.warning(
+            "job_interrupted",
+            job=entry.job_id,
+            tenant=entry.tenant,
+            attempt=entry.epoch.attempt,
+        )
 
-    def _drop(self, entry: Entry) -> None:
-        """Stop a job that is not ours any more; nothing more of it is written or committed."""
-        entry.dropped = True
-        entry.kept = False
-        self._dispatcher.withdraw(entry)
-        self._answers.release(entry)
+        def later() -> None:
+            if not entry.dropped:
+                self.parts.routes.look_up(entry)
+
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, later)
+
+    def _settle(self, entry: Entry) -> None:
+        end = entry.error.code.value if entry.error is not None else entry.finish
+        self._metrics.jobs.labels(end=end or "answered_before").inc()
+        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
+        self._metrics.job_seconds.observe(whole / 1_000)
+        if entry.dead_letter is None:
+            self.happened(entry, Event.SETTLED)
+            return
+        self.parts.answers.put_aside(
+            entry.record,
+            entry.dead_letter,
+            entry.error or JobError(ErrorCode.INTERNAL, "no answer could be written"),
+            done=lambda: self.happened(entry, Event.SETTLED),
+            dropped=lambda: entry.dropped,
+        )
+
+    async def _prove_ours(self, entry: Entry, base: int) -> int | None:
+        state = self._held.state_of(entry)
+        if state is None:
+            return None
+        base = max(state.base, base)
+        return base if await self._prove(state, base) else None

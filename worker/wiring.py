@@ -1,14 +1,17 @@
-"""How the pieces of a worker hang together, in one place for the app, its tests and benchmarks."""
+"""How the parts of a worker hang together, in one place for the app, its tests and benchmarks.
+
+No part knows another. They are told what to do by `worker.lifecycle`, and tell it what happened.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.batching.dispatch import Dispatcher, Ends
-from worker.lifecycle import Service
+from worker.batching.dispatch import Dispatcher
+from worker.intake.admission import Admission
 from worker.replies.answers import Answers
-from worker.replies.pending_bytes import Outgoing
+from worker.replies.pending_bytes import PendingBytes
 from worker.replies.routes import ReplyRoutes
 from worker.takeover.claims import Claims
 
@@ -17,78 +20,83 @@ if TYPE_CHECKING:
 
     from worker.batching.dispatch import AdapterSource, EngineHandle, PromptEncoder
     from worker.intake.tenant_keys import TenantKeys
+    from worker.job import Entry
+    from worker.life import Event
     from worker.observe.metrics import Metrics
+    from worker.queue.assignment import PartitionState
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
     from worker.takeover.readback import LogReader
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """Records go into ``service``, the engine's outputs too; the rest happens by itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the jobs of a worker meet outside of it."""
 
-    service: Service
+    worker: str  # names this process in every record
+    base: str  # the backbone's name, told in every terminal
+    writer: LogWriter
+    reader: LogReader
+    engine: EngineHandle
+    prompts: PromptEncoder
+    adapters: AdapterSource | None
+    prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
+    create_reply_topic: Callable[[str], Awaitable[None]] | None = None
+    keys: TenantKeys | None = None  # of the tenants, where they sign
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Who does something about a job."""
+
+    admission: Admission
+    routes: ReplyRoutes
+    claims: Claims
     dispatcher: Dispatcher
     answers: Answers
-    claims: Claims
+    pending: PendingBytes
 
 
-def build_pipeline(
-    *,
+def wire(
     settings: WorkerSettings,
-    worker: str,
-    base: str,
-    writer: LogWriter,
-    reader: LogReader,
-    engine: EngineHandle,
-    prompts: PromptEncoder,
-    adapters: AdapterSource | None,
     metrics: Metrics,
-    create_reply_topic: Callable[[str], Awaitable[None]] | None = None,
-    keys: TenantKeys | None = None,
-) -> Pipeline:
-    """Connect intake, dispatch, answers and look-ups over one writer, one reader and one engine.
-
-    ``worker`` names this process in every record, ``base`` the backbone in every terminal. Who
-    proves that a partition is ours is bound to ``claims`` afterwards. ``keys`` are those of the
-    tenants, where they sign.
-    """
-    outgoing = Outgoing(settings.lookahead_bytes)
-    routes = ReplyRoutes(writer, create=create_reply_topic, outgoing=outgoing)
-    service = Service(
-        settings=settings,
-        worker=worker,
-        routes=routes,
-        metrics=metrics,
-        outgoing=outgoing,
-        keys=keys,
+    around: Surroundings,
+    *,
+    happened: Callable[[Entry, Event], None],
+    prove: Callable[[Entry, int], Awaitable[int | None]],
+) -> Parts:
+    """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
+    pending = PendingBytes(settings.lookahead_bytes)
+    return Parts(
+        admission=Admission(settings=settings, metrics=metrics, keys=around.keys),
+        routes=ReplyRoutes(
+            around.writer, pending=pending, create=around.create_reply_topic, happened=happened
+        ),
+        claims=Claims(
+            writer=around.writer,
+            reader=around.reader,
+            worker=around.worker,
+            clock_slack_ms=settings.clock_slack * 1_000,
+            metrics=metrics,
+            prove=prove,
+            happened=happened,
+        ),
+        dispatcher=Dispatcher(
+            settings=settings,
+            prompts=around.prompts,
+            adapters=around.adapters,
+            engine=around.engine,
+            metrics=metrics,
+            happened=happened,
+        ),
+        answers=Answers(
+            writer=around.writer,
+            worker=around.worker,
+            dlq_topic=settings.dlq_topic,
+            base=around.base,
+            metrics=metrics,
+            pending=pending,
+            happened=happened,
+        ),
+        pending=pending,
     )
-    claims = Claims(
-        writer=writer,
-        reader=reader,
-        worker=worker,
-        clock_slack_ms=settings.clock_slack * 1_000,
-        metrics=metrics,
-    )
-    claims.bind(state_of=service.state_of)
-    answers = Answers(
-        writer=writer,
-        claims=claims,
-        dlq_topic=settings.dlq_topic,
-        base=base,
-        metrics=metrics,
-        jobs=service,
-        outgoing=outgoing,
-    )
-    dispatcher = Dispatcher(
-        settings=settings,
-        prompts=prompts,
-        adapters=adapters,
-        engine=engine,
-        metrics=metrics,
-        claims=claims,
-        ends=Ends(refuse=answers.fail, answered=answers.answered, run_alone=service.run_alone),
-    )
-    service.bind(dispatcher, answers)
-    routes.bind(routed=service.routed, unanswerable=service.unanswerable)
-    return Pipeline(service, dispatcher, answers, claims)

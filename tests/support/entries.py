@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas import Epoch, Job
-from worker.job import Entry, Partition, Record, Stage
-from worker.replies.stream import ReplyStream
+from worker.job import Entry, Partition, Record
+from worker.life import Life, Stage
 
 JOBS = Partition("jobs", 0)
 EPOCH = Epoch(3, 1)
@@ -15,7 +15,6 @@ def entry_of(
     *,
     offset: int = 0,
     epoch: Epoch = EPOCH,
-    worker: str = "w",
     owned: bool = False,
     stage: Stage = Stage.ARRIVED,
     reply_from: int | None = None,
@@ -29,10 +28,10 @@ def entry_of(
         job=Job(id=name, tenant="acme", prompt="?", reply_from=reply_from),
         digest=b"",
         generation=epoch.generation,
+        epoch=epoch,
         owned=owned,
         deadline_ms=0.0,
         reply_topic="replies.acme",
         wanted_partition=None,
-        stream=ReplyStream(job=name, epoch=epoch, worker=worker),
-        stage=stage,
+        life=Life(stage),
     )

@@ -100,7 +100,7 @@ def checkpoint(process: str, generation: int) -> Checkpoint | None:
     """Return what an owner commits once the job is finished."""
     state = _state(process, generation, OFFSET + 1)
     state.read(OFFSET)
-    entry = entry_of(JOB, offset=OFFSET, epoch=Epoch(generation, 1), worker=process)
+    entry = entry_of(JOB, offset=OFFSET, epoch=Epoch(generation, 1))
     state.add(entry)
     state.finish(entry)
     return state.to_commit()

@@ -9,13 +9,17 @@ import worker.intake.admission
 import worker.queue.consumer
 from tests.support.fault_engine import TaggedAdapters
 from worker.intake import deadlines
+from worker.life import Event
+from worker.lifecycle import Lifecycle
 from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
-from worker.replies.answers import Answers
-from worker.takeover.claims import Claims, Owned
+from worker.queue.held import HeldPartitions
+from worker.takeover.claims import Claims
 from worker.takeover.rule import History, TakeOver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from schemas import Job
     from worker.adapters import AdapterWeights
     from worker.engine.request import Output
@@ -25,29 +29,33 @@ if TYPE_CHECKING:
 
 def _commit_early() -> None:
     """Count a job as finished with its first token."""
-    tokens, settle = Answers.tokens, Answers._settle
+    on_outputs, finish = Lifecycle.on_outputs, HeldPartitions.finish
+    finished: set[Entry] = set()
 
-    def patched(self: Answers, entry: Entry, output: Output) -> None:
-        tokens(self, entry, output)
-        if not entry.settled:
-            self._jobs.settled(entry)
+    def patched(self: Lifecycle, outputs: Sequence[Output]) -> None:
+        running = [self.parts.dispatcher.find(each.key) for each in outputs if each.ids]
+        on_outputs(self, outputs)
+        for entry in running:
+            if entry is not None:
+                self._held.finish(entry)
 
-    async def settled(self: Answers, entry: Entry) -> None:
-        if not entry.settled:
-            await settle(self, entry)
+    def once(self: HeldPartitions, entry: Entry) -> None:
+        if entry not in finished:
+            finished.add(entry)
+            finish(self, entry)
 
-    Answers.tokens = patched  # type: ignore[method-assign]
-    Answers._settle = settled  # type: ignore[method-assign]
+    Lifecycle.on_outputs = patched  # type: ignore[method-assign]
+    HeldPartitions.finish = once  # type: ignore[method-assign]
 
 
 def _never_claim() -> None:
     """Take every job for a fresh one."""
 
-    async def patched(self: Claims, entry: Entry) -> Owned:  # noqa: ARG001 - the original's
+    def patched(self: Claims, entry: Entry) -> None:
         entry.owned = True
-        return Owned.OURS
+        self._happened(entry, Event.OURS)
 
-    Claims.own = patched  # type: ignore[method-assign]
+    Claims.take_over = patched  # type: ignore[method-assign]
 
 
 def _never_read_back() -> None:

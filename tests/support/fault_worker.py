@@ -100,8 +100,8 @@ def _arm_revoke(passed: Callable[[], bool], die: Callable[[], None]) -> None:
 def _arm_drain(die: Callable[[], None]) -> None:
     drain = Worker._drain
 
-    async def patched(self: Worker, consumer: Any, pipeline: Any) -> None:
-        task = asyncio.create_task(drain(self, consumer, pipeline))
+    async def patched(self: Worker, consumer: Any, parts: Any) -> None:
+        task = asyncio.create_task(drain(self, consumer, parts))
         await soon(die)
         await task
 

@@ -1,4 +1,4 @@
-"""A worker's service without Kafka and without a model: every log is a list, the engine is a hand.
+"""A worker's lifecycle without Kafka or a model: every log is a list, the engine is a hand.
 
 The pieces between them are the real ones. Tests feed records, let the engine bring tokens, and
 read what stands in the logs.
@@ -22,13 +22,14 @@ from schemas import (
     reply_partition,
 )
 from worker.job import Partition, Record
+from worker.lifecycle import Lifecycle
 from worker.observe.metrics import Metrics
 from worker.queue.assignment import Membership, PartitionState
 from worker.replies.producer import AppendError, LogWriter
 from worker.settings import load_settings
 from worker.startup import read_tenant_keys
 from worker.takeover.readback import LogRecord
-from worker.wiring import build_pipeline
+from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,7 +140,7 @@ class BytePrompts:
 
 
 class Harness:
-    """One worker's service, wired as the app does it."""
+    """One worker's lifecycle, wired as the app does it."""
 
     def __init__(self, *, tenants: Sequence[str] = ("acme", "zeta"), **flags: Any) -> None:
         flags.setdefault("window_ms", 0)
@@ -148,8 +149,7 @@ class Harness:
         self.writer = MemoryWriter(tenants)
         self.reader = MemoryReader(self.writer)
         self.engine = HandEngine()
-        pipeline = build_pipeline(
-            settings=self.settings,
+        surroundings = Surroundings(
             worker="w1",
             base="tiny",
             writer=self.writer,
@@ -157,14 +157,13 @@ class Harness:
             engine=self.engine,
             prompts=BytePrompts(),
             adapters=None,
-            metrics=self.metrics,
+            prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
         )
-        self.service = pipeline.service
-        self.dispatcher = pipeline.dispatcher
-        self.answers = pipeline.answers
+        self.lifecycle = Lifecycle(self.settings, self.metrics, surroundings)
+        self.dispatcher = self.lifecycle.parts.dispatcher
+        self.answers = self.lifecycle.parts.answers
         self.owned = True  # what a proof of ownership says
-        pipeline.claims.bind(prove=self._prove)
         self.offsets = itertools.count()
         self.assignments = itertools.count(1)
         self.state = self.assign(generation=3)
@@ -180,6 +179,7 @@ class Harness:
         await asyncio.gather(self._task, return_exceptions=True)
         await self.answers.stop()
         self.dispatcher.close()
+        assert self.unexpected_events == 0
 
     async def _prove(self, state: PartitionState, base: int) -> bool:
         if not self.owned or state.revoked:
@@ -198,7 +198,7 @@ class Harness:
         """Win a partition; records below end_offset are not fresh."""
         membership = Membership(next(self.assignments), generation, member)
         self.state = PartitionState(source, membership, end_offset=end_offset)
-        self.service.on_assigned([self.state])
+        self.lifecycle.on_assigned([self.state])
         return self.state
 
     def send(self, value: bytes | Job | None, *, age_ms: float = 0, topic: str = "jobs") -> int:
@@ -226,14 +226,25 @@ class Harness:
             headers=[("traceparent", b"00-1")],
         )
         assert state.read(offset)
-        self.service.on_records(state, [record])
+        self.lifecycle.on_records(state, [record])
 
     def put(self, record: Record) -> int:
         """Deliver a record as it is, but for its offset, which is the next one; return that."""
         offset = next(self.offsets)
         assert self.state.read(offset)
-        self.service.on_records(self.state, [replace(record, offset=offset)])
+        self.lifecycle.on_records(self.state, [replace(record, offset=offset)])
         return offset
+
+    def revoke(self, *states: PartitionState) -> None:
+        """Lose partitions."""
+        for state in states:
+            state.revoked = True
+        self.lifecycle.on_revoked(states)
+
+    @property
+    def unexpected_events(self) -> float:
+        """How many events had no row in the table."""
+        return self.metrics.registry.get_sample_value("aril_unexpected_events_total") or 0.0
 
     async def settle(self, rounds: int = 50) -> None:
         """Let everything that can happen without new input happen."""
@@ -260,7 +271,7 @@ class Harness:
 
     def step(self, *outputs: Output) -> None:
         """Bring outputs as the engine's thread does."""
-        self.service.on_outputs(outputs)
+        self.lifecycle.on_outputs(outputs)
 
     def key_of(self, prompt: str) -> int:
         """Return the engine's key of a running job, by its prompt."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
 from worker.settings import load_settings
 
@@ -74,7 +75,8 @@ class Member:
         flags |= {"bootstrap": kafka.bootstrap, "jobs_topic": topic, "group": f"g-{topic}"}
         self.settings = load_settings(flags=flags).settings
         self.seen = Recorder()
-        self.consumer = JobsConsumer(self.settings, self.seen, "test", consolidation)
+        self.commits = Commits(self.settings.group)
+        self.consumer = JobsConsumer(self.settings, self.seen, "test", self.commits, consolidation)
         self.task: asyncio.Task[None] | None = None
 
     def held(self, partition: int) -> PartitionState:

@@ -249,7 +249,7 @@ async def test_a_deadline_ends_a_job_before_and_while_it_runs() -> None:
         assert end_of(harness, "late").limit == 100
         harness.step(Output(harness.key_of("prompt of slow"), (1,), "a"))
         await asyncio.sleep(0.08)
-        harness.service.tick()
+        harness.lifecycle.tick()
         await harness.settle()
         assert end_of(harness, "slow").index == 1
         assert harness.engine.requests == {}
@@ -295,7 +295,7 @@ async def test_a_revoked_partition_stops_at_once_and_commits_nothing_more() -> N
         harness.writer.held = asyncio.Event()
         harness.step(Output(key, (1,), "a", finish="stop"))
         await harness.settle()
-        harness.service.on_revoked([old])
+        harness.revoke(old)
         new = harness.assign(generation=4)
         harness.writer.held.set()
         harness.step(Output(key, (2,), "b"))
@@ -330,7 +330,7 @@ async def test_a_partition_whose_done_list_is_full_serves_its_oldest_next(crowde
         harness.state.ledger._body_bytes += 4_000 * crowded  # thousands of finished runs
         served: list[str] = []
         while len(served) < 13:
-            harness.service.tick()
+            harness.lifecycle.tick()
             await harness.settle()
             for key, request in [*harness.engine.requests.items()]:
                 served.append(bytes(request.prompt_ids).decode())

@@ -33,7 +33,7 @@ async def test_a_running_job_goes_on_across_a_rebalance(harness: Harness) -> Non
     key = harness.key_of("prompt of j1")
     harness.step(Output(key, (1,), "a"))
     await harness.settle()
-    harness.service.on_revoked([harness.state])
+    harness.lifecycle.on_revoked([harness.state])
     harness.step(Output(key, (2,), "b"))
     await harness.settle()
     state = harness.assign(generation=4, end_offset=offset + 1)
@@ -53,7 +53,7 @@ async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
 ) -> None:
     """Its terminal was acknowledged between two assignments: the redelivery finds it finished."""
     offset = await begin(harness)
-    harness.service.on_revoked([harness.state])
+    harness.lifecycle.on_revoked([harness.state])
     harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
     await harness.settle()
     state = harness.assign(generation=4, end_offset=offset + 1)
@@ -71,7 +71,7 @@ async def test_a_missed_generation_makes_it_a_take_over(harness: Harness, change
     key = harness.key_of("prompt of j1")
     harness.step(Output(key, (1,), "a"))
     await harness.settle()
-    harness.service.on_revoked([harness.state])
+    harness.lifecycle.on_revoked([harness.state])
     state = harness.assign(
         generation=5 if change == "generation" else 4,
         member="another" if change == "member" else "member",
@@ -94,7 +94,7 @@ async def test_every_owner_draws_the_same_seed(harness: Harness) -> None:
     offset = harness.send(job())
     await harness.settle()
     first = harness.engine.requests[harness.key_of("prompt of j1")].seed
-    harness.service.on_revoked([harness.state])
+    harness.lifecycle.on_revoked([harness.state])
     state = harness.assign(generation=9, end_offset=OLD)
     harness.engine.requests.clear()
     harness.deliver(state, offset, job())
@@ -117,7 +117,7 @@ async def test_leaving_releases_what_runs(harness: Harness) -> None:
     await harness.settle()
     harness.step(Output(harness.key_of("prompt of j1"), (1,), "a"))
     await harness.settle()
-    harness.service.release_all()
+    harness.lifecycle.release_all()
     await harness.answers.farewell(1.0)
     assert kinds(harness) == ["tokens", "release"]
     assert kinds(harness, "untouched") == []
@@ -130,7 +130,7 @@ async def test_leaving_releases_what_was_only_claimed(harness: Harness) -> None:
     before(harness, claim((9, 1), "w0"))
     harness.send(job())
     await harness.settle()
-    harness.service.release_all()
+    harness.lifecycle.release_all()
     await harness.answers.farewell(1.0)
     last = harness.replies("acme", "j1")[-1]
     assert isinstance(last, ReleaseRecord)

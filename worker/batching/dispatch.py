@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from schemas import ErrorCode, JobError
@@ -17,10 +16,9 @@ from worker.batching.backlog import Backlog
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
 from worker.engine.request import GenerationRequest
-from worker.job import Stage, seed_of
+from worker.job import seed_of
+from worker.life import Event, Stage
 from worker.observe.logs import get_logger
-from worker.takeover.claims import Owned
-from worker.takeover.rule import STRIKES_ALONE_TO_CONVICT, STRIKES_TO_RUN_ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
-    from worker.takeover.claims import Claims
 
 log = get_logger(__name__)
 
@@ -59,15 +56,6 @@ class AdapterSource(Protocol):
         """Return the weights. Raises JobError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """What becomes of a job that does not enter the engine now."""
-
-    refuse: Callable[[Entry, JobError], None]  # it ends in an error
-    answered: Callable[[Entry], None]  # an earlier owner has ended it
-    run_alone: Callable[[Entry], None]  # it has to wait for an empty engine
-
-
 class Dispatcher:
     """Feeds one engine. Everything but tokenising happens on the event loop."""
 
@@ -79,8 +67,7 @@ class Dispatcher:
         adapters: AdapterSource | None,
         engine: EngineHandle,
         metrics: Metrics,
-        claims: Claims,
-        ends: Ends,
+        happened: Callable[[Entry, Event], None],
     ) -> None:
         self._max_rows = settings.max_rows
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
@@ -89,8 +76,7 @@ class Dispatcher:
         self._adapters = adapters
         self._engine = engine
         self._metrics = metrics
-        self._claims = claims
-        self._ends = ends
+        self._happened = happened
         self._backlog: Backlog[Entry] = Backlog(
             max_jobs_per_source=settings.lookahead, max_bytes=settings.lookahead_bytes
         )
@@ -98,6 +84,7 @@ class Dispatcher:
         self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
         self._running: dict[int, Entry] = {}
         self._turns = Turns(self._backlog)
+        self._chosen: set[Entry] = set()  # claimed and prepared, until they are in the window
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -128,10 +115,7 @@ class Dispatcher:
 
     def add(self, entry: Entry) -> None:
         """Let a job wait for its turn."""
-        entry.stage = Stage.WAITING
         self._turns.add(entry)
-        if not (entry.owned or entry.alone):
-            self._claims.expect(entry)
         self._wake.set()
 
     def hurry(self, entry: Entry) -> None:
@@ -139,27 +123,38 @@ class Dispatcher:
         if self._turns.hurry(entry):
             self._wake.set()
 
-    def withdraw(self, entry: Entry) -> None:
-        """Take a job out, wherever it is."""
-        self._turns.over(entry)
-        if entry.stage is Stage.WAITING:
-            self._turns.discard(entry)
-            if entry.dropped:  # any other is ended, and has to be taken over for that
-                self._claims.forget(entry)
-        elif entry.stage is Stage.GATHERING:
-            self._window.discard(entry)
-        elif entry.stage is Stage.RUNNING:
-            del self._running[entry.key]
-            self._engine.cancel(entry.key)
-        entry.stage = Stage.ENDED
-        entry.weights = None
+    def prepare(self, entry: Entry) -> None:
+        """Tokenise a job's prompt and fetch its adapter."""
+        task = asyncio.create_task(self._prepare(entry))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    def gather(self, entry: Entry) -> None:
+        """Offer a job that is prepared to the window."""
+        self._chosen.discard(entry)
+        self._window.offer(
+            entry,
+            tenant=entry.tenant,
+            adapter=entry.adapter_digest,
+            tokens=len(entry.prompt_ids),
+            now=asyncio.get_running_loop().time(),
+        )
         self._wake.set()
 
-    def ended(self, entry: Entry) -> None:
-        """Note that the engine is through with a job."""
-        self._running.pop(entry.key, None)
-        entry.stage = Stage.ENDED
+    def ended(self, key: int) -> None:
+        """Note that the engine is through with a job: there is nothing to cancel."""
+        del self._running[key]
+
+    def leave(self, entry: Entry) -> None:
+        """Take a job out, wherever it is."""
+        if self._running.pop(entry.key, None) is not None:
+            self._engine.cancel(entry.key)
+        elif entry in self._chosen:
+            self._chosen.discard(entry)
+        elif not self._window.discard(entry):
+            self._turns.discard(entry)
         self._turns.over(entry)
+        entry.weights = None
         self._wake.set()
 
     def close(self) -> None:
@@ -175,7 +170,7 @@ class Dispatcher:
             self._wake.clear()
             if self._closed:
                 continue
-            self._prepare_next()
+            self._choose()
             self._submit(loop.time())
             closes_at = self._window.closes_at()
             if closes_at is not None and not self._running:
@@ -184,29 +179,18 @@ class Dispatcher:
             self._metrics.backlog_bytes.set(self._backlog.bytes)
             self._metrics.running_jobs.set(len(self._running))
 
-    def _prepare_next(self) -> None:
-        while len(self._preparing) + len(self._window) < self._max_rows:
-            idle = not (self._running or self._preparing or len(self._window))
+    def _choose(self) -> None:
+        while len(self._chosen) + len(self._window) < self._max_rows:
+            idle = not (self._running or self._chosen or len(self._window))
             entry = self._turns.next(idle=idle)
             if entry is None:
                 return
-            self._start_preparing(entry)
-
-    def _start_preparing(self, entry: Entry) -> None:
-        entry.stage = Stage.PREPARING
-        task = asyncio.create_task(self._prepare(entry))
-        self._preparing.add(task)
-        task.add_done_callback(self._prepared)
-
-    def _prepared(self, task: asyncio.Task[None]) -> None:
-        self._preparing.discard(task)
-        self._wake.set()
+            self._chosen.add(entry)
+            self._happened(entry, Event.CHOSEN)
 
     async def _prepare(self, entry: Entry) -> None:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
-        if not await self._take_over(entry):
-            return
         try:
             weights = await self._adapter(job)
             loop = asyncio.get_running_loop()
@@ -219,34 +203,15 @@ class Dispatcher:
             log.exception("prepare_failed", job=entry.job_id, tenant=entry.tenant)
             refusal = JobError(ErrorCode.INTERNAL, "the job could not be prepared")
         else:
-            if entry.stage is Stage.PREPARING:
-                self._gather(entry, ids, weights)
+            if entry.stage is Stage.PREPARING:  # else it ended meanwhile
+                entry.prompt_ids = ids
+                entry.weights = weights
+                entry.adapter_digest = weights.digest if weights else None
+                self._happened(entry, Event.PREPARED)
             return
         if entry.stage is Stage.PREPARING:
-            self._refuse(entry, refusal)
-
-    def _refuse(self, entry: Entry, error: JobError) -> None:
-        self._turns.over(entry)
-        self._ends.refuse(entry, error)
-
-    async def _take_over(self, entry: Entry) -> bool:
-        """Make the job ours; False if it does not go on from here."""
-        if entry.owned:
-            return True
-        owned = await self._claims.own(entry)
-        if entry.stage is not Stage.PREPARING:  # ended meanwhile, by whoever ended it
-            return False
-        if owned is Owned.ANSWERED:
-            self._turns.over(entry)
-            self._ends.answered(entry)
-        elif owned is Owned.OURS and entry.strikes_alone >= STRIKES_ALONE_TO_CONVICT:
-            self._refuse(entry, crash_loop(entry.strikes_alone))
-        elif owned is Owned.OURS and entry.strikes >= STRIKES_TO_RUN_ALONE and not entry.alone:
-            log.warning("job_suspected", job=entry.job_id, strikes=entry.strikes)
-            self._ends.run_alone(entry)
-        else:
-            return owned is Owned.OURS
-        return False
+            entry.error = refusal
+            self._happened(entry, Event.FAILED)
 
     async def _adapter(self, job: Job) -> AdapterWeights | None:
         if job.adapter is None:
@@ -254,19 +219,6 @@ class Dispatcher:
         if self._adapters is None:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
         return await self._adapters.get(job.tenant, job.adapter)
-
-    def _gather(self, entry: Entry, ids: tuple[int, ...], weights: AdapterWeights | None) -> None:
-        entry.stage = Stage.GATHERING
-        entry.prompt_ids = ids
-        entry.weights = weights
-        entry.adapter_digest = weights.digest if weights else None
-        self._window.offer(
-            entry,
-            tenant=entry.tenant,
-            adapter=entry.adapter_digest,
-            tokens=len(ids),
-            now=asyncio.get_running_loop().time(),
-        )
 
     def _submit(self, now: float) -> None:
         room = self._max_rows + self._ahead - len(self._running)
@@ -278,9 +230,9 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         entry.seed = seed_of(entry)
-        entry.stage = Stage.RUNNING
         entry.submitted_ms = time.time() * 1_000
         self._running[entry.key] = entry
+        self._happened(entry, Event.SUBMITTED)
         waited = max(0.0, entry.submitted_ms - entry.record.timestamp_ms)
         self._metrics.queue_seconds.observe(waited / 1_000)
         self._metrics.prompt_tokens.inc(len(entry.prompt_ids))
@@ -292,13 +244,3 @@ class Dispatcher:
             adapter=entry.weights,
             resume_ids=entry.resume_ids,
         )
-
-
-def crash_loop(strikes: int) -> JobError:
-    """Make the error for a job that keeps killing its worker with nothing beside it."""
-    return JobError(
-        ErrorCode.CRASH_LOOP,
-        f"{strikes} workers ended while they ran nothing but this job",
-        limit=STRIKES_ALONE_TO_CONVICT,
-        given=strikes,
-    )

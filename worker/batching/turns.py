@@ -27,8 +27,8 @@ class Turns:
             self._backlog.push(entry)
 
     def discard(self, entry: Entry) -> None:
-        """Take a waiting job out."""
-        if entry.alone:
+        """Take a job out, if it waits here."""
+        if entry in self._lonely:
             self._lonely.remove(entry)
             return
         if self._hurried.get(entry.source) is entry:

@@ -6,7 +6,6 @@ import heapq
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
-from worker.job import Stage
 
 if TYPE_CHECKING:
     from schemas import Job
@@ -34,18 +33,14 @@ class Deadlines:
         found = []
         while self._heap and self._heap[0][0] <= now_ms:
             _, _, entry = heapq.heappop(self._heap)
-            if not entry.dropped and entry.stage is not Stage.ENDED:
+            if not entry.ending:
                 found.append(entry)
         return found
 
     def prune(self, unfinished: int) -> None:
         """Let go of what ended or was dropped, once there is too much of it."""
         if len(self._heap) > 2 * unfinished + STALE_DEADLINES:
-            self._heap = [
-                each
-                for each in self._heap
-                if not each[2].dropped and each[2].stage is not Stage.ENDED
-            ]
+            self._heap = [each for each in self._heap if not each[2].ending]
             heapq.heapify(self._heap)
 
 

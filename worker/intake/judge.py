@@ -1,4 +1,4 @@
-"""Intake: what a record of the jobs topic turns out to be. Pure; judges, and does nothing.
+"""What a record of the jobs topic turns out to be. Pure; judges, and does nothing.
 
 Bad but attributable: the tenant gets an ``error``. Not attributable, or not readable: the original
 bytes go to the dead letters with the reason. Which of the two, or both, is said by ``Refused``.
@@ -10,7 +10,6 @@ anybody: such a record is not decoded at all, and the tenant that it names hears
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ class Refused:
 Verdict = Job | Cancel | Refused
 
 
-class Intake:
+class Judge:
     """Judges records under one worker's settings."""
 
     def __init__(self, settings: WorkerSettings, keys: TenantKeys | None = None) -> None:
@@ -52,7 +51,7 @@ class Intake:
         self._keys = keys
         self._prefix = settings.jobs_topic.removesuffix("*")
 
-    def judge(self, record: Record) -> Verdict:
+    def verdict(self, record: Record) -> Verdict:
         """Return the job, the cancel, or why it is neither."""
         try:
             owner = self._owner_of(record)
@@ -129,14 +128,3 @@ def prompt_too_long(given: int, limit: int) -> JobError:
         limit=limit,
         given=given,
     )
-
-
-def topic_pattern(jobs_topic: str, dlq_topic: str) -> re.Pattern[str] | None:
-    """Return the subscription pattern when every tenant has a jobs topic, else None.
-
-    The dead letters often live under the same prefix; the worker must not read them as jobs.
-    """
-    if not jobs_topic.endswith("*"):
-        return None
-    prefix = re.escape(jobs_topic.removesuffix("*"))
-    return re.compile(f"^(?!{re.escape(dlq_topic)}$){prefix}[a-z0-9][a-z0-9-]{{0,62}}$")

@@ -43,6 +43,9 @@ class Metrics:
         self.kept = counter("jobs_kept", "Jobs that went on running across a rebalance.")
         self.released = counter("releases", "Jobs given up on purpose, for the next owner.")
         self.interrupted = counter("jobs_interrupted", "Jobs whose append failed, and went on.")
+        self.unexpected_events = counter(
+            "unexpected_events", "Events that no row of a job's life expects: a bug to report."
+        )
         self.duplicates = counter("jobs_duplicate", "Records that repeated a known job.")
         self.lost = counter("jobs_lost", "Jobs deleted by retention before anybody finished them.")
         self.dead_letters = counter("dead_letters", "Records put aside, by reason.", "reason")

@@ -7,7 +7,7 @@ that names another.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import (
@@ -21,7 +21,7 @@ from worker.placement.load_report import Notice, decode_notice, decode_report, e
 from worker.placement.plan import Member, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
@@ -34,18 +34,14 @@ NAME: Final = "aril-consolidate"
 PROTOCOL_VERSION: Final = 0
 
 
-class Reporter(Protocol):
-    """Who speaks for a member."""
+def make_assignor(
+    report: Callable[[], bytes],
+    told: Callable[[Sequence[Partition], Notice | None], None],
+) -> type[AbstractPartitionAssignor]:
+    """Make the assignor class of one consumer.
 
-    def report(self) -> bytes:
-        """Return what goes to the leader."""
-
-    def on_assignment(self, partitions: Sequence[Partition], notice: Notice | None) -> None:
-        """Learn what we got, and what the leader told with it."""
-
-
-def make_assignor(reporter: Reporter) -> type[AbstractPartitionAssignor]:
-    """Make the assignor class of one consumer."""
+    `report` returns what goes to the leader; `told` learns what we got, and the leader's notice.
+    """
 
     class ConsolidatingAssignor(AbstractPartitionAssignor):  # type: ignore[misc] # aiokafka is untyped
         """Reports of one member, assignments of all when it leads."""
@@ -55,9 +51,7 @@ def make_assignor(reporter: Reporter) -> type[AbstractPartitionAssignor]:
         @classmethod
         def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
             """Return what goes into the request to join."""
-            return ConsumerProtocolMemberMetadata(
-                PROTOCOL_VERSION, sorted(topics), reporter.report()
-            )
+            return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), report())
 
         @classmethod
         def assign(
@@ -71,7 +65,7 @@ def make_assignor(reporter: Reporter) -> type[AbstractPartitionAssignor]:
             """Take note of what we got."""
             partitions = [Partition(*each) for each in assignment.partitions()]
             notice = decode_notice(assignment.user_data or b"")
-            reporter.on_assignment(partitions, notice)
+            told(partitions, notice)
 
     return ConsolidatingAssignor
 

@@ -18,6 +18,7 @@ from aiokafka import errors
 from aiokafka.protocol.commit import OffsetCommitRequest
 
 from worker.observe.logs import get_logger
+from worker.queue.assignment import Membership
 from worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
     from worker.job import Partition
-    from worker.queue.assignment import Membership
+    from worker.queue.assignment import PartitionState
 
 log = get_logger(__name__)
 
@@ -34,10 +35,61 @@ log = get_logger(__name__)
 COMMIT_TIMEOUT_SECONDS = 5.0
 
 
+class Commits:
+    """What one member of the group commits, one request at a time."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    def speak_through(self, consumer: AIOKafkaConsumer) -> None:
+        """Commit as this consumer from now on."""
+        self._consumer = consumer
+
+    async def commit(self, states: Iterable[PartitionState]) -> None:
+        """Commit what is finished of partitions, where it grew. One under way ends first."""
+        async with self._lock:
+            by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
+            for state in states:
+                if (checkpoint := state.to_commit()) is not None:
+                    by_member.setdefault(state.membership, {})[state] = checkpoint
+            for membership, checkpoints in by_member.items():
+                await self._send(membership, checkpoints)
+
+    async def prove(self, state: PartitionState, base: int) -> bool:
+        """Prove that we own a partition: commit what is finished of it, with a base for epochs.
+
+        The broker takes it only under the membership that the partition was won in. False as well
+        when the assignment has ended, and when nothing of the partition is known yet.
+        """
+        async with self._lock:
+            checkpoint = state.checkpoint(base)
+            if state.revoked or checkpoint is None:
+                return False
+            accepted = await self._send(state.membership, {state: checkpoint})
+            if accepted:
+                state.base = base
+            return accepted
+
+    async def _send(
+        self, membership: Membership, checkpoints: Mapping[PartitionState, Checkpoint]
+    ) -> bool:
+        """Commit, and remember it where the broker took it."""
+        accepted = await commit_offsets(
+            self._consumer,
+            self._group,
+            membership,
+            {state.source: checkpoint for state, checkpoint in checkpoints.items()},
+        )
+        if accepted:
+            for state, checkpoint in checkpoints.items():
+                state.committed = checkpoint
+        return accepted
+
+
 def membership_of(consumer: AIOKafkaConsumer, number: int) -> Membership | None:
     """Capture who we are in the group now; None while membership is lost."""
-    from worker.queue.assignment import Membership  # noqa: PLC0415 - types only, above
-
     coordinator = consumer._coordinator  # noqa: SLF001 - the generation is kept nowhere else
     if coordinator is None or coordinator.generation < 0:  # none before the consumer is started
         return None

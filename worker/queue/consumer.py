@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from worker.intake.judge import topic_pattern
 from worker.job import Partition, Record
 from worker.observe.logs import get_logger
-from worker.placement.assignor import ask_for_rebalance
+from worker.placement.assignor import ask_for_rebalance, make_assignor
 from worker.queue.assignment import PartitionState
-from worker.queue.commits import commit_offsets, membership_of
+from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
-from worker.queue.silence import progress_of
+from worker.queue.watchdog import progress_of
+from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from worker.placement.consolidation import Consolidation
-    from worker.queue.assignment import Membership
-    from worker.queue.ledger import Checkpoint
+    from worker.queue.commits import Commits
     from worker.queue.watchdog import Progress
     from worker.settings import WorkerSettings
 
@@ -70,22 +69,25 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         settings: WorkerSettings,
         handler: Handler,
         client_id: str,
+        commits: Commits,
         consolidation: Consolidation | None = None,
     ) -> None:
         self._settings = settings
         self._handler = handler
         self._client_id = client_id
+        self._commits = commits
         self._assignor = StickyPartitionAssignor
         if consolidation is not None:
-            self._assignor = consolidation.assignor
-            consolidation.bind(self)
+            self._assignor = make_assignor(
+                lambda: consolidation.report(self.generation, draining=self._resting),
+                lambda got, notice: consolidation.on_assignment(got, notice, self.generation),
+            )
         signed = settings.tenant_from == "signature"
         self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
         self._consumer = self._make_consumer()
         self._states: dict[Partition, PartitionState] = {}
         self._set_up = asyncio.Event()  # cleared while an assignment is being set up
         self._joined = asyncio.Event()
-        self._commit_lock = asyncio.Lock()
         self._assignments = 0
         self._held: set[Partition] = set()  # in the last assignment that was set up
         self._stopping = False
@@ -95,7 +97,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
 
     def _make_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
-        return AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
             client_id=self._client_id,
             group_id=settings.group,
@@ -112,6 +114,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             partition_assignment_strategy=(self._assignor,),
             **settings.kafka_security(),
         )
+        self._commits.speak_through(consumer)
+        return consumer
 
     @property
     def states(self) -> list[PartitionState]:
@@ -196,7 +200,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._replacing = True
         self._set_up.clear()
         states, self._states = self.states, {}
-        self._handler.on_revoked(states)
+        self._revoke(states)
         with contextlib.suppress(errors.KafkaError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._consumer.stop()
@@ -214,24 +218,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
 
     async def commit(self) -> None:
         """Commit what is finished of every partition, where it grew."""
-        async with self._commit_lock:
-            await self._commit(self.states)
-
-    async def prove(self, state: PartitionState, base: int) -> bool:
-        """Prove that we own a partition: commit what is finished of it, with a base for epochs.
-
-        The broker takes it only under the membership that the partition was won in. False as well
-        when the assignment has ended, and when nothing of the partition is known yet.
-        """
-        async with self._commit_lock:
-            held = self._states.get(state.source) is state and not state.revoked
-            checkpoint = state.checkpoint(base)
-            if not held or checkpoint is None:
-                return False
-            accepted = await self._send_commit(state.membership, {state: checkpoint})
-            if accepted:
-                state.base = base
-            return accepted
+        await self._commits.commit(self.states)
 
     async def on_partitions_revoked(
         self,
@@ -242,9 +229,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         states = self.states
         if not states:
             return
-        self._handler.on_revoked(states)
-        async with self._commit_lock:  # the commit that is under way ends first
-            await self._commit(states)
+        self._revoke(states)
+        await self._commits.commit(states)
         self._states = {}
         log.info("partitions_revoked", partitions=len(states))
 
@@ -273,28 +259,10 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             "partitions_assigned", partitions=len(partitions), generation=membership.generation
         )
 
-    async def _commit(self, states: Iterable[PartitionState]) -> None:
-        by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
+    def _revoke(self, states: list[PartitionState]) -> None:
         for state in states:
-            if (checkpoint := state.to_commit()) is not None:
-                by_member.setdefault(state.membership, {})[state] = checkpoint
-        for membership, checkpoints in by_member.items():
-            await self._send_commit(membership, checkpoints)
-
-    async def _send_commit(
-        self, membership: Membership, checkpoints: dict[PartitionState, Checkpoint]
-    ) -> bool:
-        """Commit, and remember it where the broker took it. The caller holds the lock."""
-        accepted = await commit_offsets(
-            self._consumer,
-            self._settings.group,
-            membership,
-            {state.source: checkpoint for state, checkpoint in checkpoints.items()},
-        )
-        if accepted:
-            for state, checkpoint in checkpoints.items():
-                state.committed = checkpoint
-        return accepted
+            state.revoked = True
+        self._handler.on_revoked(states)
 
     def _deliver(self, each: TopicPartition, records: list[Any]) -> None:
         state = self._states.get(Partition(each.topic, each.partition))

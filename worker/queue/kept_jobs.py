@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.job import Stage
+from worker.life import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

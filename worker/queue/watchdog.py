@@ -1,4 +1,4 @@
-"""Notices a consumer that has stopped without a word. Pure: positions in, a judgement out.
+"""Looks after a consumer that may stop without a word: notices it, replaces it once.
 
 aiokafka has fallen silent before (#1037, #847, #712): member of the group, heartbeats on time,
 and no record any more. What cannot be explained is a log that goes on behind our position while
@@ -7,13 +7,29 @@ nothing comes and nothing is paused.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from aiokafka import errors
 
-    from worker.job import Partition
+from worker.job import Partition
+from worker.observe.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+log = get_logger(__name__)
+
+WATCH_SECONDS = 15.0
+SILENT_SECONDS = 60.0
+ANSWER_SECONDS = 10.0
+
+
+class ConsumerSilentError(Exception):
+    """No records come although there are some; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +41,7 @@ class Progress:
 
 
 class Watchdog:
-    """Judges one consumer by how its positions move. Times are of any monotonic clock."""
+    """Judges one consumer by how its positions move. Pure; times are of any monotonic clock."""
 
     def __init__(self, *, patience: float) -> None:
         """Wait `patience` seconds before a silence counts."""
@@ -59,3 +75,49 @@ class Watchdog:
     def forget(self) -> None:
         """Begin anew, with another consumer."""
         self._still.clear()
+
+
+async def watch(
+    progress: Callable[[], Awaitable[Mapping[Partition, Progress]]],
+    replace: Callable[[], Awaitable[None]],
+) -> None:
+    """Look after a consumer until cancelled. One that fell silent is replaced.
+
+    `progress` tells how far each partition is that should be read; `replace` joins the group with a
+    new consumer in place of the present one. Raises ConsumerSilentError when that
+    did not help: a new process may.
+    """
+    dog = Watchdog(patience=SILENT_SECONDS)
+    replaced = False
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        silent = dog.observe(await progress(), now=asyncio.get_running_loop().time())
+        if not silent:
+            replaced = replaced and dog.behind  # cured once nothing is left to be read
+            continue
+        log.error("consumer_silent", partitions=[list(each) for each in silent])
+        if replaced:
+            raise ConsumerSilentError("the consumer gets no records, and a new one gets none")
+        await replace()
+        dog.forget()
+        replaced = True
+
+
+async def progress_of(
+    consumer: AIOKafkaConsumer, reading: Collection[TopicPartition]
+) -> dict[Partition, Progress]:
+    """Ask how far partitions are read and how long they are; empty when nothing is to be learned.
+
+    That is while no broker answers, or when a rebalance comes.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            ends = await consumer.end_offsets(reading)
+            return {
+                Partition(each.topic, each.partition): Progress(
+                    await consumer.position(each), ends[each]
+                )
+                for each in reading
+            }
+    except (errors.KafkaError, TimeoutError):
+        return {}

@@ -1,18 +1,15 @@
 """Answers: what the engine brings, on its way into the reply topics.
 
-A job is settled when its terminal is acknowledged and, where its record is put aside, the dead
-letter too; only then may its offset count as finished. An append that fails, or whose fate is
-unknown, breaks the answer off: the job has to go on under a higher attempt.
-
-Nothing is written for a job that is not ours yet, an error no more than a token: at index 0 it
-would withdraw what another owner has made visible.
+Only jobs that are ours come here: a record at index 0 under another epoch would withdraw what
+another owner has made visible. An append that fails, or whose fate is unknown, breaks the answer
+off: nothing more is written under its epoch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from schemas import (
     DoneRecord,
@@ -25,37 +22,24 @@ from schemas import (
     Usage,
     encode_reply,
 )
-from worker.job import Stage
+from worker.life import Event
 from worker.observe.logs import get_logger
 from worker.replies.producer import AppendError
-from worker.takeover.claims import Owned
+from worker.replies.stream import ReplyStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from worker.engine.request import FinishReason, Output
+    from schemas import Epoch
+    from worker.engine.request import Output
     from worker.job import Entry, Record
     from worker.observe.metrics import Metrics
-    from worker.replies.pending_bytes import Outgoing
+    from worker.replies.pending_bytes import PendingBytes
     from worker.replies.producer import LogWriter
-    from worker.takeover.claims import Claims
 
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
-
-
-class Jobs(Protocol):
-    """Who is told what became of the writing."""
-
-    def settled(self, entry: Entry) -> None:
-        """Mark a job's offset as finished."""
-
-    def broken(self, entry: Entry) -> None:
-        """Go on with a job whose last append failed, or may have."""
-
-    def withdraw(self, entry: Entry) -> None:
-        """Stop a job whose answer nobody can write."""
 
 
 class Answers:
@@ -65,27 +49,28 @@ class Answers:
         self,
         *,
         writer: LogWriter,
-        claims: Claims,
+        worker: str,
         dlq_topic: str,
         base: str,
         metrics: Metrics,
-        jobs: Jobs,
-        outgoing: Outgoing,
+        pending: PendingBytes,
+        happened: Callable[[Entry, Event], None],
     ) -> None:
         self._writer = writer
-        self._claims = claims
+        self._worker = worker
         self._dlq_topic = dlq_topic
         self._base = base  # the backbone's name, told in every terminal
         self._metrics = metrics
-        self._jobs = jobs
-        self._outgoing = outgoing
-        self._tasks: dict[Entry, asyncio.Task[None]] = {}
+        self._pending = pending
+        self._happened = happened
+        self._streams: dict[Entry, ReplyStream] = {}
+        self._writing: dict[Entry, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[None]] = set()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being written."""
-        return not self._tasks and not self._aside
+        return not self._writing and not self._aside
 
     def tokens(self, entry: Entry, output: Output) -> None:
         """Pass on what a step brought."""
@@ -99,63 +84,71 @@ class Answers:
         entry.last_token_ms = now
         self._metrics.tokens.inc(len(output.ids))
         logprobs = output.logprobs and [TokenLogprobs(*row) for row in output.logprobs]
-        entry.stream.add(output.ids, output.text, logprobs)
+        self._stream(entry).add(output.ids, output.text, logprobs)
         self._write(entry)
 
-    def done(self, entry: Entry, finish: FinishReason) -> None:
+    def rest(self, entry: Entry, text: str) -> None:
+        """Take text that came without a token; it is in the terminal."""
+        self._stream(entry).add((), text)
+
+    def done(self, entry: Entry) -> None:
         """End an answer that is complete."""
-        self._end(entry, finish)
-        entry.stream.close(lambda index, text: self._done_record(entry, finish, index, text))
+        self._stream(entry).close(lambda index, text: self._done_record(entry, index, text))
         self._write(entry)
 
-    def fail(self, entry: Entry, error: JobError) -> None:
-        """End an answer with an error, behind the tokens that it has."""
-        entry.error = error
-        self._end(entry, error.code.value)
-        entry.stream.close(
+    def fail(self, entry: Entry) -> None:
+        """End an answer with the job's error, behind the tokens that it has."""
+        error = entry.error
+        assert error is not None, "a job that fails has an error"  # noqa: S101 - ours
+        self._stream(entry).close(
             lambda index, _: ErrorRecord.of(
                 error,
                 job=entry.job_id,
                 epoch=entry.epoch,
-                worker=entry.stream.worker,
+                worker=self._worker,
                 index=index,
                 metadata=entry.job.metadata if entry.job else None,
             )
         )
         self._write(entry)
 
-    def answered(self, entry: Entry) -> None:
-        """Note that an earlier owner has ended the answer: only the offset is left to be done."""
-        self._end(entry, "answered_before")
-        self._start(entry, self._settle(entry))
+    def break_off(self, entry: Entry) -> None:
+        """Let go of what was to be written under the present epoch."""
+        self._streams.pop(entry, None)
 
-    def release(self, entry: Entry) -> None:
-        """Tell the next owner that we stop on purpose, where it could take us for crashed."""
-        stream = entry.stream
-        begun = entry.owned and stream.in_log and not stream.ended
-        epoch = stream.epoch if begun else self._claims.claimed(entry)
+    def release(self, entry: Entry, claimed: Epoch | None) -> None:
+        """Tell the next owner that we stop on purpose, where it could take us for crashed.
+
+        `claimed` is the epoch of a claim that stands in the log while the job is taken over.
+        """
+        stream = self._streams.pop(entry, None)
+        begun = entry.claimed if stream is None else stream.in_log and not stream.ended
+        epoch = entry.epoch if entry.owned and begun else claimed
         if epoch is None:
             return
         entry.owned = False
         self._metrics.released.inc()
-        record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=stream.worker)
+        record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=self._worker)
         self._start_aside(self._append_release(entry, encode_reply(record)))
 
-    def unanswerable(self, entry: Entry, reason: str, error: JobError) -> None:
-        """Put a job aside whose tenant cannot be told."""
-        self._end(entry, error.code.value)
-        entry.dead_letter, entry.error = reason, error
-        self._start(entry, self._settle(entry))
-
     def put_aside(
-        self, record: Record, reason: str, error: JobError, settled: Callable[[], None]
+        self,
+        record: Record,
+        reason: str,
+        error: JobError,
+        *,
+        done: Callable[[], None],
+        dropped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Put a record aside that nobody is told of, then call ``settled``."""
+        """Append a record to the dead letters until that is acknowledged, then call `done`.
+
+        Not if the work was dropped meanwhile.
+        """
 
         async def aside() -> None:
-            with self._outgoing.held(record):
-                if await self._put_aside(record, reason, error, lambda: False):
-                    settled()
+            with self._pending.held(record):
+                if await self._put_aside(record, reason, error, dropped):
+                    done()
 
         self._start_aside(aside())
 
@@ -166,10 +159,19 @@ class Answers:
 
     async def stop(self) -> None:
         """Give up what is being written: nothing of it was settled."""
-        tasks = [*self._tasks.values(), *self._aside]
+        tasks = [*self._writing.values(), *self._aside]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stream(self, entry: Entry) -> ReplyStream:
+        """Return the job's stream under its epoch; it goes on behind what is visible already."""
+        stream = self._streams.get(entry)
+        if stream is None:
+            stream = ReplyStream(job=entry.job_id, epoch=entry.epoch, worker=self._worker)
+            stream.begin(entry.epoch, len(entry.resume_ids), claimed=entry.claimed)
+            self._streams[entry] = stream
+        return stream
 
     def _start_aside(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -183,35 +185,26 @@ class Answers:
         except AppendError as error:
             log.warning("release_failed", job=entry.job_id, error=str(error))
 
-    def _end(self, entry: Entry, end: str) -> None:
-        entry.stage = Stage.ENDED
-        entry.weights = None
-        self._metrics.jobs.labels(end=end).inc()
-        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
-        self._metrics.job_seconds.observe(whole / 1_000)
-
     def _write(self, entry: Entry) -> None:
         """See that the stream is being written; a running writer takes what was added."""
-        if entry not in self._tasks:
-            self._start(entry, self._write_stream(entry))
+        if entry not in self._writing:
+            self._writing[entry] = asyncio.create_task(self._run(entry, self._streams[entry]))
 
-    def _start(self, entry: Entry, work: Coroutine[None, None, None]) -> None:
-        self._tasks[entry] = asyncio.create_task(self._run(entry, work))
-
-    async def _run(self, entry: Entry, work: Coroutine[None, None, None]) -> None:
+    async def _run(self, entry: Entry, stream: ReplyStream) -> None:
+        event: Event | None = None
         try:
-            with self._outgoing.held(entry.record):
-                await work
+            with self._pending.held(entry.record):
+                event = await self._write_stream(entry, stream)
         finally:
             # In the same breath as the last look at the stream: nothing added is overlooked.
-            self._tasks.pop(entry, None)
+            self._writing.pop(entry, None)
+        if event is not None:
+            self._happened(entry, event)
 
-    async def _write_stream(self, entry: Entry) -> None:
-        stream = entry.stream
+    async def _write_stream(self, entry: Entry, stream: ReplyStream) -> Event | None:
+        """Append what the stream has to say, until it says no more; return what came of it."""
         key = entry.job_id.encode()
         try:
-            if not entry.owned and not await self._own(entry):
-                return
             while not entry.dropped and (records := stream.take()):
                 before = stream.written
                 await self._writer.append(entry.reply_topic, entry.reply_partition, key, records)
@@ -221,39 +214,21 @@ class Answers:
         except AppendError as error:
             self._metrics.append_failures.inc()
             if entry.dropped:
-                return
+                return None
             if not error.hopeless:
-                self._jobs.broken(entry)
-                return
-            self._jobs.withdraw(entry)
+                return Event.BROKEN
+            self.break_off(entry)
             entry.dead_letter = "reply_unwritable"
             entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
-            await self._settle(entry)
-        else:
-            if stream.ended and not entry.dropped:
-                await self._settle(entry)
-
-    async def _own(self, entry: Entry) -> bool:
-        """Take the job over, to end it; False if there is nothing to write."""
-        owned = await self._claims.own(entry)
-        if owned is Owned.ANSWERED:
-            await self._settle(entry)
-        return owned is Owned.OURS
-
-    async def _settle(self, entry: Entry) -> None:
-        if entry.dead_letter is not None:
-            error = entry.error or JobError(ErrorCode.INTERNAL, "no answer could be written")
-            if not await self._put_aside(
-                entry.record, entry.dead_letter, error, lambda: entry.dropped
-            ):
-                return
-        if not entry.dropped:
-            self._jobs.settled(entry)
+            return Event.UNWRITABLE
+        if not stream.ended or entry.dropped:
+            return None
+        self.break_off(entry)
+        return Event.WRITTEN
 
     async def _put_aside(
         self, record: Record, reason: str, error: JobError, dropped: Callable[[], bool]
     ) -> bool:
-        """Append to the dead letters until it is acknowledged; False if the work was dropped."""
         while not dropped():
             try:
                 await self._writer.put_aside(
@@ -274,14 +249,15 @@ class Answers:
                 return True
         return False
 
-    def _done_record(self, entry: Entry, finish: FinishReason, index: int, text: str) -> DoneRecord:
-        job = entry.job
+    def _done_record(self, entry: Entry, index: int, text: str) -> DoneRecord:
+        job, finish = entry.job, entry.finish
         assert job is not None, "only a job can be complete"  # noqa: S101 - ours
+        assert finish is not None, "a complete answer says why it ended"  # noqa: S101 - ours
         start, now = entry.record.timestamp_ms, time.time() * 1_000
         return DoneRecord(
             job=entry.job_id,
             epoch=entry.epoch,
-            worker=entry.stream.worker,
+            worker=self._worker,
             index=index,
             text=text,
             finish_reason=finish,

@@ -22,7 +22,7 @@ TASK_BYTES: Final = 4_096  # a task, its coroutines, a request in the producer
 SHARE: Final = 4  # a partition may take one part of so many
 
 
-class Outgoing:
+class PendingBytes:
     """Bytes under way, by the partition that their records came from."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -7,64 +7,46 @@ blocks nobody.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
 from schemas import ErrorCode, JobError, reply_partition
+from worker.life import Event
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.job import Entry
-    from worker.replies.pending_bytes import Outgoing
+    from worker.replies.pending_bytes import PendingBytes
+    from worker.replies.producer import LogWriter
 
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
 
 
-class TopicDirectory(Protocol):
-    """Who knows how many partitions a topic has."""
-
-    def known_partitions(self, topic: str) -> int | None:
-        """Return the number if it was asked for before."""
-
-    async def partitions(self, topic: str) -> int | None:
-        """Ask; None if there is no such topic. Raises KafkaError."""
-
-    def forget_missing(self, topic: str) -> None:
-        """Ask again at once: it was just created."""
-
-
 class ReplyRoutes:
-    """Finds the partition of each job's answer, then calls ``routed`` or ``unanswerable``."""
+    """Finds the partition of each job's answer: it is then ROUTED, or UNROUTABLE."""
 
     def __init__(
         self,
-        directory: TopicDirectory,
+        writer: LogWriter,
         *,
-        outgoing: Outgoing,
-        create: Callable[[str], Awaitable[None]] | None = None,
+        pending: PendingBytes,
+        create: Callable[[str], Awaitable[None]] | None,
+        happened: Callable[[Entry, Event], None],
     ) -> None:
-        self._directory = directory
-        self._outgoing = outgoing
+        self._writer = writer
+        self._pending = pending
         self._create = create  # makes a tenant's reply topic, where that is allowed
+        self._happened = happened
         self._tasks: set[asyncio.Task[None]] = set()
-        self._routed: Callable[[Entry], None]
-        self._unanswerable: Callable[[Entry], None]
 
-    def bind(
-        self, *, routed: Callable[[Entry], None], unanswerable: Callable[[Entry], None]
-    ) -> None:
-        """Set who is told."""
-        self._routed = routed
-        self._unanswerable = unanswerable
-
-    def route(self, entry: Entry) -> None:
+    def look_up(self, entry: Entry) -> None:
         """Find where an answer goes; at once, if its tenant was met before."""
-        partitions = self._directory.known_partitions(entry.reply_topic)
+        partitions = self._writer.known_partitions(entry.reply_topic)
         if partitions is not None:
             self._choose(entry, partitions)
             return
@@ -73,7 +55,7 @@ class ReplyRoutes:
         task.add_done_callback(self._tasks.discard)
 
     async def _hold(self, entry: Entry) -> None:
-        with self._outgoing.held(entry.record):
+        with self._pending.held(entry.record):
             await self._look_up(entry)
 
     async def _look_up(self, entry: Entry) -> None:
@@ -86,30 +68,38 @@ class ReplyRoutes:
                 continue
             if not entry.dropped:
                 if partitions is None:
-                    self._unanswerable(entry)
+                    self._refuse(entry)
                 else:
                     self._choose(entry, partitions)
             return
 
     async def _find_or_create(self, entry: Entry) -> int | None:
-        partitions = await self._directory.partitions(entry.reply_topic)
+        partitions = await self._writer.partitions(entry.reply_topic)
         if partitions is None and self._create is not None:
             await self._create(entry.tenant)
-            self._directory.forget_missing(entry.reply_topic)
-            partitions = await self._directory.partitions(entry.reply_topic)
+            self._writer.forget_missing(entry.reply_topic)
+            partitions = await self._writer.partitions(entry.reply_topic)
         return partitions
 
     def _choose(self, entry: Entry, partitions: int) -> None:
         wanted = entry.wanted_partition
         if wanted is not None and wanted >= partitions:
-            entry.error = entry.error or JobError(
-                ErrorCode.INVALID_JOB,
-                f"reply_partition: {entry.reply_topic} has {partitions}",
-                limit=partitions - 1,
-                given=wanted,
-            )
+            if not entry.ending:
+                entry.error = JobError(
+                    ErrorCode.INVALID_JOB,
+                    f"reply_partition: {entry.reply_topic} has {partitions}",
+                    limit=partitions - 1,
+                    given=wanted,
+                )
+                self._happened(entry, Event.FAILED)
             wanted = None
         entry.reply_partition = (
             reply_partition(entry.job_id, partitions) if wanted is None else wanted
         )
-        self._routed(entry)
+        self._happened(entry, Event.ROUTED)
+
+    def _refuse(self, entry: Entry) -> None:
+        entry.dead_letter = "missing_reply_topic"
+        missing = f"tenant: there is no topic {entry.reply_topic}"
+        entry.error = JobError(ErrorCode.INVALID_JOB, missing)
+        self._happened(entry, Event.UNROUTABLE)

@@ -9,18 +9,18 @@ waiting.
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError, encode_reply
 from worker.job import Partition
+from worker.life import Event
 from worker.observe.logs import get_logger
 from worker.replies.producer import AppendError
 from worker.takeover.read_ahead import Pending, ReadAhead
 from worker.takeover.readback import ReadError
-from worker.takeover.rule import Verdict
+from worker.takeover.rule import Verdict, crash_loop, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from schemas import Epoch
     from worker.job import Entry
     from worker.observe.metrics import Metrics
-    from worker.queue.assignment import PartitionState
     from worker.replies.producer import LogWriter
     from worker.takeover.readback import LogReader, LogRecord
 
@@ -39,14 +38,6 @@ CLAIMS_AT_ONCE = 256
 # Claim duels end because each loser waits longer before it claims again.
 FIRST_DELAY_SECONDS = 0.25
 LAST_DELAY_SECONDS = 10.0
-
-
-class Owned(enum.Enum):
-    """What became of a job that we wanted to take over."""
-
-    OURS = enum.auto()  # its stream is set up behind the visible prefix
-    ANSWERED = enum.auto()  # its terminal stands already, or can never be written
-    DROPPED = enum.auto()  # it is no longer this assignment's
 
 
 class Claims:
@@ -60,32 +51,26 @@ class Claims:
         worker: str,
         clock_slack_ms: float,
         metrics: Metrics,
+        prove: Callable[[Entry, int], Awaitable[int | None]],
+        happened: Callable[[Entry, Event], None],
     ) -> None:
+        """Prepare. `prove` shows that a job's partition is ours, with a base of at least so much.
+
+        It returns the base that epochs have from then on, None where nothing was proved.
+        """
         self._writer = writer
         self._reader = reader
         self._worker = worker
         self._clock_slack_ms = clock_slack_ms
         self._metrics = metrics
-        self._prove: Callable[[PartitionState, int], Awaitable[bool]]
-        self._state_of: Callable[[Entry], PartitionState | None]
+        self._prove = prove
+        self._happened = happened
         self._ahead: dict[Partition, ReadAhead] = defaultdict(ReadAhead)
         self._waiting: dict[Partition, list[Pending]] = defaultdict(list)
         self._passes: dict[Partition, asyncio.Task[None]] = {}
-        self._asked: dict[Entry, asyncio.Future[Owned]] = {}
+        self._asked: set[Entry] = set()
         self._claimed: dict[Entry, Epoch] = {}  # of those: the claim that stands in the log, or may
         self._retries: set[asyncio.Task[None]] = set()
-
-    def bind(
-        self,
-        *,
-        prove: Callable[[PartitionState, int], Awaitable[bool]] | None = None,
-        state_of: Callable[[Entry], PartitionState | None] | None = None,
-    ) -> None:
-        """Set who proves that a partition is ours, and who knows a job's partition."""
-        if prove is not None:
-            self._prove = prove
-        if state_of is not None:
-            self._state_of = state_of
 
     def expect(self, entry: Entry) -> None:
         """Learn of a job that will be taken over when its turn comes."""
@@ -99,18 +84,17 @@ class Claims:
             if not ahead and source not in self._passes:
                 del self._ahead[source]
 
-    async def own(self, entry: Entry) -> Owned:
-        """Make a job ours to write; at once if it is. Asked twice, it is taken over once."""
-        if entry.dropped:
-            return Owned.DROPPED
+    def take_over(self, entry: Entry) -> None:
+        """Make a job ours to write: OURS at once if it is, else what the log says of it.
+
+        Asked twice, it is taken over once. Nothing is heard of a job that was dropped meanwhile.
+        """
         if entry.owned:
-            return Owned.OURS
-        asked = self._asked.get(entry)
-        if asked is None:
-            asked = self._asked[entry] = asyncio.get_running_loop().create_future()
+            self._happened(entry, Event.OURS)
+        elif entry not in self._asked:
+            self._asked.add(entry)
             expected = self._ahead[reply_log(entry)].take(entry)
             self._queue(expected or Pending(entry, self._worker))
-        return await asyncio.shield(asked)
 
     def claimed(self, entry: Entry) -> Epoch | None:
         """Return the epoch that a job was claimed under while it is still being taken over."""
@@ -122,10 +106,6 @@ class Claims:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_result(Owned.DROPPED)
-        self._asked.clear()
 
     def _queue(self, each: Pending) -> None:
         source = reply_log(each.entry)
@@ -173,7 +153,7 @@ class Claims:
                 if error.hopeless:
                     each.entry.dead_letter = "reply_unwritable"
                     each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
-                    self._settle(each, Owned.ANSWERED)
+                    self._tell(each, Event.ANSWERED)
                 else:
                     each.takeover.append_failed()
                     self._again(each)
@@ -240,15 +220,14 @@ class Claims:
             entry.resume_ids = tuple(history.stream.token_ids)
             entry.strikes = history.strikes
             entry.strikes_alone = history.strikes_alone
-            entry.stream.begin(takeover.epoch, len(entry.resume_ids), claimed=not each.prefix_lost)
+            entry.epoch, entry.claimed = takeover.epoch, not each.prefix_lost
             entry.owned = True
-        self._settle(each, Owned.OURS if verdict is Verdict.OURS else Owned.ANSWERED)
+        self._tell(each, Event.ANSWERED if verdict is Verdict.ANSWERED else self._sentence(entry))
 
     async def _prove_and_again(self, each: Pending) -> None:
         """Claim above whoever stands above us, but only if the partition is ours."""
-        state = self._state_of(each.entry)
-        base = 0 if state is None else max(state.base, each.takeover.base_above())
-        if state is not None and await self._prove(state, base):
+        base = await self._prove(each.entry, each.takeover.base_above())
+        if base is not None:
             each.takeover.proved(base)
             log.warning("epoch_raised", job=each.entry.job_id, epoch=each.takeover.epoch)
         # Refused: a rebalance is on its way and will drop the job. No answer: ask again.
@@ -271,17 +250,25 @@ class Claims:
         task.add_done_callback(self._retries.discard)
 
     def _let_go(self, each: Pending) -> bool:
-        """Whether a job was dropped meanwhile; then whoever asked is told."""
+        """Whether a job was dropped meanwhile."""
         if not each.entry.dropped:
             return False
-        self._settle(each, Owned.DROPPED)
+        self._forget_request(each.entry)
         return True
 
-    def _settle(self, each: Pending, owned: Owned) -> None:
-        self._claimed.pop(each.entry, None)
-        asked = self._asked.pop(each.entry, None)
-        if asked is not None and not asked.done():
-            asked.set_result(owned)
+    def _sentence(self, entry: Entry) -> Event:
+        event = sentence(entry.strikes, entry.strikes_alone, alone=entry.alone)
+        if event is Event.CONVICTED and entry.error is None:
+            entry.error = crash_loop(entry.strikes_alone)
+        return event
+
+    def _tell(self, each: Pending, event: Event) -> None:
+        self._forget_request(each.entry)
+        self._happened(each.entry, event)
+
+    def _forget_request(self, entry: Entry) -> None:
+        self._claimed.pop(entry, None)
+        self._asked.discard(entry)
 
 
 def reply_log(entry: Entry) -> Partition:

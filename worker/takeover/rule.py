@@ -26,12 +26,15 @@ from dataclasses import dataclass
 from schemas import (
     ClaimRecord,
     Epoch,
+    ErrorCode,
+    JobError,
     ReleaseRecord,
     ReplyRecord,
     TokensEvent,
     VisibleStream,
 )
 from schemas.reader import BEFORE_ALL
+from worker.life import Event
 
 # After this many strikes a job runs with nobody beside it: its neighbours may not be to blame.
 STRIKES_TO_RUN_ALONE = 2
@@ -155,3 +158,22 @@ class TakeOver:
 def next_attempt(epoch: Epoch) -> Epoch:
     """Return the epoch under which a writer goes on after an append whose fate is unknown."""
     return Epoch(epoch.generation, epoch.attempt + 1)
+
+
+def sentence(strikes: int, strikes_alone: int, *, alone: bool) -> Event:
+    """Tell what its strikes mean for a job that is ours: OURS, SUSPECTED or CONVICTED."""
+    if strikes_alone >= STRIKES_ALONE_TO_CONVICT:
+        return Event.CONVICTED
+    if strikes >= STRIKES_TO_RUN_ALONE and not alone:
+        return Event.SUSPECTED
+    return Event.OURS
+
+
+def crash_loop(strikes: int) -> JobError:
+    """Make the error for a job that keeps killing its worker with nothing beside it."""
+    return JobError(
+        ErrorCode.CRASH_LOOP,
+        f"{strikes} workers ended while they ran nothing but this job",
+        limit=STRIKES_ALONE_TO_CONVICT,
+        given=strikes,
+    )

@@ -1,4 +1,4 @@
-"""Intake's verdicts, and which topics it is ever asked about."""
+"""What records are taken for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from schemas import Cancel, ErrorCode, Job, encode_request
-from worker.intake.judge import Intake, Refused, topic_pattern
+from worker.intake.judge import Judge, Refused
 from worker.job import Partition, Record
 from worker.settings import load_settings
 
@@ -14,7 +14,7 @@ from worker.settings import load_settings
 def judge(value: bytes | None, *, topic: str = "jobs", **flags: object) -> object:
     """Judge a record under some settings."""
     record = Record(Partition(topic, 0), 0, 0, None, value, ())
-    return Intake(load_settings(flags=flags).settings).judge(record)
+    return Judge(load_settings(flags=flags).settings).verdict(record)
 
 
 def test_another_tenants_topic_tells_its_owner_and_no_cancel_ends_a_job() -> None:
@@ -31,10 +31,10 @@ def test_another_tenants_topic_tells_its_owner_and_no_cancel_ends_a_job() -> Non
 
 
 def test_signed_records_are_never_judged_without_keys() -> None:
-    """Intake that was told of signatures and got no keys does not come up at all."""
+    """A judge that was told of signatures and got no keys does not come up at all."""
     settings = load_settings(flags={"tenant_from": "signature", "tenant_keys": "/keys"}).settings
     with pytest.raises(ValueError, match="keys of tenants"):
-        Intake(settings)
+        Judge(settings)
 
 
 def test_good_records_pass_as_they_are() -> None:
@@ -91,24 +91,3 @@ def test_tenant_names_that_are_tricks_reach_no_topic(tenant: str) -> None:
     assert isinstance(verdict, Refused)
     assert verdict.tenant is None
     assert verdict.reason
-
-
-@pytest.mark.parametrize(
-    ("topic", "read"),
-    [
-        ("jobs.acme", True),
-        ("jobs.a-1", True),
-        ("jobs.dlq", False),
-        ("jobs.", False),
-        ("jobs.Acme", False),
-        ("jobs.a.b", False),
-        ("xjobs.acme", False),
-        ("jobsxacme", False),
-    ],
-)
-def test_a_pattern_reads_tenants_topics_and_never_the_dead_letters(topic: str, read: bool) -> None:
-    """One topic a tenant: the name must be a tenant's, and the dead letters are none."""
-    pattern = topic_pattern("jobs.*", "jobs.dlq")
-    assert pattern is not None
-    assert bool(pattern.match(topic)) is read
-    assert topic_pattern("jobs", "jobs.dlq") is None

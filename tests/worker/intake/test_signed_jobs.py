@@ -180,6 +180,6 @@ def test_the_dead_letter_keeps_the_record_as_it_came(site: Site) -> None:
         patch.setattr("worker.intake.judge.decode_request", lambda _: pytest.fail("decoded"))
         harness = site.harness()
         posing = Signer(site.zeta._key, key_id=site.acme.key_id)
-        intake = harness.service._admission._intake
-        verdict = intake.judge(signed(encode_request(job()), posing))
+        judge = harness.lifecycle.parts.admission._judge
+        verdict = judge.verdict(signed(encode_request(job()), posing))
     assert getattr(verdict, "reason", None) == "signature_invalid"

@@ -22,6 +22,7 @@ from worker.placement.consolidation import Consolidation
 from worker.placement.load_meter import Sample
 from worker.placement.load_report import Notice, Report, decode_report, encode_report
 from worker.placement.plan import PartitionLoad
+from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
 from worker.settings import load_settings
 
@@ -52,27 +53,15 @@ def cluster(**topics: int) -> ClusterMetadata:
     return metadata
 
 
-class Speaker:
-    """Speaks for a member and notes what it is told."""
-
-    def __init__(self, report: bytes = b"") -> None:
-        self.bytes = report
-        self.got: list[tuple[list[Partition], Notice | None]] = []
-
-    def report(self) -> bytes:
-        """Return what was set."""
-        return self.bytes
-
-    def on_assignment(self, partitions: Sequence[Partition], notice: Notice | None) -> None:
-        """Note it."""
-        self.got.append((list(partitions), notice))
+def nobody(*_: object) -> None:
+    """Make nothing of an assignment."""
 
 
 def over_the_wire(
     user_data: bytes | None, topics: Sequence[str] = ("jobs",)
 ) -> ConsumerProtocolMemberMetadata:
     """Return a member's metadata as the leader decodes it."""
-    metadata = make_assignor(Speaker(user_data or b"")).metadata(set(topics))
+    metadata = make_assignor(lambda: user_data or b"", nobody).metadata(set(topics))
     return ConsumerProtocol.METADATA.decode(metadata.encode())
 
 
@@ -80,10 +69,11 @@ def placed(
     assignment: ConsumerProtocolMemberAssignment,
 ) -> tuple[list[Partition], Notice | None]:
     """Return what a member makes of its assignment, once that went over the wire."""
-    speaker = Speaker()
+    got: list[tuple[list[Partition], Notice | None]] = []
     decoded = ConsumerProtocol.ASSIGNMENT.decode(assignment.encode())
-    make_assignor(speaker).on_assignment(decoded)
-    return speaker.got[0]
+    assignor = make_assignor(bytes, lambda partitions, told: got.append((list(partitions), told)))
+    assignor.on_assignment(decoded)
+    return got[0]
 
 
 def report(*numbers: int, load: float = 2.0, asked: bool = False) -> bytes:
@@ -144,64 +134,44 @@ def test_a_topic_without_metadata_is_left_out() -> None:
     assert placed(out["a"])[0] == [Partition("jobs", 0)]
 
 
-class GroupMember:
-    """A consumer that only says how it is, and counts."""
-
-    def __init__(self) -> None:
-        self.generation = -1
-        self.resting = False
-        self.rejoined = 0
-
-    def rejoin(self) -> None:
-        """Count it."""
-        self.rejoined += 1
-
-
-def consolidation(**flags: object) -> tuple[Consolidation, GroupMember, Metrics]:
-    """Return one member's part, with its consumer and metrics."""
+def consolidation(**flags: object) -> tuple[Consolidation, Metrics]:
+    """Return one member's part, with its metrics."""
     settings = load_settings(flags={"assignor": "consolidate", "max_rows": 16} | flags).settings
     metrics = Metrics()
-    part, consumer = Consolidation(settings, metrics), GroupMember()
-    part.bind(consumer)
-    return part, consumer, metrics
+    return Consolidation(settings, metrics), metrics
 
 
-def told(part: Consolidation) -> Report:
-    """Return what a member reports now."""
-    decoded = decode_report(part.assignor.metadata({"jobs"}).user_data)
+def told(part: Consolidation, generation: int = -1, *, draining: bool = False) -> Report:
+    """Return what a member reports in a generation of the group."""
+    decoded = decode_report(part.report(generation, draining=draining))
     assert decoded is not None
     return decoded
 
 
 def test_a_report_says_what_was_had_and_in_which_generation() -> None:
     """The generation of the assignment; less once membership was lost; each report differs."""
-    part, consumer, _ = consolidation()
+    part, _ = consolidation()
     first = told(part)
     assert (first.generation, first.held, first.rows) == (-1, {}, 16)
-    consumer.generation = 4
-    part.on_assignment([Partition("jobs", 0)], Notice(1, 0, 3.0, 16, loads=(3.0,)))
-    consumer.generation = 5  # it joined and has no assignment yet
-    assert told(part).generation == 4
-    consumer.generation = -1  # it was thrown out
-    report = told(part)
+    part.on_assignment([Partition("jobs", 0)], Notice(1, 0, 3.0, 16, loads=(3.0,)), 4)
+    assert told(part, 5).generation == 4  # it joined and has no assignment yet
+    report = told(part, -1)  # it was thrown out
     assert report.generation == -1
     assert report.held == {Partition("jobs", 0): PartitionLoad(3.0)}
     assert report.sequence > first.sequence
-    consumer.resting = True
-    assert told(part).draining
+    assert told(part, draining=True).draining
 
 
 def test_a_full_worker_rejoins_once_and_says_so_until_it_is_assigned() -> None:
     """A rebalance may take several requests to join: each says who asked."""
-    part, consumer, metrics = consolidation()
+    part, metrics = consolidation()
     source, other = Partition("jobs", 0), Partition("jobs", 1)
     notice = Notice(1, 1, 16.0, 16, loads=(8.0, 8.0))
-    part.on_assignment([source, other], notice)
-    for second in range(20):
-        part.look(Sample({source: 12, other: 12}, []), 1e9 + second)
-    assert consumer.rejoined == 1
+    part.on_assignment([source, other], notice, 1)
+    full = Sample({source: 12, other: 12}, [])
+    assert sum(part.look(full, 1e9 + second, draining=False) for second in range(20)) == 1
     assert (told(part).asked, told(part).asked) == (True, True)
-    part.on_assignment([source], Notice(2, 0, 24.0, 32, asked=True, loads=(12.0,)))
+    part.on_assignment([source], Notice(2, 0, 24.0, 32, asked=True, loads=(12.0,)), 2)
     assert not told(part).asked
     page = generate_latest(metrics.registry).decode()
     for line in (
@@ -216,13 +186,11 @@ def test_a_full_worker_rejoins_once_and_says_so_until_it_is_assigned() -> None:
 
 def test_a_draining_worker_asks_for_nothing() -> None:
     """It leaves in a moment: that is a rebalance anyway."""
-    part, consumer, _ = consolidation()
+    part, _ = consolidation()
     source, other = Partition("jobs", 0), Partition("jobs", 1)
-    part.on_assignment([source, other], Notice(1, 1, 16.0, 16, loads=(8.0, 8.0)))
-    consumer.resting = True
-    for second in range(60):
-        part.look(Sample({source: 12, other: 12}, []), 1e9 + second)
-    assert consumer.rejoined == 0
+    part.on_assignment([source, other], Notice(1, 1, 16.0, 16, loads=(8.0, 8.0)), 1)
+    full = Sample({source: 12, other: 12}, [])
+    assert not any(part.look(full, 1e9 + second, draining=True) for second in range(60))
 
 
 def test_aiokafka_still_asks_as_we_answer() -> None:
@@ -243,6 +211,15 @@ class Joined(Member):
         self.part = Consolidation(load_settings(flags=flags).settings, Metrics())
         super().__init__(kafka, topic, consolidation=self.part)
 
+    def look(self, jobs: dict[Partition, int], seconds: float) -> None:
+        """Take a sample as if it were so much later."""
+        now = asyncio.get_running_loop().time() + seconds
+        self.part.look(Sample(jobs, []), now, draining=self.consumer.resting)
+
+    def told(self) -> Report:
+        """Return what it would report now."""
+        return told(self.part, self.consumer.generation, draining=self.consumer.resting)
+
     @property
     def numbers(self) -> list[int]:
         """The partitions held."""
@@ -258,14 +235,14 @@ async def test_a_group_on_a_real_broker_fills_one_and_opens_another(
         await until(lambda: len(first.numbers) == PARTITIONS)
         for second in range(1, 5):  # as if measured for a while
             idle = {each.source: 0 for each in first.consumer.states}
-            first.part.look(Sample(idle, []), asyncio.get_running_loop().time() + second)
+            first.look(idle, second)
         await asyncio.sleep(3.1)
         async with Joined(kafka, topic) as other:
             await until(lambda: len(first.seen.assigned) == 2)
             await until(lambda: other.seen.assigned)
             assert (len(first.numbers), other.numbers) == (PARTITIONS, [])
             full = {each.source: 6 for each in first.consumer.states}
-            first.part.look(Sample(full, []), asyncio.get_running_loop().time() + 1_000)
+            first.look(full, 1_000)
             ask_for_rebalance(first.consumer._consumer)
             half = PARTITIONS // 2
             await until(lambda: len(first.numbers) == len(other.numbers) == half)
@@ -282,14 +259,14 @@ async def test_a_group_on_a_real_broker_fills_one_and_opens_another(
 async def test_a_replaced_consumer_speaks_for_what_it_holds(kafka: Kafka, topic: str) -> None:
     """Before it has joined it has no generation, afterwards that of its new assignment."""
     async with Joined(kafka, topic) as first:
-        assert told(first.part).generation == first.consumer.generation > 0
+        assert first.told().generation == first.consumer.generation > 0
         await first.consumer.replace()
         await until(lambda: len(first.numbers) == PARTITIONS)
-        assert told(first.part).generation == first.consumer.generation > 0
-        assert len(told(first.part).held) == PARTITIONS
-    part, _, _ = consolidation()
+        assert first.told().generation == first.consumer.generation > 0
+        assert len(first.told().held) == PARTITIONS
+    part, _ = consolidation()
     settings = load_settings(flags={"assignor": "consolidate"}).settings
-    not_started = JobsConsumer(settings, first.seen, "test", part)
+    not_started = JobsConsumer(settings, first.seen, "test", Commits("g"), part)
     assert not_started.generation == -1
     await not_started._consumer.stop()
 

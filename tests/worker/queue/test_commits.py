@@ -156,18 +156,18 @@ async def test_ownership_is_proved_by_a_commit_that_the_broker_takes(
         group = first.settings.group
         old = {state.source.partition: state for state in first.consumer.states}
         old[1].finish_offset(0)
-        assert await first.consumer.prove(old[1], 0)
-        assert await first.consumer.prove(old[1], 0)
+        assert await first.commits.prove(old[1], 0)
+        assert await first.commits.prove(old[1], 0)
         assert old[1].committed == (1, "")
         assert await committed(kafka, group, topic, 1) == 1
         async with Member(kafka, topic) as second:
             await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
             await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
             for state in old.values():
-                assert not await first.consumer.prove(state, 0)
-                assert not await second.consumer.prove(state, 0)
+                assert not await first.commits.prove(state, 0)
+                assert not await second.commits.prove(state, 0)
             await until(lambda: len(second.seen.records) >= 3)
-            assert all([await second.consumer.prove(state, 0) for state in second.consumer.states])
+            assert all([await second.commits.prove(state, 0) for state in second.consumer.states])
 
 
 async def test_a_base_is_the_next_owners(kafka: Kafka, topic: str) -> None:
@@ -177,7 +177,7 @@ async def test_a_base_is_the_next_owners(kafka: Kafka, topic: str) -> None:
     await send(kafka, topic, 4)
     async with Member(kafka, topic) as member:
         await until(lambda: len(member.seen.records) == 4)
-        assert await member.consumer.prove(member.held(1), 7)
+        assert await member.commits.prove(member.held(1), 7)
         member.held(1).finish_offset(0)
         await member.consumer.commit()
     async with Member(kafka, topic) as member:
@@ -194,9 +194,9 @@ async def test_a_lost_membership_proves_nothing(kafka: Kafka, topic: str) -> Non
         state = member.held(0)
         now = state.membership
         state.membership = Membership(now.number, now.generation + 1, now.member_id)
-        assert not await member.consumer.prove(state, 0)
+        assert not await member.commits.prove(state, 0)
         state.membership = now
         state.revoked = True
-        assert not await member.consumer.prove(state, 0)
+        assert not await member.commits.prove(state, 0)
         state.revoked = False
-        assert await member.consumer.prove(state, 0)
+        assert await member.commits.prove(state, 0)

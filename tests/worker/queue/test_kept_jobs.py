@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.entries import JOBS, entry_of
-from worker.job import Stage
+from worker.life import Stage
 from worker.queue.assignment import Membership, PartitionState
 from worker.queue.kept_jobs import KeptJobs
 
@@ -31,14 +31,14 @@ def state_of(generation: int, *entries: Entry, member: str = "m") -> PartitionSt
 
 
 def held(*states: PartitionState) -> Mapping[Partition, PartitionState]:
-    """Return the new assignment as the service has it."""
+    """Return the new assignment as the worker has it."""
     return {state.source: state for state in states}
 
 
 def test_only_what_runs_and_is_ours_is_kept() -> None:
     """A job that waits, or is being claimed, or has ended, is read again as any other."""
     runs, waits = entry_at(1), entry_at(2, Stage.WAITING)
-    claimed, ended = entry_at(3, owned=False), entry_at(4, Stage.ENDED)
+    claimed, ended = entry_at(3, owned=False), entry_at(4, Stage.FINISHING)
     kept = KeptJobs()
     assert kept.part([state_of(3, runs, waits, claimed, ended)]) == [waits, claimed, ended]
     assert list(kept) == [runs]

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from tests.support.members import Member, send, until
-from worker.queue.silence import ConsumerSilentError, watch
+from worker.queue.watchdog import ConsumerSilentError, watch
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let silence count at once."""
-    monkeypatch.setattr("worker.queue.silence.WATCH_SECONDS", 0.2)
-    monkeypatch.setattr("worker.queue.silence.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("worker.queue.watchdog.WATCH_SECONDS", 0.2)
+    monkeypatch.setattr("worker.queue.watchdog.SILENT_SECONDS", 1.0)
 
 
 async def nothing(*_: Any, **__: Any) -> dict[Any, Any]:
@@ -37,7 +37,7 @@ async def test_a_consumer_that_fell_silent_is_replaced(kafka: Kafka, topic: str)
         await until(lambda: member.seen.assigned)
         member.consumer._consumer.getmany = nothing
         await asyncio.sleep(0.5)  # the poll that was under way
-        watching = asyncio.create_task(watch(member.consumer))
+        watching = asyncio.create_task(watch(member.consumer.progress, member.consumer.replace))
         await send(kafka, topic, 8)
         await until(lambda: len(member.seen.records) >= 8, seconds=60)
         assert sorted(int(each.value or b"") for each in member.seen.records) == list(range(8))
@@ -56,4 +56,4 @@ async def test_a_silence_that_a_new_consumer_does_not_cure_is_raised(
         await until(lambda: member.seen.assigned)
         await send(kafka, topic, 8)
         with pytest.raises(ConsumerSilentError):
-            await asyncio.wait_for(watch(member.consumer), 60)
+            await asyncio.wait_for(watch(member.consumer.progress, member.consumer.replace), 60)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.harness import JOBS, Harness
 from worker.job import Partition, Record
-from worker.replies.pending_bytes import Outgoing
+from worker.replies.pending_bytes import PendingBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def record(source: Partition, size: int) -> Record:
 
 def test_a_partition_rests_at_its_share_and_all_at_the_whole() -> None:
     """A flood on one partition stops that one; several together stop everybody."""
-    outgoing = Outgoing(MAX_BYTES)
+    outgoing = PendingBytes(MAX_BYTES)
     assert not outgoing.full(JOBS)
     with outgoing.held(record(JOBS, MAX_BYTES // 8)):
         assert outgoing.full(JOBS)
@@ -40,7 +40,7 @@ def test_a_partition_rests_at_its_share_and_all_at_the_whole() -> None:
 
 def test_what_fails_is_given_back() -> None:
     """The count must not grow by what went wrong."""
-    outgoing = Outgoing(MAX_BYTES)
+    outgoing = PendingBytes(MAX_BYTES)
     with pytest.raises(OSError, match="gone"), outgoing.held(record(JOBS, 10)):
         raise OSError("gone")
     assert outgoing.bytes == 0
@@ -56,7 +56,7 @@ def job(number: int, **more: object) -> bytes:
 async def fill(harness: Harness, make: Callable[[int], bytes]) -> int:
     """Send until reading that partition rests; return how many that were."""
     for sent in range(200):
-        if harness.service.is_full(JOBS):
+        if harness.lifecycle.is_full(JOBS):
             return sent
         harness.send(make(sent))
         await harness.settle(1)
@@ -73,12 +73,12 @@ async def test_reading_rests_while_a_broker_takes_nothing(*, told: bool) -> None
         harness.writer.held = asyncio.Event()
         sent = await fill(harness, lambda number: job(number, prompt=None) if told else b"\xc1")
         assert sent >= 10
-        assert not harness.service.is_full(OTHER)
-        harness.service.tick()
+        assert not harness.lifecycle.is_full(OTHER)
+        harness.lifecycle.tick()
         assert (harness.metrics.registry.get_sample_value("aril_outgoing_bytes") or 0) > 0
         harness.writer.held.set()
         await harness.settle()
-        assert not harness.service.is_full(JOBS)
+        assert not harness.lifecycle.is_full(JOBS)
         assert harness.committable == sent
         errors = sum(len(harness.replies("acme", f"job-{number}")) for number in range(sent))
         assert errors == (sent if told else 0)
@@ -101,5 +101,5 @@ async def test_a_look_up_that_hangs_counts(monkeypatch: pytest.MonkeyPatch) -> N
         assert not harness.dead_letters
         gate.set()
         await harness.settle()
-        assert not harness.service.is_full(JOBS)
+        assert not harness.lifecycle.is_full(JOBS)
         assert harness.engine.requests

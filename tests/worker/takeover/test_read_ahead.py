@@ -16,7 +16,7 @@ NAMES = ("a", "b", "c")
 
 def pending_of(name: str, reply_from: int | None = None) -> Pending:
     """Return an older job that waits to be taken over by us."""
-    return Pending(entry_of(name, epoch=Epoch(9, 1), worker="me", reply_from=reply_from), "me")
+    return Pending(entry_of(name, epoch=Epoch(9, 1), reply_from=reply_from), "me")
 
 
 def logged(offset: int, name: str, index: int = 0) -> LogRecord:

@@ -1,0 +1,192 @@
+"""The life of a job: its stages, what may happen at each, and what follows.
+
+Two rules. Every change of a job's stage is made here, by `Life.happen`, and nowhere else. And this
+file knows no log, no clock and no engine: it says what is to be done, `worker.lifecycle` does it.
+
+A job arrives, and where its answer goes is looked up. It waits for its turn. It is taken over,
+which takes no time where no other worker can have begun it. Its prompt and its adapter are
+prepared, it is gathered into a batch, it runs. Its answer, or the error that it ends in, is
+written. When that is acknowledged the job is settled, and its offset is finished.
+
+Whatever goes wrong on the way is an event like any other. An append that may or may not have landed
+(BROKEN) sends the job back to the start, under the next epoch. A partition that is lost (DROPPED)
+ends it here; its next owner takes it over. So each job ends once: SETTLED here, or DROPPED and
+settled by somebody else.
+
+Tokens are no events: they change nothing of the stage. Neither is a rebalance that leaves a running
+job where it is (`worker.queue.kept_jobs`): what changes is whose assignment its offset belongs to.
+
+An event for which a stage has no row is a mistake of ours: `Life.happen` raises.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+
+@enum.unique
+class Stage(enum.Enum):
+    """How far a job is."""
+
+    ARRIVED = "the partition of its answer is looked up"
+    DOOMED = "the same, and then it is told an error"
+    WAITING = "in the backlog"
+    CLAIMING = "it is made ours to write"
+    PREPARING = "its prompt is tokenised, its adapter fetched"
+    GATHERING = "in the window"
+    RUNNING = "in the engine"
+    FINISHING = "its answer is complete, the rest is written"
+    FAILING = "it is made ours to write, and its error is written"
+    SETTLING = "nothing is left to tell its tenant; put aside, if its record has to be"
+    SETTLED = "its offset is finished"
+    DROPPED = "its assignment ended: nothing of it may be written or committed"
+
+
+@enum.unique
+class Event(enum.Enum):
+    """What may happen to a job."""
+
+    ROUTED = "it is known where its answer goes"
+    UNROUTABLE = "its tenant has no reply topic"
+    CHOSEN = "its turn has come"
+    OURS = "nobody else may write its answer now"
+    ANSWERED = "its terminal stands already, or none can ever be written"
+    SUSPECTED = "ours, but its writers crashed: it has to run alone"
+    CONVICTED = "ours, but it crashes its worker with nothing beside it"
+    PREPARED = "prompt and adapter are at hand"
+    SUBMITTED = "its batch went to the engine"
+    FINISHED = "the engine has brought all of its answer"
+    FAILED = "it ends in an error, whoever says so"
+    BROKEN = "an append of it failed, or may have"
+    UNWRITABLE = "an append of it can never succeed"
+    WRITTEN = "its terminal is acknowledged"
+    SETTLED = "its record is put aside, where it has to be"
+    DROPPED = "its partition is no longer ours, or we are leaving"
+
+
+class Effect(enum.Enum):
+    """What is done about it. `TAKE_OVER`, `WAIT` and `SETTLE` may bring the next event at once."""
+
+    WAIT = enum.auto()
+    WAIT_ALONE = enum.auto()  # for an engine with nothing in it
+    TAKE_OVER = enum.auto()
+    PREPARE = enum.auto()
+    GATHER = enum.auto()
+    LEAVE = enum.auto()  # backlog, window or engine, wherever it is
+    FORGET = enum.auto()  # that it was to be taken over
+    WRITE_ANSWER = enum.auto()
+    WRITE_ERROR = enum.auto()
+    RELEASE = enum.auto()  # tell the next owner that we stop on purpose
+    NEXT_EPOCH = enum.auto()  # nothing more under the present one
+    LOOK_UP_LATER = enum.auto()
+    SETTLE = enum.auto()
+    FINISH_OFFSET = enum.auto()
+
+
+Row = tuple[Stage, tuple[Effect, ...]]
+
+
+def _to(stage: Stage, *effects: Effect) -> Row:
+    return stage, effects
+
+
+TABLE: Final[dict[Stage, dict[Event, Row]]] = {
+    Stage.ARRIVED: {
+        Event.ROUTED: _to(Stage.WAITING, Effect.WAIT),
+        Event.UNROUTABLE: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.FAILED: _to(Stage.DOOMED),
+        Event.DROPPED: _to(Stage.DROPPED),
+    },
+    Stage.DOOMED: {
+        Event.ROUTED: _to(Stage.FAILING, Effect.TAKE_OVER),
+        Event.UNROUTABLE: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.DROPPED: _to(Stage.DROPPED),
+    },
+    Stage.WAITING: {
+        Event.CHOSEN: _to(Stage.CLAIMING, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.FORGET),
+    },
+    Stage.CLAIMING: {
+        Event.OURS: _to(Stage.PREPARING, Effect.PREPARE),
+        Event.ANSWERED: _to(Stage.SETTLING, Effect.LEAVE, Effect.SETTLE),
+        Event.SUSPECTED: _to(
+            Stage.WAITING, Effect.LEAVE, Effect.RELEASE, Effect.NEXT_EPOCH, Effect.WAIT_ALONE
+        ),
+        Event.CONVICTED: _to(Stage.FAILING, Effect.LEAVE, Effect.WRITE_ERROR),
+        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    Stage.PREPARING: {
+        Event.PREPARED: _to(Stage.GATHERING, Effect.GATHER),
+        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    Stage.GATHERING: {
+        Event.SUBMITTED: _to(Stage.RUNNING),
+        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    Stage.RUNNING: {
+        Event.FINISHED: _to(Stage.FINISHING, Effect.LEAVE, Effect.WRITE_ANSWER),
+        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.BROKEN: _to(Stage.ARRIVED, Effect.LEAVE, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
+        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.LEAVE, Effect.SETTLE),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    Stage.FINISHING: {
+        Event.WRITTEN: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.BROKEN: _to(Stage.ARRIVED, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
+        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.RELEASE),
+    },
+    Stage.FAILING: {
+        Event.OURS: _to(Stage.FAILING, Effect.WRITE_ERROR),
+        Event.SUSPECTED: _to(Stage.FAILING, Effect.WRITE_ERROR),
+        Event.CONVICTED: _to(Stage.FAILING, Effect.WRITE_ERROR),
+        Event.ANSWERED: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.WRITTEN: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.BROKEN: _to(Stage.DOOMED, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
+        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.RELEASE),
+    },
+    Stage.SETTLING: {
+        Event.SETTLED: _to(Stage.SETTLED, Effect.FINISH_OFFSET),
+        Event.DROPPED: _to(Stage.DROPPED),
+    },
+    Stage.SETTLED: {Event.DROPPED: _to(Stage.DROPPED)},  # before its offset could be finished
+    Stage.DROPPED: {Event.DROPPED: _to(Stage.DROPPED)},
+}
+
+# How it ends is known: a cancel or a deadline comes too late.
+ENDING: Final = frozenset(stage for stage, rows in TABLE.items() if Event.FAILED not in rows)
+
+
+class UnexpectedEventError(RuntimeError):
+    """An event at a stage that has no row for it: a mistake of ours."""
+
+    def __init__(self, stage: Stage, event: Event) -> None:
+        super().__init__(f"{event.name} at {stage.name}: the table has no such row")
+
+
+class Life:
+    """One job's stage."""
+
+    __slots__ = ("_stage",)
+
+    def __init__(self, stage: Stage = Stage.ARRIVED) -> None:
+        self._stage = stage
+
+    @property
+    def stage(self) -> Stage:
+        """How far the job is."""
+        return self._stage
+
+    def happen(self, event: Event) -> tuple[Effect, ...]:
+        """Go on to the next stage; return what has to be done. Raises UnexpectedEventError."""
+        row = TABLE[self._stage].get(event)
+        if row is None:
+            raise UnexpectedEventError(self._stage, event)
+        self._stage, effects = row
+        return effects
