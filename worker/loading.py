@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from worker.batching.dispatch import AdapterSource, PromptEncoder
-    from worker.engine.engine import EngineStats
     from worker.engine.runner import StepEngine
+    from worker.observe.engine_stats import EngineStats
     from worker.settings import WorkerSettings
 
 

@@ -33,7 +33,7 @@ async def test_a_running_job_goes_on_across_a_rebalance(harness: Harness) -> Non
     key = harness.key_of("prompt of j1")
     harness.step(Output(key, (1,), "a"))
     await harness.settle()
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     harness.step(Output(key, (2,), "b"))
     await harness.settle()
     state = harness.assign(generation=4, end_offset=offset + 1)
@@ -53,7 +53,7 @@ async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
 ) -> None:
     """Its terminal was acknowledged between two assignments: the redelivery finds it finished."""
     offset = await begin(harness)
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     harness.step(Output(harness.key_of("prompt of j1"), (1,), "a", finish="stop"))
     await harness.settle()
     state = harness.assign(generation=4, end_offset=offset + 1)
@@ -71,7 +71,7 @@ async def test_a_missed_generation_makes_it_a_take_over(harness: Harness, change
     key = harness.key_of("prompt of j1")
     harness.step(Output(key, (1,), "a"))
     await harness.settle()
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     state = harness.assign(
         generation=5 if change == "generation" else 4,
         member="another" if change == "member" else "member",
@@ -94,7 +94,7 @@ async def test_every_owner_draws_the_same_seed(harness: Harness) -> None:
     offset = harness.send(job())
     await harness.settle()
     first = harness.engine.requests[harness.key_of("prompt of j1")].seed
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     state = harness.assign(generation=9, end_offset=OLD)
     harness.engine.requests.clear()
     harness.deliver(state, offset, job())

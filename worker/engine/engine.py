@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from worker.engine.sampler import INVALID, sample
 from worker.engine.scheduler import Scheduler
 from worker.engine.sequence import BACKBONE
 from worker.engine.text import Detokenizer
+from worker.observe.engine_stats import EngineStats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,24 +35,6 @@ if TYPE_CHECKING:
     from worker.engine.sampler import Sampled
     from worker.engine.scheduler import StepPlan
     from worker.engine.sequence import Sequence
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStats:
-    """What the last step held and what is in use now; counts since the start where it says so."""
-
-    rows: int = 0  # of the last step
-    adapters: int = 0  # distinct ones among them
-    tokens: int = 0  # of the last step
-    running: int = 0
-    waiting: int = 0
-    kv_blocks_used: int = 0
-    kv_blocks: int
-    slots_used: int = 0
-    slots: int
-    steps: int = 0  # since the start
-    preemptions: int = 0  # since the start
-    adapter_loads: int = 0  # since the start
 
 
 class Engine:

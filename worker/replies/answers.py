@@ -147,7 +147,7 @@ class Answers:
 
         async def aside() -> None:
             with self._pending.held(record):
-                if await self._put_aside(record, reason, error, dropped):
+                if await self._put_aside(record, reason, error, dropped) and not dropped():
                     done()
 
         self._start_aside(aside())

@@ -263,8 +263,9 @@ class Claims:
         return event
 
     def _tell(self, each: Pending, event: Event) -> None:
-        self._forget_request(each.entry)
-        self._happened(each.entry, event)
+        if not self._let_go(each):
+            self._forget_request(each.entry)
+            self._happened(each.entry, event)
 
     def _forget_request(self, entry: Entry) -> None:
         self._claimed.pop(entry, None)

@@ -49,7 +49,7 @@ async def test_an_answered_job_is_only_marked(harness: Harness) -> None:
     harness.step(Output(harness.key_of("prompt of j1"), (2,), "b", finish="stop"))
     await harness.settle()
     written = kinds(harness)
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     state = harness.assign(generation=4, end_offset=OLD)
     harness.deliver(state, 0, job())
     await harness.settle()
@@ -152,7 +152,7 @@ async def test_without_a_proof_nothing_is_written(harness: Harness) -> None:
     harness.send(job())
     await harness.settle()
     assert harness.engine.requests == {}
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     await harness.settle()
     assert kinds(harness)[:2] == ["claim", "tokens"]
     assert set(kinds(harness)[2:]) == {"claim", "release"}

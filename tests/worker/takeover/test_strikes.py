@@ -93,7 +93,7 @@ async def test_a_suspect_keeps_its_place_across_rebalances(harness: Harness) -> 
     await harness.settle()
     written = kinds(harness)
     for generation in range(4, 8):
-        harness.lifecycle.on_revoked([harness.state])
+        harness.revoke(harness.state)
         state = harness.assign(generation=generation, end_offset=OLD)
         harness.deliver(state, suspect - 1, job("other"))
         harness.deliver(state, suspect, job())
@@ -117,7 +117,7 @@ async def test_a_suspect_of_a_partition_that_is_gone_waits_no_longer(harness: Ha
     harness.send(job())
     await harness.settle()
     written = kinds(harness)
-    harness.lifecycle.on_revoked([harness.state])
+    harness.revoke(harness.state)
     harness.assign(generation=5, end_offset=0)
     harness.send(job("fresh"))
     await harness.settle()

@@ -1,0 +1,23 @@
+"""What an engine says of itself after a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What the last step held and what is in use now; counts since the start where it says so."""
+
+    rows: int = 0  # of the last step
+    adapters: int = 0  # distinct ones among them
+    tokens: int = 0  # of the last step
+    running: int = 0
+    waiting: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks: int
+    slots_used: int = 0
+    slots: int
+    steps: int = 0  # since the start
+    preemptions: int = 0  # since the start
+    adapter_loads: int = 0  # since the start
