@@ -36,7 +36,7 @@ CALM = {
     "send_job": 8,
     "bring_token": 8,
     "bring_end": 4,
-    "cancel": 2,
+    "cancel": 3,
     "run_out_of_time": 1,
     "fail_in_engine": 1,
     "send_refused": 1,

@@ -103,7 +103,7 @@ def test_an_event_without_a_row_changes_nothing_and_is_told() -> None:
 
 def test_a_row_is_followed() -> None:
     """Stage and effects are those of the table."""
-    life = Life()
-    assert life.stage is Stage.ARRIVED
-    assert life.happen(Event.ROUTED) == (Effect.WAIT,)
-    assert life.stage is Stage.WAITING
+    assert Life().stage is Stage.ARRIVED
+    life = Life(Stage.SETTLING)
+    assert life.happen(Event.SETTLED) == (Effect.FINISH_OFFSET,)
+    assert life.stage is Stage.SETTLED

@@ -32,6 +32,10 @@ async def live(seed: int, weights: dict[str, int]) -> None:
         assert {each.stage for each in scene.entries} <= {Stage.SETTLED, Stage.DROPPED}
         assert harness.state.position in {None, len(scene.values)}
         assert harness.answers._streams == {}
+        claims = harness.lifecycle.parts.claims
+        assert not claims._ahead
+        assert not claims._asked
+        assert not claims._claimed
         unwritable = [
             headers
             for _, _, headers in harness.dead_letters
