@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 120.0
 EXIT_SECONDS = 60.0
+LOST_TRACK = "unexpected_event"  # what a worker logs of a bug in the life of its jobs
 
 
 class WorkerProcess:
@@ -83,6 +84,9 @@ class WorkerProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
+        if self.log.exists():
+            told = [line for line in self.log.read_text().splitlines() if LOST_TRACK in line]
+            assert not told, f"{self.name} met an event that its table lacks: {told}"
 
     async def probe(self, path: str) -> tuple[int, str]:
         """Fetch one of the worker's pages; status 0 while nobody answers."""

@@ -20,6 +20,7 @@ from schemas import (
 )
 from tests.support.harness import REPLY_PARTITIONS, Harness
 from worker.engine.request import Output
+from worker.life import Event
 from worker.replies.producer import AppendError
 
 
@@ -340,3 +341,57 @@ async def test_a_partition_whose_done_list_is_full_serves_its_oldest_next(crowde
         served = [name for name in served if name != "first"]
         assert served.index("old") == (0 if crowded else 8)
         assert harness.committable == 13
+
+
+async def test_a_job_that_the_worker_lost_track_of_ends_in_internal() -> None:
+    """An event without a row is logged and counted; the job ends, its neighbour does not notice."""
+    async with Harness() as harness:
+        harness.bugs = 1
+        harness.send(job())
+        harness.send(job("j2"))
+        await harness.settle()
+        entry = harness.dispatcher.find(harness.key_of("prompt of j1"))
+        assert entry is not None
+        harness.lifecycle.happened(entry, Event.ROUTED)
+        await harness.settle()
+        assert end_of(harness, "j1").code is ErrorCode.INTERNAL
+        assert harness.engine.cancelled == [entry.key]
+        assert harness.running == ["prompt of j2"]
+        assert harness.state.position == 1
+
+
+async def test_a_job_whose_end_is_known_keeps_it_whatever_comes_without_a_row() -> None:
+    """Nothing can be told twice: only the count tells."""
+    async with Harness() as harness:
+        harness.bugs = 1
+        harness.send(job())
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        entry = harness.dispatcher.find(key)
+        assert entry is not None
+        harness.writer.held = asyncio.Event()
+        harness.step(Output(key, (1,), "a", finish="stop"))
+        harness.lifecycle.happened(entry, Event.CHOSEN)
+        harness.writer.held.set()
+        await harness.settle()
+        assert isinstance(harness.visible("acme", "j1").terminal, DoneEvent)
+        assert harness.state.position == 1
+
+
+async def test_a_job_is_counted_once_however_often_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An append that failed is no second end."""
+    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.writer.failures.append(AppendError("RequestTimedOutError", hopeless=False))
+        key = harness.key_of("prompt of j1")
+        harness.step(Output(key, (1,), "a", finish="stop"))
+        await harness.settle()
+        harness.step(Output(max(harness.engine.requests), (1,), "a", finish="stop"))
+        await harness.settle()
+        sample = harness.metrics.registry.get_sample_value
+        assert sample("aril_jobs_total", {"end": "stop"}) == 1.0
+        assert sample("aril_job_seconds_count") == 1.0
