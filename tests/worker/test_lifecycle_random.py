@@ -18,7 +18,7 @@ from tests.support.life_scene import CALM, STORMY, Scene
 from worker.life import Stage
 
 STEPS = 200  # of one history
-SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 200))]
+SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 100))]
 
 
 async def live(seed: int, weights: dict[str, int]) -> None:
