@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 from kernels.sgmv import GroupShape, LoraPair, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.engine.dora import NoDirectionError, gain_of
-from worker.engine.groups import LinearGroup, StepState, find_groups
+from worker.engine.groups import LinearGroup, StepState
+from worker.engine.siblings import find_siblings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ class AdapterLayers:
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
         self.groups = tuple(
-            self._install(names) for names in (find_groups(backbone) if groups is None else groups)
+            self._install(names) for names in (find_siblings(backbone) if groups is None else groups)
         )
         self._shapes = {
             name: (width, group.in_features)
@@ -67,9 +68,9 @@ class AdapterLayers:
 
     def begin(self, plan: SgmvPlan | None, output_plan: SgmvPlan | None) -> None:
         """Start a step: the adapters of all its rows, and of those whose logits are computed."""
-        self._body.number += 1
-        self._output.number += 1
         self._body.plan, self._output.plan = plan, output_plan
+        for group in self.groups:
+            group.forget()
 
     def check(self, adapter: AdapterWeights) -> None:
         """Raise JobError `adapter_invalid` if the adapter does not fit this backbone."""

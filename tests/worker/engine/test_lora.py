@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,17 +18,19 @@ from tests.support.weights import random_adapter
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.attention import LayoutRecorder
 from worker.engine.config import EngineConfig
-from worker.engine.groups import find_groups
+from worker.engine.siblings import find_siblings
 from worker.engine.kv_cache import KVCache, PackedRow, pack
 from worker.engine.lora import AdapterLayers
 from worker.engine.model import Backbone, load_backbone
 from worker.engine.probe import LOGIT_BOUND, install_adapters, plain_logits, probe_packed_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from torch import Tensor
+
+    from worker.engine.groups import LinearGroup
 
 ATTENTION_IN = ("q_proj", "k_proj", "v_proj")
 IDS = torch.tensor([5, 9, 300, 7, 42, 11])
@@ -76,7 +79,7 @@ def merged_logits(path: Path, weights: AdapterWeights) -> Tensor:
 def test_siblings_are_found(arch: Architecture, tmp_path: Path) -> None:
     """q, k, v read one tensor, gate and up another; o, down and the output module are alone."""
     backbone = load_backbone(make_tiny_model(tmp_path, arch), "cpu", torch.float32)
-    endings = [tuple(name.rpartition(".")[2] for name in group) for group in find_groups(backbone)]
+    endings = [tuple(name.rpartition(".")[2] for name in group) for group in find_siblings(backbone)]
     layer = [ATTENTION_IN, ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",)]
     assert endings == [*layer, *layer, ("lm_head",)]
 
@@ -92,7 +95,7 @@ def test_inputs_changed_in_place_are_not_shared(
         return self.down_proj(gate * self.up_proj(x))
 
     monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", forward)
-    groups = find_groups(backbone)
+    groups = find_siblings(backbone)
     assert ("model.layers.0.mlp.gate_proj",) in groups
     assert ("model.layers.0.mlp.up_proj",) in groups
 
@@ -107,7 +110,7 @@ def test_linears_that_see_some_rows_take_no_adapter(
         return self.down_proj(up)
 
     monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", forward)
-    found = {name for group in find_groups(backbone) for name in group}
+    found = {name for group in find_siblings(backbone) for name in group}
     assert "model.layers.0.mlp.down_proj" in found
     assert not any(name.endswith(("gate_proj", "up_proj")) for name in found)
     layers = AdapterLayers(backbone, CONFIG)
@@ -196,29 +199,76 @@ def test_launches_per_layer(backbone: Backbone) -> None:
     assert counter.calls["aten::linear"] == 2 * 4 + 1  # base products: fused as the launches are
 
 
+def attention_group(backbone: Backbone) -> tuple[AdapterLayers, LinearGroup]:
+    """Install the layers; return them and the first layer's q, k, v."""
+    layers = AdapterLayers(backbone, CONFIG)
+    return layers, next(group for group in layers.groups if len(group.names) == 3)
+
+
 def test_group_computes_once_and_keeps_nothing(backbone: Backbone) -> None:
     """Members share one product; a new step or another input computes anew; then memory is free."""
-    layers = AdapterLayers(backbone, CONFIG)
-    group = next(group for group in layers.groups if len(group.names) == 3)
+    layers, group = attention_group(backbone)
     q, k, v = group.members
     x = torch.randn(1, 5, 64)
     with LaunchCounter() as counter:
         outputs = [q(x), k(x), v(x)]
     assert counter.calls["aten::mm"] == 1
     assert torch.equal(torch.cat(outputs, dim=-1), x @ group.weight.T)
+    assert group._left is None
     first = q(x)
     x.mul_(2.0)  # a buffer that is used again, as under a CUDA graph
     layers.begin(None, None)
+    assert group._left is None
     assert torch.equal(k(x), 2 * (x / 2 @ k.weight.T))
     assert torch.equal(q(x), 2 * first)
     assert torch.equal(q(x), 2 * first)  # called twice with one input
     v(x)
     other = torch.randn(1, 5, 64)
     assert torch.equal(v(other), (other @ group.weight.T)[..., -32:])
+    assert group._left is None  # what was left of x is not kept for a guess that was wrong
     assert q(other).shape == (1, 5, 64)
     assert k(other).shape == (1, 5, 32)
-    assert group._input is None
-    assert all(output is None for output in group._outputs)
+    assert v(other).shape == (1, 5, 32)
+    assert group._left is None
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_members_are_right_in_any_order(order: tuple[int, ...], backbone: Backbone) -> None:
+    """Whoever comes first, with its own or another's input, gets its own product of it."""
+    _, group = attention_group(backbone)
+    for _ in range(2):
+        x, other = torch.randn(1, 5, 64), torch.randn(1, 5, 64)
+        for index in (*order, *order):  # the second time there is nothing left to pick up
+            assert torch.equal(group.members[index](x), part(group, index, x))
+        for index, given in zip(order, (x, other, x), strict=True):
+            assert torch.equal(group.members[index](given), part(group, index, given))
+
+
+def part(group: LinearGroup, index: int, x: Tensor) -> Tensor:
+    """Return one member's share of the whole group's product."""
+    return (x @ group.weight.T).split(group.widths, dim=-1)[index]
+
+
+def test_steps_are_compiled_once(backbone: Backbone) -> None:
+    """What one member leaves for another is no state that a compiler would see change."""
+    layers, group = attention_group(backbone)
+    compiled: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: object) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    def attention(x: Tensor) -> Tensor:
+        return torch.cat([member(x) for member in group.members], dim=-1)
+
+    torch._dynamo.reset()
+    run = torch.compile(attention, backend=backend, fullgraph=True)
+    for _ in range(4):
+        layers.begin(None, None)
+        x = torch.randn(1, 5, 64)
+        assert torch.equal(run(x), x @ group.weight.T)
+    assert len(compiled) == 1
+    assert group._left is None
 
 
 def test_models_that_cannot_use_slices_get_separate_linears(
