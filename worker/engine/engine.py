@@ -14,7 +14,8 @@ from schemas import ErrorCode, JobError
 from worker.engine.adapter_slots import AdapterSlots
 from worker.engine.answer import Answer
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
-from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.kv_cache import KVCache
+from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
 from worker.engine.sampler import INVALID, sample

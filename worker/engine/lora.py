@@ -40,9 +40,9 @@ class AdapterLayers:
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
-        self.groups = tuple(
-            self._install(names) for names in (find_siblings(backbone) if groups is None else groups)
-        )
+        if groups is None:
+            groups = find_siblings(backbone)
+        self.groups = tuple(self._install(names) for names in groups)
         self._shapes = {
             name: (width, group.in_features)
             for group in self.groups

@@ -18,11 +18,12 @@ from tests.support.weights import random_adapter
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.attention import LayoutRecorder
 from worker.engine.config import EngineConfig
-from worker.engine.siblings import find_siblings
-from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.kv_cache import KVCache
 from worker.engine.lora import AdapterLayers
 from worker.engine.model import Backbone, load_backbone
+from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import LOGIT_BOUND, install_adapters, plain_logits, probe_packed_rows
+from worker.engine.siblings import find_siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -79,7 +80,9 @@ def merged_logits(path: Path, weights: AdapterWeights) -> Tensor:
 def test_siblings_are_found(arch: Architecture, tmp_path: Path) -> None:
     """q, k, v read one tensor, gate and up another; o, down and the output module are alone."""
     backbone = load_backbone(make_tiny_model(tmp_path, arch), "cpu", torch.float32)
-    endings = [tuple(name.rpartition(".")[2] for name in group) for group in find_siblings(backbone)]
+    endings = [
+        tuple(name.rpartition(".")[2] for name in group) for group in find_siblings(backbone)
+    ]
     layer = [ATTENTION_IN, ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",)]
     assert endings == [*layer, *layer, ("lm_head",)]
 
