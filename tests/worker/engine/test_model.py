@@ -91,6 +91,16 @@ def test_probe_notices_what_is_wrong(
         probe_packed_rows(backbone, expected, "torch")
 
 
+@pytest.mark.parametrize("row", range(4))
+def test_probe_notices_nan_in_any_row(row: int, tmp_path: Path) -> None:
+    """A comparison with NaN is never true, so the largest difference must not drop it."""
+    backbone = load(make_tiny_model(tmp_path, "llama"))
+    expected = plain_logits(backbone)
+    expected[row] = expected[row] * float("nan")
+    with pytest.raises(UnsupportedModelError, match="differ from the model's own by nan"):
+        probe_packed_rows(backbone, expected, "torch")
+
+
 @pytest.mark.parametrize("rope", ["dynamic", "longrope"])
 def test_rope_that_depends_on_the_batch_is_refused(rope: str, tmp_path: Path) -> None:
     """RoPE whose frequencies follow the call's longest row would mix tenants up."""
