@@ -33,7 +33,7 @@ class StepState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
+class _Pending:
     """What one call of the first member left for the others."""
 
     x: Tensor
@@ -43,9 +43,8 @@ class _Left:
 class LinearGroup:
     """One or more linears of equal input, with the slots of their adapters.
 
-    The members are in the order in which the model calls them.
-
-    `weights` is None as long as no adapter can touch the group.
+    The members are in the order in which the model calls them. `weights` is None as long as no
+    adapter can touch the group.
     """
 
     def __init__(self, names: Sequence[str], linears: Sequence[Any], state: StepState) -> None:
@@ -55,27 +54,21 @@ class LinearGroup:
         self.weight, self.bias = _stack(linears)
         self.in_features = self.weight.shape[1]
         self.widths = tuple(len(linear.weight) for linear in linears)
+        weights = self.weight.split(self.widths)
+        biases = [None] * len(linears) if self.bias is None else self.bias.split(self.widths)
         self.members = tuple(
             LoraLinear(self, index, weight, bias)
-            for index, (weight, bias) in enumerate(
-                zip(
-                    self.weight.split(self.widths),
-                    self.bias.split(self.widths)
-                    if self.bias is not None
-                    else [None] * len(linears),
-                    strict=True,
-                )
-            )
+            for index, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
         self._packed: PackedWeight | None = None
-        self._left: _Left | None = None
+        self._pending: _Pending | None = None
 
     def first(self, x: Tensor) -> Tensor:
         """Return x [..., in] through the first member, [..., width]; compute all the others too."""
         if len(self.widths) == 1:
             return self._compute(x)
         own, *others = self._compute(x).split(self.widths, dim=-1)
-        self._left = _Left(x, dict(enumerate(others, start=1)))
+        self._pending = _Pending(x, dict(enumerate(others, start=1)))
         return own
 
     def later(self, index: int, x: Tensor) -> Tensor:
@@ -84,18 +77,18 @@ class LinearGroup:
         What the first one left is given out once, and only for the very tensor that it saw. All
         else is computed anew: that costs time, never the answer.
         """
-        left = self._left
-        if left is None or left.x is not x or index not in left.outputs:
-            self._left = None
+        pending = self._pending
+        if pending is None or pending.x is not x or index not in pending.outputs:
+            self._pending = None
             return self._compute(x).split(self.widths, dim=-1)[index]
-        output = left.outputs.pop(index)
-        if not left.outputs:
-            self._left = None  # so that activations don't outlive the layer
+        output = pending.outputs.pop(index)
+        if not pending.outputs:
+            self._pending = None  # so that activations don't outlive the layer
         return output
 
     def forget(self) -> None:
         """Drop what was left and not picked up: a new step may come in the same tensors."""
-        self._left = None
+        self._pending = None
 
     def pack(self) -> None:
         """Trade the weight for one that is faster to multiply by, where there is such a thing.

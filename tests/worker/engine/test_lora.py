@@ -227,22 +227,22 @@ def test_group_computes_once_and_keeps_nothing(backbone: Backbone) -> None:
         outputs = [q(x), k(x), v(x)]
     assert counter.calls["aten::mm"] == 1
     assert torch.equal(torch.cat(outputs, dim=-1), x @ group.weight.T)
-    assert group._left is None
+    assert group._pending is None
     first = q(x)
     x.mul_(2.0)  # a buffer that is used again, as under a CUDA graph
     layers.begin(None, None)
-    assert group._left is None
+    assert group._pending is None
     assert torch.equal(k(x), 2 * (x / 2 @ k.weight.T))
     assert torch.equal(q(x), 2 * first)
     assert torch.equal(q(x), 2 * first)  # called twice with one input
     v(x)
     other = torch.randn(1, 5, 64)
     assert torch.equal(v(other), (other @ group.weight.T)[..., -32:])
-    assert group._left is None  # what was left of x is not kept for a guess that was wrong
+    assert group._pending is None  # what was left of x is not kept for a guess that was wrong
     assert q(other).shape == (1, 5, 64)
     assert k(other).shape == (1, 5, 32)
     assert v(other).shape == (1, 5, 32)
-    assert group._left is None
+    assert group._pending is None
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
@@ -281,7 +281,7 @@ def test_steps_are_compiled_once(backbone: Backbone) -> None:
         x = torch.randn(1, 5, 64)
         assert torch.equal(run(x), x @ group.weight.T)
     assert len(compiled) == 1
-    assert group._left is None
+    assert group._pending is None
 
 
 def test_models_that_cannot_use_slices_get_separate_linears(
