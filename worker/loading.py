@@ -102,12 +102,10 @@ def load_model(settings: WorkerSettings) -> Loaded:
     log.info(
         "engine_ready",
         linears=len(backbone.linear_shapes),
-        linears_adapted=len(engine.layers.shapes),
+        adapted=len(engine.layers.shapes),  # of the linears: those that adapters can change
         groups=len(engine.layers.groups),
         slots=engine.config.slots,
-        max_rank=engine.config.max_rank,
-        max_rows=engine.config.max_rows,
-        kv_tokens=engine.stats().kv_blocks * engine.config.kv_block,
+        kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
     )
     return Loaded(engine, prompts, adapters, backbone.name, engine.stats)

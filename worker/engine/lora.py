@@ -138,9 +138,8 @@ class AdapterLayers:
         group = LinearGroup(names, linears, self._output if output else self._body)
         for name, member in zip(names, group.members, strict=True):
             model.set_submodule(name, member)
-        if (
-            not output
-        ):  # few adapters change the output module, and its B is as wide as the vocabulary
+        # Few adapters change the output module, and its B is as wide as the vocabulary.
+        if not output:
             self._weights(group)
         return group
 
