@@ -60,11 +60,6 @@ class KVCache:
             device=backbone.device,
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the whole cache."""
-        return sum(stack.nbytes for stack in self._stacks)
-
     def clear(self, block_ids: Sequence[int]) -> None:
         """Fill blocks with zeros in every layer."""
         index = torch.tensor(block_ids, dtype=torch.int64).to(self.device, non_blocking=True)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class AdapterLayers:
     """Replaces the backbone's linears by groups that add each row's adapter.
 
-    Call `begin` before each forward pass; `load` and `clear` only between passes. `prepare` may be
-    called from any thread.
+    Call `begin` before each forward pass; `load` only between passes. `prepare` may be called from
+    any thread.
     """
 
     def __init__(
@@ -111,12 +111,6 @@ class AdapterLayers:
             if any(pairs):
                 self._weights(group).load(slot, pairs)
             elif group.weights is not None:
-                group.weights.clear(slot)
-
-    def clear(self, slot: int) -> None:
-        """Empty a slot."""
-        for group in self.groups:
-            if group.weights is not None:
                 group.weights.clear(slot)
 
     def _has_gain(self, module: LoraModule) -> bool:

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.support.tiny import make_tiny_model
 from worker.engine.attention import AttentionLayout
 from worker.engine.kv_cache import KVCache
+from worker.engine.model import Backbone, load_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +41,9 @@ def cache() -> KVCache:
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    """Load a tiny Llama."""
+    return load_backbone(make_tiny_model(tmp_path, "llama"), "cpu", torch.float32)
