@@ -29,11 +29,10 @@ from schemas import Epoch, Sampling, TokensRecord, encode_reply
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.runner import EngineThread
 from worker.engine.sampler import sample
-from worker.engine.sequence import Sequence
+from worker.engine.sequence import TokenSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from collections.abc import Sequence as SequenceOf
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
 QUESTION = "event_loop_lag"
@@ -57,7 +56,7 @@ class ModelEngine:
             tie_word_embeddings=True,
         )
         self._model = LlamaForCausalLM(config).eval()
-        self._sequences: dict[int, Sequence] = {}
+        self._sequences: dict[int, TokenSequence] = {}
 
     @property
     def has_work(self) -> bool:
@@ -66,7 +65,7 @@ class ModelEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         """Take a row."""
-        self._sequences[request.key] = Sequence(request)
+        self._sequences[request.key] = TokenSequence(request)
 
     def cancel(self, key: int) -> None:
         """End a row."""
@@ -102,7 +101,7 @@ class Meter:
     steps: int = 0
     index: int = 0
 
-    def on_outputs(self, outputs: SequenceOf[Output]) -> None:
+    def on_outputs(self, outputs: Sequence[Output]) -> None:
         """Pack a record for each token, as the publisher does."""
         self.steps += len(outputs) // ROWS
         for output in outputs:
@@ -198,7 +197,7 @@ async def run_way(
     return meter
 
 
-def rows_of(way: str, meters: SequenceOf[Meter], seconds: float, threads: int) -> list[Row]:
+def rows_of(way: str, meters: Sequence[Meter], seconds: float, threads: int) -> list[Row]:
     """Make the CSV's rows of one way."""
     row = functools.partial(
         Row.of,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.observe.logs import get_logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from worker.engine.runner import StepEngine
     from worker.observe.engine_stats import EngineStats
     from worker.settings import WorkerSettings
+
+log = get_logger(__name__)
 
 
 class ModelError(Exception):
@@ -82,19 +86,28 @@ def load_model(settings: WorkerSettings) -> Loaded:
     prompts = Prompts(
         backbone.tokenizer,
         vocab_size=backbone.vocab_size,
-        context=backbone.max_positions,
-        settings=settings,
+        context=engine.context,
+        max_prompt_tokens=settings.max_prompt_tokens,
     )
     adapters = None
     if settings.adapters is not None:
         store = AdapterStore(
             settings.adapters,
             base_model=backbone.name,
-            linear_shapes=backbone.linear_shapes,
+            linear_shapes=engine.layers.shapes,
             max_rank=settings.max_rank,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
+    log.info(
+        "engine_ready",
+        linears=len(backbone.linear_shapes),
+        adapted=len(engine.layers.shapes),  # of the linears: those that adapters can change
+        groups=len(engine.layers.groups),
+        slots=engine.config.slots,
+        kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
+        context=engine.context,
+    )
     return Loaded(engine, prompts, adapters, backbone.name, engine.stats)
 
 

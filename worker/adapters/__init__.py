@@ -1,7 +1,7 @@
 """Tenants' LoRA adapters: from a folder on disk, through host memory, to slots on the device."""
 
 from worker.adapters.cache import AdapterCache
-from worker.adapters.slots import Placement, SlotTable
+from worker.adapters.slot_lru import Placement, SlotLru
 from worker.adapters.store import AdapterRef, AdapterStore
 from worker.adapters.weights import AdapterWeights, LoraModule
 
@@ -12,5 +12,5 @@ __all__ = [
     "AdapterWeights",
     "LoraModule",
     "Placement",
-    "SlotTable",
+    "SlotLru",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from schemas import ErrorCode, JobError
-from worker.adapters.lru import ByteLru
+from worker.adapters.byte_lru import ByteLru
 from worker.adapters.store import AdapterRef, AdapterStore
 from worker.adapters.weights import AdapterWeights
 
@@ -79,16 +79,6 @@ class AdapterCache:
         raise JobError(
             ErrorCode.ADAPTER_INVALID, f"adapter {ref.name}: its folder changes while it is read"
         )
-
-    async def acquire(self, tenant: str, name: str) -> AdapterWeights:
-        """Like `get`, and keep the adapter until `release`."""
-        weights = await self.get(tenant, name)
-        self._lru.pin(weights)
-        return weights
-
-    def release(self, digest: str) -> None:
-        """Give back what one `acquire` took."""
-        self._lru.unpin(digest)
 
     async def close(self) -> None:
         """Wait for the loads under way; a thread cannot be stopped."""

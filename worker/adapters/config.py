@@ -6,12 +6,12 @@ a sign. So a field is honoured (below), or concerns only training, or must be sw
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from worker.adapters.faults import AdapterFault, quoted
+from worker.adapters.patterns import Pattern, first_match, read_patterns
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Room for a rank pattern that names each of ten thousand modules."""
@@ -53,24 +53,6 @@ TRAINING_ONLY: Final = frozenset(
 _PLAIN_INITIALISATIONS: Final = (True, False, "gaussian", "eva", "orthogonal")
 
 _MAX_DEPTH: Final = 16
-_MAX_REGEX_PATTERNS: Final = 8
-_MAX_REGEX_CHARS: Final = 256
-_MAX_REGEX_STEPS: Final = 1 << 20  # about 20 ms for one module
-_TYPICAL_PATH_CHARS: Final = 64
-_REPEAT: Final = re.compile(r"(?<!\()[*+?{]")
-_GROUP: Final = re.compile(r"\((?:\?:)?([^()?][^()]*)\)")
-_NO_PRODUCT: Final = re.compile(r"\)[*+?{]|\\[1-9]")
-_PLAIN_PATTERN: Final = re.compile(r"[A-Za-z0-9_.]+")
-
-Value = TypeVar("Value", int, float)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pattern(Generic[Value]):
-    """A key of `rank_pattern` or `alpha_pattern` and what it sets."""
-
-    regex: re.Pattern[str]
-    value: Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,12 +71,12 @@ class LoraConfig:
 
     def rank_of(self, module: str) -> int:
         """Return the rank that the configuration gives `module`."""
-        return _first_match(self.rank_patterns, module, self.rank)
+        return first_match(self.rank_patterns, module, self.rank)
 
     def scaling_of(self, module: str) -> float:
         """Return alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732), for `module`."""
         rank = self.rank_of(module)
-        alpha = _first_match(self.alpha_patterns, module, self.alpha)
+        alpha = first_match(self.alpha_patterns, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.rslora else rank)
 
     def is_target(self, module: str) -> bool | None:
@@ -152,14 +134,8 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         alpha=_alpha("lora_alpha", fields.get("lora_alpha", 8)),
         rslora=_flag("use_rslora", fields.get("use_rslora", False)),
         dora=_flag("use_dora", fields.get("use_dora", False)),
-        rank_patterns=tuple(
-            Pattern(regex, _rank(f"rank_pattern {quoted(key)}", value))
-            for key, regex, value in _patterns("rank_pattern", fields)
-        ),
-        alpha_patterns=tuple(
-            Pattern(regex, _alpha(f"alpha_pattern {quoted(key)}", value))
-            for key, regex, value in _patterns("alpha_pattern", fields)
-        ),
+        rank_patterns=read_patterns("rank_pattern", fields, _rank),
+        alpha_patterns=read_patterns("alpha_pattern", fields, _alpha),
         targets=_targets(fields.get("target_modules")),
     )
 
@@ -220,52 +196,3 @@ def _targets(value: object) -> frozenset[str] | None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise AdapterFault("target_modules is neither a string nor a list of strings")
     return frozenset(value)
-
-
-def _patterns(field: str, fields: Mapping[str, Any]) -> list[tuple[str, re.Pattern[str], Any]]:
-    patterns = fields.get(field) or {}
-    if not isinstance(patterns, dict):
-        raise AdapterFault(f"{field} is not an object")
-    regexes = [key for key in patterns if not _PLAIN_PATTERN.fullmatch(key)]
-    if len(regexes) > _MAX_REGEX_PATTERNS:
-        raise AdapterFault(
-            f"{field} has too many regular expressions",
-            limit=_MAX_REGEX_PATTERNS,
-            given=len(regexes),
-        )
-    for key in regexes:
-        _refuse_slow(field, key)
-    return [(key, _compile(field, key), value) for key, value in patterns.items()]
-
-
-def _refuse_slow(field: str, key: str) -> None:
-    """Raise AdapterFault for a regular expression that could keep a worker busy for long.
-
-    Backtracking tries every place of every repeat with every alternative: that product is bounded,
-    and what would make it more than a product (nesting, repeated groups, references) is refused.
-    """
-    repeats = len(_REPEAT.findall(key))
-    groups = _GROUP.findall(key)
-    rest = _GROUP.sub("", key)
-    alternatives = math.prod(1 + part.count("|") for part in (*groups, rest))
-    if (
-        len(key) > _MAX_REGEX_CHARS
-        or _NO_PRODUCT.search(key)
-        or re.search(r"[()]", rest)
-        or _TYPICAL_PATH_CHARS ** (repeats + 1) * alternatives > _MAX_REGEX_STEPS
-    ):
-        raise AdapterFault(f"{field} {quoted(key)} is too complex a regular expression")
-
-
-def _compile(field: str, key: str) -> re.Pattern[str]:
-    try:
-        return re.compile(rf"(.*\.)?({key})$")  # PEFT's own rule: any tail of the module's path
-    except (re.error, OverflowError, RecursionError):
-        raise AdapterFault(f"{field} {quoted(key)} is not a regular expression") from None
-
-
-def _first_match(patterns: tuple[Pattern[Value], ...], module: str, default: Value) -> Value:
-    for pattern in patterns:
-        if pattern.regex.match(module):
-            return pattern.value
-    return default

@@ -51,7 +51,8 @@ class AdapterStore:
         """Serve the folder `root`.
 
         `base_model` is the backbone's name or path (None: an adapter's base model is not compared),
-        `linear_shapes` the (out, in) features of the backbone's linears by module path.
+        `linear_shapes` the (out, in) features, by module path, of its linears that adapters can
+        change.
         """
         self._root = root.resolve()
         self._base_model = base_model

@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import TemplateError
 
 from schemas import ErrorCode, Job, JobError
 from worker.intake.judge import prompt_too_long
 
-if TYPE_CHECKING:
-    from worker.settings import WorkerSettings
-
 
 class Prompts:
-    """Tokenises jobs. Called off the event loop: a long prompt takes a while."""
+    """Tokenises jobs. Called off the event loop: a long prompt takes a while.
+
+    What it lets through, the engine can run: here alone tenants are told of these limits.
+    """
 
     def __init__(
-        self, tokenizer: Any, *, vocab_size: int, context: int | None, settings: WorkerSettings
+        self, tokenizer: Any, *, vocab_size: int, context: int, max_prompt_tokens: int
     ) -> None:
+        """`context` is the most tokens that prompt and answer may have together."""
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._context = context or settings.kv_tokens  # tokens the backbone was made for
-        self._settings = settings
+        self._context = context
+        self._max_prompt_tokens = max_prompt_tokens
 
     def encode(self, job: Job) -> tuple[int, ...]:
         """Return the prompt's tokens. Raises JobError where they cannot be served."""
         ids = self._ids(job)
         if not ids:
             raise JobError(ErrorCode.INVALID_JOB, "prompt: it has no tokens")
-        if len(ids) > self._settings.max_prompt_tokens:
-            raise prompt_too_long(len(ids), self._settings.max_prompt_tokens)
+        highest = max(ids)  # a tokenizer may know more tokens than its model
+        if highest >= self._vocab_size:
+            raise JobError(
+                ErrorCode.INVALID_JOB,
+                f"{'prompt' if job.token_ids is None else 'token_ids'}: beyond the vocabulary",
+                limit=self._vocab_size - 1,
+                given=highest,
+            )
+        longest = min(self._max_prompt_tokens, self._context - 1)  # one token is the answer's
+        if len(ids) > longest:
+            raise prompt_too_long(len(ids), longest)
         whole = len(ids) + job.sampling.max_tokens
-        limit = min(self._context, self._settings.kv_tokens)
-        if len(ids) >= limit:
-            raise prompt_too_long(len(ids), limit - 1)
-        if whole > limit:
+        if whole > self._context:
             raise JobError(
                 ErrorCode.LIMIT_EXCEEDED,
-                f"prompt and max_tokens: {whole} tokens together, this service holds {limit}",
-                limit=limit,
+                f"prompt and max_tokens: {whole} tokens together, this service holds "
+                f"{self._context}",
+                limit=self._context,
                 given=whole,
             )
         return ids
 
     def _ids(self, job: Job) -> tuple[int, ...]:
         if job.token_ids is not None:
-            highest = max(job.token_ids)
-            if highest >= self._vocab_size:
-                raise JobError(
-                    ErrorCode.INVALID_JOB,
-                    "token_ids: beyond the vocabulary",
-                    limit=self._vocab_size - 1,
-                    given=highest,
-                )
             return job.token_ids
         if job.prompt is not None:
             return tuple(self._tokenizer.encode(job.prompt))

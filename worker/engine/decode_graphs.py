@@ -15,7 +15,7 @@ import torch
 
 from kernels.sgmv import make_plan
 from worker.engine.attention import PagedAttention
-from worker.engine.kv_cache import clear_fresh
+from worker.engine.packing import PackedRow, clear_fresh, lay_out
 from worker.engine.sequence import BACKBONE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kernels.sgmv import SgmvPlan
     from worker.engine.config import EngineConfig
-    from worker.engine.kv_cache import KVCache, PackedRow
+    from worker.engine.kv_cache import KVCache
     from worker.engine.lora import AdapterLayers
     from worker.engine.model import Backbone
 
@@ -180,18 +180,16 @@ class StaticRows:
             )
 
     def put(self, rows: Sequence[PackedRow], slots: Sequence[int]) -> None:
-        """Take other rows; those that are added to fill the shape read what the first row has."""
-        added, size, width = self._shape.rows - len(rows), self._block_size, self._shape.blocks
-        starts = [row.start for row in rows]
-        places = [row.block_ids[row.start // size] * size + row.start % size for row in rows]
-        # A short row's table goes on with a block of its own: nobody else's memory is read.
-        table = [row.block_ids + row.block_ids[:1] * (width - len(row.block_ids)) for row in rows]
+        """Take other rows; those added to fill the shape read the first row's keys, write none."""
+        added = self._shape.rows - len(rows)
+        filler = PackedRow([0], 0, rows[0].block_ids[:1])
+        host = lay_out([*rows, *[filler] * added], self._block_size, width=self._shape.blocks)
         attention = self.attention
-        _put(self.input_ids, [row.ids[0] for row in rows] + [0] * added)
-        _put(self.positions, starts + [0] * added)
-        _put(attention.slot_mapping, places + [-1] * added)
-        _put(attention.kv_lens, [start + 1 for start in starts] + [1] * added)
-        _put(attention.block_table, table + [rows[0].block_ids[:1] * width] * added)
+        _put(self.input_ids, host.input_ids)
+        _put(self.positions, host.position_ids)
+        _put(attention.slot_mapping, host.slot_mapping[: len(rows)] + [-1] * added)
+        _put(attention.kv_lens, host.kv_lens)
+        _put(attention.block_table, host.block_table)
         if self.plan is not None:
             self.plan.update_(torch.tensor([*slots, *[BACKBONE] * added], dtype=torch.int32))
 

@@ -38,6 +38,10 @@ def gain_of(weight: Tensor, module: LoraModule) -> Tensor:
     """
     if module.magnitude is None:
         raise ValueError("the module has no magnitude: it is plain LoRA")
+    if module.magnitude.shape != weight.shape[:1]:
+        raise ValueError(
+            f"a magnitude of {list(module.magnitude.shape)} does not fit {len(weight)} outputs"
+        )
     device = weight.device
     a = module.a.to(device, torch.float32)
     b = module.b.to(device, torch.float32)

@@ -11,12 +11,13 @@ from tokenizers import Tokenizer
 
 from kernels.sgmv import SgmvMode, make_plan
 from schemas import ErrorCode, JobError
-from worker.engine.adapter_slots import AdapterSlots
 from worker.engine.answer import Answer
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
-from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.kv_cache import KVCache
+from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
+from worker.engine.resident import ResidentAdapters
 from worker.engine.sampler import INVALID, sample
 from worker.engine.scheduler import Scheduler
 from worker.engine.sequence import BACKBONE
@@ -24,6 +25,8 @@ from worker.engine.text import Detokenizer
 from worker.observe.engine_stats import EngineStats
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from kernels.sgmv import SgmvPlan
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from worker.engine.request import GenerationRequest
     from worker.engine.sampler import Sampled
     from worker.engine.scheduler import StepPlan
-    from worker.engine.sequence import Sequence
+    from worker.engine.sequence import TokenSequence
 
 
 class Engine:
@@ -50,8 +53,8 @@ class Engine:
     ) -> None:
         self.backbone = backbone
         self.config = config
-        self._layers = install_adapters(backbone, config)
-        self._slots = AdapterSlots(config.slots, self._layers)
+        self.layers = install_adapters(backbone, config)
+        self._slots = ResidentAdapters(config.slots, self.layers)
         self._cache = KVCache.of(backbone, config)
         self._scheduler = Scheduler(
             max_rows=config.max_rows,
@@ -68,7 +71,7 @@ class Engine:
             record = CudaRecorder()
         self._graphs = None
         if record is not None:
-            self._graphs = DecodeGraphs(backbone, self._layers, self._cache, config, record)
+            self._graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)
@@ -76,14 +79,12 @@ class Engine:
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request; the first token comes out of one of the next steps.
 
-        Raises JobError for a request that cannot be served, and changes nothing then.
+        Changes nothing where it raises: JobError for resumed tokens that are no answer's beginning
+        here and for an adapter that `prepare` refuses, ValueError for a request that passes a limit
+        (`context`, the vocabulary), which jobs are held to before they come here.
         """
         self._check(request)
-        answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
-        for token in request.resume_ids:
-            if answer.finish is not None:
-                raise JobError(ErrorCode.INVALID_JOB, "resumed tokens go on past the answer's end")
-            answer.push(token)
+        answer = self._resume(request)
         if answer.finish is not None:
             self._ended.append(Output(request.key, finish=answer.finish))
             return
@@ -91,12 +92,12 @@ class Engine:
         self._answers[request.key] = answer
 
     def prepare(self, adapter: AdapterWeights) -> None:
-        """Check an adapter before its first request, and do what takes long; from any thread.
+        """Do what takes long before an adapter's first request; from any thread.
 
         Optional: `submit` does it for an adapter that nobody has prepared. Raises JobError
-        `adapter_invalid`.
+        `adapter_invalid`, see `AdapterLayers.prepare`.
         """
-        self._layers.prepare(adapter)
+        self.layers.prepare(adapter)
 
     def cancel(self, key: int) -> None:
         """Drop a request; unknown keys are ignored."""
@@ -105,14 +106,15 @@ class Engine:
         self._ended = [output for output in self._ended if output.key != key]
 
     @property
+    def context(self) -> int:
+        """Most tokens that prompt and answer may have together: the backbone's, or the cache's."""
+        held = self._scheduler.kv_tokens
+        return min(held, self.backbone.max_positions or held)
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would bring something forward."""
         return bool(self._ended) or self._scheduler.has_work
-
-    def room(self) -> int:
-        """How many more requests could run at once; adapter slots and cache may allow fewer."""
-        taken = len(self._scheduler.running) + len(self._scheduler.waiting)
-        return max(0, self.config.max_rows - taken)
 
     def stats(self) -> EngineStats:
         """Return a snapshot; may be called from another thread."""
@@ -141,29 +143,26 @@ class Engine:
         return outputs
 
     def _check(self, request: GenerationRequest) -> None:
-        """Refuse what would fail later, in the middle of other tenants' steps."""
-        ids = (*request.prompt_ids, *request.resume_ids)
-        if not request.prompt_ids:
-            raise JobError(ErrorCode.INVALID_JOB, "the prompt has no tokens")
-        highest = max(ids)
-        if highest >= self.backbone.vocab_size or min(ids) < 0:
-            raise JobError(
-                ErrorCode.INVALID_JOB,
-                "token ids beyond the vocabulary",
-                limit=self.backbone.vocab_size - 1,
-                given=highest,
-            )
+        """Raise ValueError for what would fail later, in the middle of other tenants' steps."""
+        if not _within(request.prompt_ids, self.backbone.vocab_size):
+            raise ValueError("prompt tokens beyond the vocabulary")
         whole = len(request.prompt_ids) + request.sampling.max_tokens
-        context = self.backbone.max_positions
-        if context is not None and whole > context:
-            raise JobError(
-                ErrorCode.LIMIT_EXCEEDED,
-                "prompt and max_tokens together exceed the backbone's context",
-                limit=context,
-                given=whole,
-            )
+        positions = self.backbone.max_positions
+        if positions is not None and whole > positions:
+            raise ValueError(f"{whole} tokens, the backbone was made for {positions}")
         if request.adapter is not None:
-            self._layers.prepare(request.adapter)
+            self.layers.prepare(request.adapter)
+
+    def _resume(self, request: GenerationRequest) -> Answer:
+        """Make the answer as far as it is visible; another worker's log says how far that is."""
+        if not _within(request.resume_ids, self.backbone.vocab_size):
+            raise JobError(ErrorCode.INVALID_JOB, "resumed tokens are not of this vocabulary")
+        answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
+        for token in request.resume_ids:
+            if answer.finish is not None:
+                raise JobError(ErrorCode.INVALID_JOB, "resumed tokens go on past the answer's end")
+            answer.push(token)
+        return answer
 
     def _forward(self, plan: StepPlan) -> Tensor:
         """Logits, float32 [samples, vocab], of the rows that sample."""
@@ -181,7 +180,7 @@ class Engine:
             if logits is not None:
                 return logits
         packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
-        self._layers.begin(
+        self.layers.begin(
             self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
             self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
         )
@@ -202,7 +201,7 @@ class Engine:
             device=self.backbone.device,
         )
 
-    def _take(self, sequences: list[Sequence], sampled: Sampled) -> list[Output]:
+    def _take(self, sequences: list[TokenSequence], sampled: Sampled) -> list[Output]:
         """Turn sampled tokens into outputs and let finished sequences go."""
         outputs = []
         for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
@@ -228,3 +227,7 @@ class Engine:
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,
         )
+
+
+def _within(ids: Sequence[int], vocab_size: int) -> bool:
+    return not ids or (min(ids) >= 0 and max(ids) < vocab_size)

@@ -1,8 +1,9 @@
 """Linears that read the same input, computed together.
 
 q, k, v and gate, up are separate modules in most models. Siblings share one stacked weight here:
-the member that is called first computes the base product and the LoRA product of all, the others
-return their slice of it. So a layer reads x once, and one pair of LoRA launches serves the group.
+the first computes the base product and the LoRA product of all and leaves the others' outputs with
+the group, where each picks up its own. So a layer reads x once, and one pair of LoRA launches
+serves the group.
 """
 
 from __future__ import annotations
@@ -14,33 +15,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
-from worker.engine.attention import LayoutRecorder
-from worker.engine.invariance import in_blocks
 from worker.engine.packed_weight import PackedWeight, can_pack
+from worker.engine.row_blocks import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kernels.sgmv import SgmvPlan, SlotWeights
-    from worker.engine.model import Backbone
-
-_PROBE_TOKENS = 7
-_PROBE_LOGITS = 2  # fewer than the tokens, so that a linear's rows tell which of the two it sees
 
 
 @dataclass(slots=True)
 class StepState:
     """What the groups of a model share in one step."""
 
-    number: int = 0
     plan: SgmvPlan | None = None  # None: no row of this step has an adapter
     invariant: bool = False  # products run in blocks of one shape
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What one call of the first member left for the others."""
+
+    x: Tensor
+    outputs: dict[int, Tensor]  # by member, until it picks its own up
 
 
 class LinearGroup:
     """One or more linears of equal input, with the slots of their adapters.
 
-    `weights` is None as long as no adapter can touch the group.
+    The members are in the order in which the model calls them. `weights` is None as long as no
+    adapter can touch the group.
     """
 
     def __init__(self, names: Sequence[str], linears: Sequence[Any], state: StepState) -> None:
@@ -50,39 +54,41 @@ class LinearGroup:
         self.weight, self.bias = _stack(linears)
         self.in_features = self.weight.shape[1]
         self.widths = tuple(len(linear.weight) for linear in linears)
+        weights = self.weight.split(self.widths)
+        biases = [None] * len(linears) if self.bias is None else self.bias.split(self.widths)
         self.members = tuple(
             LoraLinear(self, index, weight, bias)
-            for index, (weight, bias) in enumerate(
-                zip(
-                    self.weight.split(self.widths),
-                    self.bias.split(self.widths)
-                    if self.bias is not None
-                    else [None] * len(linears),
-                    strict=True,
-                )
-            )
+            for index, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
         self._packed: PackedWeight | None = None
-        self._input: Tensor | None = None
-        self._number = -1
-        self._outputs: list[Tensor | None] = []
-        self._left = 0
+        self._pending: _Pending | None = None
 
-    def output(self, index: int, x: Tensor) -> Tensor:
-        """Return x [..., in] through member `index`: [..., width], a view of the group's output."""
+    def first(self, x: Tensor) -> Tensor:
+        """Return x [..., in] through the first member, [..., width]; compute all the others too."""
         if len(self.widths) == 1:
             return self._compute(x)
-        if x is not self._input or self._number != self._state.number:
-            self._outputs = list(self._compute(x).split(self.widths, dim=-1))
-            self._input, self._number, self._left = x, self._state.number, len(self.widths)
-        output = self._outputs[index]
-        if output is None:  # a member called twice with one input: nothing is kept for that
+        own, *others = self._compute(x).split(self.widths, dim=-1)
+        self._pending = _Pending(x, dict(enumerate(others, start=1)))
+        return own
+
+    def later(self, index: int, x: Tensor) -> Tensor:
+        """Return x [..., in] through a later member, [..., width].
+
+        What the first one left is given out once, and only for the very tensor that it saw. All
+        else is computed anew: that costs time, never the answer.
+        """
+        pending = self._pending
+        if pending is None or pending.x is not x or index not in pending.outputs:
+            self._pending = None
             return self._compute(x).split(self.widths, dim=-1)[index]
-        self._outputs[index] = None
-        self._left -= 1
-        if self._left == 0:
-            self._input = None  # so that activations don't outlive the layer
+        output = pending.outputs.pop(index)
+        if not pending.outputs:
+            self._pending = None  # so that activations don't outlive the layer
         return output
+
+    def forget(self) -> None:
+        """Drop what was left and not picked up: a new step may come in the same tensors."""
+        self._pending = None
 
     def pack(self) -> None:
         """Trade the weight for one that is faster to multiply by, where there is such a thing.
@@ -124,7 +130,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return base plus LoRA product of x [..., in]."""
-        return self._group.output(self._index, x)
+        return self._group.first(x) if self._index == 0 else self._group.later(self._index, x)
 
 
 def _stack(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
@@ -140,49 +146,3 @@ def _stack(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
         for weight, bias in zip(weights, biases, strict=True)
     ]
     return torch.cat(weights), torch.cat(filled)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    rows: int
-    input: Tensor  # kept alive, so that its identity is not given to another tensor
-    version: int
-
-
-def find_groups(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
-    """Names of the linears that one forward pass feeds with the same tensor, group by group.
-
-    Linears that are not called exactly once on all rows (mixtures of experts) are left out: rows
-    of a step could not be matched to their adapters there. The output module sees only the rows
-    that are sampled from and is a group of its own.
-    """
-    calls: dict[str, list[_Call]] = {}
-
-    def record(name: str, x: Tensor) -> None:
-        rows = x.numel() // x.shape[-1]
-        calls.setdefault(name, []).append(_Call(rows, x, x._version))  # noqa: SLF001  # torch has no public name for it
-
-    handles = [
-        backbone.model.get_submodule(name).register_forward_pre_hook(
-            lambda _module, args, name=name: record(name, args[0])
-        )
-        for name in backbone.linear_shapes
-    ]
-    ids = torch.arange(_PROBE_TOKENS, device=backbone.device)[None] % backbone.vocab_size
-    try:
-        with torch.no_grad():  # inference mode keeps no versions, which show changes in place
-            backbone.model(
-                input_ids=ids,
-                use_cache=False,
-                logits_to_keep=_PROBE_LOGITS,
-                paged=LayoutRecorder(),
-            )
-    finally:
-        for handle in handles:
-            handle.remove()
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name, made in calls.items():
-        rows = _PROBE_LOGITS if name == backbone.output_module else _PROBE_TOKENS
-        if len(made) == 1 and made[0].rows == rows:
-            groups.setdefault((id(made[0].input), made[0].version), []).append(name)
-    return tuple(tuple(names) for names in groups.values())

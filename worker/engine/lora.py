@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 from kernels.sgmv import GroupShape, LoraPair, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.engine.dora import NoDirectionError, gain_of
-from worker.engine.groups import LinearGroup, StepState, find_groups
+from worker.engine.groups import LinearGroup, StepState
+from worker.engine.siblings import find_siblings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class AdapterLayers:
     """Replaces the backbone's linears by groups that add each row's adapter.
 
-    Call `begin` before each forward pass; `load` and `clear` only between passes. `prepare` may be
-    called from any thread.
+    Call `begin` before each forward pass; `load` only between passes. `prepare` may be called from
+    any thread.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class AdapterLayers:
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
-        self.groups = tuple(
-            self._install(names) for names in (find_groups(backbone) if groups is None else groups)
-        )
-        self._shapes = {
+        if groups is None:
+            groups = find_siblings(backbone)
+        self.groups = tuple(self._install(names) for names in groups)
+        self.shapes = {  # (out, in) of each linear that adapters can change, by module path
             name: (width, group.in_features)
             for group in self.groups
             for name, width in zip(group.names, group.widths, strict=True)
@@ -67,47 +68,20 @@ class AdapterLayers:
 
     def begin(self, plan: SgmvPlan | None, output_plan: SgmvPlan | None) -> None:
         """Start a step: the adapters of all its rows, and of those whose logits are computed."""
-        self._body.number += 1
-        self._output.number += 1
         self._body.plan, self._output.plan = plan, output_plan
-
-    def check(self, adapter: AdapterWeights) -> None:
-        """Raise JobError `adapter_invalid` if the adapter does not fit this backbone."""
-        for name, module in adapter.modules.items():
-            shape = self._shapes.get(name)
-            if shape is None:
-                raise JobError(
-                    ErrorCode.ADAPTER_INVALID,
-                    f"the backbone has no linear {name!r} that adapters can change",
-                )
-            given = (module.b.shape[0], module.a.shape[1])
-            if given != shape or module.a.shape[0] != module.b.shape[1]:
-                raise JobError(
-                    ErrorCode.ADAPTER_INVALID,
-                    f"{name}: A {list(module.a.shape)} and B {list(module.b.shape)} do not fit "
-                    f"a linear of {shape[1]} inputs and {shape[0]} outputs",
-                )
-            if module.magnitude is not None and module.magnitude.shape != shape[:1]:
-                raise JobError(
-                    ErrorCode.ADAPTER_INVALID,
-                    f"{name}: a magnitude of {list(module.magnitude.shape)} does not fit "
-                    f"{shape[0]} outputs",
-                )
-            if not 1 <= module.a.shape[0] <= self._config.max_rank:
-                raise JobError(
-                    ErrorCode.ADAPTER_INVALID,
-                    f"{name}: rank not served here",
-                    limit=self._config.max_rank,
-                    given=module.a.shape[0],
-                )
+        for group in self.groups:
+            group.forget()
 
     def prepare(self, adapter: AdapterWeights) -> None:
-        """Check an adapter, and compute what DoRA needs of the backbone's weights.
+        """Compute what DoRA needs of the backbone's weights.
 
         The gains are remembered with the adapter's modules, so that `load` only copies. Raises
-        JobError `adapter_invalid`, also for a changed weight that has a row of zeros.
+        JobError `adapter_invalid` for a changed weight that has a row of zeros. That the adapter
+        fits `shapes` is its reader's business: ValueError where it does not.
         """
-        self.check(adapter)
+        unknown = adapter.modules.keys() - self.shapes.keys()
+        if unknown:
+            raise ValueError(f"no linear {min(unknown)!r} takes adapters")
         for group in self.groups:
             modules = [adapter.modules.get(name) for name in group.names]
             if all(module is None or self._has_gain(module) for module in modules):
@@ -125,7 +99,7 @@ class AdapterLayers:
     def load(self, slot: int, adapter: AdapterWeights) -> None:
         """Put an adapter into a slot, in place of all that was there.
 
-        Linears that the adapter leaves alone get rank 0. Raises JobError `adapter_invalid` before
+        Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, before
         anything has changed.
         """
         self.prepare(adapter)
@@ -137,12 +111,6 @@ class AdapterLayers:
             if any(pairs):
                 self._weights(group).load(slot, pairs)
             elif group.weights is not None:
-                group.weights.clear(slot)
-
-    def clear(self, slot: int) -> None:
-        """Empty a slot."""
-        for group in self.groups:
-            if group.weights is not None:
                 group.weights.clear(slot)
 
     def _has_gain(self, module: LoraModule) -> bool:
@@ -164,9 +132,8 @@ class AdapterLayers:
         group = LinearGroup(names, linears, self._output if output else self._body)
         for name, member in zip(names, group.members, strict=True):
             model.set_submodule(name, member)
-        if (
-            not output
-        ):  # few adapters change the output module, and its B is as wide as the vocabulary
+        # Few adapters change the output module, and its B is as wide as the vocabulary.
+        if not output:
             self._weights(group)
         return group
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence as SequenceOf
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -25,7 +25,7 @@ def has_penalties(sampling: Sampling) -> bool:
 
 
 def penalise_(
-    logits: Tensor, sampling: Sampling, prompt_ids: SequenceOf[int], output_ids: SequenceOf[int]
+    logits: Tensor, sampling: Sampling, prompt_ids: Sequence[int], output_ids: Sequence[int]
 ) -> None:
     """Apply the penalties to one row of logits [vocab], in place and in this order.
 

@@ -12,8 +12,9 @@ from worker.engine.invariance import (
     refuse_other_linears,
     refuse_where_not_invariant,
 )
-from worker.engine.kv_cache import KVCache, PackedRow, pack
 from worker.engine.lora import AdapterLayers
+from worker.engine.packed_logits import packed_logits, probe_sequences
+from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from worker.engine.config import Backend, EngineConfig
     from worker.engine.model import Backbone
 
+log = get_logger(__name__)
+
 _LENGTHS = (1, 9, 2, 23)
-_BLOCK = 4  # small, so that rows span several blocks
 
 # Largest difference of a logit, as a share of the largest logit. Both sides round differently (SDPA
 # sums in another order); seen with SmolLM2-135M: 4e-6 in fp32. A wrong mask, position or head
@@ -40,9 +42,9 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
         refuse_where_not_invariant(config)
     expected = plain_logits(backbone)
     layers = AdapterLayers(backbone, config)
-    try:
-        probe_packed_rows(backbone, expected, config.backend)
-    except (RuntimeError, UnsupportedModelError):
+    reason = _why_not_fused(backbone, expected, config.backend)
+    if reason is not None:
+        log.warning("linears_not_fused", model=backbone.model.config.model_type, reason=reason)
         layers = AdapterLayers(
             backbone, config, [(name,) for group in layers.groups for name in group.names]
         )
@@ -55,16 +57,33 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
     return layers
 
 
+def _why_not_fused(backbone: Backbone, expected: list[Tensor], backend: Backend) -> str | None:
+    """Run the probe on fused linears; return in one line what it found, None if all is well.
+
+    What says nothing about the fusion is passed on, memory that ran out above all.
+    """
+    try:
+        probe_packed_rows(backbone, expected, backend)
+    except UnsupportedModelError as error:
+        return str(error)
+    except RuntimeError as error:
+        if "stride" not in str(error):  # in each of torch's refusals to view a slice
+            raise
+        return str(error).splitlines()[0]
+    return None
+
+
 def probe_packed_rows(backbone: Backbone, expected: list[Tensor], backend: Backend) -> float:
     """Run the probe's rows mixed, in two chunks each, and compare with `plain_logits`.
 
     Returns the largest difference as a share of the largest logit. Raises UnsupportedModelError
     when it exceeds LOGIT_BOUND for the backbone's dtype.
     """
-    found = _packed_logits(backbone, backend)
-    worst = max(
-        float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True)
-    )
+    rows = probe_sequences(_LENGTHS, backbone.vocab_size)
+    halves = [ids[: len(ids) // 2] for ids in rows]
+    found = [logits.float() for logits in packed_logits(backbone, [halves, rows], backend)]
+    shares = [(a - b).abs().max() / b.abs().max() for a, b in zip(found, expected, strict=True)]
+    worst = float(torch.stack(shares).max())  # unlike Python's, NaN if any of them is
     bound = LOGIT_BOUND[backbone.dtype]
     if not worst <= bound:
         raise UnsupportedModelError(
@@ -78,42 +97,5 @@ def plain_logits(backbone: Backbone) -> list[Tensor]:
     """Logits [length, vocab] of each of the probe's rows by the model's plain forward."""
     return [
         backbone.plain_forward(torch.tensor(ids, device=backbone.device)).float()
-        for ids in _rows(backbone.vocab_size)
+        for ids in probe_sequences(_LENGTHS, backbone.vocab_size)
     ]
-
-
-def _rows(vocab_size: int) -> list[list[int]]:
-    """Token ids spread over the vocabulary, other ones in each row."""
-    return [
-        [(7919 * (at + 31 * row) + 13) % vocab_size for at in range(length)]
-        for row, length in enumerate(_LENGTHS)
-    ]
-
-
-def _packed_logits(backbone: Backbone, backend: Backend) -> list[Tensor]:
-    needed = [-(-length // _BLOCK) for length in _LENGTHS]
-    cache = KVCache(
-        backbone.layouts,
-        blocks=sum(needed),
-        block_size=_BLOCK,
-        dtype=backbone.dtype,
-        device=backbone.device,
-    )
-    free = list(range(sum(needed)))[::-1]  # so that no sequence's blocks are in order
-    blocks = [[free.pop() for _ in range(count)][::-1] for count in needed]
-    rows = _rows(backbone.vocab_size)
-    parts: list[list[Tensor]] = [[] for _ in rows]
-    for chunk in range(2):
-        packed = []
-        for ids, own in zip(rows, blocks, strict=True):
-            middle = len(ids) // 2
-            start, stop = (0, middle) if chunk == 0 else (middle, len(ids))
-            if start < stop:
-                packed.append(PackedRow(ids[start:stop], start, own))
-        step = pack(packed, cache, backend)
-        everywhere = torch.arange(len(step.input_ids), device=backbone.device)
-        logits = backbone.forward(step.input_ids, step.position_ids, everywhere, step.attention)
-        owners = [own for own, ids in enumerate(rows) if chunk == 1 or len(ids) > 1]
-        for owner, part in zip(owners, logits.split([len(row.ids) for row in packed]), strict=True):
-            parts[owner].append(part.float())
-    return [torch.cat(part) for part in parts]

@@ -93,12 +93,6 @@ class EngineThread:
         with self._changed:
             return 0.0 if self._busy_since is None else self._clock() - self._busy_since
 
-    @property
-    def busy(self) -> bool:
-        """Whether steps are being run."""
-        with self._changed:
-            return self._busy_since is not None
-
     def close(self, *, drain: bool = False) -> None:
         """Stop after the step that is running, or with `drain` after the last one; wait for it."""
         with self._changed:

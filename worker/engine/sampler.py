@@ -20,7 +20,7 @@ from worker.engine.ordered import top_ordered
 from worker.engine.penalties import has_penalties, penalise_
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence as SequenceOf
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -54,7 +54,7 @@ class Sampled(NamedTuple):
     logprobs: list[TokenLogprobs | None]
 
 
-def sample(logits: Tensor, rows: SequenceOf[SamplingRow]) -> Sampled:
+def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
     """Choose one token a row.
 
     logits: float32 [n, vocab], n = len(rows); overwritten. Temperature 0 takes the largest

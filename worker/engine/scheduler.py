@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
-from schemas import ErrorCode, JobError
 from worker.engine.blocks import BlockAllocator
-from worker.engine.sequence import BACKBONE, Sequence
-from worker.engine.slot_turns import SlotTurns
+from worker.engine.sequence import BACKBONE, TokenSequence
+from worker.engine.starvation import StarvationGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence as SequenceOf
+    from collections.abc import Sequence
 
     from worker.adapters import AdapterWeights
     from worker.engine.request import GenerationRequest
@@ -41,7 +40,7 @@ class SlotPool(Protocol):
 class Row:
     """Tokens `start` to `start + count` of one sequence; the last one is sampled from or not."""
 
-    sequence: Sequence
+    sequence: TokenSequence
     start: int
     count: int
     samples: bool
@@ -57,22 +56,11 @@ class StepPlan:
     preempted: int  # sequences that lost their blocks to make room
 
 
-def check_fits(prompt_tokens: int, max_tokens: int, kv_tokens: int) -> None:
-    """Raise JobError `limit_exceeded` for a job that the whole cache could not hold."""
-    if prompt_tokens + max_tokens > kv_tokens:
-        raise JobError(
-            ErrorCode.LIMIT_EXCEEDED,
-            "prompt and max_tokens together exceed the key-value cache",
-            limit=kv_tokens,
-            given=prompt_tokens + max_tokens,
-        )
-
-
 class Scheduler:
     """Plans steps over waiting and running sequences; owns the cache's block ids.
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
-    bounds how often younger jobs overtake one that waits for an adapter slot (see SlotTurns).
+    bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
     """
 
     def __init__(
@@ -91,11 +79,11 @@ class Scheduler:
         self.max_step_tokens = max_step_tokens
         self.kv_block = kv_block
         self.blocks = BlockAllocator(kv_blocks)
-        self.waiting: list[Sequence] = []  # both lists in the order of arrival
-        self.running: list[Sequence] = []
-        self._sequences: dict[int, Sequence] = {}
+        self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
+        self.running: list[TokenSequence] = []
+        self._sequences: dict[int, TokenSequence] = {}
         self._slots = slots
-        self._turns = SlotTurns(max_passes)
+        self._starvation = StarvationGuard(max_passes)
         self._arrivals = 0
 
     @property
@@ -108,18 +96,16 @@ class Scheduler:
         """Tokens that the whole cache holds."""
         return self.blocks.blocks * self.kv_block
 
-    def get(self, key: int) -> Sequence | None:
-        """Return the unfinished sequence of this key."""
-        return self._sequences.get(key)
-
-    def add(self, request: GenerationRequest) -> Sequence:
-        """Queue a request; raises JobError `limit_exceeded` if the cache could never hold it."""
+    def add(self, request: GenerationRequest) -> TokenSequence:
+        """Queue a request; ValueError for one that could never end, so would stop all behind it."""
         if request.key in self._sequences:
             raise ValueError(f"key {request.key} is in use")
         if not request.prompt_ids or len(request.resume_ids) >= request.sampling.max_tokens:
             raise ValueError("a sequence needs a prompt and at least one token to sample")
-        check_fits(len(request.prompt_ids), request.sampling.max_tokens, self.kv_tokens)
-        sequence = Sequence(request, self._arrivals)
+        whole = len(request.prompt_ids) + request.sampling.max_tokens
+        if whole > self.kv_tokens:
+            raise ValueError(f"{whole} tokens, the whole cache holds {self.kv_tokens}")
+        sequence = TokenSequence(request, self._arrivals)
         self._arrivals += 1
         self._sequences[request.key] = sequence
         self.waiting.append(sequence)
@@ -136,7 +122,7 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
         if all(other.digest != sequence.digest for other in self.waiting):
-            self._turns.forget(sequence.digest)
+            self._starvation.forget(sequence.digest)
         return True
 
     def plan(self) -> StepPlan | None:
@@ -156,7 +142,7 @@ class Scheduler:
             preempted=preempted,
         )
 
-    def advance(self, plan: StepPlan, sampled_ids: SequenceOf[int]) -> None:
+    def advance(self, plan: StepPlan, sampled_ids: Sequence[int]) -> None:
         """Note that the plan was run; `sampled_ids` has one id for each row that samples."""
         if len(sampled_ids) != plan.samples:
             raise ValueError(f"{plan.samples} sampled tokens expected, got {len(sampled_ids)}")
@@ -192,7 +178,7 @@ class Scheduler:
         """Start waiting sequences in order; only those without an adapter slot are overtaken."""
         budget = self.max_step_tokens - sum(row.count for row in rows)
         growth = sum(self._growth(sequence) for sequence in self.running)
-        self._turns.begin()
+        self._starvation.begin()
         for sequence in tuple(self.waiting):
             if budget == 0 or len(self.running) == self.max_rows:
                 return
@@ -201,7 +187,7 @@ class Scheduler:
             if self.running and growth + self._growth(sequence) > self.blocks.free:
                 self._release_slot(sequence)
                 return  # the oldest that could run waits for memory; nobody takes it meanwhile
-            self._turns.admitted(sequence.digest)
+            self._starvation.admitted(sequence.digest)
             self.waiting.remove(sequence)
             insort(self.running, sequence, key=_arrival)
             row = self._plan_row(sequence, min(sequence.pending, budget))
@@ -211,7 +197,7 @@ class Scheduler:
             growth += self._growth(sequence)
             rows.append(row)
 
-    def _plan_row(self, sequence: Sequence, wanted: int) -> Row | None:
+    def _plan_row(self, sequence: TokenSequence, wanted: int) -> Row | None:
         """Row of up to `wanted` tokens, as far as free blocks go; None if not even one fits."""
         blocks = min(self._blocks_missing(sequence, wanted), self.blocks.free)
         sequence.block_ids.extend(self.blocks.allocate(blocks))
@@ -221,11 +207,11 @@ class Scheduler:
             return None
         return Row(sequence, start, count, samples=start + count == sequence.length)
 
-    def _blocks_missing(self, sequence: Sequence, count: int) -> int:
+    def _blocks_missing(self, sequence: TokenSequence, count: int) -> int:
         """Blocks to allocate before `count` more tokens of this sequence fit."""
         return max(0, -(-(sequence.computed + count) // self.kv_block) - len(sequence.block_ids))
 
-    def _growth(self, sequence: Sequence) -> int:
+    def _growth(self, sequence: TokenSequence) -> int:
         """Blocks that the sequence needs soon: for all its tokens and the next block's worth.
 
         Admission leaves them free, so that a new sequence is rarely preempted at once.
@@ -234,20 +220,20 @@ class Scheduler:
         soon = min(sequence.length + self.kv_block, final)
         return self._blocks_missing(sequence, soon - sequence.computed)
 
-    def _acquire_slot(self, sequence: Sequence) -> bool:
+    def _acquire_slot(self, sequence: TokenSequence) -> bool:
         adapter = sequence.adapter
         if adapter is None:
             return True
-        if self._turns.closed(adapter.digest):
+        if self._starvation.closed(adapter.digest):
             return False
         slot = self._slots.acquire(adapter)
         if slot is None:
-            self._turns.refused(adapter.digest, self.running)
+            self._starvation.refused(adapter.digest, self.running)
             return False
         sequence.slot = slot
         return True
 
-    def _release_slot(self, sequence: Sequence) -> None:
+    def _release_slot(self, sequence: TokenSequence) -> None:
         if sequence.slot != BACKBONE:
             self._slots.release(sequence.slot)
             sequence.slot = BACKBONE
@@ -257,7 +243,7 @@ class Scheduler:
         self._free(sequence)
         insort(self.waiting, sequence, key=_arrival)
 
-    def _free(self, sequence: Sequence) -> None:
+    def _free(self, sequence: TokenSequence) -> None:
         self.blocks.release(sequence.block_ids)
         self._release_slot(sequence)
         sequence.reset()

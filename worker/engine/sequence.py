@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BACKBONE = -1  # the slot of rows without an adapter
 
 
-class Sequence:
+class TokenSequence:
     """Prompt and output tokens of one request; everything else is derived.
 
     `computed` counts the leading tokens (prompt, then output) whose keys and values are in the
@@ -48,7 +48,7 @@ class Sequence:
 
     def __repr__(self) -> str:
         return (
-            f"Sequence(key={self.key}, prompt={len(self.prompt_ids)}, "
+            f"TokenSequence(key={self.key}, prompt={len(self.prompt_ids)}, "
             f"output={len(self.output_ids)}, computed={self.computed}, slot={self.slot})"
         )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemas import ErrorCode, JobError
 from tests.support.adapter_folders import SHAPES, tensors, write_adapter
 from worker.adapters import AdapterCache, AdapterRef, AdapterStore, AdapterWeights, LoraModule
-from worker.adapters.lru import ByteLru
+from worker.adapters.byte_lru import ByteLru
 
 NBYTES = sum(tensor.nbytes for tensor in tensors().values())
 
@@ -220,38 +220,19 @@ async def test_nobody_sees_the_name_another_tenant_gave(slow: SlowStore, root: P
             await cache.get(tenant, name)
 
 
-async def test_acquired_adapters_outlive_the_budget(slow: SlowStore) -> None:
-    """What a job holds is not dropped; once released, it is the next to go."""
-    slow.gate.set()
-    cache = AdapterCache(slow, 2 * NBYTES)
-    held = await cache.acquire("acme", "a")
-    for name in "bcd":
-        await cache.get("acme", name)
-    assert await cache.get("acme", "a") is held
-    cache.release(held.digest)
-    await cache.get("acme", "b")
-    await cache.get("acme", "c")
-    await cache.get("acme", "a")
-    assert slow.loaded["a"] == 2
-    assert cache.nbytes == 2 * NBYTES
-
-
 def sized(digest: str, size: int) -> AdapterWeights:
     """Return an adapter of which only digest and size matter."""
     a, b = torch.empty(size, 1, dtype=torch.uint8), torch.empty(0)
     return AdapterWeights(digest, digest, 1, {"linear": LoraModule(1, 1.0, a, b)})
 
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["put", "get", "pin", "unpin"]), st.integers(0, 5)), max_size=60
-)
+STEPS = st.lists(st.tuples(st.sampled_from(["put", "get"]), st.integers(0, 5)), max_size=60)
 
 
 @given(steps=STEPS, budget=st.integers(0, 12))
-def test_lru_keeps_its_budget_and_its_pins(steps: list[tuple[str, int]], budget: int) -> None:
-    """At every step: pinned ones are there, idle ones fit in what is left, the oldest go first."""
+def test_lru_keeps_its_budget(steps: list[tuple[str, int]], budget: int) -> None:
+    """At every step: what is there fits in the budget, and the oldest have gone first."""
     lru = ByteLru(budget)
-    pins: Counter[str] = Counter()
     order: list[str] = []  # the model: least recently used first
     for action, number in steps:
         adapter = sized(str(number), 1 + number % 4)
@@ -262,19 +243,10 @@ def test_lru_keeps_its_budget_and_its_pins(steps: list[tuple[str, int]], budget:
                 order.remove(digest)
                 order.append(digest)
             continue
-        if action == "unpin":
-            if not pins[digest]:
-                continue
-            lru.unpin(digest)
-            pins[digest] -= 1
-        else:
-            getattr(lru, action)(adapter)
-            pins[digest] += action == "pin"
-            order = [entry for entry in order if entry != digest] + [digest]
-        idle = [entry for entry in order if not pins[entry]]
-        while idle and sum(1 + int(entry) % 4 for entry in order) > budget:
-            order.remove(idle.pop(0))
+        lru.put(adapter)
+        order = [entry for entry in order if entry != digest] + [digest]
+        while sum(1 + int(entry) % 4 for entry in order) > budget:
+            order.pop(0)
         assert [entry for entry in map(str, range(6)) if entry in lru] == sorted(order)
         assert lru.nbytes == sum(1 + int(entry) % 4 for entry in order)
         assert len(lru) == len(order)
-        assert lru.pinned == sum(count > 0 for count in pins.values())

@@ -10,7 +10,6 @@ from transformers import AutoTokenizer
 from schemas import ErrorCode, Job, JobError, Message, Sampling
 from tests.support.tiny import make_tiny_model
 from worker.batching.prompts import Prompts
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +22,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def prompts(tokenizer: Any, *, context: int = 64, **flags: Any) -> Prompts:
+def prompts(tokenizer: Any, **limits: Any) -> Prompts:
     """Make an encoder with some limits."""
-    settings = load_settings(flags=flags).settings
-    return Prompts(tokenizer, vocab_size=len(tokenizer), context=context, settings=settings)
+    given = {"vocab_size": len(tokenizer), "context": 64, "max_prompt_tokens": 8_192} | limits
+    return Prompts(tokenizer, **given)
 
 
 def job(**fields: Any) -> Job:
@@ -49,7 +48,7 @@ def test_text_messages_and_ids(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "flags", "code", "limit", "given"),
+    ("fields", "limits", "code", "limit", "given"),
     [
         ({"token_ids": (1,) * 9}, {"max_prompt_tokens": 8}, ErrorCode.PROMPT_TOO_LONG, 8, 9),
         ({"token_ids": (1,) * 64}, {}, ErrorCode.PROMPT_TOO_LONG, 63, 64),
@@ -60,7 +59,7 @@ def test_text_messages_and_ids(tokenizer: Any) -> None:
 )
 def test_a_limit_is_told_with_what_was_given(
     fields: dict[str, Any],
-    flags: dict[str, Any],
+    limits: dict[str, Any],
     code: ErrorCode,
     limit: int | None,
     given: int,
@@ -68,9 +67,25 @@ def test_a_limit_is_told_with_what_was_given(
 ) -> None:
     """Each limit is a typed error with its number and the job's."""
     with pytest.raises(JobError) as caught:
-        prompts(tokenizer, **flags).encode(job(**fields))
+        prompts(tokenizer, **limits).encode(job(**fields))
     assert (caught.value.code, caught.value.given) == (code, given)
     assert limit is None or caught.value.limit == limit
+
+
+def test_a_prompt_without_tokens(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to go on from."""
+    monkeypatch.setattr(tokenizer, "encode", lambda _text: [])
+    with pytest.raises(JobError, match="no tokens") as caught:
+        prompts(tokenizer).encode(job(prompt=" "))
+    assert caught.value.code == ErrorCode.INVALID_JOB
+
+
+def test_a_tokenizer_may_know_more_than_its_model(tokenizer: Any) -> None:
+    """Text can name tokens that the backbone has no logits for: refused as ids are."""
+    beyond = max(tokenizer.encode("hello"))
+    with pytest.raises(JobError, match="prompt: beyond the vocabulary") as caught:
+        prompts(tokenizer, vocab_size=beyond).encode(job(prompt="hello"))
+    assert (caught.value.limit, caught.value.given) == (beyond - 1, beyond)
 
 
 def test_messages_need_a_template(tokenizer: Any) -> None:

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.support.tiny import make_tiny_model
+from worker.engine.attention import AttentionLayout
+from worker.engine.kv_cache import KVCache
+from worker.engine.model import Backbone, load_backbone
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +24,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def layout(layer: int, kv_heads: int = 2, head_dim: int = 8) -> AttentionLayout:
+    """Layout of one layer; only its shape matters here."""
+    return AttentionLayout(layer, 4, kv_heads, head_dim, scale=1.0, window=None)
+
+
+@pytest.fixture
+def cache() -> KVCache:
+    """Three layers, one of them of another shape; 6 blocks of 4."""
+    return KVCache(
+        [layout(0), layout(1, kv_heads=1), layout(2)],
+        blocks=6,
+        block_size=4,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    """Load a tiny Llama."""
+    return load_backbone(make_tiny_model(tmp_path, "llama"), "cpu", torch.float32)

@@ -87,7 +87,8 @@ def answers(engine: Engine, jobs: Sequence[GenerationRequest]) -> dict[int, list
     tokens: dict[int, list[int]] = {each.key: [] for each in jobs}
     waiting = list(jobs)
     while waiting or engine.has_work:
-        if waiting and engine.room():
+        stats = engine.stats()
+        if waiting and stats.running + stats.waiting < CONFIG.max_rows:
             engine.submit(waiting.pop(0))
         for output in engine.step():
             assert output.error is None

@@ -277,16 +277,16 @@ def test_gains_are_computed_once_and_go_with_their_adapter(
     assert len(layers._gains) == 0
 
 
-def test_a_magnitude_of_another_width_is_refused(biased: Path) -> None:
-    """Before anything is computed, by the module's name."""
+def test_a_magnitude_of_another_width_is_a_bug(biased: Path) -> None:
+    """What the store would have refused raises ValueError before anything is computed."""
     backbone = backbone_of(biased)
     layers = AdapterLayers(backbone, CONFIG)
     weights = adapter(backbone, ("q_proj",))
     name = "model.layers.1.self_attn.q_proj"
     spoiled = dict(weights.modules)
     spoiled[name] = replace(spoiled[name], magnitude=torch.ones(32))
-    with pytest.raises(JobError, match=r"layers\.1\.self_attn\.q_proj: a magnitude of \[32\]"):
-        layers.check(replace(weights, modules=spoiled))
+    with pytest.raises(ValueError, match=r"a magnitude of \[32\] does not fit 64 outputs"):
+        layers.prepare(replace(weights, modules=spoiled))
 
 
 def test_an_adapter_without_length_is_refused_and_the_engine_goes_on(biased: Path) -> None:

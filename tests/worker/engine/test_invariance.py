@@ -16,9 +16,10 @@ from worker.engine import invariance
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
-from worker.engine.invariance import BLOCK_ROWS, in_blocks, probe_invariance
+from worker.engine.invariance import probe_invariance
 from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest
+from worker.engine.row_blocks import BLOCK_ROWS, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

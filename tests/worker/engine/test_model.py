@@ -11,10 +11,11 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, MambaConfig, MambaForC
 from transformers.utils import logging as transformers_logging
 
 from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
-from worker.engine import probe
+from worker.engine import packed_logits
 from worker.engine.attention import LayoutRecorder, PagedAttention, UnsupportedModelError
-from worker.engine.kv_cache import KVCache, PackedRow, pack
+from worker.engine.kv_cache import KVCache
 from worker.engine.model import Backbone, load_backbone
+from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def test_probe_notices_what_is_wrong(
     backbone = load(make_tiny_model(tmp_path, "gemma"))
     expected = plain_logits(backbone)
 
-    def spoiled(rows: Any, cache: KVCache, backend: Any) -> Any:
-        packed = pack(rows, cache, backend)
+    def spoiled(*args: Any, **more: Any) -> Any:
+        packed = pack(*args, **more)
         if wrong == "position":
             packed.position_ids[-1] += 1
         elif wrong == "row":
@@ -85,8 +86,18 @@ def test_probe_notices_what_is_wrong(
 
     right = PagedAttention.attend
     monkeypatch.setattr(PagedAttention, "attend", attend)
-    monkeypatch.setattr(probe, "pack", spoiled)
+    monkeypatch.setattr(packed_logits, "pack", spoiled)
     with pytest.raises(UnsupportedModelError, match="logits of packed rows differ"):
+        probe_packed_rows(backbone, expected, "torch")
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_probe_notices_nan_in_any_row(row: int, tmp_path: Path) -> None:
+    """A comparison with NaN is never true, so the largest difference must not drop it."""
+    backbone = load(make_tiny_model(tmp_path, "llama"))
+    expected = plain_logits(backbone)
+    expected[row] = expected[row] * float("nan")
+    with pytest.raises(UnsupportedModelError, match="differ from the model's own by nan"):
         probe_packed_rows(backbone, expected, "torch")
 
 

@@ -20,7 +20,7 @@ from worker.engine import sampler
 from worker.engine.noise import uniform
 from worker.engine.request import GenerationRequest
 from worker.engine.sampler import INVALID, sample
-from worker.engine.sequence import Sequence
+from worker.engine.sequence import TokenSequence
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -30,9 +30,9 @@ def row(
     seed: int = 0,
     prompt: tuple[int, ...] = (1,),
     output: tuple[int, ...] = (),
-) -> Sequence:
+) -> TokenSequence:
     """Build a sequence that is about to sample its next token."""
-    return Sequence(
+    return TokenSequence(
         GenerationRequest(
             key=0,
             prompt_ids=prompt,

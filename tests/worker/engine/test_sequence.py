@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.generation import request
-from worker.engine.sequence import BACKBONE, Sequence
+from worker.engine.sequence import BACKBONE, TokenSequence
 
 
 @given(
@@ -18,14 +18,14 @@ def test_tokens_are_a_slice_of_prompt_and_output(
     prompt: list[int], output: list[int], start: int, count: int
 ) -> None:
     """Any range over both lists is what slicing their sum gives."""
-    sequence = Sequence(request(0, tuple(prompt), max_tokens=20))
+    sequence = TokenSequence(request(0, tuple(prompt), max_tokens=20))
     sequence.append(output)
     assert sequence.tokens(start, count) == (prompt + output)[start : start + count]
 
 
 def test_resumed_tokens_are_prompt_and_output() -> None:
     """Visible tokens must be computed like prompt, but count as output for index and length."""
-    sequence = Sequence(request(0, (5, 6, 7), max_tokens=6, resume=(8, 9)))
+    sequence = TokenSequence(request(0, (5, 6, 7), max_tokens=6, resume=(8, 9)))
     assert sequence.output_ids == [8, 9]
     assert (sequence.index, sequence.length, sequence.pending) == (2, 5, 5)
     assert sequence.remaining == 4
@@ -34,7 +34,7 @@ def test_resumed_tokens_are_prompt_and_output() -> None:
 
 def test_a_step_moves_a_sequence_from_prefill_to_decode() -> None:
     """Computed tokens leave one pending once a token was sampled behind them."""
-    sequence = Sequence(request(0, (5, 6, 7)))
+    sequence = TokenSequence(request(0, (5, 6, 7)))
     sequence.advance(2)
     assert (sequence.pending, sequence.decoding) == (1, True)
     sequence.advance(1)
@@ -44,7 +44,7 @@ def test_a_step_moves_a_sequence_from_prefill_to_decode() -> None:
 
 def test_preemption_keeps_the_tokens() -> None:
     """After a reset everything must be computed again and sampling goes on at the same index."""
-    sequence = Sequence(request(0, (5, 6), adapter="a"))
+    sequence = TokenSequence(request(0, (5, 6), adapter="a"))
     sequence.advance(2)
     sequence.append((8,))
     sequence.block_ids, sequence.slot = [3], 1
@@ -58,4 +58,4 @@ def test_preemption_keeps_the_tokens() -> None:
 def test_advancing_past_the_tokens_is_a_bug(count: int) -> None:
     """More or fewer tokens than there are to compute raise."""
     with pytest.raises(ValueError, match="cannot advance"):
-        Sequence(request(0, (5, 6))).advance(count)
+        TokenSequence(request(0, (5, 6))).advance(count)

@@ -1,4 +1,8 @@
-"""Who must leave an adapter slot so that nobody waits for one for ever."""
+"""Who must leave an adapter slot so that nobody waits for one for ever.
+
+Between adapters, in the engine; which tenant's job comes to the engine next was decided before
+(worker/batching).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.engine.sequence import Sequence
+    from worker.engine.sequence import TokenSequence
 
 
 @dataclass(slots=True)
@@ -17,7 +21,7 @@ class _Wait:
     holder: str | None = None  # the adapter that takes no younger jobs until this wait is over
 
 
-class SlotTurns:
+class StarvationGuard:
     """Admission order among adapters when there are more of them than slots.
 
     A job whose adapter gets no slot is overtaken by younger jobs of other adapters. After
@@ -45,7 +49,7 @@ class SlotTurns:
         """Whether younger jobs of this adapter have to wait in this round."""
         return digest in self._closed
 
-    def refused(self, digest: str, running: Iterable[Sequence]) -> None:
+    def refused(self, digest: str, running: Iterable[TokenSequence]) -> None:
         """Note that the oldest waiting job of this adapter got no slot."""
         wait = self._waits.setdefault(digest, _Wait())
         self._closed.add(digest)
@@ -74,7 +78,7 @@ class SlotTurns:
             self._waits.pop(digest, None)
 
 
-def _work_left(running: Iterable[Sequence]) -> dict[str, int]:
+def _work_left(running: Iterable[TokenSequence]) -> dict[str, int]:
     """Bound the tokens until each running adapter's slot is idle if it takes no new jobs."""
     work: dict[str, int] = {}
     for sequence in running:

@@ -1,4 +1,8 @@
-"""Which adapter is in which device slot: bookkeeping only, no tensors, no clock."""
+"""What the device holds: adapters by slot, least recently used out first.
+
+Bookkeeping only, no tensors, no clock: the engine copies the weights (worker/engine/resident.py).
+For host memory see byte_lru.py.
+"""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -11,7 +15,7 @@ class Placement(NamedTuple):
     needs_load: bool
 
 
-class SlotTable:
+class SlotLru:
     """Slots hold adapters by digest. One in use is pinned; of the idle ones the oldest gives way.
 
     An idle adapter stays in its slot until the slot is needed, so that the next job finds it there.
@@ -21,21 +25,17 @@ class SlotTable:
         """Start with slots 0 to `slots` - 1, all empty."""
         if slots < 1:
             raise ValueError(f"slots: at least 1, not {slots}")
-        self._size = slots
         self._slot_of: dict[str, int] = {}
         self._digest_of: dict[int, str] = {}
         self._pins: dict[int, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # resident, unpinned, oldest first
         self._empty = list(range(slots - 1, -1, -1))
 
-    def __len__(self) -> int:
-        return self._size
-
     def acquire(self, digest: str) -> Placement | None:
         """Pin `digest` in a slot; None if every slot is in use by other adapters.
 
-        Where a load is needed the caller copies the weights before anything else is asked of this
-        table, or calls `forget`.
+        Where a load is needed the caller copies the weights before anything else is asked here, or
+        calls `forget`.
         """
         slot = self._slot_of.get(digest)
         if slot is not None:
@@ -66,19 +66,6 @@ class SlotTable:
         del self._pins[slot]
         del self._slot_of[self._digest_of.pop(slot)]
         self._empty.append(slot)
-
-    def can_acquire(self, digest: str) -> bool:
-        """Whether `acquire` would return a slot now."""
-        return digest in self._slot_of or bool(self._empty) or bool(self._idle)
-
-    def pins(self, slot: int) -> int:
-        """Return how many times the slot's adapter is in use; 0 for idle and empty ones."""
-        return self._pins.get(slot, 0)
-
-    @property
-    def resident(self) -> dict[str, int]:
-        """The slot of each adapter on the device, by digest."""
-        return dict(self._slot_of)
 
     @property
     def pinned(self) -> int:
