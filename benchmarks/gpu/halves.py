@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.gpu.problem import TOLERANCE
+from benchmarks.gpu.problem import TOLERANCE, row_error
 from kernels.sgmv import SgmvMode, make_plan, sgmv_
 from kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 
@@ -66,13 +66,13 @@ class Halves:
         """Return the largest ‖got - exact‖ / ‖exact‖ of a row, in units of what may be."""
         planes = torch.full_like(self._planes_of(tiles.splits), float("nan"))
         self._shrink(0, tiles, planes)()
-        return _off(planes.double().sum(0), self._exact_shrunk) / SUM_TOLERANCE
+        return row_error(planes.double().sum(0), self._exact_shrunk) / SUM_TOLERANCE
 
     def expand_error(self, tiles: ExpandTiles) -> float:
         """Likewise; the shrunk rows are given, the same for any number of splits."""
         y = self._y.clone()
         self._expand(self.pool[0], y, tiles, self._part(tiles.splits))()
-        return _off(y.double(), self._exact_added) / TOLERANCE[y.dtype]
+        return row_error(y, self._exact_added) / TOLERANCE[y.dtype]
 
     def _shrink(self, number: int, tiles: ShrinkTiles, planes: Tensor) -> Callable[[], None]:
         table = self.plan.blocks(tiles.block_m)
@@ -137,8 +137,3 @@ class Halves:
             products = [part @ b[slot].double().T for part, b in zip(parts, own.b, strict=True)]
             exact[rows] += own.scales[slot] * torch.cat(products, 1)
         return exact
-
-
-def _off(got: Tensor, exact: Tensor) -> float:
-    """Return the largest error of a row over its length; NaN where anything is NaN."""
-    return float(((got - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-9)).max())

@@ -15,9 +15,10 @@ import torch
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import BOUNDS, refusal
 from benchmarks.gpu.sgmv import forget
-from benchmarks.gpu.timing import eager_times, graph_times
+from benchmarks.gpu.timing import times
 from benchmarks.gpu.trial import measure_each
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case
+from benchmarks.record import ratios
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,10 +96,10 @@ def measure(
 def _measure_case(
     case: LayerCase, providers: Sequence[Provider], trial: Trial, repetitions: int
 ) -> None:
-    on_gpu = trial.device.type == "cuda"
     print(f"\n{case.config}; {case.rows} rows")
     # Two copies of a layer are many times what the L2 cache holds.
-    stacks = [case.problems(trial.device, copy) for copy in range(2 if on_gpu else 1)]
+    copies = 2 if trial.device.type == "cuda" else 1
+    stacks = [case.problems(trial.device, copy) for copy in range(copies)]
     bases = [[_linear(problem) for problem in stack] for stack in stacks]
     calls: dict[str, list[Callable[[], None]]] = {ALONE: [_chain(base) for base in bases]}
     for provider in providers:
@@ -111,21 +112,12 @@ def _measure_case(
                 _chain(_alternate(base, [_bound(provider, problem) for problem in stack]))
                 for base, stack in zip(bases, stacks, strict=True)
             ]
-
-    def failed(name: str, error: Exception) -> None:
-        del calls[name]
-        trial.failed(name, error)
-
-    times = (
-        graph_times(calls, repetitions=repetitions, failed=failed)
-        if on_gpu
-        else eager_times(calls, trial.device, repetitions=repetitions, at_once=1, failed=failed)
-    )
-    alone = times.get(ALONE)
+    taken = times(calls, trial.device, repetitions=repetitions, failed=trial.drops(calls))
+    alone = taken.get(ALONE)
     if alone is None:
         return
-    for name, samples in times.items():
-        added = [100 * (own / bare - 1) for own, bare in zip(samples, alone, strict=True)]
+    for name, samples in taken.items():
+        added = [100 * (share - 1) for share in ratios(samples, alone)]
         trial.note(name, "time", samples, "us")
         trial.note(name, ADDED, added, "%")
         print(

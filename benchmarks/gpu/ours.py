@@ -47,7 +47,7 @@ class StaticSgmv(Sgmv):
         )
 
     def replan(self, problem: Problem, plan: SgmvPlan) -> None:
-        """Do what is left for each step."""
+        """Update it in place."""
         plan.update_(problem.row_slots)
 
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:

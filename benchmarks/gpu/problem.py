@@ -20,6 +20,12 @@ TOLERANCE = {torch.float16: 3e-3, torch.bfloat16: 2e-2, torch.float32: 1e-5}
 EXACT_RANK = 32
 
 
+def row_error(got: Tensor, exact: Tensor) -> float:
+    """Return the largest ‖got - exact‖ / ‖exact‖ over the rows; NaN where anything is NaN."""
+    off = (got.double() - exact).flatten(1).norm(dim=1)
+    return float((off / exact.flatten(1).norm(dim=1).clamp(min=1e-9)).max())
+
+
 @dataclass(frozen=True)
 class Problem:
     """y [T, sum(widths)], x [T, h], per slice a [slots, r_max, h] and b [slots, width, r_max].

@@ -6,7 +6,8 @@ weights are loaded (it may lay them out as it likes), the bound call at every la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,29 +23,42 @@ if TYPE_CHECKING:
     from kernels.sgmv.tiles import Tiles
 
 
-class Provider(Protocol):
+class Provider(ABC):
     """One way of doing it."""
 
     name: str
+    takes_gains = False
+    # Its answer is another one unless the case is Identical: it is a bound, not an operator.
+    bound_only = False
 
-    def refuses(self, problem: Problem) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - most take every problem
         """Say why this problem is not for it; None when it is."""
+        return None
 
+    @abstractmethod
     def plan(self, problem: Problem) -> Any:
         """Build what a step needs to know of its rows."""
 
+    def replan(self, problem: Problem, plan: Any) -> None:  # noqa: ARG002 - most plan anew
+        """Do what is left for each step where there is a plan already."""
+        self.plan(problem)
+
+    @abstractmethod
     def bind(self, problem: Problem, plan: Any) -> Callable[[], None]:
         """Lay the weights out; the returned call adds to `problem.y` in place."""
+
+    def forget(self) -> None:  # noqa: B027 - most keep nothing
+        """Drop what is kept by address: the next case may get the same addresses."""
 
 
 def refusal(provider: Provider, problem: Problem) -> str | None:
     """Say why a problem is not for a provider: gains are for those who say that they take them."""
-    if problem.case.dora and not getattr(provider, "takes_gains", False):
+    if problem.case.dora and not provider.takes_gains:
         return "has no gains (DoRA)"
     return provider.refuses(problem)
 
 
-class Sgmv:
+class Sgmv(Provider):
     """`kernels.sgmv` on Triton in one of its modes, also with given tiles."""
 
     takes_gains = True
@@ -53,10 +67,6 @@ class Sgmv:
         self.name = f"Aril {mode}"
         self._mode = mode
         self._tiles = tiles
-
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
 
     def plan(self, problem: Problem) -> SgmvPlan:
         """Plan, and build the table that the kernels will ask for."""
@@ -87,14 +97,10 @@ class Sgmv:
         return call
 
 
-class Loop:
+class Loop(Provider):
     """Two matrix products for each adapter and slice."""
 
     name = "per-adapter loop"
-
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
 
     def plan(self, problem: Problem) -> list[tuple[int, Tensor]]:
         """List the rows of each adapter."""
@@ -126,10 +132,8 @@ class Loop:
 MOST_COPIES = 1e9
 
 
-class _Bmm:
+class _Bmm(Provider):
     """What the two batched products share: slices of one call, one after the other."""
-
-    name: str
 
     def refuses(self, problem: Problem) -> str | None:
         """Refuse rows without adapter, and copies of more weights than make sense."""
@@ -182,11 +186,10 @@ class GatheredBmm(_Bmm):
         return call
 
 
-class OneAdapter:
+class OneAdapter(Provider):
     """Two plain matrix products with one adapter for all rows: the least work there can be."""
 
     name = "torch.mm, one adapter"
-    # Its answer is another one unless the case is Identical: it is a bound, not an operator.
     bound_only = True
 
     def refuses(self, problem: Problem) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import statistics
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,18 +60,14 @@ class Results:
         config: str,
     ) -> None:
         """Keep one figure."""
-        ordered = sorted(samples)
-        last = len(ordered) - 1
         device, versions = self.origin
         self._changed(question).append(
-            record.Row(
+            record.Row.of(
+                samples,
                 question=question,
                 provider=provider,
                 metric=metric,
-                x=str(x),
-                p50=statistics.median(ordered),
-                p20=ordered[round(0.2 * last)],
-                p80=ordered[round(0.8 * last)],
+                x=x,
                 unit=unit,
                 config=self.mark + config,
                 device=device,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Failed = Callable[[str, Exception], None]
 
 L2_TIMES = 2.5
+IN_A_GRAPH = "time in a graph"
+EAGER = "time, eager"
 CALLS_A_REPLAY = 64  # so that the graph's own start is shared by many calls
 SECONDS_A_REPLAY = 0.02
 MOST_SETS = 400
@@ -157,6 +159,29 @@ def eager_times(
             position[name] += at_once
             times[name].append(sample)
     return times
+
+
+def times(
+    calls: Mapping[str, Sequence[Callable[[], None]]],
+    device: torch.device,
+    *,
+    repetitions: int,
+    at_once: int = 1,
+    failed: Failed | None = None,
+) -> dict[str, list[float]]:
+    """Microseconds a call: in a graph on a GPU, else by the host's clock."""
+    if device.type == "cuda":
+        return graph_times(calls, repetitions=repetitions, failed=failed)
+    return eager_times(calls, device, repetitions=repetitions, at_once=at_once, failed=failed)
+
+
+def quiet(call: Callable[[], object]) -> Callable[[], None]:
+    """Make a call of one that returns something."""
+
+    def run() -> None:
+        call()
+
+    return run
 
 
 def _eager(
