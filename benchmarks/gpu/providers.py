@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kernels.sgmv.tiles import Tiles
 
 
+OURS, INVARIANT = "Aril fast", "Aril invariant"  # the operator in its two modes
+
+
 class Provider(ABC):
     """One way of doing it."""
 
