@@ -17,13 +17,13 @@ import torch
 
 from benchmarks.gpu.checks import examine
 from benchmarks.gpu.cost import cost_of
+from benchmarks.gpu.ours import AsServed
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import GatherBmm, GatheredBmm, Loop, OneAdapter, Provider
 from benchmarks.gpu.timing import MOST_SETS, eager_times
 from benchmarks.gpu.workloads import PUNICA, Layer, Workload, decode_case
 from benchmarks.record import Row, keep, ratios
 from benchmarks.turns import use_one_thread
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from benchmarks.gpu.problem import Problem
     from benchmarks.gpu.workloads import Case
-    from kernels.sgmv import SgmvPlan
 
 QUESTION = "sgmv_cpu"
+ARIL = "Aril"  # as a CPU worker uses it: each adapter packed at its own rank
 RANK = 16
 LAYERS = {
     PUNICA: (1, 2, 4, 8, 16, 32, 64),
@@ -43,31 +43,6 @@ LAYERS = {
 POOL_BYTES = 150e6
 REPETITIONS = 101
 WANTED_OF_IDEAL = 1.3
-
-
-class Ours(Provider):
-    """`kernels.sgmv` as a CPU worker uses it: each adapter packed at its own rank."""
-
-    name = "Aril"
-
-    def plan(self, problem: Problem) -> SgmvPlan:
-        """Plan on the host."""
-        return make_plan(problem.row_slots, slots=problem.slots)
-
-    def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
-        """Load the slots."""
-        shape = GroupShape(problem.x.shape[1], problem.widths, problem.max_rank)
-        weights = make_slot_weights(shape, problem.slots, dtype=problem.x.dtype, backend="torch")
-        for slot, rank in enumerate(problem.ranks):
-            weights.load(
-                slot,
-                [
-                    LoraPair(a[slot, :rank], b[slot, :, :rank], problem.scales[slot])
-                    for a, b in zip(problem.a, problem.b, strict=True)
-                ],
-            )
-        y, x, add_ = problem.y, problem.x, weights.add_
-        return lambda: add_(y, x, plan)
 
 
 class Ideal(Loop):
@@ -147,7 +122,7 @@ def measure_case(case: Case, ways: Sequence[Provider]) -> list[Row]:
     times = eager_times(calls, torch.device("cpu"), repetitions=REPETITIONS, at_once=1)
     config = f"{case.config}; {torch.get_num_threads()} thread"
     row = partial(Row.of, question=QUESTION, x=case.rows, config=config)
-    own = times[Ours.name]
+    own = times[ARIL]
     bare = ratios(own, times[Ideal.name])
     return [
         *(row(taken, provider=name, metric="time", unit="us") for name, taken in times.items()),
@@ -155,7 +130,7 @@ def measure_case(case: Case, ways: Sequence[Provider]) -> list[Row]:
             row(ratios(taken, own), provider=name, metric="time over that of Aril", unit="1")
             for name, taken in times.items()
         ),
-        row(bare, provider=Ours.name, metric="time over the bare products", unit="1"),
+        row(bare, provider=ARIL, metric="time over the bare products", unit="1"),
     ]
 
 
@@ -171,7 +146,7 @@ def of_bare_products(found: Collection[float]) -> str:
 def main() -> None:
     """Measure all cases, write sgmv_cpu.csv."""
     use_one_thread("benchmarks.sgmv_cpu")
-    ways = [Ours(), Loop(), GatherBmm(), GatheredBmm(), OneAdapter(), Ideal()]
+    ways = [AsServed(ARIL, "torch"), Loop(), GatherBmm(), GatheredBmm(), OneAdapter(), Ideal()]
     rows = [row for case in all_cases() for row in measure_case(case, ways)]
     keep(QUESTION, rows)
     ideal = [row.p50 for row in rows if row.metric == "time over the bare products"]

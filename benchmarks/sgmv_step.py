@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks.gpu.ours import AsServed
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import Loop
 from benchmarks.gpu.workloads import Case, Layer, Workload, segment_sizes
 from benchmarks.record import Row, keep, ratios
-from benchmarks.sgmv_cpu import Ideal, Ours, check, of_bare_products
+from benchmarks.sgmv_cpu import ARIL, Ideal, check, of_bare_products
 from benchmarks.turns import in_turns, use_one_thread
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def measure_batch(
     rows = [
         row(spent, provider=way, metric="time of a step", unit="ms") for way, spent in times.items()
     ]
-    for way in (Ours.name, Loop.name):
+    for way in (ARIL, Loop.name):
         over = ratios(times[way], times[Ideal.name])
         rows.append(row(over, provider=way, metric="time over the bare products", unit="1"))
     return rows
@@ -107,10 +108,10 @@ def measure_batch(
 def main() -> None:
     """Measure all batches, write sgmv_step.csv."""
     use_one_thread("benchmarks.sgmv_step")
-    ways: list[Provider] = [Ours(), Loop(), Ideal()]
+    ways: list[Provider] = [AsServed(ARIL, "torch"), Loop(), Ideal()]
     rows = [row for batch in all_batches() for row in measure_batch(*batch, ways)]
     keep(QUESTION, rows)
-    ours = [r.p50 for r in rows if r.provider == Ours.name and r.metric.startswith("time over")]
+    ours = [r.p50 for r in rows if r.provider == ARIL and r.metric.startswith("time over")]
     print(f"\nIn a step, {of_bare_products(ours)}")
 
 

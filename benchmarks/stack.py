@@ -57,7 +57,8 @@ class Stack:
     ) -> None:
         self.bootstrap = bootstrap
         self.tenants = tenants
-        self.plan = TopicPlan(jobs_partitions=partitions, reply_partitions=reply_partitions)
+        self.partitions = partitions
+        self.reply_partitions = reply_partitions
         self.group = uuid.uuid4().hex[:6]
         self.names: dict[str, Any] = {
             "jobs_topic": f"jobs-{self.group}",
@@ -68,7 +69,8 @@ class Stack:
         self.held = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await ensure_topics(self.bootstrap, self.contract, self.tenants, self.plan)
+        plan = TopicPlan(jobs_partitions=self.partitions, reply_partitions=self.reply_partitions)
+        await ensure_topics(self.bootstrap, self.contract, self.tenants, plan)
         self._logs = Path(self.held.enter_context(tempfile.TemporaryDirectory()))
         return self
 
@@ -113,7 +115,7 @@ class Stack:
         places = [
             TopicPartition(reply_topic(self.contract.replies_prefix, tenant), part)
             for tenant in self.tenants
-            for part in range(self.plan.reply_partitions)
+            for part in range(self.reply_partitions)
         ]
         reader.assign(places)
         await reader.seek_to_beginning(*places)
@@ -137,7 +139,7 @@ class Wire:
 
     async def send(self, job: str, value: bytes) -> None:
         """Hand a job to the producer."""
-        place = reply_partition(job, self._stack.plan.jobs_partitions)
+        place = reply_partition(job, self._stack.partitions)
         await self._producer.send(self._stack.contract.jobs_topic, value, job.encode(), place)
 
     async def values(self) -> list[bytes]:

@@ -37,10 +37,7 @@ class Halves:
         self.plan = make_plan(
             first.row_slots, slots=first.slots, mode=SgmvMode.INVARIANT, device=first.device
         )
-        slices = len(first.widths)
-        ranks = torch.tensor(first.ranks, dtype=torch.int32, device=first.device)
-        scales = torch.tensor(first.scales, dtype=torch.float32, device=first.device)
-        self._ranks, self._scales = (part[:, None].repeat(1, slices) for part in (ranks, scales))
+        self._ranks, self._scales = first.ranks_and_scales
         self._a = [torch.cat(own.a, 1) for own in pool]
         self._y = first.y.clone()  # the timed calls add to the sets' own
         generator = torch.Generator(first.device).manual_seed(0)

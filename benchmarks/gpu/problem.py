@@ -65,6 +65,14 @@ class Problem:
         """Where the operands live."""
         return self.x.device
 
+    @property
+    def ranks_and_scales(self) -> tuple[Tensor, Tensor]:
+        """Rank int32 and scale float32 of each slot and slice, [slots, slices], on the device."""
+        ranks = torch.tensor(self.ranks, dtype=torch.int32, device=self.device)
+        scales = torch.tensor(self.scales, dtype=torch.float32, device=self.device)
+        ranks, scales = (part[:, None].repeat(1, len(self.widths)) for part in (ranks, scales))
+        return ranks, scales
+
     def fresh(self) -> Problem:
         """Return the same problem on a copy of y."""
         return self.on_rows(range(self.x.shape[0]))

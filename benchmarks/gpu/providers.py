@@ -79,12 +79,8 @@ class Sgmv(Provider):
 
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
         """Stack the slices of A at the highest rank."""
-        device = problem.device
-        slices = len(problem.widths)
         a = torch.cat(problem.a, 1)
-        ranks = torch.tensor(problem.ranks, dtype=torch.int32, device=device)
-        scales = torch.tensor(problem.scales, dtype=torch.float32, device=device)
-        ranks, scales = (part[:, None].repeat(1, slices) for part in (ranks, scales))
+        ranks, scales = problem.ranks_and_scales
         gains = None
         if problem.gains is not None:
             present = torch.zeros_like(ranks)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.gpu.results import Results
 
 ALL, SGMV, ATTENTION = "all", "sgmv", "attention"
-WHICH = (ALL, SGMV, ATTENTION)
 
 
 def measure(

@@ -35,33 +35,34 @@ def sets_needed(bytes_a_call: int, device: torch.device) -> int:
     return max(2, min(MOST_SETS, int(L2_TIMES * cache / max(1, bytes_a_call)) + 1))
 
 
+def raise_it(_: str, error: Exception) -> None:
+    """End the timing with who fails."""
+    raise error
+
+
 def graph_times(
     calls: Mapping[str, Sequence[Callable[[], None]]],
     *,
     repetitions: int,
-    failed: Failed | None = None,
+    failed: Failed = raise_it,
 ) -> dict[str, list[float]]:
     """Microseconds a call, for each provider, of graphs that go through its whole pool.
 
     Who raises, in warm-up, capture or replay, is given to `failed` and has no times; the others go
-    on. Without `failed` the error is raised.
+    on.
     """
     graphs: dict[str, tuple[torch.cuda.CUDAGraph, int]] = {}
     for name in tuple(calls):
         try:
             graphs[name] = _captured(calls[name])
-        except Exception as error:
-            if failed is None:
-                raise
+        except Exception as error:  # noqa: BLE001 - whatever a provider raises
             failed(name, error)
     times: dict[str, list[float]] = {name: [] for name in graphs}
     for repetition in range(repetitions + 2):
         for name in tuple(graphs):
             try:
                 sample = _replayed(*graphs[name])
-            except Exception as error:
-                if failed is None:
-                    raise
+            except Exception as error:  # noqa: BLE001 - same
                 del graphs[name], times[name]
                 failed(name, error)
                 continue
@@ -134,7 +135,7 @@ def eager_times(
     *,
     repetitions: int,
     at_once: int = 20,
-    failed: Failed | None = None,
+    failed: Failed = raise_it,
 ) -> dict[str, list[float]]:
     """Microseconds a call by the host's clock, launches included, `at_once` calls a repetition.
 
@@ -149,9 +150,7 @@ def eager_times(
         for name in tuple(order):
             try:
                 sample = _eager(calls[name], position[name], device, at_once)
-            except Exception as error:
-                if failed is None:
-                    raise
+            except Exception as error:  # noqa: BLE001 - same
                 order.remove(name)
                 del times[name]
                 failed(name, error)
@@ -167,7 +166,7 @@ def times(
     *,
     repetitions: int,
     at_once: int = 1,
-    failed: Failed | None = None,
+    failed: Failed = raise_it,
 ) -> dict[str, list[float]]:
     """Microseconds a call: in a graph on a GPU, else by the host's clock."""
     if device.type == "cuda":

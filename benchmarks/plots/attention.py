@@ -68,11 +68,7 @@ def _key(shape: Shape) -> tuple[str, str]:
 
 
 def _draw_decodes(axes: Axes, keys: int, decodes: list[Shape], times: runs.Times) -> None:
-    own = {
-        float(shape.rows): times[_key(shape)]
-        for shape in decodes
-        if shape.sequences[0] == (1, keys)
-    }
+    own = {shape.rows: times[_key(shape)] for shape in decodes if shape.sequences[0] == (1, keys)}
     ratios.plot(axes, ratios.curves(own), LOOKS)
     axes.set_title(f"Decode, {keys:,} keys a sequence", fontsize=10)
     axes.set_xlabel("sequences")

@@ -46,7 +46,7 @@ def over_ours(times: Mapping[str, Span]) -> dict[str, Span]:
     return {name: Span(*(each / own.p50 for each in span)) for name, span in times.items()}
 
 
-def curves(cases: Mapping[float, Mapping[str, Span]]) -> Curves:
+def curves(cases: Mapping[int, Mapping[str, Span]]) -> Curves:
     """Turn times by x and provider into ratios by provider and x."""
     found: Curves = {}
     for x, times in cases.items():

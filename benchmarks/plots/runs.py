@@ -57,7 +57,7 @@ def decode_key(workload: Workload, layer: Layer, rows: int) -> tuple[str, str]:
     return case.config, str(rows)
 
 
-def decodes(times: Times, layer: Layer) -> dict[Workload, dict[float, dict[str, Span]]]:
+def decodes(times: Times, layer: Layer) -> dict[Workload, dict[int, dict[str, Span]]]:
     """Return a layer's times at rank 16, by how rows share adapters and by their number."""
     return {
         workload: {rows: of_decode(times, workload, layer, rows) for rows in ROWS}

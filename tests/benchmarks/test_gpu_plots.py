@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 
+import matplotlib as mpl
 from matplotlib.text import Text
 
 from benchmarks.gpu import layer as gpu_layer
@@ -24,6 +25,7 @@ from benchmarks.plots.style import Span
 from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -42,6 +44,13 @@ FACTORS = {  # of our time, which is `slow` times that of the slowest ceiling
     "SGLang csgmv": 0.5,
     **dict.fromkeys(sgmv_bytes.WAYS, 3),
 }
+
+
+@pytest.fixture(autouse=True)
+def _coarse() -> Iterator[None]:
+    """Save few pixels: what is compared is the same at any size."""
+    with mpl.rc_context({"savefig.dpi": 40}):
+        yield
 
 
 def keep_times(results: Results, question: str, metric: str, case: Case, middle: float) -> None:
