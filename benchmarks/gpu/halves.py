@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,40 +73,27 @@ class Halves:
 
     def _shrink(self, number: int, tiles: ShrinkTiles, planes: Tensor) -> Callable[[], None]:
         table = self.plan.blocks(tiles.block_m)
-        x, a = self.pool[number].x, self._a[number]
-
-        def call() -> None:
-            sgmv_shrink(
-                planes, x, a, self._ranks, table.rows, table.slots,
-                tiles.shrink_n, tiles.shrink_k, tiles.warps, tiles.shrink_stages,
-            )  # fmt: skip
-
-        return call
+        return partial(
+            sgmv_shrink, planes, self.pool[number].x, self._a[number],
+            self._ranks, table.rows, table.slots,
+            tiles.shrink_n, tiles.shrink_k, tiles.warps, tiles.shrink_stages,
+        )  # fmt: skip
 
     def _expand(
         self, own: Problem, y: Tensor, tiles: ExpandTiles, planes: Tensor
     ) -> Callable[[], None]:
         table = self.plan.blocks(tiles.block_m)
-        b = list(own.b)
-
-        def call() -> None:
-            sgmv_expand(
-                y, planes, b, self._ranks, self._scales, table.rows, table.slots,
-                0, 0, tiles.expand_n, tiles.expand_r, tiles.warps,
-            )  # fmt: skip
-
-        return call
+        return partial(
+            sgmv_expand, y, planes, list(own.b), self._ranks, self._scales, table.rows, table.slots,
+            0, 0, tiles.expand_n, tiles.expand_r, tiles.warps,
+        )  # fmt: skip
 
     def _whole(self, number: int, tiles: Tiles) -> Callable[[], None]:
-        own, a = self.pool[number], self._a[number]
-
-        def call() -> None:
-            sgmv_(
-                own.y, own.x, a, own.b, self._ranks, self._scales, self.plan,
-                backend="triton", tiles=tiles,
-            )  # fmt: skip
-
-        return call
+        own = self.pool[number]
+        return partial(
+            sgmv_, own.y, own.x, self._a[number], own.b, self._ranks, self._scales, self.plan,
+            backend="triton", tiles=tiles,
+        )  # fmt: skip
 
     def _planes_of(self, splits: int) -> Tensor:
         if splits not in self._planes:

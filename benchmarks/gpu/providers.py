@@ -7,6 +7,7 @@ weights are loaded (it may lay them out as it likes), the bound call at every la
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,14 +87,10 @@ class Sgmv(Provider):
             present = torch.zeros_like(ranks)
             present[list(problem.case.dora)] = 1
             gains = Gains(problem.gains, present)
-
-        def call() -> None:
-            sgmv_(
-                problem.y, problem.x, a, problem.b, ranks, scales, plan,
-                gains=gains, backend="triton", tiles=self._tiles,
-            )  # fmt: skip
-
-        return call
+        return partial(
+            sgmv_, problem.y, problem.x, a, problem.b, ranks, scales, plan,
+            gains=gains, backend="triton", tiles=self._tiles,
+        )  # fmt: skip
 
 
 class Loop(Provider):
@@ -112,15 +109,10 @@ class Loop(Provider):
     def bind(self, problem: Problem, plan: Sequence[tuple[int, Tensor]]) -> Callable[[], None]:
         """Take each adapter at its own rank, all slices of A as one matrix."""
         columns = problem.y.split(problem.widths, 1)
-        work = []
-        for slot, rows in plan:
-            rank = problem.ranks[slot]
-            a = torch.cat([part[slot, :rank] for part in problem.a]).T.contiguous()
-            b = [(part[slot, :, :rank] * problem.scales[slot]).T.contiguous() for part in problem.b]
-            work.append((rows, a, rank, b))
+        work = [(rows, problem.ranks[slot], *_of_slot(problem, slot)) for slot, rows in plan]
 
         def call() -> None:
-            for rows, a, rank, b in work:
+            for rows, rank, a, b in work:
                 shrunk = torch.mm(problem.x.index_select(0, rows), a)
                 for y, part, v in zip(columns, b, shrunk.split(rank, 1), strict=True):
                     y.index_add_(0, rows, torch.mm(v, part))
@@ -202,8 +194,7 @@ class OneAdapter(Provider):
         """Take slot 0 for every row."""
         columns = problem.y.split(problem.widths, 1)
         rank = problem.ranks[0]
-        a = torch.cat([part[0, :rank] for part in problem.a]).T.contiguous()
-        b = [(part[0, :, :rank] * problem.scales[0]).T.contiguous() for part in problem.b]
+        a, b = _of_slot(problem, 0)
 
         def call() -> None:
             shrunk = torch.mm(problem.x, a).split(rank, 1)
@@ -215,6 +206,14 @@ class OneAdapter(Provider):
 
 # These say how fast it could be, not who is faster: they don't do the job.
 BOUNDS = frozenset({GatheredBmm.name, OneAdapter.name})
+
+
+def _of_slot(problem: Problem, slot: int) -> tuple[Tensor, list[Tensor]]:
+    """Lay out one adapter at its own rank: A of all slices as one, B of each with the scale."""
+    rank = problem.ranks[slot]
+    a = torch.cat([part[slot, :rank] for part in problem.a]).T.contiguous()
+    b = [(part[slot, :, :rank] * problem.scales[slot]).T.contiguous() for part in problem.b]
+    return a, b
 
 
 def _scaled(problem: Problem, b: Tensor) -> Tensor:
