@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -151,15 +152,12 @@ def measure(
     repetitions: int,
 ) -> int:
     """Check against fp64, then time; return how many shapes are left at the deadline."""
-
-    def one(shape: Shape, trial: Trial) -> None:
-        _measure_shape(shape, ways, trial, roofs, repetitions)
-
+    one = partial(_measure_shape, ways=ways, roofs=roofs, repetitions=repetitions)
     return measure_each(QUESTION, shapes, one, results, deadline=deadline)
 
 
 def _measure_shape(
-    shape: Shape, ways: Sequence[Provider], trial: Trial, roofs: Roofs, repetitions: int
+    shape: Shape, trial: Trial, *, ways: Sequence[Provider], roofs: Roofs, repetitions: int
 ) -> None:
     device = trial.device
     problem = make_problem(shape, device, seed=0)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import BOUNDS, refusal
-from benchmarks.gpu.sgmv import forget
 from benchmarks.gpu.timing import times
 from benchmarks.gpu.trial import measure_each
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case
@@ -83,18 +83,12 @@ def measure(
     repetitions: int,
 ) -> int:
     """Time the layer with each provider; return how many cases are left at the deadline."""
-
-    def one(case: LayerCase, trial: Trial) -> None:
-        try:
-            _measure_case(case, providers, trial, repetitions)
-        finally:
-            forget(providers)
-
-    return measure_each(QUESTION, cases, one, results, deadline=deadline)
+    one = partial(_measure_case, providers=providers, repetitions=repetitions)
+    return measure_each(QUESTION, cases, one, results, deadline=deadline, providers=providers)
 
 
 def _measure_case(
-    case: LayerCase, providers: Sequence[Provider], trial: Trial, repetitions: int
+    case: LayerCase, trial: Trial, *, providers: Sequence[Provider], repetitions: int
 ) -> None:
     print(f"\n{case.config}; {case.rows} rows")
     # Two copies of a layer are many times what the L2 cache holds.

@@ -22,7 +22,7 @@ from benchmarks.gpu.trial import BANDWIDTH, SHARE, Report, measure_each
 from benchmarks.gpu.workloads import LLAMA_8B, PUNICA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from benchmarks.gpu.checks import Verdict
     from benchmarks.gpu.problem import Problem
@@ -47,16 +47,14 @@ def measure(
     repetitions: int,
 ) -> int:
     """Examine and time every provider on every case; return how many are left at the deadline."""
-    grid = only_in_the_grid()
-
-    def one(case: Case, trial: Trial) -> None:
-        brief = (case.config, case.rows) in grid
-        try:
-            _measure_case(case, providers, trial, roofs, repetitions=repetitions, brief=brief)
-        finally:
-            forget(providers)
-
-    return measure_each(QUESTION, cases, one, results, deadline=deadline)
+    one = partial(
+        _measure_case,
+        providers=providers,
+        roofs=roofs,
+        repetitions=repetitions,
+        grid=only_in_the_grid(),
+    )
+    return measure_each(QUESTION, cases, one, results, deadline=deadline, providers=providers)
 
 
 def count_launches(
@@ -76,33 +74,29 @@ def count_launches(
                 count = launches(provider.bind(problem, provider.plan(problem)))
                 trial.note(provider.name, "launches", [count], "1")
                 print(f"  {provider.name:24} {count}")
-        forget(providers)
 
     timed = [
         case
         for case in counted_cases()
         if case in cases and results.done(QUESTION, case.config, case.rows, IN_A_GRAPH)
     ]
-    return measure_each(QUESTION, timed, one, results, deadline=deadline, metric="launches")
-
-
-def forget(providers: Sequence[Provider]) -> None:
-    """Let providers drop what they keep of a case."""
-    for provider in providers:
-        provider.forget()
+    return measure_each(
+        QUESTION, timed, one, results, deadline=deadline, metric="launches", providers=providers
+    )
 
 
 def _measure_case(
     case: Case,
-    providers: Sequence[Provider],
     trial: Trial,
-    roofs: Roofs,
     *,
+    providers: Sequence[Provider],
+    roofs: Roofs,
     repetitions: int,
-    brief: bool,
+    grid: Container[tuple[str, int]],
 ) -> None:
-    """Examine, then time; `brief` is without what follows from times in a graph, and plans."""
+    """Examine, then time; what is only in the grid without plans and what follows from times."""
     device = trial.device
+    brief = (case.config, case.rows) in grid
     moved = cost_of(case).bytes
     report = Report(trial, roofs, moved, kept=() if brief else (BANDWIDTH, SHARE))
     sets = sets_needed(moved, device)

@@ -14,6 +14,7 @@ from benchmarks.gpu.timing import IN_A_GRAPH
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.timing import Failed
     from kernels.sgmv.cost import Roofs
@@ -132,12 +133,13 @@ def measure_each(
     *,
     deadline: float,
     metric: str | None = None,
+    providers: Sequence[Provider] = (),
 ) -> int:
     """Measure the cases that the results don't have yet; return how many are left at the deadline.
 
     A case without a figure is one without `metric`, where that is given. Results are written after
-    each. Raises `DeviceLost`, with what there is written and the culprit noted, so that the next
-    run leaves it out.
+    each, and providers forget it. Raises `DeviceLost`, with what there is written and the culprit
+    noted, so that the next run leaves it out.
     """
     missing = [case for case in cases if not results.done(question, case.config, case.rows, metric)]
     begin = time.monotonic()
@@ -151,7 +153,11 @@ def measure_each(
         trial = Trial(results, question, case)
         try:
             with trial.guard(EVERYONE):
-                measure(case, trial)
+                try:
+                    measure(case, trial)
+                finally:
+                    for provider in providers:
+                        provider.forget()
         except DeviceLost as lost:
             results.lose(question, case.config, case.rows, lost)
             raise
