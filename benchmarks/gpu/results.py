@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 REHEARSAL = "REHEARSAL, no result: "
 ROOT = Path(__file__).parents[2]
 # What a figure depends on, beside the peers' sources.
-SOURCES = ("kernels", "benchmarks/gpu", "tests/benchmarks/test_gpu_kernels.py", "tests/kernels")
+SOURCES = (
+    "kernels",
+    "benchmarks/gpu",
+    "benchmarks/record.py",
+    "tests/benchmarks/test_gpu_kernels.py",
+    "tests/kernels",
+)
 # These judge what was measured, or measure none of the tables.
 APART = ("verdict.py", "engine.py", "choices.py", "sgmv_choices.py", "attention_choices.py")
 LOST = "device lost: "
