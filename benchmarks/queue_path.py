@@ -2,10 +2,10 @@
 
     python -m benchmarks.queue_path    # writes queue_path.csv
 
-A real Kafka, one worker process with an engine that answers at once, and a
-reader, all on this machine. Full load: tokens a second, CPU seconds of the worker for a million
-tokens, tokens a record. Paced: an engine that steps at a fixed rate below that; the added latency
-of each token, from the engine's hand to the reader's.
+A real Kafka, one worker process with an engine that answers at once, and a reader, all on this
+machine. Full load: tokens a second, CPU seconds of the worker for a million tokens, tokens a
+record. Paced: an engine that steps at a fixed rate below that; the added latency of each token,
+from the engine's hand to the reader's.
 """
 
 from __future__ import annotations

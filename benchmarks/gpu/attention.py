@@ -1,4 +1,7 @@
-"""Attention's table: ours, vLLM's unified kernel, and torch's product on contiguous keys."""
+"""Attention's table: ours, vLLM's unified kernel, and torch's product on contiguous keys.
+
+python -m benchmarks.gpu --only attention    # writes attention_gpu.csv
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The engine's table: what adapters cost a decode step of a whole model.
 
+    python -m benchmarks.gpu --only engine    # writes engine_gpu.csv
+
 A backbone of an 8B model's shape with random weights, 32 rows of one token each, and adapters on
 all seven linears of a layer. Steps are timed by the host's clock, tokens on the host included: what
 a worker sees, eagerly and with decode steps captured. Batches take turns, so that a drift of the

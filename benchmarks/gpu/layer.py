@@ -1,5 +1,7 @@
 """What the adapters of a whole decoder layer cost, beside the layer's own linears.
 
+    python -m benchmarks.gpu --only layer    # writes layer_gpu.csv
+
 Seven projections in four fused groups, at 32 rows, as one CUDA graph: the linears alone, then with
 each provider's LoRA behind each of them.
 """

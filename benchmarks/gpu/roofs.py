@@ -1,5 +1,7 @@
 """The two ceilings of the device in hand, measured: bytes a second, and the least time of a launch.
 
+    python -m benchmarks.gpu    # writes gpu_roofs.csv, before the other tables
+
 A datasheet's figures are never reached; shares of a roof are only fair with one that was.
 """
 

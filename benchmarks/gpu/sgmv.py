@@ -1,4 +1,7 @@
-"""The operator's table: each provider examined, then timed, over one list of cases."""
+"""The operator's table: each provider examined, then timed, over one list of cases.
+
+python -m benchmarks.gpu --only sgmv    # writes sgmv_gpu.csv
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Measures tile choices of paged attention: what `kernels/attention/launch.py` should say.
 
+    python -m benchmarks.gpu --sweep attention    # writes attention_tiles.csv
+
 `split` and `block_n` decide the order of a row's sum, so one pair of them is for every step of both
 modes; height, warps and stages may differ between decodes and prompts in `fast`. Each candidate is
 held against fp64 before it is timed.

@@ -1,5 +1,7 @@
 """Measures tile choices of `sgmv_`: what `kernels/sgmv/tiles.py` should say, and by how much.
 
+    python -m benchmarks.gpu --sweep sgmv    # writes sgmv_tiles.csv
+
 Shrink and expand are screened apart (see `candidates`), on every group of linears at one rank; then
 the best whole calls are timed beside what is chosen now. Finalists come from three rankings, so
 that a choice can be named for a kind of batch on all layers of one width (`fast`) and for every

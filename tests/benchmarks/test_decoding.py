@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.decoding import decode
 from benchmarks.gpu.engine import TINY, random_adapter, random_backbone
+from schemas import ErrorCode, JobError
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 
@@ -39,8 +40,8 @@ def test_a_row_that_fails_ends_the_benchmark(
 
     def fails() -> list[object]:
         (output,) = step()
-        return [type(output)(output.key, error=ValueError("no room"))]
+        return [type(output)(output.key, error=JobError(ErrorCode.INVALID_JOB, "no room"))]
 
     monkeypatch.setattr(engine, "step", fails)
-    with pytest.raises(RuntimeError, match="row 0 failed: no room"):
+    with pytest.raises(RuntimeError, match="row 0 failed: .*no room"):
         decode(engine, [None], [(1, 2, 3)], 2)
