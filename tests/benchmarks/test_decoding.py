@@ -43,5 +43,5 @@ def test_a_row_that_fails_ends_the_benchmark(
         return [type(output)(output.key, error=JobError(ErrorCode.INVALID_JOB, "no room"))]
 
     monkeypatch.setattr(engine, "step", fails)
-    with pytest.raises(RuntimeError, match="row 0 failed: .*no room"):
+    with pytest.raises(RuntimeError, match=r"row 0 failed: .*no room"):
         decode(engine, [None], [(1, 2, 3)], 2)
