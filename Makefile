@@ -34,7 +34,7 @@ test-compose: setup ## the compose stack for real: scale it, kill a worker, coun
 	REQUIRE_DOCKER=1 $(BIN)/pytest -rP tests/deploy/test_compose.py
 
 bench: setup jars ## the benchmarks: print their tables, write their CSV
-	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do \
+	@for file in $$(grep -l '^QUESTION' benchmarks/*.py); do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit; done
 
 plots: setup ## draw the pictures in docs/images/ from benchmarks/results/

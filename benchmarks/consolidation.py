@@ -1,6 +1,6 @@
 """Simulate what consolidation saves and costs over a day, beside Punica's rule and the default.
 
-    python -m benchmarks.consolidation
+    python -m benchmarks.consolidation    # writes consolidation.csv
 
 A simulation, not a measurement of GPUs: what is modelled stands in `benchmarks/fleet.py`. A fleet
 serves a day whose load rises from a tenth to its peak and falls again, with a burst of one tenant
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.fleet import STEP_SECONDS, Fleet, Job, Outcome, Size
 from benchmarks.fleet_rules import Consolidate, Punica, Spread
-from benchmarks.record import Row, show, write
+from benchmarks.record import Row, keep
 from worker.job import Partition
 
 if TYPE_CHECKING:
@@ -153,9 +153,8 @@ def run_all() -> list[Row]:
                 days.setdefault(provider, (day, []))[1].append(simulate(day, rule))
         for provider, (day, outcomes) in days.items():
             rows += rows_of(provider, day, outcomes)
-            show(rows[-8:])
     return rows
 
 
 if __name__ == "__main__":
-    write(QUESTION, run_all())
+    keep(QUESTION, run_all())

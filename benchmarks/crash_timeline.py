@@ -1,6 +1,6 @@
 """Record streams token by token while the worker of some of them is killed.
 
-    python -m benchmarks.crash_timeline
+    python -m benchmarks.crash_timeline    # writes crash_timeline.csv
 
 A real Kafka, two worker processes whose engine takes a fixed time for each step, a few streams
 begun one after another. The worker that has most of them is killed with SIGKILL. A reader follows
@@ -21,33 +21,20 @@ import csv
 import datetime as dt
 import signal
 import time
-import uuid
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-
 from benchmarks.record import RESULTS, device, versions
-from benchmarks.scale import PACE, PARTITIONS, REPLY_PARTITIONS, SESSION_SECONDS, TENANTS, Bench
-from schemas import (
-    ClaimRecord,
-    Job,
-    Sampling,
-    TokensEvent,
-    VisibleStream,
-    decode_reply,
-    encode_request,
-    reply_partition,
-    reply_topic,
-)
+from benchmarks.scale import PACE, SESSION_SECONDS, Bench, end
+from schemas import ClaimRecord, TokensEvent, VisibleStream, decode_reply
 from tests.support.brokers import running_kafka
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.scale import BenchWorker
+    from benchmarks.stack import Wire
     from schemas import ReplyRecord
+    from tests.support.workers import WorkerProcess
 
 QUESTION = "crash_timeline"
 STREAMS = 8
@@ -91,55 +78,34 @@ class Followed:
 class Follower:
     """Sends jobs to a bench, and reads every reply partition."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self.streams: dict[str, Followed] = {}
-
-    async def open(self, stack: AsyncExitStack) -> None:
-        """Connect, for as long as ``stack`` is open."""
-        self._producer = AIOKafkaProducer(bootstrap_servers=self._bench.bootstrap)
-        await self._producer.start()
-        stack.push_async_callback(self._producer.stop)
-        self._reader = AIOKafkaConsumer(bootstrap_servers=self._bench.bootstrap)
-        await self._reader.start()
-        stack.push_async_callback(self._reader.stop)
-        topics = [reply_topic(self._bench.contract.replies_prefix, tenant) for tenant in TENANTS]
-        places = [
-            TopicPartition(topic, part) for topic in topics for part in range(REPLY_PARTITIONS)
-        ]
-        self._reader.assign(places)
-        await self._reader.seek_to_beginning(*places)
 
     async def ask(self) -> None:
         """Begin one more stream."""
-        tenant = TENANTS[len(self.streams) % len(TENANTS)]
-        sampling = Sampling(max_tokens=TOKENS)
-        job = Job(id=uuid.uuid4().hex, tenant=tenant, prompt="x", sampling=sampling)
-        self.streams[job.id] = Followed()
-        place = reply_partition(job.id, PARTITIONS)
-        topic = self._bench.contract.jobs_topic
-        await self._producer.send_and_wait(topic, encode_request(job), job.id.encode(), place)
+        job, value = self._wire.request(len(self.streams), TOKENS)
+        self.streams[job] = Followed()
+        await self._wire.send(job, value)
 
     async def read(self) -> None:
         """Follow all streams to their ends."""
         while len(self.streams) < STREAMS or not all(
             each.visible.finished for each in self.streams.values()
         ):
-            batches = await self._reader.getmany(timeout_ms=100)
+            values = await self._wire.values()
             at = time.monotonic()
-            for record in (record for records in batches.values() for record in records):
-                reply = decode_reply(record.value)
+            for value in values:
+                reply = decode_reply(value)
                 if reply is not None:
                     self.streams[reply.job].take(reply, at)
 
 
 async def measure(bootstrap: str) -> list[dict[str, object]]:
     """Run the streams across a kill; return the CSV's rows."""
-    async with AsyncExitStack() as stack:
-        bench = await stack.enter_async_context(Bench(bootstrap))
-        await asyncio.gather(bench.add_worker(), bench.add_worker())
-        follower = Follower(bench)
-        await follower.open(stack)
+    async with Bench(bootstrap) as bench:
+        await asyncio.gather(bench.join(), bench.join())
+        follower = Follower(await bench.wire())
         reading = asyncio.create_task(follower.read())
         begun = time.monotonic()
         for _ in range(STREAMS):
@@ -149,7 +115,7 @@ async def measure(bootstrap: str) -> list[dict[str, object]]:
         streams = list(follower.streams.values())
         victim = max(bench.workers, key=lambda worker: sum(has(worker, each) for each in streams))
         killed = time.monotonic()
-        await victim.end(signal.SIGKILL)
+        await end(victim, signal.SIGKILL)
         async with asyncio.timeout(END_SECONDS):
             await reading
     check(streams)
@@ -167,12 +133,12 @@ async def measure(bootstrap: str) -> list[dict[str, object]]:
     ]
 
 
-def is_by(name: str, worker: BenchWorker) -> bool:
+def is_by(name: str, worker: WorkerProcess) -> bool:
     """Tell whether a writer's name, which has its process's number in it, is that of a worker."""
-    return name.rsplit("-", 2)[1] == str(worker.process.pid)
+    return name.rsplit("-", 2)[1] == str(worker.pid)
 
 
-def has(worker: BenchWorker, stream: Followed) -> bool:
+def has(worker: WorkerProcess, stream: Followed) -> bool:
     """Tell whether a worker is writing a stream."""
     writer = stream.visible.writer
     return writer is not None and is_by(writer, worker)

@@ -1,6 +1,6 @@
 """What DoRA costs beside LoRA: its gains when an adapter comes, and the scaling of each step.
 
-    python -m benchmarks.dora
+    python -m benchmarks.dora    # writes dora.csv
 
 SmolLM2-135M's linears. The gains need the norm of W + s B A row by row. Two ways take turns: read W
 back from oneDNN's layout and add the product by chunks (what the engine does), or expand the
@@ -9,25 +9,22 @@ square, ‖w‖² + 2 s (w Aᵀ) b + s² b (A Aᵀ) bᵀ, where the products wit
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from aril.demo.model import ensure_model
-from benchmarks.record import Row, show, write
+from benchmarks.record import Row, keep, ratios
+from benchmarks.smollm2 import load_smollm2
+from benchmarks.turns import in_turns, milliseconds
 from kernels.sgmv import make_plan
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.config import EngineConfig
 from worker.engine.dora import gain_of
 from worker.engine.lora import AdapterLayers
-from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from worker.engine.groups import LinearGroup
@@ -53,7 +50,7 @@ class Setting:
     @classmethod
     def load(cls, dtype: torch.dtype) -> Setting:
         """Load and lay out."""
-        backbone = load_backbone(ensure_model(), "cpu", dtype)
+        backbone = load_smollm2(dtype)
         config = EngineConfig(
             max_rows=ROWS, max_step_tokens=ROWS, slots=8, max_rank=64, kv_tokens=1_024, dtype=dtype
         )
@@ -111,26 +108,14 @@ def changed(setting: Setting, adapter: AdapterWeights) -> list[LinearGroup]:
     return [group for group in setting.layers.groups if group.names[0] in adapter.modules]
 
 
-def in_turns(
-    ways: dict[str, Callable[[], object]], repetitions: int = REPETITIONS
-) -> dict[str, list[float]]:
-    """Time each way in ms, one after the other."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way()
-    for _ in range(repetitions):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def measure_gains(setting: Setting, rank: int) -> list[Row]:
     """Time and largest relative error of both ways."""
     adapter = setting.adapter(rank)
     ways = {"read back, by chunks": direct, "square expanded": expanded}
-    times = in_turns({name: partial(way, setting, adapter) for name, way in ways.items()})
+    timed = {
+        name: partial(milliseconds, partial(way, setting, adapter)) for name, way in ways.items()
+    }
+    times = in_turns(timed, REPETITIONS)
     exact = {
         name: (
             weight.double()
@@ -142,27 +127,15 @@ def measure_gains(setting: Setting, rank: int) -> list[Row]:
         for name, weight in zip(group.names, group.dense_weights(), strict=True)
     }
     config = f"SmolLM2-135M {setting.name}, all linears of the layers, {THREADS} thread"
+    row = partial(Row.of, question=QUESTION, x=rank, config=config)
     rows = []
     for name, way in ways.items():
         found = way(setting, adapter)
         worst = max(
             float(((found[path] - norm) / norm).abs().max()) for path, norm in exact.items()
         )
-        for metric, samples, unit in (
-            ("gains of an adapter", times[name], "ms"),
-            ("largest relative error", [worst], "1"),
-        ):
-            rows.append(
-                Row.of(
-                    samples,
-                    question=QUESTION,
-                    provider=name,
-                    metric=metric,
-                    x=rank,
-                    unit=unit,
-                    config=config,
-                )
-            )
+        rows.append(row(times[name], provider=name, metric="gains of an adapter", unit="ms"))
+        rows.append(row([worst], provider=name, metric="largest relative error", unit="1"))
     return rows
 
 
@@ -188,17 +161,18 @@ def measure_step(setting: Setting) -> list[Row]:
             if group.weights is not None:
                 group.weights.add_(y, x, plan)
 
-    times = in_turns({kind: partial(step, first) for kind, first in kinds.items()}, 41)
+    times = in_turns(
+        {kind: partial(milliseconds, partial(step, first)) for kind, first in kinds.items()}, 41
+    )
     config = (
         f"SmolLM2-135M float32, {ROWS} rows over ranks {', '.join(map(str, RANKS))} and "
         f"{BACKBONE_ROWS} of the backbone, all linears of the layers, {THREADS} thread"
     )
-    ratios = [dora / lora for dora, lora in zip(times["DoRA"], times["LoRA"], strict=True)]
-
     row = partial(Row.of, question=QUESTION, x=ROWS, config=config)
     part = "adapters' part of a step"
     rows = [row(each, provider=kind, metric=part, unit="ms") for kind, each in times.items()]
-    return [*rows, row(ratios, provider="DoRA", metric="part over that of LoRA", unit="1")]
+    over = ratios(times["DoRA"], times["LoRA"])
+    return [*rows, row(over, provider="DoRA", metric="part over that of LoRA", unit="1")]
 
 
 def main() -> None:
@@ -212,8 +186,7 @@ def main() -> None:
                 rows += measure_gains(setting, rank)
             if dtype is torch.float32:
                 rows += measure_step(setting)
-    show(rows)
-    write(QUESTION, rows)
+    keep(QUESTION, rows)
 
 
 if __name__ == "__main__":

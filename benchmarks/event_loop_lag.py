@@ -1,6 +1,6 @@
 """Measure what an engine does to the event loop that feeds it: in a thread, and in a process.
 
-    python -m benchmarks.event_loop_lag
+    python -m benchmarks.event_loop_lag    # writes event_loop_lag.csv
 
 A loop has a timer of 10 ms and packs a reply record for each token, beside an engine that runs a
 model of SmolLM2-135M's shapes (random weights, 16 rows, one token each) and samples, without pause.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.record import Row, show, write
+from benchmarks.record import Row, keep
 from schemas import Epoch, Sampling, TokensRecord, encode_reply
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.runner import EngineThread
@@ -238,8 +238,7 @@ def main() -> None:
         for way in WAYS
         for row in rows_of(way, meters[way], arguments.seconds, arguments.threads)
     ]
-    show(rows)
-    write(QUESTION, rows)
+    keep(QUESTION, rows)
 
 
 if __name__ == "__main__":

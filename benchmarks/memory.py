@@ -1,6 +1,6 @@
 """Measure what a worker holds in memory beside the model, and whether that grows with jobs.
 
-    python -m benchmarks.memory [--jobs 10000]
+    python -m benchmarks.memory [--jobs 10000]    # writes memory.csv
 
 One worker with SmolLM2-135M in float32 and the demo's adapters, on a real Kafka. Its resident
 memory is read when it is ready and after each tenth of the jobs; weights (an output module that is
@@ -12,26 +12,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
+import math
 import subprocess
 import sys
-import tempfile
-import uuid
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from safetensors import safe_open
 
-from aril import Client
 from aril.demo.model import ensure_model
-from benchmarks.record import Row, show, write
-from tests.support.brokers import running_kafka
-from tests.support.workers import WorkerProcess
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
+from benchmarks.record import Row
+from benchmarks.smollm2 import DEMO
+from benchmarks.stack import Stack, keep_measured
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aril import Client
 
 QUESTION = "memory"
-STORE = Path(__file__).parent.parent / "aril" / "demo" / "adapters"
 ADAPTERS = {"acme": "terse", "blackbeard": "pirate", "ledgerly": "extract", "visitor": None}
+PARTITIONS = 4
 KV_TOKENS = 8_192
 FLOAT32 = 4
 PARTS = 10
@@ -45,13 +48,7 @@ def weight_bytes(model: Path) -> int:
         shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 - no mapping
     config = json.loads((model / "config.json").read_text())
     tied = config["vocab_size"] * config["hidden_size"] if config["tie_word_embeddings"] else 0
-    values = tied
-    for shape in shapes:
-        size = 1
-        for side in shape:
-            size *= side
-        values += size
-    return values * FLOAT32
+    return (tied + sum(map(math.prod, shapes))) * FLOAT32
 
 
 def cache_bytes(model: Path) -> int:
@@ -104,66 +101,32 @@ def row(provider: str, metric: str, jobs: int, size: int) -> Row:
     )
 
 
-async def measure(bootstrap: str, jobs: int, folder: Path) -> list[Row]:
+async def measure(bootstrap: str, jobs: int) -> list[Row]:
     """Start the worker, run the jobs, read its memory."""
     model = ensure_model()
-    stem = uuid.uuid4().hex[:6]
-    contract = Contract(
-        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"r-{stem}."
-    )
-    await ensure_topics(
-        bootstrap, contract, list(ADAPTERS), TopicPlan(jobs_partitions=4, reply_partitions=4)
-    )
-    worker = WorkerProcess(
-        "memory",
-        folder,
-        bootstrap=bootstrap,
-        group=stem,
-        jobs_topic=contract.jobs_topic,
-        dlq_topic=contract.dlq_topic,
-        replies_prefix=contract.replies_prefix,
-        model=model,
-        adapters=STORE,
-        kv_tokens=KV_TOKENS,
-        threads=2,
-        log_level="error",
-    )
     held = weight_bytes(model) + cache_bytes(model)
     imports = await asyncio.to_thread(imports_bytes)
     rows = [row("torch and transformers imported", "resident memory", 0, imports)]
-    async with worker:
+    stack = Stack(
+        bootstrap, partitions=PARTITIONS, reply_partitions=PARTITIONS, tenants=list(ADAPTERS)
+    )
+    async with stack:
+        worker = await stack.add_worker(
+            "aril", "worker", model=model, adapters=DEMO, kv_tokens=KV_TOKENS, threads=2
+        )
         process = psutil.Process(worker.pid)
-        clients = [
-            await Client(
-                bootstrap,
-                tenant,
-                jobs_topic=contract.jobs_topic,
-                replies_prefix=contract.replies_prefix,
-            ).__aenter__()
-            for tenant in ADAPTERS
-        ]
-        for part in range(PARTS + 1):
-            if part:
-                await serve(clients, jobs // PARTS)
-            resident = process.memory_info().rss
-            done = part * (jobs // PARTS)
-            rows.append(row("worker", "resident memory", done, resident))
-            rows.append(row("worker", "beyond weights and KV cache", done, resident - held))
-        for client in clients:
-            await client.close()
+        async with stack.clients() as clients:
+            for part in range(PARTS + 1):
+                if part:
+                    await serve(clients, jobs // PARTS)
+                resident = process.memory_info().rss
+                done = part * (jobs // PARTS)
+                rows.append(row("worker", "resident memory", done, resident))
+                rows.append(row("worker", "beyond weights and KV cache", done, resident - held))
     return rows
 
 
-def main() -> None:
-    """Measure and write the CSV."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000)
-    arguments = parser.parse_args()
-    with running_kafka() as kafka, tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(measure(kafka.bootstrap, arguments.jobs, Path(folder)))
-    show(rows)
-    write(QUESTION, rows)
-
-
-if __name__ == "__main__":
-    main()
+    keep_measured(QUESTION, functools.partial(measure, jobs=parser.parse_args().jobs))

@@ -1,20 +1,20 @@
 """What it costs the host to call an operator that does nothing, by how it is registered.
 
-    python -m benchmarks.operator_call
+    python -m benchmarks.operator_call    # writes operator_call.csv
 
 An eager decode step of an 8B model calls 256 of Aril's operators: the two of each group of linears.
 """
 
 from __future__ import annotations
 
-import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.one_thread import use_one_thread
-from benchmarks.record import Row, show, write
+from benchmarks.record import Row, keep
+from benchmarks.turns import in_turns, use_one_thread
 from kernels.registration import operator
 
 if TYPE_CHECKING:
@@ -29,35 +29,32 @@ def nothing(y: torch.Tensor, x: torch.Tensor, b: list[torch.Tensor], rank: int) 
     """Take what an operator of ours takes, and leave it alone."""
 
 
-def microseconds(call: Callable[..., object]) -> float:
+def microseconds(call: Callable[..., object], *, inference: bool) -> float:
     """Time one run of calls; microseconds a call."""
     y = torch.zeros(3)
     weights = [y]
-    begin = time.perf_counter_ns()
-    for _ in range(CALLS):
-        call(y, y, weights, 1)
-    return (time.perf_counter_ns() - begin) / CALLS / 1e3
+    with torch.inference_mode(inference):
+        begin = time.perf_counter_ns()
+        for _ in range(CALLS):
+            call(y, y, weights, 1)
+        return (time.perf_counter_ns() - begin) / CALLS / 1e3
 
 
 def main() -> None:
     """Measure in turns, print, write operator_call.csv."""
     use_one_thread("benchmarks.operator_call")
-    ways: dict[str, Callable[..., object]] = {
+    calls: dict[str, Callable[..., object]] = {
         "torch.library.Library": operator("nothing", mutates=("y",))(nothing),
         "torch.library.custom_op": torch.library.custom_op(
             "aril_benchmark::nothing", nothing, mutates_args=("y",)
         ),
         "function": nothing,
     }
-    order = [(way, inference) for way in ways for inference in (True, False)]
-    samples: dict[tuple[str, bool], list[float]] = {each: [] for each in order}
-    for repetition in range(REPETITIONS + 1):
-        random.Random(repetition).shuffle(order)
-        for way, inference in order:
-            with torch.inference_mode(inference):
-                spent = microseconds(ways[way])
-            if repetition:  # the first only warms up
-                samples[way, inference].append(spent)
+    ways = {
+        (name, inference): partial(microseconds, call, inference=inference)
+        for name, call in calls.items()
+        for inference in (True, False)
+    }
     rows = [
         Row.of(
             spent,
@@ -68,10 +65,9 @@ def main() -> None:
             unit="us",
             config=f"inference mode {'on' if inference else 'off'}; four arguments, does nothing",
         )
-        for (way, inference), spent in samples.items()
+        for (way, inference), spent in in_turns(ways, REPETITIONS).items()
     ]
-    show(rows)
-    write(QUESTION, rows)
+    keep(QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A worker without the exactly-once protocol, for `benchmarks.protocol_cost` to compare with.
 
+    python -m benchmarks.plain_worker SECONDS    # of a step; settings from `ARIL_*`
+
 At least once and no more: a job counts as finished when its terminal is acknowledged, the finished
 prefix of each partition is committed at the same interval with the same request, and whatever is
 unfinished when a worker dies is answered again from its first token. Everything else is the worker
@@ -21,6 +23,7 @@ What is off:
 from __future__ import annotations
 
 import random
+import runpy
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from worker.job import Entry
 
 SEED_BITS = 63
+WHOLE = "tests.support.paced_worker"  # the same worker with the protocol
 
 
 class PlainLedger:
@@ -157,3 +161,8 @@ def _no_identity() -> None:
     worker.batching.dispatch.seed_of = seed_of  # type: ignore[attr-defined]
     PartitionState.identify = identify  # type: ignore[method-assign]
     PartitionState.finish = finish  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    switch_off()
+    runpy.run_module(WHOLE, run_name="__main__")

@@ -1,6 +1,6 @@
 """Measure what the way through the queue costs when the engine costs nothing.
 
-    python -m benchmarks.queue_path
+    python -m benchmarks.queue_path    # writes queue_path.csv
 
 A real Kafka, one worker process with an engine that answers at once, and a reader, all on this
 machine. Full load: tokens a second, CPU seconds of the worker for a million tokens, tokens a
@@ -10,35 +10,24 @@ from the engine's hand to the reader's.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import functools
 import statistics
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiohttp
-import psutil
-
 from aril import Client, TokensEvent
-from aril.broker import free_port
-from benchmarks.instant import load_instant
-from benchmarks.record import Row, show, write
-from tests.support.brokers import running_kafka
-from worker.app import run_worker
-from worker.settings import load_settings
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
+from benchmarks.record import Row
+from benchmarks.stack import PACED, Stack, cpu_seconds, keep_measured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 QUESTION = "queue_path"
-TENANTS = ("acme", "blackbeard", "ledgerly", "visitor")
 PARTITIONS = 8
+REPETITIONS = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,6 @@ class Load:
     tokens: int
     rows: int
     pace: float  # seconds a step
-    repetitions: int = 5
 
 
 LOADS = (
@@ -83,30 +71,14 @@ async def ask(client: Client, load: Load, latencies: list[float]) -> int:
     return records
 
 
-async def measure(
-    bootstrap: str, contract: Contract, load: Load, worker: psutil.Process
-) -> Measured:
+async def measure(stack: Stack, load: Load, pid: int) -> Measured:
     """Send all jobs at once and read every token."""
-    clients = [
-        Client(
-            bootstrap,
-            tenant,
-            jobs_topic=contract.jobs_topic,
-            replies_prefix=contract.replies_prefix,
-        )
-        for tenant in TENANTS
-    ]
-    for client in clients:
-        await client.__aenter__()
     latencies: list[float] = []
-    cpu = sum(worker.cpu_times()[:2])
-    begun = time.monotonic()
-    work = (ask(clients[each % len(clients)], load, latencies) for each in range(load.jobs))
-    records = sum(await asyncio.gather(*work))
-    lasted = time.monotonic() - begun
-    cpu = sum(worker.cpu_times()[:2]) - cpu
-    for client in clients:
-        await client.close()
+    async with stack.clients() as clients:
+        cpu, begun = cpu_seconds(pid), time.monotonic()
+        work = (ask(clients[each % len(clients)], load, latencies) for each in range(load.jobs))
+        records = sum(await asyncio.gather(*work))
+        lasted, cpu = time.monotonic() - begun, cpu_seconds(pid) - cpu
     tokens = load.jobs * load.tokens
     if len(latencies) != tokens:
         raise RuntimeError(f"{tokens} tokens were asked for, {len(latencies)} came")
@@ -115,48 +87,10 @@ async def measure(
 
 async def run_load(bootstrap: str, load: Load) -> list[Row]:
     """Start a worker for one load, measure, stop it."""
-    stem = uuid.uuid4().hex[:6]
-    contract = Contract(
-        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"r-{stem}."
-    )
-    plan = TopicPlan(jobs_partitions=PARTITIONS, reply_partitions=PARTITIONS)
-    await ensure_topics(bootstrap, contract, TENANTS, plan)
-    port = free_port()
-    command = [sys.executable, "-m", "benchmarks.queue_path", "--worker", str(load.pace)]
-    flags = {
-        "bootstrap": bootstrap,
-        "group": stem,
-        "jobs_topic": contract.jobs_topic,
-        "dlq_topic": contract.dlq_topic,
-        "replies_prefix": contract.replies_prefix,
-        "http": f"127.0.0.1:{port}",
-        "max_rows": load.rows,
-        "log_level": "error",
-    }
-    command += [f"{name}={value}" for name, value in flags.items()]
-    process = subprocess.Popen(command)  # noqa: ASYNC220, S603 - our own module, once
-    try:
-        await ready(f"http://127.0.0.1:{port}/readyz")
-        worker = psutil.Process(process.pid)
-        await measure(bootstrap, contract, load, worker)  # warm-up: connections, first look-ups
-        runs = [await measure(bootstrap, contract, load, worker) for _ in range(load.repetitions)]
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait)
-    return rows_of(load, runs)
-
-
-async def ready(url: str) -> None:
-    """Wait for the worker."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
-        while True:
-            try:
-                async with session.get(url) as page:
-                    if page.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.1)
+    async with Stack(bootstrap, partitions=PARTITIONS, reply_partitions=PARTITIONS) as stack:
+        worker = await stack.add_worker(PACED, str(load.pace), max_rows=load.rows)
+        await measure(stack, load, worker.pid)  # warm-up: connections, first look-ups
+        return rows_of(load, [await measure(stack, load, worker.pid) for _ in range(REPETITIONS)])
 
 
 def rows_of(load: Load, runs: Sequence[Measured]) -> list[Row]:
@@ -180,21 +114,5 @@ async def run_all(bootstrap: str) -> list[Row]:
     return [row for load in LOADS for row in await run_load(bootstrap, load)]
 
 
-def main() -> None:
-    """Measure and write the CSV, or be the worker of a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worker", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("settings", nargs="*", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker is not None:
-        flags = dict(each.split("=", 1) for each in arguments.settings)
-        load = functools.partial(load_instant, pace=arguments.worker)
-        sys.exit(run_worker(load_settings(flags=flags).settings, load=load))
-    with running_kafka() as kafka:
-        rows = asyncio.run(run_all(kafka.bootstrap))
-    show(rows)
-    write(QUESTION, rows)
-
-
 if __name__ == "__main__":
-    main()
+    keep_measured(QUESTION, run_all)

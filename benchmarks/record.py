@@ -73,8 +73,9 @@ class Row:
         x: object,
         unit: str,
         config: str,
+        **origin: str,
     ) -> Row:
-        """Summarise repetitions of one figure."""
+        """Summarise repetitions of one figure; `origin` is device and versions, if not here."""
         ordered = sorted(samples)
 
         def share(part: float) -> float:
@@ -90,7 +91,13 @@ class Row:
             p80=share(0.8),
             unit=unit,
             config=config,
+            **origin,
         )
+
+
+def ratios(own: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Divide figures of the same repetitions."""
+    return [one / another for one, another in zip(own, other, strict=True)]
 
 
 def write(name: str, rows: Iterable[Row], folder: Path = RESULTS) -> Path:
@@ -130,3 +137,10 @@ def show(rows: Iterable[Row]) -> None:
     for row in rows:
         span = f"{row.p20:.4g} to {row.p80:.4g}"
         print(f"{row.provider:34} {row.metric:26} {row.x:>8} {row.p50:12.4g} {row.unit:12} {span}")
+
+
+def keep(question: str, rows: Iterable[Row]) -> None:
+    """Print a question's rows and replace its CSV."""
+    measured = list(rows)
+    show(measured)
+    write(question, measured)

@@ -1,6 +1,6 @@
 """Measure what more workers bring, and what coming, going and dying costs the streams.
 
-    python -m benchmarks.scale
+    python -m benchmarks.scale    # writes scale.csv
 
 A real Kafka, 16 partitions, worker processes whose engine takes a fixed time for each step, a
 closed loop of jobs; all on this machine. Scale: tokens a second with 1, 2 and 4 workers. Pauses:
@@ -12,32 +12,23 @@ cost that took them over.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import signal
 import statistics
-import subprocess
-import sys
 import time
-import uuid
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
-
-import aiohttp
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aril import Client, TokensEvent
-from aril.broker import free_port
-from benchmarks.queue_path import ready
-from benchmarks.record import Row, show, write
-from tests.support.brokers import running_kafka
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
+from benchmarks.record import Row
+from benchmarks.stack import PACED, Stack, keep_measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.workers import WorkerProcess
+
 QUESTION = "scale"
-TENANTS = ("acme", "blackbeard", "ledgerly", "visitor")
 PARTITIONS = 16
 REPLY_PARTITIONS = 8
 ROWS = 16
@@ -50,39 +41,6 @@ AROUND_SECONDS = 8.0
 DEATHS = 5
 
 row = functools.partial(Row.of, question=QUESTION)
-
-
-class BenchWorker:
-    """One worker process with the stub engine."""
-
-    def __init__(self, bootstrap: str, contract: Contract, group: str) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        settings = {
-            "bootstrap": bootstrap,
-            "group": group,
-            "jobs_topic": contract.jobs_topic,
-            "dlq_topic": contract.dlq_topic,
-            "replies_prefix": contract.replies_prefix,
-            "http": f"127.0.0.1:{port}",
-            "max_rows": ROWS,
-            "session_timeout_ms": int(SESSION_SECONDS * 1_000),
-            "log_level": "error",
-        }
-        command = [sys.executable, "-m", "benchmarks.queue_path", "--worker", str(PACE)]
-        command += [f"{name}={value}" for name, value in settings.items()]
-        self.process = subprocess.Popen(command)  # noqa: S603 - our own module
-
-    async def metric(self, name: str) -> float:
-        """Return the sum over a metric's series."""
-        async with aiohttp.ClientSession() as session, session.get(self.url + "/metrics") as page:
-            lines = (await page.text()).splitlines()
-        found = [line for line in lines if line.partition("{")[0].split()[0] == name]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
-
-    async def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal and wait for the end."""
-        self.process.send_signal(number)
-        await asyncio.to_thread(self.process.wait)
 
 
 @dataclass
@@ -98,50 +56,23 @@ class Gap:
         return self.ended - self.begun
 
 
-@dataclass
-class Bench:
-    """A cluster's topics, the workers on them and a closed loop of jobs."""
+class Bench(Stack):
+    """Workers with sixteen rows each, and a closed loop of jobs."""
 
-    bootstrap: str
-    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-    workers: list[BenchWorker] = field(default_factory=list)
-    tokens: int = 0
-    gaps: list[Gap] = field(default_factory=list)
+    def __init__(self, bootstrap: str) -> None:
+        super().__init__(bootstrap, partitions=PARTITIONS, reply_partitions=REPLY_PARTITIONS)
+        self.tokens = 0
+        self.gaps: list[Gap] = []
 
-    async def __aenter__(self) -> Self:
-        self.stem = uuid.uuid4().hex[:6]
-        self.contract = Contract(
-            jobs_topic=f"jobs-{self.stem}",
-            dlq_topic=f"dlq-{self.stem}",
-            replies_prefix=f"r-{self.stem}.",
+    async def join(self) -> WorkerProcess:
+        """Start one more worker and wait until it has its partitions."""
+        return await self.add_worker(
+            PACED, str(PACE), max_rows=ROWS, session_timeout_ms=int(SESSION_SECONDS * 1_000)
         )
-        plan = TopicPlan(jobs_partitions=PARTITIONS, reply_partitions=REPLY_PARTITIONS)
-        await ensure_topics(self.bootstrap, self.contract, TENANTS, plan)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for worker in self.workers:
-            if worker.process.poll() is None:
-                await worker.end(signal.SIGKILL)
-        await self.stack.aclose()
-
-    async def add_worker(self) -> BenchWorker:
-        """Start one more and wait until it has its partitions."""
-        worker = BenchWorker(self.bootstrap, self.contract, self.stem)
-        self.workers.append(worker)
-        await ready(f"{worker.url}/readyz")
-        return worker
 
     async def load(self, streams: int) -> None:
         """Keep so many jobs going until everything ends."""
-        names: dict[str, Any] = {
-            "jobs_topic": self.contract.jobs_topic,
-            "replies_prefix": self.contract.replies_prefix,
-        }
-        clients = [
-            await self.stack.enter_async_context(Client(self.bootstrap, tenant, **names))
-            for tenant in TENANTS
-        ]
+        clients = await self.held.enter_async_context(self.clients())
         tasks = [
             asyncio.create_task(self._ask_on(clients[number % len(clients)]))
             for number in range(streams)
@@ -152,7 +83,7 @@ class Bench:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        self.stack.push_async_callback(stop)
+        self.held.push_async_callback(stop)
 
     async def _ask_on(self, client: Client) -> None:
         while True:
@@ -174,6 +105,12 @@ class Bench:
         )
 
 
+async def end(worker: WorkerProcess, number: signal.Signals) -> None:
+    """Send a signal and wait for the end."""
+    worker.signal(number)
+    await worker.wait()
+
+
 def config(workers: object) -> str:
     """Describe a measurement."""
     return (
@@ -187,7 +124,7 @@ async def measure_scale(bootstrap: str) -> list[Row]:
     rates: dict[int, list[float]] = {}
     for count in (1, 2, 4):
         async with Bench(bootstrap) as bench:
-            await asyncio.gather(*(bench.add_worker() for _ in range(count)))
+            await asyncio.gather(*(bench.join() for _ in range(count)))
             await bench.load(3 * ROWS * count)
             await asyncio.sleep(WARM_SECONDS)
             rates[count] = []
@@ -209,16 +146,16 @@ async def measure_pauses(bootstrap: str) -> list[Row]:
     """Let a third worker join and leave beside two."""
     rows = []
     async with Bench(bootstrap) as bench:
-        await asyncio.gather(bench.add_worker(), bench.add_worker())
+        await asyncio.gather(bench.join(), bench.join())
         await bench.load(2 * ROWS)
         await asyncio.sleep(WARM_SECONDS)
         calm = time.monotonic()
         await asyncio.sleep(AROUND_SECONDS)
         joined = time.monotonic()
-        third = await bench.add_worker()
+        third = await bench.join()
         await asyncio.sleep(AROUND_SECONDS)
         left = time.monotonic()
-        await third.end()
+        await end(third, signal.SIGTERM)
         await asyncio.sleep(AROUND_SECONDS)
         spans = {
             "no change": (calm, joined),
@@ -245,11 +182,11 @@ async def measure_deaths(bootstrap: str) -> list[Row]:
     costs: dict[str, list[float]] = {"claims": [], "records read back": [], "one pass": []}
     for _ in range(DEATHS):
         async with Bench(bootstrap) as bench:
-            victim, heir = await asyncio.gather(bench.add_worker(), bench.add_worker())
+            victim, heir = await asyncio.gather(bench.join(), bench.join())
             await bench.load(ROWS)
             await asyncio.sleep(WARM_SECONDS)
             killed = time.monotonic()
-            await victim.end(signal.SIGKILL)
+            await end(victim, signal.SIGKILL)
             await asyncio.sleep(SESSION_SECONDS + AROUND_SECONDS)
             gaps = bench.silences(killed, killed + 1, least=SESSION_SECONDS / 2)
             beyond += [gap.ended - killed - SESSION_SECONDS for gap in gaps]
@@ -281,8 +218,4 @@ async def run_all(bootstrap: str) -> list[Row]:
 
 
 if __name__ == "__main__":
-    with contextlib.ExitStack() as held:
-        kafka = held.enter_context(running_kafka())
-        measured = asyncio.run(run_all(kafka.bootstrap))
-    show(measured)
-    write(QUESTION, measured)
+    keep_measured(QUESTION, run_all)

@@ -1,6 +1,6 @@
 """Compare the ways to add LoRA products on this CPU, for each way to share adapters.
 
-    python -m benchmarks.sgmv_cpu
+    python -m benchmarks.sgmv_cpu    # writes sgmv_cpu.csv
 
 Every way is held against fp64 first. Operands are rotated through more memory than a core's own
 caches hold, and the ways take turns, so that ratios are of neighbours in time.
@@ -8,32 +8,33 @@ caches hold, and the ways take turns, so that ratios are of neighbours in time.
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.gpu.checks import examine
+from benchmarks.gpu.cost import cost_of
+from benchmarks.gpu.ours import AsServed
 from benchmarks.gpu.problem import make_problem
-from benchmarks.gpu.providers import GatherBmm, GatheredBmm, Loop, OneAdapter
-from benchmarks.gpu.timing import eager_times
+from benchmarks.gpu.providers import GatherBmm, GatheredBmm, Loop, OneAdapter, Provider
+from benchmarks.gpu.timing import MOST_SETS, eager_times
 from benchmarks.gpu.workloads import PUNICA, Layer, Workload, decode_case
-from benchmarks.one_thread import of_bare_products, use_one_thread
-from benchmarks.record import Row, write
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
-from kernels.sgmv.cost import sgmv_cost
+from benchmarks.record import Row, keep, ratios
+from benchmarks.turns import use_one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from torch import Tensor
 
     from benchmarks.gpu.problem import Problem
-    from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.workloads import Case
-    from kernels.sgmv import SgmvPlan
 
 QUESTION = "sgmv_cpu"
+ARIL = "Aril"  # as a CPU worker uses it: each adapter packed at its own rank
 RANK = 16
 LAYERS = {
     PUNICA: (1, 2, 4, 8, 16, 32, 64),
@@ -41,38 +42,10 @@ LAYERS = {
 }
 POOL_BYTES = 150e6
 REPETITIONS = 101
+WANTED_OF_IDEAL = 1.3
 
 
-class Ours:
-    """`kernels.sgmv` as a CPU worker uses it: each adapter packed at its own rank."""
-
-    name = "Aril"
-
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
-
-    def plan(self, problem: Problem) -> SgmvPlan:
-        """Plan on the host."""
-        return make_plan(problem.row_slots, slots=problem.slots)
-
-    def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
-        """Load the slots."""
-        shape = GroupShape(problem.x.shape[1], problem.widths, problem.max_rank)
-        weights = make_slot_weights(shape, problem.slots, dtype=problem.x.dtype, backend="torch")
-        for slot, rank in enumerate(problem.ranks):
-            weights.load(
-                slot,
-                [
-                    LoraPair(a[slot, :rank], b[slot, :, :rank], problem.scales[slot])
-                    for a, b in zip(problem.a, problem.b, strict=True)
-                ],
-            )
-        y, x, add_ = problem.y, problem.x, weights.add_
-        return lambda: add_(y, x, plan)
-
-
-class Ideal:
+class Ideal(Loop):
     """Nothing but the grouped products, on rows that were sorted where no clock runs.
 
     No index, no scale, no sum with y: what no operator can be much faster than.
@@ -80,14 +53,6 @@ class Ideal:
 
     name = "bare grouped products"
     bound_only = True
-
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
-
-    def plan(self, problem: Problem) -> list[tuple[int, Tensor]]:
-        """List the rows of each adapter."""
-        return Loop().plan(problem)
 
     def bind(self, problem: Problem, plan: Sequence[tuple[int, Tensor]]) -> Callable[[], None]:
         """Lay out everything, results included."""
@@ -129,23 +94,22 @@ def all_cases() -> Iterator[Case]:
             yield replace(apart, workload=f"{workload}, rows apart")
 
 
-def measure_case(case: Case, ways: Sequence[Provider]) -> list[Row]:
-    """Check, then time one case; ratios are taken within each repetition."""
-    problem = make_problem(case, "cpu")
+def check(problem: Problem, ways: Sequence[Provider]) -> None:
+    """Raise RuntimeError where one of the ways is wrong."""
     for way in ways:
         if isinstance(way, Ideal):  # leaves y alone
             continue
         verdict = examine(way, problem, runs=1, alone=0)
         if verdict.wrong is not None:
-            raise RuntimeError(f"{way.name} is wrong on {case.config}: {verdict.wrong}")
-    moved = sgmv_cost(
-        case.segments,
-        case.slice_ranks,
-        in_features=case.layer.in_features,
-        widths=case.layer.widths,
-        element_bytes=4,
-    ).bytes
-    pool = [make_problem(case, "cpu", seed=1 + i) for i in range(_sets(moved))]
+            raise RuntimeError(f"{way.name} is wrong on {problem.case.config}: {verdict.wrong}")
+
+
+def measure_case(case: Case, ways: Sequence[Provider]) -> list[Row]:
+    """Check, then time one case; ratios are taken within each repetition."""
+    problem = make_problem(case, "cpu")
+    check(problem, ways)
+    sets = int(POOL_BYTES / cost_of(case, element_bytes=4).bytes) + 1
+    pool = [make_problem(case, "cpu", seed=1 + i) for i in range(max(2, min(MOST_SETS, sets)))]
     calls = {
         way.name: [way.bind(own.fresh(), plan) for own in pool]
         for way in ways
@@ -156,46 +120,35 @@ def measure_case(case: Case, ways: Sequence[Provider]) -> list[Row]:
         for call in bound:
             call()
     times = eager_times(calls, torch.device("cpu"), repetitions=REPETITIONS, at_once=1)
-
-    def row(provider: str, metric: str, samples: Sequence[float], unit: str) -> Row:
-        config = f"{case.config}; {torch.get_num_threads()} thread"
-        return Row.of(
-            samples,
-            question=QUESTION,
-            provider=provider,
-            metric=metric,
-            x=case.rows,
-            unit=unit,
-            config=config,
-        )
-
-    rows = [row(name, "time", samples, "us") for name, samples in times.items()]
-    for name, samples in times.items():
-        ratios = [other / own for other, own in zip(samples, times["Aril"], strict=True)]
-        rows.append(row(name, "time over that of Aril", ratios, "1"))
-    of_ideal = [own / bare for own, bare in zip(times["Aril"], times[Ideal.name], strict=True)]
-    rows.append(row("Aril", "time over the bare products", of_ideal, "1"))
-    return rows
+    config = f"{case.config}; {torch.get_num_threads()} thread"
+    row = partial(Row.of, question=QUESTION, x=case.rows, config=config)
+    own = times[ARIL]
+    bare = ratios(own, times[Ideal.name])
+    return [
+        *(row(taken, provider=name, metric="time", unit="us") for name, taken in times.items()),
+        *(
+            row(ratios(taken, own), provider=name, metric="time over that of Aril", unit="1")
+            for name, taken in times.items()
+        ),
+        row(bare, provider=ARIL, metric="time over the bare products", unit="1"),
+    ]
 
 
-def _sets(moved: int) -> int:
-    return max(2, min(400, int(POOL_BYTES / moved) + 1))
+def of_bare_products(found: Collection[float]) -> str:
+    """Say how far from the bare grouped products the cases are."""
+    within = sum(ratio <= WANTED_OF_IDEAL for ratio in found)
+    return (
+        f"Aril over the bare grouped products: {statistics.median(found):.2f} in the middle, "
+        f"{max(found):.2f} at worst; within {WANTED_OF_IDEAL} in {within} of {len(found)}"
+    )
 
 
 def main() -> None:
-    """Measure all cases, print the ratios, write sgmv_cpu.csv."""
+    """Measure all cases, write sgmv_cpu.csv."""
     use_one_thread("benchmarks.sgmv_cpu")
-    ways: list[Provider] = [Ours(), Loop(), GatherBmm(), GatheredBmm(), OneAdapter(), Ideal()]
-    rows: list[Row] = []
-    for case in all_cases():
-        measured = measure_case(case, ways)
-        rows += measured
-        print(f"\n{case.config}; {case.rows} rows")
-        for row in measured:
-            if row.metric != "time":
-                span = f"{row.p20:.2f} to {row.p80:.2f}"
-                print(f"  {row.provider:24} {row.metric:28} {row.p50:7.2f}  {span}")
-    write(QUESTION, rows)
+    ways = [AsServed(ARIL, "torch"), Loop(), GatherBmm(), GatheredBmm(), OneAdapter(), Ideal()]
+    rows = [row for case in all_cases() for row in measure_case(case, ways)]
+    keep(QUESTION, rows)
     ideal = [row.p50 for row in rows if row.metric == "time over the bare products"]
     print(f"\n{of_bare_products(ideal)}")
 

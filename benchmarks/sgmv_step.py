@@ -1,6 +1,6 @@
 """What LoRA costs in a decode step on this CPU, beside the bare products of its segments.
 
-    python -m benchmarks.sgmv_step
+    python -m benchmarks.sgmv_step    # writes sgmv_step.csv
 
 Every linear of a model of SmolLM2's shapes, the backbone's product before each group's LoRA as in
 the engine, so that neither code nor weights stay in the caches from call to call: what a lone call
@@ -9,19 +9,19 @@ in a loop, as in sgmv_cpu, can't show. The ways take turns by whole steps.
 
 from __future__ import annotations
 
-import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.gpu.checks import examine
+from benchmarks.gpu.ours import AsServed
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import Loop
 from benchmarks.gpu.workloads import Case, Layer, Workload, segment_sizes
-from benchmarks.one_thread import of_bare_products, use_one_thread
-from benchmarks.record import Row, write
-from benchmarks.sgmv_cpu import Ideal, Ours
+from benchmarks.record import Row, keep, ratios
+from benchmarks.sgmv_cpu import ARIL, Ideal, check, of_bare_products
+from benchmarks.turns import in_turns, use_one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,68 +81,37 @@ def measure_batch(
 ) -> list[Row]:
     """Check each way on each group of linears, then time whole steps."""
     cases = [Case(name, layer, row_slots, ranks, dtype="float32") for layer in GROUPS]
-    _check(cases, ways)
+    for case in cases:
+        check(make_problem(case, "cpu"), ways)
     first = make_problem(cases[0], "cpu")
     plans = {way.name: way.plan(first) for way in ways}  # one for all layers, as in the engine
     groups = [Group(case, seed, ways, plans) for seed in range(LAYERS) for case in cases]
-    milliseconds: dict[str, list[float]] = {way.name: [] for way in ways}
-    backbone: list[float] = []
-    order = [way.name for way in ways]
-    for repetition in range(REPETITIONS + 1):
-        random.Random(repetition).shuffle(order)
-        for way in order:
-            spent = [group.step(way) for group in groups]
-            if repetition:  # the first only warms up
-                milliseconds[way].append(sum(lora for _, lora in spent) / 1e6)
-                backbone.append(sum(base for base, _ in spent) / 1e6)
 
+    def step(way: str) -> tuple[float, float]:
+        spent = [group.step(way) for group in groups]
+        return sum(base for base, _ in spent) / 1e6, sum(lora for _, lora in spent) / 1e6
+
+    found = in_turns({way.name: partial(step, way.name) for way in ways}, REPETITIONS)
+    times = {way: [lora for _, lora in spent] for way, spent in found.items()}
+    times[BACKBONE] = [base for spent in found.values() for base, _ in spent]
     config = f"{name}; {LAYERS} layers of SmolLM2; float32; {torch.get_num_threads()} thread"
-
-    def row(provider: str, metric: str, samples: Sequence[float], unit: str) -> Row:
-        return Row.of(
-            samples,
-            question=QUESTION,
-            provider=provider,
-            metric=metric,
-            x=len(row_slots),
-            unit=unit,
-            config=config,
-        )
-
-    rows = [row(way, "time of a step", samples, "ms") for way, samples in milliseconds.items()]
-    rows.append(row(BACKBONE, "time of a step", backbone, "ms"))
-    bare = milliseconds[Ideal.name]
-    for way in (Ours.name, Loop.name):
-        ratios = [own / ideal for own, ideal in zip(milliseconds[way], bare, strict=True)]
-        rows.append(row(way, "time over the bare products", ratios, "1"))
+    row = partial(Row.of, question=QUESTION, x=len(row_slots), config=config)
+    rows = [
+        row(spent, provider=way, metric="time of a step", unit="ms") for way, spent in times.items()
+    ]
+    for way in (ARIL, Loop.name):
+        over = ratios(times[way], times[Ideal.name])
+        rows.append(row(over, provider=way, metric="time over the bare products", unit="1"))
     return rows
 
 
-def _check(cases: Sequence[Case], ways: Sequence[Provider]) -> None:
-    for case in cases:
-        problem = make_problem(case, "cpu")
-        for way in ways:
-            if isinstance(way, Ideal):  # leaves y alone
-                continue
-            verdict = examine(way, problem, runs=1, alone=0)
-            if verdict.wrong is not None:
-                raise RuntimeError(f"{way.name} is wrong on {case.config}: {verdict.wrong}")
-
-
 def main() -> None:
-    """Measure all batches, print the ratios, write sgmv_step.csv."""
+    """Measure all batches, write sgmv_step.csv."""
     use_one_thread("benchmarks.sgmv_step")
-    ways: list[Provider] = [Ours(), Loop(), Ideal()]
-    rows: list[Row] = []
-    for name, row_slots, ranks in all_batches():
-        measured = measure_batch(name, row_slots, ranks, ways)
-        rows += measured
-        print(f"\n{name}")
-        for row in measured:
-            span = f"{row.p20:.2f} to {row.p80:.2f}"
-            print(f"  {row.provider:24} {row.metric:28} {row.p50:8.2f} {row.unit:3} {span}")
-    write(QUESTION, rows)
-    ours = [r.p50 for r in rows if r.provider == Ours.name and r.metric.startswith("time over")]
+    ways: list[Provider] = [AsServed(ARIL, "torch"), Loop(), Ideal()]
+    rows = [row for batch in all_batches() for row in measure_batch(*batch, ways)]
+    keep(QUESTION, rows)
+    ours = [r.p50 for r in rows if r.provider == ARIL and r.metric.startswith("time over")]
     print(f"\nIn a step, {of_bare_products(ours)}")
 
 

@@ -1,6 +1,6 @@
 """Measure what a signature costs a job: made by the client, verified by the worker's intake.
 
-    python -m benchmarks.signatures
+    python -m benchmarks.signatures    # writes signatures.csv
 
 CPU time of one thread, since that is the event loop's. A round does each thing in turn, so that a
 machine that changes its speed changes all of them; `share` is a ratio within one round.
@@ -11,12 +11,14 @@ from __future__ import annotations
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aril.signer import Signer
-from benchmarks.record import Row, show, write
+from benchmarks.record import Row, keep, ratios
+from benchmarks.turns import in_turns
 from schemas import Job, encode_request
 from worker.intake.judge import Judge
 from worker.intake.tenant_keys import TenantKeys, read_keys
@@ -35,6 +37,14 @@ TENANTS = 1_000
 VERIFICATIONS = 200
 SOURCE = Partition("jobs", 3)
 MICROSECONDS = 1e6
+
+row = partial(
+    Row.of,
+    question=QUESTION,
+    provider="aril",
+    config=f"{TENANTS} tenants, cryptography {version('cryptography')}, CPU time of one thread;"
+    " x: characters of prompt, or keys",
+)
 
 
 def record_of(job: Job, signer: Signer) -> Record:
@@ -88,16 +98,16 @@ def measure(folder: Path) -> list[Row]:
             "judge_signed": lambda record=record: signed.verdict(record),  # type: ignore[misc]
             "judge_unknown": lambda stranger=stranger: signed.verdict(stranger),  # type: ignore[misc]
         }
-        rounds = [{name: microseconds(work) for name, work in works.items()} for _ in range(ROUNDS)]
-        rows += [
-            row([each[name] for each in rounds], metric=name, x=chars, unit="us") for name in works
-        ]
-        shares = [each["judge_signed"] / each["judge"] for each in rounds]
+        found = in_turns(
+            {name: partial(microseconds, work) for name, work in works.items()}, ROUNDS
+        )
+        rows += [row(spent, metric=name, x=chars, unit="us") for name, spent in found.items()]
+        shares = ratios(found["judge_signed"], found["judge"])
         rows.append(row(shares, metric="signed_over_plain", x=chars, unit="ratio"))
         threads = shares_of_two_threads(keys, record)
         rows.append(row(threads, metric="two_threads", x=chars, unit="ratio"))
-    found = read_keys(folder)
-    again = [microseconds(lambda: read_keys(folder, found)) / 1_000 for _ in range(ROUNDS)]
+    known = read_keys(folder)
+    again = [microseconds(lambda: read_keys(folder, known)) / 1_000 for _ in range(ROUNDS)]
     rows.append(row(again, metric="read_keys_again", x=TENANTS, unit="ms"))
     return rows
 
@@ -119,30 +129,7 @@ def shares_of_two_threads(keys: TenantKeys, record: Record) -> list[float]:
     return [2 * seconds(1) / seconds(2) for _ in range(ROUNDS)]
 
 
-def row(samples: list[float], *, metric: str, x: int, unit: str) -> Row:
-    """Summarise one figure."""
-    config = (
-        f"{TENANTS} tenants, cryptography {version('cryptography')}, CPU time of one thread;"
-        " x: characters of prompt, or keys"
-    )
-    return Row.of(
-        samples,
-        question=QUESTION,
-        provider="aril",
-        metric=metric,
-        x=x,
-        unit=unit,
-        config=config,
-    )
-
-
-def main() -> None:
-    """Measure, print, write the CSV."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder))
-    show(rows)
-    write(QUESTION, rows)
-
-
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as scratch:
+        measured = measure(Path(scratch))
+    keep(QUESTION, measured)

@@ -1,6 +1,6 @@
 """Measure whether the worker itself holds more memory with every job, without a model.
 
-    python -m benchmarks.worker_memory [--jobs 60000]
+    python -m benchmarks.worker_memory [--jobs 60000]    # writes worker_memory.csv
 
 What `benchmarks.memory` sees is mostly the model's libraries. Here the engine answers at once
 (`benchmarks.instant`) and torch is not imported; queue, ledger, streams and metrics are what is
@@ -10,13 +10,13 @@ left. A real Kafka, one worker; its resident memory at the start and as jobs go 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import functools
 
 import psutil
 
 from benchmarks.protocol_cost import PARTITIONS, ROWS, Load, Side
-from benchmarks.record import Row, show, write
-from tests.support.brokers import running_kafka
+from benchmarks.record import Row
+from benchmarks.stack import keep_measured
 
 QUESTION = "worker_memory"
 TOKENS = 2
@@ -47,16 +47,7 @@ async def measure(bootstrap: str, jobs: int) -> list[Row]:
     ]
 
 
-def main() -> None:
-    """Measure and write the CSV."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=60_000)
-    arguments = parser.parse_args()
-    with running_kafka() as kafka:
-        rows = asyncio.run(measure(kafka.bootstrap, arguments.jobs))
-    show(rows)
-    write(QUESTION, rows)
-
-
-if __name__ == "__main__":
-    main()
+    keep_measured(QUESTION, functools.partial(measure, jobs=parser.parse_args().jobs))

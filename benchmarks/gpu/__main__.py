@@ -110,9 +110,7 @@ def _options() -> argparse.Namespace:
         metavar="PROVIDER",
         help="leave one out, say for a hang; may be given again",
     )
-    parser.add_argument(
-        "--rehearse", "--tiny", action="store_true", help="tiny, on the CPU; no result"
-    )
+    parser.add_argument("--rehearse", action="store_true", help="tiny, on the CPU; no result")
     parser.add_argument("--minutes", type=float, default=8.5, help="no case starts after that")
     parser.add_argument("--peers", type=Path, default=ROOT / "build/peers", help="peers' sources")
     parser.add_argument(

@@ -1,22 +1,33 @@
-"""Attention's table: ours, vLLM's unified kernel, and torch's product on contiguous keys."""
+"""Attention's table: ours, vLLM's unified kernel, and torch's product on contiguous keys.
+
+python -m benchmarks.gpu --only attention    # writes attention_gpu.csv
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.loading import PEERS, load_vllm, loaded
-from benchmarks.gpu.problem import TOLERANCE
+from benchmarks.gpu.problem import TOLERANCE, row_error
 from benchmarks.gpu.sequences import make_problem
-from benchmarks.gpu.timing import eager_times, graph_times, sets_needed
-from benchmarks.gpu.trial import measure_each
+from benchmarks.gpu.timing import (
+    EAGER,
+    IN_A_GRAPH,
+    eager_times,
+    graph_times,
+    quiet,
+    sets_needed,
+)
+from benchmarks.gpu.trial import SHARE, Report, measure_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-    from typing import Protocol
 
     from torch import Tensor
 
@@ -25,52 +36,45 @@ if TYPE_CHECKING:
     from benchmarks.gpu.trial import Trial
     from kernels.sgmv.cost import Roofs
 
-    class Provider(Protocol):
-        """One way of attending."""
-
-        name: str
-
-        def refuses(self, problem: Problem) -> str | None:
-            """Say why this problem is not for it."""
-
-        def bind(self, problem: Problem) -> Callable[[], Tensor]:
-            """Prepare what a step has ready; the call returns [T, heads, d]."""
-
-
 QUESTION = "attention_gpu"
-IN_A_GRAPH = "time in a graph"
 # What vLLM's server passes: splits a decode in 16 while rows are few for the device.
 SEGMENTS = 16
 SMALLEST_GRID = 128
 
 
-class Ours:
+class Provider(ABC):
+    """One way of attending."""
+
+    name: str
+
+    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - most take every problem
+        """Say why this problem is not for it; None when it is."""
+        return None
+
+    @abstractmethod
+    def bind(self, problem: Problem) -> Callable[[], Tensor]:
+        """Prepare what a step has ready; the call returns [T, heads, d]."""
+
+
+class Ours(Provider):
     """`kernels.attention` on Triton, in one of its modes."""
 
     def __init__(self, *, invariant: bool) -> None:
         self.name = "Aril invariant" if invariant else "Aril fast"
         self._invariant = invariant
 
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
-
     def bind(self, problem: Problem) -> Callable[[], Tensor]:
         """Need nothing more."""
         return lambda: problem.attend(invariant=self._invariant)
 
 
-class VllmUnified:
+class VllmUnified(Provider):
     """vLLM's unified kernel, with the scratch that lets it split decodes, as its server has."""
 
     name = "vLLM unified"
 
     def __init__(self, root: Path) -> None:
         self._attend = load_vllm(root).attention
-
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
 
     def bind(self, problem: Problem) -> Callable[[], Tensor]:
         """Allocate what the server keeps."""
@@ -109,7 +113,7 @@ class VllmUnified:
         return call
 
 
-class Sdpa:
+class Sdpa(Provider):
     """torch's attention on keys that were made contiguous beforehand: no paging, equal lengths."""
 
     name = "torch SDPA, contiguous"
@@ -151,15 +155,12 @@ def measure(
     repetitions: int,
 ) -> int:
     """Check against fp64, then time; return how many shapes are left at the deadline."""
-
-    def one(shape: Shape, trial: Trial) -> None:
-        _measure_shape(shape, ways, trial, roofs, repetitions)
-
+    one = partial(_measure_shape, ways=ways, roofs=roofs, repetitions=repetitions)
     return measure_each(QUESTION, shapes, one, results, deadline=deadline)
 
 
 def _measure_shape(
-    shape: Shape, ways: Sequence[Provider], trial: Trial, roofs: Roofs, repetitions: int
+    shape: Shape, trial: Trial, *, ways: Sequence[Provider], roofs: Roofs, repetitions: int
 ) -> None:
     device = trial.device
     problem = make_problem(shape, device, seed=0)
@@ -170,28 +171,15 @@ def _measure_shape(
     calls: dict[str, list[Callable[[], None]]] = {}
     for way in right:
         with trial.guard(way.name):
-            calls[way.name] = [_quiet(way.bind(own)) for own in pool]
-
-    def failed(name: str, error: Exception) -> None:
-        del calls[name]
-        trial.failed(name, error)
-
-    times = {}
+            calls[way.name] = [quiet(way.bind(own)) for own in pool]
+    failed = trial.drops(calls)
+    report = Report(trial, roofs, shape.bytes, kept=(SHARE,))
     if device.type == "cuda":
-        times[IN_A_GRAPH] = graph_times(calls, repetitions=repetitions, failed=failed)
-    times["time, eager"] = eager_times(
-        calls, device, repetitions=repetitions, at_once=len(pool), failed=failed
+        report.add(IN_A_GRAPH, graph_times(calls, repetitions=repetitions, failed=failed))
+    report.add(
+        EAGER,
+        eager_times(calls, device, repetitions=repetitions, at_once=len(pool), failed=failed),
     )
-    for metric, by_name in times.items():
-        for name, samples in by_name.items():
-            trial.note(name, metric, samples, "us")
-            middle = sorted(samples)[len(samples) // 2]
-            line = f"  {name:24} {metric:18} {middle:10.2f} us"
-            if metric == IN_A_GRAPH:
-                shares = [100 * shape.bytes / each * 1e6 / roofs.memory for each in samples]
-                trial.note(name, "share of the measured memory roof", shares, "%")
-                line += f" {100 * shape.bytes / middle * 1e6 / roofs.memory:5.1f} % of the roof"
-            print(line)
 
 
 def _is_right(way: Provider, problem: Problem, trial: Trial) -> bool:
@@ -201,9 +189,7 @@ def _is_right(way: Provider, problem: Problem, trial: Trial) -> bool:
         got = way.bind(problem)().clone()
         again = way.bind(problem)()
         alone = way.bind(problem.alone(len(problem.shape.sequences) - 1))()
-        exact = problem.exact()
-        off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
-        error = float(off.max())
+        error = row_error(got, problem.exact())
         invariant = torch.equal(alone, got[-len(alone) :])
         trial.note(way.name, "largest error of a row", [error], "1")
         trial.note(way.name, "deterministic", [float(torch.equal(got, again))], "1")
@@ -212,10 +198,3 @@ def _is_right(way: Provider, problem: Problem, trial: Trial) -> bool:
         print(f"  {way.name:24} {'right' if right else 'WRONG'}, off by {error:.2g}")
         return right
     return False
-
-
-def _quiet(call: Callable[[], Tensor]) -> Callable[[], None]:
-    def run() -> None:
-        call()
-
-    return run

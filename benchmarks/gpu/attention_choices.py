@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gpu.candidates import label
 from benchmarks.gpu.choices import Verdict, compare, show
-from benchmarks.gpu.screening import IN_A_GRAPH, rows_of
+from benchmarks.gpu.screening import rows_of
 from benchmarks.gpu.sweep_attention import QUESTION, current, kind_of
+from benchmarks.gpu.timing import IN_A_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

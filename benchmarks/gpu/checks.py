@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.gpu.problem import TOLERANCE, make_problem
+from benchmarks.gpu.problem import TOLERANCE, make_problem, row_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +41,11 @@ def examine(provider: Provider, problem: Problem, *, runs: int = 3, alone: int =
 
     `runs` is how often the same call is made, `alone` how many rows are also computed apart.
     """
-    if getattr(provider, "bound_only", False) and len(set(problem.case.row_slots)) > 1:
+    if provider.bound_only and len(set(problem.case.row_slots)) > 1:
         return Verdict(None)
     got = result(provider, problem)
     exact = problem.exact()
-    worst = _row_errors(got, exact)
+    worst = row_error(got, exact)
     if not worst <= TOLERANCE[problem.x.dtype]:
         return Verdict(f"a row is off by {worst:.3g} of its length", worst)
     untouched = (problem.row_slots < 0).to(got.device)
@@ -61,11 +61,6 @@ def examine(provider: Provider, problem: Problem, *, runs: int = 3, alone: int =
         deterministic=all(again) if again else None,
         row_invariant=_row_invariant(provider, problem, got, alone) if alone else None,
     )
-
-
-def _row_errors(got: Tensor, exact: Tensor) -> float:
-    """Return the largest ‖got - exact‖ / ‖exact‖ over the rows; NaN where anything is NaN."""
-    return float(((got.double() - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-9)).max())
 
 
 def _row_invariant(provider: Provider, problem: Problem, together: Tensor, most: int) -> bool:

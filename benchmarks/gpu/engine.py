@@ -1,5 +1,7 @@
 """The engine's table: what adapters cost a decode step of a whole model.
 
+    python -m benchmarks.gpu --only engine    # writes engine_gpu.csv
+
 A backbone of an 8B model's shape with random weights, 32 rows of one token each, and adapters on
 all seven linears of a layer. Steps are timed by the host's clock, tokens on the host included: what
 a worker sees, eagerly and with decode steps captured. Batches take turns, so that a drift of the
@@ -10,20 +12,19 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from schemas import Sampling
+from benchmarks.decoding import decode
+from benchmarks.record import ratios
 from tests.support.tiny import make_tokenizer
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import adopt_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,27 +138,13 @@ class Bench:
 
     def decode(self, adapters: Sequence[AdapterWeights | None]) -> list[float]:
         """Prefill a row for each adapter, then time decode steps: seconds of each."""
-        size, engine = self.size, self.engine
-        tokens = WARM_UP + size.steps + 1
-        for key, adapter in enumerate(adapters):
-            prompt = tuple((97 * key + 31 * at) % size.vocabulary for at in range(size.prompt))
-            sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
-            engine.submit(
-                GenerationRequest(
-                    key=key, prompt_ids=prompt, sampling=sampling, seed=0, adapter=adapter
-                )
-            )
-        times: list[float] = []
-        while engine.has_work:
-            begun = time.perf_counter()
-            outputs = engine.step()
-            spent = time.perf_counter() - begun
-            for output in outputs:
-                if output.error is not None:
-                    raise RuntimeError(f"row {output.key} failed: {output.error}")
-            if len(outputs) == engine.stats().tokens == len(adapters):
-                times.append(spent)
-        return times[WARM_UP:]
+        size = self.size
+        prompts = [
+            tuple((97 * key + 31 * at) % size.vocabulary for at in range(size.prompt))
+            for key in range(len(adapters))
+        ]
+        found = decode(self.engine, adapters, prompts, WARM_UP + size.steps + 1)
+        return found.steps[WARM_UP:]
 
 
 def run_again(step: Callable[[], None]) -> Callable[[], None]:
@@ -204,8 +191,8 @@ def measure_engine(results: Results, *, turns: int, graphs: bool) -> None:
             (BACKBONE_ONLY, "share of the backbone's tokens/s"),
             (ONE_AT_A_TIME, "times one adapter at a time"),
         ):
-            ratios = [own / base for own, base in zip(rates[name], rates[other], strict=True)]
-            results.add(QUESTION, name, metric, rows, ratios, unit="1", config=config)
+            share = ratios(rates[name], rates[other])
+            results.add(QUESTION, name, metric, rows, share, unit="1", config=config)
         print(
             f"  {name:32} {statistics.median(steps):9.2f} ms a step, "
             f"{statistics.median(rates[name]):9.0f} tokens/s"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.gpu.problem import TOLERANCE
+from benchmarks.gpu.problem import TOLERANCE, row_error
 from kernels.sgmv import SgmvMode, make_plan, sgmv_
 from kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 
@@ -37,10 +37,7 @@ class Halves:
         self.plan = make_plan(
             first.row_slots, slots=first.slots, mode=SgmvMode.INVARIANT, device=first.device
         )
-        slices = len(first.widths)
-        ranks = torch.tensor(first.ranks, dtype=torch.int32, device=first.device)
-        scales = torch.tensor(first.scales, dtype=torch.float32, device=first.device)
-        self._ranks, self._scales = (part[:, None].repeat(1, slices) for part in (ranks, scales))
+        self._ranks, self._scales = first.ranks_and_scales
         self._a = [torch.cat(own.a, 1) for own in pool]
         self._y = first.y.clone()  # the timed calls add to the sets' own
         generator = torch.Generator(first.device).manual_seed(0)
@@ -66,50 +63,37 @@ class Halves:
         """Return the largest ‖got - exact‖ / ‖exact‖ of a row, in units of what may be."""
         planes = torch.full_like(self._planes_of(tiles.splits), float("nan"))
         self._shrink(0, tiles, planes)()
-        return _off(planes.double().sum(0), self._exact_shrunk) / SUM_TOLERANCE
+        return row_error(planes.double().sum(0), self._exact_shrunk) / SUM_TOLERANCE
 
     def expand_error(self, tiles: ExpandTiles) -> float:
         """Likewise; the shrunk rows are given, the same for any number of splits."""
         y = self._y.clone()
         self._expand(self.pool[0], y, tiles, self._part(tiles.splits))()
-        return _off(y.double(), self._exact_added) / TOLERANCE[y.dtype]
+        return row_error(y, self._exact_added) / TOLERANCE[y.dtype]
 
     def _shrink(self, number: int, tiles: ShrinkTiles, planes: Tensor) -> Callable[[], None]:
         table = self.plan.blocks(tiles.block_m)
-        x, a = self.pool[number].x, self._a[number]
-
-        def call() -> None:
-            sgmv_shrink(
-                planes, x, a, self._ranks, table.rows, table.slots,
-                tiles.shrink_n, tiles.shrink_k, tiles.warps, tiles.shrink_stages,
-            )  # fmt: skip
-
-        return call
+        return partial(
+            sgmv_shrink, planes, self.pool[number].x, self._a[number],
+            self._ranks, table.rows, table.slots,
+            tiles.shrink_n, tiles.shrink_k, tiles.warps, tiles.shrink_stages,
+        )  # fmt: skip
 
     def _expand(
         self, own: Problem, y: Tensor, tiles: ExpandTiles, planes: Tensor
     ) -> Callable[[], None]:
         table = self.plan.blocks(tiles.block_m)
-        b = list(own.b)
-
-        def call() -> None:
-            sgmv_expand(
-                y, planes, b, self._ranks, self._scales, table.rows, table.slots,
-                0, 0, tiles.expand_n, tiles.expand_r, tiles.warps,
-            )  # fmt: skip
-
-        return call
+        return partial(
+            sgmv_expand, y, planes, list(own.b), self._ranks, self._scales, table.rows, table.slots,
+            0, 0, tiles.expand_n, tiles.expand_r, tiles.warps,
+        )  # fmt: skip
 
     def _whole(self, number: int, tiles: Tiles) -> Callable[[], None]:
-        own, a = self.pool[number], self._a[number]
-
-        def call() -> None:
-            sgmv_(
-                own.y, own.x, a, own.b, self._ranks, self._scales, self.plan,
-                backend="triton", tiles=tiles,
-            )  # fmt: skip
-
-        return call
+        own = self.pool[number]
+        return partial(
+            sgmv_, own.y, own.x, self._a[number], own.b, self._ranks, self._scales, self.plan,
+            backend="triton", tiles=tiles,
+        )  # fmt: skip
 
     def _planes_of(self, splits: int) -> Tensor:
         if splits not in self._planes:
@@ -137,8 +121,3 @@ class Halves:
             products = [part @ b[slot].double().T for part, b in zip(parts, own.b, strict=True)]
             exact[rows] += own.scales[slot] * torch.cat(products, 1)
         return exact
-
-
-def _off(got: Tensor, exact: Tensor) -> float:
-    """Return the largest error of a row over its length; NaN where anything is NaN."""
-    return float(((got - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-9)).max())

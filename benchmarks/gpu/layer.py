@@ -1,5 +1,7 @@
 """What the adapters of a whole decoder layer cost, beside the layer's own linears.
 
+    python -m benchmarks.gpu --only layer    # writes layer_gpu.csv
+
 Seven projections in four fused groups, at 32 rows, as one CUDA graph: the linears alone, then with
 each provider's LoRA behind each of them.
 """
@@ -8,16 +10,17 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import BOUNDS, refusal
-from benchmarks.gpu.sgmv import forget
-from benchmarks.gpu.timing import eager_times, graph_times
+from benchmarks.gpu.timing import times
 from benchmarks.gpu.trial import measure_each
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case
+from benchmarks.record import ratios
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,23 +85,17 @@ def measure(
     repetitions: int,
 ) -> int:
     """Time the layer with each provider; return how many cases are left at the deadline."""
-
-    def one(case: LayerCase, trial: Trial) -> None:
-        try:
-            _measure_case(case, providers, trial, repetitions)
-        finally:
-            forget(providers)
-
-    return measure_each(QUESTION, cases, one, results, deadline=deadline)
+    one = partial(_measure_case, providers=providers, repetitions=repetitions)
+    return measure_each(QUESTION, cases, one, results, deadline=deadline, providers=providers)
 
 
 def _measure_case(
-    case: LayerCase, providers: Sequence[Provider], trial: Trial, repetitions: int
+    case: LayerCase, trial: Trial, *, providers: Sequence[Provider], repetitions: int
 ) -> None:
-    on_gpu = trial.device.type == "cuda"
     print(f"\n{case.config}; {case.rows} rows")
     # Two copies of a layer are many times what the L2 cache holds.
-    stacks = [case.problems(trial.device, copy) for copy in range(2 if on_gpu else 1)]
+    copies = 2 if trial.device.type == "cuda" else 1
+    stacks = [case.problems(trial.device, copy) for copy in range(copies)]
     bases = [[_linear(problem) for problem in stack] for stack in stacks]
     calls: dict[str, list[Callable[[], None]]] = {ALONE: [_chain(base) for base in bases]}
     for provider in providers:
@@ -111,21 +108,12 @@ def _measure_case(
                 _chain(_alternate(base, [_bound(provider, problem) for problem in stack]))
                 for base, stack in zip(bases, stacks, strict=True)
             ]
-
-    def failed(name: str, error: Exception) -> None:
-        del calls[name]
-        trial.failed(name, error)
-
-    times = (
-        graph_times(calls, repetitions=repetitions, failed=failed)
-        if on_gpu
-        else eager_times(calls, trial.device, repetitions=repetitions, at_once=1, failed=failed)
-    )
-    alone = times.get(ALONE)
+    taken = times(calls, trial.device, repetitions=repetitions, failed=trial.drops(calls))
+    alone = taken.get(ALONE)
     if alone is None:
         return
-    for name, samples in times.items():
-        added = [100 * (own / bare - 1) for own, bare in zip(samples, alone, strict=True)]
+    for name, samples in taken.items():
+        added = [100 * (share - 1) for share in ratios(samples, alone)]
         trial.note(name, "time", samples, "us")
         trial.note(name, ADDED, added, "%")
         print(

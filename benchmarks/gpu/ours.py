@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.gpu.providers import Sgmv
-from kernels.sgmv import GroupShape, LoraPair, StackedWeights, make_plan
+from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ class StaticSgmv(Sgmv):
         )
 
     def replan(self, problem: Problem, plan: SgmvPlan) -> None:
-        """Do what is left for each step."""
+        """Update it in place."""
         plan.update_(problem.row_slots)
 
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
@@ -69,17 +70,22 @@ class StaticSgmv(Sgmv):
 
 
 class AsServed(Sgmv):
-    """The operator as the engine calls it: `StackedWeights`, gains only where there are any."""
+    """The operator as the engine calls it: through its slots, gains only where there are any."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "Aril, as served", backend: str = "triton") -> None:
         super().__init__("fast")
-        self.name = "Aril, as served"
+        self.name = name
+        self._backend = backend
 
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
         """Load each adapter into its slot."""
         shape = GroupShape(problem.x.shape[1], problem.widths, problem.max_rank)
-        weights = StackedWeights(
-            shape, problem.slots, device=problem.device, dtype=problem.x.dtype, backend="triton"
+        weights = make_slot_weights(
+            shape,
+            problem.slots,
+            device=problem.device,
+            dtype=problem.x.dtype,
+            backend=self._backend,
         )
         for slot, rank in enumerate(problem.ranks):
             gains: tuple[Tensor | None, ...] = (None,) * len(problem.widths)
@@ -92,11 +98,7 @@ class AsServed(Sgmv):
                     for a, b, gain in zip(problem.a, problem.b, gains, strict=True)
                 ],
             )
-
-        def call() -> None:
-            weights.add_(problem.y, problem.x, plan)
-
-        return call
+        return partial(weights.add_, problem.y, problem.x, plan)
 
 
 def served_providers() -> list[Provider]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.gpu.loading import LoraBatchInfo, load_vllm
+from benchmarks.gpu.providers import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,16 +25,20 @@ if TYPE_CHECKING:
     from benchmarks.gpu.problem import Problem
 
 
-class Vllm:
+class Peer(Provider):
+    """One of another server's."""
+
+    def refuses(self, problem: Problem) -> str | None:
+        """Take only half precision operands."""
+        return "takes fp16 and bf16" if problem.x.dtype is torch.float32 else None
+
+
+class Vllm(Peer):
     """Punica's successor in vLLM: shrink with split K and atomics, or fixed partials, expand."""
 
     def __init__(self, root: Path, *, batch_invariant: bool) -> None:
         self.name = "vLLM batch-invariant" if batch_invariant else "vLLM"
         self._ops = load_vllm(root, batch_invariant=batch_invariant)
-
-    def refuses(self, problem: Problem) -> str | None:
-        """Take only half precision operands."""
-        return "takes fp16 and bf16" if problem.x.dtype is torch.float32 else None
 
     def plan(self, problem: Problem) -> Any:
         """Sort the rows on the device, with its waits for the host."""
@@ -57,22 +62,16 @@ class Vllm:
         return call
 
     def forget(self) -> None:
-        """Drop the tables it keeps by address: the next case may get the same addresses."""
+        """Drop its two tables."""
         self._ops.utils._LORA_A_PTR_DICT.clear()  # noqa: SLF001 - it has no other way
         self._ops.utils._LORA_B_PTR_DICT.clear()  # noqa: SLF001 - same
 
 
-class Sglang:
+class Sglang(Peer):
     """What SGLang's three backends share: slices packed at each adapter's own rank."""
-
-    name: str
 
     def __init__(self, ops: SimpleNamespace) -> None:
         self._ops = ops
-
-    def refuses(self, problem: Problem) -> str | None:
-        """Take only half precision operands."""
-        return "takes fp16 and bf16" if problem.x.dtype is torch.float32 else None
 
     def weights(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Stack A, B, ranks and scales; the last slot has rank 0, which stands for no adapter."""

@@ -20,6 +20,12 @@ TOLERANCE = {torch.float16: 3e-3, torch.bfloat16: 2e-2, torch.float32: 1e-5}
 EXACT_RANK = 32
 
 
+def row_error(got: Tensor, exact: Tensor) -> float:
+    """Return the largest ‖got - exact‖ / ‖exact‖ over the rows; NaN where anything is NaN."""
+    off = (got.double() - exact).flatten(1).norm(dim=1)
+    return float((off / exact.flatten(1).norm(dim=1).clamp(min=1e-9)).max())
+
+
 @dataclass(frozen=True)
 class Problem:
     """y [T, sum(widths)], x [T, h], per slice a [slots, r_max, h] and b [slots, width, r_max].
@@ -58,6 +64,14 @@ class Problem:
     def device(self) -> torch.device:
         """Where the operands live."""
         return self.x.device
+
+    @property
+    def ranks_and_scales(self) -> tuple[Tensor, Tensor]:
+        """Rank int32 and scale float32 of each slot and slice, [slots, slices], on the device."""
+        ranks = torch.tensor(self.ranks, dtype=torch.int32, device=self.device)
+        scales = torch.tensor(self.scales, dtype=torch.float32, device=self.device)
+        ranks, scales = (part[:, None].repeat(1, len(self.widths)) for part in (ranks, scales))
+        return ranks, scales
 
     def fresh(self) -> Problem:
         """Return the same problem on a copy of y."""

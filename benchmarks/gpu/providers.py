@@ -6,7 +6,9 @@ weights are loaded (it may lay them out as it likes), the bound call at every la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,29 +24,45 @@ if TYPE_CHECKING:
     from kernels.sgmv.tiles import Tiles
 
 
-class Provider(Protocol):
+OURS, INVARIANT = "Aril fast", "Aril invariant"  # the operator in its two modes
+
+
+class Provider(ABC):
     """One way of doing it."""
 
     name: str
+    takes_gains = False
+    # Its answer is another one unless the case is Identical: it is a bound, not an operator.
+    bound_only = False
 
-    def refuses(self, problem: Problem) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - most take every problem
         """Say why this problem is not for it; None when it is."""
+        return None
 
+    @abstractmethod
     def plan(self, problem: Problem) -> Any:
         """Build what a step needs to know of its rows."""
 
+    def replan(self, problem: Problem, plan: Any) -> None:  # noqa: ARG002 - most plan anew
+        """Do what is left for each step where there is a plan already."""
+        self.plan(problem)
+
+    @abstractmethod
     def bind(self, problem: Problem, plan: Any) -> Callable[[], None]:
         """Lay the weights out; the returned call adds to `problem.y` in place."""
+
+    def forget(self) -> None:  # noqa: B027 - most keep nothing
+        """Drop what is kept by address: the next case may get the same addresses."""
 
 
 def refusal(provider: Provider, problem: Problem) -> str | None:
     """Say why a problem is not for a provider: gains are for those who say that they take them."""
-    if problem.case.dora and not getattr(provider, "takes_gains", False):
+    if problem.case.dora and not provider.takes_gains:
         return "has no gains (DoRA)"
     return provider.refuses(problem)
 
 
-class Sgmv:
+class Sgmv(Provider):
     """`kernels.sgmv` on Triton in one of its modes, also with given tiles."""
 
     takes_gains = True
@@ -54,10 +72,6 @@ class Sgmv:
         self._mode = mode
         self._tiles = tiles
 
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
-
     def plan(self, problem: Problem) -> SgmvPlan:
         """Plan, and build the table that the kernels will ask for."""
         return make_plan(
@@ -66,35 +80,23 @@ class Sgmv:
 
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
         """Stack the slices of A at the highest rank."""
-        device = problem.device
-        slices = len(problem.widths)
         a = torch.cat(problem.a, 1)
-        ranks = torch.tensor(problem.ranks, dtype=torch.int32, device=device)
-        scales = torch.tensor(problem.scales, dtype=torch.float32, device=device)
-        ranks, scales = (part[:, None].repeat(1, slices) for part in (ranks, scales))
+        ranks, scales = problem.ranks_and_scales
         gains = None
         if problem.gains is not None:
             present = torch.zeros_like(ranks)
             present[list(problem.case.dora)] = 1
             gains = Gains(problem.gains, present)
-
-        def call() -> None:
-            sgmv_(
-                problem.y, problem.x, a, problem.b, ranks, scales, plan,
-                gains=gains, backend="triton", tiles=self._tiles,
-            )  # fmt: skip
-
-        return call
+        return partial(
+            sgmv_, problem.y, problem.x, a, problem.b, ranks, scales, plan,
+            gains=gains, backend="triton", tiles=self._tiles,
+        )  # fmt: skip
 
 
-class Loop:
+class Loop(Provider):
     """Two matrix products for each adapter and slice."""
 
     name = "per-adapter loop"
-
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
-        """Refuse nothing."""
-        return None
 
     def plan(self, problem: Problem) -> list[tuple[int, Tensor]]:
         """List the rows of each adapter."""
@@ -107,15 +109,10 @@ class Loop:
     def bind(self, problem: Problem, plan: Sequence[tuple[int, Tensor]]) -> Callable[[], None]:
         """Take each adapter at its own rank, all slices of A as one matrix."""
         columns = problem.y.split(problem.widths, 1)
-        work = []
-        for slot, rows in plan:
-            rank = problem.ranks[slot]
-            a = torch.cat([part[slot, :rank] for part in problem.a]).T.contiguous()
-            b = [(part[slot, :, :rank] * problem.scales[slot]).T.contiguous() for part in problem.b]
-            work.append((rows, a, rank, b))
+        work = [(rows, problem.ranks[slot], *_of_slot(problem, slot)) for slot, rows in plan]
 
         def call() -> None:
-            for rows, a, rank, b in work:
+            for rows, rank, a, b in work:
                 shrunk = torch.mm(problem.x.index_select(0, rows), a)
                 for y, part, v in zip(columns, b, shrunk.split(rank, 1), strict=True):
                     y.index_add_(0, rows, torch.mm(v, part))
@@ -126,10 +123,8 @@ class Loop:
 MOST_COPIES = 1e9
 
 
-class _Bmm:
+class _Bmm(Provider):
     """What the two batched products share: slices of one call, one after the other."""
-
-    name: str
 
     def refuses(self, problem: Problem) -> str | None:
         """Refuse rows without adapter, and copies of more weights than make sense."""
@@ -182,11 +177,10 @@ class GatheredBmm(_Bmm):
         return call
 
 
-class OneAdapter:
+class OneAdapter(Provider):
     """Two plain matrix products with one adapter for all rows: the least work there can be."""
 
     name = "torch.mm, one adapter"
-    # Its answer is another one unless the case is Identical: it is a bound, not an operator.
     bound_only = True
 
     def refuses(self, problem: Problem) -> str | None:
@@ -200,8 +194,7 @@ class OneAdapter:
         """Take slot 0 for every row."""
         columns = problem.y.split(problem.widths, 1)
         rank = problem.ranks[0]
-        a = torch.cat([part[0, :rank] for part in problem.a]).T.contiguous()
-        b = [(part[0, :, :rank] * problem.scales[0]).T.contiguous() for part in problem.b]
+        a, b = _of_slot(problem, 0)
 
         def call() -> None:
             shrunk = torch.mm(problem.x, a).split(rank, 1)
@@ -213,6 +206,14 @@ class OneAdapter:
 
 # These say how fast it could be, not who is faster: they don't do the job.
 BOUNDS = frozenset({GatheredBmm.name, OneAdapter.name})
+
+
+def _of_slot(problem: Problem, slot: int) -> tuple[Tensor, list[Tensor]]:
+    """Lay out one adapter at its own rank: A of all slices as one, B of each with the scale."""
+    rank = problem.ranks[slot]
+    a = torch.cat([part[slot, :rank] for part in problem.a]).T.contiguous()
+    b = [(part[slot, :, :rank] * problem.scales[slot]).T.contiguous() for part in problem.b]
+    return a, b
 
 
 def _scaled(problem: Problem, b: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import statistics
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +24,13 @@ if TYPE_CHECKING:
 REHEARSAL = "REHEARSAL, no result: "
 ROOT = Path(__file__).parents[2]
 # What a figure depends on, beside the peers' sources.
-SOURCES = ("kernels", "benchmarks/gpu", "tests/benchmarks/test_gpu_kernels.py", "tests/kernels")
+SOURCES = (
+    "kernels",
+    "benchmarks/gpu",
+    "benchmarks/record.py",
+    "tests/benchmarks/test_gpu_kernels.py",
+    "tests/kernels",
+)
 # These judge what was measured, or measure none of the tables.
 APART = ("verdict.py", "engine.py", "choices.py", "sgmv_choices.py", "attention_choices.py")
 LOST = "device lost: "
@@ -61,18 +66,14 @@ class Results:
         config: str,
     ) -> None:
         """Keep one figure."""
-        ordered = sorted(samples)
-        last = len(ordered) - 1
         device, versions = self.origin
         self._changed(question).append(
-            record.Row(
+            record.Row.of(
+                samples,
                 question=question,
                 provider=provider,
                 metric=metric,
-                x=str(x),
-                p50=statistics.median(ordered),
-                p20=ordered[round(0.2 * last)],
-                p80=ordered[round(0.8 * last)],
+                x=x,
                 unit=unit,
                 config=self.mark + config,
                 device=device,

@@ -1,5 +1,7 @@
 """The two ceilings of the device in hand, measured: bytes a second, and the least time of a launch.
 
+    python -m benchmarks.gpu    # writes gpu_roofs.csv, before the other tables
+
 A datasheet's figures are never reached; shares of a roof are only fair with one that was.
 """
 
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.gpu.timing import eager_times, graph_times
+from benchmarks.gpu.timing import IN_A_GRAPH, quiet, times
 from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
@@ -53,19 +55,12 @@ def _measured(results: Results, repetitions: int) -> Roofs:
     product = torch.empty(side, side, device=device, dtype=dtype)
     one = torch.zeros(1, device=device)
     calls = {
-        "copy": [lambda: out.copy_(left)],
-        "triad": [lambda: torch.add(left, right, alpha=2, out=out)],
-        "product": [lambda: torch.mm(a, b, out=product)],
-        "smallest kernel": [lambda: one.add_(1)],
+        "copy": [quiet(lambda: out.copy_(left))],
+        "triad": [quiet(lambda: torch.add(left, right, alpha=2, out=out))],
+        "product": [quiet(lambda: torch.mm(a, b, out=product))],
+        "smallest kernel": [quiet(lambda: one.add_(1))],
     }
-    pools = {
-        name: [lambda call=call: _drop(call()) for call in pool] for name, pool in calls.items()
-    }
-    times = (
-        graph_times(pools, repetitions=repetitions)
-        if on_gpu
-        else eager_times(pools, device, repetitions=repetitions, at_once=2)
-    )
+    taken = times(calls, device, repetitions=repetitions, at_once=2)
     size = count * dtype.itemsize
     results.begin(QUESTION, str(dtype), count)
     results.begin(QUESTION, SMALLEST, 1)
@@ -73,17 +68,13 @@ def _measured(results: Results, repetitions: int) -> Roofs:
     for name, amount in work.items():
         unit = "TFLOP/s" if name == "product" else "GB/s"
         scale = 1e6 if name == "product" else 1e3
-        rates = [amount / microseconds / scale for microseconds in times[name]]
+        rates = [amount / microseconds / scale for microseconds in taken[name]]
         results.add(QUESTION, name, "rate", count, rates, unit=unit, config=str(dtype))
     results.add(
-        QUESTION, "smallest kernel", "time in a graph", 1, times["smallest kernel"],
+        QUESTION, "smallest kernel", IN_A_GRAPH, 1, taken["smallest kernel"],
         unit="us", config=SMALLEST,
     )  # fmt: skip
     results.write()
     found = roofs_of(results.own(QUESTION))
     assert found is not None  # noqa: S101 - they were just added
     return found
-
-
-def _drop(_: object) -> None:
-    """Make a call of one that returns its output."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, TypeVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from benchmarks.gpu.timing import eager_times, graph_times
+from benchmarks.gpu.timing import IN_A_GRAPH, times
 from benchmarks.gpu.trial import Measurable, measure_each
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured", bound=Measurable)
 
-IN_A_GRAPH = "time in a graph"
 SCREENED = 3  # repetitions, behind two that warm up
 # For the estimate alone. Compiling is from an offline compilation for Hopper on two cores; the
 # others are guesses: capture, five replays and a check; 22 replays and a closer check.
@@ -41,16 +41,8 @@ def time_calls(
 ) -> None:
     """Time the candidates in turns and note each; one that fails is noted as that."""
     left = dict(calls)
-
-    def failed(name: str, error: Exception) -> None:
-        del left[name]
-        trial.failed(name, error)
-
-    if trial.device.type == "cuda":
-        times = graph_times(left, repetitions=repetitions, failed=failed)
-    else:
-        times = eager_times(left, trial.device, repetitions=repetitions, at_once=1, failed=failed)
-    for name, samples in times.items():
+    taken = times(left, trial.device, repetitions=repetitions, failed=trial.drops(left))
+    for name, samples in taken.items():
         trial.note(name, metric, samples, "us")
 
 
@@ -93,34 +85,90 @@ class Compiled:
         self._known.update(kernels)
 
 
-def measure_in_time(
-    question: str,
-    cases: Sequence[Measured],
-    measure: Callable[[Measured, Trial], None],
-    results: Results,
-    *,
-    metric: str,
-    deadline: float,
-    kernels: Callable[[Measured], Iterable[object]],
-    compiled: Compiled,
-) -> int:
-    """Do as `measure_each`, but begin no case whose compiling would end behind the deadline."""
-    missing = [case for case in cases if not results.done(question, case.config, case.rows, metric)]
-    for number, case in enumerate(missing):
-        wanted = {*kernels(case)}
-        own = deadline - compiled.seconds(wanted)
-        if time.monotonic() > own:
-            print(f"time is up: {len(missing) - number} cases of {question} left ({metric})")
-            return len(missing) - number
-        compiled.add(wanted)
-        measure_each(question, [case], measure, results, deadline=math.inf, metric=metric)
-    return 0
+class Screening(ABC, Generic[Measured]):
+    """The cases of one command, and what was measured of them so far.
 
+    `screened_as` is the last metric that a screening notes of a case.
+    """
 
-def show_estimate(question: str, seconds: float, *, minutes: float) -> None:
-    """Say what is left, and how many commands it may take."""
-    commands = max(1, -(-seconds // (60 * minutes)))
-    print(
-        f"{question}: about {seconds:.0f} s are left, by estimate; {commands:.0f} commands of "
-        f"{minutes:g} minutes"
-    )
+    question: str
+    screened_as: str
+
+    def __init__(self, results: Results, *, repetitions: int) -> None:
+        self.results = results
+        self.repetitions = repetitions
+
+    @abstractmethod
+    def groups(self) -> Iterable[Sequence[Measured]]:
+        """List the cases, those together whose screenings decide who comes into their finals."""
+
+    @abstractmethod
+    def kernels(self, case: Measured) -> Iterable[object]:
+        """Name what is compiled for a case; equal names are compiled once."""
+
+    @abstractmethod
+    def most_finalists(self, case: Measured) -> int:
+        """Return how many there may be, for the estimate."""
+
+    @abstractmethod
+    def screen(self, case: Measured, trial: Trial) -> None:
+        """Time every candidate a few times."""
+
+    @abstractmethod
+    def final(self, case: Measured, trial: Trial) -> None:
+        """Time the best, and what is chosen now."""
+
+    def measure(self, *, deadline: float) -> int:
+        """Screen, then time the best, group by group; return how many cases are left.
+
+        No case begins whose compiling would end behind the deadline.
+        """
+        compiled = Compiled()
+        for cases in self.groups():
+            for metric, one in ((self.screened_as, self.screen), (IN_A_GRAPH, self.final)):
+                missing = [case for case in cases if not self._done(case, metric)]
+                for number, case in enumerate(missing):
+                    wanted = {*self.kernels(case)}
+                    if time.monotonic() > deadline - compiled.seconds(wanted):
+                        left = len(missing) - number
+                        print(f"time is up: {left} cases of {self.question} left ({metric})")
+                        return left
+                    compiled.add(wanted)
+                    measure_each(
+                        self.question, [case], one, self.results, deadline=math.inf, metric=metric
+                    )
+        return 0
+
+    def seconds(self) -> float:
+        """Estimate what is left to do."""
+        compiled, total = Compiled(), 0.0
+        for case in (case for cases in self.groups() for case in cases):
+            kernels = {*self.kernels(case)}
+            if not self._done(case, self.screened_as):
+                total += compiled.seconds(kernels) + SCREEN_SECONDS * len(kernels)
+                compiled.add(kernels)
+            if not self._done(case, IN_A_GRAPH):
+                total += FINAL_SECONDS * self.most_finalists(case)
+        return total
+
+    def run(self, *, deadline: float, minutes: float) -> int:
+        """Say what is left, and how many commands of that length it may take; then measure."""
+        seconds = self.seconds()
+        commands = max(1, -(-seconds // (60 * minutes)))
+        print(
+            f"{self.question}: about {seconds:.0f} s are left, by estimate; {commands:.0f} "
+            f"commands of {minutes:g} minutes"
+        )
+        return self.measure(deadline=deadline)
+
+    def show(self, case: Measured, current: Mapping[str, str]) -> None:
+        """Print a final's fastest, and what is chosen now: names by what they are chosen for."""
+        timed = rows_of(self.results, self.question, case, IN_A_GRAPH)
+        for name in sorted(timed, key=lambda name: timed[name].p50)[:3]:
+            print(f"  {timed[name].p50:8.2f} us with {name}")
+        for of, name in current.items():
+            if name in timed:
+                print(f"  {timed[name].p50:8.2f} us with what is there: {of}")
+
+    def _done(self, case: Measured, metric: str) -> bool:
+        return self.results.done(self.question, case.config, case.rows, metric)

@@ -1,4 +1,7 @@
-"""The operator's table: each provider examined, then timed, over one list of cases."""
+"""The operator's table: each provider examined, then timed, over one list of cases.
+
+python -m benchmarks.gpu --only sgmv    # writes sgmv_gpu.csv
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,22 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gpu.cases import counted_cases, only_in_the_grid
 from benchmarks.gpu.checks import examine
+from benchmarks.gpu.cost import cost_of
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import refusal
-from benchmarks.gpu.timing import eager_times, graph_times, launches, sets_needed
-from benchmarks.gpu.trial import measure_each
+from benchmarks.gpu.timing import (
+    EAGER,
+    IN_A_GRAPH,
+    eager_times,
+    graph_times,
+    launches,
+    sets_needed,
+)
+from benchmarks.gpu.trial import BANDWIDTH, SHARE, Report, measure_each
 from benchmarks.gpu.workloads import LLAMA_8B, PUNICA
-from kernels.sgmv.cost import sgmv_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from benchmarks.gpu.checks import Verdict
     from benchmarks.gpu.problem import Problem
@@ -23,23 +33,11 @@ if TYPE_CHECKING:
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.trial import Trial
     from benchmarks.gpu.workloads import Case
-    from kernels.sgmv.cost import Cost, Roofs
+    from kernels.sgmv.cost import Roofs
 
 QUESTION = "sgmv_gpu"
-IN_A_GRAPH = "time in a graph"
 # Looking at the bits compiles anew for one row; one slice and three are all that differ.
 CLOSELY = (PUNICA, LLAMA_8B[0])
-
-
-def cost_of(case: Case) -> Cost:
-    """Count one call."""
-    return sgmv_cost(
-        case.segments,
-        case.slice_ranks,
-        in_features=case.layer.in_features,
-        widths=case.layer.widths,
-        dora=case.dora,
-    )
 
 
 def measure(
@@ -52,16 +50,14 @@ def measure(
     repetitions: int,
 ) -> int:
     """Examine and time every provider on every case; return how many are left at the deadline."""
-    grid = only_in_the_grid()
-
-    def one(case: Case, trial: Trial) -> None:
-        report = _Report(trial, roofs, cost_of(case).bytes, brief=(case.config, case.rows) in grid)
-        try:
-            _measure_case(case, providers, trial, report, repetitions)
-        finally:
-            forget(providers)
-
-    return measure_each(QUESTION, cases, one, results, deadline=deadline)
+    one = partial(
+        _measure_case,
+        providers=providers,
+        roofs=roofs,
+        repetitions=repetitions,
+        grid=only_in_the_grid(),
+    )
+    return measure_each(QUESTION, cases, one, results, deadline=deadline, providers=providers)
 
 
 def count_launches(
@@ -81,29 +77,34 @@ def count_launches(
                 count = launches(provider.bind(problem, provider.plan(problem)))
                 trial.note(provider.name, "launches", [count], "1")
                 print(f"  {provider.name:24} {count}")
-        forget(providers)
 
     timed = [
         case
         for case in counted_cases()
         if case in cases and results.done(QUESTION, case.config, case.rows, IN_A_GRAPH)
     ]
-    return measure_each(QUESTION, timed, one, results, deadline=deadline, metric="launches")
-
-
-def forget(providers: Sequence[Provider]) -> None:
-    """Let providers drop what they keep by address: the next case may get the same addresses."""
-    for provider in providers:
-        getattr(provider, "forget", lambda: None)()
+    return measure_each(
+        QUESTION, timed, one, results, deadline=deadline, metric="launches", providers=providers
+    )
 
 
 def _measure_case(
-    case: Case, providers: Sequence[Provider], trial: Trial, report: _Report, repetitions: int
+    case: Case,
+    trial: Trial,
+    *,
+    providers: Sequence[Provider],
+    roofs: Roofs,
+    repetitions: int,
+    grid: Container[tuple[str, int]],
 ) -> None:
+    """Examine, then time; what is only in the grid without plans and what follows from times."""
     device = trial.device
-    sets = sets_needed(report.moved, device)
+    brief = (case.config, case.rows) in grid
+    moved = cost_of(case).bytes
+    report = Report(trial, roofs, moved, kept=() if brief else (BANDWIDTH, SHARE))
+    sets = sets_needed(moved, device)
     problem = make_problem(case, device)
-    print(f"\n{case.config}; {case.rows} rows; {report.moved / 1e6:.2f} MB a call, {sets} sets")
+    print(f"\n{case.config}; {case.rows} rows; {moved / 1e6:.2f} MB a call, {sets} sets")
     admitted = [provider for provider in providers if _admit(provider, problem, trial)]
     # All add to the same y: what is in it costs no time.
     pool = [make_problem(case, device, seed=2 + number) for number in range(sets)]
@@ -113,29 +114,15 @@ def _measure_case(
         with trial.guard(provider.name):
             plan = provider.plan(problem)
             calls[provider.name] = [provider.bind(own, plan) for own in pool]
-            replan = getattr(provider, "replan", None)
-            again = partial(replan, problem, plan) if replan else partial(provider.plan, problem)
-            plans[provider.name] = [partial(_drop, again)]
-
-    def failed(name: str, error: Exception) -> None:
-        calls.pop(name, None)
-        plans.pop(name, None)
-        trial.failed(name, error)
-
+            plans[provider.name] = [partial(provider.replan, problem, plan)]
+    failed = trial.drops(calls, plans)
     if device.type == "cuda":
-        for name, samples in graph_times(calls, repetitions=repetitions, failed=failed).items():
-            report.add(name, IN_A_GRAPH, samples)
-    at_once = 20 if sets > 1 else 1
-    for name, samples in eager_times(
-        calls, device, repetitions=repetitions, at_once=at_once, failed=failed
-    ).items():
-        report.add(name, "time, eager", samples)
-    if report.brief:
-        return
-    for name, samples in eager_times(
-        plans, device, repetitions=max(1, repetitions // 4), at_once=1, failed=failed
-    ).items():
-        report.add(name, "plan, once a step", samples)
+        report.add(IN_A_GRAPH, graph_times(calls, repetitions=repetitions, failed=failed))
+    eager = partial(eager_times, device=device, failed=failed)
+    report.add(EAGER, eager(calls, repetitions=repetitions, at_once=20 if sets > 1 else 1))
+    if not brief:
+        few = max(1, repetitions // 4)
+        report.add("plan, once a step", eager(plans, repetitions=few, at_once=1))
 
 
 def _admit(provider: Provider, problem: Problem, trial: Trial) -> bool:
@@ -160,7 +147,7 @@ def _judge(provider: Provider, verdict: Verdict, trial: Trial) -> bool:
         print(f"  {provider.name:24} WRONG: {verdict.wrong}")
         trial.note(provider.name, "wrong", [verdict.error], "1")
         return False
-    if getattr(provider, "bound_only", False):
+    if provider.bound_only:
         return True
     trial.note(provider.name, "largest error of a row", [verdict.error], "1")
     line = f"  {provider.name:24} right, off by {verdict.error:.2g}"
@@ -173,33 +160,3 @@ def _judge(provider: Provider, verdict: Verdict, trial: Trial) -> bool:
             line += f"; {metric}: {'yes' if said else 'no'}"
     print(line)
     return True
-
-
-class _Report:
-    """Writes one case's times and prints them; `brief` is without what follows from them."""
-
-    def __init__(self, trial: Trial, roofs: Roofs, moved: int, *, brief: bool) -> None:
-        self._trial = trial
-        self._roofs = roofs
-        self.moved = moved
-        self.brief = brief
-
-    def add(self, name: str, metric: str, samples: Sequence[float]) -> None:
-        """Keep times in microseconds, and for those in a graph the bandwidth."""
-        self._trial.note(name, metric, samples, "us")
-        middle = sorted(samples)[len(samples) // 2]
-        line = f"  {name:24} {metric:18} {middle:10.2f} us"
-        if metric == IN_A_GRAPH:
-            rates = [self.moved / each / 1e3 for each in samples]
-            shares = [100 * rate * 1e9 / self._roofs.memory for rate in rates]
-            if not self.brief:
-                self._trial.note(name, "bandwidth", rates, "GB/s")
-                self._trial.note(name, "share of the measured memory roof", shares, "%")
-            line += f" {self.moved / middle / 1e3:8.0f} GB/s"
-            line += f" {100 * self.moved / middle * 1e6 / self._roofs.memory:5.1f} % of the roof"
-        print(line)
-
-
-def _drop(call: Callable[[], object]) -> None:
-    """Make a call of one that returns something."""
-    call()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.gpu.candidates import best, label
 from benchmarks.gpu.cases import RANKS
 from benchmarks.gpu.choices import Verdict, compare, show
-from benchmarks.gpu.screening import IN_A_GRAPH, rows_of
+from benchmarks.gpu.screening import rows_of
 from benchmarks.gpu.sweep_sgmv import (
     INVARIANT,
     QUESTION,
@@ -19,6 +19,7 @@ from benchmarks.gpu.sweep_sgmv import (
     cases_of,
     current,
 )
+from benchmarks.gpu.timing import IN_A_GRAPH
 from kernels.sgmv.tiles import MIN_TILE
 
 if TYPE_CHECKING:
@@ -77,13 +78,13 @@ def vector_rows(forms: Mapping[tuple[str, int], Sequence[Verdict | None]]) -> in
     return up_to
 
 
-def warps_apart(sweep: Sweep, cases: Sequence[Case]) -> float:
+def warps_apart(sweep: Sweep) -> float:
     """Return what separate warps for shrink and expand would leave of the time, as screened.
 
     The geometric mean over the cases that were screened; NaN for none.
     """
     shares = []
-    for case in cases:
+    for case in (case for cases in sweep.groups() for case in cases):
         before, after = sweep.screened(case)
         together = sweep.predicted(case)
         apart = [
@@ -111,9 +112,8 @@ def report(results: Results, layers: Sequence[Layer]) -> None:
                 said = "beyond the spread" if each.beyond else ""
                 print(f"  {each.of:56} {each.over:5.3f}  {said}")
     print(f"MATRIX_VECTOR_ROWS = {vector_rows(forms)}  # by the decodes that were measured")
-    sweep = Sweep(results, layers, repetitions=0)
-    cases = [case for rank in RANKS for layer in layers for case in cases_of(layer, rank)]
-    share = warps_apart(sweep, cases)
+    sweep = Sweep(results, layers, RANKS, repetitions=0)
+    share = warps_apart(sweep)
     if not math.isnan(share):
         print(f"warps of their own for shrink and expand would leave {share:.3f}, as screened")
 

@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from benchmarks.gpu import attention_choices, sgmv_choices, sweep_attention, sweep_sgmv
-from benchmarks.gpu.screening import show_estimate
 from benchmarks.gpu.sweep_attention import AttentionSweep
 from benchmarks.gpu.sweep_sgmv import Sweep
 from benchmarks.gpu.workloads import TINY
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.gpu.results import Results
 
 ALL, SGMV, ATTENTION = "all", "sgmv", "attention"
-WHICH = (ALL, SGMV, ATTENTION)
 
 
 def measure(
@@ -48,15 +46,13 @@ def measure(
     left = 0
     layers_wanted = [layer for layer in layers if _named(names, layer.name)]
     if which != ATTENTION and layers_wanted:
-        sweep = Sweep(results, layers_wanted, repetitions=repetitions)
         ranks = ranks or (sweep_sgmv.RANKS[:1] if tiny else sweep_sgmv.RANKS)
-        show_estimate(sweep_sgmv.QUESTION, sweep.seconds(ranks), minutes=minutes)
-        left += sweep.measure(ranks, deadline=deadline)
+        sweep = Sweep(results, layers_wanted, ranks, repetitions=repetitions)
+        left += sweep.run(deadline=deadline, minutes=minutes)
     shapes_wanted = [shape for shape in shapes if _named(names, shape.name)]
     if which != SGMV and shapes_wanted:
         attention = AttentionSweep(results, shapes_wanted, repetitions=repetitions)
-        show_estimate(sweep_attention.QUESTION, attention.seconds(), minutes=minutes)
-        left += attention.measure(deadline=deadline)
+        left += attention.run(deadline=deadline, minutes=minutes)
     # What was measured before is judged too, also where this command had other shapes.
     if results.own(sweep_sgmv.QUESTION):
         sgmv_choices.report(results, layers)

@@ -1,5 +1,7 @@
 """Measures tile choices of paged attention: what `kernels/attention/launch.py` should say.
 
+    python -m benchmarks.gpu --sweep attention    # writes attention_tiles.csv
+
 `split` and `block_n` decide the order of a row's sum, so one pair of them is for every step of both
 modes; height, warps and stages may differ between decodes and prompts in `fast`. Each candidate is
 held against fp64 before it is timed.
@@ -12,20 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.gpu.candidates import WARP, best, label
-from benchmarks.gpu.problem import TOLERANCE
-from benchmarks.gpu.screening import (
-    FINAL_SECONDS,
-    IN_A_GRAPH,
-    SCREEN_SECONDS,
-    SCREENED,
-    Compiled,
-    measure_in_time,
-    passes,
-    rows_of,
-    time_calls,
-)
+from benchmarks.gpu.problem import TOLERANCE, row_error
+from benchmarks.gpu.screening import SCREENED, Screening, passes, rows_of, time_calls
 from benchmarks.gpu.sequences import Shape, make_problem, tiny_shapes
-from benchmarks.gpu.timing import sets_needed
+from benchmarks.gpu.timing import IN_A_GRAPH, sets_needed
 from kernels.attention.launch import AttentionTiles, choose_tiles
 
 if TYPE_CHECKING:
@@ -105,47 +97,29 @@ def pair_of(tiles: AttentionTiles) -> tuple[int, int]:
     return tiles.split, tiles.block_n
 
 
-class AttentionSweep:
-    """The shapes of one command, and what was measured of them so far."""
+class AttentionSweep(Screening[Shape]):
+    """Some shapes, one size of heads after the other."""
+
+    question = QUESTION
+    screened_as = SCREEN
 
     def __init__(self, results: Results, shapes: Sequence[Shape], *, repetitions: int) -> None:
-        self.results = results
+        super().__init__(results, repetitions=repetitions)
         self.shapes = shapes
-        self.repetitions = repetitions
         self._screened: dict[Shape, dict[AttentionTiles, float]] = {}
 
-    def measure(self, *, deadline: float) -> int:
-        """Screen, then time the best, one size of heads after the other; return what is left."""
-        compiled = Compiled()
-        for dim in dict.fromkeys(shape.dim for shape in self.shapes):
-            shapes = [shape for shape in self.shapes if shape.dim == dim]
-            for metric, one in ((SCREEN, self._screen), (IN_A_GRAPH, self._final)):
-                left = measure_in_time(
-                    QUESTION,
-                    shapes,
-                    one,
-                    self.results,
-                    metric=metric,
-                    deadline=deadline,
-                    kernels=self._kernels,
-                    compiled=compiled,
-                )
-                if left:
-                    return left
-        return 0
+    def groups(self) -> list[list[Shape]]:
+        """List the shapes by the size of heads."""
+        dims = dict.fromkeys(shape.dim for shape in self.shapes)
+        return [[shape for shape in self.shapes if shape.dim == dim] for dim in dims]
 
-    def seconds(self) -> float:
-        """Estimate what is left to do."""
-        compiled, total = Compiled(), 0.0
-        for shape in self.shapes:
-            kernels = {*self._kernels(shape)}
-            if not self.results.done(QUESTION, shape.config, shape.rows, SCREEN):
-                total += compiled.seconds(kernels) + SCREEN_SECONDS * len(kernels)
-                compiled.add(kernels)
-            if not self.results.done(QUESTION, shape.config, shape.rows, IN_A_GRAPH):
-                pairs = len(BLOCK_N) * len(SPLIT)
-                total += FINAL_SECONDS * (OWN + ALIKE + ANYWHERE + pairs + 2)
-        return total
+    def kernels(self, case: Shape) -> Iterator[tuple[int, AttentionTiles]]:
+        """Name the candidates; shapes with heads of one size share them."""
+        return ((case.dim, tiles) for tiles in self.tried(case))
+
+    def most_finalists(self, case: Shape) -> int:  # noqa: ARG002 - alike for all
+        """Count the rankings' places, a pair's best, and what is there."""
+        return OWN + ALIKE + ANYWHERE + len(BLOCK_N) * len(SPLIT) + 2
 
     def tried(self, shape: Shape) -> list[AttentionTiles]:
         """List the candidates; a few in a rehearsal, where a split is longer than the keys."""
@@ -181,21 +155,15 @@ class AttentionSweep:
             found += best(own, 1)
         return list(dict.fromkeys(found))
 
-    def _kernels(self, shape: Shape) -> Iterator[tuple[int, AttentionTiles]]:
-        return ((shape.dim, tiles) for tiles in self.tried(shape))
+    def screen(self, case: Shape, trial: Trial) -> None:
+        """Time all."""
+        self._time(case, self.tried(case), trial, SCREEN, min(SCREENED, self.repetitions))
 
-    def _screen(self, shape: Shape, trial: Trial) -> None:
-        self._time(shape, self.tried(shape), trial, SCREEN, min(SCREENED, self.repetitions))
-
-    def _final(self, shape: Shape, trial: Trial) -> None:
-        self._time(shape, self.finalists(shape), trial, IN_A_GRAPH, self.repetitions)
-        timed = rows_of(self.results, QUESTION, shape, IN_A_GRAPH)
-        for name in sorted(timed, key=lambda name: timed[name].p50)[:3]:
-            print(f"  {timed[name].p50:8.2f} us with {name}")
-        for mode in ("fast", "invariant"):
-            name = label(current(shape, invariant=mode == "invariant"))
-            if name in timed:
-                print(f"  {timed[name].p50:8.2f} us with what is there: {mode}")
+    def final(self, case: Shape, trial: Trial) -> None:
+        """Time the finalists."""
+        self._time(case, self.finalists(case), trial, IN_A_GRAPH, self.repetitions)
+        modes = {"fast": False, "invariant": True}
+        self.show(case, {name: label(current(case, invariant=on)) for name, on in modes.items()})
 
     def _time(
         self,
@@ -229,5 +197,4 @@ def _attend(problem: Problem, tiles: AttentionTiles) -> None:
 def _error(problem: Problem, tiles: AttentionTiles, exact: Tensor) -> float:
     """Return the largest ‖got - exact‖ / ‖exact‖ of a row, in units of what may be."""
     got = problem.attend(tiles=tiles)
-    off = (got.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
-    return float(off.max()) / TOLERANCE[got.dtype]
+    return row_error(got, exact) / TOLERANCE[got.dtype]

@@ -1,5 +1,7 @@
 """Measures tile choices of `sgmv_`: what `kernels/sgmv/tiles.py` should say, and by how much.
 
+    python -m benchmarks.gpu --sweep sgmv    # writes sgmv_tiles.csv
+
 Shrink and expand are screened apart (see `candidates`), on every group of linears at one rank; then
 the best whole calls are timed beside what is chosen now. Finalists come from three rankings, so
 that a choice can be named for a kind of batch on all layers of one width (`fast`) and for every
@@ -14,22 +16,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gpu.candidates import best, expands, is_vector, joined, label, shrinks, starts
 from benchmarks.gpu.checks import examine
+from benchmarks.gpu.cost import cost_of
 from benchmarks.gpu.halves import Halves
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import Sgmv
-from benchmarks.gpu.screening import (
-    FINAL_SECONDS,
-    IN_A_GRAPH,
-    SCREEN_SECONDS,
-    SCREENED,
-    Compiled,
-    measure_in_time,
-    passes,
-    rows_of,
-    time_calls,
-)
-from benchmarks.gpu.sgmv import cost_of
-from benchmarks.gpu.timing import sets_needed
+from benchmarks.gpu.screening import SCREENED, Screening, passes, rows_of, time_calls
+from benchmarks.gpu.timing import IN_A_GRAPH, sets_needed
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case, prefill_case
 from kernels.sgmv import SgmvMode
 from kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
@@ -91,49 +83,34 @@ def current(case: Case) -> dict[str, Tiles]:
     }
 
 
-class Sweep:
-    """The groups of linears of one command, and what was measured of them so far."""
+class Sweep(Screening["Case"]):
+    """The groups of linears of one command at some ranks."""
 
-    def __init__(self, results: Results, layers: Sequence[Layer], *, repetitions: int) -> None:
-        self.results = results
+    question = QUESTION
+    screened_as = EXPAND
+
+    def __init__(
+        self, results: Results, layers: Sequence[Layer], ranks: Sequence[int], *, repetitions: int
+    ) -> None:
+        super().__init__(results, repetitions=repetitions)
         self.layers = layers
-        self.repetitions = repetitions
+        self.ranks = ranks
         self._predicted: dict[tuple[str, int], dict[Tiles, float]] = {}
 
-    def measure(self, ranks: Sequence[int], *, deadline: float) -> int:
-        """Screen, then time the best, rank by rank; return how many cases are left."""
-        compiled = Compiled()
-        for rank in ranks:
-            cases = [case for layer in self.layers for case in cases_of(layer, rank)]
-            for metric, one in ((EXPAND, self._screen), (IN_A_GRAPH, self._final)):
-                left = measure_in_time(
-                    QUESTION,
-                    cases,
-                    one,
-                    self.results,
-                    metric=metric,
-                    deadline=deadline,
-                    kernels=self._kernels,
-                    compiled=compiled,
-                )
-                if left:
-                    return left
-        return 0
+    def groups(self) -> list[list[Case]]:
+        """List the cases rank by rank."""
+        return [
+            [case for layer in self.layers for case in cases_of(layer, rank)] for rank in self.ranks
+        ]
 
-    def seconds(self, ranks: Sequence[int]) -> float:
-        """Estimate what is left to do."""
-        compiled, total = Compiled(), 0.0
-        for case in (
-            case for rank in ranks for layer in self.layers for case in cases_of(layer, rank)
-        ):
-            kernels = {*self._kernels(case)}
-            if not self.results.done(QUESTION, case.config, case.rows, EXPAND):
-                total += compiled.seconds(kernels) + SCREEN_SECONDS * len(kernels)
-                compiled.add(kernels)
-            if not self.results.done(QUESTION, case.config, case.rows, IN_A_GRAPH):
-                finalists = (OWN + ALIKE) * (2 if case.decode else 1) + ANYWHERE + 3
-                total += FINAL_SECONDS * finalists
-        return total
+    def kernels(self, case: Case) -> Iterator[tuple[int, int, object]]:
+        """Name the halves; layers of as many slices share them."""
+        before, after = self.parts(case)
+        return ((len(case.layer.widths), max(case.ranks), part) for part in (*before, *after))
+
+    def most_finalists(self, case: Case) -> int:
+        """Count the rankings' places, and what is there."""
+        return (OWN + ALIKE) * (2 if case.decode else 1) + ANYWHERE + 3
 
     def parts(self, case: Case) -> tuple[list[ShrinkTiles], list[ExpandTiles]]:
         """List what is screened; in a rehearsal a few of those that fit each other."""
@@ -186,18 +163,14 @@ class Sweep:
         found += best(map(self.predicted, kin), ANYWHERE)
         return list(dict.fromkeys(found))
 
-    def _kernels(self, case: Case) -> Iterator[tuple[int, int, object]]:
-        """Name what is compiled for a case; layers of as many slices share it."""
-        before, after = self.parts(case)
-        return ((len(case.layer.widths), max(case.ranks), part) for part in (*before, *after))
-
     def _halves(self, case: Case) -> Halves:
         count = sets_needed(cost_of(case).bytes, self.results.device)
         return Halves(
             [make_problem(case, self.results.device, seed=2 + number) for number in range(count)]
         )
 
-    def _screen(self, case: Case, trial: Trial) -> None:
+    def screen(self, case: Case, trial: Trial) -> None:
+        """Time the halves apart."""
         before, after = self.parts(case)
         print(f"\n{case.config}; {case.rows} rows: {len(before)} shrinks, {len(after)} expands")
         halves = self._halves(case)
@@ -215,7 +188,8 @@ class Sweep:
         time_calls(shrunk, trial, SHRINK, repetitions=repetitions)
         time_calls(added, trial, EXPAND, repetitions=repetitions)
 
-    def _final(self, case: Case, trial: Trial) -> None:
+    def final(self, case: Case, trial: Trial) -> None:
+        """Time whole calls."""
         halves = self._halves(case)
         finalists = self.finalists(case)
         print(f"\n{case.config}; {case.rows} rows: {len(finalists)} finalists")
@@ -225,12 +199,7 @@ class Sweep:
             if passes(trial, name := label(tiles), partial(_whole_error, tiles, halves))
         }
         time_calls(calls, trial, IN_A_GRAPH, repetitions=self.repetitions)
-        timed = rows_of(self.results, QUESTION, case, IN_A_GRAPH)
-        for name in sorted(timed, key=lambda name: timed[name].p50)[:3]:
-            print(f"  {timed[name].p50:8.2f} us with {name}")
-        for form, tiles in current(case).items():
-            if label(tiles) in timed:
-                print(f"  {timed[label(tiles)].p50:8.2f} us with what is there: {form}")
+        self.show(case, {form: label(tiles) for form, tiles in current(case).items()})
 
 
 def _shrink_name(part: ShrinkTiles) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Failed = Callable[[str, Exception], None]
 
 L2_TIMES = 2.5
+IN_A_GRAPH = "time in a graph"
+EAGER = "time, eager"
 CALLS_A_REPLAY = 64  # so that the graph's own start is shared by many calls
 SECONDS_A_REPLAY = 0.02
 MOST_SETS = 400
@@ -33,33 +35,34 @@ def sets_needed(bytes_a_call: int, device: torch.device) -> int:
     return max(2, min(MOST_SETS, int(L2_TIMES * cache / max(1, bytes_a_call)) + 1))
 
 
+def raise_it(_: str, error: Exception) -> None:
+    """End the timing with who fails."""
+    raise error
+
+
 def graph_times(
     calls: Mapping[str, Sequence[Callable[[], None]]],
     *,
     repetitions: int,
-    failed: Failed | None = None,
+    failed: Failed = raise_it,
 ) -> dict[str, list[float]]:
     """Microseconds a call, for each provider, of graphs that go through its whole pool.
 
     Who raises, in warm-up, capture or replay, is given to `failed` and has no times; the others go
-    on. Without `failed` the error is raised.
+    on.
     """
     graphs: dict[str, tuple[torch.cuda.CUDAGraph, int]] = {}
     for name in tuple(calls):
         try:
             graphs[name] = _captured(calls[name])
-        except Exception as error:
-            if failed is None:
-                raise
+        except Exception as error:  # noqa: BLE001 - whatever a provider raises
             failed(name, error)
     times: dict[str, list[float]] = {name: [] for name in graphs}
     for repetition in range(repetitions + 2):
         for name in tuple(graphs):
             try:
                 sample = _replayed(*graphs[name])
-            except Exception as error:
-                if failed is None:
-                    raise
+            except Exception as error:  # noqa: BLE001 - same
                 del graphs[name], times[name]
                 failed(name, error)
                 continue
@@ -132,7 +135,7 @@ def eager_times(
     *,
     repetitions: int,
     at_once: int = 20,
-    failed: Failed | None = None,
+    failed: Failed = raise_it,
 ) -> dict[str, list[float]]:
     """Microseconds a call by the host's clock, launches included, `at_once` calls a repetition.
 
@@ -147,9 +150,7 @@ def eager_times(
         for name in tuple(order):
             try:
                 sample = _eager(calls[name], position[name], device, at_once)
-            except Exception as error:
-                if failed is None:
-                    raise
+            except Exception as error:  # noqa: BLE001 - same
                 order.remove(name)
                 del times[name]
                 failed(name, error)
@@ -157,6 +158,29 @@ def eager_times(
             position[name] += at_once
             times[name].append(sample)
     return times
+
+
+def times(
+    calls: Mapping[str, Sequence[Callable[[], None]]],
+    device: torch.device,
+    *,
+    repetitions: int,
+    at_once: int = 1,
+    failed: Failed = raise_it,
+) -> dict[str, list[float]]:
+    """Microseconds a call: in a graph on a GPU, else by the host's clock."""
+    if device.type == "cuda":
+        return graph_times(calls, repetitions=repetitions, failed=failed)
+    return eager_times(calls, device, repetitions=repetitions, at_once=at_once, failed=failed)
+
+
+def quiet(call: Callable[[], object]) -> Callable[[], None]:
+    """Make a call of one that returns something."""
+
+    def run() -> None:
+        call()
+
+    return run
 
 
 def _eager(

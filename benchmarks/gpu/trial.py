@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
 from benchmarks.gpu.failures import EVERYONE, DeviceLost, place, survive
+from benchmarks.gpu.timing import IN_A_GRAPH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.results import Results
+    from benchmarks.gpu.timing import Failed
+    from kernels.sgmv.cost import Roofs
+
+
+BANDWIDTH = "bandwidth"
+SHARE = "share of the measured memory roof"
 
 
 class Measurable(Protocol):
@@ -63,6 +71,16 @@ class Trial:
         print(f"  {provider:24} FAILED: {said} ({where})")
         self.note(provider, f"failed: {said}", [1], "1")
 
+    def drops(self, *tables: dict[str, Any]) -> Failed:
+        """Note who fails while it is timed, and take it out of these, so that its memory can go."""
+
+        def failed(name: str, error: Exception) -> None:
+            for table in tables:
+                table.pop(name, None)
+            self.failed(name, error)
+
+        return failed
+
     @contextmanager
     def guard(self, provider: str) -> Iterator[None]:
         """Note what is raised within, and go on behind it."""
@@ -74,6 +92,39 @@ class Trial:
             self.failed(provider, error)
 
 
+class Report:
+    """Keeps and prints the times of one case, whose call moves so many bytes.
+
+    What follows from a time in a graph is kept where it is one of `kept`.
+    """
+
+    def __init__(
+        self, trial: Trial, roofs: Roofs, moved: int, *, kept: Collection[str] = ()
+    ) -> None:
+        self._trial = trial
+        self._roofs = roofs
+        self._moved = moved
+        self._kept = kept
+
+    def add(self, metric: str, times: Mapping[str, Sequence[float]]) -> None:
+        """Keep times in microseconds by provider, and for those in a graph the bandwidth."""
+        for name, samples in times.items():
+            self._trial.note(name, metric, samples, "us")
+            middle = sorted(samples)[len(samples) // 2]
+            line = f"  {name:24} {metric:18} {middle:10.2f} us"
+            if metric == IN_A_GRAPH:
+                rates = [self._moved / each / 1e3 for each in samples]
+                shares = [100 * rate * 1e9 / self._roofs.memory for rate in rates]
+                for follows, found, unit in ((BANDWIDTH, rates, "GB/s"), (SHARE, shares, "%")):
+                    if follows in self._kept:
+                        self._trial.note(name, follows, found, unit)
+                line += f" {self._moved / middle / 1e3:8.0f} GB/s"
+                line += (
+                    f" {100 * self._moved / middle * 1e6 / self._roofs.memory:5.1f} % of the roof"
+                )
+            print(line)
+
+
 def measure_each(
     question: str,
     cases: Sequence[Measured],
@@ -82,12 +133,13 @@ def measure_each(
     *,
     deadline: float,
     metric: str | None = None,
+    providers: Sequence[Provider] = (),
 ) -> int:
     """Measure the cases that the results don't have yet; return how many are left at the deadline.
 
     A case without a figure is one without `metric`, where that is given. Results are written after
-    each. Raises `DeviceLost`, with what there is written and the culprit noted, so that the next
-    run leaves it out.
+    each, and providers forget it. Raises `DeviceLost`, with what there is written and the culprit
+    noted, so that the next run leaves it out.
     """
     missing = [case for case in cases if not results.done(question, case.config, case.rows, metric)]
     begin = time.monotonic()
@@ -101,7 +153,11 @@ def measure_each(
         trial = Trial(results, question, case)
         try:
             with trial.guard(EVERYONE):
-                measure(case, trial)
+                try:
+                    measure(case, trial)
+                finally:
+                    for provider in providers:
+                        provider.forget()
         except DeviceLost as lost:
             results.lose(question, case.config, case.rows, lost)
             raise

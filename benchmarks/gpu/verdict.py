@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks import record
 from benchmarks.gpu import layer
 from benchmarks.gpu.cases import ROWS, full_cases
-from benchmarks.gpu.providers import BOUNDS
+from benchmarks.gpu.cost import cost_of
+from benchmarks.gpu.providers import BOUNDS, INVARIANT, OURS
 from benchmarks.gpu.roofs import roofs_of
-from benchmarks.gpu.sgmv import IN_A_GRAPH, cost_of
+from benchmarks.gpu.timing import IN_A_GRAPH
 from benchmarks.gpu.workloads import PUNICA, Workload, decode_case
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 QUESTION = "sgmv_verdict"
 TABLES = ("sgmv_gpu", "layer_gpu", "gpu_roofs")
-OURS = "Aril fast"
-INVARIANT = "Aril invariant"
 SERVERS = ("vLLM", "SGLang")
 
 FLOORS = 3.0  # times the least time that the bytes take
@@ -57,9 +56,9 @@ class Line(NamedTuple):
     x: str
     bound: str
     measured: float
-    unit: str
     state: State
     of: str
+    unit: str = "1"
 
 
 Times = dict[tuple[str, str], dict[str, float]]
@@ -85,22 +84,25 @@ def _of(times: Times, case: Case) -> dict[str, float]:
     return times.get((case.config, str(case.rows)), {})
 
 
+def _state(
+    measured: float, *, misses: bool, missing: bool = False, only_worse: bool = True
+) -> State:
+    """Judge a figure; with figures missing, a miss counts where more can only make it worse."""
+    if misses and (only_worse or not missing):
+        return State.MISSED
+    return State.UNKNOWN if missing or math.isnan(measured) else State.MET
+
+
 def _floor(times: Times, roofs: Iterable[Row]) -> Line:
     case = decode_case(Workload.DISTINCT, PUNICA, 64, 16)
     found = roofs_of(roofs)
     own = _of(times, case).get(OURS)
-    measured = math.nan
+    over = math.nan
     if found is not None and own is not None:
-        measured = own / (cost_of(case).bytes / found.memory * 1e6)
-    return Line(
-        "shrink and expand over the time of their bytes",
-        "64",
-        f"at most {FLOORS:g}",
-        measured,
-        "1",
-        _at_most(measured, FLOORS),
-        case.config,
-    )
+        over = own / (cost_of(case).bytes / found.memory * 1e6)
+    goal = "shrink and expand over the time of their bytes"
+    state = _state(over, misses=over > FLOORS)
+    return Line(goal, "64", f"at most {FLOORS:g}", over, state, case.config)
 
 
 def _flat(times: Times, workload: Workload) -> Line:
@@ -109,17 +111,11 @@ def _flat(times: Times, workload: Workload) -> Line:
         decode_case(workload if rows > 1 else Workload.DISTINCT, PUNICA, rows, 16) for rows in ROWS
     ]
     own = [took for case in cases if (took := _of(times, case).get(OURS)) is not None]
-    measured = max(own) / min(own) if own else math.nan
-    missing = len(own) < len(cases)
-    return Line(
-        "slowest over fastest from 1 to 64 rows",
-        "1 to 64",
-        f"at most {FLAT:g}",
-        measured,
-        "1",
-        _at_most(measured, FLAT, missing=missing),
-        f"{cases[-1].config}; {len(own)} of {len(cases)} sizes",
-    )
+    over = max(own) / min(own) if own else math.nan
+    state = _state(over, misses=over > FLAT, missing=len(own) < len(cases))
+    goal = "slowest over fastest from 1 to 64 rows"
+    of = f"{cases[-1].config}; {len(own)} of {len(cases)} sizes"
+    return Line(goal, "1 to 64", f"at most {FLAT:g}", over, state, of)
 
 
 def is_peer(provider: str) -> bool:
@@ -129,93 +125,53 @@ def is_peer(provider: str) -> bool:
 
 def _against_peers(times: Times, grid: Sequence[Case]) -> tuple[Line, Line]:
     """Take the best peer of each case, where one that serves others was timed."""
-    ratios = []
+    found = []
     for case in grid:
         by_name = _of(times, case)
         peers = {name: took for name, took in by_name.items() if is_peer(name)}
         if OURS in by_name and any(name.startswith(SERVERS) for name in peers):
-            ratios.append(min(peers.values()) / by_name[OURS])
-    missing = len(ratios) < len(grid)
-    middle = statistics.geometric_mean(ratios) if ratios else math.nan
-    least = min(ratios, default=math.nan)
-    ahead = State.MET if middle >= AHEAD else State.MISSED
-    if missing:
-        ahead = State.UNKNOWN
-    slowest = State.MISSED
-    if not least < NEVER_BELOW:
-        slowest = State.UNKNOWN if missing else State.MET
-    of = f"the whole grid; {len(ratios)} of {len(grid)} cases"
+            found.append(min(peers.values()) / by_name[OURS])
+    missing = len(found) < len(grid)
+    mean = statistics.geometric_mean(found) if found else math.nan
+    least = min(found, default=math.nan)
+    ahead = _state(mean, misses=mean < AHEAD, missing=missing, only_worse=False)
+    slowest = _state(least, misses=least < NEVER_BELOW, missing=missing)
+    goal, of = "times as fast as the best peer", _of_grid(found, grid)
     return (
-        Line(
-            "times as fast as the best peer, geometric mean",
-            "all",
-            f"at least {AHEAD:g}",
-            middle,
-            "1",
-            ahead,
-            of,
-        ),
-        Line(
-            "times as fast as the best peer, at worst",
-            "all",
-            f"at least {NEVER_BELOW:g}",
-            least,
-            "1",
-            slowest,
-            of,
-        ),
+        Line(f"{goal}, geometric mean", "all", f"at least {AHEAD:g}", mean, ahead, of),
+        Line(f"{goal}, at worst", "all", f"at least {NEVER_BELOW:g}", least, slowest, of),
     )
 
 
 def _price(times: Times, grid: Sequence[Case]) -> tuple[Line, Line]:
     """Compare our modes: the mean may hide a shape, so the worst is a goal of its own."""
-    found = [_of(times, case) for case in grid]
-    ratios = [each[INVARIANT] / each[OURS] for each in found if {INVARIANT, OURS} <= each.keys()]
-    missing = len(ratios) < len(grid)
-    middle = statistics.geometric_mean(ratios) if ratios else math.nan
-    worst = max(ratios, default=math.nan)
-    mean = State.UNKNOWN if missing else _at_most(middle, PRICE)
-    bound = f"at most {PRICE:g}"
-    of = f"the whole grid; {len(ratios)} of {len(grid)} cases"
+    both = [each for case in grid if {INVARIANT, OURS} <= (each := _of(times, case)).keys()]
+    found = [each[INVARIANT] / each[OURS] for each in both]
+    missing = len(found) < len(grid)
+    mean = statistics.geometric_mean(found) if found else math.nan
+    worst = max(found, default=math.nan)
+    usual = _state(mean, misses=mean > PRICE, missing=missing, only_worse=False)
+    dearest = _state(worst, misses=worst > PRICE, missing=missing)
+    bound, of = f"at most {PRICE:g}", _of_grid(found, grid)
     return (
-        Line("invariant over fast, geometric mean", "all", bound, middle, "1", mean, of),
-        Line(
-            "invariant over fast, at worst",
-            "all",
-            bound,
-            worst,
-            "1",
-            _at_most(worst, PRICE, missing=missing),
-            of,
-        ),
+        Line("invariant over fast, geometric mean", "all", bound, mean, usual, of),
+        Line("invariant over fast, at worst", "all", bound, worst, dearest, of),
     )
+
+
+def _of_grid(found: Sequence[float], grid: Sequence[Case]) -> str:
+    return f"the whole grid; {len(found)} of {len(grid)} cases"
 
 
 def _layer(rows: Iterable[Row], case: layer.LayerCase) -> Line:
-    measured = math.nan
+    wanted = (case.config, str(case.rows), OURS, layer.ADDED)
+    added = math.nan
     for row in rows:
-        same = (row.config, row.x) == (case.config, str(case.rows))
-        if same and (row.provider, row.metric) == (OURS, layer.ADDED):
-            measured = row.p50
-    state = _at_most(measured, ADDED)
-    if measured == ADDED:
-        state = State.MISSED
-    return Line(
-        "adapters of a layer beside its linears",
-        str(case.rows),
-        f"under {ADDED:g} %",
-        measured,
-        "%",
-        state,
-        case.config,
-    )
-
-
-def _at_most(measured: float, bound: float, *, missing: bool = False) -> State:
-    """Judge the largest of figures: more of them can only make it larger."""
-    if measured > bound:
-        return State.MISSED
-    return State.UNKNOWN if missing or math.isnan(measured) else State.MET
+        if (row.config, row.x, row.provider, row.metric) == wanted:
+            added = row.p50
+    goal, bound = "adapters of a layer beside its linears", f"under {ADDED:g} %"
+    state = _state(added, misses=added >= ADDED)
+    return Line(goal, str(case.rows), bound, added, state, case.config, "%")
 
 
 def rows_of(lines: Iterable[Line], *, device: str, versions: str, mark: str = "") -> list[Row]:
@@ -248,11 +204,7 @@ def show(lines: Iterable[Line]) -> None:
 
 def main() -> int:
     """Read a folder's CSVs, print the verdict and write sgmv_verdict.csv there."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu.verdict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.verdict", description=__doc__)
     parser.add_argument("--results", type=Path, default=record.RESULTS, help="folder of the CSVs")
     folder = parser.parse_args().results
     tables = {name: record.read(name, folder) for name in TABLES}

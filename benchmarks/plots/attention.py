@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from benchmarks.gpu.providers import OURS
+from benchmarks.gpu.sequences import all_shapes
 from benchmarks.plots import ratios, runs, style
 from benchmarks.plots.ratios import Look
 
@@ -30,8 +32,6 @@ def draw(results: Path, out: Path) -> list[Path]:
     Raises FileNotFoundError where attention was not measured on a GPU.
     """
     rows = runs.newest(results, "attention_gpu")
-    from benchmarks.gpu.sequences import all_shapes  # noqa: PLC0415 - needs torch
-
     times = runs.times_of(rows)
     shapes = [shape for shape in all_shapes() if shape.heads == HEADS and _key(shape) in times]
     if not shapes:
@@ -45,15 +45,14 @@ def draw(results: Path, out: Path) -> list[Path]:
     _draw_others(grid[1, 1], others, times)
     ratios.label_y(grid[0, 0])
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"times the time of {runs.OURS}")
+        axes.set_ylabel(f"times the time of {OURS}")
     drawn = {name for shape in shapes for name in ratios.over_ours(times[_key(shape)])}
     ratios.legend(grid[0, 0], drawn, LOOKS)
     heads = f"{HEADS} heads over {shapes[0].kv_heads}"
-    origin = f"{rows[-1].device}, {rows[-1].date}"
     ratios.dress(
         picture,
-        title=f"Paged attention, {heads}: over 1, {runs.OURS} is faster",
-        note=f"in a CUDA graph, cold L2; p50 and p20 to p80 over Aril's p50; {origin}",
+        title=f"Paged attention, {heads}: over 1, {OURS} is faster",
+        note=f"{ratios.IN_GRAPHS}; {runs.origin(rows)}",
         columns=3,
     )
     return [style.save(picture, out, "attention-peers")]
@@ -69,11 +68,7 @@ def _key(shape: Shape) -> tuple[str, str]:
 
 
 def _draw_decodes(axes: Axes, keys: int, decodes: list[Shape], times: runs.Times) -> None:
-    own = {
-        float(shape.rows): times[_key(shape)]
-        for shape in decodes
-        if shape.sequences[0] == (1, keys)
-    }
+    own = {shape.rows: times[_key(shape)] for shape in decodes if shape.sequences[0] == (1, keys)}
     ratios.plot(axes, ratios.curves(own), LOOKS)
     axes.set_title(f"Decode, {keys:,} keys a sequence", fontsize=10)
     axes.set_xlabel("sequences")
@@ -92,10 +87,7 @@ def _draw_others(axes: Axes, others: list[Shape], times: runs.Times) -> None:
         axes.errorbar(
             [place + shift for place in found],
             [ratio.p50 for ratio in found.values()],
-            yerr=[
-                [ratio.p50 - ratio.p20 for ratio in found.values()],
-                [ratio.p80 - ratio.p50 for ratio in found.values()],
-            ],
+            yerr=style.whiskers(found.values()),
             color=look.colour,
             marker=look.mark,
             markersize=5,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.figure import Figure
-
+from benchmarks.gpu.cases import ROWS
+from benchmarks.gpu.cost import cost_of
 from benchmarks.gpu.workloads import PUNICA, Workload, decode_case, parse_config
 from benchmarks.plots import ratios, runs, style
 from benchmarks.plots.ratios import Look
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from benchmarks.plots.ratios import Curves
     from kernels.sgmv.cost import Cost
 
-ROWS = (1, 2, 4, 8, 16, 32, 64)
 WAYS = {
     "per-adapter loop": Look(style.GREEN, "s", "loop over adapters"),
     "Gather-BMM": Look(style.RED, "D", "Gather-BMM"),
@@ -48,23 +47,16 @@ def draw(results: Path, out: Path) -> list[Path]:
     On a GPU where that was measured, else on a CPU. Raises FileNotFoundError without either.
     """
     measured = on_gpu(results) or on_cpu(results)
-    picture = Figure(figsize=(style.INCHES, 7.0), layout="constrained")
-    grid = picture.subplots(2, 2, sharex=True, sharey=True)
-    for axes, (workload, curves) in zip(grid.flat, measured.curves.items(), strict=True):
-        ratios.plot(axes, curves, WAYS)
+    picture, panels = ratios.workloads(measured.curves, WAYS, height=7.0, over="SGMV")
+    for workload, axes in panels.items():
         for provider, count in COUNTED.items():
             counted = [bytes_ratio(count, workload, rows, measured.element_bytes) for rows in ROWS]
             colour = WAYS[provider].colour
             axes.plot(ROWS, counted, color=colour, linestyle=":", linewidth=2)
-        axes.set_title(str(workload), fontsize=10)
-    ratios.label_x(grid[0, 0], ROWS)
-    ratios.label_y(grid[0, 0])
-    for axes in grid[:, 0]:
-        axes.set_ylabel("times the time of SGMV")
-    for axes in grid[1]:
-        axes.set_xlabel("rows in the batch")
-    ratios.legend(grid[0, 0], WAYS, WAYS)
-    grid[0, 0].plot([], [], color=style.BLACK, linestyle=":", label="the same, by bytes alone")
+    first = panels[Workload.DISTINCT]
+    ratios.label_y(first)
+    ratios.legend(first, WAYS, WAYS)
+    first.plot([], [], color=style.BLACK, linestyle=":", label="the same, by bytes alone")
     ratios.dress(
         picture,
         title=f"Measured on {measured.place}: over 1, SGMV is faster",
@@ -81,17 +73,11 @@ def on_gpu(results: Path) -> Measured | None:
         rows = runs.newest(results, "sgmv_gpu")
     except FileNotFoundError:
         return None
-    times = runs.times_of(rows)
-    curves = {
-        workload: ratios.curves(
-            {size: runs.of_decode(times, workload, PUNICA, size) for size in ROWS}
-        )
-        for workload in Workload
-    }
+    found = runs.decodes(runs.times_of(rows), PUNICA)
+    curves = {workload: ratios.curves(cases) for workload, cases in found.items()}
     if not any(curves.values()):
         return None
-    origin = f"{rows[-1].device}, {rows[-1].date}"
-    return Measured(curves, "a GPU", origin, "bfloat16", element_bytes=2)
+    return Measured(curves, "a GPU", runs.origin(rows), "bfloat16", element_bytes=2)
 
 
 def on_cpu(results: Path) -> Measured:
@@ -118,15 +104,5 @@ def bytes_ratio(
 ) -> float:
     """Count what one way moves over what SGMV moves."""
     case = decode_case(workload, PUNICA, rows, runs.RANK)
-    segments, ranks, widths = case.segments, case.slice_ranks, PUNICA.widths
-    theirs, ours = (
-        each(
-            segments,
-            ranks,
-            in_features=PUNICA.in_features,
-            widths=widths,
-            element_bytes=element_bytes,
-        ).bytes
-        for each in (count, sgmv_cost)
-    )
-    return theirs / ours
+    theirs, ours = (cost_of(case, each, element_bytes=element_bytes) for each in (count, sgmv_cost))
+    return theirs.bytes / ours.bytes

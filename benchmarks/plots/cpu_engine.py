@@ -25,7 +25,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     bars = axes.barh(
         list(PROVIDERS.values()),
         [rate.p50 for rate in rates],
-        xerr=[[rate.p50 - rate.p20 for rate in rates], [rate.p80 - rate.p50 for rate in rates]],
+        xerr=style.whiskers(rates),
         color=[style.SKY, style.BLUE, style.ORANGE, style.ORANGE],
         error_kw={"capsize": 4},
     )

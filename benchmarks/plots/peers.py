@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
+from benchmarks.gpu.providers import OURS
 from benchmarks.gpu.workloads import LLAMA_8B, PUNICA, Workload
 from benchmarks.plots import ratios, runs, style
 from benchmarks.plots.ratios import Look
@@ -13,10 +12,11 @@ from benchmarks.plots.ratios import Look
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
     from benchmarks.gpu.workloads import Layer
     from benchmarks.plots.ratios import Curves
 
-ROWS = (1, 2, 4, 8, 16, 32, 64)
 LAYERS = {"sgmv-peers": PUNICA, "sgmv-peers-qkv": LLAMA_8B[0]}
 PEERS = {
     "vLLM": Look(style.BLUE, "o", "vLLM"),
@@ -43,35 +43,24 @@ def draw(results: Path, out: Path) -> list[Path]:
     drawn = []
     for name, layer in LAYERS.items():
         found = {
-            workload: ratios.curves(
-                {size: runs.of_decode(times, workload, layer, size) for size in ROWS}
-            )
-            for workload in Workload
+            workload: ratios.curves(cases) for workload, cases in runs.decodes(times, layer).items()
         }
         if any(found.values()):
-            note = f"{rows[-1].device}, {rows[-1].date}"
-            drawn.append(style.save(_picture(layer, found, note), out, name))
+            picture = _picture(layer, found, runs.origin(rows))
+            drawn.append(style.save(picture, out, name))
     return drawn
 
 
-def _picture(layer: Layer, found: dict[Workload, Curves], note: str) -> Figure:
-    picture = Figure(figsize=(style.INCHES, 6.8), layout="constrained")
-    grid = picture.subplots(2, 2, sharex=True, sharey=True)
-    for axes, (workload, curves) in zip(grid.flat, found.items(), strict=True):
-        ratios.plot(axes, curves, LOOKS)
-        axes.set_title(str(workload), fontsize=10)
-    ratios.label_x(grid[0, 0], ROWS)
-    ratios.label_y(grid[0, 0])
-    for axes in grid[:, 0]:
-        axes.set_ylabel(f"times the time of {runs.OURS}")
-    for axes in grid[1]:
-        axes.set_xlabel("rows in the batch")
-    ratios.legend(grid[0, 0], {name for each in found.values() for name in each}, LOOKS)
+def _picture(layer: Layer, found: dict[Workload, Curves], origin: str) -> Figure:
+    picture, panels = ratios.workloads(found, LOOKS, height=6.8, over=OURS)
+    first = panels[Workload.DISTINCT]
+    ratios.label_y(first)
+    ratios.legend(first, {name for each in found.values() for name in each}, LOOKS)
     sizes = layer.sizes.replace(" to ", " → ")
     ratios.dress(
         picture,
-        title=f"{layer.name}, {sizes}, rank {runs.RANK}: over 1, {runs.OURS} is faster",
-        note=f"in a CUDA graph, cold L2; p50 and p20 to p80 over Aril's p50; {note}",
+        title=f"{layer.name}, {sizes}, rank {runs.RANK}: over 1, {OURS} is faster",
+        note=f"{ratios.IN_GRAPHS}; {origin}",
         columns=3,
     )
     return picture

@@ -32,7 +32,7 @@ def draw(results: Path, out: Path) -> list[Path]:
         axes.errorbar(
             [each.p50 for each in spans],
             [place + shift for place in range(len(loads))],
-            xerr=[[each.p50 - each.p20 for each in spans], [each.p80 - each.p50 for each in spans]],
+            xerr=style.whiskers(spans),
             color=colour,
             marker=mark,
             linestyle="none",

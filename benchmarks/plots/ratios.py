@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+from benchmarks.gpu.cases import ROWS
+from benchmarks.gpu.providers import OURS
 from benchmarks.plots import style
-from benchmarks.plots.runs import OURS
 from benchmarks.plots.style import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from benchmarks.gpu.workloads import Workload
 
     Curves = dict[str, dict[float, Span]]  # provider: ratio by x
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+IN_GRAPHS = "in a CUDA graph, cold L2; p50 and p20 to p80 over Aril's p50"
 LEAST = (0.4, 2.5)  # shown at least, so that a small difference looks small
 
 
@@ -42,7 +46,7 @@ def over_ours(times: Mapping[str, Span]) -> dict[str, Span]:
     return {name: Span(*(each / own.p50 for each in span)) for name, span in times.items()}
 
 
-def curves(cases: Mapping[float, Mapping[str, Span]]) -> Curves:
+def curves(cases: Mapping[int, Mapping[str, Span]]) -> Curves:
     """Turn times by x and provider into ratios by provider and x."""
     found: Curves = {}
     for x, times in cases.items():
@@ -64,6 +68,24 @@ def plot(axes: Axes, found: Curves, looks: Mapping[str, Look]) -> None:
         axes.fill_between(x, low, high, color=look.colour, alpha=0.2, lw=0)
         middle = [span.p50 for _, span in spans]
         axes.plot(x, middle, color=look.colour, marker=look.mark, linestyle=look.line, markersize=5)
+
+
+def workloads(
+    found: Mapping[Workload, Curves], looks: Mapping[str, Look], *, height: float, over: str
+) -> tuple[Figure, dict[Workload, Axes]]:
+    """Draw a panel for each way to share adapters, over rows: who is over 1 takes longer."""
+    picture = Figure(figsize=(style.INCHES, height), layout="constrained")
+    grid = picture.subplots(2, 2, sharex=True, sharey=True)
+    panels = dict(zip(found, grid.flat, strict=True))
+    for workload, axes in panels.items():
+        plot(axes, found[workload], looks)
+        axes.set_title(str(workload), fontsize=10)
+    label_x(grid[0, 0], ROWS)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"times the time of {over}")
+    for axes in grid[1]:
+        axes.set_xlabel("rows in the batch")
+    return picture, panels
 
 
 def label_x(axes: Axes, ticks: Iterable[float]) -> None:

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
+from benchmarks.gpu import cost
+from benchmarks.gpu.cases import ROWS as TOKENS
+from benchmarks.gpu.providers import OURS
+from benchmarks.gpu.roofs import roofs_of
 from benchmarks.gpu.workloads import PUNICA, Workload, decode_case
 from benchmarks.plots import labels, runs, style
 from benchmarks.plots.runs import RANK
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
 
     from kernels.sgmv.cost import Cost
 
-TOKENS = (1, 2, 4, 8, 16, 32, 64)
 NAMED_TOKENS = (1, 64, 16, 4)  # the first have the first choice of a place
 FIRST, LAST = 0.6, 14.0  # flops per byte
 LOWEST, HIGHEST = 0.02, 40.0  # TFLOP/s
@@ -98,10 +101,7 @@ def make(results: Path) -> Figure:
 
 def cost_of(workload: Workload, tokens: int) -> Cost:
     """Count one call."""
-    case = decode_case(workload, PUNICA, tokens, RANK)
-    return sgmv_cost(
-        case.segments, case.slice_ranks, in_features=PUNICA.in_features, widths=PUNICA.widths
-    )
+    return cost.cost_of(decode_case(workload, PUNICA, tokens, RANK))
 
 
 def rank_limit() -> float:
@@ -121,21 +121,15 @@ def measurements(results: Path) -> tuple[Ceilings, dict[Workload, dict[int, styl
         roof_rows = runs.newest(results, "gpu_roofs")
     except FileNotFoundError:
         return unmeasured, {}
-    from benchmarks.gpu.roofs import roofs_of  # noqa: PLC0415 - needs torch
-
     roofs = roofs_of(roof_rows)
     if roofs is None or roof_rows[-1].device != rows[-1].device:
         return unmeasured, {}
     times = runs.times_of(rows)
     measured = {
-        workload: {
-            tokens: found[runs.OURS]
-            for tokens in TOKENS
-            if runs.OURS in (found := runs.of_decode(times, workload, PUNICA, tokens))
-        }
-        for workload in Workload
+        workload: {tokens: by_name[OURS] for tokens, by_name in cases.items() if OURS in by_name}
+        for workload, cases in runs.decodes(times, PUNICA).items()
     }
-    return Ceilings(roofs, f"{rows[-1].device}, {rows[-1].date}", predicted=False), measured
+    return Ceilings(roofs, runs.origin(rows), predicted=False), measured
 
 
 def _draw_facet(
@@ -255,19 +249,18 @@ def _draw_shares(
             axes.plot(TOKENS, shares, color=colour, marker=mark, label=str(workload))
             continue
         attained = {
-            tokens: [
-                1e8 * roofs.seconds(costs[tokens]) / each for each in (span.p50, span.p80, span.p20)
-            ]
+            tokens: style.Span(
+                *(
+                    1e8 * roofs.seconds(costs[tokens]) / took
+                    for took in (span.p50, span.p80, span.p20)
+                )
+            )
             for tokens, span in measured.get(workload, {}).items()
         }
-        middle = [each[0] for each in attained.values()]
         axes.errorbar(
             list(attained),
-            middle,
-            yerr=[
-                [each[0] - each[1] for each in attained.values()],
-                [each[2] - each[0] for each in attained.values()],
-            ],
+            [each.p50 for each in attained.values()],
+            yerr=style.whiskers(attained.values()),
             color=colour,
             marker=mark,
             capsize=3,
@@ -276,7 +269,7 @@ def _draw_shares(
     if ceilings.predicted:
         axes.set_title("How much of the memory roof the launches leave in reach", fontsize=10)
     else:
-        axes.set_title(f"% of attainable: {runs.OURS} against the lowest ceiling", fontsize=10)
+        axes.set_title(f"% of attainable: {OURS} against the lowest ceiling", fontsize=10)
     axes.set(xscale="log", ylim=(0, 125), xlabel="tokens in the batch", ylabel="%")
     axes.set_xticks(TOKENS, [str(each) for each in TOKENS])
     axes.minorticks_off()

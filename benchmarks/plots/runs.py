@@ -9,19 +9,18 @@ import errno
 from typing import TYPE_CHECKING
 
 from benchmarks import record
+from benchmarks.gpu.cases import ROWS
+from benchmarks.gpu.timing import IN_A_GRAPH
 from benchmarks.gpu.workloads import Workload, decode_case
 from benchmarks.plots.style import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from benchmarks.gpu.workloads import Layer
     from benchmarks.record import Row
 
-# As benchmarks/gpu writes them; its modules need torch, pictures do without.
-OURS = "Aril fast"
-IN_A_GRAPH = "time in a graph"
 RANK = 16
 
 Times = dict[tuple[str, str], dict[str, Span]]  # (config, x): µs a call of each provider
@@ -34,6 +33,11 @@ def newest(results: Path, question: str) -> list[Row]:
         raise FileNotFoundError(errno.ENOENT, "nothing was measured", f"{results / question}.csv")
     last = (rows[-1].device, rows[-1].versions)
     return [row for row in rows if (row.device, row.versions) == last]
+
+
+def origin(rows: Sequence[Row]) -> str:
+    """Say where and when a run's figures were measured."""
+    return f"{rows[-1].device}, {rows[-1].date}"
 
 
 def times_of(rows: Iterable[Row]) -> Times:
@@ -51,6 +55,14 @@ def decode_key(workload: Workload, layer: Layer, rows: int) -> tuple[str, str]:
     # With one row all workloads are one case, measured once.
     case = decode_case(workload if rows > 1 else Workload.DISTINCT, layer, rows, RANK)
     return case.config, str(rows)
+
+
+def decodes(times: Times, layer: Layer) -> dict[Workload, dict[int, dict[str, Span]]]:
+    """Return a layer's times at rank 16, by how rows share adapters and by their number."""
+    return {
+        workload: {rows: of_decode(times, workload, layer, rows) for rows in ROWS}
+        for workload in Workload
+    }
 
 
 def of_decode(times: Times, workload: Workload, layer: Layer, rows: int) -> dict[str, Span]:

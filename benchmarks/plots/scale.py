@@ -22,10 +22,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     axes.errorbar(
         counts,
         medians,
-        yerr=[
-            [rates[count].p50 - rates[count].p20 for count in counts],
-            [rates[count].p80 - rates[count].p50 for count in counts],
-        ],
+        yerr=style.whiskers(rates[count] for count in counts),
         color=style.BLUE,
         marker="o",
         linestyle="none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
@@ -24,8 +25,6 @@ PADDING = "#E6E6E6"
 
 def draw(results: Path, out: Path) -> list[Path]:  # noqa: ARG001 - drawn from no figures
     """Draw sgmv-segments.png; the index arrays in it are those that a real plan makes."""
-    import torch  # noqa: PLC0415 - the other pictures do without
-
     table = make_plan(torch.tensor(ROW_SLOTS, dtype=torch.int32), slots=3).blocks(BLOCK)
     picture = Figure(figsize=(style.INCHES, 4.5), layout="constrained")
     axes = picture.subplots()

@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -18,7 +19,6 @@ BLACK = "#000000"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
 GREEN = "#009E73"
-YELLOW = "#F0E442"
 BLUE = "#0072B2"
 RED = "#D55E00"
 PINK = "#CC79A7"
@@ -51,6 +51,12 @@ class Span(NamedTuple):
     p50: float
     p20: float
     p80: float
+
+
+def whiskers(spans: Iterable[Span]) -> list[list[float]]:
+    """Return how far p20 lies below each p50 and p80 above it, as matplotlib takes errors."""
+    found = list(spans)
+    return [[each.p50 - each.p20 for each in found], [each.p80 - each.p50 for each in found]]
 
 
 def read(path: Path) -> list[dict[str, str]]:

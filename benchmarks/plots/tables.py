@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from benchmarks.gpu.providers import OURS
 from benchmarks.gpu.workloads import LLAMA_8B, PUNICA, Workload, parse_config, segment_sizes
 from benchmarks.plots import attention, bytes, peers, ratios, runs  # noqa: A004 - ours
 
@@ -94,7 +95,7 @@ def operator(results: Path) -> str:
                 lines.append([*first, *_against(key, times, names, missing)])
     said = f"{ROWS} rows of rank {runs.RANK}, time in a CUDA graph with cold L2. {_OVER}"
     return f"{_origin(rows)}: {said}\n\n" + _table(
-        ["workload", "layer", f"{runs.OURS}, µs", *names], lines
+        ["workload", "layer", f"{OURS}, µs", *names], lines
     )
 
 
@@ -110,7 +111,7 @@ def attending(results: Path) -> str:
         if f"; {attention.HEADS} heads" in key[0]
     ]
     said = f"{attention.HEADS} heads, time in a CUDA graph with cold L2. {_OVER}"
-    return f"{_origin(rows)}: {said}\n\n" + _table(["batch", f"{runs.OURS}, µs", *names], lines)
+    return f"{_origin(rows)}: {said}\n\n" + _table(["batch", f"{OURS}, µs", *names], lines)
 
 
 def layer(results: Path) -> str:
@@ -138,7 +139,7 @@ def layer(results: Path) -> str:
 
 
 _OVER = (
-    f"The others' p50 over that of `{runs.OURS}`: over 1, ours is faster; "
+    f"The others' p50 over that of `{OURS}`: over 1, ours is faster; "
     f"{NONE}: not measured, or not for it."
 )
 
@@ -150,9 +151,9 @@ def _against(
     missing: dict[tuple[str, str, str], str],
 ) -> list[str]:
     """Write one case: our time, then each other's over it."""
-    own = times[key].get(runs.OURS)
+    own = times[key].get(OURS)
     over = ratios.over_ours(times[key])
-    cells = [missing.get((*key, runs.OURS), NONE) if own is None else f"{own.p50:.3g}"]
+    cells = [missing.get((*key, OURS), NONE) if own is None else f"{own.p50:.3g}"]
     for name in names:
         ratio = over.get(name)
         cells.append(missing.get((*key, name), NONE) if ratio is None else f"{ratio.p50:.2f}")

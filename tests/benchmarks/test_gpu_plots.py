@@ -9,13 +9,15 @@ import torch
 
 pytest.importorskip("matplotlib")
 
+import matplotlib as mpl
 from matplotlib.text import Text
 
-from benchmarks.gpu import attention as gpu_attention
 from benchmarks.gpu import layer as gpu_layer
-from benchmarks.gpu import sgmv, verdict
+from benchmarks.gpu.cases import ROWS
+from benchmarks.gpu.cost import cost_of
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.sequences import all_shapes
+from benchmarks.gpu.timing import IN_A_GRAPH
 from benchmarks.gpu.workloads import LLAMA_8B, PUNICA, Workload, decode_case
 from benchmarks.plots import attention, labels, peers, ratios, roofline, runs, segments, tables
 from benchmarks.plots import bytes as sgmv_bytes
@@ -23,6 +25,7 @@ from benchmarks.plots.style import Span
 from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -43,6 +46,13 @@ FACTORS = {  # of our time, which is `slow` times that of the slowest ceiling
 }
 
 
+@pytest.fixture(autouse=True)
+def _coarse() -> Iterator[None]:
+    """Save few pixels: what is compared is the same at any size."""
+    with mpl.rc_context({"savefig.dpi": 40}):
+        yield
+
+
 def keep_times(results: Results, question: str, metric: str, case: Case, middle: float) -> None:
     """Add a time of each provider."""
     for provider, factor in FACTORS.items():
@@ -61,11 +71,11 @@ def measured(folder: Path, slow: float = 2.0, *, code: str = "") -> Path:
     ):
         results.add("gpu_roofs", provider, "rate", 1, [rate], unit=unit, config="")
     for layer in (PUNICA, LLAMA_8B[0]):
-        for tokens in roofline.TOKENS:
+        for tokens in ROWS:
             for workload in Workload if tokens > 1 else (Workload.DISTINCT,):
                 case = decode_case(workload, layer, tokens, runs.RANK)
-                middle = slow * 1e6 * ROOFS.seconds(sgmv.cost_of(case))
-                keep_times(results, "sgmv_gpu", runs.IN_A_GRAPH, case, middle)
+                middle = slow * 1e6 * ROOFS.seconds(cost_of(case))
+                keep_times(results, "sgmv_gpu", IN_A_GRAPH, case, middle)
     results.write()
     return folder
 
@@ -73,7 +83,7 @@ def measured(folder: Path, slow: float = 2.0, *, code: str = "") -> Path:
 def on_cpu(folder: Path) -> Path:
     """Write what the CPU's benchmark would have written."""
     results = Results(torch.device("cpu"), folder, rehearsal=False)
-    for tokens in sgmv_bytes.ROWS:
+    for tokens in ROWS:
         for workload in Workload if tokens > 1 else (Workload.DISTINCT,):
             case = decode_case(workload, PUNICA, tokens, runs.RANK, dtype="float32")
             keep_times(results, "sgmv_cpu", "time over that of Aril", case, 1)
@@ -107,7 +117,7 @@ def test_measurements_are_drawn_where_they_are(tmp_path: Path) -> None:
     ceilings, times = roofline.measurements(folder)
     found = (ceilings.roofs.memory, ceilings.roofs.products, ceilings.roofs.launch)
     assert found == pytest.approx((ROOFS.memory, ROOFS.products, ROOFS.launch))
-    assert all(set(times[workload]) == set(roofline.TOKENS) for workload in Workload)
+    assert all(set(times[workload]) == set(ROWS) for workload in Workload)
 
 
 def test_one_token_is_the_same_point_in_all_facets() -> None:
@@ -193,12 +203,6 @@ def test_ways_are_those_of_a_gpu_where_they_are(tmp_path: Path) -> None:
         assert ratio == pytest.approx((3, 2.7, 3.3), rel=1e-4)
 
 
-def test_names_are_those_that_the_benchmark_writes() -> None:
-    """Repeated in `runs` because pictures do without torch."""
-    assert {sgmv.IN_A_GRAPH, gpu_attention.IN_A_GRAPH} == {runs.IN_A_GRAPH}
-    assert verdict.OURS == runs.OURS
-
-
 def test_each_provider_has_a_colour_and_a_mark_of_its_own() -> None:
     """Colours alone are not told apart by everybody."""
     for looks in (peers.LOOKS, attention.LOOKS, sgmv_bytes.WAYS):
@@ -240,7 +244,7 @@ def attended(folder: Path) -> Path:
     results = Results(torch.device("cpu"), folder, rehearsal=False)
     for number, shape in enumerate(all_shapes()):
         for provider, middle in (("Aril fast", 10), ("Aril invariant", 12), ("vLLM unified", 11)):
-            metric = runs.IN_A_GRAPH
+            metric = IN_A_GRAPH
             if number == 0 and provider == "vLLM unified":
                 metric = "failed: out of memory"
             results.add(
@@ -289,7 +293,7 @@ def test_tables_come_from_the_figures(tmp_path: Path) -> None:
     assert tables.UNMEASURED not in text
     assert "| Distinct | 64 | 3.00 (2.70 to 3.30) | 3.00 (2.70 to 3.30) | 2.8 |" in text
     assert "| workload | layer | Aril fast, µs | vLLM | SGLang csgmv | Aril invariant |" in text
-    ours = 2e6 * ROOFS.seconds(sgmv.cost_of(decode_case(Workload.SKEWED, PUNICA, 64, runs.RANK)))
+    ours = 2e6 * ROOFS.seconds(cost_of(decode_case(Workload.SKEWED, PUNICA, 64, runs.RANK)))
     assert f"| Skewed | Punica, 4096 to 11008 | {ours:.3g} | 1.50 | 0.50 | 1.25 |" in text
     assert "| Uniform | 7.0 (7.0 to 7.0) | 12.0 (12.0 to 12.0) |" in text
     assert "| Decode 64 x 2048 | 10 | failed | 1.20 |" in text

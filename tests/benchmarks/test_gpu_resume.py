@@ -14,7 +14,8 @@ from benchmarks.gpu.failures import DeviceLost
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.providers import GatherBmm, Loop
 from benchmarks.gpu.results import Results, code_version
-from benchmarks.gpu.sgmv import IN_A_GRAPH, QUESTION, count_launches, measure
+from benchmarks.gpu.sgmv import QUESTION, count_launches, measure
+from benchmarks.gpu.timing import IN_A_GRAPH
 from benchmarks.gpu.workloads import TINY, Workload, decode_case
 from kernels.sgmv.cost import H100_SXM
 

@@ -16,7 +16,7 @@ from benchmarks import record
 from benchmarks.gpu import screening, sweep, sweep_attention, sweep_sgmv
 from benchmarks.gpu.candidates import best, expand_part, expands, label, shrink_part, shrinks
 from benchmarks.gpu.results import Results
-from benchmarks.gpu.screening import IN_A_GRAPH, rows_of
+from benchmarks.gpu.screening import rows_of
 from benchmarks.gpu.sequences import Problem as Sequences
 from benchmarks.gpu.sequences import make_problem as draw_sequences
 from benchmarks.gpu.sgmv_choices import recommend, warps_apart
@@ -31,6 +31,7 @@ from benchmarks.gpu.sweep_sgmv import (
     cases_of,
     current,
 )
+from benchmarks.gpu.timing import IN_A_GRAPH
 from benchmarks.gpu.workloads import TINY, Workload, decode_case
 
 if TYPE_CHECKING:
@@ -140,10 +141,10 @@ def test_the_best_over_all_tables_is_in_all_tables() -> None:
 def test_the_fastest_is_found_from_its_halves_and_named(tmp_path: Path) -> None:
     """Shrink and expand that fit each other come into the final together, and are recommended."""
     results = results_in(tmp_path)
-    own = Sweep(results, QKV, repetitions=20)
-    cost = own.seconds([16])
-    assert own.measure([16], deadline=float("inf")) == 0
-    assert own.seconds([16]) == 0 < cost
+    own = Sweep(results, QKV, [16], repetitions=20)
+    cost = own.seconds()
+    assert own.measure(deadline=float("inf")) == 0
+    assert own.seconds() == 0 < cost
     decode = cases_of(QKV[0], 16)[0]
     fastest = current(decode)["invariant"]._replace(splits=4, warps=8, expand_n=128)
     for case in cases_of(QKV[0], 16):
@@ -167,8 +168,8 @@ def test_the_fastest_is_found_from_its_halves_and_named(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_pretended")
 def test_a_sweep_that_was_cut_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case by case, in either stage: many commands leave the rows of one."""
-    whole = Sweep(results_in(tmp_path / "whole"), QKV, repetitions=20)
-    assert whole.measure([16], deadline=float("inf")) == 0
+    whole = Sweep(results_in(tmp_path / "whole"), QKV, [16], repetitions=20)
+    assert whole.measure(deadline=float("inf")) == 0
     commands = 0
     left = 1
     while left:
@@ -176,8 +177,8 @@ def test_a_sweep_that_was_cut_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             screening, "time", SimpleNamespace(monotonic=lambda looks=looks: next(looks))
         )
-        part = Sweep(results_in(tmp_path / "cut"), QKV, repetitions=20)
-        left = part.measure([16], deadline=450)
+        part = Sweep(results_in(tmp_path / "cut"), QKV, [16], repetitions=20)
+        left = part.measure(deadline=450)
         commands += 1
     assert commands > 3
     whole_rows, cut_rows = (
@@ -196,30 +197,29 @@ def test_no_case_begins_that_could_not_compile_in_time(
 ) -> None:
     """The first case of a rank compiles for a minute; the deadline is for the end of that."""
     monkeypatch.setattr(screening, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    own = Sweep(results_in(tmp_path), QKV, repetitions=20)
-    kernels = len({*own._kernels(cases_of(QKV[0], 16)[0])})
-    assert own.measure([16], deadline=kernels * screening.COMPILE_SECONDS - 1) == 9
+    own = Sweep(results_in(tmp_path), QKV, [16], repetitions=20)
+    kernels = len({*own.kernels(cases_of(QKV[0], 16)[0])})
+    assert own.measure(deadline=kernels * screening.COMPILE_SECONDS - 1) == 9
     assert not (tmp_path / f"{QUESTION}.csv").exists()
 
 
 @pytest.mark.usefixtures("_pretended")
 def test_warps_apart_are_judged_by_what_was_screened(tmp_path: Path) -> None:
     """1 where the best halves have the same warps; a screening alone is enough."""
-    own = Sweep(results_in(tmp_path), QKV, repetitions=20)
-    cases = cases_of(QKV[0], 16)
-    own.measure([16], deadline=float("inf"))
-    assert warps_apart(own, cases) == pytest.approx(1.0)
+    own = Sweep(results_in(tmp_path), QKV, [16], repetitions=20)
+    own.measure(deadline=float("inf"))
+    assert warps_apart(own) == pytest.approx(1.0)
     for times in own._predicted.values():
         for tiles in [tiles for tiles in times if tiles.warps == 8]:
             del times[tiles]
-    assert warps_apart(own, cases) == pytest.approx(9 / 20)
+    assert warps_apart(own) == pytest.approx(9 / 20)
 
 
 def test_the_estimate_fits_a_few_commands(tmp_path: Path) -> None:
     """What the default sweep takes, by the guesses that the command prints."""
     results = results_in(tmp_path)
-    assert Sweep(results, LAYERS, repetitions=20).seconds(RANKS) < 4 * COMMAND
-    assert Sweep(results, QKV, repetitions=20).seconds([16]) < COMMAND
+    assert Sweep(results, LAYERS, RANKS, repetitions=20).seconds() < 4 * COMMAND
+    assert Sweep(results, QKV, [16], repetitions=20).seconds() < COMMAND
     shapes = every_shape(rehearsal=False)
     assert AttentionSweep(results, shapes, repetitions=20).seconds() < COMMAND
 
@@ -260,7 +260,7 @@ def test_a_name_chooses_and_one_of_nothing_ends_the_run(
     """Parts of names, of both sweeps; a slip is not a sweep of nothing."""
     begun: list[str] = []
 
-    def measure(self: Sweep, _ranks: object, *, deadline: float) -> int:  # noqa: ARG001
+    def measure(self: Sweep, *, deadline: float) -> int:  # noqa: ARG001
         begun.extend(layer.name for layer in self.layers)
         return 2
 

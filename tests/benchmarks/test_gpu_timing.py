@@ -12,9 +12,14 @@ import torch
 
 from benchmarks.gpu import timing
 from benchmarks.gpu.failures import survive
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.trial import BANDWIDTH, SHARE, Report, Trial
+from benchmarks.gpu.workloads import TINY, Workload, decode_case
+from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 MICROSECONDS = {"short": 2.0, "long": 30.0, "fails": 5.0}
 STREAM = SimpleNamespace(device_index=0)
@@ -174,6 +179,35 @@ def test_a_replay_may_fail_too(monkeypatch: pytest.MonkeyPatch) -> None:
     failed: list[str] = []
     times = timing.graph_times(calls, repetitions=2, failed=lambda name, _: failed.append(name))
     assert (list(times), failed) == (["long"], ["fails"])
+
+
+def test_a_gpus_time_is_that_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the host's clock where there is none."""
+    device = StandIn()
+    device.install(monkeypatch)
+    calls = {"long": [device.call("long")]}
+    assert timing.times(calls, torch.device("cuda"), repetitions=2) == {
+        "long": pytest.approx([30.0] * 2)
+    }
+    replayed = len(device.replayed)
+    assert len(timing.times(calls, torch.device("cpu"), repetitions=3)["long"]) == 3
+    assert len(device.replayed) == replayed
+
+
+@pytest.mark.parametrize("kept", [(), (SHARE,), (BANDWIDTH, SHARE)])
+def test_what_follows_from_a_time_in_a_graph(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    """Bytes over time, and their share of the roof; of an eager time nothing follows."""
+    results = Results(torch.device("cpu"), tmp_path, rehearsal=True)
+    case = decode_case(Workload.UNIFORM, TINY[0], 4, 16)
+    roofs = Roofs(memory=2e12, products=1.0, launch=1.0)
+    report = Report(Trial(results, "q", case), roofs, 1_000_000, kept=kept)
+    report.add(timing.IN_A_GRAPH, {"way": [2.0, 1.0, 4.0]})
+    report.add(timing.EAGER, {"way": [3.0]})
+    found = {row.metric: (row.p50, row.unit) for row in results.rows["q"]}
+    assert found.pop(timing.IN_A_GRAPH) == (2.0, "us")
+    assert found.pop(timing.EAGER) == (3.0, "us")
+    follows = {BANDWIDTH: (500.0, "GB/s"), SHARE: (25.0, "%")}
+    assert found == {metric: follows[metric] for metric in kept}
 
 
 def test_without_a_listener_a_failure_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import pytest
 from benchmarks import record
 from benchmarks.gpu import layer, verdict
 from benchmarks.gpu.cases import ROWS, full_cases
-from benchmarks.gpu.sgmv import cost_of
-from benchmarks.gpu.verdict import INVARIANT, OURS, State
+from benchmarks.gpu.cost import cost_of
+from benchmarks.gpu.providers import INVARIANT, OURS
+from benchmarks.gpu.verdict import State
 from benchmarks.gpu.workloads import PUNICA, Workload, decode_case
 
 if TYPE_CHECKING:

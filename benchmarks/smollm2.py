@@ -1,0 +1,36 @@
+"""SmolLM2-135M and the demo's adapters, as the benchmarks of the engine on a CPU load them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from aril.demo.model import MODEL_NAME, ensure_model
+from worker.adapters import AdapterStore
+from worker.engine.model import load_backbone
+
+if TYPE_CHECKING:
+    from worker.adapters import AdapterWeights
+    from worker.engine.model import Backbone
+
+DEMO = Path(__file__).parent.parent / "aril" / "demo" / "adapters"
+NAMED = (("acme", "terse"), ("blackbeard", "pirate"), ("ledgerly", "extract"))
+MAX_RANK = 32
+
+
+def load_smollm2(dtype: torch.dtype = torch.float32) -> Backbone:
+    """Load the backbone as a CPU's worker does."""
+    return load_backbone(ensure_model(), "cpu", dtype)
+
+
+def demo_adapters(backbone: Backbone) -> list[AdapterWeights]:
+    """Load the demo's three adapters."""
+    store = AdapterStore(
+        DEMO,
+        base_model=MODEL_NAME,
+        linear_shapes=backbone.linear_shapes,
+        max_rank=MAX_RANK,
+    )
+    return [store.load(store.find(*each)) for each in NAMED]
