@@ -20,7 +20,7 @@ from benchmarks.gpu.timing import eager_times
 from benchmarks.gpu.workloads import PUNICA, Layer, Workload, decode_case
 from benchmarks.one_thread import of_bare_products, use_one_thread
 from benchmarks.record import Row, write
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
+from kernels.sgmv import GroupShape, LoraPair, Scratch, make_plan, make_slot_weights
 from kernels.sgmv.cost import sgmv_cost
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class Ours:
 
     name = "Aril"
 
+    def __init__(self) -> None:
+        self._scratch = Scratch()  # one for all layers, as in the engine
+
     def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002 - takes every problem
         """Refuse nothing."""
         return None
@@ -59,7 +62,13 @@ class Ours:
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
         """Load the slots."""
         shape = GroupShape(problem.x.shape[1], problem.widths, problem.max_rank)
-        weights = make_slot_weights(shape, problem.slots, dtype=problem.x.dtype, backend="torch")
+        weights = make_slot_weights(
+            shape,
+            problem.slots,
+            dtype=problem.x.dtype,
+            backend="torch",
+            scratch=self._scratch,
+        )
         for slot, rank in enumerate(problem.ranks):
             weights.load(
                 slot,
