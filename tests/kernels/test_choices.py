@@ -9,10 +9,10 @@ import torch
 
 from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan, stacked
 from kernels.sgmv import tiles as plan_table
-from kernels.sgmv.tiles import FEW_ROWS, TALL_SEGMENT, choose_tiles, matrix_vector_tiles
+from kernels.sgmv.tiles import MAX_SPLIT_K_ROWS, TALL_SEGMENT, choose_tiles, matrix_vector_tiles
 from tests.support.sgmv_cases import make_case
 
-MANY = 4 * FEW_ROWS
+MANY = 4 * MAX_SPLIT_K_ROWS
 
 
 def height_and_splits(adapters: int | None, mode: SgmvMode = SgmvMode.FAST) -> tuple[int, int]:
