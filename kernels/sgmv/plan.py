@@ -1,4 +1,4 @@
-"""Which rows of a step belong to which adapter slot: built once per step, shared by all layers."""
+"""The plan of a step: its segments and row blocks, built once and shared by all layers."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy import add
+from numpy import add, multiply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,11 +67,11 @@ class ApplyGains:
         """Store each linear's sums, which are made in the buffers."""
         for (outputs, gain, bias), delta in zip(self._linears, buffers.outputs, strict=True):
             own = y[rows, outputs]
-            np.add(delta, own if bias is None else own - bias, delta)
+            add(delta, own if bias is None else own - bias, delta)
             if gain is not None:
-                np.multiply(delta, gain, delta)
+                multiply(delta, gain, delta)
             if bias is not None:
-                np.add(delta, bias, delta)
+                add(delta, bias, delta)
             y[rows, outputs] = delta
 
 
