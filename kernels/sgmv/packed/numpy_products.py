@@ -50,7 +50,7 @@ class NumpyProducts:
 
     def add_(self, operands: Operands, segment: Segment) -> None:
         """Add the LoRA product of the segment's rows of x to those of y, in place."""
-        arrays = operands.arrays
+        _, _, arrays = operands
         _, count, rows = segment
         if arrays is None or count > self._max_rows:
             self._large.add_(operands, segment)
@@ -58,7 +58,8 @@ class NumpyProducts:
         y, x = arrays
         places = rows if isinstance(rows, slice) else rows.numpy()
         buffers = self._scratch.buffers(count, self._layout)
-        matmul(x[places], self._a, buffers.shrunk)
-        for columns, b, outputs in zip(buffers.columns, self._b, buffers.outputs, strict=True):
-            matmul(columns, b, outputs)
+        shrunk, shrunk_columns, _, deltas = buffers
+        matmul(x[places], self._a, shrunk)
+        for columns, b, delta in zip(shrunk_columns, self._b, deltas, strict=True):
+            matmul(columns, b, delta)
         self._sum_(y, buffers, places)

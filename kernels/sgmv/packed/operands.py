@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kernels.sgmv.packed.scratch import Array
 
+    # y, x, and the memory of both where numpy may have it. A plain tuple: every call makes one.
+    Operands = tuple[Tensor, Tensor, tuple[Array, Array] | None]
+
 FLOAT32 = torch.float32
-
-
-class Operands(NamedTuple):
-    """What a call's segments share; `arrays` is the memory of y and x where numpy may have it."""
-
-    y: Tensor
-    x: Tensor
-    arrays: tuple[Array, Array] | None
 
 
 def operands_of(y: Tensor, x: Tensor) -> Operands:
@@ -27,7 +23,7 @@ def operands_of(y: Tensor, x: Tensor) -> Operands:
     Not where autograd has to see what is done.
     """
     if x.dtype is not FLOAT32 or y.dtype is not FLOAT32 or not x.is_cpu:
-        return Operands(y, x, None)
+        return y, x, None
     if x.requires_grad or y.requires_grad:
-        return Operands(y, x, None)
-    return Operands(y, x, (y.numpy(), x.numpy()))
+        return y, x, None
+    return y, x, (y.numpy(), x.numpy())
