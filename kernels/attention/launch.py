@@ -15,8 +15,9 @@ import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from kernels.attention.merge import merge_kernel
 from kernels.attention.store import store_kernel
-from kernels.attention.unified import attend_kernel, merge_kernel
+from kernels.attention.unified import attend_kernel
 from kernels.registration import operator
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)

@@ -8,14 +8,13 @@ import torch
 
 from kernels.attention.gather import attend, make_attention_plan
 from kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
+from kernels.backend import uses_triton
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.attention.gather import AttentionPlan
     from kernels.attention.launch import AttentionTiles
-
-BACKENDS = ("auto", "torch", "triton")
 
 
 def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formula
@@ -57,10 +56,11 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     for benchmarks and tests.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
-    _check(backend, q, k_cache, v_cache, block_table, cu_q, kv_lens)
+    triton = uses_triton(backend, q.device)
+    _check(q, k_cache, v_cache, block_table, cu_q, kv_lens)
     if window is not None and window < 1:
         raise ValueError(f"window must be positive, got {window}")
-    if _uses_triton(backend, q):
+    if triton:
         # Loading Triton takes half a second that a CPU service need not spend.
         from kernels.attention.launch import attend_triton, choose_tiles  # noqa: PLC0415
 
@@ -100,21 +100,21 @@ def store_kv(
     block · block_size + offset for each row, -1 skips the row.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
+    triton = uses_triton(backend, k.device)
     fits = (
         k.shape == v.shape
         and k_cache.shape == v_cache.shape
         and k.shape[1:] == k_cache.shape[2:]
         and slot_mapping.shape == k.shape[:1]
     )
-    if backend not in BACKENDS or not fits or slot_mapping.dtype != torch.int64:
+    if not fits or slot_mapping.dtype != torch.int64:
         raise ValueError(
-            f"cannot store with backend {backend!r}: k {list(k.shape)}, v {list(v.shape)}, caches "
-            f"{list(k_cache.shape)} and {list(v_cache.shape)}, slot_mapping "
-            f"{list(slot_mapping.shape)} {slot_mapping.dtype}"
+            f"cannot store: k {list(k.shape)}, v {list(v.shape)}, caches {list(k_cache.shape)} and "
+            f"{list(v_cache.shape)}, slot_mapping {list(slot_mapping.shape)} {slot_mapping.dtype}"
         )
     if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
         raise ValueError("the caches must be contiguous")
-    if _uses_triton(backend, k):
+    if triton:
         from kernels.attention.launch import store_triton  # noqa: PLC0415 - as above
 
         store_triton(k, v, k_cache, v_cache, slot_mapping)
@@ -126,12 +126,7 @@ def store_kv(
         cache.view(-1, *cache.shape[2:]).index_copy_(0, slot_mapping, rows)
 
 
-def _uses_triton(backend: str, operand: Tensor) -> bool:
-    return backend == "triton" or (backend == "auto" and operand.device.type == "cuda")
-
-
 def _check(  # noqa: PLR0917 - the operands of `paged_attention`
-    backend: str,
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
@@ -139,8 +134,6 @@ def _check(  # noqa: PLR0917 - the operands of `paged_attention`
     cu_q: Tensor,
     kv_lens: Tensor,
 ) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     seqs = kv_lens.shape[0]
     fits = (
         q.ndim == 3  # noqa: PLR2004 - rows, heads, features

@@ -11,14 +11,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.attention.online_softmax import rescaling
+
 LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _weight(maximum: tl.tensor, reference: tl.tensor) -> tl.tensor:
-    """Return 2^(maximum - reference), 0 where nothing was seen yet."""
-    seen = maximum > float("-inf")
-    return tl.where(seen, tl.exp2(maximum - tl.where(seen, reference, 0.0)), 0.0)
 
 
 @triton.jit
@@ -108,8 +103,8 @@ def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
             seen = seen & (key[None, :] > position[:, None] - window)
         scores = tl.where(seen, scores, float("-inf"))  # [BM, BN]
         new_top = tl.maximum(top, tl.max(scores, 1))
-        keep = _weight(top, new_top)
-        weights = _weight(scores, new_top[:, None])
+        keep = rescaling(top, new_top)
+        weights = rescaling(scores, new_top[:, None])
         total = total * keep + tl.sum(weights, 1)
         weights = weights.to(v_tile.dtype)
         if UPCAST:
@@ -227,7 +222,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
             UPCAST,
         )
         new_top = tl.maximum(top, split_top)
-        keep, add = _weight(top, new_top), _weight(split_top, new_top)
+        keep, add = rescaling(top, new_top), rescaling(split_top, new_top)
         total = total * keep + split_total * add
         result = result * keep[:, None] + split_result * add[:, None]
         top = new_top
@@ -246,53 +241,3 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
             (result / tl.where(total > 0, total, 1.0)[:, None]).to(out.dtype.element_ty),
             live_m[:, None] & live_d[None, :],
         )
-
-
-@triton.jit(do_not_specialize=["splits"])
-def merge_kernel(  # noqa: PLR0917 - the operands of one launch
-    partial: tl.tensor,
-    stats: tl.tensor,
-    out: tl.tensor,
-    cu_q: tl.tensor,
-    kv_lens: tl.tensor,
-    splits: tl.tensor,
-    window: tl.tensor,
-    heads: tl.tensor,
-    DIM: tl.constexpr,
-    SPLIT: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-) -> None:
-    """One program: add the splits of one decode row and head, in order of position."""
-    seq = tl.program_id(0)
-    head = tl.program_id(1)
-    q_start = tl.load(cu_q + seq)
-    q_len = tl.load(cu_q + seq + 1) - q_start
-    if q_len != 1:
-        return
-    kv_len = tl.load(kv_lens + seq)
-    begin = 0
-    if HAS_WINDOW:
-        begin = tl.maximum(kv_len - window, 0)
-    first_split = begin // SPLIT
-    last_split = tl.cdiv(kv_len, SPLIT)
-    if last_split - first_split <= 1:
-        return
-    row_head = q_start.to(tl.int64) * heads + head
-    seq_head = seq.to(tl.int64) * heads + head
-    d = tl.arange(0, BLOCK_D)
-    live_d = d < DIM
-    top = float("-inf")
-    total = 0.0
-    result = tl.zeros([BLOCK_D], tl.float32)
-    for split in range(first_split, last_split):
-        slot = seq_head * splits + split
-        split_top = tl.load(stats + slot * 2)
-        split_total = tl.load(stats + slot * 2 + 1)
-        split_result = tl.load(partial + slot * DIM + d, live_d, other=0.0)
-        new_top = tl.maximum(top, split_top)
-        keep, add = _weight(top, new_top), _weight(split_top, new_top)
-        total = total * keep + split_total * add
-        result = result * keep + split_result * add
-        top = new_top
-    tl.store(out + row_head * DIM + d, (result / total).to(out.dtype.element_ty), live_d)

@@ -1,16 +1,13 @@
 """SGMV: the LoRA products of a batch whose rows belong to different adapters. See README.md."""
 
 from kernels.sgmv.gains import Gains
+from kernels.sgmv.group import GroupShape, LoraPair
 from kernels.sgmv.ops import sgmv_
-from kernels.sgmv.plan import NO_ADAPTER, Segment, SgmvMode, SgmvPlan, make_plan
-from kernels.sgmv.weights import (
-    GroupShape,
-    LoraPair,
-    PackedWeights,
-    SlotWeights,
-    StackedWeights,
-    make_slot_weights,
-)
+from kernels.sgmv.packed import PackedWeights, Scratch
+from kernels.sgmv.plan import SgmvMode, SgmvPlan, make_plan
+from kernels.sgmv.segments import NO_ADAPTER, Segment
+from kernels.sgmv.slot_weights import SlotWeights, make_slot_weights
+from kernels.sgmv.stacked import StackedWeights
 
 __all__ = [
     "NO_ADAPTER",
@@ -18,6 +15,7 @@ __all__ = [
     "GroupShape",
     "LoraPair",
     "PackedWeights",
+    "Scratch",
     "Segment",
     "SgmvMode",
     "SgmvPlan",

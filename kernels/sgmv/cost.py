@@ -186,39 +186,3 @@ class Roofs:
 # The maker's figures for the H100 SXM, and a launch within a CUDA graph by common experience:
 # for predictions only, until a device was measured.
 H100_SXM = Roofs(memory=3.35e12, products=989e12, launch=2e-6)
-
-
-def byte_table(rows: int = 64, rank: int = 16, features: int = 4096) -> str:
-    """Bytes of SGMV and of Gather-BMM for one batch shared out in four ways, as Markdown.
-
-    Distinct: each row its own adapter. Uniform: √rows adapters with √rows rows each. Skewed:
-    adapters of 1, 1, 2, 3, 5, … = ⌊1.5^k⌋ rows, the rest to one more. Identical: one for all.
-    """
-    shared = int(rows**0.5)
-    skewed: list[int] = []
-    while sum(skewed) + int(1.5 ** len(skewed)) < rows:
-        skewed.append(int(1.5 ** len(skewed)))
-    workloads = {
-        "Distinct": [1] * rows,
-        "Uniform": [shared] * (rows // shared),
-        "Skewed": [*skewed, rows - sum(skewed)],
-        "Identical": [rows],
-    }
-    lines = [
-        "| workload | adapters | SGMV, MB | flops/byte | Gather-BMM, MB | times | cached | times |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, sizes in workloads.items():
-        segments = dict(enumerate(sizes))
-        ranks = {slot: [rank] for slot in segments}
-        ours = sgmv_cost(segments, ranks, in_features=features, widths=[features])
-        plain, cached = (
-            gather_bmm_cost(segments, ranks, in_features=features, widths=[features], cached=kept)
-            for kept in (False, True)
-        )
-        lines.append(
-            f"| {name} | {len(segments)} | {ours.bytes / 1e6:.2f} | {ours.intensity:.1f} "
-            f"| {plain.bytes / 1e6:.1f} | {plain.bytes / ours.bytes:.1f} "
-            f"| {cached.bytes / 1e6:.1f} | {cached.bytes / ours.bytes:.1f} |"
-        )
-    return "\n".join(lines)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from kernels.sgmv.plan import SgmvPlan
     from kernels.sgmv.tiles import Tiles
 
-# The expand takes its weights as plain arguments, so that a CUDA graph keeps no pointer table.
-MAX_PARTS = 4
+# Of one expand: it takes their B as plain arguments, so that a CUDA graph keeps no pointer table.
+MAX_SLICES = 4
 
 # A mask that may end at any rank makes each of the expand's loads one of 2 bytes; one that ends at
 # whole pieces leaves them 16.
@@ -106,7 +106,7 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     blocks = block_slots.shape[0]
     widths = [part.shape[1] for part in b]
     tiles = sum(triton.cdiv(width, block_n) for width in widths)
-    spare = MAX_PARTS - len(b)
+    spare = MAX_SLICES - len(b)
     block_m = block_rows.shape[0] // blocks
     max_rank = stacked // slices
     expand_kernel[(blocks * tiles,)](
@@ -175,11 +175,11 @@ def sgmv_triton_(  # noqa: PLR0917 - the operands, in the order of the formula
         tiles.shrink_stages,
     )
     columns = list(accumulate((part.shape[1] for part in b), initial=0))
-    for first in range(0, len(b), MAX_PARTS):
+    for first in range(0, len(b), MAX_SLICES):
         sgmv_expand(
             y,
             planes,
-            list(b[first : first + MAX_PARTS]),
+            list(b[first : first + MAX_SLICES]),
             ranks,
             scales,
             table.rows,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.segments import LiveSlice, LiveSlot, add_segments_
+from kernels.backend import uses_triton
+from kernels.sgmv.group import GroupShape, LoraPair
+from kernels.sgmv.packed import Scratch, add_segments_, choose_products, pack
 from kernels.sgmv.tiles import choose_tiles
 
 if TYPE_CHECKING:
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv.gains import Gains
+    from kernels.sgmv.packed import Products
     from kernels.sgmv.plan import SgmvPlan
     from kernels.sgmv.tiles import Tiles
-
-BACKENDS = ("auto", "torch", "triton")
 
 
 def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
@@ -58,21 +58,20 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
     have one floating type; y may have another. x and y may have any strides, all else is
     contiguous.
 
-    `backend` "auto" is Triton on CUDA and torch elsewhere. `tiles` overrides the plan table, for
-    benchmarks and tests. Sums run in fp32 (fp64 for fp64 operands), y is rounded once by Triton;
-    torch rounds δ to x's type before. y comes in rounded to its own type: a gain scales that
-    rounding too.
+    `backend` "auto" is Triton on CUDA and torch elsewhere. torch packs the slots that have rows in
+    each call: that is for tests and comparisons, `PackedWeights` does it once. `tiles` overrides
+    the plan table, for benchmarks and tests. Sums run in fp32 (fp64 for fp64 operands), y is
+    rounded once by Triton; torch rounds δ to x's type before. y comes in rounded to its own type: a
+    gain scales that rounding too.
 
     Raises `ValueError` with the shapes when the operands don't fit each other.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    triton = uses_triton(backend, x.device)
     _check_shapes(y, x, a, b, ranks, scales, plan)
     if gains is not None:
         gains.check(plan.slots, [part.shape[1] for part in b])
-    if backend == "torch" or (backend == "auto" and x.device.type != "cuda"):
-        live = _live_views(a, b, ranks.tolist(), scales.tolist(), plan, gains)
-        add_segments_(y, x, live, plan)
+    if not triton:
+        add_segments_(y, x, _packed(y.dtype, a, b, ranks, scales, plan, gains), plan)
         return
     # Loading Triton takes half a second that a CPU service need not spend.
     from kernels.sgmv.launch import sgmv_triton_  # noqa: PLC0415
@@ -129,39 +128,45 @@ def _check_shapes(  # noqa: PLR0917 - the operands of `sgmv_`
         raise ValueError("a, b, ranks and scales must be contiguous")
 
 
-def _live_views(  # noqa: PLR0917 - the operands of `sgmv_`
+def _packed(  # noqa: PLR0917 - the operands of `sgmv_`
+    y_dtype: torch.dtype,
     a: Tensor,
     b: Sequence[Tensor],
-    ranks: list[list[int]],
-    scales: list[list[float]],
+    ranks: Tensor,
+    scales: Tensor,
     plan: SgmvPlan,
     gains: Gains | None,
-) -> list[LiveSlot | None]:
-    """View each used slot at its live ranks."""
-    max_rank = b[0].shape[2]
-    offsets = list(accumulate((part.shape[1] for part in b), initial=0))
-    present = gains.present.tolist() if gains is not None else None
-    live: list[LiveSlot | None] = [None] * plan.slots
+) -> list[Products | None]:
+    """Take the slots that have rows out of the stack, as `PackedWeights` holds them."""
+    shape = GroupShape(a.shape[2], tuple(part.shape[1] for part in b), b[0].shape[2])
+    bias = None if gains is None else gains.bias
+    scratch = Scratch()
+    slots: list[Products | None] = [None] * plan.slots
     for slot, _, _ in plan.segments:
-        columns = list(accumulate(ranks[slot], initial=0))
-        slices = []
-        for j, rank in enumerate(ranks[slot]):
-            if not rank:
-                continue
-            outputs = slice(offsets[j], offsets[j + 1])
-            part = LiveSlice(
-                slice(columns[j], columns[j + 1]),
-                outputs,
-                b[j][slot, :, :rank].T,
-                scales[slot][j],
-            )
-            if gains is not None and present is not None and present[slot][j]:
-                bias = None if gains.bias is None else gains.bias[outputs]
-                part = part._replace(gain=gains.values[slot, outputs], bias=bias)
-            slices.append(part)
-        if slices:
-            packed = torch.cat(
-                [a[slot, j * max_rank : j * max_rank + rank] for j, rank in enumerate(ranks[slot])]
-            )
-            live[slot] = LiveSlot(packed.T, tuple(slices), offsets[-1])
-    return live
+        pairs = [_pair(slot, j, shape, a, b, ranks, scales, gains) for j in range(len(b))]
+        adapter = pack(pairs, shape, device=a.device, dtype=a.dtype, bias=bias)
+        if adapter is not None:
+            slots[slot] = choose_products(adapter, scratch, y_dtype)
+    return slots
+
+
+def _pair(  # noqa: PLR0917 - a place in the stack, and the operands of `sgmv_`
+    slot: int,
+    j: int,
+    shape: GroupShape,
+    a: Tensor,
+    b: Sequence[Tensor],
+    ranks: Tensor,
+    scales: Tensor,
+    gains: Gains | None,
+) -> LoraPair | None:
+    rank = int(ranks[slot, j])
+    if not rank:
+        return None
+    first, start = j * shape.max_rank, shape.offsets[j]
+    gain = None
+    if gains is not None and gains.present[slot, j]:
+        gain = gains.values[slot, start : start + shape.widths[j]]
+    return LoraPair(
+        a[slot, first : first + rank], b[j][slot, :, :rank], float(scales[slot, j]), gain
+    )

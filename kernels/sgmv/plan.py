@@ -1,18 +1,17 @@
-"""Which rows of a step belong to which adapter slot: built once per step, shared by all layers."""
+"""The plan of a step: its segments and row blocks, built once and shared by all layers."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from kernels.sgmv.blocks import BlockTable, build_blocks, worst_case_blocks
-from kernels.sgmv.few_rows import Scratch
+from kernels.sgmv.row_blocks import BlockTable, build_blocks, worst_case_blocks
+from kernels.sgmv.segments import NO_ADAPTER, Segment, find_segments
 
-NO_ADAPTER = -1
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SgmvMode(StrEnum):
@@ -26,19 +25,11 @@ class SgmvMode(StrEnum):
     INVARIANT = "invariant"
 
 
-class Segment(NamedTuple):
-    """The rows of one adapter; `rows` is a slice when they are adjacent, else an index tensor."""
-
-    slot: int
-    size: int
-    rows: slice | Tensor
-
-
 class SgmvPlan:
     """The segments of one step. Make it with `make_plan`.
 
     The same plan serves every layer of the step, because the rows of a batch keep their adapter
-    through the whole model. It lends the layers their scratch memory, one layer at a time.
+    through the whole model.
     """
 
     def __init__(
@@ -55,10 +46,11 @@ class SgmvPlan:
         self.invariant = mode is SgmvMode.INVARIANT
         self.device = device
         self.static = static
-        self.scratch = Scratch()
         self._row_slots = row_slots.to(device, copy=True)
         self._tables: dict[int, BlockTable] = {}
-        self._segments = _segments(row_slots, device) if row_slots.device.type == "cpu" else None
+        self._segments = (
+            find_segments(row_slots, device) if row_slots.device.type == "cpu" else None
+        )
 
     @property
     def rows(self) -> int:
@@ -77,7 +69,7 @@ class SgmvPlan:
         Ids that were given on a device are read by the host at the first use.
         """
         if self._segments is None:
-            self._segments = _segments(self._row_slots, self.device)
+            self._segments = find_segments(self._row_slots, self.device)
         return self._segments
 
     def blocks(self, block_m: int) -> BlockTable:
@@ -155,21 +147,3 @@ def _check(row_slots: Tensor, slots: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(row_slots))
     if low < NO_ADAPTER or high >= slots:
         raise ValueError(f"row_slots hold ids from {low} to {high}, allowed are -1 to {slots - 1}")
-
-
-def _segments(row_slots: Tensor, device: torch.device) -> tuple[Segment, ...]:
-    runs: dict[int, list[range]] = {}
-    start = 0
-    for slot, group in groupby(row_slots.tolist()):
-        stop = start + sum(1 for _ in group)
-        if slot != NO_ADAPTER:
-            runs.setdefault(slot, []).append(range(start, stop))
-        start = stop
-    return tuple(_segment(slot, ranges, device) for slot, ranges in runs.items())
-
-
-def _segment(slot: int, ranges: list[range], device: torch.device) -> Segment:
-    if len(ranges) == 1:
-        return Segment(slot, len(ranges[0]), slice(ranges[0].start, ranges[0].stop))
-    rows = [row for run in ranges for row in run]
-    return Segment(slot, len(rows), torch.tensor(rows, device=device))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.blocks import build_blocks, worst_case_blocks
+from kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

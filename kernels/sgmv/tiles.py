@@ -32,8 +32,8 @@ MAX_VECTORS = 4
 # Sums that a matrix-vector tile keeps in registers: 64 a thread with 4 warps.
 VECTOR_SUMS = 8192
 
-# Splitting K pays only while the batch alone cannot fill the device.
-FEW_ROWS = 128
+# Up to this many rows K is split: that pays only while the batch alone cannot fill the device.
+MAX_SPLIT_K_ROWS = 128
 
 # Rows of an adapter, on average, from which tall blocks are worth their padding.
 TALL_SEGMENT = 32
@@ -63,7 +63,7 @@ def choose_tiles(
     if mode is SgmvMode.FAST and 1 <= rows <= MATRIX_VECTOR_ROWS:
         return matrix_vector_tiles(rows, in_features=in_features, max_rank=max_rank)
     shrink_k = min(128, _power_of_two(in_features))
-    many = mode is SgmvMode.FAST and rows > FEW_ROWS
+    many = mode is SgmvMode.FAST and rows > MAX_SPLIT_K_ROWS
     tall = many and (adapters is None or rows >= TALL_SEGMENT * adapters)
     return Tiles(
         block_m=64 if tall else 16,

@@ -17,8 +17,8 @@ from benchmarks.gpu.providers import Loop
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.sgmv import QUESTION, measure
 from benchmarks.gpu.workloads import TINY, Workload, decode_case, dora_case
-from kernels.sgmv.blocks import worst_case_blocks
 from kernels.sgmv.cost import H100_SXM
+from kernels.sgmv.row_blocks import worst_case_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan
+from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan, stacked
 from kernels.sgmv import tiles as plan_table
-from kernels.sgmv import weights as weights_module
-from kernels.sgmv.tiles import FEW_ROWS, TALL_SEGMENT, choose_tiles, matrix_vector_tiles
+from kernels.sgmv.tiles import MAX_SPLIT_K_ROWS, TALL_SEGMENT, choose_tiles, matrix_vector_tiles
 from tests.support.sgmv_cases import make_case
 
-MANY = 4 * FEW_ROWS
+MANY = 4 * MAX_SPLIT_K_ROWS
 
 
 def height_and_splits(adapters: int | None, mode: SgmvMode = SgmvMode.FAST) -> tuple[int, int]:
@@ -53,7 +52,7 @@ def test_gains_are_passed_while_an_adapter_has_them(monkeypatch: pytest.MonkeyPa
     def note(*_operands: Any, gains: Any, **_options: Any) -> None:
         passed.append(gains is not None)
 
-    monkeypatch.setattr(weights_module, "sgmv_", note)
+    monkeypatch.setattr(stacked, "sgmv_", note)
     shape = GroupShape(8, (4,), max_rank=2)
     weights = StackedWeights(shape, 2, device=torch.device("cpu"), dtype=torch.float32)
     a, b = torch.ones(2, 8), torch.ones(4, 2)

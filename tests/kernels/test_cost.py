@@ -1,4 +1,4 @@
-"""The byte model: its tables, ceilings, and Punica's formula with the published factors."""
+"""The byte model: its counts, ceilings, and Punica's formula with the published factors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from benchmarks.gpu.workloads import Workload, segment_sizes
 from kernels.sgmv.cost import (
     Cost,
     Roofs,
-    byte_table,
     gather_bmm_cost,
     gathered_bmm_cost,
     punica_bytes,
@@ -79,17 +78,6 @@ def test_what_punicas_formula_leaves_out(workload: Workload) -> None:
     ours = sgmv_cost(dict(enumerate(sizes)), ranks, in_features=4096, widths=[4096]).bytes
     theirs = punica_bytes(64, len(sizes), rank=16, in_features=4096, width=4096)
     assert ours - theirs == 64 * 4096 * 2 + 2 * 64 * 16 * 2
-
-
-def test_the_table_has_the_workloads_of_the_benchmarks() -> None:
-    """The README's table counts the same batches as the benchmarks time."""
-    lines = {line.split("|")[1].strip(): line for line in byte_table().splitlines()[2:]}
-    assert list(lines) == [str(workload) for workload in Workload]
-    for workload in Workload:
-        sizes = segment_sizes(workload, 64)
-        ranks = {slot: [16] for slot in range(len(sizes))}
-        cost = sgmv_cost(dict(enumerate(sizes)), ranks, in_features=4096, widths=[4096])
-        assert f"| {workload} | {len(sizes)} | {cost.bytes / 1e6:.2f} |" in lines[str(workload)]
 
 
 def test_the_slowest_ceiling_is_the_time() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.sgmv import make_plan
-from kernels.sgmv.blocks import build_blocks, worst_case_blocks
+from kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
 
 SLOTS = 6
 ROW_SLOTS = st.lists(st.integers(-1, SLOTS - 1), max_size=60)

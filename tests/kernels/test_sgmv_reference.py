@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-import kernels.sgmv
-from kernels.sgmv.cost import (
-    Cost,
-    byte_table,
-    expand_cost,
-    gather_bmm_cost,
-    sgmv_cost,
-    shrink_cost,
-)
+from kernels.sgmv.cost import Cost, expand_cost, gather_bmm_cost, sgmv_cost, shrink_cost
 from kernels.sgmv.reference import (
     adapter_by_adapter,
     exact,
@@ -87,9 +77,3 @@ def test_splits_cost_planes() -> None:
     )
     assert three.bytes - one.bytes == 2 * 2 * 4 * 4 * 8
     assert three.flops == one.flops
-
-
-def test_the_readme_shows_the_computed_table() -> None:
-    """The table of the README is what `cost.py` computes, line by line."""
-    readme = Path(kernels.sgmv.__file__).with_name("README.md").read_text(encoding="utf-8")
-    assert byte_table() in readme

@@ -199,6 +199,18 @@ def test_the_store_suits_the_backend() -> None:
         make_slot_weights(SHAPE, 1, backend="numpy")
 
 
+@pytest.mark.parametrize("other", [torch.float64, torch.bfloat16])
+def test_operands_of_another_type_are_refused(other: torch.dtype) -> None:
+    """How a product is added was chosen for the weights' type: a wrong one raises and is named."""
+    weights = make_slot_weights(SHAPE, 2)
+    weights.load(0, [pair(3, 7, 1), None])
+    x, y = torch.zeros(4, SHAPE.in_features), torch.zeros(4, sum(SHAPE.widths))
+    plan = make_plan(ROWS, slots=2)
+    for operands in ((y.to(other), x), (y, x.to(other))):
+        with pytest.raises(ValueError, match=f"float32: .*{other}"):
+            weights.add_(*operands, plan)
+
+
 def test_large_segments_take_the_large_path() -> None:
     """A prefill of many rows and a decode row agree with the reference in one call."""
     shape = GroupShape(in_features=64, widths=(96, 32), max_rank=32)

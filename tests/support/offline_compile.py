@@ -127,8 +127,9 @@ def _assembled(ptx: str, ptxas: Path) -> tuple[int, int]:
 
 
 def _kernels() -> dict[str, Any]:
-    from kernels.attention.store import store_kernel  # noqa: PLC0415 - as above
-    from kernels.attention.unified import attend_kernel, merge_kernel  # noqa: PLC0415
+    from kernels.attention.merge import merge_kernel  # noqa: PLC0415 - as above
+    from kernels.attention.store import store_kernel  # noqa: PLC0415
+    from kernels.attention.unified import attend_kernel  # noqa: PLC0415
     from kernels.sgmv.expand import expand_kernel  # noqa: PLC0415
     from kernels.sgmv.shrink import shrink_kernel  # noqa: PLC0415
 

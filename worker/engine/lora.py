@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from kernels.sgmv import GroupShape, LoraPair, make_slot_weights
+from kernels.sgmv import GroupShape, LoraPair, Scratch, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.groups import LinearGroup, StepState
@@ -37,6 +37,7 @@ class AdapterLayers:
         groups: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self._backbone = backbone
+        self._scratch = Scratch()  # one for all groups: they take turns
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
@@ -146,5 +147,6 @@ class AdapterLayers:
                 dtype=self._backbone.dtype,
                 bias=group.bias,
                 backend=self._config.backend,
+                scratch=self._scratch,
             )
         return group.weights

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kernels.sgmv import GroupShape, LoraPair, PackedWeights, make_plan
-from kernels.sgmv.few_rows import FEW_APART, WIDE
+from kernels.sgmv.packed.numpy_sums import MOST_ROWS_ONE_BY_ONE, WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def expected(
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("wide", [5, WIDE])
 @pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("count", [1, FEW_APART, FEW_APART + 1])
+@pytest.mark.parametrize("count", [1, MOST_ROWS_ONE_BY_ONE, MOST_ROWS_ONE_BY_ONE + 1])
 def test_rows_match_the_definition(
     count: int, wide: int, *, apart: bool, with_bias: bool, dora: bool
 ) -> None:

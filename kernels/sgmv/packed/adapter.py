@@ -1,0 +1,83 @@
+"""What a slot holds: one adapter at its own rank, laid out as a CPU multiplies fastest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernels.sgmv.group import GroupShape, LoraPair
+
+# B carries the scale in these; in half types it would be rounded once more by that.
+SCALED_TYPES = {torch.float32, torch.float64}
+
+
+class PackedLinear(NamedTuple):
+    """One linear of a fused group that the adapter changes."""
+
+    columns: slice  # of x A
+    outputs: slice  # of y
+    b: Tensor  # [r, width], contiguous
+    scale: float  # of x A B; 1 where b carries it
+    gain: Tensor | None = None  # float32 [width] with DoRA, see gains.py
+    bias: Tensor | None = None  # [width], given only where there is a gain
+
+    def combine(self, own: Tensor, delta: Tensor) -> Tensor:
+        """Return y's new values from its own and x A B, both [n, width] in the working type.
+
+        Product and sum are separate operations: a fused one would round some elements otherwise.
+        """
+        if self.gain is None:
+            return own + delta * self.scale
+        if self.bias is None:
+            return (own + delta * self.scale) * self.gain
+        return ((own - self.bias) + delta * self.scale) * self.gain + self.bias
+
+
+class PackedAdapter(NamedTuple):
+    """One adapter, in tensors that need no work per call."""
+
+    a: Tensor  # [in, sum of ranks], contiguous
+    linears: tuple[PackedLinear, ...]  # those that the adapter changes, at least one
+    width: int  # of the group's outputs
+
+
+def pack(
+    pairs: Sequence[LoraPair | None],
+    shape: GroupShape,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    bias: Tensor | None = None,
+) -> PackedAdapter | None:
+    """Lay out pairs that fit the shape; None where the adapter changes no linear of the group.
+
+    `bias` [sum(widths)] is the backbone's, which gains leave out.
+    """
+    linears = []
+    rank_sum = 0
+    for offset, width, pair in zip(shape.offsets, shape.widths, pairs, strict=True):
+        if pair is None:
+            continue
+        outputs = slice(offset, offset + width)
+        b, scale = pair.b.to(device, dtype), pair.scale
+        if dtype in SCALED_TYPES:
+            b, scale = b * scale, 1.0
+        linear = PackedLinear(
+            slice(rank_sum, rank_sum + len(pair.a)), outputs, b.T.contiguous(), scale
+        )
+        if pair.gain is not None:
+            linear = linear._replace(
+                gain=pair.gain.to(device, torch.float32).contiguous(),
+                bias=None if bias is None else bias[outputs],
+            )
+        linears.append(linear)
+        rank_sum += len(pair.a)
+    if not linears:
+        return None
+    a = torch.cat([pair.a.to(device, dtype) for pair in pairs if pair is not None])
+    return PackedAdapter(a.T.contiguous(), tuple(linears), sum(shape.widths))

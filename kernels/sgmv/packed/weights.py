@@ -1,0 +1,66 @@
+"""Slots that hold each adapter packed: what torch and numpy multiply by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernels.sgmv.packed.adapter import pack
+from kernels.sgmv.packed.products import add_segments_, choose_products
+from kernels.sgmv.packed.scratch import Scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from torch import Tensor
+
+    from kernels.sgmv.group import GroupShape, LoraPair
+    from kernels.sgmv.packed.products import Products
+    from kernels.sgmv.plan import SgmvPlan
+
+
+class PackedWeights:
+    """The slots of one fused group; loading an adapter costs its own size.
+
+    `bias` and `scratch` as in `make_slot_weights`.
+    """
+
+    __slots__ = ("_adapters", "_device", "_dtype", "_scratch", "bias", "shape", "slots")
+
+    def __init__(
+        self,
+        shape: GroupShape,
+        slots: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        bias: Tensor | None = None,
+        scratch: Scratch | None = None,
+    ) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.bias = bias
+        self._device = device
+        self._dtype = dtype
+        self._scratch = Scratch() if scratch is None else scratch
+        self._adapters: list[Products | None] = [None] * slots
+
+    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+        """Put an adapter into a slot; see `SlotWeights.load`."""
+        self.shape.check(pairs)
+        adapter = pack(pairs, self.shape, device=self._device, dtype=self._dtype, bias=self.bias)
+        self._adapters[slot] = (
+            None if adapter is None else choose_products(adapter, self._scratch, self._dtype)
+        )
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot and free its memory."""
+        self._adapters[slot] = None
+
+    def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
+        """Add the LoRA products; see `SlotWeights.add_`. Raises `ValueError` for other types."""
+        if x.dtype is not self._dtype or y.dtype is not self._dtype:
+            raise ValueError(
+                f"the weights are {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
+            )
+        add_segments_(y, x, self._adapters, plan)

@@ -1,0 +1,67 @@
+"""LoRA weights of one fused group of linears, resident in slots: the interface to build on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from kernels.backend import uses_triton
+from kernels.sgmv.packed import PackedWeights
+from kernels.sgmv.stacked import StackedWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from kernels.sgmv.group import GroupShape, LoraPair
+    from kernels.sgmv.packed import Scratch
+    from kernels.sgmv.plan import SgmvPlan
+
+
+class SlotWeights(Protocol):
+    """Where a fused group's adapters live; `add_` adds their product to the backbone's y.
+
+    For one thread at a time.
+    """
+
+    shape: GroupShape
+    slots: int
+
+    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+        """Put an adapter into a slot, in place of all that was there; None = linear untouched.
+
+        Raises `ValueError` with the shapes when the pairs don't fit the group; nothing has changed
+        then.
+        """
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot: rows that still name it are left as they are."""
+
+    def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
+        """Add the LoRA of x [T, in] to y [T, sum(widths)] by the plan's rows, in place.
+
+        x and y have the weights' type.
+        """
+
+
+def make_slot_weights(
+    shape: GroupShape,
+    slots: int,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    bias: Tensor | None = None,
+    backend: str = "auto",
+    scratch: Scratch | None = None,
+) -> SlotWeights:
+    """Make the store that suits the backend: packed for torch, stacked for Triton.
+
+    `bias` [sum(widths)] is the backbone's, part of y before `add_`: gains leave it out. Groups that
+    take turns, as those of one model, share their `scratch` (torch only; default: one of its own).
+    """
+    device = torch.device(device)
+    if uses_triton(backend, device):
+        return StackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, backend="triton")
+    return PackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, scratch=scratch)
