@@ -1,4 +1,4 @@
-"""Kernel tests: memory that nobody wrote is NaN."""
+"""Kernel tests: memory that nobody wrote is NaN; products that keep a row's bits, for some."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,24 @@ def nan_filled_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill what `torch.empty` hands out with NaN, so that an unwritten output fails its test."""
     for name in ("empty", "empty_like"):
         monkeypatch.setattr(torch, name, _filled(getattr(torch, name)))
+
+
+@pytest.fixture
+def rows_keep_their_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the interpreter's products round a row alike wherever it stands, as tensor cores do.
+
+    It hands them to numpy's BLAS, some of whose kernels round by a row's place in the matrix: that
+    would be tested, and not the order in which ours add up.
+    """
+
+    def create_dot(_: InterpreterBuilder, a: Any, b: Any, d: Any, *__: object) -> TensorHandle:
+        x, y = a.data.astype(d.data.dtype), b.data.astype(d.data.dtype)
+        total = np.zeros_like(d.data)
+        for k in range(x.shape[-1]):
+            total += x[..., :, k : k + 1] * y[..., k : k + 1, :]
+        return TensorHandle(total + d.data, d.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
 
 
 def _filled(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -171,6 +171,7 @@ def test_random_batches(backend: str, shapes: list[tuple[int, int]], window: int
 
 @BACKENDS
 @pytest.mark.parametrize("window", [None, 11])
+@pytest.mark.usefixtures("rows_keep_their_bits")
 def test_a_row_has_the_same_bits_decoded_or_prefilled(backend: str, window: int | None) -> None:
     """Invariant: a token's row is the same alone, among others, and inside a later prefill."""
     mixed = make_case(MIXED)

@@ -240,6 +240,7 @@ def test_random_segmentations(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.usefixtures("rows_keep_their_bits")
 def test_a_row_has_the_same_bits_in_any_batch(way: str, dtype: torch.dtype) -> None:
     """Invariant mode: alone, among neighbours of other ranks, and at any position, bit for bit."""
     row_slots = [2, 0, 2, 1, 2, -1, 0, 2, 2, 2, 1, 2, 2, 2, 2, 0, 2, 2, 2, 2, 2, 2]

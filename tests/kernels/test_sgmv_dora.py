@@ -188,6 +188,7 @@ def test_many_rows_take_the_large_path() -> None:
 
 @EVERY_WAY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.usefixtures("rows_keep_their_bits")
 def test_a_row_has_the_same_bits_in_any_batch(way: str, dtype: torch.dtype) -> None:
     """Invariant mode holds for scaled rows too: alone, in any mix, at any position."""
     row_slots = [2, 0, 2, 1, 2, -1, 0, 2, 2, 2, 1, 2, 2, 2, 2, 0, 2, 2, 2, 2, 2, 2]
