@@ -30,6 +30,7 @@ from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
 from worker.queue.watchdog import ConsumerSilentError, watch
+from worker.replies.producer import STUCK_SECONDS
 from worker.startup import Startup, WorkerFailedError, create_reply_topic, read_tenant_keys
 from worker.takeover.readback import KafkaLogReader
 from worker.wiring import Surroundings
@@ -196,13 +197,17 @@ class Worker:
         consumer = JobsConsumer(self._settings, lifecycle, self._name, commits, self._consolidation)
         try:
             await self._or_stop(consumer.start())
-            await self._work(consumer, lifecycle, failed)
+            await self._work(consumer, lifecycle, writer, failed)
         finally:
             await reader.stop()
             await asyncio.to_thread(engine.close)
 
     async def _work(
-        self, consumer: JobsConsumer, lifecycle: Lifecycle, failed: asyncio.Future[None]
+        self,
+        consumer: JobsConsumer,
+        lifecycle: Lifecycle,
+        writer: LogWriter,
+        failed: asyncio.Future[None],
     ) -> None:
         parts = lifecycle.parts
         polling = asyncio.create_task(consumer.run())
@@ -214,7 +219,7 @@ class Worker:
                 parts.dispatcher.run(),
                 self._commit_often(consumer),
                 watch(consumer.progress, consumer.replace),
-                self._tick_often(lifecycle),
+                self._tick_often(lifecycle, writer),
                 watch_loop_lag(self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
                 *(
@@ -276,10 +281,15 @@ class Worker:
             await asyncio.sleep(self._settings.commit_interval_ms / 1_000)
             await consumer.commit()
 
-    async def _tick_often(self, lifecycle: Lifecycle) -> None:
+    async def _tick_often(self, lifecycle: Lifecycle, writer: LogWriter) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             lifecycle.tick()
+            down = lifecycle.parts.parking.logs_down
+            if down and writer.silent_seconds > STUCK_SECONDS:
+                self._health.not_ready("replies", f"nothing gets through; {down} partitions down")
+            else:
+                self._health.is_ready("replies")
 
     async def _consolidate_often(
         self, consolidation: Consolidation, consumer: JobsConsumer, lifecycle: Lifecycle

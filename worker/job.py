@@ -25,7 +25,7 @@ DECODED_FACTOR = 2
 
 
 class Partition(NamedTuple):
-    """One partition of a jobs topic."""
+    """One partition of a topic."""
 
     topic: str
     partition: int
@@ -103,6 +103,11 @@ class Entry:
     def source(self) -> Partition:
         """The partition it came from."""
         return self.record.source
+
+    @property
+    def reply_log(self) -> Partition:
+        """Where its answer stands, once that is known."""
+        return Partition(self.reply_topic, self.reply_partition)
 
     @property
     def size(self) -> int:

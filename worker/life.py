@@ -3,8 +3,8 @@
 Two rules. Every change of a job's stage is made here, by `Life.happen`, and nowhere else. And this
 file knows no log, no clock and no engine: it says what is to be done, `worker.lifecycle` does it.
 
-A job arrives, and where its answer goes is looked up. It waits for its turn. It is taken over,
-which takes no time where no other worker can have begun it. Its prompt and its adapter are
+A job arrives, and where its answer goes is looked up. It waits for its turn. Where another worker
+may have begun it, it is taken over first, and is then the next. Its prompt and its adapter are
 prepared, it is gathered into a batch, it runs. Its answer, or the error that it ends in, is
 written. When that is acknowledged the job is settled, and its offset is finished.
 
@@ -33,6 +33,7 @@ class Stage(enum.Enum):
     DOOMED = "the same, and then it is told an error"
     WAITING = "in the backlog"
     CLAIMING = "it is made ours to write"
+    PARKED = "its reply log does not answer: it waits for that"
     PREPARING = "its prompt is tokenised, its adapter fetched"
     GATHERING = "in the window"
     RUNNING = "in the engine"
@@ -49,11 +50,14 @@ class Event(enum.Enum):
 
     ROUTED = "it is known where its answer goes"
     UNROUTABLE = "its tenant has no reply topic"
-    CHOSEN = "its turn has come"
+    DUE = "its turn is near, and another worker may have begun it"
+    CHOSEN = "its turn has come, and it is ours"
     OURS = "nobody else may write its answer now"
     ANSWERED = "its terminal stands already, or none can ever be written"
     SUSPECTED = "ours, but its writers crashed: it has to run alone"
     CONVICTED = "ours, but it crashes its worker with nothing beside it"
+    UNREACHABLE = "its reply log does not answer"
+    REACHABLE = "its reply log answers, or this job is to try it"
     PREPARED = "prompt and adapter are at hand"
     SUBMITTED = "its batch went to the engine"
     FINISHED = "the engine has brought all of its answer"
@@ -69,12 +73,15 @@ class Effect(enum.Enum):
     """What is done about it. `TAKE_OVER`, `WAIT` and `SETTLE` may bring the next event at once."""
 
     WAIT = enum.auto()
+    WAIT_FIRST = enum.auto()  # as the next
     WAIT_ALONE = enum.auto()  # for an engine with nothing in it
     TAKE_OVER = enum.auto()
     PREPARE = enum.auto()
     GATHER = enum.auto()
     LEAVE = enum.auto()  # backlog, window or engine, wherever it is
     FORGET = enum.auto()  # that it was to be taken over
+    PARK = enum.auto()  # until its reply log answers
+    UNPARK = enum.auto()
     WRITE_ANSWER = enum.auto()
     WRITE_ERROR = enum.auto()
     RELEASE = enum.auto()  # tell the next owner that we stop on purpose
@@ -104,19 +111,27 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.DROPPED: _to(Stage.DROPPED),
     },
     Stage.WAITING: {
-        Event.CHOSEN: _to(Stage.CLAIMING, Effect.TAKE_OVER),
+        Event.CHOSEN: _to(Stage.PREPARING, Effect.PREPARE),
+        Event.DUE: _to(Stage.CLAIMING, Effect.TAKE_OVER),
+        Event.UNREACHABLE: _to(Stage.PARKED, Effect.PARK),
         Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
-        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.FORGET),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.FORGET, Effect.RELEASE),
     },
     Stage.CLAIMING: {
-        Event.OURS: _to(Stage.PREPARING, Effect.PREPARE),
+        Event.OURS: _to(Stage.WAITING, Effect.WAIT_FIRST),
         Event.ANSWERED: _to(Stage.SETTLING, Effect.LEAVE, Effect.SETTLE),
         Event.SUSPECTED: _to(
             Stage.WAITING, Effect.LEAVE, Effect.RELEASE, Effect.NEXT_EPOCH, Effect.WAIT_ALONE
         ),
         Event.CONVICTED: _to(Stage.FAILING, Effect.LEAVE, Effect.WRITE_ERROR),
+        Event.UNREACHABLE: _to(Stage.PARKED, Effect.LEAVE, Effect.PARK),
         Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    Stage.PARKED: {
+        Event.REACHABLE: _to(Stage.WAITING, Effect.WAIT),
+        Event.FAILED: _to(Stage.FAILING, Effect.UNPARK, Effect.TAKE_OVER),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.UNPARK, Effect.RELEASE),
     },
     Stage.PREPARING: {
         Event.PREPARED: _to(Stage.GATHERING, Effect.GATHER),
@@ -146,10 +161,12 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.SUSPECTED: _to(Stage.FAILING, Effect.WRITE_ERROR),
         Event.CONVICTED: _to(Stage.FAILING, Effect.WRITE_ERROR),
         Event.ANSWERED: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.UNREACHABLE: _to(Stage.FAILING, Effect.PARK),
+        Event.REACHABLE: _to(Stage.FAILING, Effect.TAKE_OVER),
         Event.WRITTEN: _to(Stage.SETTLING, Effect.SETTLE),
-        Event.BROKEN: _to(Stage.DOOMED, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
-        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.SETTLE),
-        Event.DROPPED: _to(Stage.DROPPED, Effect.RELEASE),
+        Event.BROKEN: _to(Stage.DOOMED, Effect.UNPARK, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
+        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.UNPARK, Effect.SETTLE),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.UNPARK, Effect.RELEASE),
     },
     Stage.SETTLING: {
         Event.SETTLED: _to(Stage.SETTLED, Effect.FINISH_OFFSET),

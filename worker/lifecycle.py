@@ -50,12 +50,15 @@ class Lifecycle:
         )
         self._effects: dict[Effect, Callable[[Entry], None]] = {
             Effect.WAIT: self._wait,
+            Effect.WAIT_FIRST: parts.dispatcher.add_first,
             Effect.WAIT_ALONE: self._wait_alone,
             Effect.TAKE_OVER: parts.claims.take_over,
             Effect.PREPARE: parts.dispatcher.prepare,
             Effect.GATHER: parts.dispatcher.gather,
             Effect.LEAVE: parts.dispatcher.leave,
             Effect.FORGET: parts.claims.forget,
+            Effect.PARK: parts.parking.park,
+            Effect.UNPARK: parts.parking.unpark,
             Effect.WRITE_ANSWER: parts.answers.done,
             Effect.WRITE_ERROR: parts.answers.fail,
             Effect.RELEASE: self._release,
@@ -181,7 +184,8 @@ class Lifecycle:
     # --- from the clock
 
     def tick(self) -> None:
-        """End the jobs whose time is up; let a partition whose done list is full go on."""
+        """End the jobs whose time is up; let those go on that waited for something else's."""
+        self.parts.parking.tick(time.monotonic())
         now = time.time() * 1_000
         for entry in self._deadlines.due(now):
             self.end(entry, too_late(entry, now))
@@ -211,7 +215,7 @@ class Lifecycle:
         self.parts.dispatcher.add(entry)
 
     def _release(self, entry: Entry) -> None:
-        self.parts.answers.release(entry, self.parts.claims.claimed(entry))
+        self.parts.answers.release(entry, self.parts.claims.withdraw(entry))
 
     def _next_epoch(self, entry: Entry) -> None:
         """Let nothing of the present epoch count any more; the next one begins with a claim."""

@@ -12,8 +12,10 @@ from worker.batching.dispatch import Dispatcher
 from worker.intake.admission import Admission
 from worker.replies.answers import Answers
 from worker.replies.pending_bytes import PendingBytes
+from worker.replies.reply_logs import ReplyLogs
 from worker.replies.routes import ReplyRoutes
 from worker.takeover.claims import Claims
+from worker.takeover.parking import Parking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,6 +53,7 @@ class Parts:
 
     admission: Admission
     routes: ReplyRoutes
+    parking: Parking
     claims: Claims
     dispatcher: Dispatcher
     answers: Answers
@@ -67,17 +70,22 @@ def wire(
 ) -> Parts:
     """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
     pending = PendingBytes(settings.lookahead_bytes)
+    logs = ReplyLogs()
+    parking = Parking(logs, pending, metrics, happened)
     return Parts(
         admission=Admission(settings=settings, metrics=metrics, keys=around.keys),
         routes=ReplyRoutes(
             around.writer, pending=pending, create=around.create_reply_topic, happened=happened
         ),
+        parking=parking,
         claims=Claims(
             writer=around.writer,
             reader=around.reader,
             worker=around.worker,
             clock_slack_ms=settings.clock_slack * 1_000,
             metrics=metrics,
+            logs=logs,
+            parking=parking,
             prove=prove,
             happened=happened,
         ),
@@ -87,6 +95,7 @@ def wire(
             adapters=around.adapters,
             engine=around.engine,
             metrics=metrics,
+            reachable=parking.reachable,
             happened=happened,
         ),
         answers=Answers(
@@ -96,6 +105,7 @@ def wire(
             base=around.base,
             metrics=metrics,
             pending=pending,
+            logs=logs,
             happened=happened,
         ),
         pending=pending,

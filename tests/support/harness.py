@@ -50,6 +50,8 @@ class MemoryWriter(LogWriter):
         self.topics = {f"replies.{tenant}" for tenant in tenants}
         self.failures: list[AppendError] = []  # the next appends fail with these
         self.held: asyncio.Event | None = None  # while set and clear, appends wait
+        self.down: dict[str, asyncio.Event] = {}  # topics whose appends fail once that is set
+        self.tried: list[str] = []  # topics, one an append
 
     def known_partitions(self, topic: str) -> int | None:  # noqa: ARG002 - the parent's signature
         """Know nothing in advance, so that the look-up is part of every test."""
@@ -72,8 +74,12 @@ class MemoryWriter(LogWriter):
     ) -> list[int]:
         """Append all or fail."""
         await asyncio.sleep(0)
+        self.tried.append(topic)
         if self.held is not None:
             await self.held.wait()
+        if topic in self.down:
+            await self.down[topic].wait()
+            raise AppendError("KafkaTimeoutError", hopeless=False)
         if self.failures:
             raise self.failures.pop(0)
         log = self.logs[topic, partition]
@@ -252,6 +258,7 @@ class Harness:
         for _ in range(rounds):
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)  # the tokenising thread
+        self.lifecycle.tick()
         for _ in range(rounds):
             await asyncio.sleep(0)
 
@@ -286,10 +293,10 @@ class Harness:
         records = [decode_reply(value) for key, value, _ in log if key == job.encode() and value]
         return [record for record in records if record is not None]
 
-    def visible(self, tenant: str, job: str) -> VisibleStream:
+    def visible(self, tenant: str, job: str, partition: int | None = None) -> VisibleStream:
         """Return what a reader sees of a job."""
         stream = VisibleStream()
-        for record in self.replies(tenant, job):
+        for record in self.replies(tenant, job, partition):
             stream.feed(record)
         return stream
 

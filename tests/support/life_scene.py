@@ -46,10 +46,11 @@ CALM = {
     "fail_append_for_good": 1,
     "hang": 1,
     "answer": 4,
+    "lose_log": 1,
+    "find_log": 2,
 }
 STORMY = CALM | {"lose": 1, "win": 2, "win_after_others": 1, "win_after_a_crash": 3}
 
-CHOSEN = {Stage.CLAIMING, Stage.PREPARING}
 WRITING = {Stage.RUNNING, Stage.FINISHING, Stage.FAILING}
 
 
@@ -96,10 +97,12 @@ class Scene:
         """Let everything go well from now on, until nothing is left to be done."""
         self.harness.writer.failures.clear()
         self.answer()
+        self.find_log()
         if not self._held:
             self.win()
         for _ in range(400):
             await asyncio.sleep(0)
+            self.harness.lifecycle.tick()
             while (entry := self._running()) is not None:
                 self.harness.step(Output(entry.key, (1,), "", finish="stop"))
             self.check()
@@ -115,14 +118,17 @@ class Scene:
             places = {
                 "waits": id(entry) in dispatcher._backlog._waiting
                 or entry in turns._lonely
+                or entry in turns._first
                 or entry in turns._hurried.values(),
+                "claimed": entry in dispatcher._claiming,
                 "chosen": entry in dispatcher._chosen,
                 "window": entry in window,
                 "runs": dispatcher._running.get(entry.key) is entry,
             }
             assert places == {
                 "waits": entry.stage is Stage.WAITING,
-                "chosen": entry.stage in CHOSEN,
+                "claimed": entry.stage is Stage.CLAIMING,
+                "chosen": entry.stage is Stage.PREPARING,
                 "window": entry.stage is Stage.GATHERING,
                 "runs": entry.stage is Stage.RUNNING,
             }, entry.stage
@@ -135,6 +141,7 @@ class Scene:
         """Let the worker go on for a while."""
         for _ in range(self._rng.randrange(40)):
             await asyncio.sleep(0)
+            self.harness.lifecycle.tick()
             self.check()
 
     def send_job(self) -> None:
@@ -189,6 +196,15 @@ class Scene:
         """Let the next append be refused."""
         error = AppendError("TopicAuthorizationFailedError", hopeless=True)
         self.harness.writer.failures.append(error)
+
+    def lose_log(self) -> None:
+        """Let every append to the tenant's replies fail from now on."""
+        self.harness.writer.down["replies.acme"] = gone = asyncio.Event()
+        gone.set()
+
+    def find_log(self) -> None:
+        """Let them succeed again."""
+        self.harness.writer.down.clear()
 
     def hang(self) -> None:
         """Let appends wait for the broker."""

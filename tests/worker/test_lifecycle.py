@@ -383,12 +383,14 @@ async def test_a_job_is_counted_once_however_often_it_was_written(
 ) -> None:
     """An append that failed is no second end."""
     monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()
         harness.writer.failures.append(AppendError("RequestTimedOutError", hopeless=False))
         key = harness.key_of("prompt of j1")
         harness.step(Output(key, (1,), "a", finish="stop"))
+        await harness.settle()
         await harness.settle()
         harness.step(Output(max(harness.engine.requests), (1,), "a", finish="stop"))
         await harness.settle()

@@ -57,5 +57,6 @@ def test_no_job_is_in_two_places_and_each_ends_once(
     """Random histories; in the end nothing is open and nobody waits for an answer."""
     monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.answers.RETRY_SECONDS", 0.0)
     asyncio.run(live(seed, weights))

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+CHOICES = 256  # at once
+CLAIMS_PER_ROW = 8  # taken over ahead of their places: as many as that are slow hold nobody up
+
 
 class EngineHandle(Protocol):
     """An engine that runs apart from the event loop."""
@@ -67,8 +70,10 @@ class Dispatcher:
         adapters: AdapterSource | None,
         engine: EngineHandle,
         metrics: Metrics,
+        reachable: Callable[[Entry], bool],
         happened: Callable[[Entry, Event], None],
     ) -> None:
+        """Prepare. `reachable` tells whether a job's answer can be written at present."""
         self._max_rows = settings.max_rows
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
         self._ahead = max(1, settings.max_rows // 4)
@@ -76,6 +81,7 @@ class Dispatcher:
         self._adapters = adapters
         self._engine = engine
         self._metrics = metrics
+        self._reachable = reachable
         self._happened = happened
         self._backlog: Backlog[Entry] = Backlog(
             max_jobs_per_source=settings.lookahead, max_bytes=settings.lookahead_bytes
@@ -84,7 +90,8 @@ class Dispatcher:
         self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
         self._running: dict[int, Entry] = {}
         self._turns = Turns(self._backlog)
-        self._chosen: set[Entry] = set()  # claimed and prepared, until they are in the window
+        self._claiming: set[Entry] = set()  # they hold no place: a slow reply log stops nobody
+        self._chosen: set[Entry] = set()  # being prepared, until they are in the window
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -116,6 +123,12 @@ class Dispatcher:
     def add(self, entry: Entry) -> None:
         """Let a job wait for its turn."""
         self._turns.add(entry)
+        self._wake.set()
+
+    def add_first(self, entry: Entry) -> None:
+        """Let a job that was taken over be the next: its turn had come."""
+        self._claiming.discard(entry)
+        self._turns.add_first(entry)
         self._wake.set()
 
     def hurry(self, entry: Entry) -> None:
@@ -151,6 +164,8 @@ class Dispatcher:
             self._engine.cancel(entry.key)
         elif entry in self._chosen:
             self._chosen.discard(entry)
+        elif entry in self._claiming:
+            self._claiming.discard(entry)
         elif not self._window.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
@@ -180,13 +195,25 @@ class Dispatcher:
             self._metrics.running_jobs.set(len(self._running))
 
     def _choose(self) -> None:
-        while len(self._chosen) + len(self._window) < self._max_rows:
-            idle = not (self._running or self._chosen or len(self._window))
+        for _ in range(CHOICES):
+            ready = len(self._chosen) + len(self._window)
+            claiming = len(self._claiming) < CLAIMS_PER_ROW * self._max_rows
+            if ready >= self._max_rows or not (claiming or self._turns.first):
+                return
+            idle = not (self._running or self._claiming or ready)
             entry = self._turns.next(idle=idle)
             if entry is None:
                 return
-            self._chosen.add(entry)
-            self._happened(entry, Event.CHOSEN)
+            if not self._reachable(entry):
+                self._turns.over(entry)
+                self._happened(entry, Event.UNREACHABLE)
+            elif entry.owned:
+                self._chosen.add(entry)
+                self._happened(entry, Event.CHOSEN)
+            else:
+                self._claiming.add(entry)
+                self._happened(entry, Event.DUE)
+        self._wake.set()  # others first: so many at once are mostly parked
 
     async def _prepare(self, entry: Entry) -> None:
         job = entry.job

@@ -1,4 +1,4 @@
-"""Whose turn it is: suspects with nothing beside them, what holds up a partition, then fairness."""
+"""Whose turn it is: what was taken over, suspects alone, what holds up a partition, fairness."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Turns:
 
     def __init__(self, backlog: Backlog[Entry]) -> None:
         self._backlog = backlog
+        self._first: deque[Entry] = deque()  # had their turn, and were taken over since
         self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
         self._alone: Entry | None = None  # the one that has it
         self._hurried: dict[Partition, Entry] = {}  # before all others, one a partition
@@ -26,11 +27,21 @@ class Turns:
         else:
             self._backlog.push(entry)
 
+    def add_first(self, entry: Entry) -> None:
+        """Let a job be the next, in the order of the calls."""
+        self._first.append(entry)
+
+    @property
+    def first(self) -> int:
+        """How many jobs are next."""
+        return len(self._first)
+
     def discard(self, entry: Entry) -> None:
         """Take a job out, if it waits here."""
-        if entry in self._lonely:
-            self._lonely.remove(entry)
-            return
+        for queue in (self._first, self._lonely):
+            if entry in queue:
+                queue.remove(entry)
+                return
         if self._hurried.get(entry.source) is entry:
             del self._hurried[entry.source]
         self._backlog.discard(entry)
@@ -47,6 +58,8 @@ class Turns:
 
         A suspect has the engine to itself from then on, until `over`.
         """
+        if self._first and self._alone in {None, self._first[0]}:
+            return self._first.popleft()
         if self._alone is not None:
             return None
         if self._lonely:

@@ -69,6 +69,8 @@ class Metrics:
         self.backlog_bytes = gauge("backlog_bytes", "Memory that they are taken to hold.")
         self.running_jobs = gauge("running_jobs", "Jobs in the engine.")
         self.outgoing_bytes = gauge("outgoing_bytes", "Memory of what waits for a broker.")
+        self.reply_logs_down = gauge("reply_logs_down", "Partitions of replies that do not answer.")
+        self.parked_jobs = gauge("parked_jobs", "Jobs that wait for their replies' partition.")
         self.unfinished_jobs = gauge("unfinished_jobs", "Jobs read and not finished.")
         self.partitions = gauge("partitions", "Jobs partitions held.")
         self.standby = gauge("standby", "1 while in the group with no partition, else 0.")

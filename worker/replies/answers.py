@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from worker.observe.metrics import Metrics
     from worker.replies.pending_bytes import PendingBytes
     from worker.replies.producer import LogWriter
+    from worker.replies.reply_logs import ReplyLogs
 
 log = get_logger(__name__)
 
@@ -54,6 +55,7 @@ class Answers:
         base: str,
         metrics: Metrics,
         pending: PendingBytes,
+        logs: ReplyLogs,
         happened: Callable[[Entry, Event], None],
     ) -> None:
         self._writer = writer
@@ -62,6 +64,7 @@ class Answers:
         self._base = base  # the backbone's name, told in every terminal
         self._metrics = metrics
         self._pending = pending
+        self._logs = logs
         self._happened = happened
         self._streams: dict[Entry, ReplyStream] = {}
         self._writing: dict[Entry, asyncio.Task[None]] = {}
@@ -209,10 +212,13 @@ class Answers:
                 before = stream.written
                 await self._writer.append(entry.reply_topic, entry.reply_partition, key, records)
                 stream.written = stream.sent
+                self._logs.worked(entry.reply_log)
                 if stream.sent > before:
                     self._metrics.tokens_per_record.observe(stream.sent - before)
         except AppendError as error:
             self._metrics.append_failures.inc()
+            if not error.hopeless:
+                self._logs.failed(entry.reply_log, time.monotonic())
             if entry.dropped:
                 return None
             if not error.hopeless:

@@ -1,4 +1,4 @@
-"""What waits for a broker: answers, dead letters and look-ups under way, counted in bytes. Pure.
+"""What waits for a broker, counted in bytes: answers, dead letters, look-ups, parked jobs. Pure.
 
 A job that has ended is in no backlog any more, and a record that is only put aside never was: were
 the brokers slow to take what is written of them, reading on would fill the memory. So reading rests
@@ -42,13 +42,26 @@ class PendingBytes:
     @contextmanager
     def held(self, record: Record) -> Iterator[None]:
         """Count a record while something is done about it."""
-        size = TASK_BYTES + ENTRY_BYTES + DECODED_FACTOR * len(record.value or b"")
-        self._bytes[record.source] += size
-        self._total += size
+        self.add(record)
         try:
             yield
         finally:
-            self._bytes[record.source] -= size
-            self._total -= size
-            if not self._bytes[record.source]:
-                del self._bytes[record.source]
+            self.remove(record)
+
+    def add(self, record: Record) -> None:
+        """Count a record that waits."""
+        self._change(record, _size(record))
+
+    def remove(self, record: Record) -> None:
+        """Count it no longer."""
+        self._change(record, -_size(record))
+
+    def _change(self, record: Record, size: int) -> None:
+        self._total += size
+        self._bytes[record.source] += size
+        if not self._bytes[record.source]:
+            del self._bytes[record.source]
+
+
+def _size(record: Record) -> int:
+    return TASK_BYTES + ENTRY_BYTES + DECODED_FACTOR * len(record.value or b"")

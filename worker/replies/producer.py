@@ -1,8 +1,9 @@
 """Appends to Kafka: reply records and dead letters, acknowledged by all replicas.
 
 The producer is not idempotent, on purpose: the reader rule already tolerates an append that lands
-twice or late, and an idempotent producer can stick at a sequence gap until it is rebuilt. One
-rebuild path serves every doubt: after a failed append the producer is replaced.
+twice or late, and an idempotent producer can stick at a sequence gap until it is rebuilt. A failed
+append says something of its partition first, and nothing of the others: the producer they share is
+replaced only when it has ended, or when nothing at all gets through.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MAX_REQUEST_BYTES = 1_048_576
 # How long "no such topic" is believed, so that a flood for one costs one look-up a while.
 MISSING_TOPIC_SECONDS = 2.0
 REBUILD_PAUSE_SECONDS = 1.0
+APPEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1_000
+STUCK_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1_000  # without one append that got through
 STOP_SECONDS = 5.0
 
 # The record or the right to write it is at fault: the same append will fail again.
@@ -74,10 +77,17 @@ class LogWriter:
         self._retired: set[asyncio.Task[None]] = set()
         self._partitions: dict[str, int] = {}
         self._missing: dict[str, float] = {}
+        self._worked_at = 0.0  # when an append last got through, or a new producer came
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no append got through; it may be that none was tried."""
+        return time.monotonic() - self._worked_at
 
     async def start(self) -> None:
         """Connect. Raises aiokafka's KafkaError when no broker answers."""
         self._producer = await self._connected()
+        self._worked_at = time.monotonic()
 
     async def stop(self) -> None:
         """Flush what is under way and close."""
@@ -140,19 +150,25 @@ class LogWriter:
         Raises AppendError, after which each of them may stand in the log or not.
         """
         producer = await self._ready()
+        pending: list[asyncio.Future[Any]] = []
         try:
-            pending = [
-                await producer.send(topic, value, key, partition, headers=list(headers))
-                for key, value in records
-            ]
-            results = await asyncio.gather(*pending, return_exceptions=True)
-        except errors.KafkaError as error:
+            # The client waits without end for what it lost with a connection of its own.
+            async with asyncio.timeout(APPEND_SECONDS):
+                for key, value in records:
+                    pending.append(
+                        await producer.send(topic, value, key, partition, headers=list(headers))
+                    )
+                results = await asyncio.gather(*pending, return_exceptions=True)
+        except Exception as error:  # noqa: BLE001 - whatever the client trips over: it is this append's
+            for each in pending:
+                each.add_done_callback(_look_at)
             results = [error]
         offsets: list[int] = []
         for result in results:
             if isinstance(result, BaseException):
                 raise self._failed(topic, result)
             offsets.append(result.offset)
+        self._worked_at = time.monotonic()
         return offsets
 
     async def put_aside(
@@ -172,10 +188,16 @@ class LogWriter:
     def _failed(self, topic: str, failure: BaseException) -> AppendError:
         hopeless = isinstance(failure, _HOPELESS)
         log.warning("append_failed", topic=topic, error=type(failure).__name__, hopeless=hopeless)
-        if not hopeless and self._rebuilding is None:
+        if not hopeless and self._rebuilding is None and self._is_stuck(failure):
             self._rebuilding = asyncio.create_task(self._rebuild())
         kind = TooLargeError if isinstance(failure, _TOO_LARGE) else AppendError
         return kind(type(failure).__name__, hopeless=hopeless)
+
+    def _is_stuck(self, failure: BaseException) -> bool:
+        """Whether the producer is to blame: it has ended, or nothing gets through."""
+        # A sender that broke fails all its batches with the plain class.
+        ended = isinstance(failure, errors.ProducerClosed) or type(failure) is errors.KafkaError
+        return ended or self.silent_seconds > STUCK_SECONDS
 
     async def _ready(self) -> AIOKafkaProducer:
         if self._rebuilding is not None:
@@ -198,6 +220,7 @@ class LogWriter:
                 await asyncio.sleep(REBUILD_PAUSE_SECONDS)
             else:
                 self._rebuilding = None
+                self._worked_at = time.monotonic()
                 log.info("producer_rebuilt")
                 return
 
@@ -209,6 +232,12 @@ class LogWriter:
             await producer.stop()
             raise
         return producer
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Retrieve what became of an append that nobody waits for, so that asyncio keeps silent."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _stop_quietly(producer: AIOKafkaProducer) -> None:

@@ -14,7 +14,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError, encode_reply
-from worker.job import Partition
 from worker.life import Event
 from worker.observe.logs import get_logger
 from worker.replies.producer import AppendError
@@ -26,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from schemas import Epoch
-    from worker.job import Entry
+    from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
     from worker.replies.producer import LogWriter
+    from worker.replies.reply_logs import ReplyLogs
+    from worker.takeover.parking import Parking
     from worker.takeover.readback import LogReader, LogRecord
 
 log = get_logger(__name__)
@@ -51,6 +52,8 @@ class Claims:
         worker: str,
         clock_slack_ms: float,
         metrics: Metrics,
+        logs: ReplyLogs,
+        parking: Parking,
         prove: Callable[[Entry, int], Awaitable[int | None]],
         happened: Callable[[Entry, Event], None],
     ) -> None:
@@ -63,6 +66,8 @@ class Claims:
         self._worker = worker
         self._clock_slack_ms = clock_slack_ms
         self._metrics = metrics
+        self._logs = logs
+        self._parking = parking
         self._prove = prove
         self._happened = happened
         self._ahead: dict[Partition, ReadAhead] = defaultdict(ReadAhead)
@@ -74,11 +79,11 @@ class Claims:
 
     def expect(self, entry: Entry) -> None:
         """Learn of a job that will be taken over when its turn comes."""
-        self._ahead[reply_log(entry)].add(Pending(entry, self._worker))
+        self._ahead[entry.reply_log].add(Pending(entry, self._worker))
 
     def forget(self, entry: Entry) -> None:
         """Expect a job no longer."""
-        source = reply_log(entry)
+        source = entry.reply_log
         if (ahead := self._ahead.get(source)) is not None:
             ahead.take(entry)
             if not ahead and source not in self._passes:
@@ -87,18 +92,21 @@ class Claims:
     def take_over(self, entry: Entry) -> None:
         """Make a job ours to write: OURS at once if it is, else what the log says of it.
 
-        Asked twice, it is taken over once. Nothing is heard of a job that was dropped meanwhile.
+        UNREACHABLE if the log says nothing. Asked twice, it is taken over once. Nothing is heard of
+        a job that was dropped meanwhile.
         """
-        if entry.owned:
+        if not self._parking.reachable(entry):
+            self._happened(entry, Event.UNREACHABLE)
+        elif entry.owned:
             self._happened(entry, Event.OURS)
         elif entry not in self._asked:
             self._asked.add(entry)
-            expected = self._ahead[reply_log(entry)].take(entry)
+            expected = self._ahead[entry.reply_log].take(entry)
             self._queue(expected or Pending(entry, self._worker))
 
-    def claimed(self, entry: Entry) -> Epoch | None:
-        """Return the epoch that a job was claimed under while it is still being taken over."""
-        return self._claimed.get(entry)
+    def withdraw(self, entry: Entry) -> Epoch | None:
+        """Give a job up; return the epoch of a claim that stands in the log, or may, in vain."""
+        return self._claimed.pop(entry, None)
 
     async def stop(self) -> None:
         """Give up: jobs that were not taken over stay as they are."""
@@ -108,7 +116,7 @@ class Claims:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _queue(self, each: Pending) -> None:
-        source = reply_log(each.entry)
+        source = each.entry.reply_log
         self._waiting[source].append(each)
         if source not in self._passes:
             self._passes[source] = asyncio.create_task(self._run(source))
@@ -149,14 +157,13 @@ class Claims:
         except AppendError as error:
             self._metrics.append_failures.inc()
             log.warning("claims_failed", topic=source.topic, claims=len(batch), error=str(error))
+            if not error.hopeless:
+                self._give_way(source, batch)
+                return
             for each in batch:
-                if error.hopeless:
-                    each.entry.dead_letter = "reply_unwritable"
-                    each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
-                    self._tell(each, Event.ANSWERED)
-                else:
-                    each.takeover.append_failed()
-                    self._again(each)
+                each.entry.dead_letter = "reply_unwritable"
+                each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
+                self._tell(each, Event.ANSWERED)
             return
         for each, offset in zip(batch, offsets, strict=True):
             each.claimed_at = offset
@@ -165,8 +172,10 @@ class Claims:
             await self._read_back(source, batch)
         except ReadError as error:
             log.warning("read_back_failed", topic=source.topic, error=str(error))
-            self._read_anew(source, batch)
+            self._ahead[source].failed()
+            self._give_way(source, batch)
             return
+        self._logs.worked(source)
         self._metrics.takeover_seconds.observe(time.monotonic() - begun)
         for each in batch:
             self._judge(each)
@@ -192,6 +201,18 @@ class Claims:
         await self._reader.read(source, ahead.first(batch), last, take)
         ahead.passed(last)
         self._metrics.records_read_back.inc(count)
+
+    def _give_way(self, source: Partition, batch: Sequence[Pending]) -> None:
+        """Let all that asked for this log wait until it answers; the claims may land meanwhile."""
+        self._logs.failed(source, time.monotonic())
+        for each in batch:
+            each.takeover.append_failed()
+            each.entry.epoch = each.takeover.epoch
+        waiting, self._waiting[source] = self._waiting[source], []
+        for each in (*batch, *waiting):
+            if not self._let_go(each):
+                self._asked.discard(each.entry)
+                self._happened(each.entry, Event.UNREACHABLE)
 
     def _read_anew(self, source: Partition, batch: Sequence[Pending]) -> None:
         """Claim again after a pass that broke off, and read every job's log from its start."""
@@ -270,8 +291,3 @@ class Claims:
     def _forget_request(self, entry: Entry) -> None:
         self._claimed.pop(entry, None)
         self._asked.discard(entry)
-
-
-def reply_log(entry: Entry) -> Partition:
-    """Return where a job's answer stands."""
-    return Partition(entry.reply_topic, entry.reply_partition)

@@ -161,10 +161,11 @@ async def test_a_record_too_large_is_hopeless_and_the_writer_goes_on(
     await writer.append(topic, 0, b"k", [b"small"])
 
 
-async def test_after_a_failed_append_the_producer_is_replaced(
+async def test_when_nothing_gets_through_the_producer_is_replaced(
     kafka: Kafka, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A doubtful append raises, and the next one goes through a new producer."""
+    monkeypatch.setattr("worker.replies.producer.STUCK_SECONDS", 0.0)
     topic = await make_topic(kafka, 1)
     old = writer._producer
     assert old is not None
@@ -179,3 +180,45 @@ async def test_after_a_failed_append_the_producer_is_replaced(
     await writer.append(topic, 0, b"k", [b"kept"])
     assert writer._producer is not old
     assert [each.value for each in await read_all(kafka, topic, 0)] == [b"kept"]
+
+
+@pytest.mark.parametrize(
+    "error", [errors.KafkaTimeoutError(), AssertionError("no such partition"), TypeError("None")]
+)
+async def test_what_one_partition_fails_with_is_that_appends_failure(
+    kafka: Kafka, writer: LogWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The others' producer goes on, whatever the client trips over; nothing is hopeless."""
+    topic = await make_topic(kafka, 2)
+    producer = writer._producer
+    assert producer is not None
+    send = producer.send
+
+    async def fails(name: str, value: Any, key: Any, partition: int, **more: Any) -> Any:
+        if partition == 1:
+            raise error
+        return await send(name, value, key, partition, **more)
+
+    monkeypatch.setattr(producer, "send", fails)
+    for _ in range(3):
+        with pytest.raises(AppendError, match=type(error).__name__) as caught:
+            await writer.append(topic, 1, b"k", [b"lost"])
+        assert not caught.value.hopeless
+        await writer.append(topic, 0, b"k", [b"kept"])
+    assert writer._producer is producer
+    assert len(await read_all(kafka, topic, 0)) == 3
+
+
+async def test_a_producer_that_has_ended_is_replaced_at_once(
+    kafka: Kafka, writer: LogWriter
+) -> None:
+    """Its appends fail for a reason that no waiting cures."""
+    topic = await make_topic(kafka, 1)
+    await writer.append(topic, 0, b"k", [b"first"])
+    old = writer._producer
+    assert old is not None
+    await old.stop()
+    with pytest.raises(AppendError):
+        await writer.append(topic, 0, b"k", [b"lost"])
+    await writer.append(topic, 0, b"k", [b"kept"])
+    assert writer._producer is not old

@@ -105,7 +105,7 @@ async def test_a_long_backlog_is_not_read_back_once_a_batch() -> None:
         log = harness.writer.logs["replies.acme", 2]
         assert len(log) == 200 * 4  # what there was, claim, tokens, done
         assert harness.reader.handed_out <= len(log) + 200
-        assert len(harness.reader.reads) > 20
+        assert len(harness.reader.reads) > 5
 
 
 async def test_a_read_that_breaks_is_begun_anew(
@@ -224,6 +224,7 @@ async def test_a_failed_append_is_read_back_and_gone_on_with(harness: Harness) -
             before(harness, second)
         harness.step(Output(first, (2,), "b"))
         await harness.settle()
+        await harness.settle()  # its reply log is tried again
         key = harness.key_of(f"prompt of {name}")
         assert harness.engine.requests[key].resume_ids == ((1, 2) if landed else (1,))
         harness.step(Output(first, (9,), "late"), Output(key, (3,), "c", finish="stop"))
