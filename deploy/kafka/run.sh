@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs one Apache Kafka broker (KRaft, no replication) on loopback in the foreground, until Ctrl-C.
+# Runs an Apache Kafka broker (KRaft, no replication) on loopback in the foreground, until Ctrl-C.
 # Needs Java 17 or later and, the first time, Maven for the jars. Settings, by environment:
 #   KAFKA_PORT             client port, default 9092
 #   KAFKA_CONTROLLER_PORT  quorum port, default the client port + 1
 #   KAFKA_DATA             data folder, default build/kafka/data; kept between runs
 #   KAFKA_CLUSTER_ID       of a new data folder
+#   KAFKA_NODE_ID          default 1
+#   KAFKA_JOINS            host:port of node 1's quorum, for a further broker of its cluster
 #   KAFKA_HEAP_OPTS        default -Xms256m -Xmx512m
 set -euo pipefail
 
@@ -13,14 +15,18 @@ libs=$root/build/kafka/libs
 port=${KAFKA_PORT:-9092}
 controller=${KAFKA_CONTROLLER_PORT:-$((port + 1))}
 data=${KAFKA_DATA:-$root/build/kafka/data}
+node=${KAFKA_NODE_ID:-1}
+roles=broker,controller
+own=,CONTROLLER://127.0.0.1:$controller
+if [ -n "${KAFKA_JOINS:-}" ]; then roles=broker own=; fi
 
 "$root/deploy/kafka/fetch.sh"
 mkdir -p "$data"
 cat >"$data/server.properties" <<PROPERTIES
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+process.roles=$roles
+node.id=$node
+controller.quorum.voters=1@${KAFKA_JOINS:-127.0.0.1:$controller}
+listeners=PLAINTEXT://127.0.0.1:$port$own
 advertised.listeners=PLAINTEXT://127.0.0.1:$port
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
