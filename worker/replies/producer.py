@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer, errors
+from aiokafka.protocol.metadata import MetadataRequest
 
 from worker.observe.logs import get_logger
 from worker.replies.dead_letters import DeadLetter
@@ -102,22 +104,19 @@ class LogWriter:
         return self._partitions.get(topic)
 
     async def partitions(self, topic: str) -> int | None:
-        """Return how many partitions a topic has; None if there is no such topic."""
+        """Return how many partitions a topic has; None if there is no such topic.
+
+        Asking creates none, whatever the brokers are set to. Raises aiokafka's KafkaError.
+        """
         if topic in self._partitions:
             return self._partitions[topic]
         if self._missing.get(topic, 0.0) > time.monotonic():
             return None
-        client = (await self._ready()).client
-        client.add_topic(topic)
-        for _ in range(2):  # the first answer may be that of a request already under way
-            await client.force_metadata_update()
-            found = client.cluster.partitions_for_topic(topic)
-            if found:
-                self._partitions[topic] = len(found)
-                return len(found)
+        found = await _count_partitions((await self._ready()).client, topic)
+        if found:
+            self._partitions[topic] = found
+            return found
         self._missing[topic] = time.monotonic() + MISSING_TOPIC_SECONDS
-        # A missing topic stays out of the client's set, or every refresh would ask for it.
-        client._topics.discard(topic)  # noqa: SLF001 - aiokafka adds topics but never drops one
         return None
 
     def forget_missing(self, topic: str) -> None:
@@ -232,6 +231,24 @@ class LogWriter:
             await producer.stop()
             raise
         return producer
+
+
+async def _count_partitions(client: Any, topic: str) -> int:
+    """Ask any broker that answers; 0 if there is no such topic.
+
+    The client's own look-ups have the brokers create what they are asked for, where those do that.
+    """
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    random.shuffle(nodes)
+    failure: errors.KafkaError = errors.NodeNotReadyError("no broker is known")
+    for node in nodes:
+        try:
+            answer = await client.send(node, MetadataRequest([topic], False))  # noqa: FBT003 - theirs
+        except errors.KafkaError as error:
+            failure = error
+            continue
+        return sum(len(told[-1]) for told in answer.topics if told[1] == topic)
+    raise failure
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

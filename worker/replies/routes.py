@@ -43,6 +43,7 @@ class ReplyRoutes:
         self._create = create  # makes a tenant's reply topic, where that is allowed
         self._happened = happened
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[str, asyncio.Task[int | None]] = {}  # one question a topic at a time
 
     def look_up(self, entry: Entry) -> None:
         """Find where an answer goes; at once, if its tenant was met before."""
@@ -61,7 +62,7 @@ class ReplyRoutes:
     async def _look_up(self, entry: Entry) -> None:
         while not entry.dropped:
             try:
-                partitions = await self._find_or_create(entry)
+                partitions = await self._ask(entry)
             except (KafkaError, OSError) as error:
                 log.warning("reply_topic_unknown", tenant=entry.tenant, error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -72,6 +73,14 @@ class ReplyRoutes:
                 else:
                     self._choose(entry, partitions)
             return
+
+    async def _ask(self, entry: Entry) -> int | None:
+        asking = self._asking.get(entry.reply_topic)
+        if asking is None:
+            asking = asyncio.create_task(self._find_or_create(entry))
+            self._asking[entry.reply_topic] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(entry.reply_topic))
+        return await asyncio.shield(asking)
 
     async def _find_or_create(self, entry: Entry) -> int | None:
         partitions = await self._writer.partitions(entry.reply_topic)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.protocol.metadata import MetadataRequest_v5
+from aiokafka.structs import BrokerMetadata
 
 from worker.job import Partition, Record
 from worker.replies.producer import AppendError, LogWriter
@@ -222,3 +224,36 @@ async def test_a_producer_that_has_ended_is_replaced_at_once(
         await writer.append(topic, 0, b"k", [b"lost"])
     await writer.append(topic, 0, b"k", [b"kept"])
     assert writer._producer is not old
+
+
+async def test_a_look_up_has_no_broker_create_a_topic(
+    writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka's default is to create what a client asks for: ours says each time that it must not."""
+    producer = writer._producer
+    assert producer is not None
+    send, asked = producer.client.send, []
+
+    async def watched(node: int, request: Any, **more: Any) -> Any:
+        asked.append(request)
+        return await send(node, request, **more)
+
+    monkeypatch.setattr(producer.client, "send", watched)
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    assert await writer.partitions(name) is None
+    [request] = asked
+    assert request.build(MetadataRequest_v5) == MetadataRequest_v5([name], False)  # noqa: FBT003 - theirs
+    assert name not in producer.client._topics
+
+
+async def test_a_broker_that_does_not_answer_is_passed_over(writer: LogWriter) -> None:
+    """Any other may be asked; where none answers, that is said."""
+    producer = writer._producer
+    assert producer is not None
+    cluster = producer.client.cluster
+    gone = BrokerMetadata(99, "127.0.0.1", 1, None)
+    cluster._brokers[99] = gone
+    assert await writer.partitions(f"t-{uuid.uuid4().hex[:8]}") is None
+    cluster._brokers = {99: gone}
+    with pytest.raises(errors.KafkaError):
+        await writer.partitions(f"t-{uuid.uuid4().hex[:8]}")
