@@ -14,6 +14,12 @@ MAX_REQUEST_BYTES: Final = 1_000_000
 """Under Kafka's default of 1,048,576 for a producer's request, with room for key and headers."""
 MAX_REPLY_BYTES: Final = 1_000_000
 """The same, so that neither kind of topic needs a configuration of its own."""
+MAX_KEY_BYTES: Final = 1_024
+"""Of a request's key: a job's id is 64, and nobody reads more into it."""
+MAX_HEADERS_BYTES: Final = 16_384
+"""Names and values of a request's headers, `HEADER_BYTES` more for each: traces and a signature are
+under 1,000. They lie in memory as long as the job waits."""
+HEADER_BYTES: Final = 32
 
 # Shape of a record, checked before memory is spent on it.
 MAX_DEPTH: Final = 16

@@ -11,8 +11,6 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from worker.job import DECODED_FACTOR, ENTRY_BYTES
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +40,7 @@ class PendingBytes:
     @contextmanager
     def held(self, record: Record) -> Iterator[None]:
         """Count a record while something is done about it."""
-        size = TASK_BYTES + ENTRY_BYTES + DECODED_FACTOR * len(record.value or b"")
+        size = TASK_BYTES + record.size
         self._bytes[record.source] += size
         self._total += size
         try:

@@ -30,8 +30,8 @@ DLQ_RETENTION_MS: Final = 14 * DAY_MS
 FRAMING_BYTES: Final = 2_048
 # With three replicas an acknowledged record survives the loss of one broker only if two have it.
 MANY_REPLICAS: Final = 3
-# The broker unpacks what producers have packed, and bounds and lays out the records itself: a packed
-# megabyte may hold a gigabyte, which whoever reads it would have to unpack.
+# The broker unpacks what producers have packed, and bounds and lays out the records itself: a
+# packed megabyte may hold a gigabyte, which whoever reads it would have to unpack.
 PLAIN: Final = "uncompressed"
 FOREVER: Final = -1
 
