@@ -24,9 +24,12 @@ HEADER_BYTES: Final = 32
 # Shape of a record, checked before memory is spent on it.
 MAX_DEPTH: Final = 16
 """Nested maps and arrays, the record itself being 1; the deepest field of version 1 is at 3."""
-MAX_PARTS: Final = 16_384
-"""Maps, arrays and strings in one record: an empty map is 1 byte on the wire and 64 in memory. The
-longest conversation has 5,120 parts, the longest tokens record about 1,050."""
+MAX_PARTS: Final = 8_192
+"""Maps, arrays and strings in one record. The longest conversation has 5,120, and room for a field
+more in each message; the longest tokens record has about 1,050."""
+MAX_CONTAINERS: Final = 2_560
+"""Maps and arrays among them: an empty one is 1 byte on the wire, 64 in memory, and takes twice the
+time of a string. The longest conversation has 1,026, the longest tokens record about 1,030."""
 MAX_MAP_FIELDS: Final = 64
 """Fields in any one map: version 1 uses at most 16, the rest is room for later versions."""
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from worker.job import Partition, Record
+from worker.job import Partition
 from worker.observe.logs import get_logger
 from worker.placement.assignor import ask_for_rebalance, make_assignor
 from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
-from worker.queue.raw_batch import Part
-from worker.queue.time_slice import TimeSlice
+from worker.queue.delivery import Delivery
 from worker.queue.tolerant import end_before_unreadable
 from worker.queue.unreadable import UnreadableBatches
 from worker.queue.watchdog import progress_of
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
     from worker.placement.consolidation import Consolidation
     from worker.queue.commits import Commits
+    from worker.queue.delivery import Handler
+    from worker.queue.raw_batch import Part
     from worker.queue.watchdog import Progress
     from worker.settings import WorkerSettings
 
@@ -44,28 +45,6 @@ POLL_RECORDS_SIGNED = 100
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 STOP_SECONDS = 10.0
 METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
-
-
-class Handler(Protocol):
-    """Who works on what is read. Called on the event loop."""
-
-    def on_assigned(self, states: Iterable[PartitionState]) -> None:
-        """Take note of partitions that were won."""
-
-    def on_records(self, state: PartitionState, records: list[Record]) -> None:
-        """Take records of a partition that is held."""
-
-    def on_unreadable(self, state: PartitionState, part: Part) -> None:
-        """Put aside what is left of a record, or of a batch, that cannot be read."""
-
-    def on_revoked(self, states: Iterable[PartitionState]) -> None:
-        """Stop all work of these at once: they may belong to somebody else in a moment."""
-
-    def on_lost_jobs(self, source: Partition, count: int) -> None:
-        """Count jobs that retention deleted before anybody finished them."""
-
-    def is_full(self, source: Partition) -> bool:
-        """Tell whether reading a partition should rest for now."""
 
 
 class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
@@ -93,9 +72,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
         self._consumer = self._make_consumer()
         self._states: dict[Partition, PartitionState] = {}
-        self._delivering = asyncio.Lock()  # records are handed out in the order of the log
+        self._delivery = Delivery(handler)
         self._unreadable = UnreadableBatches(self)
-        self._slice = TimeSlice()
         self._ended = 0  # assignments that were taken away
         self._set_up = asyncio.Event()  # cleared while an assignment is being set up
         self._joined = asyncio.Event()
@@ -194,7 +172,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
             # What comes of an unreadable batch waits until what was read before it is handed out.
-            async with self._delivering:
+            async with self._delivery.turn:
                 await self._deliver_all(batches)
 
     async def progress(self) -> dict[Partition, Progress]:
@@ -226,6 +204,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         """Commit what is finished and leave the group."""
         self._stopping = True
         self._unreadable.forget()
+        self._delivery.close()
         self._set_up.set()  # lets `run` see it, should it wait for an assignment
         await self.commit()
         await self._consumer.stop()
@@ -288,25 +267,13 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         assignment = self._ended
         # getmany may return records of an assignment whose callback is still running.
         await self._set_up.wait()
-        if assignment != self._ended:
-            return
-        # Looked up before anything is waited for: later, the states may be others.
-        held = [(self._states.get(_partition(each)), got) for each, got in batches.items()]
-        for state, records in held:
-            if state is not None:
-                await self._hand_out(state, (_part(state.source, each) for each in records))
-
-    async def _hand_out(self, state: PartitionState, parts: Iterable[Part]) -> None:
-        for part in parts:
-            if state.revoked or self._stopping:
-                return
-            if not state.read(part.record.offset):
-                continue
-            if part.reason is None:
-                self._handler.on_records(state, [part.record])
-            else:
-                self._handler.on_unreadable(state, part)
-            await self._slice.give_way()
+        if assignment == self._ended:
+            await self._delivery.polled(
+                # Looked up before anything is waited for: later, the states may be others.
+                (state, records)
+                for each, records in list(batches.items())
+                if (state := self._states.get(_partition(each))) is not None
+            )
 
     async def state_of(self, where: TopicPartition) -> PartitionState | None:
         """See `worker.queue.unreadable.Reader`."""
@@ -315,8 +282,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
 
     async def take(self, state: PartitionState, parts: Sequence[Part]) -> None:
         """See `worker.queue.unreadable.Reader`."""
-        async with self._delivering:
-            await self._hand_out(state, parts)
+        async with self._delivery.turn:
+            await self._delivery.hand_out(state, parts)
 
     def resume(self) -> None:
         """See `worker.queue.unreadable.Reader`."""
@@ -344,7 +311,3 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
 
 def _partition(each: TopicPartition) -> Partition:
     return Partition(each.topic, each.partition)
-
-
-def _part(source: Partition, got: Any) -> Part:
-    return Part(Record(source, got.offset, got.timestamp, got.key, got.value, got.headers))
