@@ -30,6 +30,9 @@ more in each message; the longest tokens record has about 1,050."""
 MAX_CONTAINERS: Final = 2_560
 """Maps and arrays among them: an empty one is 1 byte on the wire, 64 in memory, and takes twice the
 time of a string. The longest conversation has 1,026, the longest tokens record about 1,030."""
+MAX_ELEMENTS: Final = 262_144
+"""What all maps and arrays hold together, numbers included: twice the longest prompt, so that one
+too long is told its limit; a megabyte of small numbers takes 30 ms to decode."""
 MAX_MAP_FIELDS: Final = 64
 """Fields in any one map: version 1 uses at most 16, the rest is room for later versions."""
 

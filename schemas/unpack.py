@@ -167,6 +167,9 @@ def _inspect(data: bytes) -> None:
             raise malformed("truncated", "the record promises more than it holds")
         if each == _PAIRS and length > limits.MAX_MAP_FIELDS:
             raise _too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, length)
+        if elements > limits.MAX_ELEMENTS:
+            most = limits.MAX_ELEMENTS
+            raise _too_much("too_many_elements", "elements", most, elements)
         if containers > limits.MAX_CONTAINERS:
             most = limits.MAX_CONTAINERS
             raise _too_much("too_many_containers", "maps and arrays", most, containers)

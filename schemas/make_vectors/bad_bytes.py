@@ -141,6 +141,13 @@ def long_records() -> list[Vector]:
             refusal("limit_exceeded", "too_many_containers", **NOBODY, limit=limits.MAX_CONTAINERS),
         ),
         long(
+            "too many elements",
+            "An array of 262,144 zeros, in an unknown field; the other fields count, too.",
+            later + b"\xdd\x00\x04\x00\x00",
+            (b"\x00", 262_144),
+            refusal("limit_exceeded", "too_many_elements", **NOBODY, limit=limits.MAX_ELEMENTS),
+        ),
+        long(
             "too many fields",
             "A map of 65 fields.",
             b"\xde\x00\x41",

@@ -92,6 +92,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             group_id=settings.group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            # An open transaction would hold up all tenants of its partition, docs/decisions/018.
+            isolation_level="read_uncommitted",
             fetch_max_wait_ms=FETCH_WAIT_MS,
             metadata_max_age_ms=METADATA_AGE_MS,
             session_timeout_ms=settings.session_timeout_ms,
