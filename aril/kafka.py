@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeEr
 
 from aril.errors import BrokerUnavailable, TopicMissing
 from aril.transport import Fetched, OutOfRange, Partitions
+from worker.queue.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,7 @@ class KafkaTransport:
     async def _connect(self) -> Partitions:
         await self._producer.start()
         await self._consumer.start()
+        skip_unreadable(self._consumer)  # what nobody can read counts for no reader
         # Asking for a topic by name would create it where the cluster does that by itself.
         existing = await self._consumer.topics()
         for topic in (self._jobs_topic, self._reply_topic):

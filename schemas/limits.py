@@ -14,13 +14,25 @@ MAX_REQUEST_BYTES: Final = 1_000_000
 """Under Kafka's default of 1,048,576 for a producer's request, with room for key and headers."""
 MAX_REPLY_BYTES: Final = 1_000_000
 """The same, so that neither kind of topic needs a configuration of its own."""
+MAX_KEY_BYTES: Final = 1_024
+"""Of a request's key: a job's id is 64, and nobody reads more into it."""
+MAX_HEADERS_BYTES: Final = 16_384
+"""Names and values of a request's headers, `HEADER_BYTES` more for each: traces and a signature are
+under 1,000. They lie in memory as long as the job waits."""
+HEADER_BYTES: Final = 32
 
 # Shape of a record, checked before memory is spent on it.
 MAX_DEPTH: Final = 16
 """Nested maps and arrays, the record itself being 1; the deepest field of version 1 is at 3."""
-MAX_PARTS: Final = 16_384
-"""Maps, arrays and strings in one record: an empty map is 1 byte on the wire and 64 in memory. The
-longest conversation has 5,120 parts, the longest tokens record about 1,050."""
+MAX_PARTS: Final = 8_192
+"""Maps, arrays and strings in one record. The longest conversation has 5,120, and room for a field
+more in each message; the longest tokens record has about 1,050."""
+MAX_CONTAINERS: Final = 2_560
+"""Maps and arrays among them: an empty one is 1 byte on the wire, 64 in memory, and takes twice the
+time of a string. The longest conversation has 1,026, the longest tokens record about 1,030."""
+MAX_ELEMENTS: Final = 262_144
+"""What all maps and arrays hold together, numbers included: twice the longest prompt, so that one
+too long is told its limit; a megabyte of small numbers takes 30 ms to decode."""
 MAX_MAP_FIELDS: Final = 64
 """Fields in any one map: version 1 uses at most 16, the rest is room for later versions."""
 

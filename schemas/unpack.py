@@ -2,7 +2,7 @@
 
 The size is checked first. Then, before any object is made, the headers are read in one pass: a
 record whose maps and arrays promise more elements than it has bytes, or which has more parts than
-`MAX_PARTS`, costs next to nothing. Only then does msgpack build the objects.
+`MAX_PARTS` or `MAX_CONTAINERS`, costs next to nothing. Only then does msgpack build the objects.
 """
 
 import re
@@ -147,7 +147,7 @@ _SCALARS: Final = re.compile(
 
 def _inspect(data: bytes) -> None:
     """Read the headers only; raise if they promise too much, are cut off or are not allowed."""
-    size, at, parts, elements = len(data), 0, 0, 0
+    size, at, parts, containers, elements = len(data), 0, 0, 0, 0
     while (at := _end_of_scalars(data, at)) < size:
         header = _HEADERS.get(data[at])
         if header is None:
@@ -158,6 +158,7 @@ def _inspect(data: bytes) -> None:
             length = int.from_bytes(data[at : at + width])
             at += width
         if each:
+            containers += 1
             elements += length * each
         else:
             at += length
@@ -166,6 +167,12 @@ def _inspect(data: bytes) -> None:
             raise malformed("truncated", "the record promises more than it holds")
         if each == _PAIRS and length > limits.MAX_MAP_FIELDS:
             raise _too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, length)
+        if elements > limits.MAX_ELEMENTS:
+            most = limits.MAX_ELEMENTS
+            raise _too_much("too_many_elements", "elements", most, elements)
+        if containers > limits.MAX_CONTAINERS:
+            most = limits.MAX_CONTAINERS
+            raise _too_much("too_many_containers", "maps and arrays", most, containers)
         if parts > limits.MAX_PARTS:
             raise _too_much("too_many_parts", "maps, arrays, strings", limits.MAX_PARTS, parts)
 

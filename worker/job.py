@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.limits import MAX_SEED
+from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
 from worker.life import ENDING, Life, Stage
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ CHARS_PER_TOKEN = 4
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
 DECODED_FACTOR = 2
+# A header's objects in memory, beside its bytes: a tuple, a string, bytes.
+HEADER_OBJECTS_BYTES = 150
 
 
 class Partition(NamedTuple):
@@ -40,7 +42,38 @@ class Record:
     timestamp_ms: int  # log-append time, milliseconds since the epoch
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
+    left_out: int = 0  # bytes of key and headers that are not kept
+
+    @property
+    def headers_bytes(self) -> int:
+        """What the headers count of their limit, `schemas.limits.MAX_HEADERS_BYTES`."""
+        size = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return size + HEADER_BYTES * len(self.headers)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it is taken to hold in memory, while it is also there as a job."""
+        objects = ENTRY_BYTES + HEADER_OBJECTS_BYTES * len(self.headers)
+        plain = len(self.key or b"") + self.headers_bytes
+        return objects + plain + DECODED_FACTOR * len(self.value or b"")
+
+    def lean(self) -> Record:
+        """Leave out headers that are too many, and the end of a key that is too long.
+
+        No job with such has a use for them, and they need not lie in memory until that is told.
+        """
+        key, headers = self.key, self.headers
+        over = max(0, len(key or b"") - MAX_KEY_BYTES)
+        cut = self.headers_bytes
+        if cut > MAX_HEADERS_BYTES:
+            headers = ()
+        else:
+            cut = 0
+        if not (over or cut):
+            return self
+        key = key and key[:MAX_KEY_BYTES]
+        return replace(self, key=key, headers=headers, left_out=over + cut)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -112,7 +145,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes that it is taken to hold in memory."""
-        return ENTRY_BYTES + DECODED_FACTOR * len(self.record.value or b"")
+        return self.record.size
 
     @property
     def priority(self) -> int:

@@ -17,6 +17,7 @@ from worker.life import Effect, Event, UnexpectedEventError
 from worker.observe.logs import get_logger
 from worker.placement.load_meter import Sample
 from worker.queue.held import HeldPartitions
+from worker.queue.raw_batch import BATCH
 from worker.takeover.rule import next_attempt
 from worker.wiring import wire
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from worker.job import Entry, Partition, Record
     from worker.observe.metrics import Metrics
     from worker.queue.assignment import PartitionState
+    from worker.queue.raw_batch import Part
     from worker.settings import WorkerSettings
     from worker.wiring import Surroundings
 
@@ -108,6 +110,20 @@ class Lifecycle:
             else:
                 self._read(state, record)
 
+    def on_unreadable(self, state: PartitionState, part: Part) -> None:
+        """Put aside what is left of a record, or of a batch, that cannot be read."""
+        record = part.record
+        self._metrics.unreadable_batches.inc()
+        log.error(
+            "unreadable_batch",
+            topic=record.source.topic,
+            partition=record.source.partition,
+            offset=record.offset,
+            why=part.why,
+        )
+        error = JobError(ErrorCode.INVALID_JOB, part.why)
+        self._put_aside(state, record, part.reason or BATCH, error)
+
     def on_revoked(self, states: Iterable[PartitionState]) -> None:
         """Stop these partitions' jobs, but for running ones: they may come back in a moment.
 
@@ -149,12 +165,18 @@ class Lifecycle:
             case Cancelled(entry):
                 self.end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
             case Unusable(reason, error):
+                self._put_aside(state, record.lean(), reason, error)
 
-                def done() -> None:
-                    if not state.revoked:
-                        state.finish_offset(record.offset)
+    def _put_aside(
+        self, state: PartitionState, record: Record, reason: str, error: JobError
+    ) -> None:
+        """Put a record aside that nobody can be told of; its offset is finished with that."""
 
-                self.parts.answers.put_aside(record, reason, error, done=done)
+        def done() -> None:
+            if not state.revoked:
+                state.finish_offset(record.offset)
+
+        self.parts.answers.put_aside(record, reason, error, done=done)
 
     def _drop(self, entry: Entry) -> None:
         """Stop a job that is not ours any more; nothing more of it is written or committed."""

@@ -128,10 +128,24 @@ def long_records() -> list[Vector]:
         ),
         long(
             "too many parts",
-            "An array of 16,384 empty maps, in a map; numbers are no parts.",
-            later + b"\xdc\x40\x00",
-            (b"\x80", 16_384),
+            "An array of 8,192 empty strings, in a map; numbers are no parts.",
+            later + b"\xdc\x20\x00",
+            (b"\xa0", 8_192),
             refusal("limit_exceeded", "too_many_parts", **NOBODY, limit=limits.MAX_PARTS),
+        ),
+        long(
+            "too many maps and arrays",
+            "An array of 2,560 empty maps, in a map, in a field that nobody knows.",
+            later + b"\xdc\x0a\x00",
+            (b"\x80", 2_560),
+            refusal("limit_exceeded", "too_many_containers", **NOBODY, limit=limits.MAX_CONTAINERS),
+        ),
+        long(
+            "too many elements",
+            "An array of 262,144 zeros, in an unknown field; the other fields count, too.",
+            later + b"\xdd\x00\x04\x00\x00",
+            (b"\x00", 262_144),
+            refusal("limit_exceeded", "too_many_elements", **NOBODY, limit=limits.MAX_ELEMENTS),
         ),
         long(
             "too many fields",

@@ -1,6 +1,7 @@
 """Bytes from an enemy: a typed error or a value, in bounded memory, and no echo of them."""
 
 import contextlib
+import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -228,3 +229,24 @@ def test_keys_do_not_stay_in_memory() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 100_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x": [{}] * 2_500},
+        {"x": ["", 0] * 8_000},
+        {"x": [0] * 990_000},
+        {"x": [None] * 900_000, "y": [{"a": 0}] * 2_400, "z": ["e"] * 5_000},
+        {"x": [{}] * 900_000},
+        {"messages": [{"role": "user", "content": "?"}] * 1_024},
+        {"token_ids": [2**31 - 1] * 131_072},
+        {"token_ids": [0] * 990_000},
+    ],
+)
+def test_no_record_takes_long(fields: dict[str, Any]) -> None:
+    """The slowest records we know, valid or not: 35 ms at most, ten times that on a bad day."""
+    data = msgpack.packb({"v": 1, "kind": "job", "id": "j", "tenant": "t", **fields})
+    begun = time.process_time()
+    value_or_typed_error(decode_request, data)
+    assert time.process_time() - begun < 0.35

@@ -74,14 +74,14 @@ async def soon(die: Callable[[], None]) -> None:
 
 
 def _arm_fetch(passed: Callable[[], bool], die: Callable[[], None]) -> None:
-    deliver = JobsConsumer._deliver
+    deliver = JobsConsumer._deliver_all
 
-    def patched(self: JobsConsumer, each: Any, records: list[Any]) -> None:
-        deliver(self, each, records)
-        if records and passed():
+    async def patched(self: JobsConsumer, batches: dict[Any, list[Any]]) -> None:
+        await deliver(self, batches)
+        if batches and passed():
             die()
 
-    JobsConsumer._deliver = patched  # type: ignore[method-assign]
+    JobsConsumer._deliver_all = patched  # type: ignore[method-assign]
 
 
 def _arm_revoke(passed: Callable[[], bool], die: Callable[[], None]) -> None:
@@ -121,7 +121,7 @@ def _arm_append(point: str, passed: Callable[[], bool], die: Callable[[], None])
         topic: str,
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> list[int]:
         # Dead letters, too, come this way: they have headers.
         fatal = (

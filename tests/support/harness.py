@@ -70,7 +70,7 @@ class MemoryWriter(LogWriter):
         topic: str,
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> list[int]:
         """Append all or fail."""
         await asyncio.sleep(0)

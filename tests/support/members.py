@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worker.job import Partition, Record
     from worker.placement.consolidation import Consolidation
     from worker.queue.assignment import PartitionState
+    from worker.queue.raw_batch import Part
 
 PARTITIONS = 4
 
@@ -29,6 +30,7 @@ class Recorder:
         self.assigned: list[list[PartitionState]] = []
         self.revoked: list[list[PartitionState]] = []
         self.records: list[Record] = []
+        self.unreadable: list[Part] = []
         self.lost: list[int] = []
         self.full = False
 
@@ -40,6 +42,11 @@ class Recorder:
         """Note them."""
         assert not self.assigned or state in self.assigned[-1]
         self.records += records
+
+    def on_unreadable(self, state: PartitionState, part: Part) -> None:
+        """Note it."""
+        assert state in self.assigned[-1]
+        self.unreadable.append(part)
 
     def on_revoked(self, states: Iterable[PartitionState]) -> None:
         """Note it."""

@@ -18,9 +18,11 @@ from schemas import (
     Sampling,
     encode_request,
 )
-from tests.support.harness import REPLY_PARTITIONS, Harness
+from tests.support.harness import JOBS, REPLY_PARTITIONS, Harness
 from worker.engine.request import Output
+from worker.job import Record
 from worker.life import Event
+from worker.queue.raw_batch import BATCH, Part
 from worker.replies.producer import AppendError
 
 
@@ -170,6 +172,26 @@ async def test_an_unreadable_record_is_put_aside_and_nobody_is_told() -> None:
         assert [name for name, _ in harness.writer.logs if name != "jobs.dlq"] == []
         assert len(harness.engine.requests) == 1
         assert harness.state.position == 4
+
+
+async def test_an_unreadable_batch_is_put_aside_before_its_offset_is_finished() -> None:
+    """Its raw bytes are the dead letter; only once that is acknowledged is the offset finished."""
+    async with Harness() as harness:
+        harness.writer.held = asyncio.Event()
+        assert harness.state.read(7)
+        part = Part(Record(JOBS, 7, 0, None, b"raw bytes", ()), BATCH, "a wrong checksum")
+        harness.lifecycle.on_unreadable(harness.state, part)
+        await harness.settle()
+        assert harness.committable == 7
+        harness.writer.held.set()
+        await harness.settle()
+        [(key, value, headers)] = harness.dead_letters
+        assert (key, value) == (b"jobs/0/7", b"raw bytes")
+        assert headers["aril-reason"] == b"unreadable_batch"
+        assert headers["aril-message"] == b"a wrong checksum"
+        assert harness.committable == 8
+        count = harness.metrics.registry.get_sample_value("aril_unreadable_batches_total")
+        assert count == 1
 
 
 @pytest.mark.parametrize(

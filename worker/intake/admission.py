@@ -82,7 +82,7 @@ class Admission:
         job = asked if isinstance(asked, Job) else None
         entry = Entry(
             key=self.next_key(),
-            record=record,
+            record=record.lean(),
             tenant=tenant,
             job_id=job_id,
             job=job,

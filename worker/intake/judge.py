@@ -13,7 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import Cancel, DecodeError, ErrorCode, Job, JobError, decode_request, is_tenant
+from schemas import (
+    Cancel,
+    DecodeError,
+    ErrorCode,
+    Job,
+    JobError,
+    decode_request,
+    is_tenant,
+    limits,
+)
 from schemas.signature import SignatureError
 
 if TYPE_CHECKING:
@@ -63,7 +72,7 @@ class Judge:
             return self._unreadable(error, owner)
         if owner is not None and request.tenant != owner:
             return self._mismatch(request, owner)
-        if isinstance(request, Job) and (refused := self._over_limits(request)):
+        if isinstance(request, Job) and (refused := self._over_limits(record, request)):
             return Refused(refused, None, request.tenant, request.id, request.reply_partition)
         return request
 
@@ -105,9 +114,16 @@ class Judge:
             error.reply_partition,
         )
 
-    def _over_limits(self, job: Job) -> JobError | None:
+    def _over_limits(self, record: Record, job: Job) -> JobError | None:
         """Check what needs no tokenising; the rest is checked when the prompt is prepared."""
         settings, sampling = self._settings, job.sampling
+        for what, given, limit in (
+            ("key", len(record.key or b""), limits.MAX_KEY_BYTES),
+            ("headers", record.headers_bytes, limits.MAX_HEADERS_BYTES),
+        ):
+            if given > limit:
+                text = f"{what}: at most {limit} bytes, not {given}"
+                return JobError(ErrorCode.LIMIT_EXCEEDED, text, limit=limit, given=given)
         if sampling.max_tokens > settings.max_new_tokens:
             return JobError(
                 ErrorCode.LIMIT_EXCEEDED,

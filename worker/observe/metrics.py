@@ -48,6 +48,9 @@ class Metrics:
         )
         self.duplicates = counter("jobs_duplicate", "Records that repeated a known job.")
         self.lost = counter("jobs_lost", "Jobs deleted by retention before anybody finished them.")
+        self.unreadable_batches = counter(
+            "unreadable_batches", "Batches, or parts of them, that could not be read as records."
+        )
         self.dead_letters = counter("dead_letters", "Records put aside, by reason.", "reason")
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of the jobs begun.")
         self.tokens = counter("tokens", "Tokens generated.")

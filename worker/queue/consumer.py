@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from worker.job import Partition, Record
+from worker.job import Partition
 from worker.observe.logs import get_logger
 from worker.placement.assignor import ask_for_rebalance, make_assignor
 from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
+from worker.queue.delivery import Delivery
+from worker.queue.tolerant import end_before_unreadable
+from worker.queue.unreadable import UnreadableBatches
 from worker.queue.watchdog import progress_of
 from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from worker.placement.consolidation import Consolidation
     from worker.queue.commits import Commits
+    from worker.queue.delivery import Handler
+    from worker.queue.raw_batch import Part
     from worker.queue.watchdog import Progress
     from worker.settings import WorkerSettings
 
@@ -40,25 +45,6 @@ POLL_RECORDS_SIGNED = 100
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 STOP_SECONDS = 10.0
 METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
-
-
-class Handler(Protocol):
-    """Who works on what is read. Called on the event loop."""
-
-    def on_assigned(self, states: Iterable[PartitionState]) -> None:
-        """Take note of partitions that were won."""
-
-    def on_records(self, state: PartitionState, records: list[Record]) -> None:
-        """Take records of a partition that is held."""
-
-    def on_revoked(self, states: Iterable[PartitionState]) -> None:
-        """Stop all work of these at once: they may belong to somebody else in a moment."""
-
-    def on_lost_jobs(self, source: Partition, count: int) -> None:
-        """Count jobs that retention deleted before anybody finished them."""
-
-    def is_full(self, source: Partition) -> bool:
-        """Tell whether reading a partition should rest for now."""
 
 
 class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
@@ -86,6 +72,9 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
         self._consumer = self._make_consumer()
         self._states: dict[Partition, PartitionState] = {}
+        self._delivery = Delivery(handler)
+        self._unreadable = UnreadableBatches(self)
+        self._ended = 0  # assignments that were taken away
         self._set_up = asyncio.Event()  # cleared while an assignment is being set up
         self._joined = asyncio.Event()
         self._assignments = 0
@@ -103,6 +92,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             group_id=settings.group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            # An open transaction would hold up all tenants of its partition, docs/decisions/018.
+            isolation_level="read_uncommitted",
             fetch_max_wait_ms=FETCH_WAIT_MS,
             metadata_max_age_ms=METADATA_AGE_MS,
             session_timeout_ms=settings.session_timeout_ms,
@@ -145,6 +136,9 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         except BaseException:
             await self._consumer.stop()
             raise
+        found = self._unreadable.found
+        consumer = self._consumer
+        end_before_unreadable(consumer, lambda where, offset: found(consumer, where, offset))
 
     async def joined(self) -> None:
         """Wait until the group gave us an assignment, be it an empty one."""
@@ -179,10 +173,9 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 log.warning("poll_failed", error=type(error).__name__)
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
-            # getmany may return records of an assignment whose callback is still running.
-            await self._set_up.wait()
-            for topic_partition, records in batches.items():
-                self._deliver(topic_partition, records)
+            # What comes of an unreadable batch waits until what was read before it is handed out.
+            async with self._delivery.turn:
+                await self._deliver_all(batches)
 
     async def progress(self) -> dict[Partition, Progress]:
         """Return how far each partition is that should be read; empty when it cannot be told."""
@@ -198,7 +191,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     async def replace(self) -> None:
         """Join the group with a new consumer in place of the present one."""
         self._replacing = True
-        self._set_up.clear()
+        self._end_assignment()
         states, self._states = self.states, {}
         self._revoke(states)
         with contextlib.suppress(errors.KafkaError, TimeoutError):
@@ -212,6 +205,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     async def stop(self) -> None:
         """Commit what is finished and leave the group."""
         self._stopping = True
+        self._unreadable.forget()
+        self._delivery.close()
         self._set_up.set()  # lets `run` see it, should it wait for an assignment
         await self.commit()
         await self._consumer.stop()
@@ -225,7 +220,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         revoked: Iterable[TopicPartition],  # noqa: ARG002 - eager rebalances: it is all of them
     ) -> None:
         """Stop the work of every partition."""
-        self._set_up.clear()
+        self._end_assignment()
         states = self.states
         if not states:
             return
@@ -264,19 +259,37 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             state.revoked = True
         self._handler.on_revoked(states)
 
-    def _deliver(self, each: TopicPartition, records: list[Any]) -> None:
-        state = self._states.get(Partition(each.topic, each.partition))
-        if state is None:
-            return
-        source = state.source
-        self._handler.on_records(
-            state,
-            [
-                Record(source, got.offset, got.timestamp, got.key, got.value, got.headers)
-                for got in records
-                if state.read(got.offset)
-            ],
-        )
+    def _end_assignment(self) -> None:
+        self._set_up.clear()
+        self._ended += 1
+        self._unreadable.forget()
+
+    async def _deliver_all(self, batches: dict[TopicPartition, list[Any]]) -> None:
+        """Hand out what was polled, unless its assignment ends meanwhile."""
+        assignment = self._ended
+        # getmany may return records of an assignment whose callback is still running.
+        await self._set_up.wait()
+        if assignment == self._ended:
+            await self._delivery.polled(
+                # Looked up before anything is waited for: later, the states may be others.
+                (state, records)
+                for each, records in list(batches.items())
+                if (state := self._states.get(_partition(each))) is not None
+            )
+
+    async def state_of(self, where: TopicPartition) -> PartitionState | None:
+        """See `worker.queue.unreadable.Reader`."""
+        await self._set_up.wait()
+        return self._states.get(_partition(where))
+
+    async def take(self, state: PartitionState, parts: Sequence[Part]) -> None:
+        """See `worker.queue.unreadable.Reader`."""
+        async with self._delivery.turn:
+            await self._delivery.hand_out(state, parts)
+
+    def resume(self) -> None:
+        """See `worker.queue.unreadable.Reader`."""
+        self._apply_pauses()
 
     def _apply_pauses(self) -> None:
         """Pause what is full and resume what is not; a rebalance forgets every pause."""
@@ -285,7 +298,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         wanted = {
             each
             for each in assignment
-            if self._resting or self._is_full(Partition(each.topic, each.partition))
+            if self._resting or each in self._unreadable or self._is_full(_partition(each))
         }
         with contextlib.suppress(errors.IllegalStateError):  # revoked since it was listed
             if wanted - paused:
@@ -296,3 +309,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     def _is_full(self, source: Partition) -> bool:
         state = self._states.get(source)
         return self._handler.is_full(source) or (state is not None and state.crowded)
+
+
+def _partition(each: TopicPartition) -> Partition:
+    return Partition(each.topic, each.partition)

@@ -19,6 +19,7 @@ TOLD: Final = (
     "timestamp",
     "key",
     "cut",
+    "left-out",
 )
 OURS: Final = frozenset(f"aril-{name}" for name in TOLD)
 
@@ -34,7 +35,7 @@ class DeadLetter(NamedTuple):
 
     key: bytes
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, bytes | None]]
 
     @classmethod
     def of(cls, record: Record, reason: str, code: str, message: str) -> Self:
@@ -75,4 +76,6 @@ def _told(record: Record, reason: str, code: str, message: str) -> dict[str, byt
         "aril-offset": str(record.offset),
         "aril-timestamp": str(record.timestamp_ms),
     }
+    if record.left_out:
+        told["aril-left-out"] = str(record.left_out)
     return {name: text.encode() for name, text in told.items()}

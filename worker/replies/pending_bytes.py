@@ -11,8 +11,6 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from worker.job import DECODED_FACTOR, ENTRY_BYTES
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -64,4 +62,4 @@ class PendingBytes:
 
 
 def _size(record: Record) -> int:
-    return TASK_BYTES + ENTRY_BYTES + DECODED_FACTOR * len(record.value or b"")
+    return TASK_BYTES + record.size

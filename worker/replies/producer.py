@@ -129,7 +129,7 @@ class LogWriter:
         partition: int | None,
         key: bytes,
         values: Sequence[bytes | None],
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
         """Append records of one key, in order, and wait until all are acknowledged.
 
@@ -142,7 +142,7 @@ class LogWriter:
         topic: str,
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> list[int]:
         """Append records (key, value) in order; return their offsets once all are acknowledged.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
 from worker.observe.logs import get_logger
+from worker.queue.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -124,6 +125,7 @@ class KafkaLogReader:
                 if consumer is None:
                     consumer = AIOKafkaConsumer(**self._options)
                     await _start_wholly(consumer)
+                    skip_unreadable(consumer)  # what nobody can read counts for no reader
                 consumer.assign([where])
                 yield consumer
             except BaseException as error:

@@ -30,6 +30,9 @@ DLQ_RETENTION_MS: Final = 14 * DAY_MS
 FRAMING_BYTES: Final = 2_048
 # With three replicas an acknowledged record survives the loss of one broker only if two have it.
 MANY_REPLICAS: Final = 3
+# The broker unpacks what producers have packed, and bounds and lays out the records itself: a
+# packed megabyte may hold a gigabyte, which whoever reads it would have to unpack.
+PLAIN: Final = "uncompressed"
 FOREVER: Final = -1
 
 Level = Literal["error", "warning"]
@@ -129,6 +132,7 @@ class Contract:
             "message.timestamp.type": "LogAppendTime",
             "min.insync.replicas": "2" if replicas >= MANY_REPLICAS else "1",
         }
+        read = common | {"compression.type": PLAIN}
         jobs = {"retention.ms": str(plan.jobs_retention_ms), "segment.ms": str(JOBS_SEGMENT_MS)}
         least = _longest(
             self._outliving(plan.jobs_retention_ms, JOBS_SEGMENT_MS),
@@ -138,12 +142,12 @@ class Contract:
         names = [reply_topic(self.replies_prefix, tenant) for tenant in tenants]
         return [
             *(
-                NewTopic(name, plan.jobs_partitions or DEFAULT_PARTITIONS, common | jobs)
+                NewTopic(name, plan.jobs_partitions or DEFAULT_PARTITIONS, read | jobs)
                 for name in self._job_topics(tenants)
             ),
             NewTopic(self.dlq_topic, 1, common | {"retention.ms": str(DLQ_RETENTION_MS)}),
             *(
-                NewTopic(name, plan.reply_partitions or DEFAULT_PARTITIONS, common | replies)
+                NewTopic(name, plan.reply_partitions or DEFAULT_PARTITIONS, read | replies)
                 for name in names
             ),
         ]
@@ -229,6 +233,13 @@ def _same_for_all(topic: TopicState) -> list[Finding]:
     if kind != "LogAppendTime":
         text = f"message.timestamp.type is {kind}, must be LogAppendTime"
         findings.append(Finding("error", topic.name, text))
+    packing = topic.config.get("compression.type", PLAIN)
+    if packing != PLAIN:
+        text = (
+            f"compression.type is {packing}, should be {PLAIN}:"
+            " a small packed record may fill the memory of whoever reads it"
+        )
+        findings.append(Finding("warning", topic.name, text))
     largest = topic.number("max.message.bytes")
     least = max(limits.MAX_REQUEST_BYTES, limits.MAX_REPLY_BYTES) + FRAMING_BYTES
     if largest is not None and largest < least:

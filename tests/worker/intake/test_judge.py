@@ -91,3 +91,32 @@ def test_tenant_names_that_are_tricks_reach_no_topic(tenant: str) -> None:
     assert isinstance(verdict, Refused)
     assert verdict.tenant is None
     assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "what", "limit", "given"),
+    [
+        (b"k" * 1_025, (), "key", 1_024, 1_025),
+        (None, (("x", b"h" * 16_384),), "headers", 16_384, 16_417),
+        (None, (("", None),) * 513, "headers", 16_384, 16_416),
+    ],
+)
+def test_a_key_or_headers_too_large_are_told_to_the_tenant(
+    key: bytes | None,
+    headers: tuple[tuple[str, bytes | None], ...],
+    what: str,
+    limit: int,
+    given: int,
+) -> None:
+    """The job is refused with limit and given; a cancel that is so large is as good as any."""
+    judges = Judge(load_settings().settings)
+    job = encode_request(Job(id="a", tenant="acme", prompt="x"))
+    verdict = judges.verdict(Record(Partition("jobs", 0), 0, 0, key, job, headers))
+    assert isinstance(verdict, Refused)
+    assert verdict.error.code is ErrorCode.LIMIT_EXCEEDED
+    assert verdict.error.message.startswith(f"{what}: at most {limit} bytes")
+    assert (verdict.error.limit, verdict.error.given) == (limit, given)
+    assert (verdict.tenant, verdict.job_id, verdict.reason) == ("acme", "a", None)
+    cancel = encode_request(Cancel(id="a", tenant="acme"))
+    record = Record(Partition("jobs", 0), 0, 0, key, cancel, headers)
+    assert isinstance(judges.verdict(record), Cancel)

@@ -90,6 +90,7 @@ def test_a_changed_byte_anywhere_is_refused(
     keys, _, record = acme
     part = data.draw(st.sampled_from(["value", "key", "topic", "header"]))
     header = dict(record.headers)[SIGNATURE_HEADER]
+    assert header is not None
     assert record.value is not None
     assert record.key is not None
     good = bytearray(
@@ -173,6 +174,7 @@ def test_one_key_under_two_names_cannot_be_relabelled(folder: Path) -> None:
     put_key(folder, "acme", signer, key_id="old")
     keys, record = keys_of(folder), signed(JOB, signer)
     header = dict(record.headers)[SIGNATURE_HEADER]
+    assert header is not None
     for name in (b"blackbeard." + signer.key_id.encode(), b"acme.old"):
         relabelled = header.replace(b"acme." + signer.key_id.encode(), name)
         assert relabelled != header

@@ -21,6 +21,7 @@ GOOD_JOBS = {
     "message.timestamp.type": "LogAppendTime",
     "retention.ms": str(3 * DAY_MS),
     "segment.ms": str(HOUR_MS),
+    "compression.type": "uncompressed",
 }
 GOOD_REPLIES = GOOD_JOBS | {"retention.ms": str(6 * DAY_MS), "retention.bytes": "-1"}
 
@@ -53,6 +54,8 @@ def test_good_topics_have_no_findings() -> None:
         ({"retention.ms": "-1"}, {}, "error", "must be at least -1 to outlive jobs"),
         ({"segment.ms": str(7 * DAY_MS)}, {}, "error", "must be at least"),
         ({"retention.ms": str(HOUR_MS)}, {}, "warning", "jobs may be deleted unanswered"),
+        ({"compression.type": "producer"}, {}, "warning", "jobs: compression.type is producer"),
+        ({}, {"compression.type": "lz4"}, "warning", "replies.acme: compression.type is lz4"),
         ({"max.message.bytes": "1000"}, {}, "warning", "jobs: max.message.bytes is 1000"),
     ],
 )
