@@ -11,7 +11,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from schemas import JobError
 from worker.settings import load_settings
 from worker.topics.admin import TopicAdmin, TopicsError, ensure_topics, verify_topics
-from worker.topics.contract import DAY_MS, HOUR_MS, MS, Contract, TopicPlan, TopicState, judge
+from worker.topics.contract import (
+    DAY_MS,
+    HOUR_MS,
+    MS,
+    Contract,
+    TopicPlan,
+    TopicState,
+    judge,
+    refusals,
+)
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -71,6 +80,14 @@ def test_least_retention_is_enough() -> None:
     assert judge(contract, topics(replies={"retention.ms": str(least)})) == []
     assert judge(contract, topics(replies={"retention.ms": str(least - 1)})) != []
     assert judge(contract, topics(replies={"retention.ms": "-1"})) == []
+
+
+def test_no_tenants_jobs_go_where_the_dead_letters_are() -> None:
+    """With a topic for each tenant, nobody would read what one called `dlq` sends to jobs.dlq."""
+    contract, plan = Contract(jobs_topic="jobs.*"), TopicPlan()
+    for tenants, told in (["acme"], []), (["acme", "dlq"], ["jobs.dlq has the dead letters"]):
+        refused = refusals(contract, plan, contract.wanted(tenants, plan, [], replicas=1), [])
+        assert [line.partition(":")[0] for line in refused] == told
 
 
 def test_missing_topics() -> None:
