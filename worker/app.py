@@ -234,6 +234,7 @@ class Worker:
             lifecycle.release_all()
             await parts.answers.farewell(FAREWELL_SECONDS)
             await parts.claims.stop()
+            await parts.redirects.stop()
             await parts.answers.stop()
             await consumer.stop()
             for task in (telling, stopped, *others):

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
-from worker.intake.admission import Admitted, Cancelled, Unusable
+from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
 from worker.life import Effect, Event, UnexpectedEventError
 from worker.observe.logs import get_logger
@@ -145,13 +145,37 @@ class Lifecycle:
                 self.parts.routes.look_up(entry)
             case Cancelled(entry):
                 self.end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
+            case SentAgain() as sent:
+                self._redirect(state, record, sent)
             case Unusable(reason, error):
+                self._put_aside(state, record, reason, error)
 
-                def done() -> None:
-                    if not state.revoked:
-                        state.finish_offset(record.offset)
+    def _put_aside(
+        self, state: PartitionState, record: Record, reason: str, error: JobError
+    ) -> None:
+        def done() -> None:
+            if not state.revoked:
+                state.finish_offset(record.offset)
 
-                self.parts.answers.put_aside(record, reason, error, done=done)
+        self.parts.answers.put_aside(record, reason, error, done=done)
+
+    def _redirect(self, state: PartitionState, record: Record, sent: SentAgain) -> None:
+        """Tell who sent a job again where its answer begins; its offset is finished with that."""
+
+        def done(error: JobError | None) -> None:
+            if error is None:
+                state.finish_offset(record.offset)
+            else:
+                self._put_aside(state, record, "redirect_unwritable", error)
+
+        self.parts.redirects.tell(
+            record,
+            job_id=sent.job_id,
+            topic=sent.reply_topic,
+            first=sent.first,
+            done=done,
+            dropped=lambda: state.revoked,
+        )
 
     def _drop(self, entry: Entry) -> None:
         """Stop a job that is not ours any more; nothing more of it is written or committed."""

@@ -12,6 +12,7 @@ from worker.batching.dispatch import Dispatcher
 from worker.intake.admission import Admission
 from worker.replies.answers import Answers
 from worker.replies.pending_bytes import PendingBytes
+from worker.replies.redirects import Redirects
 from worker.replies.routes import ReplyRoutes
 from worker.takeover.claims import Claims
 
@@ -54,6 +55,7 @@ class Parts:
     claims: Claims
     dispatcher: Dispatcher
     answers: Answers
+    redirects: Redirects
     pending: PendingBytes
 
 
@@ -98,5 +100,6 @@ def wire(
             pending=pending,
             happened=happened,
         ),
+        redirects=Redirects(around.writer, pending=pending),
         pending=pending,
     )

@@ -179,6 +179,7 @@ class Harness:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self.answers.stop()
+        await self.lifecycle.parts.redirects.stop()
         self.dispatcher.close()
         assert self.unexpected_events == self.bugs
 

@@ -36,6 +36,7 @@ class Refused:
     tenant: str | None
     job_id: str | None
     reply_partition: int | None
+    job: Job | None = None  # what was asked, where that can be read
 
 
 Verdict = Job | Cancel | Refused
@@ -64,7 +65,8 @@ class Judge:
         if owner is not None and request.tenant != owner:
             return self._mismatch(request, owner)
         if isinstance(request, Job) and (refused := self._over_limits(request)):
-            return Refused(refused, None, request.tenant, request.id, request.reply_partition)
+            tenant, job_id = request.tenant, request.id
+            return Refused(refused, None, tenant, job_id, request.reply_partition, request)
         return request
 
     def _owner_of(self, record: Record) -> str | Refused | None:
@@ -75,8 +77,8 @@ class Judge:
         if self._keys is not None:
             try:
                 return self._keys.signer_of(record)
-            except SignatureError as error:
-                return Refused(error, error.fault.value, None, None, None)
+            except SignatureError as fault:
+                return Refused(fault, fault.fault.value, None, None, None)
         if self._settings.tenant_from == "field":
             return None
         tenant = record.source.topic.removeprefix(self._prefix)
