@@ -128,7 +128,8 @@ def test_finished_job_is_forgotten() -> None:
 
 def test_a_redirect_leads_back_to_the_first_answer() -> None:
     """A reader that began behind it sees all of it once; its neighbours see nothing twice."""
-    first = [tokens("a", 0, "x"), tokens("b", 0, "1"), tokens("a", 1, "y"), done("a", 2)]
+    first: list[ReplyRecord] = [tokens("a", 0, "x"), tokens("b", 0, "1"), tokens("a", 1, "y")]
+    first.append(done("a", 2))
     reader = Reader([*first, tokens("b", 1, "2"), tokens("b", 2, "3")])
     reader.log.insert(5, Fetched(0, 5, b"a", encode_redirect("a", 0)))
     reader.log[6] = reader.log[6]._replace(offset=6)

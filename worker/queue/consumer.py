@@ -39,6 +39,7 @@ POLL_RECORDS = 1_000
 POLL_RECORDS_SIGNED = 100
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 STOP_SECONDS = 10.0
+OFFSETS_PAUSE_SECONDS = 1.0  # between assignments whose offsets nobody tells
 METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
 
 
@@ -167,10 +168,9 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 continue
             await asyncio.sleep(0)  # getmany does not give way while it has records at hand
             self._apply_pauses()
+            consumer = self._consumer
             try:
-                batches = await self._consumer.getmany(
-                    timeout_ms=POLL_MS, max_records=self._poll_records
-                )
+                batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._poll_records)
             except errors.ConsumerStoppedError:
                 continue  # we are leaving, or it is being replaced
             except errors.KafkaError as error:
@@ -179,8 +179,12 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 log.warning("poll_failed", error=type(error).__name__)
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
-            # getmany may return records of an assignment whose callback is still running.
+            # getmany may return records of an assignment whose callback is still running. Those of one
+            # before are read again: taken here, they would make all below them count as finished.
+            assignment = self._assignments
             await self._set_up.wait()
+            if consumer is not self._consumer or assignment != self._assignments:
+                continue
             for topic_partition, records in batches.items():
                 self._deliver(topic_partition, records)
 
@@ -242,6 +246,10 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         if membership is None:  # lost again already: a new assignment is on its way
             return
         found = await positions_of(self._consumer, partitions)
+        if found is None:  # nothing of it is read, and nothing committed: it is asked for anew
+            await asyncio.sleep(OFFSETS_PAUSE_SECONDS)
+            ask_for_rebalance(self._consumer)
+            return
         for each, lost in found.lost.items():
             self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
         self._states = {
