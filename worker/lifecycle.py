@@ -43,6 +43,7 @@ class Lifecycle:
     ) -> None:
         self._metrics = metrics
         self._prove = surroundings.prove
+        self._clock = surroundings.writer.clock
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
         self.parts = parts = wire(
@@ -99,6 +100,8 @@ class Lifecycle:
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
+        if records:
+            self._clock.saw(records[-1].timestamp_ms, time.time() * 1_000)
         for record in records:
             if self._held.redelivered(state, record.offset):
                 self._metrics.kept.inc()
@@ -206,7 +209,7 @@ class Lifecycle:
 
     def tick(self) -> None:
         """End the jobs whose time is up; let a partition whose done list is full go on."""
-        now = time.time() * 1_000
+        now = self._clock.now_ms(time.time() * 1_000)
         for entry in self._deadlines.due(now):
             self.end(entry, too_late(entry, now))
         unfinished = 0
@@ -216,12 +219,13 @@ class Lifecycle:
                 self.parts.dispatcher.hurry(oldest)
         self._deadlines.prune(unfinished)
         self._metrics.unfinished_jobs.set(unfinished)
+        self._metrics.clock_skew_seconds.set(self._clock.skew_seconds)
         self._metrics.outgoing_bytes.set(self.parts.pending.bytes)
 
     # --- effects
 
     def _wait(self, entry: Entry) -> None:
-        now = time.time() * 1_000
+        now = self._clock.now_ms(time.time() * 1_000)
         if entry.deadline_ms <= now:
             self.end(entry, too_late(entry, now))
             return

@@ -179,8 +179,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 log.warning("poll_failed", error=type(error).__name__)
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
-            # getmany may return records of an assignment whose callback is still running. Those of one
-            # before are read again: taken here, they would make all below them count as finished.
+            # getmany may return records of an assignment whose callback is still running. Those of
+            # one before are read again: here they would make all below them count as finished.
             assignment = self._assignments
             await self._set_up.wait()
             if consumer is not self._consumer or assignment != self._assignments:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaProducer, errors
 
 from worker.observe.logs import get_logger
+from worker.replies.broker_clock import BrokerClock
 from worker.replies.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ MAX_REQUEST_BYTES = 1_048_576
 MISSING_TOPIC_SECONDS = 2.0
 REBUILD_PAUSE_SECONDS = 1.0
 STOP_SECONDS = 5.0
+LOG_APPEND_TIME = 1  # the kind of a timestamp that the broker gave
 
 # The record or the right to write it is at fault: the same append will fail again.
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
@@ -69,6 +71,7 @@ class LogWriter:
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
             **settings.kafka_security(),
         }
+        self.clock = BrokerClock()
         self._producer: AIOKafkaProducer | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
@@ -140,6 +143,7 @@ class LogWriter:
         Raises AppendError, after which each of them may stand in the log or not.
         """
         producer = await self._ready()
+        sent_ms = time.time() * 1_000
         try:
             pending = [
                 await producer.send(topic, value, key, partition, headers=list(headers))
@@ -153,6 +157,9 @@ class LogWriter:
             if isinstance(result, BaseException):
                 raise self._failed(topic, result)
             offsets.append(result.offset)
+            if result.timestamp_type == LOG_APPEND_TIME:
+                heard_ms = time.time() * 1_000
+                self.clock.appended(result.timestamp, sent_ms=sent_ms, heard_ms=heard_ms)
         return offsets
 
     async def put_aside(
