@@ -30,8 +30,16 @@ from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
 from worker.queue.watchdog import ConsumerSilentError, watch
-from worker.startup import Startup, WorkerFailedError, create_reply_topic, read_tenant_keys
+from worker.startup import (
+    Startup,
+    WorkerFailedError,
+    create_reply_topic,
+    read_tenant_keys,
+    topic_admin,
+)
 from worker.takeover.readback import KafkaLogReader
+from worker.topics.contract import Contract
+from worker.topics.reply_topics import ReplyTopics
 from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -82,6 +90,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._started = time.monotonic()
         self._keys: TenantKeys | None = None
+        self._reply_topics = ReplyTopics(Contract.of(settings), self._metrics)
         consolidates = settings.assignor == "consolidate"
         self._consolidation = Consolidation(settings, self._metrics) if consolidates else None
 
@@ -96,7 +105,7 @@ class Worker:
             if self._settings.http_address is not None:
                 http = await start_http(self._settings.http_address, self._health, self._metrics)
             self._keys = read_tenant_keys(self._settings, self._metrics)
-            startup = Startup(self._settings, self._name, self._health)
+            startup = Startup(self._settings, self._name, self._health, self._reply_topics)
             loaded, writer = await self._or_stop(startup.run(self._load))
             try:
                 await self._serve(loaded, writer)
@@ -179,6 +188,7 @@ class Worker:
             if self._settings.create_topics
             else None,
             keys=self._keys,
+            why_refused=self._reply_topics.why_refused,
         )
         lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
 
@@ -196,13 +206,17 @@ class Worker:
         consumer = JobsConsumer(self._settings, lifecycle, self._name, commits, self._consolidation)
         try:
             await self._or_stop(consumer.start())
-            await self._work(consumer, lifecycle, failed)
+            await self._work(consumer, lifecycle, failed, writer)
         finally:
             await reader.stop()
             await asyncio.to_thread(engine.close)
 
     async def _work(
-        self, consumer: JobsConsumer, lifecycle: Lifecycle, failed: asyncio.Future[None]
+        self,
+        consumer: JobsConsumer,
+        lifecycle: Lifecycle,
+        failed: asyncio.Future[None],
+        writer: LogWriter,
     ) -> None:
         parts = lifecycle.parts
         polling = asyncio.create_task(consumer.run())
@@ -215,6 +229,9 @@ class Worker:
                 self._commit_often(consumer),
                 watch(consumer.progress, consumer.replace),
                 self._tick_often(lifecycle),
+                self._reply_topics.watch(
+                    partial(topic_admin, self._settings), writer.topics_in_use
+                ),
                 watch_loop_lag(self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
                 *(

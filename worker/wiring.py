@@ -44,6 +44,7 @@ class Surroundings:
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     keys: TenantKeys | None = None  # of the tenants, where they sign
+    why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a reply topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ def wire(
     """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
     pending = PendingBytes(settings.lookahead_bytes)
     return Parts(
-        admission=Admission(settings=settings, metrics=metrics, keys=around.keys),
+        admission=Admission(
+            settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused
+        ),
         routes=ReplyRoutes(
             around.writer, pending=pending, create=around.create_reply_topic, happened=happened
         ),

@@ -13,6 +13,8 @@ from worker.job import Asked, Entry, digest_of
 from worker.queue.assignment import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Record
     from worker.observe.metrics import Metrics
@@ -60,8 +62,15 @@ class Admission:
     """Reads records of one worker's partitions, in order."""
 
     def __init__(
-        self, *, settings: WorkerSettings, metrics: Metrics, keys: TenantKeys | None = None
+        self,
+        *,
+        settings: WorkerSettings,
+        metrics: Metrics,
+        keys: TenantKeys | None = None,
+        why_refused: Callable[[str], str | None] = lambda _: None,
     ) -> None:
+        """Prepare; `why_refused` tells what is wrong with a reply topic, if that is known."""
+        self._why_refused = why_refused
         self._settings = settings
         self._metrics = metrics
         self._judge = Judge(settings, keys)
@@ -112,6 +121,8 @@ class Admission:
         )
         if isinstance(asked, Refused):
             entry.error, entry.dead_letter = asked.error, asked.reason
+        elif why := self._why_refused(topic):
+            entry.error = JobError(ErrorCode.INTERNAL, f"{topic}: {why}")
         state.add(entry)
         return Admitted(entry)
 

@@ -30,6 +30,7 @@ REQUEST_TIMEOUT_MS = 15_000
 MAX_REQUEST_BYTES = 1_048_576
 # How long "no such topic" is believed, so that a flood for one costs one look-up a while.
 MISSING_TOPIC_SECONDS = 2.0
+MISSING_TOPICS = 10_000  # of which that is remembered, at most
 REBUILD_PAUSE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 LOG_APPEND_TIME = 1  # the kind of a timestamp that the broker gave
@@ -108,10 +109,21 @@ class LogWriter:
             if found:
                 self._partitions[topic] = len(found)
                 return len(found)
-        self._missing[topic] = time.monotonic() + MISSING_TOPIC_SECONDS
+        self._remember_missing(topic)
         # A missing topic stays out of the client's set, or every refresh would ask for it.
         client._topics.discard(topic)  # noqa: SLF001 - aiokafka adds topics but never drops one
         return None
+
+    def _remember_missing(self, topic: str) -> None:
+        now = time.monotonic()
+        if len(self._missing) >= MISSING_TOPICS:  # a flood of made-up tenants
+            self._missing = {name: until for name, until in self._missing.items() if until > now}
+        if len(self._missing) < MISSING_TOPICS:
+            self._missing[topic] = now + MISSING_TOPIC_SECONDS
+
+    def topics_in_use(self) -> list[str]:
+        """Return the topics that were asked for and exist, in an order that only grows."""
+        return [*self._partitions]
 
     def forget_missing(self, topic: str) -> None:
         """Look a topic up again at once: it was just created."""

@@ -115,6 +115,12 @@ class Contract:
         prefix = self.replies_prefix
         return topic.startswith(prefix) and is_tenant(topic.removeprefix(prefix))
 
+    def jobs_of(self, replies: str) -> str:
+        """Return the topic of the jobs that are answered on a reply topic."""
+        if self.jobs_topic.endswith("*"):
+            return self.jobs_topic[:-1] + replies.removeprefix(self.replies_prefix)
+        return self.jobs_topic
+
     def concerns(self, topic: str) -> bool:
         """Tell whether the contract speaks of this topic."""
         return self.is_jobs(topic) or self.is_replies(topic) or topic == self.dlq_topic
@@ -212,7 +218,8 @@ def judge(contract: Contract, topics: Iterable[TopicState]) -> list[Finding]:
     for topic in jobs:
         findings += _jobs_kept(contract, topic)
     for topic in replies:
-        findings += _replies_kept(contract, topic, jobs)
+        theirs = contract.jobs_of(topic.name)
+        findings += _replies_kept(contract, topic, [job for job in jobs if job.name == theirs])
     return sorted(findings, key=lambda finding: (finding.level != "error", finding.topic))
 
 
