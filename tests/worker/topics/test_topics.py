@@ -151,6 +151,28 @@ async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
 
 
 @pytest.mark.kafka
+async def test_some_reply_topics_are_judged_by_themselves(kafka: Kafka, contract: Contract) -> None:
+    """Those that are asked for, beside the jobs that they must outlive; a missing one is untold."""
+    await ensure_topics(kafka.bootstrap, contract, ["acme"])
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await client.start()
+    short = GOOD_REPLIES | {"retention.ms": str(HOUR_MS)}
+    prefix = contract.replies_prefix
+    await client.create_topics([NewTopic(f"{prefix}bee", 1, 1, topic_configs=short)])
+    await client.close()
+    names = [prefix + tenant for tenant in ("acme", "bee", "nobody")]
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        await admin._wait_for_leaders({*names[:2]})
+        findings, told = await admin.judge_replies(names)
+    assert told == set(names[:2])
+    errors = [
+        each for each in findings if each.level == "error" and contract.is_replies(each.topic)
+    ]
+    assert [each.topic for each in errors] == [f"{prefix}bee"]
+    assert "to outlive" in errors[0].text
+
+
+@pytest.mark.kafka
 async def test_partition_count_is_never_changed(kafka: Kafka, contract: Contract) -> None:
     """Asking for another number of partitions is refused, and nothing at all is created."""
     await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(reply_partitions=2))
