@@ -11,7 +11,14 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from aril.errors import BadToken, ReplyUnreadable, StreamLost
-from schemas import DecodeError, ResetEvent, TokensEvent, VisibleStream, decode_reply
+from schemas import (
+    DecodeError,
+    ResetEvent,
+    TokensEvent,
+    VisibleStream,
+    decode_redirect,
+    decode_reply,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,6 +64,7 @@ class Inbox:
         self.stream = VisibleStream()
         self.failure: Exception | None = None
         self.stalled = False
+        self.redirected = False  # stalled until the reader has gone back
         self._events: deque[Event] = deque()
         self._folded = Mark()
         self._given = resume_at or Mark()
@@ -87,9 +95,25 @@ class Inbox:
             self.fail(ReplyUnreadable(f"a reply to job {self.job} cannot be read: {error}"))
             return
         if reply is None:
+            start = decode_redirect(record.value, self.job)
+            if start is not None and start < self.start and self._nothing_seen:
+                self._go_back(start)
             return
         for event in self.stream.feed(reply):
             self._admit(event)
+
+    @property
+    def _nothing_seen(self) -> bool:
+        return self._folded == self._given == Mark()
+
+    def _go_back(self, start: int) -> None:
+        """Read from `start` instead: the job was sent before, and its answer begins there.
+
+        Nothing is taken until the reader is there.
+        """
+        self.start = self.position = start
+        self.stream = VisibleStream()
+        self.stalled = self.redirected = True
 
     def take(self) -> Event | None:
         """Return the caller's next event, or None for now."""
@@ -162,6 +186,7 @@ class Router:
 
     def deliver(self, records: Iterable[Fetched]) -> None:
         """Hand over what one poll returned; call it before anything else can move the reader."""
+        redirected = []
         for record in records:
             if record.offset < self._next.get(record.partition, record.offset + 1):
                 continue
@@ -174,6 +199,11 @@ class Router:
                 self.remove(inbox)
             elif inbox.stalled:
                 self._rest(record.partition)
+                if inbox.redirected and inbox not in redirected:
+                    redirected.append(inbox)
+        for inbox in redirected:  # only now: what is left of this poll lies ahead of them
+            inbox.stalled = inbox.redirected = False
+            self._read_from(inbox)
 
     def taken(self, inbox: Inbox) -> None:
         """Note that a caller took an event: a stalled inbox may have room again."""

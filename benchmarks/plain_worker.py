@@ -40,8 +40,8 @@ from worker.queue.ledger import Checkpoint
 from worker.takeover.claims import Claims
 
 if TYPE_CHECKING:
-    from schemas import ReplyRecord
-    from worker.job import Entry
+    from schemas import Job, ReplyRecord
+    from worker.job import Asked, Entry
 
 SEED_BITS = 63
 WHOLE = "tests.support.paced_worker"  # the same worker with the protocol
@@ -136,7 +136,7 @@ def _no_take_over() -> None:
 
 
 def _no_identity() -> None:
-    def digest_of(value: bytes | None) -> bytes:  # noqa: ARG001 - the original's
+    def digest_of(value: bytes | None, job: Job | None = None) -> bytes:  # noqa: ARG001 - the original's
         return b""
 
     def seed_of(entry: Entry) -> int:
@@ -148,7 +148,7 @@ def _no_identity() -> None:
         tenant: str,  # noqa: ARG001 - same
         job_id: str,  # noqa: ARG001 - same
         digest: bytes,  # noqa: ARG001 - same
-    ) -> tuple[Identity, Entry | None]:
+    ) -> tuple[Identity, Asked | None]:
         return Identity.NEW, None
 
     def finish(self: PartitionState, entry: Entry) -> None:

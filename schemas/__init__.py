@@ -5,7 +5,7 @@ other languages, json/ and vectors/ let them check themselves against it.
 """
 
 from schemas import limits
-from schemas.codec import decode_request, encode_request
+from schemas.codec import decode_request, encode_request, question_of
 from schemas.errors import DecodeError, ErrorCode, JobError
 from schemas.job import Cancel, Job, Message, Sampling
 from schemas.names import (
@@ -28,6 +28,7 @@ from schemas.reader import (
     TokensEvent,
     VisibleStream,
 )
+from schemas.redirect import decode_redirect, encode_redirect
 from schemas.reply import (
     ClaimRecord,
     DoneRecord,
@@ -72,8 +73,10 @@ __all__ = [
     "TokensRecord",
     "Usage",
     "VisibleStream",
+    "decode_redirect",
     "decode_reply",
     "decode_request",
+    "encode_redirect",
     "encode_reply",
     "encode_request",
     "is_adapter",
@@ -83,6 +86,7 @@ __all__ = [
     "limits",
     "murmur2",
     "parse_adapter",
+    "question_of",
     "reply_partition",
     "reply_topic",
 ]

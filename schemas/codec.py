@@ -55,6 +55,18 @@ def encode_request(request: Job | Cancel) -> bytes:
     return data
 
 
+def question_of(job: Job) -> bytes:
+    """Return what a job asks, in one form: equal for jobs that ask the same, however it is written.
+
+    Left out is where its reader waits: a program that asks again after a restart waits elsewhere.
+    """
+    fields = job.model_dump(
+        exclude_defaults=True, exclude={"reply_from", "reply_partition", "metadata"}
+    )
+    data: bytes = msgpack.packb([fields, sorted(job.metadata.items())])
+    return data
+
+
 def decode_request(data: bytes | None) -> Job | Cancel:
     """Return the job or cancellation that `data` is; DecodeError if it is neither."""
     fields = unpack_map(data, limits.MAX_REQUEST_BYTES)

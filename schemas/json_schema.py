@@ -57,6 +57,7 @@ def reply_schema() -> Schema:
         "tokens": _tokens(),
         "done": _done(),
         "error": _error(),
+        "redirect": _redirect(),
     }
     for kind, schema in kinds.items():
         schema["properties"] = {"kind": {"const": kind}} | schema["properties"]
@@ -167,6 +168,17 @@ def _error() -> Schema:
         fields,
         optional=("limit", "given", "metadata"),
     )
+
+
+def _redirect() -> Schema:
+    schema = _record(
+        "Of no answer: that to a job which was sent again begins at this offset.",
+        {"reply_from": _integer(limits.MAX_OFFSET)},
+    )
+    for name in ("epoch", "worker"):
+        del schema["properties"][name]
+        schema["required"].remove(name)
+    return schema
 
 
 def _integer(maximum: int, *, minimum: int = 0) -> Schema:

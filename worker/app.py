@@ -31,8 +31,16 @@ from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
 from worker.queue.watchdog import ConsumerSilentError, watch
 from worker.replies.producer import STUCK_SECONDS
-from worker.startup import Startup, WorkerFailedError, create_reply_topic, read_tenant_keys
+from worker.startup import (
+    Startup,
+    WorkerFailedError,
+    create_reply_topic,
+    read_tenant_keys,
+    topic_admin,
+)
 from worker.takeover.readback import KafkaLogReader
+from worker.topics.contract import Contract
+from worker.topics.reply_topics import ReplyTopics
 from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -83,6 +91,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._started = time.monotonic()
         self._keys: TenantKeys | None = None
+        self._reply_topics = ReplyTopics(Contract.of(settings), self._metrics)
         consolidates = settings.assignor == "consolidate"
         self._consolidation = Consolidation(settings, self._metrics) if consolidates else None
 
@@ -97,7 +106,7 @@ class Worker:
             if self._settings.http_address is not None:
                 http = await start_http(self._settings.http_address, self._health, self._metrics)
             self._keys = read_tenant_keys(self._settings, self._metrics)
-            startup = Startup(self._settings, self._name, self._health)
+            startup = Startup(self._settings, self._name, self._health, self._reply_topics)
             loaded, writer = await self._or_stop(startup.run(self._load))
             try:
                 await self._serve(loaded, writer)
@@ -180,6 +189,7 @@ class Worker:
             if self._settings.create_topics
             else None,
             keys=self._keys,
+            why_refused=self._reply_topics.why_refused,
         )
         lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
 
@@ -220,6 +230,9 @@ class Worker:
                 self._commit_often(consumer),
                 watch(consumer.progress, consumer.replace),
                 self._tick_often(lifecycle, writer),
+                self._reply_topics.watch(
+                    partial(topic_admin, self._settings), writer.topics_in_use
+                ),
                 watch_loop_lag(self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
                 *(
@@ -239,6 +252,7 @@ class Worker:
             lifecycle.release_all()
             await parts.answers.farewell(FAREWELL_SECONDS)
             await parts.claims.stop()
+            await parts.redirects.stop()
             await parts.answers.stop()
             await consumer.stop()
             for task in (telling, stopped, *others):

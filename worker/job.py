@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from schemas import question_of
 from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
 from worker.life import ENDING, Life, Stage
 
@@ -76,6 +77,14 @@ class Record:
         return replace(self, key=key, headers=headers, left_out=over + cut)
 
 
+class Asked(NamedTuple):
+    """What is known of the first job with an identity when another comes."""
+
+    digest: bytes
+    reply_from: int | None
+    reply_partition: int | None
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Entry:
     """One job of one assignment. Mutable; owned by the event loop."""
@@ -85,13 +94,14 @@ class Entry:
     tenant: str
     job_id: str
     job: Job | None  # None: the record was refused, only its error is still to be written
-    digest: bytes  # of the record's value: equal bytes are the same job sent twice
+    digest: bytes  # of what it asks: an equal one under its id is the same job sent twice
     generation: int  # the group's, in which its partition was won
     epoch: Epoch  # the rank under which its answer is written
     owned: bool  # ours to write: fresh (appended after the assignment began), or taken over
     deadline_ms: float  # when it is too late to answer, milliseconds since the epoch
     reply_topic: str
     wanted_partition: int | None
+    reply_from: int | None = None  # where its client began to read, as that says
     reply_partition: int = -1
     life: Life = field(default_factory=Life)
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
@@ -133,6 +143,11 @@ class Entry:
         return self.life.stage is Stage.SETTLED
 
     @property
+    def asked(self) -> Asked:
+        """What is remembered of it once it is finished."""
+        return Asked(self.digest, self.reply_from, self.wanted_partition)
+
+    @property
     def source(self) -> Partition:
         """The partition it came from."""
         return self.record.source
@@ -159,8 +174,13 @@ class Entry:
         return len(self.record.value or b"") // CHARS_PER_TOKEN + answer
 
 
-def digest_of(value: bytes | None) -> bytes:
-    """Return what tells two records apart: 16 bytes are plenty among one tenant's equal ids."""
+def digest_of(value: bytes | None, job: Job | None = None) -> bytes:
+    """Return what tells two records apart: 16 bytes are plenty among one tenant's equal ids.
+
+    Of a job it is what is asked, of a record that is none its very bytes.
+    """
+    if job is not None:
+        return hashlib.blake2b(question_of(job), digest_size=16, person=b"question").digest()
     return hashlib.blake2b(value or b"", digest_size=16).digest()
 
 
@@ -175,5 +195,5 @@ def seed_of(entry: Entry) -> int:
         return given
     source = entry.record.source
     place = f"{source.topic}/{source.partition}/{entry.record.offset}".encode()
-    drawn = hashlib.blake2b(place + entry.digest, digest_size=8).digest()
+    drawn = hashlib.blake2b(place + digest_of(entry.record.value), digest_size=8).digest()
     return int.from_bytes(drawn) & MAX_SEED

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
-from worker.intake.admission import Admitted, Cancelled, Unusable
+from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
 from worker.life import Effect, Event, UnexpectedEventError
 from worker.observe.logs import get_logger
@@ -45,6 +45,7 @@ class Lifecycle:
     ) -> None:
         self._metrics = metrics
         self._prove = surroundings.prove
+        self._clock = surroundings.writer.clock
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
         self.parts = parts = wire(
@@ -104,6 +105,8 @@ class Lifecycle:
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
+        if records:
+            self._clock.saw(records[-1].timestamp_ms, time.time() * 1_000)
         for record in records:
             if self._held.redelivered(state, record.offset):
                 self._metrics.kept.inc()
@@ -164,6 +167,8 @@ class Lifecycle:
                 self.parts.routes.look_up(entry)
             case Cancelled(entry):
                 self.end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
+            case SentAgain() as sent:
+                self._redirect(state, record, sent)
             case Unusable(reason, error):
                 self._put_aside(state, record.lean(), reason, error)
 
@@ -177,6 +182,24 @@ class Lifecycle:
                 state.finish_offset(record.offset)
 
         self.parts.answers.put_aside(record, reason, error, done=done)
+
+    def _redirect(self, state: PartitionState, record: Record, sent: SentAgain) -> None:
+        """Tell who sent a job again where its answer begins; its offset is finished with that."""
+
+        def done(error: JobError | None) -> None:
+            if error is None:
+                state.finish_offset(record.offset)
+            else:
+                self._put_aside(state, record, "redirect_unwritable", error)
+
+        self.parts.redirects.tell(
+            record,
+            job_id=sent.job_id,
+            topic=sent.reply_topic,
+            first=sent.first,
+            done=done,
+            dropped=lambda: state.revoked,
+        )
 
     def _drop(self, entry: Entry) -> None:
         """Stop a job that is not ours any more; nothing more of it is written or committed."""
@@ -208,7 +231,7 @@ class Lifecycle:
     def tick(self) -> None:
         """End the jobs whose time is up; let those go on that waited for something else's."""
         self.parts.parking.tick(time.monotonic())
-        now = time.time() * 1_000
+        now = self._clock.now_ms(time.time() * 1_000)
         for entry in self._deadlines.due(now):
             self.end(entry, too_late(entry, now))
         unfinished = 0
@@ -218,12 +241,13 @@ class Lifecycle:
                 self.parts.dispatcher.hurry(oldest)
         self._deadlines.prune(unfinished)
         self._metrics.unfinished_jobs.set(unfinished)
+        self._metrics.clock_skew_seconds.set(self._clock.skew_seconds)
         self._metrics.outgoing_bytes.set(self.parts.pending.bytes)
 
     # --- effects
 
     def _wait(self, entry: Entry) -> None:
-        now = time.time() * 1_000
+        now = self._clock.now_ms(time.time() * 1_000)
         if entry.deadline_ms <= now:
             self.end(entry, too_late(entry, now))
             return

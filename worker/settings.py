@@ -2,7 +2,8 @@
 
 Sources, strongest first: command-line flags, environment (``ARIL_*``), a TOML file named by
 ``--config`` or ``ARIL_CONFIG``, defaults. An unknown name in any of them is an error, as is a
-value out of bounds: ``SettingsError`` carries one line that a person can act on.
+value out of bounds: ``SettingsError`` carries one line that a person can act on. Variables that
+Kubernetes makes for a Service called ``aril`` are no settings and are passed over.
 """
 
 from __future__ import annotations
@@ -28,8 +29,22 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "ARIL_"
 
+# What Kubernetes puts into every pod for a Service whose name begins with `aril`, as name=value.
+# By its value, too: ARIL_PORT=8080 is somebody's mistake for ARIL_HTTP.
+_SERVICE_LINK = re.compile(
+    r"ARIL_(?:[A-Z0-9_]+_)?(?:"
+    r"SERVICE_HOST=[0-9A-Fa-f.:]+"
+    r"|SERVICE_PORT(?:_[A-Z0-9_]+)?=\d+"
+    r"|PORT(?:_\d+_(?:TCP|UDP|SCTP))?=(?:tcp|udp|sctp)://\S+:\d+"
+    r"|PORT_\d+_(?:TCP|UDP|SCTP)_(?:PROTO=(?:tcp|udp|sctp)|PORT=\d+|ADDR=[0-9A-Fa-f.:]+)"
+    r")"
+)
+
 # Read by the client's side of the command line, or by the loader itself, and not by the worker.
 FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_KEY", "ARIL_CACHE"})
+
+# Names of tenants, and what they can begin with.
+_TENANT_START = re.compile(r"(?:[a-z0-9][a-z0-9-]*)?")
 
 Origin = Literal["flag", "env", "file", "default"]
 
@@ -232,6 +247,27 @@ class WorkerSettings(BaseSettings):
             raise ValueError("max_step_tokens must be at least max_rows")
         return self
 
+    @model_validator(mode="after")
+    def _topics_do_not_meet(self) -> WorkerSettings:
+        """Refuse names under which a worker would read what it writes, or mix what it writes.
+
+        A pattern of jobs topics leaves the dead letters out by itself: see `topic_pattern`.
+        """
+        if self.dlq_topic == self.jobs_topic:
+            raise ValueError(
+                f"dlq_topic and jobs_topic are both {self.dlq_topic}:"
+                " each dead letter would be read as a job again"
+            )
+        for name in ("jobs_topic", "dlq_topic"):
+            topic = getattr(self, name)
+            rest = topic.removesuffix("*").removeprefix(self.replies_prefix)
+            # A pattern reads whatever its beginning can be made a tenant's name with.
+            if topic.startswith(self.replies_prefix) and _TENANT_START.fullmatch(rest):
+                raise ValueError(
+                    f"{name}={topic} takes in reply topics, which begin with {self.replies_prefix}"
+                )
+        return self
+
     @property
     def http_address(self) -> tuple[str, int] | None:
         """Host and port of the probes, or None when they are off."""
@@ -305,12 +341,13 @@ def load_settings(
 
 
 def _from_env() -> dict[str, Any]:
-    for name in os.environ:
+    for name, value in os.environ.items():
         field = name.removeprefix(ENV_PREFIX).lower()
         if (
             name.startswith(ENV_PREFIX)
             and name not in FOREIGN_ENV
             and field not in WorkerSettings.model_fields
+            and not _SERVICE_LINK.fullmatch(f"{name}={value}")
         ):
             raise SettingsError(f"{name}: unknown setting{_did_you_mean(field, env=True)}")
     return EnvSettingsSource(WorkerSettings)()

@@ -12,6 +12,7 @@ from worker.batching.dispatch import Dispatcher
 from worker.intake.admission import Admission
 from worker.replies.answers import Answers
 from worker.replies.pending_bytes import PendingBytes
+from worker.replies.redirects import Redirects
 from worker.replies.reply_logs import ReplyLogs
 from worker.replies.routes import ReplyRoutes
 from worker.takeover.claims import Claims
@@ -45,6 +46,7 @@ class Surroundings:
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     keys: TenantKeys | None = None  # of the tenants, where they sign
+    why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a reply topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Parts:
     claims: Claims
     dispatcher: Dispatcher
     answers: Answers
+    redirects: Redirects
     pending: PendingBytes
 
 
@@ -73,7 +76,9 @@ def wire(
     logs = ReplyLogs()
     parking = Parking(logs, pending, metrics, happened)
     return Parts(
-        admission=Admission(settings=settings, metrics=metrics, keys=around.keys),
+        admission=Admission(
+            settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused
+        ),
         routes=ReplyRoutes(
             around.writer, pending=pending, create=around.create_reply_topic, happened=happened
         ),
@@ -108,5 +113,6 @@ def wire(
             logs=logs,
             happened=happened,
         ),
+        redirects=Redirects(around.writer, pending=pending),
         pending=pending,
     )

@@ -91,6 +91,24 @@ def _skipped() -> list[Vector]:
     return [
         vector("unknown kind", meaning, pack(sent), {"skipped": True}),
         vector("unknown kind, no head", meaning, pack({"kind": "note"}), {"skipped": True}),
+        *_redirects(),
+    ]
+
+
+def _redirects() -> list[Vector]:
+    """Skipped by the reader rule; `expect.redirect` is what one that waits for j1 makes of it."""
+    sent: Fields = {"kind": "redirect", "job": "j1", "reply_from": 17}
+    wrong = "Not valid, so it redirects nobody."
+    return [
+        vector(name, meaning, pack(sent | change), {"skipped": True, "redirect": start})
+        for name, meaning, change, start in (
+            ("redirect", "The answer to j1 begins at offset 17.", {}, 17),
+            ("redirect to the start", "The log's first offset.", {"reply_from": 0}, 0),
+            ("redirect with unknown fields", "Ignored.", {"epoch": [3, 1]}, 17),
+            ("redirect of another job", "It says nothing of j1.", {"job": "j2"}, None),
+            ("redirect without a place", wrong, {"reply_from": MISSING}, None),
+            ("redirect to nowhere", wrong, {"reply_from": -1}, None),
+        )
     ]
 
 

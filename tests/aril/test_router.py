@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from aril.errors import StreamLost
 from aril.router import Inbox, Mark, Router
 from aril.transport import Fetched
-from schemas import TokensEvent, encode_reply
-from tests.support.fake_worker import answer, tokens
+from schemas import DoneEvent, Epoch, TokensEvent, encode_redirect, encode_reply
+from tests.support.fake_worker import answer, done, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,15 @@ class Reader:
 def inbox(job: str, *, limit: int = 8, position: int = 0) -> Inbox:
     """Return an inbox of partition 0."""
     return Inbox(job, partition=0, position=position, limit=limit)
+
+
+def texts(box: Inbox) -> list[str]:
+    """Take what a caller has not taken yet."""
+    found = []
+    while (event := box.take()) is not None:
+        assert isinstance(event, TokensEvent | DoneEvent)
+        found.append(event.text)
+    return found
 
 
 JOBS = ("a", "b", "c")
@@ -115,6 +124,45 @@ def test_finished_job_is_forgotten() -> None:
     reader.poll(10)
     assert reader.router.jobs() == []
     assert reader.position is None
+
+
+def test_a_redirect_leads_back_to_the_first_answer() -> None:
+    """A reader that began behind it sees all of it once; its neighbours see nothing twice."""
+    first: list[ReplyRecord] = [tokens("a", 0, "x"), tokens("b", 0, "1"), tokens("a", 1, "y")]
+    first.append(done("a", 2))
+    reader = Reader([*first, tokens("b", 1, "2"), tokens("b", 2, "3")])
+    reader.log.insert(5, Fetched(0, 5, b"a", encode_redirect("a", 0)))
+    reader.log[6] = reader.log[6]._replace(offset=6)
+    late, beside = inbox("a", position=4), inbox("b", position=1)
+    for box in (late, beside):
+        reader.router.add(box)
+    for _ in range(4):
+        reader.poll(10)  # redirect and what follows it come in one poll
+    assert texts(late) == ["x", "y", ""]
+    assert late.start == 0
+    assert texts(beside) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("position", "start"), [(0, 0), (0, 3), (4, 4), (4, 9)])
+def test_a_redirect_that_leads_nowhere_else_is_passed_over(position: int, start: int) -> None:
+    """Only back, never forward or in a circle."""
+    reader = Reader(answer("a", ["x", "y", "z"]))
+    reader.log.append(Fetched(0, 4, b"a", encode_redirect("a", start)))
+    box = inbox("a", position=position)
+    reader.router.add(box)
+    reader.poll(10)
+    assert (box.start, box.redirected, reader.reads) == (position, False, 5 - position)
+
+
+def test_who_has_seen_tokens_is_not_led_back() -> None:
+    """What a caller was given is not given again."""
+    reader = Reader([tokens("a", 0, "old"), tokens("a", 0, "x", epoch=Epoch(2, 1))])
+    reader.log.append(Fetched(0, 2, b"a", encode_redirect("a", 0)))
+    box = inbox("a", position=1)
+    reader.router.add(box)
+    reader.poll(10)
+    assert texts(box) == ["x"]
+    assert box.start == 1
 
 
 def test_older_start_rewinds_for_one_only() -> None:

@@ -14,7 +14,7 @@ from schemas import DoneEvent, ResetEvent, TokensEvent, TokensRecord, VisibleStr
 from tests.integration.conftest import TENANTS
 
 if TYPE_CHECKING:
-    from aril import Client
+    from aril import Client, Completion
     from tests.integration.conftest import Site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
@@ -194,3 +194,29 @@ async def test_tokens_stream_while_the_job_runs(site: Site) -> None:
         records = (await site.logs("visitor"))["j"]
         tokens = [record for record in records if isinstance(record, TokensRecord)]
         assert len(tokens) > 1
+
+
+async def test_a_job_that_is_sent_again_has_the_first_answer(site: Site) -> None:
+    """By programs that know nothing of each other: before, during and after the first answer."""
+    sampling = {"max_tokens": 200, "ignore_eos": True}
+
+    async def ask(started: asyncio.Event | None = None) -> Completion:
+        async with site.client("acme") as client:
+            stream = client.stream("hi", job_id="order-81", sampling=sampling, timeout=60)
+            async for _ in stream:
+                if started is not None:
+                    started.set()
+            return await stream.result()
+
+    async with asyncio.TaskGroup() as tasks:
+        begun = asyncio.Event()
+        answers = [tasks.create_task(ask(begun)), tasks.create_task(ask())]
+        async with site.worker("one"):
+            await begun.wait()
+            answers.append(tasks.create_task(ask()))
+            await answers[0]
+            answers.append(tasks.create_task(ask()))
+            await asyncio.wait(answers)
+    first, *others = [task.result() for task in answers]
+    assert len(first.token_ids) == 200
+    assert all(other == first for other in others)

@@ -17,6 +17,7 @@ from schemas import (
     ResetEvent,
     TokensEvent,
     VisibleStream,
+    decode_redirect,
     decode_reply,
     decode_request,
     encode_reply,
@@ -83,6 +84,7 @@ def test_replies(vector: Vector) -> None:
         assert found(caught.value, expect["error"]) == expect["error"]
         return
     record = decode_reply(data)
+    assert decode_redirect(data, "j1") == expect.get("redirect")
     assert (record is None) == ("skipped" in expect)
     if record is not None:
         assert msgpack.unpackb(encode_reply(record)) == {"v": 1, **expect["record"]}

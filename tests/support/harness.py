@@ -25,6 +25,7 @@ from worker.job import Partition, Record
 from worker.lifecycle import Lifecycle
 from worker.observe.metrics import Metrics
 from worker.queue.assignment import Membership, PartitionState
+from worker.replies.broker_clock import BrokerClock
 from worker.replies.producer import AppendError, LogWriter
 from worker.settings import load_settings
 from worker.startup import read_tenant_keys
@@ -47,6 +48,8 @@ class MemoryWriter(LogWriter):
         self.logs: dict[tuple[str, int | None], list[tuple[bytes, bytes | None, Any]]] = (
             defaultdict(list)
         )
+        self.clock = BrokerClock()
+        self.clock.appended(0, sent_ms=0, heard_ms=0)  # the brokers' clock is ours
         self.topics = {f"replies.{tenant}" for tenant in tenants}
         self.failures: list[AppendError] = []  # the next appends fail with these
         self.held: asyncio.Event | None = None  # while set and clear, appends wait
@@ -185,6 +188,7 @@ class Harness:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self.answers.stop()
+        await self.lifecycle.parts.redirects.stop()
         self.dispatcher.close()
         assert self.unexpected_events == self.bugs
 

@@ -7,9 +7,55 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from worker.settings import SettingsError, WorkerSettings, load_settings
+from worker.topics.contract import Contract
+from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+EACH_ITS_TOPIC = {"tenant_from": "topic"}
+
+# As a kubelet makes them for a Service `aril` and another, `aril-metrics`.
+SERVICE_LINKS = {
+    "ARIL_SERVICE_HOST": "10.0.0.1",
+    "ARIL_SERVICE_PORT": "8080",
+    "ARIL_SERVICE_PORT_HTTP": "8080",
+    "ARIL_PORT": "tcp://10.0.0.1:8080",
+    "ARIL_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "ARIL_PORT_8080_TCP_PROTO": "tcp",
+    "ARIL_PORT_8080_TCP_PORT": "8080",
+    "ARIL_PORT_8080_TCP_ADDR": "10.0.0.1",
+    "ARIL_METRICS_SERVICE_HOST": "fd00::1",
+    "ARIL_METRICS_PORT": "udp://[fd00::1]:53",
+}
+
+
+def test_variables_of_a_kubernetes_service_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service whose name begins with aril puts them into every pod; nobody has misspelt any."""
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert set(load_settings().origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        EACH_ITS_TOPIC | {"jobs_topic": "jobs.*"},  # jobs.dlq stands under it
+        EACH_ITS_TOPIC | {"jobs_topic": "jobs.*", "dlq_topic": "dead"},
+        EACH_ITS_TOPIC | {"jobs_topic": "replies.jobs.*"},
+        EACH_ITS_TOPIC | {"jobs_topic": "*"},
+        {"jobs_topic": "aril.jobs.in", "dlq_topic": "aril.jobs.dlq", "replies_prefix": "aril."},
+    ],
+)
+def test_a_worker_never_reads_what_it_writes(flags: dict[str, str]) -> None:
+    """Settings that are taken: neither dead letters nor any answer come back as jobs."""
+    contract = Contract.of(load_settings(flags=flags).settings)
+    pattern = topic_pattern(contract.jobs_topic, contract.dlq_topic)
+    written = [contract.dlq_topic, *(contract.replies_prefix + each for each in ("acme", "dlq"))]
+    for topic in written:
+        assert not contract.is_jobs(topic)
+        assert pattern is None or not pattern.match(topic)
 
 
 def test_flags_beat_environment_beats_file_beats_defaults(
@@ -59,6 +105,16 @@ def test_the_file_may_be_named_by_the_environment(
         ),
         ({"ARIL_TENANT_FROM": "sig"}, {}, "ARIL_TENANT_FROM: input should be 'field', 'topic' or"),
         ({"ARIL_SIGNATURE_AGE": "0"}, {}, "ARIL_SIGNATURE_AGE: input should be greater than 0"),
+        ({}, {"dlq_topic": "jobs"}, "dlq_topic and jobs_topic are both jobs: each dead letter"),
+        ({"ARIL_JOBS_TOPIC": "jobs.dlq"}, {}, "dlq_topic and jobs_topic are both jobs.dlq"),
+        ({}, {"jobs_topic": "replies.jobs"}, "jobs_topic=replies.jobs takes in reply topics"),
+        ({}, {"dlq_topic": "replies.dlq"}, "dlq_topic=replies.dlq takes in reply topics"),
+        ({}, {"replies_prefix": "jobs."}, "dlq_topic=jobs.dlq takes in reply topics"),
+        ({}, EACH_ITS_TOPIC | {"jobs_topic": "replies.*"}, "jobs_topic=replies.* takes in reply"),
+        ({}, EACH_ITS_TOPIC | {"jobs_topic": "replies.a-*"}, "jobs_topic=replies.a-* takes in"),
+        ({"ARIL_PORT": "8080"}, {}, "ARIL_PORT: unknown setting"),
+        ({"ARIL_SERVICE_HOST": "kafka:9092"}, {}, "ARIL_SERVICE_HOST: unknown setting"),
+        ({"ARIL_WINDOW_PORT_MS": "5"}, {}, "ARIL_WINDOW_PORT_MS: unknown setting"),
         ({}, {"max_step_tokens": 16, "max_rows": 17}, "max_step_tokens must be at least max_rows"),
     ],
 )

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from schemas import Cancel, Epoch, ErrorCode, Job, JobError, reply_topic
 from worker.intake.deadlines import deadline_of
 from worker.intake.judge import Judge, Refused
-from worker.job import Entry, digest_of
+from worker.job import Asked, Entry, digest_of
 from worker.queue.assignment import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Record
     from worker.observe.metrics import Metrics
@@ -42,16 +44,33 @@ class Unusable:
     error: JobError
 
 
+@dataclass(frozen=True, slots=True)
+class SentAgain:
+    """A job that was sent before, by somebody who began to read behind where its answer begins."""
+
+    tenant: str
+    job_id: str
+    reply_topic: str
+    first: Asked
+
+
 # None: a record that asks for nothing more; its offset is seen to.
-Outcome = Admitted | Cancelled | Unusable | None
+Outcome = Admitted | Cancelled | SentAgain | Unusable | None
 
 
 class Admission:
     """Reads records of one worker's partitions, in order."""
 
     def __init__(
-        self, *, settings: WorkerSettings, metrics: Metrics, keys: TenantKeys | None = None
+        self,
+        *,
+        settings: WorkerSettings,
+        metrics: Metrics,
+        keys: TenantKeys | None = None,
+        why_refused: Callable[[str], str | None] = lambda _: None,
     ) -> None:
+        """Prepare; `why_refused` tells what is wrong with a reply topic, if that is known."""
+        self._why_refused = why_refused
         self._settings = settings
         self._metrics = metrics
         self._judge = Judge(settings, keys)
@@ -75,10 +94,15 @@ class Admission:
     def _admit(
         self, state: PartitionState, record: Record, tenant: str, job_id: str, asked: Job | Refused
     ) -> Outcome:
-        digest = digest_of(record.value)
+        read = asked if isinstance(asked, Job) else asked.job
+        digest = digest_of(record.value, read)
+        again = Asked(digest, None if read is None else read.reply_from, asked.reply_partition)
+        topic = reply_topic(self._settings.replies_prefix, tenant)
         identity, first = state.identify(tenant, job_id, digest)
-        if identity is not Identity.NEW:
-            return self._repeated(state, record, identity, first)
+        if identity is Identity.CONFLICT:
+            return self._conflict("id: another job of this tenant has it")
+        if first is not None:
+            return self._repeated(state, record, SentAgain(tenant, job_id, topic, first), again)
         job = asked if isinstance(asked, Job) else None
         entry = Entry(
             key=self.next_key(),
@@ -91,27 +115,38 @@ class Admission:
             epoch=Epoch(state.epoch_generation, 1),
             owned=record.offset >= state.end_offset,  # fresh: nobody can have answered it before
             deadline_ms=deadline_of(record, job, self._settings.max_job_age * 1_000),
-            reply_topic=reply_topic(self._settings.replies_prefix, tenant),
-            wanted_partition=asked.reply_partition,
+            reply_topic=topic,
+            wanted_partition=again.reply_partition,
+            reply_from=again.reply_from,
         )
         if isinstance(asked, Refused):
             entry.error, entry.dead_letter = asked.error, asked.reason
+        elif why := self._why_refused(topic):
+            entry.error = JobError(ErrorCode.INTERNAL, f"{topic}: {why}")
         state.add(entry)
         return Admitted(entry)
 
     def _repeated(
-        self, state: PartitionState, record: Record, identity: Identity, first: Entry | None
+        self, state: PartitionState, record: Record, sent: SentAgain, again: Asked
     ) -> Outcome:
         """Answer nobody twice: the first record with an identity has it."""
+        first = sent.first
+        if again.reply_partition != first.reply_partition:
+            return self._conflict("reply_partition: the job was sent before with another one")
         self._metrics.duplicates.inc()
-        if identity is Identity.CONFLICT:
-            error = JobError(ErrorCode.INVALID_JOB, "id: another job of this tenant has it")
-            return Unusable("duplicate_id", error)
-        if first is not None:
-            first.settled_with.append(record.offset)
+        begins, reads = first.reply_from, again.reply_from
+        if begins is not None and reads is not None and reads > begins:
+            return sent
+        entry = state.find(sent.tenant, sent.job_id)
+        if entry is not None:
+            entry.settled_with.append(record.offset)
         else:
             state.finish_offset(record.offset)
         return None
+
+    def _conflict(self, message: str) -> Unusable:
+        self._metrics.duplicates.inc()
+        return Unusable("duplicate_id", JobError(ErrorCode.INVALID_JOB, message))
 
     def _cancel(self, state: PartitionState, record: Record, cancel: Cancel) -> Outcome:
         entry = state.find(cancel.tenant, cancel.id)

@@ -5,7 +5,8 @@ bytes go to the dead letters with the reason. Which of the two, or both, is said
 
 Where the owner of a record is known beforehand, by its topic or by its signature, what the record
 says must agree, and only that owner is told. A signature that does not hold tells nothing about
-anybody: such a record is not decoded at all, and the tenant that it names hears nothing of it.
+anybody: such a record is not decoded at all, and the tenant that it names hears nothing of it. The
+same goes for a topic whose name is no tenant's, as `jobs.shared` is under the pattern `jobs.*`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Refused:
     tenant: str | None
     job_id: str | None
     reply_partition: int | None
+    job: Job | None = None  # what was asked, where that can be read
 
 
 Verdict = Job | Cancel | Refused
@@ -62,10 +64,9 @@ class Judge:
 
     def verdict(self, record: Record) -> Verdict:
         """Return the job, the cancel, or why it is neither."""
-        try:
-            owner = self._owner_of(record)
-        except SignatureError as error:
-            return Refused(error, error.fault.value, None, None, None)
+        owner = self._owner_of(record)
+        if isinstance(owner, Refused):
+            return owner
         try:
             request = decode_request(record.value if record.value is not None else b"")
         except DecodeError as error:
@@ -73,20 +74,27 @@ class Judge:
         if owner is not None and request.tenant != owner:
             return self._mismatch(request, owner)
         if isinstance(request, Job) and (refused := self._over_limits(record, request)):
-            return Refused(refused, None, request.tenant, request.id, request.reply_partition)
+            tenant, job_id = request.tenant, request.id
+            return Refused(refused, None, tenant, job_id, request.reply_partition, request)
         return request
 
-    def _owner_of(self, record: Record) -> str | None:
+    def _owner_of(self, record: Record) -> str | Refused | None:
         """Return whose record it is, where that does not hang on what it says.
 
-        None: whoever its field names. Raises SignatureError.
+        None: whoever its field names. Refused: nobody's, and what it says is not believed.
         """
         if self._keys is not None:
-            return self._keys.signer_of(record)
+            try:
+                return self._keys.signer_of(record)
+            except SignatureError as fault:
+                return Refused(fault, fault.fault.value, None, None, None)
         if self._settings.tenant_from == "field":
             return None
         tenant = record.source.topic.removeprefix(self._prefix)
-        return tenant if is_tenant(tenant) else None
+        if is_tenant(tenant):
+            return tenant
+        error = JobError(ErrorCode.INVALID_JOB, "tenant: the topic's name ends in no tenant's")
+        return Refused(error, "topic_without_tenant", None, None, None)
 
     def _mismatch(self, request: Job | Cancel, owner: str) -> Refused:
         """Refuse what names another tenant than its owner, who is told: it is the owner's mistake.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # How often one message of aiokafka is told: while a broker is down it logs hundreds a second.
 REPEAT_SECONDS = 10.0
 MOST_KINDS = 1_000
+# How many lines of one kind there are in a while, of what tenants bring about.
+SAMPLE_SECONDS = 10.0
+SAMPLE_LINES = 20
 
 
 class Repeats(logging.Filter):
@@ -49,6 +53,26 @@ class Repeats(logging.Filter):
         if held_back:
             record.msg = f"{record.msg} [and {held_back} like it before]"
         return True
+
+
+class Sampled:
+    """Warnings that a tenant can bring about at will: so many a while, the others are counted."""
+
+    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+        self._logger = logger
+        self._since = -SAMPLE_SECONDS
+        self._told = 0
+
+    def warning(self, event: str, **values: Any) -> None:
+        """Log, unless there was too much of it; a new while begins with what was held back."""
+        now = time.monotonic()
+        if now - self._since >= SAMPLE_SECONDS:
+            held_back, self._told, self._since = max(0, self._told - SAMPLE_LINES), 0, now
+            if held_back:
+                values["held_back"] = held_back
+        self._told += 1
+        if self._told <= SAMPLE_LINES:
+            self._logger.warning(event, **values)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

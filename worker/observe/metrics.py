@@ -84,6 +84,12 @@ class Metrics:
         self.rebalances_asked = counter("rebalances_asked", "Asked for, to open or close.", "why")
         self.tenant_keys = gauge("tenant_keys", "Public keys of tenants in use.")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")
+        self.reply_topics_refused = gauge(
+            "reply_topics_refused", "Reply topics that break the contract: their jobs are refused."
+        )
+        self.clock_skew_seconds = gauge(
+            "clock_skew_seconds", "How far this worker's clock is ahead of the brokers'."
+        )
         self.kv_blocks = gauge("kv_blocks", "Blocks of the KV cache.")
         self.kv_blocks_used = gauge("kv_blocks_used", "Blocks of the KV cache in use.")
         self.slots = gauge("slots", "Adapter slots on the device.")

@@ -18,9 +18,9 @@ from worker.queue.done_list import METADATA_BYTES, decode, encode
 from worker.queue.ledger import Checkpoint, Ledger
 
 if TYPE_CHECKING:
-    from worker.job import Entry, Partition
+    from worker.job import Asked, Entry, Partition
 
-# Finished identities remembered a partition, to catch a job that was sent twice: about 2.5 MB.
+# Finished identities remembered a partition, to catch a job that was sent twice: about 4 MB.
 REMEMBERED = 10_000
 
 # Between the base and the done list in a commit's metadata; no letter of base64.
@@ -53,9 +53,9 @@ class Identity(enum.Enum):
     """What the (tenant, id) of a new record means here."""
 
     NEW = enum.auto()
-    TWIN = enum.auto()  # the same bytes, while the first is still at work
-    REPEATED = enum.auto()  # the same bytes, after the first was finished
-    CONFLICT = enum.auto()  # other bytes under a known id
+    TWIN = enum.auto()  # the same again, while the first is still at work
+    REPEATED = enum.auto()  # the same again, after the first was finished
+    CONFLICT = enum.auto()  # something else under a known id
 
 
 class PartitionState:
@@ -79,7 +79,7 @@ class PartitionState:
         self.base = 0 if committed is None else base_of(committed.metadata)
         self._begun = False
         self._entries: dict[tuple[str, str], Entry] = {}
-        self._finished: OrderedDict[bytes, bytes] = OrderedDict()
+        self._finished: OrderedDict[bytes, Asked] = OrderedDict()
 
     @property
     def entries(self) -> list[Entry]:
@@ -115,16 +115,16 @@ class PartitionState:
         self._begun = True
         return self.ledger.read(offset)
 
-    def identify(self, tenant: str, job_id: str, digest: bytes) -> tuple[Identity, Entry | None]:
-        """Tell whether a job is new here; the first offset with an identity wins."""
+    def identify(self, tenant: str, job_id: str, digest: bytes) -> tuple[Identity, Asked | None]:
+        """Tell whether a job is new here, and what the first one asked: its offset wins."""
         entry = self._entries.get((tenant, job_id))
         if entry is not None:
             same = entry.digest == digest
-            return (Identity.TWIN if same else Identity.CONFLICT), entry
+            return (Identity.TWIN if same else Identity.CONFLICT), entry.asked
         known = self._finished.get(_identity_key(tenant, job_id))
         if known is None:
             return Identity.NEW, None
-        return (Identity.REPEATED if known == digest else Identity.CONFLICT), None
+        return (Identity.REPEATED if known.digest == digest else Identity.CONFLICT), known
 
     def find(self, tenant: str, job_id: str) -> Entry | None:
         """Return the unfinished job of that identity."""
@@ -137,7 +137,7 @@ class PartitionState:
     def finish(self, entry: Entry) -> None:
         """Mark a job, and every offset that waited for it, as finished."""
         del self._entries[entry.tenant, entry.job_id]
-        self._finished[_identity_key(entry.tenant, entry.job_id)] = entry.digest
+        self._finished[_identity_key(entry.tenant, entry.job_id)] = entry.asked
         if len(self._finished) > REMEMBERED:
             self._finished.popitem(last=False)
         self.finish_offset(entry.record.offset)

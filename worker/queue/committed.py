@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
-UNKNOWN_END = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,11 @@ class Positions:
 
 async def positions_of(
     consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
-) -> Positions:
+) -> Positions | None:
     """Read the logs' ends and what is committed, and look for jobs that retention deleted.
 
-    Where the broker does not answer, every job counts as old and unfinished: slower, never wrong.
+    None where the brokers do not answer. No job of these partitions may be begun then, and nothing
+    committed: with what is committed goes the base of epochs, and a commit would write it away.
     """
     if not partitions:
         return Positions({})
@@ -51,7 +51,7 @@ async def positions_of(
             committed = await committed_offsets(consumer, partitions)
     except (errors.KafkaError, TimeoutError) as error:
         log.warning("offsets_unknown", error=type(error).__name__)
-        return Positions(dict.fromkeys(partitions, UNKNOWN_END))
+        return None
     lost = {
         each: count
         for each, checkpoint in committed.items()

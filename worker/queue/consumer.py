@@ -44,6 +44,7 @@ POLL_RECORDS = 1_000
 POLL_RECORDS_SIGNED = 100
 FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 STOP_SECONDS = 10.0
+OFFSETS_PAUSE_SECONDS = 1.0  # between assignments whose offsets nobody tells
 METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
 
 
@@ -161,10 +162,9 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 continue
             await asyncio.sleep(0)  # getmany does not give way while it has records at hand
             self._apply_pauses()
+            consumer = self._consumer
             try:
-                batches = await self._consumer.getmany(
-                    timeout_ms=POLL_MS, max_records=self._poll_records
-                )
+                batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._poll_records)
             except errors.ConsumerStoppedError:
                 continue  # we are leaving, or it is being replaced
             except errors.KafkaError as error:
@@ -174,8 +174,14 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
             # What comes of an unreadable batch waits until what was read before it is handed out.
+            ended = self._ended
             async with self._delivery.turn:
-                await self._deliver_all(batches)
+                # getmany may return records of an assignment whose callback is still running.
+                await self._set_up.wait()
+                # Of one that is over, they are read again: here they would make all below them
+                # count as finished.
+                if consumer is self._consumer and ended == self._ended:
+                    await self._deliver_all(batches)
 
     async def progress(self) -> dict[Partition, Progress]:
         """Return how far each partition is that should be read; empty when it cannot be told."""
@@ -237,6 +243,10 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         if membership is None:  # lost again already: a new assignment is on its way
             return
         found = await positions_of(self._consumer, partitions)
+        if found is None:  # nothing of it is read, and nothing committed: it is asked for anew
+            await asyncio.sleep(OFFSETS_PAUSE_SECONDS)
+            ask_for_rebalance(self._consumer)
+            return
         for each, lost in found.lost.items():
             self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
         self._states = {
@@ -266,16 +276,12 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
 
     async def _deliver_all(self, batches: dict[TopicPartition, list[Any]]) -> None:
         """Hand out what was polled, unless its assignment ends meanwhile."""
-        assignment = self._ended
-        # getmany may return records of an assignment whose callback is still running.
-        await self._set_up.wait()
-        if assignment == self._ended:
-            await self._delivery.polled(
-                # Looked up before anything is waited for: later, the states may be others.
-                (state, records)
-                for each, records in list(batches.items())
-                if (state := self._states.get(_partition(each))) is not None
-            )
+        await self._delivery.polled(
+            # Looked up before anything is waited for: later, the states may be others.
+            (state, records)
+            for each, records in list(batches.items())
+            if (state := self._states.get(_partition(each))) is not None
+        )
 
     async def state_of(self, where: TopicPartition) -> PartitionState | None:
         """See `worker.queue.unreadable.Reader`."""

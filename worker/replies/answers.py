@@ -23,7 +23,7 @@ from schemas import (
     encode_reply,
 )
 from worker.life import Event
-from worker.observe.logs import get_logger
+from worker.observe.logs import Sampled, get_logger
 from worker.replies.producer import AppendError
 from worker.replies.stream import ReplyStream
 
@@ -66,6 +66,7 @@ class Answers:
         self._pending = pending
         self._logs = logs
         self._happened = happened
+        self._told = Sampled(log)
         self._streams: dict[Entry, ReplyStream] = {}
         self._writing: dict[Entry, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[None]] = set()
@@ -245,7 +246,7 @@ class Answers:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._metrics.dead_letters.labels(reason=reason).inc()
-                log.warning(
+                self._told.warning(
                     "record_put_aside",
                     reason=reason,
                     topic=record.source.topic,

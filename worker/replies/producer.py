@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer, errors
 from aiokafka.protocol.metadata import MetadataRequest
 
 from worker.observe.logs import get_logger
+from worker.replies.broker_clock import BrokerClock
 from worker.replies.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ REQUEST_TIMEOUT_MS = 15_000
 MAX_REQUEST_BYTES = 1_048_576
 # How long "no such topic" is believed, so that a flood for one costs one look-up a while.
 MISSING_TOPIC_SECONDS = 2.0
+MISSING_TOPICS = 10_000  # of which that is remembered, at most
 REBUILD_PAUSE_SECONDS = 1.0
 APPEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1_000
 STUCK_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1_000  # without one append that got through
 STOP_SECONDS = 5.0
+LOG_APPEND_TIME = 1  # the kind of a timestamp that the broker gave
 
 # The record or the right to write it is at fault: the same append will fail again.
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
@@ -74,6 +77,7 @@ class LogWriter:
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
             **settings.kafka_security(),
         }
+        self.clock = BrokerClock()
         self._producer: AIOKafkaProducer | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
@@ -116,8 +120,19 @@ class LogWriter:
         if found:
             self._partitions[topic] = found
             return found
-        self._missing[topic] = time.monotonic() + MISSING_TOPIC_SECONDS
+        self._remember_missing(topic)
         return None
+
+    def _remember_missing(self, topic: str) -> None:
+        now = time.monotonic()
+        if len(self._missing) >= MISSING_TOPICS:  # a flood of made-up tenants
+            self._missing = {name: until for name, until in self._missing.items() if until > now}
+        if len(self._missing) < MISSING_TOPICS:
+            self._missing[topic] = now + MISSING_TOPIC_SECONDS
+
+    def topics_in_use(self) -> list[str]:
+        """Return the topics that were asked for and exist, in an order that only grows."""
+        return [*self._partitions]
 
     def forget_missing(self, topic: str) -> None:
         """Look a topic up again at once: it was just created."""
@@ -150,6 +165,7 @@ class LogWriter:
         """
         producer = await self._ready()
         pending: list[asyncio.Future[Any]] = []
+        sent_ms = time.time() * 1_000
         try:
             # The client waits without end for what it lost with a connection of its own.
             async with asyncio.timeout(APPEND_SECONDS):
@@ -167,6 +183,9 @@ class LogWriter:
             if isinstance(result, BaseException):
                 raise self._failed(topic, result)
             offsets.append(result.offset)
+            if result.timestamp_type == LOG_APPEND_TIME:
+                heard_ms = time.time() * 1_000
+                self.clock.appended(result.timestamp, sent_ms=sent_ms, heard_ms=heard_ms)
         self._worked_at = time.monotonic()
         return offsets
 

@@ -27,7 +27,7 @@ from worker.topics.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
     from types import TracebackType
 
 __all__ = [
@@ -99,6 +99,13 @@ class TopicAdmin:
     async def verify(self) -> list[Finding]:
         """Return how the topics differ from the contract; empty when they are as it demands."""
         return judge(self._contract, await self.states())
+
+    async def judge_replies(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
+        """Return how these reply topics differ from the contract, and which the brokers told of."""
+        wanted = set(names)
+        configs = await self._configs(sorted(wanted | set(map(self._contract.jobs_of, wanted))))
+        told = [TopicState(name, 0, config) for name, config in configs.items()]
+        return judge(self._contract, told), wanted & configs.keys()
 
     async def ensure(self, tenants: Sequence[str], plan: TopicPlan | None = None) -> list[str]:
         """Create what is missing for these tenants; return the names of the topics created.

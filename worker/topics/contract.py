@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from schemas import is_tenant, limits, reply_topic
+from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,15 +110,19 @@ class Contract:
 
     def is_jobs(self, topic: str) -> bool:
         """Tell whether workers take jobs from this topic."""
-        if self.jobs_topic.endswith("*"):
-            prefix = self.jobs_topic[:-1]
-            return topic != self.dlq_topic and topic.startswith(prefix)
-        return topic == self.jobs_topic
+        pattern = topic_pattern(self.jobs_topic, self.dlq_topic)
+        return topic == self.jobs_topic if pattern is None else bool(pattern.match(topic))
 
     def is_replies(self, topic: str) -> bool:
         """Tell whether this is the reply topic of some tenant."""
         prefix = self.replies_prefix
         return topic.startswith(prefix) and is_tenant(topic.removeprefix(prefix))
+
+    def jobs_of(self, replies: str) -> str:
+        """Return the topic of the jobs that are answered on a reply topic."""
+        if self.jobs_topic.endswith("*"):
+            return self.jobs_topic[:-1] + replies.removeprefix(self.replies_prefix)
+        return self.jobs_topic
 
     def concerns(self, topic: str) -> bool:
         """Tell whether the contract speaks of this topic."""
@@ -178,9 +183,15 @@ def _longest(*retentions: int | None) -> int:
 def refusals(
     contract: Contract, plan: TopicPlan, wanted: Iterable[NewTopic], existing: Iterable[TopicState]
 ) -> list[str]:
-    """Return, a line each, the topics whose number of partitions is not the one asked for."""
+    """Return, a line each, the topics that cannot be as they are asked for.
+
+    Those with another number of partitions, and a tenant's topic that has the dead letters already.
+    """
     counts = {topic.name: topic.partitions for topic in existing}
+    wanted = list(wanted)
     refused = []
+    if [topic.name for topic in wanted].count(contract.dlq_topic) > 1:
+        refused.append(f"{contract.dlq_topic} has the dead letters: jobs go unread there")
     for topic in wanted:
         replies = contract.is_replies(topic.name)
         asked = plan.reply_partitions if replies else plan.jobs_partitions
@@ -211,7 +222,8 @@ def judge(contract: Contract, topics: Iterable[TopicState]) -> list[Finding]:
     for topic in jobs:
         findings += _jobs_kept(contract, topic)
     for topic in replies:
-        findings += _replies_kept(contract, topic, jobs)
+        theirs = contract.jobs_of(topic.name)
+        findings += _replies_kept(contract, topic, [job for job in jobs if job.name == theirs])
     return sorted(findings, key=lambda finding: (finding.level != "error", finding.topic))
 
 

@@ -30,6 +30,17 @@ def test_another_tenants_topic_tells_its_owner_and_no_cancel_ends_a_job() -> Non
     assert (verdict.reason, verdict.tenant, verdict.job_id) == ("tenant_mismatch", None, None)
 
 
+@pytest.mark.parametrize("topic", ["jobs.shared", "jobs.", "jobs.Acme", "jobs.a.b", "jobs.-"])
+def test_a_topic_that_is_no_tenants_is_believed_in_nothing(topic: str) -> None:
+    """A job on it may name any tenant: it is put aside with a reason, and that tenant not told."""
+    flags = {"tenant_from": "topic", "jobs_topic": "jobs.*"}
+    for request in (Job(id="a", tenant="victim", prompt="x"), Cancel(id="a", tenant="victim")):
+        verdict = judge(encode_request(request), topic=topic, **flags)
+        assert isinstance(verdict, Refused)
+        assert verdict.reason == "topic_without_tenant"
+        assert (verdict.tenant, verdict.job_id) == (None, None)
+
+
 def test_signed_records_are_never_judged_without_keys() -> None:
     """A judge that was told of signatures and got no keys does not come up at all."""
     settings = load_settings(flags={"tenant_from": "signature", "tenant_keys": "/keys"}).settings

@@ -6,8 +6,14 @@ import json
 import logging
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from worker.observe.logs import Repeats
+import structlog
+
+from worker.observe.logs import SAMPLE_LINES, SAMPLE_SECONDS, Repeats, Sampled
+
+if TYPE_CHECKING:
+    import pytest
 
 SCRIPT = """
 import logging
@@ -60,3 +66,17 @@ def test_our_own_lines_are_all_told() -> None:
     """What the worker says of a job is never held back."""
     repeats = Repeats(10)
     assert [told(repeats, "worker.lifecycle", "job", at=0) for _ in range(3)] == ["job"] * 3
+
+
+def test_a_flood_is_sampled_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what tenants bring about so many lines are logged in a while, then how many were not."""
+    now = [0.0]
+    monkeypatch.setattr("worker.observe.logs.time.monotonic", lambda: now[0])
+    with structlog.testing.capture_logs() as told:
+        sampled = Sampled(structlog.get_logger("test"))
+        for _ in range(SAMPLE_LINES + 5):
+            sampled.warning("put_aside", reason="x")
+        assert len(told) == SAMPLE_LINES
+        now[0] += SAMPLE_SECONDS
+        sampled.warning("put_aside", reason="x")
+    assert told[-1]["held_back"] == 5

@@ -257,3 +257,35 @@ async def test_a_broker_that_does_not_answer_is_passed_over(writer: LogWriter) -
     cluster._brokers = {99: gone}
     with pytest.raises(errors.KafkaError):
         await writer.partitions(f"t-{uuid.uuid4().hex[:8]}")
+
+
+async def test_an_append_tells_the_brokers_time(kafka: Kafka, writer: LogWriter) -> None:
+    """Where the topic has log-append time, as the contract demands; ours is the brokers' here."""
+    if kafka.kind == "embedded":
+        pytest.skip("the embedded broker gives no time of its own")
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    told = {"message.timestamp.type": "LogAppendTime"}
+    await admin.create_topics([NewTopic(name, 1, 1, topic_configs=told)])
+    await admin.close()
+    writer.clock.saw(0.0, 1_000_000.0)
+    assert writer.clock.now_ms(2_000_000.0) == 1_000_000.0  # nothing was appended yet
+    await writer.partitions(name)
+    await writer.append(name, 0, b"k", [b"v"])
+    now = time.time() * 1_000
+    assert abs(writer.clock.now_ms(now) - now) < 1_000
+
+
+async def test_a_flood_of_topics_that_are_missing_is_forgotten(
+    writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded by a number of names, whatever tenants are made up."""
+    monkeypatch.setattr("worker.replies.producer.MISSING_TOPICS", 3)
+    for number in range(5):
+        writer._remember_missing(f"replies.t{number}")
+    assert [*writer._missing] == ["replies.t0", "replies.t1", "replies.t2"]
+    monkeypatch.setattr("worker.replies.producer.MISSING_TOPIC_SECONDS", -1.0)
+    writer._missing = dict.fromkeys(writer._missing, 0.0)
+    writer._remember_missing("replies.t9")
+    assert [*writer._missing] == ["replies.t9"]

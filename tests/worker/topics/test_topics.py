@@ -11,7 +11,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from schemas import JobError
 from worker.settings import load_settings
 from worker.topics.admin import TopicAdmin, TopicsError, ensure_topics, verify_topics
-from worker.topics.contract import DAY_MS, HOUR_MS, MS, Contract, TopicPlan, TopicState, judge
+from worker.topics.contract import (
+    DAY_MS,
+    HOUR_MS,
+    MS,
+    Contract,
+    TopicPlan,
+    TopicState,
+    judge,
+    refusals,
+)
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -76,6 +85,14 @@ def test_least_retention_is_enough() -> None:
     assert judge(contract, topics(replies={"retention.ms": "-1"})) == []
 
 
+def test_no_tenants_jobs_go_where_the_dead_letters_are() -> None:
+    """With a topic for each tenant, nobody would read what one called `dlq` sends to jobs.dlq."""
+    contract, plan = Contract(jobs_topic="jobs.*"), TopicPlan()
+    for tenants, told in (["acme"], []), (["acme", "dlq"], ["jobs.dlq has the dead letters"]):
+        refused = refusals(contract, plan, contract.wanted(tenants, plan, [], replicas=1), [])
+        assert [line.partition(":")[0] for line in refused] == told
+
+
 def test_missing_topics() -> None:
     """A cluster without the topics: jobs and dead letters are errors, no tenant yet a warning."""
     found = judge(Contract(), [])
@@ -134,6 +151,28 @@ async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
         counts = {state.name: state.partitions for state in await admin.states()}
     assert counts[contract.jobs_topic] == 3
     assert counts[f"{prefix}acme"] == 2
+
+
+@pytest.mark.kafka
+async def test_some_reply_topics_are_judged_by_themselves(kafka: Kafka, contract: Contract) -> None:
+    """Those that are asked for, beside the jobs that they must outlive; a missing one is untold."""
+    await ensure_topics(kafka.bootstrap, contract, ["acme"])
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await client.start()
+    short = GOOD_REPLIES | {"retention.ms": str(HOUR_MS)}
+    prefix = contract.replies_prefix
+    await client.create_topics([NewTopic(f"{prefix}bee", 1, 1, topic_configs=short)])
+    await client.close()
+    names = [prefix + tenant for tenant in ("acme", "bee", "nobody")]
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        await admin._wait_for_leaders({*names[:2]})
+        findings, told = await admin.judge_replies(names)
+    assert told == set(names[:2])
+    errors = [
+        each for each in findings if each.level == "error" and contract.is_replies(each.topic)
+    ]
+    assert [each.topic for each in errors] == [f"{prefix}bee"]
+    assert "to outlive" in errors[0].text
 
 
 @pytest.mark.kafka

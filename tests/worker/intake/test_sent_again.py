@@ -1,0 +1,173 @@
+"""A job that is sent again is the first one: its identity is what it asks, not where it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from schemas import (
+    Job,
+    Sampling,
+    decode_redirect,
+    decode_request,
+    encode_request,
+    question_of,
+    reply_partition,
+)
+from tests.support.entries import entry_of
+from tests.support.harness import REPLY_PARTITIONS, Harness
+from worker.engine.request import Output
+from worker.job import Record, digest_of, seed_of
+from worker.replies.producer import AppendError
+
+
+def job(reply_from: int | None = 7, **fields: Any) -> Job:
+    """Return the job, as a client sends it that reads from there."""
+    return Job(**{"id": "j1", "tenant": "acme", "prompt": "hi", "reply_from": reply_from} | fields)
+
+
+def redirects(harness: Harness) -> list[int]:
+    """Return where clients of the job were told to read from."""
+    log = harness.writer.logs["replies.acme", reply_partition("j1", REPLY_PARTITIONS)]
+    found = (decode_redirect(value, "j1") for _, value, _ in log)
+    return [start for start in found if start is not None]
+
+
+def test_the_same_question_is_the_same_however_it_is_written() -> None:
+    """Order of fields, spelt-out defaults, unknown fields, where it is read: no matter."""
+    told = msgpack.unpackb(encode_request(job(metadata={"a": "1", "b": "2"})))
+    other = dict(reversed(told.items())) | {"reply_from": 9, "priority": 0, "later": 1}
+    other["metadata"] = {"b": "2", "a": "1"}
+    first, again = (decode_request(msgpack.packb(each)) for each in (told, other))
+    assert isinstance(first, Job)
+    assert isinstance(again, Job)
+    assert question_of(first) == question_of(again)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "ho"},
+        {"tenant": "zeta"},
+        {"adapter": "terse"},
+        {"priority": 1},
+        {"deadline_ms": 1},
+        {"metadata": {"a": "1"}},
+        {"sampling": Sampling(max_tokens=5)},
+        {"prompt": None, "token_ids": (1,)},
+    ],
+)
+def test_another_question_is_another(change: dict[str, Any]) -> None:
+    """Whatever changes the answer, or what is told with it, makes another question of it."""
+    assert question_of(job()) != question_of(job(**change))
+
+
+def test_the_noise_of_an_answer_hangs_on_the_record() -> None:
+    """Two owners of one record draw the same seed; another record draws another."""
+    one, two = entry_of("j1", offset=3), entry_of("j1", offset=3)
+    two.digest = digest_of(None, job())
+    assert seed_of(one) == seed_of(two)
+    two.record = Record(one.record.source, 3, 0, None, b"other", ())
+    assert seed_of(one) != seed_of(two)
+
+
+async def test_while_the_first_runs_its_reader_is_led_to_the_beginning() -> None:
+    """The second asks for nothing new, and reads where the first one does; it runs once."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.step(Output(harness.key_of("hi"), (1,), "a"))
+        again = harness.send(job(reply_from=8))
+        await harness.settle()
+        assert len(harness.engine.submitted) == 1
+        assert redirects(harness) == [7]
+        assert harness.state.ledger is not None
+        assert harness.state.ledger.is_done(again)
+        harness.step(Output(harness.key_of("hi"), (2,), "b", finish="stop"))
+        await harness.settle()
+        assert harness.visible("acme", "j1").token_ids == [1, 2]
+        assert harness.committable == 2
+        assert harness.dead_letters == []
+
+
+async def test_after_the_first_has_ended_too() -> None:
+    """What is finished is remembered with where it begins."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.step(Output(harness.key_of("hi"), (1,), "a", finish="stop"))
+        await harness.settle()
+        harness.send(job(reply_from=9))
+        await harness.settle()
+        assert redirects(harness) == [7]
+        assert harness.committable == 2
+        assert harness.visible("acme", "j1").finished
+
+
+async def test_a_refused_job_is_refused_once() -> None:
+    """Its error is the answer, and whoever sends it again is led there."""
+    async with Harness() as harness:
+        for start in (7, 8):
+            harness.send(job(start, sampling=Sampling(max_tokens=100_000)))
+            await harness.settle()
+        assert redirects(harness) == [7]
+        assert len(harness.replies("acme", "j1")) == 1
+        assert harness.dead_letters == []
+
+
+@pytest.mark.parametrize(("first", "again"), [(7, 7), (7, 6), (None, 7), (7, None)])
+async def test_who_reads_the_answer_anyway_is_told_nothing(
+    first: int | None, again: int | None
+) -> None:
+    """A producer's own retry says the same place; without a place there is nothing to tell."""
+    async with Harness() as harness:
+        harness.send(job(first))
+        harness.send(job(again))
+        await harness.settle()
+        harness.step(Output(harness.key_of("hi"), (1,), "a", finish="stop"))
+        await harness.settle()
+        assert redirects(harness) == []
+        assert harness.committable == 2
+
+
+@pytest.mark.parametrize("change", [{"prompt": "ho"}, {"reply_partition": 2}])
+async def test_something_else_under_the_id_is_put_aside(change: dict[str, Any]) -> None:
+    """Nobody is led to an answer of another question, nor to a partition that they do not read."""
+    async with Harness() as harness:
+        harness.send(job())
+        harness.send(job(reply_from=8, **change))
+        await harness.settle()
+        assert redirects(harness) == []
+        assert [each[2]["aril-reason"] for each in harness.dead_letters] == [b"duplicate_id"]
+
+
+async def test_a_redirect_whose_append_fails_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record is finished when it stands, or is put aside where it never can."""
+    monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        for hopeless, put_aside in (False, 0), (True, 1):
+            harness.writer.failures.append(AppendError("no", hopeless=hopeless))
+            offset = harness.send(job(reply_from=8))
+            await harness.settle()
+            assert redirects(harness) == [7]
+            assert len(harness.dead_letters) == put_aside
+            assert harness.state.ledger is not None
+            assert harness.state.ledger.is_done(offset)
+
+
+async def test_a_redirect_of_a_lost_partition_is_not_finished() -> None:
+    """Its next owner reads the record again."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.writer.failures.append(AppendError("no", hopeless=False))
+        state, offset = harness.state, harness.send(job(reply_from=8))
+        await harness.settle()
+        harness.revoke(state)
+        await harness.settle()
+        assert state.ledger is not None
+        assert not state.ledger.is_done(offset)

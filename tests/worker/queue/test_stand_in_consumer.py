@@ -1,0 +1,177 @@
+"""The consumer around a stand-in for aiokafka's: what no broker does when it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
+
+from tests.support.members import Recorder, until
+from worker.queue.assignment import Membership
+from worker.queue.commits import Commits
+from worker.queue.committed import Positions, positions_of
+from worker.queue.consumer import JobsConsumer
+from worker.queue.ledger import Checkpoint
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PLACE = TopicPartition("jobs", 0)
+
+
+def records(first: int, last: int) -> dict[TopicPartition, list[Any]]:
+    """Return what a poll brings: the offsets [first, last)."""
+    more: dict[str, Any] = {"timestamp": 0, "key": b"k", "value": b"v", "headers": ()}
+    return {PLACE: [SimpleNamespace(offset=offset, **more) for offset in range(first, last)]}
+
+
+class StandIn:
+    """Assigned at once; polls bring what the test lays out, and what it still has as it stops."""
+
+    def __init__(self) -> None:
+        self.batch: dict[TopicPartition, list[Any]] = {}
+        self.leftover: dict[TopicPartition, list[Any]] = {}
+        self.closed = False
+        self.listener: JobsConsumer | None = None
+
+    def subscribe(self, *, topics: list[str], listener: JobsConsumer) -> None:  # noqa: ARG002
+        """Remember who listens."""
+        self.listener = listener
+
+    def assignment(self) -> set[TopicPartition]:
+        """Return the one partition."""
+        return {PLACE}
+
+    def paused(self) -> set[TopicPartition]:
+        """Return none."""
+        return set()
+
+    async def start(self) -> None:
+        """Win the partition."""
+        assert self.listener is not None
+        await self.listener.on_partitions_assigned([PLACE])
+
+    async def stop(self) -> None:
+        """Leave, while what was fetched still comes in."""
+        self.batch = self.leftover
+        await asyncio.sleep(0.03)
+        self.closed = True
+
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:  # noqa: ARG002
+        """Bring what was laid out."""
+        while not self.batch and not self.closed:  # noqa: ASYNC110 - the test lays it out
+            await asyncio.sleep(0.005)
+        batch, self.batch = self.batch, {}
+        return batch
+
+
+class Scene:
+    """One member of a group of stand-ins."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[StandIn] = []
+        self.found: Positions | None = Positions({PLACE: 200}, {PLACE: Checkpoint(50, "7:")})
+        self.rejoined = 0
+
+        def make(_: JobsConsumer) -> StandIn:
+            self.made.append(StandIn())
+            return self.made[-1]
+
+        def rejoin(_: object) -> None:
+            self.rejoined += 1
+
+        async def positions(*_: object) -> Positions | None:
+            return self.found
+
+        module = "worker.queue.consumer."
+        monkeypatch.setattr(JobsConsumer, "_make_consumer", make)
+        monkeypatch.setattr(module + "membership_of", lambda _, n: Membership(n, n, "m"))
+        monkeypatch.setattr(module + "positions_of", positions)
+        monkeypatch.setattr(module + "end_before_unreadable", lambda *_: None)
+        monkeypatch.setattr(module + "OFFSETS_PAUSE_SECONDS", 0.0)
+        monkeypatch.setattr(module + "ask_for_rebalance", rejoin)
+        self.seen = Recorder()
+        settings = load_settings().settings
+        self.consumer = JobsConsumer(settings, self.seen, "test", Commits("g"))
+
+
+@pytest.fixture
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    """Run a member until the test ends."""
+    made = Scene(monkeypatch)
+    await made.consumer.start()
+    running = asyncio.create_task(made.consumer.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_a_replaced_consumer_brings_is_not_the_new_ones(scene: Scene) -> None:
+    """Its records would count as read there, and all below them as finished though unanswered."""
+    scene.made[0].batch = records(50, 100)
+    await until(lambda: len(scene.seen.records) == 50)
+    scene.made[0].leftover = records(100, 110)
+    await scene.consumer.replace()
+    await asyncio.sleep(0.05)
+    assert len(scene.seen.records) == 50
+    scene.made[1].batch = records(50, 110)
+    await until(lambda: len(scene.seen.records) == 50 + 60)
+    (state,) = scene.consumer.states
+    assert state.position == 50
+
+
+async def test_what_comes_while_an_assignment_is_set_up_belongs_to_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropped it would be lost: the consumer is past it, and what is past counts as finished."""
+    asked = asyncio.Event()
+
+    async def slow(*_: object) -> Positions | None:
+        await asked.wait()
+        return scene.found
+
+    monkeypatch.setattr("worker.queue.consumer.positions_of", slow)
+    await scene.consumer.on_partitions_revoked([PLACE])
+    setting_up = asyncio.create_task(scene.consumer.on_partitions_assigned([PLACE]))
+    await asyncio.sleep(0.01)
+    scene.made[0].batch = records(50, 60)
+    await asyncio.sleep(0.03)
+    assert scene.seen.records == []
+    asked.set()
+    await setting_up
+    await until(lambda: len(scene.seen.records) == 10)
+
+
+async def test_an_assignment_whose_offsets_are_unknown_is_not_begun(scene: Scene) -> None:
+    """No job is read and nothing committed, so no base of epochs is written away; it rejoins."""
+    scene.found, known = None, scene.found
+    await scene.consumer.on_partitions_revoked([PLACE])
+    await scene.consumer.on_partitions_assigned([PLACE])
+    assert (scene.rejoined, scene.consumer.states) == (1, [])
+    scene.made[0].batch = records(50, 60)
+    await asyncio.sleep(0.03)
+    assert scene.seen.records == []
+    await scene.consumer.commit()
+    scene.found = known
+    await scene.consumer.on_partitions_assigned([PLACE])
+    scene.made[0].batch = records(50, 60)
+    await until(lambda: len(scene.seen.records) == 10)
+    (state,) = scene.consumer.states
+    assert state.base == 7
+
+
+@pytest.mark.parametrize("failure", [TimeoutError(), KafkaConnectionError()])
+async def test_offsets_that_no_broker_tells_are_unknown(failure: Exception) -> None:
+    """Not empty: an empty commit is a partition that nobody has begun."""
+
+    async def fail(*_: object) -> dict[TopicPartition, int]:
+        raise failure
+
+    silent: Any = SimpleNamespace(end_offsets=fail, beginning_offsets=fail)
+    assert await positions_of(silent, [PLACE]) is None
+    assert await positions_of(silent, []) == Positions({})

@@ -1,0 +1,85 @@
+"""Reply topics that break the contract: their own tenants' jobs are refused, nobody else's.
+
+One tenant's topic must not keep a worker from all the others'. What is wrong was found at the
+start, or later among the topics in use, a few at a time: a cluster may have tens of thousands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from worker.observe.logs import get_logger
+from worker.topics.admin import TopicsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from worker.observe.metrics import Metrics
+    from worker.topics.admin import TopicAdmin
+    from worker.topics.contract import Contract, Finding
+
+log = get_logger(__name__)
+
+LOOK_SECONDS: Final = 30.0
+LOOK_TOPICS: Final = 50  # looked at a time: some ten milliseconds of the event loop
+LOGGED: Final = 10  # findings that one look tells of
+
+
+class ReplyTopics:
+    """What is known to be wrong, by topic. Lives on the event loop."""
+
+    def __init__(self, contract: Contract, metrics: Metrics) -> None:
+        self._contract = contract
+        self._metrics = metrics
+        self._wrong: dict[str, str] = {}
+        self._next = 0  # of the topics in use, the first that was not looked at
+
+    def why_refused(self, topic: str) -> str | None:
+        """Return what is wrong with a reply topic, in one line; None where nothing is known."""
+        return self._wrong.get(topic)
+
+    def learn(self, findings: Iterable[Finding], looked_at: Iterable[str] | None = None) -> None:
+        """Take in the findings of some topics, or of all; of those nothing else is wrong."""
+        found = {
+            each.topic: each.text
+            for each in findings
+            if each.level == "error" and self._contract.is_replies(each.topic)
+        }
+        kept = {} if looked_at is None else dict(self._wrong)
+        for topic in looked_at or ():
+            kept.pop(topic, None)
+        new = [topic for topic in found if topic not in self._wrong]
+        for topic in new[:LOGGED]:
+            log.error("reply_topic_refused", topic=topic, finding=found[topic])
+        if len(new) > LOGGED:
+            log.error("reply_topics_refused", more=len(new) - LOGGED)
+        self._wrong = kept | found
+        self._metrics.reply_topics_refused.set(len(self._wrong))
+
+    async def watch(
+        self, admin: Callable[[], TopicAdmin], in_use: Callable[[], Sequence[str]]
+    ) -> None:
+        """Look again at what is in use and at what was wrong, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            names = self._turn(in_use())
+            if not names:
+                continue
+            try:
+                async with admin() as asked:
+                    findings, told = await asked.judge_replies(names)
+            except TopicsError as error:
+                log.warning("reply_topics_unknown", error=str(error))
+                continue
+            self.learn(findings, told)
+
+    def _turn(self, in_use: Sequence[str]) -> list[str]:
+        """Return the topics whose turn it is, half of them such as were wrong before."""
+        wrong = [*self._wrong][: LOOK_TOPICS // 2]
+        for topic in wrong:  # the next look has others, should there be more
+            self._wrong[topic] = self._wrong.pop(topic)
+        begin = self._next if self._next < len(in_use) else 0
+        chosen = in_use[begin : begin + LOOK_TOPICS - len(wrong)]
+        self._next = begin + len(chosen)
+        return [*dict.fromkeys([*wrong, *chosen])]
