@@ -3,7 +3,8 @@
 Up: probes first, then model and brokers side by side, topics checked, group joined, one ready line.
 Down, on SIGTERM or SIGINT: no more jobs are taken, the running ones get ``drain_seconds``, what
 is finished is committed, the group is left at once instead of by time-out. Jobs that did not fit
-stay uncommitted: the next owner has them. A second signal stops at once.
+stay uncommitted: the next owner has them. A second signal stops at once. Where the engine has
+failed or hangs, what runs in it is left without a word: one of these jobs may be to blame.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from worker.loading import Loaded
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
-    from worker.wiring import Parts
 
 log = get_logger(__name__)
 
@@ -52,6 +52,7 @@ ResultT = TypeVar("ResultT")
 
 TICK_SECONDS = 0.05
 FAREWELL_SECONDS = 2.0
+LAST_STEP_SECONDS = 10.0  # that the step which is running gets to end, once all is given up
 EXIT_OK = 0
 EXIT_FAILED = 1
 
@@ -199,7 +200,7 @@ class Worker:
             await self._work(consumer, lifecycle, failed)
         finally:
             await reader.stop()
-            await asyncio.to_thread(engine.close)
+            await asyncio.to_thread(engine.close, timeout=LAST_STEP_SECONDS)
 
     async def _work(
         self, consumer: JobsConsumer, lifecycle: Lifecycle, failed: asyncio.Future[None]
@@ -229,7 +230,7 @@ class Worker:
         try:
             await asyncio.wait(vital, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                await self._drain(consumer, parts)
+                await self._drain(consumer, lifecycle)
         finally:
             lifecycle.release_all()
             await parts.answers.farewell(FAREWELL_SECONDS)
@@ -243,17 +244,21 @@ class Worker:
             if isinstance(result, Exception):
                 raise result
 
-    async def _drain(self, consumer: JobsConsumer, parts: Parts) -> None:
+    async def _drain(self, consumer: JobsConsumer, lifecycle: Lifecycle) -> None:
         """Let the running jobs finish, as far as the time reaches.
 
         Not at the cost of jobs that nobody reads: a partition that a rebalance gives us now goes
         on to somebody else at once, and what runs here with it.
         """
+        parts = lifecycle.parts
         consumer.rest()
         parts.dispatcher.close()
         until = time.monotonic() + self._settings.drain_seconds
         while time.monotonic() < until:
             if not parts.dispatcher.running and parts.answers.idle:
+                return
+            if lifecycle.engine_lost:
+                log.warning("drain_ended_by_engine", running=parts.dispatcher.running)
                 return
             if consumer.in_the_way:
                 log.info("drain_ended_by_rebalance", running=parts.dispatcher.running)

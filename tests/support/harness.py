@@ -119,6 +119,7 @@ class HandEngine:
         self.requests: dict[int, GenerationRequest] = {}
         self.cancelled: list[int] = []
         self.submitted: list[list[GenerationRequest]] = []
+        self.lost = False
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Take a batch."""

@@ -41,6 +41,10 @@ class EngineHandle(Protocol):
     def cancel(self, key: int) -> None:
         """Stop one at the next step boundary; unknown keys are ignored."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether it has failed, or hangs: no step of it will end."""
+
 
 class PromptEncoder(Protocol):
     """What makes prompt tokens of a job."""

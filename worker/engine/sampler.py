@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 INVALID: Final = -1
 """In place of a token id where the logits are no distribution (NaN or infinite)."""
 
+FAILED: Final = -2
+"""In place of a token id, by whoever samples, where `sample` raised."""
+
 _LOWEST: Final = torch.finfo(torch.float32).min
 
 _GREEDY_BELOW: Final = 1e-5  # temperatures under it are greedy, as in vLLM
