@@ -25,7 +25,7 @@ from worker.engine.runner import EngineThread
 from worker.lifecycle import Lifecycle
 from worker.loading import load_model
 from worker.observe.health import Health, start_http, watch_loop_lag
-from worker.observe.logs import configure_logs, get_logger
+from worker.observe.logs import configure_logs, get_logger, log_loop_errors
 from worker.observe.metrics import Metrics
 from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from worker.queue.commits import Commits
@@ -89,6 +89,7 @@ class Worker:
     async def run(self) -> int:
         """Come up, serve, leave; return the exit code."""
         loop = asyncio.get_running_loop()
+        log_loop_errors(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         self._announce()
@@ -111,6 +112,9 @@ class Worker:
             return EXIT_FAILED
         except (WorkerFailedError, ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
+            return EXIT_FAILED
+        except Exception:
+            log.exception("worker_failed")
             return EXIT_FAILED
         finally:
             if http is not None:
@@ -162,7 +166,8 @@ class Worker:
 
         def engine_failed(error: BaseException) -> None:
             if not failed.done():
-                failed.set_exception(WorkerFailedError(f"the engine failed: {error!r}"))
+                why = f"the engine failed: {type(error).__name__}"
+                failed.set_exception(WorkerFailedError(why))
 
         engine = EngineThread(loaded.engine)
         reader = KafkaLogReader(self._settings, self._name)

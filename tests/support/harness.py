@@ -34,6 +34,7 @@ from worker.wiring import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from worker.batching.dispatch import AdapterSource, PromptEncoder
     from worker.engine.request import GenerationRequest, Output
 
 REPLY_PARTITIONS = 4
@@ -143,7 +144,14 @@ class BytePrompts:
 class Harness:
     """One worker's lifecycle, wired as the app does it."""
 
-    def __init__(self, *, tenants: Sequence[str] = ("acme", "zeta"), **flags: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tenants: Sequence[str] = ("acme", "zeta"),
+        prompts: PromptEncoder | None = None,
+        adapters: AdapterSource | None = None,
+        **flags: Any,
+    ) -> None:
         flags.setdefault("window_ms", 0)
         self.settings = load_settings(flags=flags).settings
         self.metrics = Metrics()
@@ -156,8 +164,8 @@ class Harness:
             writer=self.writer,
             reader=self.reader,
             engine=self.engine,
-            prompts=BytePrompts(),
-            adapters=None,
+            prompts=prompts or BytePrompts(),
+            adapters=adapters,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
         )

@@ -121,7 +121,8 @@ class EngineThread:
         try:
             while self._next_step():
                 self._deliver(self._engine.step())
-        except BaseException as error:  # noqa: BLE001 - nothing else would report a dead thread
+        except BaseException as error:
+            log.exception("engine_failed")
             with self._changed:
                 self._failed = True
                 self._busy_since = None

@@ -7,6 +7,9 @@ import logging
 import subprocess
 import sys
 
+import pytest
+
+from tests.support.canary_jobs import MARK
 from worker.observe.logs import Repeats
 
 SCRIPT = """
@@ -60,3 +63,31 @@ def test_our_own_lines_are_all_told() -> None:
     """What the worker says of a job is never held back."""
     repeats = Repeats(10)
     assert [told(repeats, "worker.lifecycle", "job", at=0) for _ in range(3)] == ["job"] * 3
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nothing_that_a_tenant_wrote_is_logged(form: str) -> None:
+    """Templates, tokenizers, stores, the engine, records: whatever raises, and whatever it says.
+
+    Nor is it in what a tenant is told of a fault of ours, in the metrics or in the probes.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.canary_jobs", form],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for event in (
+        "prepare_failed",
+        "output_failed",
+        "reply_failed",
+        "submit_failed",
+        "engine_failed",
+        "unhandled_exception",
+        "record_put_aside",
+    ):
+        assert event in done.stderr
+    assert "Input/output error" in done.stderr
+    for told in (done.stdout, done.stderr):
+        assert MARK not in told
+        assert MARK[:-1] not in told
