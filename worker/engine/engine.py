@@ -139,12 +139,26 @@ class Engine:
         """
         outputs, self._ended = self._ended, []
         plan = self._scheduler.plan()
+        outputs += self._refused()
         if plan is not None:
             sequences = [row.sequence for row in plan.rows if row.samples]
             sampled = self._sample(plan, sequences)
             self._scheduler.advance(plan, sampled.ids)
             outputs += self._take(sequences, sampled)
             self._note(plan)
+        return outputs
+
+    def _refused(self) -> list[Output]:
+        """Tell those whose adapter could not be put into a slot."""
+        refused, self._scheduler.refused = self._scheduler.refused, []
+        outputs = []
+        for key, reason in refused:
+            error = reason
+            if not isinstance(error, JobError):
+                log.error("adapter_load_failed", key=key, exc_info=error)
+                error = JobError(ErrorCode.INTERNAL, "adapter: it could not be loaded")
+            outputs.append(Output(key, error=error))
+            del self._answers[key]
         return outputs
 
     def _sample(self, plan: StepPlan, sequences: list[TokenSequence]) -> Sampled:

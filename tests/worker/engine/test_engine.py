@@ -358,6 +358,31 @@ def test_what_fails_for_one_row_ends_that_row_alone(
     assert engine.stats().running == 0
 
 
+def test_an_adapter_that_cannot_be_loaded_ends_its_own_job(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed where the reason is, `internal` otherwise; its neighbour and its slot are unharmed."""
+    neighbour = job(0, PROMPT[:9])
+    expected = whole(make_engine(), neighbour)
+    engine = make_engine()
+    full = JobError(ErrorCode.OVERLOADED, "adapter: no memory")
+    reasons: list[Exception] = [full, RuntimeError("a secret path")]
+
+    def load(*_: object) -> None:
+        raise reasons.pop(0)
+
+    monkeypatch.setattr(engine.layers, "load", load)
+    bad = [job(key, PROMPT[:5], adapter=adapter(engine, f"a{key}")) for key in (1, 2)]
+    got = whole(engine, neighbour, *bad)
+    assert got[0] == expected[0]
+    errors = [got[key][-1].error for key in (1, 2)]
+    assert errors[0] is full
+    assert errors[1] is not None
+    assert errors[1].code is ErrorCode.INTERNAL
+    assert "secret" not in errors[1].message
+    assert engine.stats().slots_used == 0
+
+
 def test_what_fails_for_every_row_ends_the_engine(
     make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
