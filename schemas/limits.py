@@ -64,8 +64,9 @@ MAX_MAX_TOKENS: Final = 131_072
 MAX_TEMPERATURE: Final = 2.0
 MAX_TOP_K: Final = 2**31 - 1
 """Anything at or above the vocabulary's size means off, as does 0."""
+MIN_REPETITION_PENALTY: Final = 0.1
 MAX_REPETITION_PENALTY: Final = 10.0
-"""Logits are divided by it; past 10 every seen token is gone anyway."""
+"""Logits are divided by it; past 10 every seen token is gone, below 0.1 no other is left."""
 MAX_ABSOLUTE_PENALTY: Final = 2.0
 """Presence and frequency penalties lie in [-2, 2]."""
 MAX_SEED: Final = 2**63 - 1

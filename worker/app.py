@@ -3,7 +3,8 @@
 Up: probes first, then model and brokers side by side, topics checked, group joined, one ready line.
 Down, on SIGTERM or SIGINT: no more jobs are taken, the running ones get ``drain_seconds``, what
 is finished is committed, the group is left at once instead of by time-out. Jobs that did not fit
-stay uncommitted: the next owner has them. A second signal stops at once.
+stay uncommitted: the next owner has them. A second signal stops at once. Where the engine has
+failed or hangs, what runs in it is left without a word: one of these jobs may be to blame.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from worker.engine.runner import EngineThread
 from worker.lifecycle import Lifecycle
 from worker.loading import load_model
 from worker.observe.health import Health, start_http, watch_loop_lag
-from worker.observe.logs import configure_logs, get_logger
+from worker.observe.logs import configure_logs, get_logger, log_loop_errors
 from worker.observe.metrics import Metrics
 from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from worker.queue.commits import Commits
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from worker.loading import Loaded
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
-    from worker.wiring import Parts
 
 log = get_logger(__name__)
 
@@ -61,6 +61,7 @@ ResultT = TypeVar("ResultT")
 
 TICK_SECONDS = 0.05
 FAREWELL_SECONDS = 2.0
+LAST_STEP_SECONDS = 10.0  # that the step which is running gets to end, once all is given up
 EXIT_OK = 0
 EXIT_FAILED = 1
 
@@ -98,6 +99,7 @@ class Worker:
     async def run(self) -> int:
         """Come up, serve, leave; return the exit code."""
         loop = asyncio.get_running_loop()
+        log_loop_errors(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         self._announce()
@@ -120,6 +122,9 @@ class Worker:
             return EXIT_FAILED
         except (WorkerFailedError, ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
+            return EXIT_FAILED
+        except Exception:
+            log.exception("worker_failed")
             return EXIT_FAILED
         finally:
             if http is not None:
@@ -171,7 +176,8 @@ class Worker:
 
         def engine_failed(error: BaseException) -> None:
             if not failed.done():
-                failed.set_exception(WorkerFailedError(f"the engine failed: {error!r}"))
+                why = f"the engine failed: {type(error).__name__}"
+                failed.set_exception(WorkerFailedError(why))
 
         engine = EngineThread(loaded.engine)
         reader = KafkaLogReader(self._settings, self._name)
@@ -210,7 +216,7 @@ class Worker:
             await self._work(consumer, lifecycle, writer, failed)
         finally:
             await reader.stop()
-            await asyncio.to_thread(engine.close)
+            await asyncio.to_thread(engine.close, timeout=LAST_STEP_SECONDS)
 
     async def _work(
         self,
@@ -247,7 +253,7 @@ class Worker:
         try:
             await asyncio.wait(vital, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                await self._drain(consumer, parts)
+                await self._drain(consumer, lifecycle)
         finally:
             lifecycle.release_all()
             await parts.answers.farewell(FAREWELL_SECONDS)
@@ -262,17 +268,21 @@ class Worker:
             if isinstance(result, Exception):
                 raise result
 
-    async def _drain(self, consumer: JobsConsumer, parts: Parts) -> None:
+    async def _drain(self, consumer: JobsConsumer, lifecycle: Lifecycle) -> None:
         """Let the running jobs finish, as far as the time reaches.
 
         Not at the cost of jobs that nobody reads: a partition that a rebalance gives us now goes
         on to somebody else at once, and what runs here with it.
         """
+        parts = lifecycle.parts
         consumer.rest()
         parts.dispatcher.close()
         until = time.monotonic() + self._settings.drain_seconds
         while time.monotonic() < until:
             if not parts.dispatcher.running and parts.answers.idle:
+                return
+            if lifecycle.engine_lost:
+                log.warning("drain_ended_by_engine", running=parts.dispatcher.running)
                 return
             if consumer.in_the_way:
                 log.info("drain_ended_by_rebalance", running=parts.dispatcher.running)

@@ -66,6 +66,7 @@ class Event(enum.Enum):
     UNWRITABLE = "an append of it can never succeed"
     WRITTEN = "its terminal is acknowledged"
     SETTLED = "its record is put aside, where it has to be"
+    ABANDONED = "the engine that it runs in has failed or hangs, and we are leaving"
     DROPPED = "its partition is no longer ours, or we are leaving"
 
 
@@ -85,6 +86,7 @@ class Effect(enum.Enum):
     WRITE_ANSWER = enum.auto()
     WRITE_ERROR = enum.auto()
     RELEASE = enum.auto()  # tell the next owner that we stop on purpose
+    BREAK_OFF = enum.auto()  # tell nobody, as a crash would: it may be this job that did it
     NEXT_EPOCH = enum.auto()  # nothing more under the present one
     LOOK_UP_LATER = enum.auto()
     SETTLE = enum.auto()
@@ -148,6 +150,7 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
         Event.BROKEN: _to(Stage.ARRIVED, Effect.LEAVE, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
         Event.UNWRITABLE: _to(Stage.SETTLING, Effect.LEAVE, Effect.SETTLE),
+        Event.ABANDONED: _to(Stage.DROPPED, Effect.LEAVE, Effect.BREAK_OFF),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.FINISHING: {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from schemas import ErrorCode, JobError
 from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
-from worker.life import Effect, Event, UnexpectedEventError
+from worker.life import Effect, Event, Stage, UnexpectedEventError
 from worker.observe.logs import get_logger
 from worker.placement.load_meter import Sample
 from worker.queue.held import HeldPartitions
@@ -46,6 +46,7 @@ class Lifecycle:
         self._metrics = metrics
         self._prove = surroundings.prove
         self._clock = surroundings.writer.clock
+        self._engine = surroundings.engine
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
         self.parts = parts = wire(
@@ -65,6 +66,7 @@ class Lifecycle:
             Effect.WRITE_ANSWER: parts.answers.done,
             Effect.WRITE_ERROR: parts.answers.fail,
             Effect.RELEASE: self._release,
+            Effect.BREAK_OFF: parts.answers.break_off,
             Effect.NEXT_EPOCH: self._next_epoch,
             Effect.LOOK_UP_LATER: self._look_up_later,
             Effect.SETTLE: self._settle,
@@ -147,9 +149,14 @@ class Lifecycle:
         return self.parts.dispatcher.is_full(source) or self.parts.pending.full(source)
 
     def release_all(self) -> None:
-        """Stop every job on purpose: we are leaving."""
+        """Stop every job: we are leaving."""
         for entry in self._held.jobs:
             self._drop(entry)
+
+    @property
+    def engine_lost(self) -> bool:
+        """Whether what runs will not go on: its engine has failed, or hangs."""
+        return self._engine.lost
 
     def sample(self) -> Sample:
         """Return what there is to do now."""
@@ -202,9 +209,14 @@ class Lifecycle:
         )
 
     def _drop(self, entry: Entry) -> None:
-        """Stop a job that is not ours any more; nothing more of it is written or committed."""
+        """Stop a job that is not ours any more; nothing more of it is written or committed.
+
+        The next owner takes one that is not released for a strike. So it is with what runs in an
+        engine that has failed or hangs, for the same reason as after a crash: it may be to blame.
+        """
         entry.kept = False
-        self.happened(entry, Event.DROPPED)
+        abandoned = entry.stage is Stage.RUNNING and self.engine_lost
+        self.happened(entry, Event.ABANDONED if abandoned else Event.DROPPED)
 
     # --- from the engine
 
@@ -214,17 +226,24 @@ class Lifecycle:
             entry = self.parts.dispatcher.find(output.key)
             if entry is None:
                 continue
-            if output.ids:
-                self.parts.answers.tokens(entry, output)
-            if output.error is not None:
-                self.parts.dispatcher.ended(output.key)
-                self.end(entry, output.error)
-            elif output.finish is not None:
-                self.parts.dispatcher.ended(output.key)
-                if output.text and not output.ids:
-                    self.parts.answers.rest(entry, output.text)
-                entry.finish = output.finish
-                self.happened(entry, Event.FINISHED)
+            try:
+                self._take(entry, output)
+            except Exception:
+                log.exception("output_failed", job=entry.job_id, tenant=entry.tenant)
+                self.end(entry, JobError(ErrorCode.INTERNAL, "the answer could not be passed on"))
+
+    def _take(self, entry: Entry, output: Output) -> None:
+        if output.ids:
+            self.parts.answers.tokens(entry, output)
+        if output.error is not None:
+            self.parts.dispatcher.ended(output.key)
+            self.end(entry, output.error)
+        elif output.finish is not None:
+            self.parts.dispatcher.ended(output.key)
+            if output.text and not output.ids:
+                self.parts.answers.rest(entry, output.text)
+            entry.finish = output.finish
+            self.happened(entry, Event.FINISHED)
 
     # --- from the clock
 

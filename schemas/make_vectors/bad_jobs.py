@@ -95,6 +95,12 @@ def bad_fields() -> list[Vector]:
             "top_p zero", "More than 0.", {"top_p": 0.0}, invalid("greater_than", limit=0, given=0)
         ),
         sampling(
+            "repetition penalty too small",
+            "0.1 at least: what is divided by less may overflow.",
+            {"repetition_penalty": 0.0625},
+            invalid("greater_than_equal", limit=0.1, given=0.0625),
+        ),
+        sampling(
             "max_tokens too large",
             "131,072 at most.",
             {"max_tokens": 131_073},

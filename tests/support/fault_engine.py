@@ -46,10 +46,11 @@ class _Running(NamedTuple):
 class TaggedEngine:
     """One token a row a step, each told by `fault_content`; goes on behind what is visible."""
 
-    def __init__(self, rows: int, pace: float, killer: str = "") -> None:
+    def __init__(self, rows: int, pace: float, killer: str = "", raiser: str = "") -> None:
         self._rows = rows
         self._pace = pace
         self._killer = killer  # the id of a job that no process survives
+        self._raiser = raiser  # the id of a job whose every step raises
         self._running: dict[int, _Running] = {}
         self._ended: list[Output] = []
 
@@ -80,6 +81,8 @@ class TaggedEngine:
         time.sleep(self._pace)
         if any(row.job == self._killer for row in self._running.values()):
             os.kill(os.getpid(), signal.SIGKILL)
+        if any(row.job == self._raiser for row in self._running.values()):
+            raise RuntimeError("no step with this job in it ends")
         outputs, self._ended = self._ended, []
         for key in list(self._running)[: self._rows]:
             tenant, job, digest, index, whole = self._running.pop(key)
@@ -128,5 +131,5 @@ class TaggedAdapters:
 def load_tagged(settings: WorkerSettings) -> Loaded:
     """Return what answers jobs here."""
     pace, killer = float(os.environ.get("FAULT_PACE", "0.02")), os.environ.get("FAULT_KILLER", "")
-    engine = TaggedEngine(settings.max_rows, pace, killer)
+    engine = TaggedEngine(settings.max_rows, pace, killer, os.environ.get("FAULT_RAISER", ""))
     return Loaded(engine, TaggedPrompts(), TaggedAdapters(), "tagged")

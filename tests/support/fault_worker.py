@@ -2,13 +2,13 @@
 
     python -m tests.support.fault_worker
 
-Settings come by `ARIL_*` as for any worker. `FAULT_KILL=point:count` kills the process with
-SIGKILL the count-th time that it passes the point, `FAULT_HALT` likewise halts it with SIGSTOP;
+Settings come by `ARIL_*` as for any worker. `FAULT_KILL=point:count` kills the process with SIGKILL
+the count-th time that it passes the point, `FAULT_HALT` likewise halts it with SIGSTOP;
 `FAULT_PROXY=port:port` leads it past the broker's port to a proxy's. `FAULT_CLOCK=seconds` puts its
 clock forward or back, `FAULT_CLOCK=seconds:every` there and back again and again. `FAULT_PACE` is
-the engine's seconds a step, `FAULT_KILLER` the id of a job that kills the process. `FAULT_BUG`
-breaks the worker: the harness has to notice. All of it is put around the worker's methods here; the
-worker itself knows nothing of it.
+the engine's seconds a step, `FAULT_KILLER` the id of a job that kills the process, `FAULT_RAISER`
+of one whose steps raise. `FAULT_BUG` breaks the worker: the harness has to notice. All of it is put
+around the worker's methods here; the worker itself knows nothing of it.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _arm_revoke(passed: Callable[[], bool], die: Callable[[], None]) -> None:
 def _arm_drain(die: Callable[[], None]) -> None:
     drain = Worker._drain
 
-    async def patched(self: Worker, consumer: Any, parts: Any) -> None:
-        task = asyncio.create_task(drain(self, consumer, parts))
+    async def patched(self: Worker, consumer: Any, lifecycle: Any) -> None:
+        task = asyncio.create_task(drain(self, consumer, lifecycle))
         await soon(die)
         await task
 

@@ -45,13 +45,25 @@ class CountingSlots:
     def __init__(self, slots: int) -> None:
         self.resident: list[str | None] = [None] * slots
         self.holders = [0] * slots
+        self.loads: list[str] = []
+        self.broken: set[str] = set()  # adapters that cannot be loaded
+
+    def can_acquire(self, adapter: Any) -> bool:
+        """Whether there is a slot."""
+        return adapter.digest in self.resident or 0 in self.holders
 
     def acquire(self, adapter: Any) -> int | None:
         """Hold the adapter's slot, or an idle one."""
         if adapter.digest in self.resident:
             slot = self.resident.index(adapter.digest)
         elif 0 in self.holders:
-            slot = self.holders.index(0)
+            if adapter.digest in self.broken:
+                raise RuntimeError(f"{adapter.digest} is broken")
+            slot = min(
+                (slot for slot, held in enumerate(self.holders) if not held),
+                key=lambda slot: self.resident[slot] is not None,  # empty ones first
+            )
+            self.loads.append(adapter.digest)
             self.resident[slot] = adapter.digest
         else:
             return None

@@ -35,6 +35,7 @@ from worker.wiring import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from worker.batching.dispatch import AdapterSource, PromptEncoder
     from worker.engine.request import GenerationRequest, Output
 
 REPLY_PARTITIONS = 4
@@ -128,6 +129,7 @@ class HandEngine:
         self.requests: dict[int, GenerationRequest] = {}
         self.cancelled: list[int] = []
         self.submitted: list[list[GenerationRequest]] = []
+        self.lost = False
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Take a batch."""
@@ -151,7 +153,14 @@ class BytePrompts:
 class Harness:
     """One worker's lifecycle, wired as the app does it."""
 
-    def __init__(self, *, tenants: Sequence[str] = ("acme", "zeta"), **flags: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tenants: Sequence[str] = ("acme", "zeta"),
+        prompts: PromptEncoder | None = None,
+        adapters: AdapterSource | None = None,
+        **flags: Any,
+    ) -> None:
         flags.setdefault("window_ms", 0)
         self.settings = load_settings(flags=flags).settings
         self.metrics = Metrics()
@@ -164,8 +173,8 @@ class Harness:
             writer=self.writer,
             reader=self.reader,
             engine=self.engine,
-            prompts=BytePrompts(),
-            adapters=None,
+            prompts=prompts or BytePrompts(),
+            adapters=adapters,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
         )

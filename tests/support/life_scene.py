@@ -49,7 +49,8 @@ CALM = {
     "lose_log": 1,
     "find_log": 2,
 }
-STORMY = CALM | {"lose": 1, "win": 2, "win_after_others": 1, "win_after_a_crash": 3}
+STORMY = CALM | {"lose": 1, "lose_engine": 1, "win": 2, "win_after_others": 1}
+STORMY |= {"win_after_a_crash": 3}
 
 WRITING = {Stage.RUNNING, Stage.FINISHING, Stage.FAILING}
 
@@ -221,6 +222,13 @@ class Scene:
         if self._held:
             self.harness.revoke(self.harness.state)
             self._held = False
+
+    def lose_engine(self) -> None:
+        """Leave because the engine failed, and come back as another process would."""
+        self.harness.engine.lost = True
+        self.harness.lifecycle.release_all()
+        self.harness.engine.lost = False
+        self.win_after_others()
 
     def win(self) -> None:
         """Win it again, in the next generation; what was not finished is delivered again."""

@@ -45,7 +45,7 @@ SAMPLING = st.builds(
     top_p=st.floats(0, 1, exclude_min=True),
     top_k=st.integers(0, limits.MAX_TOP_K),
     min_p=st.floats(0, 1),
-    repetition_penalty=st.floats(0, 10, exclude_min=True),
+    repetition_penalty=st.floats(0.1, 10),
     presence_penalty=st.floats(-2, 2),
     frequency_penalty=st.floats(-2, 2),
     seed=st.none() | st.integers(0, limits.MAX_SEED),

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import (
-    ReleaseRecord,
-    Sampling,
-)
+from schemas import ClaimRecord, Epoch, ErrorCode, ErrorEvent, ReleaseRecord, Sampling
 from tests.support.older_jobs import OLD, before, claim, job, kinds
 from worker.engine.request import Output
 from worker.job import Partition
@@ -135,3 +132,40 @@ async def test_leaving_releases_what_was_only_claimed(harness: Harness) -> None:
     last = harness.replies("acme", "j1")[-1]
     assert isinstance(last, ReleaseRecord)
     assert last.epoch == harness.replies("acme", "j1")[-2].epoch
+
+
+async def test_what_runs_in_a_lost_engine_is_not_released(harness: Harness) -> None:
+    """It may be to blame, so its next owner counts a strike; what only waits is released."""
+    harness.owned = False  # so that the take-over goes on for ever
+    before(harness, ClaimRecord(job="claimed", epoch=Epoch(9, 1), worker="w0"))
+    harness.send(job("claimed"))
+    await begin(harness)
+    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a"))
+    await harness.settle()
+    harness.engine.lost = True
+    harness.lifecycle.release_all()
+    await harness.answers.farewell(1.0)
+    assert kinds(harness) == ["tokens"]
+    assert kinds(harness, "claimed")[-1] == "release"
+    assert harness.running == []
+
+
+async def test_a_job_whose_engine_fails_is_suspected_and_convicted(harness: Harness) -> None:
+    """Two workers that left it so, and it runs alone; three alone, and it ends in crash_loop."""
+    offset = harness.send(job())
+    await harness.settle()
+    generation = harness.state.membership.generation
+    while harness.running:
+        generation += 1
+        harness.engine.lost = True
+        harness.lifecycle.release_all()
+        harness.engine.lost = False
+        parts = harness.lifecycle.parts  # from here on those of another process, the next owner
+        parts.claims._worker = parts.answers._worker = f"w{generation}"
+        harness.revoke(harness.state)
+        harness.deliver(harness.assign(generation=generation, end_offset=OLD), offset, job())
+        await harness.settle()
+    terminal = harness.visible("acme", "j1").terminal
+    assert isinstance(terminal, ErrorEvent)
+    assert terminal.code is ErrorCode.CRASH_LOOP
+    assert generation == 3 + 2 + 3  # two suspect it, three convict it

@@ -50,6 +50,10 @@ class SlotLru:
         self._pins[slot] = 1
         return Placement(slot, needs_load=True)
 
+    def can_acquire(self, digest: str) -> bool:
+        """Whether `acquire` would give a slot; changes nothing."""
+        return digest in self._slot_of or bool(self._empty) or bool(self._idle)
+
     def release(self, slot: int) -> None:
         """Take one pin off; the adapter stays resident, idle once the last pin is off."""
         pins = self._pins[slot]

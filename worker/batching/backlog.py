@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Collection, Hashable, Iterable
 
 
 class Waiting(Protocol):
@@ -85,23 +85,38 @@ class Backlog(Generic[JobT]):
         self._jobs_of[job.source] += 1
         self._bytes += job.size
 
-    def pop(self) -> JobT | None:
-        """Remove and return the job whose turn it is, or None when nothing waits."""
-        while self._turns:
-            served, _, tenant = heapq.heappop(self._turns)
-            queue = self._queues[tenant]
-            job = self._first_alive(queue)
-            if job is not None:
-                self._floor = max(self._floor, served)
-                self._served[tenant] += job.cost
-                self._forget(job)
-            if queue:
-                self._wait_for_turn(tenant)
-            else:
-                self._retire(tenant)
-            if job is not None:
-                return job
-        return None
+    def pop(self, skip: Collection[str] = ()) -> JobT | None:
+        """Remove and return the job whose turn it is, or None when nothing waits.
+
+        Tenants in `skip` keep their turns: the next one behind them is served.
+        """
+        skipped = []
+        try:
+            while self._turns:
+                turn = heapq.heappop(self._turns)
+                if turn[2] in skip:
+                    skipped.append(turn)
+                elif (job := self._serve(turn)) is not None:
+                    return job
+            return None
+        finally:
+            for turn in skipped:
+                heapq.heappush(self._turns, turn)
+
+    def _serve(self, turn: tuple[float, int, str]) -> JobT | None:
+        """Take the next job of the tenant whose turn it is; None if all of them were discarded."""
+        served, _, tenant = turn
+        queue = self._queues[tenant]
+        job = self._first_alive(queue)
+        if job is not None:
+            self._floor = max(self._floor, served)
+            self._served[tenant] += job.cost
+            self._forget(job)
+        if queue:
+            self._wait_for_turn(tenant)
+        else:
+            self._retire(tenant)
+        return job
 
     def take(self, job: JobT) -> bool:
         """Remove a job before its turn, at its tenant's cost; False if it does not wait here."""

@@ -1,7 +1,9 @@
 """From the backlog to the engine: whose turn it is, prompt and adapter at hand, the window, a row.
 
 No more jobs are prepared ahead than one batch holds, so that the backlog, and with it fairness
-between tenants, decides as late as it can.
+between tenants, decides as late as it can. A job that has waited a moment for its adapter holds no
+place of these: a slow adapter store delays only those who need it. Once as many wait so as a batch
+holds, their tenants are passed over.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ log = get_logger(__name__)
 
 CHOICES = 256  # at once
 CLAIMS_PER_ROW = 8  # taken over ahead of their places: as many as that are slow hold nobody up
+# From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
+SLOW_FETCH_SECONDS = 0.05
+# Batches that may wait for a slow store, one job a tenant beyond the first: bounds memory.
+SLOW_BATCHES = 8
 
 
 class EngineHandle(Protocol):
@@ -43,6 +49,10 @@ class EngineHandle(Protocol):
 
     def cancel(self, key: int) -> None:
         """Stop one at the next step boundary; unknown keys are ignored."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has failed, or hangs: no step of it will end."""
 
 
 class PromptEncoder(Protocol):
@@ -92,6 +102,7 @@ class Dispatcher:
         self._turns = Turns(self._backlog)
         self._claiming: set[Entry] = set()  # they hold no place: a slow reply log stops nobody
         self._chosen: set[Entry] = set()  # being prepared, until they are in the window
+        self._slow: set[Entry] = set()  # of these: those whose adapter takes a while
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -164,6 +175,7 @@ class Dispatcher:
             self._engine.cancel(entry.key)
         elif entry in self._chosen:
             self._chosen.discard(entry)
+            self._slow.discard(entry)
         elif entry in self._claiming:
             self._claiming.discard(entry)
         elif not self._window.discard(entry):
@@ -196,12 +208,13 @@ class Dispatcher:
 
     def _choose(self) -> None:
         for _ in range(CHOICES):
-            ready = len(self._chosen) + len(self._window)
             claiming = len(self._claiming) < CLAIMS_PER_ROW * self._max_rows
-            if ready >= self._max_rows or not (claiming or self._turns.first):
+            if not (self._has_place() and (claiming or self._turns.first)):
                 return
-            idle = not (self._running or self._claiming or ready)
-            entry = self._turns.next(idle=idle)
+            idle = not (self._running or self._claiming or self._chosen or len(self._window))
+            crowded = len(self._slow) >= self._max_rows
+            skip = {each.tenant for each in self._slow} if crowded else ()
+            entry = self._turns.next(idle=idle, skip=skip)
             if entry is None:
                 return
             if not self._reachable(entry):
@@ -215,11 +228,15 @@ class Dispatcher:
                 self._happened(entry, Event.DUE)
         self._wake.set()  # others first: so many at once are mostly parked
 
+    def _has_place(self) -> bool:
+        ready = len(self._chosen) - len(self._slow) + len(self._window)
+        return ready < self._max_rows and len(self._slow) < SLOW_BATCHES * self._max_rows
+
     async def _prepare(self, entry: Entry) -> None:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            weights = await self._adapter(job)
+            weights = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
             ids = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
         except JobError as error:
@@ -240,12 +257,23 @@ class Dispatcher:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
 
-    async def _adapter(self, job: Job) -> AdapterWeights | None:
+    async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | None:
         if job.adapter is None:
             return None
         if self._adapters is None:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
-        return await self._adapters.get(job.tenant, job.adapter)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
+        try:
+            return await self._adapters.get(job.tenant, job.adapter)
+        finally:
+            timer.cancel()
+            self._slow.discard(entry)
+
+    def _is_slow(self, entry: Entry) -> None:
+        if entry in self._chosen:  # else it ended meanwhile
+            self._slow.add(entry)
+            self._wake.set()
 
     def _submit(self, now: float) -> None:
         room = self._max_rows + self._ahead - len(self._running)

@@ -6,6 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from worker.batching.backlog import Backlog
     from worker.job import Entry, Partition
 
@@ -53,8 +55,10 @@ class Turns:
         self._hurried[entry.source] = entry
         return True
 
-    def next(self, *, idle: bool) -> Entry | None:
+    def next(self, *, idle: bool, skip: Collection[str] = ()) -> Entry | None:
         """Remove and return the job whose turn it is, or None; `idle`: nothing runs or is about to.
+
+        Tenants in `skip` are passed over, but for what holds up a partition.
 
         A suspect has the engine to itself from then on, until `over`.
         """
@@ -68,7 +72,7 @@ class Turns:
             return self._alone
         for source in self._hurried:
             return self._hurried.pop(source)
-        return self._backlog.pop()
+        return self._backlog.pop(skip)
 
     def over(self, entry: Entry) -> None:
         """Note that a job is through, in whatever way: others may start again."""

@@ -119,9 +119,9 @@ class DecodeGraphs:
 
         They are to be used before the next step: of a model in fp32 it overwrites them.
 
-        None where no recording serves: a row does more than decode one token, or an adapter may
-        change the logits' own linear, whose weights get their memory when the first such adapter
-        comes, after all recordings.
+        None where no recording serves: a row does more than decode one token, or an adapter
+        in a slot changes the logits' own linear, whose weights get their memory when the first such
+        adapter comes, after all recordings.
         """
         if any(len(row.ids) != 1 or not row.sampled for row in rows):
             return None

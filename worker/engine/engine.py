@@ -18,11 +18,12 @@ from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
-from worker.engine.sampler import INVALID, sample
+from worker.engine.sampler import FAILED, INVALID, Sampled, sample
 from worker.engine.scheduler import Scheduler
 from worker.engine.sequence import BACKBONE
 from worker.engine.text import Detokenizer
 from worker.observe.engine_stats import EngineStats
+from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from worker.engine.config import EngineConfig
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
-    from worker.engine.request import GenerationRequest
-    from worker.engine.sampler import Sampled
+    from worker.engine.request import GenerationRequest, TokenLogprobs
     from worker.engine.scheduler import StepPlan
     from worker.engine.sequence import TokenSequence
+
+log = get_logger(__name__)
 
 
 class Engine:
@@ -130,17 +132,55 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Output]:
-        """Run one step: at most one new token for every sequence in it."""
+        """Run one step: at most one new token for every sequence in it.
+
+        What fails for one sequence alone ends that one in `internal`. What it raises is the
+        model's, or nobody's: the engine is of no more use.
+        """
         outputs, self._ended = self._ended, []
         plan = self._scheduler.plan()
+        outputs += self._refused()
         if plan is not None:
-            logits = self._forward(plan)
             sequences = [row.sequence for row in plan.rows if row.samples]
-            sampled = sample(logits, sequences)
+            sampled = self._sample(plan, sequences)
             self._scheduler.advance(plan, sampled.ids)
             outputs += self._take(sequences, sampled)
             self._note(plan)
         return outputs
+
+    def _refused(self) -> list[Output]:
+        """Tell those whose adapter could not be put into a slot."""
+        refused, self._scheduler.refused = self._scheduler.refused, []
+        outputs = []
+        for key, reason in refused:
+            error = reason
+            if not isinstance(error, JobError):
+                log.error("adapter_load_failed", key=key, exc_info=error)
+                error = JobError(ErrorCode.INTERNAL, "adapter: it could not be loaded")
+            outputs.append(Output(key, error=error))
+            del self._answers[key]
+        return outputs
+
+    def _sample(self, plan: StepPlan, sequences: list[TokenSequence]) -> Sampled:
+        """Run the model and sample; where the batch cannot be sampled from, row by row."""
+        logits = self._forward(plan)
+        try:
+            return sample(logits, sequences)
+        except Exception:
+            # The logits were overwritten. Rows do not see each other: each gets what it would have
+            # got; and a device that is broken raises here.
+            logits = self._forward(plan)
+            each = [self._sample_alone(logits[i : i + 1], row) for i, row in enumerate(sequences)]
+            if len(each) > 1 and all(one.ids == [FAILED] for one in each):
+                raise
+        return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each])
+
+    def _sample_alone(self, logits: Tensor, sequence: TokenSequence) -> Sampled:
+        try:
+            return sample(logits, [sequence])
+        except Exception:
+            log.exception("sampling_failed", key=sequence.key)
+            return Sampled([FAILED], [None])
 
     def _check(self, request: GenerationRequest) -> None:
         """Raise ValueError for what would fail later, in the middle of other tenants' steps."""
@@ -205,18 +245,27 @@ class Engine:
         """Turn sampled tokens into outputs and let finished sequences go."""
         outputs = []
         for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
-            if token == INVALID:
-                error = JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
-                outputs.append(Output(sequence.key, error=error))
-                self.cancel(sequence.key)
-                continue
-            answer = self._answers[sequence.key]
-            text = answer.push(token)
-            entries = None if logprobs is None else (logprobs,)
-            outputs.append(Output(sequence.key, (token,), text, entries, answer.finish))
-            if answer.finish is not None:
+            output = self._output(sequence.key, token, logprobs)
+            outputs.append(output)
+            if output.finish is not None or output.error is not None:
                 self.cancel(sequence.key)
         return outputs
+
+    def _output(self, key: int, token: int, logprobs: TokenLogprobs | None) -> Output:
+        if token == INVALID:
+            error = JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
+            return Output(key, error=error)
+        if token == FAILED:
+            return Output(key, error=JobError(ErrorCode.INTERNAL, "no token could be chosen"))
+        answer = self._answers[key]
+        try:
+            text = answer.push(token)
+        except Exception:
+            log.exception("text_failed", key=key)
+            error = JobError(ErrorCode.INTERNAL, "a token could not be made text")
+            return Output(key, error=error)
+        entries = None if logprobs is None else (logprobs,)
+        return Output(key, (token,), text, entries, answer.finish)
 
     def _note(self, plan: StepPlan) -> None:
         self._last = replace(

@@ -41,6 +41,7 @@ class AdapterLayers:
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
+        self._output_slots: set[int] = set()  # whose adapters change the output module
         if groups is None:
             groups = find_siblings(backbone)
         self.groups = tuple(self._install(names) for names in groups)
@@ -55,12 +56,8 @@ class AdapterLayers:
 
     @property
     def output_adapted(self) -> bool:
-        """Whether an adapter that changes the output module has ever been loaded."""
-        return any(
-            group.weights is not None
-            for group in self.groups
-            if group.names == (self._backbone.output_module,)
-        )
+        """Whether an adapter that changes the output module is in any slot."""
+        return bool(self._output_slots)
 
     def pack(self) -> None:
         """Lay the base weights out for speed."""
@@ -100,10 +97,16 @@ class AdapterLayers:
     def load(self, slot: int, adapter: AdapterWeights) -> None:
         """Put an adapter into a slot, in place of all that was there.
 
-        Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, before
+        Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, and JobError
+        `overloaded` where there is no memory for the first adapter of the output module, before
         anything has changed.
         """
         self.prepare(adapter)
+        if self._backbone.output_module in adapter.modules:
+            self._make_room_for_output()
+            self._output_slots.add(slot)
+        else:
+            self._output_slots.discard(slot)
         for group in self.groups:
             pairs = [
                 self._pair(module) if module else None
@@ -113,6 +116,15 @@ class AdapterLayers:
                 self._weights(group).load(slot, pairs)
             elif group.weights is not None:
                 group.weights.clear(slot)
+
+    def _make_room_for_output(self) -> None:
+        for group in self.groups:
+            try:
+                self._weights(group)
+            except (MemoryError, RuntimeError) as error:  # torch says both in the same way
+                raise JobError(
+                    ErrorCode.OVERLOADED, "adapter: no memory for one that changes the output layer"
+                ) from error
 
     def _has_gain(self, module: LoraModule) -> bool:
         """Whether nothing is left to compute: the module has its gain, or needs none."""

@@ -27,8 +27,15 @@ class ResidentAdapters:
         """Slots whose adapter a running sequence needs."""
         return self._slots.pinned
 
+    def can_acquire(self, adapter: AdapterWeights) -> bool:
+        """Whether the adapter is in a slot, or there is one for it."""
+        return self._slots.can_acquire(adapter.digest)
+
     def acquire(self, adapter: AdapterWeights) -> int | None:
-        """Hold the adapter's slot once more, or fill an idle one; None while all are in use."""
+        """Hold the adapter's slot once more, or fill an idle one; None while all are in use.
+
+        Raises what `AdapterLayers.load` raises; the slot is empty then.
+        """
         placement = self._slots.acquire(adapter.digest)
         if placement is None:
             return None

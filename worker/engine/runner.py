@@ -11,12 +11,16 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from schemas import JobError
+from schemas import ErrorCode, JobError
 from worker.engine.request import GenerationRequest, Output
+from worker.observe.health import STALE_HEARTBEAT_SECONDS
+from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
+
+log = get_logger(__name__)
 
 
 class EngineStoppedError(RuntimeError):
@@ -51,7 +55,8 @@ class EngineThread:
     def __init__(self, engine: StepEngine, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._thread = threading.Thread(target=self._run, name="engine")
+        # A daemon: a step that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         # All below is guarded by the condition's lock.
         self._changed = threading.Condition()
         self._inbox: deque[GenerationRequest | int] = deque()  # a number is a key to cancel
@@ -93,20 +98,31 @@ class EngineThread:
         with self._changed:
             return 0.0 if self._busy_since is None else self._clock() - self._busy_since
 
-    def close(self, *, drain: bool = False) -> None:
-        """Stop after the step that is running, or with `drain` after the last one; wait for it."""
+    @property
+    def lost(self) -> bool:
+        """Whether a step raised, or one has been running for so long that it hangs."""
+        with self._changed:
+            failed = self._failed
+        return failed or self.age() > STALE_HEARTBEAT_SECONDS
+
+    def close(self, *, drain: bool = False, timeout: float | None = None) -> None:
+        """Stop after the step that is running, or with `drain` after the last one.
+
+        Waits for it, up to `timeout` seconds.
+        """
         with self._changed:
             self._stopped = True
             self._drain = drain
             self._changed.notify()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         try:
             while self._next_step():
                 self._deliver(self._engine.step())
-        except BaseException as error:  # noqa: BLE001 - nothing else would report a dead thread
+        except BaseException as error:
+            log.exception("engine_failed")
             with self._changed:
                 self._failed = True
                 self._busy_since = None
@@ -146,6 +162,9 @@ class EngineThread:
             self._engine.submit(request)
         except JobError as error:
             return error
+        except Exception:  # of this request alone: submitting changes nothing where it raises
+            log.exception("submit_failed", key=request.key)
+            return JobError(ErrorCode.INTERNAL, "the job could not be begun")
         return None
 
     def _deliver(self, outputs: list[Output]) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from schemas import Sampling, TokenLogprobs
 from worker.engine.noise import uniform
-from worker.engine.ordered import top_ordered
+from worker.engine.ordered import sorts_fast, top_ordered
 from worker.engine.penalties import has_penalties, penalise_
 
 if TYPE_CHECKING:
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 INVALID: Final = -1
 """In place of a token id where the logits are no distribution (NaN or infinite)."""
 
+FAILED: Final = -2
+"""In place of a token id, by whoever samples, where `sample` raised."""
+
+_LOWEST: Final = torch.finfo(torch.float32).min
+
 _GREEDY_BELOW: Final = 1e-5  # temperatures under it are greedy, as in vLLM
 
-# Candidates that are ordered at first, then for the rows that need more, before all of them are:
-# 0.03, 0.6 and 5 ms a row of 49,152 on one CPU core.
+# Candidates that are looked at first, then for the rows that need more, before all of them are.
 _CANDIDATES: Final = (64, 4096)
 
 
@@ -60,8 +64,10 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
     logits: float32 [n, vocab], n = len(rows); overwritten. Temperature 0 takes the largest
     logit, of equal ones the lowest id. Log probabilities are those of the model's own
     distribution, before penalties and temperature, as OpenAI and vLLM (`raw_logprobs`) report
-    them; the `top` list has no tokens of probability 0. Raises ValueError on a wrong shape or
-    dtype; a row of NaN or infinite logits gets INVALID and leaves the others alone.
+    them; the `top` list has no tokens of probability 0, and one that was chosen all the same has
+    float32's lowest number. Raises ValueError on a wrong shape or dtype. A row whose logits have
+    NaN or plus infinity, or nothing finite, gets INVALID and leaves the others alone; any other row
+    gets a token, whatever its settings.
     """
     if logits.ndim != 2 or len(logits) != len(rows) or logits.dtype != torch.float32:  # noqa: PLR2004 - [n, vocab]
         raise ValueError(
@@ -69,10 +75,10 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
         )
     asked = [i for i, row in enumerate(rows) if row.sampling.logprobs is not None]
     raw = logits[asked].log_softmax(dim=1) if asked else None
-    for i, row in enumerate(rows):
-        if has_penalties(row.sampling):
-            penalise_(logits[i], row.sampling, row.prompt_ids, row.output_ids)
     ids = [0 if finite else INVALID for finite in logits.amax(dim=1).isfinite().tolist()]
+    for i, row in enumerate(rows):
+        if ids[i] != INVALID and has_penalties(row.sampling):
+            penalise_(logits[i], row.sampling, row.prompt_ids, row.output_ids)
     greedy = [i for i, row in enumerate(rows) if ids[i] != INVALID and _greedy(row.sampling)]
     if greedy:
         for i, token in zip(greedy, _pick(logits, greedy).max(dim=1).indices.tolist(), strict=True):
@@ -102,20 +108,27 @@ def _draw(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
     """Invert each row's distribution at its uniform number: [m, vocab] -> m ids; overwrites."""
     vocab = logits.shape[1]
     settings = _Settings.of(rows, vocab).to(logits.device)
-    scaled = logits.div_(settings.temperature[:, None])  # fresh pages cost more than the division
+    # In place: fresh pages cost more than the arithmetic. From the largest logit down nothing can
+    # overflow upwards, however large the logits and small the temperature.
+    scaled = logits.sub_(logits.amax(dim=1, keepdim=True)).div_(settings.temperature[:, None])
     probabilities = scaled.softmax(dim=1)  # row by row, unlike a sum, whose order is by shape
     chosen = [INVALID] * len(rows)
     todo = torch.arange(len(rows), device=logits.device)
+    ordered = todo.new_empty(len(rows), 0)
     for size in (*(size for size in _CANDIDATES if size < vocab), vocab):
-        _, ids = top_ordered(scaled, size)
+        if size > ordered.shape[1]:
+            whole = size > _CANDIDATES[0] and sorts_fast(scaled)
+            ordered = top_ordered(scaled, vocab if whole else size)[1]
+        ids = ordered[:, :size]
         position, found = _invert(probabilities.gather(1, ids).double(), settings, vocab)
         tokens = ids.gather(1, position[:, None])[:, 0]
-        for i, token in zip(todo[found].tolist(), tokens[found].tolist(), strict=True):
-            chosen[i] = token
+        for i, token, final in zip(todo.tolist(), tokens.tolist(), found.tolist(), strict=True):
+            chosen[i] = token if final else INVALID
         rest = ~found
-        if not rest.any():
+        if INVALID not in chosen:
             break
         todo, scaled, probabilities = todo[rest], scaled[rest], probabilities[rest]
+        ordered = ordered[rest]
         settings = _Settings(*(tensor[rest] for tensor in settings))
     return chosen
 
@@ -153,19 +166,25 @@ def _invert(p: Tensor, settings: _Settings, vocab: int) -> tuple[Tensor, Tensor]
     """
     size = p.shape[1]
     cumulative = p.cumsum(dim=1)
-    likely = (p >= settings.min_p[:, None] * p[:, :1]).sum(dim=1)
+    # Rows are sorted: what would be counted is searched.
+    likely = _count(-p, -settings.min_p * p[:, 0], equal=True)
     left = likely.minimum(settings.top_k)
     left_known = (likely < size) | (settings.top_k <= size)
     uncut = (settings.min_p == 0) & (settings.top_k == vocab)  # so the mass that is left is 1
     mass = _mass(cumulative, left, left_known)
-    nucleus = 1 + (cumulative < (settings.top_p * mass)[:, None]).sum(dim=1)
+    nucleus = 1 + _count(cumulative, settings.top_p * mass, equal=False)
     kept_known = left_known | (uncut & (nucleus <= size))
     mass = _mass(cumulative, nucleus.minimum(left), kept_known)
     # At most 1 - 2**-53, times the mass: rounded, this is always below the mass.
     target = settings.uniform * mass
-    position = (cumulative <= target[:, None]).sum(dim=1)
+    position = _count(cumulative, target, equal=True)
     final = kept_known | (uncut & (settings.top_p == 1) & (position < size))
     return position.clamp(max=size - 1), final
+
+
+def _count(ascending: Tensor, bound: Tensor, *, equal: bool) -> Tensor:
+    """How many entries of each row [m, size] are below the row's bound [m], or equal to it."""
+    return torch.searchsorted(ascending, bound[:, None], right=equal)[:, 0]
 
 
 def _mass(cumulative: Tensor, count: Tensor, known: Tensor) -> Tensor:
@@ -183,5 +202,5 @@ def _logprobs(raw: Tensor, ids: list[int], wanted: list[int]) -> list[TokenLogpr
     ):
         pairs = zip(tokens[:count], values[:count], strict=True)
         likely = tuple(pair for pair in pairs if pair[1] > -math.inf)
-        entries.append(None if token == INVALID else TokenLogprobs(value, likely))
+        entries.append(None if token == INVALID else TokenLogprobs(max(value, _LOWEST), likely))
     return entries

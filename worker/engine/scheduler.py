@@ -29,8 +29,14 @@ _arrival = attrgetter("arrival")
 class SlotPool(Protocol):
     """Adapter slots of the device, as far as planning needs them."""
 
+    def can_acquire(self, adapter: AdapterWeights) -> bool:
+        """Whether `acquire` would give a slot; changes nothing."""
+
     def acquire(self, adapter: AdapterWeights) -> int | None:
-        """Hold the adapter's slot once more, or take an idle one for it; None: not now."""
+        """Hold the adapter's slot once more, or take an idle one for it; None: not now.
+
+        What it raises is this adapter's fault: its sequence is given up, see `Scheduler.refused`.
+        """
 
     def release(self, slot: int) -> None:
         """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
@@ -81,6 +87,7 @@ class Scheduler:
         self.blocks = BlockAllocator(kv_blocks)
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
+        self.refused: list[tuple[int, Exception]] = []  # keys whose adapter could not be loaded
         self._sequences: dict[int, TokenSequence] = {}
         self._slots = slots
         self._starvation = StarvationGuard(max_passes)
@@ -182,11 +189,13 @@ class Scheduler:
         for sequence in tuple(self.waiting):
             if budget == 0 or len(self.running) == self.max_rows:
                 return
-            if not self._acquire_slot(sequence):
+            if not self._has_slot(sequence):
                 continue
             if self.running and growth + self._growth(sequence) > self.blocks.free:
-                self._release_slot(sequence)
                 return  # the oldest that could run waits for memory; nobody takes it meanwhile
+            # Last, since taking a slot may push an idle adapter out.
+            if not self._acquire_slot(sequence):
+                continue
             self._starvation.admitted(sequence.digest)
             self.waiting.remove(sequence)
             insort(self.running, sequence, key=_arrival)
@@ -220,16 +229,29 @@ class Scheduler:
         soon = min(sequence.length + self.kv_block, final)
         return self._blocks_missing(sequence, soon - sequence.computed)
 
-    def _acquire_slot(self, sequence: TokenSequence) -> bool:
+    def _has_slot(self, sequence: TokenSequence) -> bool:
         adapter = sequence.adapter
         if adapter is None:
             return True
         if self._starvation.closed(adapter.digest):
             return False
-        slot = self._slots.acquire(adapter)
-        if slot is None:
+        if not self._slots.can_acquire(adapter):
             self._starvation.refused(adapter.digest, self.running)
             return False
+        return True
+
+    def _acquire_slot(self, sequence: TokenSequence) -> bool:
+        """Take the slot that there is; False if its adapter cannot be loaded."""
+        if sequence.adapter is None:
+            return True
+        try:
+            slot = self._slots.acquire(sequence.adapter)
+        except Exception as error:  # noqa: BLE001 - told by whoever takes it from the list
+            self.refused.append((sequence.key, error))
+            self.remove(sequence.key)
+            return False
+        if slot is None:
+            raise RuntimeError(f"no slot for {sequence!r} that was checked to be there")
         sequence.slot = slot
         return True
 

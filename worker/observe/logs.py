@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from worker.observe.exceptions import as_lines, tell_exceptions
+
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import MutableMapping
 
     from worker.settings import WorkerSettings
@@ -94,9 +97,9 @@ def configure_logs(settings: WorkerSettings) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [tell_exceptions, structlog.processors.JSONRenderer()]
         if as_json
-        else [_short_logger, structlog.dev.ConsoleRenderer()]
+        else [_short_logger, tell_exceptions, as_lines, structlog.dev.ConsoleRenderer()]
     )
     structlog.configure(
         processors=[
@@ -122,6 +125,16 @@ def configure_logs(settings: WorkerSettings) -> None:
     # What aiokafka tells at these levels about a rebalance, we tell in our own words.
     logging.getLogger("aiokafka").setLevel("ERROR")
     logging.getLogger("aiohttp.access").setLevel("WARNING")
+
+
+def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Tell of exceptions that nobody awaited; asyncio's own words quote them, and arguments."""
+
+    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        log = get_logger(__name__)
+        log.error("unhandled_exception", exc_info=context.get("exception"))
+
+    loop.set_exception_handler(tell)
 
 
 def _short_logger(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -224,14 +224,20 @@ class Answers:
                 return None
             if not error.hopeless:
                 return Event.BROKEN
-            self.break_off(entry)
-            entry.dead_letter = "reply_unwritable"
-            entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
-            return Event.UNWRITABLE
+            return self._unwritable(entry, f"reply topic: {error}")
+        except Exception:  # ours: no record could be made of what the stream has to say
+            log.exception("reply_failed", job=entry.job_id, tenant=entry.tenant)
+            return None if entry.dropped else self._unwritable(entry, "no record could be made")
         if not stream.ended or entry.dropped:
             return None
         self.break_off(entry)
         return Event.WRITTEN
+
+    def _unwritable(self, entry: Entry, why: str) -> Event:
+        self.break_off(entry)
+        entry.dead_letter = "reply_unwritable"
+        entry.error = JobError(ErrorCode.INTERNAL, why)
+        return Event.UNWRITABLE
 
     async def _put_aside(
         self, record: Record, reason: str, error: JobError, dropped: Callable[[], bool]

@@ -137,3 +137,15 @@ def test_nothing_is_lost_and_tenants_keep_their_order(
         rest = [(-job.priority, job.number) for job in drained if job.tenant == tenant]
         assert rest == sorted(rest)
     assert (len(backlog), backlog.bytes) == (0, 0)
+
+
+def test_a_tenant_that_is_passed_over_keeps_its_turn() -> None:
+    """The next one is served meanwhile, and it is first again once nobody skips it."""
+    backlog = new()
+    first, second = Job("a"), Job("b")
+    backlog.push(first)
+    backlog.push(second)
+    assert backlog.pop({"a", "b"}) is None
+    assert backlog.pop({"a"}) is second
+    assert backlog.pop({"a"}) is None
+    assert backlog.pop() is first

@@ -11,9 +11,13 @@ import torch
 from schemas import ErrorCode, JobError, Sampling
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
+from worker.engine import sampler
+from worker.engine.answer import Answer
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
+from worker.engine.noise import uniform
+from worker.engine.penalties import penalise_
 from worker.engine.request import GenerationRequest, Output
 
 if TYPE_CHECKING:
@@ -292,3 +296,104 @@ def test_sampled_answers_do_not_depend_on_the_batch(make_engine: Callable[..., E
     outputs = finish(engine, job(0), job(1, PROMPT[:3]), request, job(2, PROMPT[5:]))
     assert ids(outputs[7]) == expected
     assert alone(engine, replace(request, seed=8)) != expected
+
+
+def whole(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:
+    """Run requests to their ends; return each one's outputs."""
+    outputs: dict[int, list[Output]] = {}
+    for request in requests:
+        engine.submit(request)
+    while engine.has_work:
+        for output in engine.step():
+            outputs.setdefault(output.key, []).append(output)
+    return outputs
+
+
+@pytest.mark.parametrize("place", ["penalise_", "uniform", "push"])
+def test_what_fails_for_one_row_ends_that_row_alone(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Penalties, sampler or text raise: `internal` for that job, its neighbours' answers unchanged.
+
+    What it held is free again.
+    """
+    sampling = Sampling(max_tokens=6, ignore_eos=True, repetition_penalty=1.2)
+    jobs = [job(key, PROMPT[key:], sampling=sampling) for key in range(3)]
+    expected = whole(make_engine(), *jobs)
+    engine, poison = make_engine(), 1
+
+    def raises_for_poison(inner: Callable[..., Any], is_poison: Callable[..., bool]) -> Any:
+        def outer(*args: Any) -> Any:
+            if is_poison(*args):
+                raise IndexError("a secret prompt")
+            return inner(*args)
+
+        return outer
+
+    if place == "penalise_":
+        monkeypatch.setattr(
+            sampler,
+            "penalise_",
+            raises_for_poison(penalise_, lambda *args: args[2] == jobs[poison].prompt_ids),
+        )
+    elif place == "uniform":
+        monkeypatch.setattr(
+            sampler,
+            "uniform",
+            raises_for_poison(uniform, lambda seed, index: seed == poison and index == 2),
+        )
+    else:
+        monkeypatch.setattr(
+            Answer,
+            "push",
+            raises_for_poison(Answer.push, lambda answer, _: answer is engine._answers.get(poison)),
+        )
+    got = whole(engine, *jobs)
+    assert {key: got[key] for key in (0, 2)} == {key: expected[key] for key in (0, 2)}
+    error = got[poison][-1].error
+    assert error is not None
+    assert error.code is ErrorCode.INTERNAL
+    assert "secret" not in error.message
+    assert engine.stats().kv_blocks_used == 0
+    assert engine.stats().running == 0
+
+
+def test_an_adapter_that_cannot_be_loaded_ends_its_own_job(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed where the reason is, `internal` otherwise; its neighbour and its slot are unharmed."""
+    neighbour = job(0, PROMPT[:9])
+    expected = whole(make_engine(), neighbour)
+    engine = make_engine()
+    full = JobError(ErrorCode.OVERLOADED, "adapter: no memory")
+    reasons: list[Exception] = [full, RuntimeError("a secret path")]
+
+    def load(*_: object) -> None:
+        raise reasons.pop(0)
+
+    monkeypatch.setattr(engine.layers, "load", load)
+    bad = [job(key, PROMPT[:5], adapter=adapter(engine, f"a{key}")) for key in (1, 2)]
+    got = whole(engine, neighbour, *bad)
+    assert got[0] == expected[0]
+    errors = [got[key][-1].error for key in (1, 2)]
+    assert errors[0] is full
+    assert errors[1] is not None
+    assert errors[1].code is ErrorCode.INTERNAL
+    assert "secret" not in errors[1].message
+    assert engine.stats().slots_used == 0
+
+
+def test_what_fails_for_every_row_ends_the_engine(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No one job is to blame: the step raises, and nobody is told that it were."""
+    engine = make_engine()
+    for key in range(2):
+        engine.submit(job(key, PROMPT[:9]))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("all of it")
+
+    monkeypatch.setattr("worker.engine.engine.sample", broken)
+    with pytest.raises(RuntimeError, match="all of it"):
+        engine.step()

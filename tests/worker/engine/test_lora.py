@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kernels.sgmv import make_plan
+from schemas import ErrorCode, JobError
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
@@ -205,3 +206,33 @@ def test_an_adapter_that_changes_nothing_clears_its_slot(backbone: Backbone) -> 
     assert not torch.equal(logits(backbone, layers, [0] * 6), plain)
     layers.load(0, replace(weights, modules={}))
     assert torch.equal(logits(backbone, layers, [0] * 6), plain)
+
+
+def test_an_output_adapter_counts_only_while_it_is_in_a_slot(backbone: Backbone) -> None:
+    """Once another adapter has its slot, recorded steps serve again."""
+    layers = AdapterLayers(backbone, CONFIG)
+    assert not layers.output_adapted
+    layers.load(0, adapter(backbone, ["lm_head"]))
+    layers.load(1, adapter(backbone, ["q_proj"], seed=2))
+    assert layers.output_adapted
+    layers.load(0, adapter(backbone, ["q_proj"], seed=3))
+    assert not layers.output_adapted
+
+
+def test_no_memory_for_the_output_is_a_refusal(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first adapter of the output module is refused, typed; the slot is as it was."""
+    layers = AdapterLayers(backbone, CONFIG)
+    layers.load(0, adapter(backbone, ["q_proj"], seed=5))
+    before = logits(backbone, layers, [0] * 6)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setattr("worker.engine.lora.make_slot_weights", full)
+    with pytest.raises(JobError) as told:
+        layers.load(0, adapter(backbone, ["q_proj", "lm_head"]))
+    assert told.value.code is ErrorCode.OVERLOADED
+    assert not layers.output_adapted
+    assert torch.equal(logits(backbone, layers, [0] * 6), before)

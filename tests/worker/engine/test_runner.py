@@ -11,6 +11,7 @@ from schemas import ErrorCode, JobError
 from tests.support.generation import request
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.runner import EngineStoppedError, EngineThread
+from worker.observe.health import STALE_HEARTBEAT_SECONDS
 
 
 class CountingEngine:
@@ -226,6 +227,52 @@ async def test_the_heartbeat_ages_only_during_a_step() -> None:
         engine.go.set()
         await asyncio.to_thread(thread.close, drain=True)
     assert thread.age() == 0
+
+
+async def test_an_engine_is_lost_once_it_failed_or_hangs() -> None:
+    """While a step runs it is not; two minutes later it is, and for good once it raised."""
+    engine, now = CountingEngine(), [100.0]
+    thread, listener = EngineThread(engine, clock=lambda: now[0]), Listener()
+    engine.go.clear()
+    thread.start(
+        asyncio.get_running_loop(),
+        on_outputs=listener.on_outputs,
+        on_failure=listener.on_failure,
+    )
+    try:
+        thread.submit([request(1, max_tokens=3)])
+        await asyncio.to_thread(engine.entered.wait)
+        assert not thread.lost
+        now[0] += STALE_HEARTBEAT_SECONDS + 1
+        assert thread.lost
+        await asyncio.to_thread(thread.close, timeout=0.01)  # does not wait for it
+        assert thread.lost
+        engine.fail = RuntimeError("broken")
+    finally:
+        engine.go.set()
+    await listener.until("failed")
+    assert thread.lost
+
+
+async def test_a_request_that_cannot_be_begun_ends_alone() -> None:
+    """Whatever submitting it raises: `internal` for it, the thread goes on with the others."""
+    engine = CountingEngine()
+    submit = engine.submit
+
+    def broken(job: GenerationRequest) -> None:
+        if job.key == 1:
+            raise ValueError("a secret prompt")
+        submit(job)
+
+    engine.submit = broken  # type: ignore[method-assign]
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=2), request(2, max_tokens=2)])
+        await listener.until("ended", [1, 2])
+    [error] = [output.error for output in listener.outputs if output.error is not None]
+    assert error.code is ErrorCode.INTERNAL
+    assert "secret" not in error.message
+    assert listener.ids(2) == [0, 1]
+    assert listener.failures == []
 
 
 async def test_closing_with_drain_finishes_the_work() -> None:

@@ -1,5 +1,7 @@
 """Exact top entries: the order has no ties and no row sees another."""
 
+import math
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,3 +43,24 @@ def test_many_columns_are_searched_by_chunks(seed: int, columns: int, count: int
         expected = sorted(range(columns), key=lambda column: (-row[column], column))[:count]
         assert got_ids == expected
         assert got_values == [row[column] for column in expected]
+
+
+@given(
+    rows=st.lists(
+        st.lists(
+            st.sampled_from([0.0, -0.0, 1e-45, -1e-45, -math.inf, math.inf])
+            | st.floats(allow_nan=False, width=32),
+            min_size=9,
+            max_size=9,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_whole_rows_are_ordered_as_a_stable_sort_does(rows: list[list[float]]) -> None:
+    """Signs, zeros of both kinds, infinities, subnormals: the same columns, the same values."""
+    values = torch.tensor(rows)
+    top, ids = top_ordered(values, 9)
+    expected = values.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(ids, expected.indices)
+    assert torch.equal(top, expected.values)

@@ -198,3 +198,34 @@ def test_limits_that_cannot_work_are_refused(rows: int, tokens: int) -> None:
     """Every running row must be able to decode in each step."""
     with pytest.raises(ValueError, match="max_rows"):
         make(rows=rows, tokens=tokens)
+
+
+def test_a_job_that_waits_for_memory_takes_no_slot() -> None:
+    """An idle adapter stays where it is until the job that needs its slot can run."""
+    scheduler = make(blocks=8, slots=2)
+    scheduler.add(request(1, 4, max_tokens=1, adapter="hot"))
+    step(scheduler)
+    scheduler.add(request(2, 4, max_tokens=20, adapter="running"))
+    step(scheduler)
+    scheduler.add(request(3, 28, max_tokens=4, adapter="waits"))  # needs every block
+    assert [key for key, *_ in shape(step(scheduler))] == [2]
+    scheduler.add(request(4, 4, max_tokens=1, adapter="hot"))
+    scheduler.remove(3)
+    assert [key for key, *_ in shape(step(scheduler))] == [4, 2]
+    slots = scheduler._slots
+    assert isinstance(slots, CountingSlots)
+    assert slots.loads == ["hot", "running"]
+
+
+def test_a_job_whose_adapter_cannot_be_loaded_is_given_up_alone() -> None:
+    """It is named with the reason and holds nothing; the jobs behind it start in the same step."""
+    scheduler = make()
+    slots = scheduler._slots
+    assert isinstance(slots, CountingSlots)
+    slots.broken = {"b"}
+    for key, adapter in enumerate(["a", "b", "a"]):
+        scheduler.add(request(key, 3, adapter=adapter))
+    assert [key for key, *_ in shape(step(scheduler))] == [0, 2]
+    [(key, reason)] = scheduler.refused
+    assert (key, str(reason)) == (1, "b is broken")
+    assert not scheduler.waiting

@@ -6,14 +6,12 @@ import json
 import logging
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
+import pytest
 import structlog
 
+from tests.support.canary_jobs import MARK
 from worker.observe.logs import SAMPLE_LINES, SAMPLE_SECONDS, Repeats, Sampled
-
-if TYPE_CHECKING:
-    import pytest
 
 SCRIPT = """
 import logging
@@ -80,3 +78,31 @@ def test_a_flood_is_sampled_and_counted(monkeypatch: pytest.MonkeyPatch) -> None
         now[0] += SAMPLE_SECONDS
         sampled.warning("put_aside", reason="x")
     assert told[-1]["held_back"] == 5
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nothing_that_a_tenant_wrote_is_logged(form: str) -> None:
+    """Templates, tokenizers, stores, the engine, records: whatever raises, and whatever it says.
+
+    Nor is it in what a tenant is told of a fault of ours, in the metrics or in the probes.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.canary_jobs", form],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for event in (
+        "prepare_failed",
+        "output_failed",
+        "reply_failed",
+        "submit_failed",
+        "engine_failed",
+        "unhandled_exception",
+        "record_put_aside",
+    ):
+        assert event in done.stderr
+    assert "Input/output error" in done.stderr
+    for told in (done.stdout, done.stderr):
+        assert MARK not in told
+        assert MARK[:-1] not in told

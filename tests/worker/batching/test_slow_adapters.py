@@ -1,0 +1,102 @@
+"""An adapter store that is slow holds up those who wait for it, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from schemas import Job
+from tests.support.harness import Harness
+from worker.batching import dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.adapters import AdapterWeights
+
+ROWS = 4
+COLD = [f"cold{n}" for n in range(40)]
+
+
+class SlowStore:
+    """Adapters of tenants named `cold…` come when the test says so, others at once."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def get(self, tenant: str, name: str) -> AdapterWeights:
+        """Return something with a digest."""
+        self.asked.append(tenant)
+        if tenant.startswith("cold"):
+            await self.open.wait()
+        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}")
+        return weights
+
+
+def send(harness: Harness, tenant: str, name: str) -> None:
+    """Send a job with an adapter."""
+    harness.send(Job(id=name, tenant=tenant, prompt=name, adapter="a"))
+
+
+async def until(harness: Harness, true: Callable[[], bool]) -> None:
+    """Let the worker go on until something is so."""
+    for _ in range(500):
+        if true():
+            return
+        await harness.settle()
+    raise AssertionError("it never was")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call a fetch slow as soon as it has to wait."""
+    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.0)
+
+
+async def test_warm_jobs_pass_cold_ones() -> None:
+    """A flood of one tenant whose adapter does not come: another tenant's job runs at once."""
+    store = SlowStore()
+    async with Harness(tenants=("cold0", "warm"), adapters=store, max_rows=ROWS) as harness:
+        for number in range(5 * ROWS):
+            send(harness, "cold0", f"cold-{number}")
+        await until(harness, lambda: len(harness.dispatcher._slow) == ROWS)
+        send(harness, "warm", "hello")
+        await until(harness, lambda: harness.running == ["hello"])
+        assert store.asked.count("cold0") == ROWS  # its other jobs wait in the backlog
+        store.open.set()
+        await until(harness, lambda: "cold-0" in harness.running)
+
+
+async def test_what_waits_for_a_slow_store_is_bounded() -> None:
+    """One job a tenant beyond the first batch, and no more than some batches of them."""
+    store = SlowStore()
+    async with Harness(tenants=(*COLD, "warm"), adapters=store, max_rows=ROWS) as harness:
+        for tenant in COLD:
+            for number in range(3):
+                send(harness, tenant, f"{tenant}-{number}")
+        most = dispatch.SLOW_BATCHES * ROWS
+        await until(harness, lambda: len(store.asked) >= most)
+        await harness.settle()
+        assert len(store.asked) < most + ROWS
+        store.open.set()
+        await until(harness, lambda: len(harness.running) > 0)
+        await harness.settle()
+        assert len(harness.running) <= ROWS + 1
+
+
+async def test_a_cold_job_that_ends_meanwhile_frees_its_place() -> None:
+    """A deadline or a cancel takes it out, and nothing of it is left."""
+    store = SlowStore()
+    async with Harness(tenants=("cold0",), adapters=store, max_rows=ROWS) as harness:
+        send(harness, "cold0", "one")
+        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
+        harness.lifecycle.release_all()
+        assert harness.dispatcher._slow == set()
+        assert harness.dispatcher._chosen == set()
+        store.open.set()
+        await harness.settle()
+        assert harness.running == []
