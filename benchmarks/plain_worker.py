@@ -33,10 +33,10 @@ import worker.intake.admission
 import worker.queue.assignment
 import worker.replies.stream
 from schemas import TokensRecord, encode_reply, limits
-from worker.life import Event
 from worker.queue.assignment import Identity, PartitionState
 from worker.queue.held import HeldPartitions
 from worker.queue.ledger import Checkpoint
+from worker.stages import Event
 from worker.takeover.claims import Claims
 
 if TYPE_CHECKING:

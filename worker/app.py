@@ -279,7 +279,7 @@ class Worker:
         parts.dispatcher.close()
         until = time.monotonic() + self._settings.drain_seconds
         while time.monotonic() < until:
-            if not parts.dispatcher.running and parts.answers.idle:
+            if not (parts.dispatcher.running or parts.claims.ending) and parts.answers.idle:
                 return
             if lifecycle.engine_lost:
                 log.warning("drain_ended_by_engine", running=parts.dispatcher.running)

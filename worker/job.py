@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas import question_of
 from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
-from worker.life import ENDING, Life, Stage
+from worker.stages import ENDING, Life, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Drives the life of every job of a worker: events come in, what the table says is done.
 
-The stages, and what follows from what, stand in `worker.life`. Here are the parts that act, one
+The stages, and what follows from what, stand in `worker.stages`. Here are the parts that act, one
 method an effect, and the three sides that events come from: the consumer, the engine and time.
 """
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from schemas import ErrorCode, JobError
 from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
-from worker.life import Effect, Event, Stage, UnexpectedEventError
 from worker.observe.logs import get_logger
 from worker.placement.load_meter import Sample
 from worker.queue.held import HeldPartitions
 from worker.queue.raw_batch import BATCH
+from worker.stages import Effect, Event, Stage, UnexpectedEventError
 from worker.takeover.rule import next_attempt
 from worker.wiring import wire
 
@@ -70,7 +70,7 @@ class Lifecycle:
             Effect.NEXT_EPOCH: self._next_epoch,
             Effect.LOOK_UP_LATER: self._look_up_later,
             Effect.SETTLE: self._settle,
-            Effect.FINISH_OFFSET: self._held.finish,
+            Effect.FINISH_OFFSET: self._finish,
         }
 
     # --- events
@@ -308,10 +308,6 @@ class Lifecycle:
         asyncio.get_running_loop().call_later(RETRY_SECONDS, later)
 
     def _settle(self, entry: Entry) -> None:
-        end = entry.error.code.value if entry.error is not None else entry.finish
-        self._metrics.jobs.labels(end=end or "answered_before").inc()
-        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
-        self._metrics.job_seconds.observe(whole / 1_000)
         if entry.dead_letter is None:
             self.happened(entry, Event.SETTLED)
             return
@@ -322,6 +318,13 @@ class Lifecycle:
             done=lambda: self.happened(entry, Event.SETTLED),
             dropped=lambda: entry.dropped,
         )
+
+    def _finish(self, entry: Entry) -> None:
+        end = entry.error.code.value if entry.error is not None else entry.finish
+        self._metrics.jobs.labels(end=end or "answered_before").inc()
+        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
+        self._metrics.job_seconds.observe(whole / 1_000)
+        self._held.finish(entry)
 
     async def _prove_ours(self, entry: Entry, base: int) -> int | None:
         state = self._held.state_of(entry)

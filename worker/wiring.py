@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from worker.batching.dispatch import AdapterSource, EngineHandle, PromptEncoder
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry
-    from worker.life import Event
     from worker.observe.metrics import Metrics
     from worker.queue.assignment import PartitionState
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
+    from worker.stages import Event
     from worker.takeover.readback import LogReader
 
 
@@ -90,6 +90,7 @@ def wire(
             clock_slack_ms=settings.clock_slack * 1_000,
             metrics=metrics,
             logs=logs,
+            pending=pending,
             parking=parking,
             prove=prove,
             happened=happened,

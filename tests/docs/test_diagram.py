@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.life_diagram import DOC, replaced, section
-from worker.life import TABLE
+from worker.stages import TABLE
 
 
 def test_the_diagram_is_made_from_the_table() -> None:

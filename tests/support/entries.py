@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas import Epoch, Job
 from worker.job import Entry, Partition, Record
-from worker.life import Life, Stage
+from worker.stages import Life, Stage
 
 JOBS = Partition("jobs", 0)
 EPOCH = Epoch(3, 1)

@@ -9,11 +9,11 @@ import worker.intake.admission
 import worker.queue.consumer
 from tests.support.fault_engine import TaggedAdapters
 from worker.intake import deadlines
-from worker.life import Event
 from worker.lifecycle import Lifecycle
 from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.held import HeldPartitions
+from worker.stages import Event
 from worker.takeover.claims import Claims
 from worker.takeover.rule import History, TakeOver
 

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 from typing import Final
 
-from worker.life import TABLE, Event, Stage
+from worker.stages import TABLE, Event, Stage
 
 DOC: Final = Path(__file__).parents[2] / "docs" / "how-it-works.md"
-BEGIN: Final = "<!-- made from worker/life.py by `python -m tests.support.life_diagram` -->\n"
-END: Final = "<!-- end of what is made from worker/life.py -->\n"
+BEGIN: Final = "<!-- made from worker/stages.py by `python -m tests.support.life_diagram` -->\n"
+END: Final = "<!-- end of what is made from worker/stages.py -->\n"
 
 
 def section() -> str:

@@ -20,8 +20,8 @@ from schemas import (
 )
 from tests.support.harness import REPLY_PARTITIONS, Harness
 from worker.engine.request import Output
-from worker.life import Stage
 from worker.replies.producer import AppendError
+from worker.stages import Stage
 
 if TYPE_CHECKING:
     import random

@@ -21,9 +21,9 @@ from schemas import (
 from tests.support.harness import JOBS, REPLY_PARTITIONS, Harness
 from worker.engine.request import Output
 from worker.job import Record
-from worker.life import Event
 from worker.queue.raw_batch import BATCH, Part
 from worker.replies.producer import AppendError
+from worker.stages import Event
 
 
 def job(name: str = "j1", *, tenant: str = "acme", **fields: Any) -> Job:

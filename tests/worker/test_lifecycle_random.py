@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.harness import Harness
 from tests.support.life_scene import CALM, STORMY, Scene
-from worker.life import Stage
+from worker.stages import Stage
 
 STEPS = 200  # of one history
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 100))]

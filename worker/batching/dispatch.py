@@ -19,8 +19,8 @@ from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
-from worker.life import Event, Stage
 from worker.observe.logs import get_logger
+from worker.stages import Event, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,6 +103,7 @@ class Dispatcher:
         self._claiming: set[Entry] = set()  # they hold no place: a slow reply log stops nobody
         self._chosen: set[Entry] = set()  # being prepared, until they are in the window
         self._slow: set[Entry] = set()  # of these: those whose adapter takes a while
+        self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -149,7 +150,7 @@ class Dispatcher:
 
     def prepare(self, entry: Entry) -> None:
         """Tokenise a job's prompt and fetch its adapter."""
-        task = asyncio.create_task(self._prepare(entry))
+        task = asyncio.create_task(self._hold_place(entry))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
 
@@ -175,7 +176,7 @@ class Dispatcher:
             self._engine.cancel(entry.key)
         elif entry in self._chosen:
             self._chosen.discard(entry)
-            self._slow.discard(entry)
+            self._abandoned.add(entry)
         elif entry in self._claiming:
             self._claiming.discard(entry)
         elif not self._window.discard(entry):
@@ -211,7 +212,8 @@ class Dispatcher:
             claiming = len(self._claiming) < CLAIMS_PER_ROW * self._max_rows
             if not (self._has_place() and (claiming or self._turns.first)):
                 return
-            idle = not (self._running or self._claiming or self._chosen or len(self._window))
+            busy = self._running or self._claiming or self._chosen or self._abandoned
+            idle = not (busy or len(self._window))
             crowded = len(self._slow) >= self._max_rows
             skip = {each.tenant for each in self._slow} if crowded else ()
             entry = self._turns.next(idle=idle, skip=skip)
@@ -229,8 +231,15 @@ class Dispatcher:
         self._wake.set()  # others first: so many at once are mostly parked
 
     def _has_place(self) -> bool:
-        ready = len(self._chosen) - len(self._slow) + len(self._window)
+        ready = len(self._chosen) + len(self._abandoned) - len(self._slow) + len(self._window)
         return ready < self._max_rows and len(self._slow) < SLOW_BATCHES * self._max_rows
+
+    async def _hold_place(self, entry: Entry) -> None:
+        try:
+            await self._prepare(entry)
+        finally:
+            self._abandoned.discard(entry)
+            self._wake.set()
 
     async def _prepare(self, entry: Entry) -> None:
         job = entry.job
@@ -271,7 +280,7 @@ class Dispatcher:
             self._slow.discard(entry)
 
     def _is_slow(self, entry: Entry) -> None:
-        if entry in self._chosen:  # else it ended meanwhile
+        if entry in self._chosen or entry in self._abandoned:
             self._slow.add(entry)
             self._wake.set()
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
+from worker.engine.block_products import in_blocks
 from worker.engine.packed_weight import PackedWeight, can_pack
-from worker.engine.row_blocks import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

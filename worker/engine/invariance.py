@@ -1,7 +1,7 @@
 """Invariant mode: a row's bits are the same alone, among any others, decoded or prefilled again.
 
 Libraries choose their kernels, and with them the order of their sums, by the shape of the whole
-batch. So every product of a step gets one shape (row_blocks.py; He and others, "Defeating
+batch. So every product of a step gets one shape (block_products.py; He and others, "Defeating
 Nondeterminism in LLM Inference", 2025). Attention has its own fixed blocks and splits
 (kernels/attention/invariant.py), adapters theirs (`SgmvMode.INVARIANT`); norms and activations work
 on each row for itself. That this is enough on the machine at hand is not taken on trust:

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.life import Stage
 from worker.queue.done_list import METADATA_BYTES, decode, encode
 from worker.queue.ledger import Checkpoint, Ledger
+from worker.stages import Stage
 
 if TYPE_CHECKING:
     from worker.job import Asked, Entry, Partition

@@ -22,7 +22,7 @@ from worker.queue.assignment import Membership
 from worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -47,11 +47,14 @@ class Commits:
         """Commit as this consumer from now on."""
         self._consumer = consumer
 
-    async def commit(self, states: Iterable[PartitionState]) -> None:
-        """Commit what is finished of partitions, where it grew. One under way ends first."""
+    async def commit(self, states: Callable[[], Iterable[PartitionState]]) -> None:
+        """Commit what is finished of partitions, where it grew.
+
+        One under way ends first; `states` are asked for after that, when they may be others.
+        """
         async with self._lock:
             by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
-            for state in states:
+            for state in states():
                 if (checkpoint := state.to_commit()) is not None:
                     by_member.setdefault(state.membership, {})[state] = checkpoint
             for membership, checkpoints in by_member.items():

@@ -219,7 +219,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
 
     async def commit(self) -> None:
         """Commit what is finished of every partition, where it grew."""
-        await self._commits.commit(self.states)
+        await self._commits.commit(lambda: self.states)
 
     async def on_partitions_revoked(
         self,
@@ -231,7 +231,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         if not states:
             return
         self._revoke(states)
-        await self._commits.commit(states)
+        await self._commits.commit(lambda: states)
         self._states = {}
         log.info("partitions_revoked", partitions=len(states))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.life import Stage
+from worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +39,7 @@ class KeptJobs:
             kept = self._waiting[state.source] = {}
             self._parted[state.source] = state
             for entry in state.entries:
-                if _goes_on(entry) and not entry.dropped:
+                if _goes_on(entry):
                     entry.kept = True
                     kept[entry.record.offset] = entry
                 else:

@@ -22,10 +22,10 @@ from schemas import (
     Usage,
     encode_reply,
 )
-from worker.life import Event
 from worker.observe.logs import Sampled, get_logger
 from worker.replies.producer import AppendError
 from worker.replies.stream import ReplyStream
+from worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

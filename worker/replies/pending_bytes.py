@@ -1,4 +1,4 @@
-"""What waits for a broker, counted in bytes: answers, dead letters, look-ups, parked jobs. Pure.
+"""What waits for a broker, in bytes: answers, claims, dead letters, look-ups, parked jobs. Pure.
 
 A job that has ended is in no backlog any more, and a record that is only put aside never was: were
 the brokers slow to take what is written of them, reading on would fill the memory. So reading rests

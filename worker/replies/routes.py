@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from schemas import ErrorCode, JobError, reply_partition
-from worker.life import Event
 from worker.observe.logs import get_logger
+from worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -14,9 +14,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError, encode_reply
-from worker.life import Event
 from worker.observe.logs import get_logger
 from worker.replies.producer import AppendError
+from worker.stages import Event
 from worker.takeover.read_ahead import Pending, ReadAhead
 from worker.takeover.readback import ReadError
 from worker.takeover.rule import Verdict, crash_loop, sentence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from schemas import Epoch
     from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
+    from worker.replies.pending_bytes import PendingBytes
     from worker.replies.producer import LogWriter
     from worker.replies.reply_logs import ReplyLogs
     from worker.takeover.parking import Parking
@@ -53,6 +54,7 @@ class Claims:
         clock_slack_ms: float,
         metrics: Metrics,
         logs: ReplyLogs,
+        pending: PendingBytes,
         parking: Parking,
         prove: Callable[[Entry, int], Awaitable[int | None]],
         happened: Callable[[Entry, Event], None],
@@ -67,6 +69,7 @@ class Claims:
         self._clock_slack_ms = clock_slack_ms
         self._metrics = metrics
         self._logs = logs
+        self._pending = pending
         self._parking = parking
         self._prove = prove
         self._happened = happened
@@ -101,8 +104,14 @@ class Claims:
             self._happened(entry, Event.OURS)
         elif entry not in self._asked:
             self._asked.add(entry)
+            self._pending.add(entry.record)
             expected = self._ahead[entry.reply_log].take(entry)
             self._queue(expected or Pending(entry, self._worker))
+
+    @property
+    def ending(self) -> bool:
+        """Whether a job is being taken over so that its end can be told."""
+        return any(entry.ending for entry in self._asked)
 
     def withdraw(self, entry: Entry) -> Epoch | None:
         """Give a job up; return the epoch of a claim that stands in the log, or may, in vain."""
@@ -132,7 +141,8 @@ class Claims:
                 except Exception:
                     # Ours, and unexpected: the jobs must not wait for an answer that never comes.
                     log.exception("take_over_failed", topic=source.topic, jobs=len(batch))
-                    self._read_anew(source, batch)
+                    # Not those that have been told: they are somewhere else by now.
+                    self._read_anew(source, [each for each in batch if each.entry in self._asked])
         finally:
             del self._waiting[source]
             del self._passes[source]
@@ -211,7 +221,7 @@ class Claims:
         waiting, self._waiting[source] = self._waiting[source], []
         for each in (*batch, *waiting):
             if not self._let_go(each):
-                self._asked.discard(each.entry)
+                self._end_request(each.entry)
                 self._happened(each.entry, Event.UNREACHABLE)
 
     def _read_anew(self, source: Partition, batch: Sequence[Pending]) -> None:
@@ -290,4 +300,9 @@ class Claims:
 
     def _forget_request(self, entry: Entry) -> None:
         self._claimed.pop(entry, None)
-        self._asked.discard(entry)
+        self._end_request(entry)
+
+    def _end_request(self, entry: Entry) -> None:
+        if entry in self._asked:
+            self._asked.discard(entry)
+            self._pending.remove(entry.record)

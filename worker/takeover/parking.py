@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.life import Event
+from worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,7 +34,7 @@ from schemas import (
     VisibleStream,
 )
 from schemas.reader import BEFORE_ALL
-from worker.life import Event
+from worker.stages import Event
 
 # After this many strikes a job runs with nobody beside it: its neighbours may not be to blame.
 STRIKES_TO_RUN_ALONE = 2

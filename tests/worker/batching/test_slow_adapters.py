@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import Job
+from schemas import Cancel, Job, encode_request
 from tests.support.harness import Harness
 from worker.batching import dispatch
 
@@ -95,8 +95,25 @@ async def test_a_cold_job_that_ends_meanwhile_frees_its_place() -> None:
         send(harness, "cold0", "one")
         await until(harness, lambda: len(harness.dispatcher._slow) == 1)
         harness.lifecycle.release_all()
-        assert harness.dispatcher._slow == set()
         assert harness.dispatcher._chosen == set()
         store.open.set()
         await harness.settle()
+        assert harness.dispatcher._slow == harness.dispatcher._abandoned == set()
         assert harness.running == []
+
+
+async def test_jobs_that_end_while_they_are_prepared_are_bounded() -> None:
+    """What was begun for them goes on: without a bound it would be begun for any number."""
+    store = SlowStore()
+    async with Harness(tenants=("cold0",), adapters=store, max_rows=ROWS) as harness:
+        for number in range(10 * ROWS):
+            send(harness, "cold0", f"c{number}")
+            await harness.settle(3)
+            harness.send(encode_request(Cancel(id=f"c{number}", tenant="cold0")))
+            await harness.settle(3)
+        asked = store.asked.count("cold0")
+        assert len(harness.dispatcher._abandoned) == asked <= dispatch.SLOW_BATCHES * ROWS
+        store.open.set()
+        await until(harness, lambda: not harness.dispatcher._abandoned)
+        send(harness, "cold0", "last")
+        await until(harness, lambda: harness.running == ["last"])

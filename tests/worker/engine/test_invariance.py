@@ -14,12 +14,12 @@ from tests.support.tiny import Architecture, make_tiny_model
 from tests.support.weights import random_adapter
 from worker.engine import invariance
 from worker.engine.attention import UnsupportedModelError
+from worker.engine.block_products import BLOCK_ROWS, in_blocks
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.invariance import probe_invariance
 from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest
-from worker.engine.row_blocks import BLOCK_ROWS, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

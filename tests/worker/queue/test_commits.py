@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -200,3 +201,21 @@ async def test_a_lost_membership_proves_nothing(kafka: Kafka, topic: str) -> Non
         assert not await member.commits.prove(state, 0)
         state.revoked = False
         assert await member.commits.prove(state, 0)
+
+
+async def test_what_is_to_be_committed_is_asked_for_when_it_is_its_turn(
+    kafka: Kafka, topic: str
+) -> None:
+    """A commit that waited for another is not sent for partitions that are gone meanwhile."""
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.seen.assigned)
+        states = member.consumer.states
+        async with member.commits._lock:
+            waiting = asyncio.create_task(member.consumer.commit())
+            await asyncio.sleep(0)
+            member.consumer._states = {}
+            for state in states:
+                state.read(0)
+                state.finish_offset(0)
+        await waiting
+        assert all(state.committed is None for state in states)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.entries import JOBS, entry_of
-from worker.life import Stage
 from worker.queue.assignment import Membership, PartitionState
 from worker.queue.kept_jobs import KeptJobs
+from worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from tests.support.entries import entry_of
 from tests.support.members import until
-from worker.life import Event
 from worker.replies.pending_bytes import PendingBytes
 from worker.replies.routes import ReplyRoutes
+from worker.stages import Event
 
 if TYPE_CHECKING:
     import pytest

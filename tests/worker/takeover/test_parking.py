@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas import Cancel, DoneEvent, ErrorCode, ErrorEvent, Job, encode_request
-from tests.support.harness import Harness
+from tests.support.harness import JOBS, Harness
 from worker.engine.request import Output
 from worker.job import Partition
-from worker.life import Stage
 from worker.replies.reply_logs import LAST_DELAY_SECONDS, ReplyLogs
+from worker.stages import Effect, Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from worker.job import Entry
 
 ROWS = 2
 INHERITED = 6
@@ -44,6 +46,7 @@ async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has inherited acme's jobs, and whose appends to acme do not return."""
     monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     async with Harness(max_rows=ROWS) as harness:
         harness.assign(generation=3, end_offset=INHERITED)
         harness.writer.down[GONE] = asyncio.Event()
@@ -167,3 +170,68 @@ def test_a_log_is_tried_less_and_less_often_until_it_works() -> None:
     logs.failed(log, now)
     logs.forget(log)
     assert len(logs) == 0
+
+
+async def test_jobs_that_end_while_their_claims_hang_are_counted() -> None:
+    """They are in no backlog: reading rests before they fill the memory."""
+    async with Harness(max_rows=ROWS, lookahead_bytes=1 << 20) as harness:
+        harness.assign(generation=3, end_offset=10_000)
+        harness.writer.held = asyncio.Event()
+        sent = 0
+        while not harness.lifecycle.is_full(JOBS):
+            harness.send(job(f"old{sent}"), age_ms=10 * 86_400_000)
+            sent += 1
+            await harness.settle(1)
+            assert sent < 500
+        assert harness.lifecycle.parts.claims.ending
+        harness.writer.held.set()
+        harness.writer.held = None
+        await harness.settle()
+        await harness.settle()
+        assert harness.state.position == sent
+        assert harness.lifecycle.parts.pending.bytes == 0
+        assert not harness.lifecycle.parts.claims.ending
+
+
+async def test_a_parked_job_is_not_read_back_for_any_more(site: Harness) -> None:
+    """What a pass follows it for ends as it is parked: it begins anew when it is let go."""
+    site.writer.down[GONE].set()
+    for number in range(20):
+        site.writer.down.pop(GONE, None)
+        await site.settle(rounds=3)
+        site.writer.down[GONE] = gone = asyncio.Event()
+        gone.set()
+        site.send(job(f"more{number}"))
+        await site.settle(rounds=3)
+    site.revoke(site.state)
+    await site.settle()
+    assert not site.lifecycle.parts.claims._ahead
+
+
+async def test_a_job_that_trips_up_a_pass_takes_no_other_along(
+    site: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was told is not claimed again, whatever a neighbour of the pass raises."""
+    tripped: list[Entry] = []
+    add_first = site.dispatcher.add_first
+
+    def trips(entry: Entry) -> None:
+        if entry.job_id == "a2":
+            tripped.append(entry)
+            raise RuntimeError("no")
+        add_first(entry)
+
+    monkeypatch.setitem(site.lifecycle._effects, Effect.WAIT_FIRST, trips)
+    site.writer.down[GONE].set()
+    await site.settle()
+    del site.writer.down[GONE]
+    done: set[int] = set()
+    for _ in range(3 * INHERITED):
+        await site.settle()
+        for key in set(site.engine.requests) - done:
+            done.add(key)
+            site.step(Output(key, (1,), "a", finish="stop"))
+    assert tripped
+    assert {each.job_id for each in site.state.entries} == {"a2"}
+    for number in {*range(INHERITED)} - {2}:
+        assert isinstance(site.visible("acme", f"a{number}", 0).terminal, DoneEvent)

@@ -115,7 +115,7 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
     Stage.WAITING: {
         Event.CHOSEN: _to(Stage.PREPARING, Effect.PREPARE),
         Event.DUE: _to(Stage.CLAIMING, Effect.TAKE_OVER),
-        Event.UNREACHABLE: _to(Stage.PARKED, Effect.PARK),
+        Event.UNREACHABLE: _to(Stage.PARKED, Effect.FORGET, Effect.PARK),
         Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.FORGET, Effect.RELEASE),
     },
