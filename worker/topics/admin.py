@@ -114,22 +114,31 @@ class TopicAdmin:
         partitions than the plan asks for. A tenant whose name is not valid is a `JobError`.
         """
         plan = plan or TopicPlan()
-        existing = await self.states()
         replicas = plan.replicas or await self._replicas()
-        wanted = self._contract.wanted(tenants, plan, existing, replicas)
-        if refused := refusals(self._contract, plan, wanted, existing):
-            raise TopicsError("; ".join(refused))
-        known = {topic.name for topic in existing}
-        missing = [topic for topic in wanted if topic.name not in known]
-        if missing:
-            await self._create(missing, replicas)
-        return [topic.name for topic in missing]
+        created: list[str] = []
+        # Replies last, since they outlive jobs that are there: a topic that somebody has just made
+        # may be missing in a broker's list, and is in it once its creation was refused for that.
+        for replies in (False, True):
+            existing = await self.states()
+            wanted = self._contract.wanted(tenants, plan, existing, replicas)
+            if refused := refusals(self._contract, plan, wanted, existing):
+                raise TopicsError("; ".join(refused))
+            known = {topic.name for topic in existing}
+            missing = [
+                topic
+                for topic in wanted
+                if topic.name not in known
+                and topic.name.startswith(self._contract.replies_prefix) is replies
+            ]
+            if missing:
+                created += await self._create(missing, replicas)
+        return created
 
     async def _replicas(self) -> int:
         cluster = await _asked(self._admin.describe_cluster())
         return min(MANY_REPLICAS, len(cluster["brokers"]))
 
-    async def _create(self, topics: Sequence[NewTopic], replicas: int) -> None:
+    async def _create(self, topics: Sequence[NewTopic], replicas: int) -> list[str]:
         asked = [
             KafkaTopic(topic.name, topic.partitions, replicas, topic_configs=dict(topic.config))
             for topic in topics
@@ -140,6 +149,7 @@ class TopicAdmin:
                 told = message[0] if message and message[0] else for_code(code).__name__
                 raise TopicsError(f"{name} could not be created: {told}")
         await self._wait_for_leaders({topic.name for topic in topics})
+        return [name for name, code, *_ in reply.topic_errors if code == 0]
 
     async def _wait_for_leaders(self, names: set[str]) -> None:
         for _ in range(LEADER_TRIES):

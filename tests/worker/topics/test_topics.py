@@ -200,6 +200,29 @@ async def test_replies_outlive_existing_jobs(kafka: Kafka, contract: Contract) -
 
 
 @pytest.mark.kafka
+async def test_a_topic_that_the_brokers_do_not_list_yet_is_no_missing_one(
+    kafka: Kafka, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody made the jobs topic a moment ago: replies are made to outlive that one's jobs."""
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await client.start()
+    config = GOOD_JOBS | {"retention.ms": str(9 * DAY_MS)}
+    await client.create_topics([NewTopic(contract.jobs_topic, 1, 1, topic_configs=config)])
+    await client.close()
+    states, looks = TopicAdmin.states, list[None]()
+
+    async def late(self: TopicAdmin) -> list[TopicState]:
+        looks.append(None)
+        return [] if len(looks) == 1 else await states(self)
+
+    monkeypatch.setattr(TopicAdmin, "states", late)
+    created = await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(jobs_partitions=1))
+    assert contract.jobs_topic not in created
+    monkeypatch.setattr(TopicAdmin, "states", states)
+    assert await verify_topics(kafka.bootstrap, contract) == []
+
+
+@pytest.mark.kafka
 async def test_tenant_names_are_checked(kafka: Kafka, contract: Contract) -> None:
     """A tenant's name that could mean another topic is refused."""
     with pytest.raises(JobError):
