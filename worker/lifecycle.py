@@ -1,7 +1,7 @@
 """Drives the life of every job of a worker: events come in, what the table says is done.
 
-The stages, and what follows from what, stand in `worker.stages`. Here are the parts that act, one
-method an effect, and the three sides that events come from: the consumer, the engine and time.
+The stages, and what follows from what, stand in `worker.stages`. Here is one handler for each
+effect, and what the consumer, the engine and the clock bring; the parts tell of the rest.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable
+    from collections.abc import Collection, Hashable
 
 
 class Waiting(Protocol):
@@ -132,11 +132,6 @@ class Backlog(Generic[JobT]):
         self._forget(job)
         # The heap keeps a reference until the job's turn would have come: id() stays unique.
         return True
-
-    def discard_all(self, jobs: Iterable[JobT]) -> None:
-        """Forget every one of these that still waits."""
-        for job in jobs:
-            self.discard(job)
 
     def _first_alive(self, queue: list[tuple[int, int, JobT]]) -> JobT | None:
         while queue:

@@ -44,7 +44,7 @@ class HeldPartitions:
         return self._kept.part(states)
 
     def redelivered(self, state: PartitionState, offset: int) -> bool:
-        """Whether a record's job has gone on across a rebalance; it belongs here from now on."""
+        """Take back a job that has gone on across a rebalance; False if this record's has not."""
         entry = self._kept.take(state.source, offset)
         if entry is None:
             return False

@@ -1,8 +1,8 @@
 """Answers: what the engine brings, on its way into the reply topics.
 
-Only jobs that are ours come here: a record at index 0 under another epoch would withdraw what
-another owner has made visible. An append that fails, or whose fate is unknown, breaks the answer
-off: nothing more is written under its epoch.
+Streams are written for jobs that are ours only: a record at index 0 under another epoch would
+withdraw what another owner has made visible. An append that fails, or whose fate is unknown, breaks
+the answer off: nothing more is written under its epoch.
 """
 
 from __future__ import annotations
