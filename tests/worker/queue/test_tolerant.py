@@ -32,7 +32,7 @@ async def append_odd(kafka: Kafka, topic: str) -> None:
     await send(kafka, topic, 1)
     odd = record(1, b"k", b"odd", [(ODD_NAME, b"1")])
     raw = batch([record(0, None, b"before"), odd, record(2, None, b"behind")])
-    assert await append_batch(kafka, topic, 0, raw) == 1
+    assert await append_batch(kafka.bootstrap, topic, 0, raw) == 1
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
     await producer.send_and_wait(topic, b"last", partition=0)
@@ -118,8 +118,8 @@ async def test_readers_of_replies_leave_it_out(kafka: Kafka, topic: str) -> None
 async def test_a_batch_is_fetched_whole_and_alone(kafka: Kafka, topic: str) -> None:
     """Pins aiokafka's private client: the batch that holds an offset, and not the next one."""
     first = batch([record(0, None, b"x" * 100_000), record(1, None, b"y")])
-    await append_batch(kafka, topic, 0, first)
-    await append_batch(kafka, topic, 0, batch([record(0, None, b"z")]))
+    await append_batch(kafka.bootstrap, topic, 0, first)
+    await append_batch(kafka.bootstrap, topic, 0, batch([record(0, None, b"z")]))
     reader = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap)
     await reader.start()
     try:
