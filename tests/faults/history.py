@@ -108,10 +108,12 @@ class Outage(NamedTuple):
     """Something that one tenant needs, or needs for one adapter, was not to be had for a while.
 
     Its jobs may wait for that. Where the store was `ill` those that need the adapter may end in
-    `internal`; all other tenants are answered meanwhile.
+    `internal`. What all other tenants sent before the moment at which it was `settled`, they had
+    answers to before its end.
     """
 
     begun_ms: int
+    settled_ms: int
     ended_ms: int
     tenant: str
     adapter: str | None = None  # whose weights; None: the tenant's reply topic

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schemas import DoneEvent, ErrorCode
+from tests.faults.offsets import NEVER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.faults.history import Asked, Folded, History, Name
+    from tests.faults.history import Asked, Folded, History, Name, Outage
     from tests.faults.report import Report
 
 INTERNAL = frozenset({ErrorCode.INTERNAL.value})
@@ -46,24 +47,46 @@ def excused(history: History, logs: Mapping[Name, Folded]) -> dict[Name, Asked]:
 def check_outages(
     report: Report, history: History, asked: Mapping[Name, Asked], logs: Mapping[Name, Folded]
 ) -> None:
-    """Check that during each outage all others had answers, without adapters and with them."""
+    """Check that nobody else waited for an outage's end, and that all others had answers in it."""
     sent = sent_ms(history)
-    answered = [
-        (sent[name], ended_ms, (name.tenant, asked[name].adapter is not None))
-        for name, folded in logs.items()
-        if name in asked and name in sent and isinstance(folded.stream.terminal, DoneEvent)
-        if (ended_ms := folded.ended_ms) is not None
-    ]
-    tenants = {name.tenant for name in asked}
-    for each in history.outages:
-        going = {
-            whose
-            for begun, ended, whose in answered
-            if each.begun_ms <= begun and ended <= each.ended_ms
-        }
-        wanted = {(name, adapted) for name in tenants - {each.tenant} for adapted in (False, True)}
-        for tenant, adapted in sorted(wanted - going):
-            how = "by an adapter" if adapted else "without an adapter"
-            told = f"no job {how} was answered in {each.ended_ms - each.begun_ms} ms"
-            report.add("stood_still", tenant, f"{told} of an outage that was {each.tenant}'s")
+    given_up = set(history.unfinished)  # their readers cancel them, which ends them, too
+    waited_for = given_up | {name for name, _ in history.live}
+    ended = {
+        name: each.ended_ms
+        for name, each in logs.items()
+        if each.ended_ms is not None and name not in given_up
+    }
+    for outage in history.outages:
+        others = [
+            name
+            for name, job in asked.items()
+            if name.tenant != outage.tenant and job.outcome == "ok"
+            if name in waited_for and outage.begun_ms <= sent.get(name, 0) <= outage.settled_ms
+        ]
+        for name in others:
+            if ended.get(name, NEVER_MS) > outage.ended_ms:
+                report.add(
+                    "stood_still", name, f"it waited for the end of {outage.tenant}'s outage"
+                )
+        _check_all_answered(report, outage, asked, sent, logs)
     report.counts["outages"] += len(history.outages)
+
+
+def _check_all_answered(
+    report: Report,
+    outage: Outage,
+    asked: Mapping[Name, Asked],
+    sent: Mapping[Name, int],
+    logs: Mapping[Name, Folded],
+) -> None:
+    """Check that each other tenant had an answer meanwhile, without an adapter and by one."""
+    tenants = {name.tenant for name in asked} - {outage.tenant}
+    wanted = {(tenant, adapted) for tenant in tenants for adapted in (False, True)}
+    for name, folded in logs.items():
+        if isinstance(folded.stream.terminal, DoneEvent) and name in asked and name in sent:
+            assert folded.ended_ms is not None
+            if outage.begun_ms <= sent[name] and folded.ended_ms <= outage.ended_ms:
+                wanted.discard((name.tenant, asked[name].adapter is not None))
+    for tenant, adapted in sorted(wanted):
+        how = "by an adapter" if adapted else "without an adapter"
+        report.add("stood_still", tenant, f"no answer {how} in an outage of {outage.tenant}'s")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.faults.history import History
 
 C = Name(B.tenant, "job-2")
-STORE = Outage(600, 20_000, A.tenant, "support")
+STORE = Outage(600, 750, 20_000, A.tenant, "support")
 BATCH = Input(0, 3, None, kind="unreadable", span=2)
 
 
@@ -48,7 +48,7 @@ def with_an_outage(outage: Outage) -> History:
     )
 
 
-@pytest.mark.parametrize("outage", [STORE, Outage(600, 20_000, A.tenant)])
+@pytest.mark.parametrize("outage", [STORE, Outage(600, 750, 20_000, A.tenant)])
 def test_others_are_answered_during_an_outage(outage: Outage) -> None:
     """Jobs sent and ended while it lasted, by the backbone and by adapters: both have to be."""
     history = with_an_outage(outage)
@@ -56,15 +56,19 @@ def test_others_are_answered_during_an_outage(outage: Outage) -> None:
     assert report.violations == []
     assert report.counts["outages"] == 1
     assert report.counts["packed by lz4"] == 1
-    for changed in (
-        outage._replace(begun_ms=750),  # B was sent before it
-        outage._replace(begun_ms=810),  # and C as well
-        outage._replace(ended_ms=6_999),  # C ends at 7,000, B later
+    for changed, where in (
+        (outage._replace(begun_ms=750), {B.tenant}),  # B was sent at 700, C at 800
+        (outage._replace(begun_ms=810), {B.tenant}),
+        (outage._replace(ended_ms=6_999), {B.tenant, str(B)}),  # C ends at 7,000, B at 9,000
+        (outage._replace(settled_ms=800, ended_ms=6_999), {B.tenant, str(B), str(C)}),
+        (outage._replace(settled_ms=800, ended_ms=7_000), {B.tenant, str(B)}),
     ):
         report = check(replace(history, outages=[changed]))
         assert report.rules == {"stood_still"}
-        assert {each.where for each in report.violations} == {B.tenant}
+        assert {each.where for each in report.violations} == where
     assert len(check(replace(history, outages=[outage._replace(begun_ms=810)])).violations) == 2
+    given_up = replace(history, unfinished=[B])  # B's end was its reader's doing
+    assert check(given_up).rules == {"liveness", "stood_still"}
 
 
 def test_an_ill_store_excuses_those_who_need_it_and_them_alone() -> None:

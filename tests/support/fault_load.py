@@ -58,6 +58,7 @@ class Load:
         self.unfinished: list[Name] = []
         self.seconds: list[tuple[float, Name]] = []  # how long each was waited for, or read
         self._begun: list[float] = []  # when each of `asked` was
+        self.open: set[Name] = set()  # asked, and not through
         self.restarts = 0
 
     async def __aenter__(self) -> Self:
@@ -140,6 +141,7 @@ class Load:
         if not pauses:
             self._whole[name] = (wish, reader.events)
         begun = time.monotonic()
+        self.open.add(name)
         outcome = None
         try:
             outcome = await reader.read(
@@ -151,6 +153,7 @@ class Load:
             self.unfinished.append(name)
         finally:
             self._whole.pop(name, None)
+            self.open.discard(name)
         self.seconds.append((time.monotonic() - begun, name))
         self.restarts += reader.restarts
         self.asked.append(

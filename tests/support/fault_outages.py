@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from tests.support.fault_scene import Scene
     from tests.support.fault_store import Trouble
 
-STORE_SECONDS: Final = 3.0
+STORE_SECONDS: Final = 2.0
 BROKER_SECONDS: Final = 8.0  # longer than a session
 # That the others are waited for before the fault ends; that they stood still, the checker tells.
-STANDSTILL_SECONDS: Final = 60.0
+STANDSTILL_SECONDS: Final = 90.0
 LOOK_SECONDS: Final = 0.1
 
 
@@ -38,15 +38,15 @@ async def _store(scene: Scene, trouble: Trouble) -> None:
     tenant = scene.random.choice(TENANTS)
     adapter = scene.random.choice([each for each in ADAPTERS if each != SHARED_ADAPTER])
     store = StoreTrouble(scene.site.store)
-    with scene.outage(tenant, adapter, ill=trouble == "ill"):
+    with scene.outage(tenant, adapter, ill=trouble == "ill") as settle:
         store.begin(tenant, adapter, trouble)
         begun = time.monotonic()
-        hit = await _outlast(
-            scene, tenant, begun, STORE_SECONDS, lambda: scene.load.wants(tenant, adapter)
-        )
+        if not await _until(lambda: scene.load.wants(tenant, adapter)):
+            scene.missed.append(f"no job needed {tenant}'s {adapter} while its store was {trouble}")
+        await asyncio.sleep(STORE_SECONDS)
+        settle()
+        await _others_answered(scene, tenant, begun)
         store.end()
-    if not hit:
-        scene.missed.append(f"no job needed {tenant}'s {adapter} while its store was {trouble}")
 
 
 async def reply_broker_killed(scene: Scene) -> None:
@@ -54,25 +54,26 @@ async def reply_broker_killed(scene: Scene) -> None:
     broker, tenant = scene.broker, scene.site.away
     assert broker is not None
     assert tenant is not None
-    with scene.outage(tenant):
+    with scene.outage(tenant) as settle:
         begun = time.monotonic()
         await broker.kill()
-        await _outlast(scene, tenant, begun, BROKER_SECONDS, lambda: True)
+        await asyncio.sleep(BROKER_SECONDS)
+        settle()
+        await _others_answered(scene, tenant, begun)
     await broker.revive()
 
 
-async def _outlast(
-    scene: Scene, tenant: str, begun: float, seconds: float, hit: Callable[[], bool]
-) -> bool:
-    """Wait for a while, and until all other tenants were answered and the fault has hit a job.
+async def _others_answered(scene: Scene, tenant: str, begun: float) -> None:
+    """Wait for what all others have asked by now, and until each was answered in both ways."""
+    load = scene.load
+    waiting = {each for each in load.open if each.tenant != tenant}
+    both = {(each, adapted) for each in TENANTS if each != tenant for adapted in (False, True)}
+    await _until(lambda: not waiting & load.open and both <= load.answered_since(begun))
 
-    Returns whether it did.
-    """
-    was_hit = False
-    others = {(each, adapted) for each in TENANTS if each != tenant for adapted in (False, True)}
-    while (now := time.monotonic()) < begun + STANDSTILL_SECONDS:
-        was_hit = was_hit or hit()
-        if was_hit and now >= begun + seconds and others <= scene.load.answered_since(begun):
-            break
+
+async def _until(true: Callable[[], bool]) -> bool:
+    """Wait until something is true, but not for ever; return whether it is."""
+    until = time.monotonic() + STANDSTILL_SECONDS
+    while not true() and time.monotonic() < until:  # noqa: ASYNC110 - of other processes
         await asyncio.sleep(LOOK_SECONDS)
-    return was_hit
+    return true()

@@ -11,7 +11,7 @@ from tests.faults.history import Outage
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.faults.history import Asked, Input, Logged, Name, Trim
     from tests.support.fault_broker import MortalKafka
@@ -56,13 +56,21 @@ class Scene:
     @contextmanager
     def outage(
         self, tenant: str, adapter: str | None = None, *, ill: bool = False
-    ) -> Iterator[None]:
-        """Note that a tenant may have to wait for a while, or for one adapter, and no other may."""
-        begun = _now_ms()
+    ) -> Iterator[Callable[[], None]]:
+        """Note that a tenant may have to wait for a while, or for one adapter, and no other may.
+
+        Gives what is to be called when it is settled.
+        """
+        begun = settled = _now_ms()
+
+        def settle() -> None:
+            nonlocal settled
+            settled = _now_ms()
+
         try:
-            yield
+            yield settle
         finally:
-            self.outages.append(Outage(begun, _now_ms(), tenant, adapter, ill))
+            self.outages.append(Outage(begun, settled, _now_ms(), tenant, adapter, ill))
 
 
 def _now_ms() -> int:
