@@ -47,12 +47,13 @@ PARTITIONS = 8
 ROWS = 16
 PACE = 0.020  # seconds a step
 TOKENS = 10
-APART_SECONDS = 0.2  # between two jobs of a tenant: five rows of sixteen are busy
+AWAY_TOKENS = 60
+APART_SECONDS = 0.2  # between two jobs of a tenant: the third has six rows busy, the others two
 WARM_SECONDS = 10.0
-QUIET_SECONDS = 40.0
+QUIET_SECONDS = 30.0
 FIRST_SECONDS = 20.0  # behind a death: an append is given up after 15
-DEAD_SECONDS = 40.0
-TURNS = 4
+DEAD_SECONDS = 30.0
+TURNS = 3
 ANSWER_SECONDS = 120.0
 QUIET, FIRST, DEAD = "quiet", "first 20 s", "dead"
 STATES = (QUIET, FIRST, DEAD)
@@ -115,7 +116,7 @@ class Bench(Stack):
             self.times[state].append(first)
 
     def _send(self, wire: Wire) -> None:
-        job, value = wire.request(len(OTHERS), TOKENS)
+        job, value = wire.request(len(OTHERS), AWAY_TOKENS)
         task = asyncio.create_task(wire.send(job, value))
         self._asked.add(task)
         task.add_done_callback(self._forget)
@@ -128,7 +129,7 @@ class Bench(Stack):
         await self._measure(DEAD, number, DEAD_SECONDS)
         self.parked = max(self.parked, await worker.metric("aril_parked_jobs"))
         await second.revive()
-        while await worker.metric("aril_parked_jobs"):  # noqa: ASYNC110 - a process's state
+        while await _waiting(worker):  # noqa: ASYNC110 - a process's state
             await asyncio.sleep(0.2)
         await asyncio.sleep(WARM_SECONDS)
 
@@ -136,6 +137,11 @@ class Bench(Stack):
         self.state = (state, turn)
         await asyncio.sleep(seconds)
         self.state = None
+
+
+async def _waiting(worker: WorkerProcess) -> float:
+    """Return how many jobs stand aside or wait for their turn."""
+    return await worker.metric("aril_parked_jobs") + await worker.metric("aril_backlog_jobs")
 
 
 async def _steadily(send: Callable[[], None]) -> None:
@@ -168,7 +174,8 @@ def rows(times: Mapping[tuple[str, int], Sequence[float]]) -> list[Row]:
     """Return p50 and p99 of each state, over all and by turns, and the ratios to quiet."""
     config = (
         f"2 brokers, 1 worker of {ROWS} rows, {PACE * 1e3:.0f} ms a step, 3 tenants with "
-        f"{1 / APART_SECONDS:.0f} jobs/s of {TOKENS} tokens each, {TURNS} turns"
+        f"{1 / APART_SECONDS:.0f} jobs/s each, of {TOKENS} tokens, the third's of {AWAY_TOKENS}; "
+        f"{TURNS} turns"
     )
     found: list[Row] = []
     tails: dict[str, list[float]] = {}
