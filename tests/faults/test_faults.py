@@ -6,7 +6,7 @@ lasted `FAULT_SECONDS`, sent `FAULT_JOBS` and committed `FAULT_FAULTS`, as far a
 with `FAULT_JOBS` it asks for many short jobs among the long ones. `FAULT_SUMMARY` names a CSV for
 its figures. The run that is kept, of about half an hour on two cores:
 
-    FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=200 FAULT_SUMMARY=benchmarks/results/faults.csv \
+    FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=250 FAULT_SUMMARY=benchmarks/results/faults.csv \
         .venv/bin/pytest -s tests/faults/test_faults.py -k again_and_again
 """
 
