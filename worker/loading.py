@@ -6,7 +6,7 @@ import ctypes
 import gc
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     device = _device(settings)
     dtype = _dtype(settings, device)
     try:
-        backbone = load_backbone(path, device, dtype)
+        backbone = load_backbone(path, device, dtype, name=settings.base)
         engine = Engine(
             backbone,
             EngineConfig(
@@ -96,6 +96,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
             base_model=backbone.name,
             linear_shapes=engine.layers.shapes,
             max_rank=settings.max_rank,
+            base_check=settings.base_check,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
@@ -108,7 +109,12 @@ def load_model(settings: WorkerSettings) -> Loaded:
         kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
     )
-    return Loaded(engine, prompts, adapters, backbone.name, engine.stats)
+
+    def stats() -> EngineStats:
+        other_bases = 0 if adapters is None else adapters.other_bases
+        return replace(engine.stats(), adapters_other_base=other_bases)
+
+    return Loaded(engine, prompts, adapters, backbone.name, stats)
 
 
 def _return_freed_memory() -> None:

@@ -134,6 +134,18 @@ class WorkerSettings(BaseSettings):
     adapters: Path | None = Field(
         None, description="Adapter store: <tenant>/<name>/ and shared/<name>/ folders of PEFT LoRA."
     )
+    base: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="What the backbone is called, in replies and where adapters name their base"
+        " model; by default after its folder.",
+    )
+    base_check: Literal["warn", "strict"] = Field(
+        "warn",
+        description="What an adapter gets that fits but names another base model: a warning in the"
+        " log, or a refusal.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

@@ -13,6 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a downl
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from worker.adapters.base_names import folder_name
+
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 
@@ -32,8 +34,11 @@ class ModelFolder:
     has_chat_template: bool
 
 
-def read_model_folder(folder: str) -> ModelFolder:
-    """Build the model of a folder without memory for its weights. Raises `ModelFolderError`."""
+def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
+    """Build the model of a folder without memory for its weights. Raises `ModelFolderError`.
+
+    `name` is what the operator calls it, by default what a worker would.
+    """
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise ModelFolderError(f"{folder}: no config.json there")
@@ -46,7 +51,7 @@ def read_model_folder(folder: str) -> ModelFolder:
     except (OSError, ValueError, KeyError) as error:
         raise ModelFolderError(f"{folder}: {str(error).strip().splitlines()[0]}") from error
     return ModelFolder(
-        name=path.resolve().name,
+        name=name or folder_name(path),
         kind=config.model_type,
         parameters=model.num_parameters(),
         linear_shapes={

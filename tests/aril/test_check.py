@@ -6,10 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from aril.arguments import FAILED, OK
 from aril.cli import main
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +69,41 @@ def test_bad_adapters_are_named(
     assert "pickle" in problems["pickled"]
     assert "not an adapter's name" in problems["Not_A_Name"]
     assert "not a tenant's name" in problems["x"]
+
+
+@pytest.mark.parametrize("spelt", ["./tiny", "./current", "."])
+def test_a_model_is_called_the_same_by_check_and_worker(
+    folders: tuple[Path, Path],
+    spelt: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However the folder is spelt, what is good for `aril adapters` is good for the worker."""
+    model, store = folders
+    link = model.parent / "current"
+    if not link.exists():
+        link.symlink_to("tiny")
+    monkeypatch.chdir(model if spelt == "." else model.parent)
+    flags = ["--model", spelt, "--adapters", str(store), "--base-check", "strict"]
+    assert main(["adapters", *flags]) == OK, capsys.readouterr().out
+    assert load_backbone(spelt, "cpu", torch.float32).name == "tiny"
+
+
+def test_another_base_model_is_a_warning(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`aril adapters` and `aril check` tell both names and pass; with `strict` neither does."""
+    model, store = folders
+    flags = ["--model", str(model), "--adapters", str(store), "--base", "org/Other"]
+    assert main(["adapters", *flags, "--json"]) == OK
+    told = json.loads(capsys.readouterr().out)
+    assert all("'org/Other'" in entry["warning"] for entry in told)
+    assert main(["adapters", *flags, "--base-check", "strict"]) == FAILED
+    assert "'org/Other'" in capsys.readouterr().out
+    main(["check", "--bootstrap", "127.0.0.1:1", *flags])
+    out = capsys.readouterr().out
+    assert "! adapters  acme/terse: it was made for" in out
+    assert "✓ adapters  2 can be served" in out
 
 
 @pytest.mark.kafka

@@ -62,6 +62,8 @@ class AdapterWeights:
     """The largest rank of any module."""
     modules: Mapping[str, LoraModule]
     """By the module's path in the backbone, e.g. `model.layers.0.self_attn.q_proj`."""
+    warning: str | None = None
+    """Why it may not be meant for this backbone, though it fits."""
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from worker.adapters.base_names import folder_name
 from worker.engine.attention import (
     IMPLEMENTATION,
     AttentionContext,
@@ -28,6 +28,7 @@ from worker.engine.attention import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -76,8 +77,12 @@ class Backbone:
             return self.model(input_ids=input_ids[None], use_cache=False).logits[0]
 
 
-def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone:
+def load_backbone(
+    path: Path | str, device: str, dtype: torch.dtype, *, name: str | None = None
+) -> Backbone:
     """Load model and tokenizer from a folder (safetensors only) and learn its attention layout.
+
+    `name` is what the backbone is called, by default `folder_name`.
 
     Raises UnsupportedModelError with one line for models whose rows cannot be packed: recurrent
     layers, RoPE that depends on the batch (dynamic, longrope), attention features we don't have.
@@ -87,7 +92,7 @@ def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone
     with _no_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    return adopt_backbone(model, tokenizer, device, name=Path(path).name)
+    return adopt_backbone(model, tokenizer, device, name=name or folder_name(path))
 
 
 def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Backbone:

@@ -20,7 +20,7 @@ _COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 class Metrics:
     """All metrics of one worker, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915  # one statement a metric
         self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -96,6 +96,9 @@ class Metrics:
         self.slots_used = gauge("slots_used", "Adapter slots that hold an adapter.")
         self.preemptions = gauge("preemptions", "Jobs set back for want of cache, since the start.")
         self.adapter_loads = gauge("adapter_loads", "Adapters put into a slot, since the start.")
+        self.adapters_other_base = gauge(
+            "adapters_other_base", "Adapters read that name another base model, since the start."
+        )
 
     def observe_step(self, stats: EngineStats) -> None:
         """Take in the engine's state; the rows are those of its last step."""
@@ -107,3 +110,4 @@ class Metrics:
         self.slots_used.set(stats.slots_used)
         self.preemptions.set(stats.preemptions)
         self.adapter_loads.set(stats.adapter_loads)
+        self.adapters_other_base.set(stats.adapters_other_base)

@@ -19,7 +19,6 @@ from tests.support.adapter_folders import (
     write_adapter,
 )
 from worker.adapters import AdapterStore
-from worker.adapters.store import same_model
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -169,20 +168,3 @@ def test_dtype_that_torch_lacks(store: AdapterStore, root: Path) -> None:
     with pytest.raises(JobError, match="'F4'") as caught:
         store.load(store.find("acme", "pirate"))
     assert caught.value.code is ErrorCode.ADAPTER_INVALID
-
-
-@pytest.mark.parametrize(
-    ("made_for", "served", "same"),
-    [
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", "/cache/SmolLM2-135M-Instruct", True),
-        ("/home/someone/SmolLM2-135M-instruct/", "SmolLM2-135M-Instruct", True),
-        ("HuggingFaceTB/SmolLM2-360M-Instruct", "/cache/SmolLM2-135M-Instruct", False),
-        (None, "/cache/SmolLM2-135M-Instruct", True),
-        ("HuggingFaceTB/SmolLM2-360M-Instruct", None, True),
-    ],
-)
-def test_base_models_are_compared_by_their_last_part(
-    made_for: str | None, served: str | None, same: bool
-) -> None:
-    """A path of the trainer's machine and a published name can mean one model."""
-    assert same_model(made_for, served) is same
