@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a download
 
@@ -14,9 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from worker.adapters.base_names import folder_name
-
-WEIGHTS: Final = "model.safetensors"
-INDEX: Final = "model.safetensors.index.json"
+from worker.adapters.own_weights import INDEX, WEIGHTS, OwnWeights
+from worker.engine.model import linear_shapes, use_plain_linears
 
 
 class ModelFolderError(Exception):
@@ -32,6 +30,8 @@ class ModelFolder:
     parameters: int
     linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in)
     has_chat_template: bool
+    output_module: str  # the linear that makes the logits
+    own_weights: OwnWeights
 
 
 def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
@@ -47,19 +47,20 @@ def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
+        own = OwnWeights.of(path, model)
+        use_plain_linears(model)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelFolderError(f"{folder}: {str(error).strip().splitlines()[0]}") from error
+    output = model.get_output_embeddings()
     return ModelFolder(
         name=name or folder_name(path),
         kind=config.model_type,
         parameters=model.num_parameters(),
-        linear_shapes={
-            name: (module.out_features, module.in_features)
-            for name, module in model.named_modules()
-            if type(module) is torch.nn.Linear
-        },
+        linear_shapes=linear_shapes(model),
         has_chat_template=bool(tokenizer.chat_template),
+        output_module=next(name for name, each in model.named_modules() if each is output),
+        own_weights=own,
     )
 
 

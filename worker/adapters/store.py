@@ -17,7 +17,9 @@ from worker.adapters.base_names import may_be_same
 from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, read_fields
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
-from worker.adapters.weights import AdapterWeights, BackboneShapes, read_modules
+from worker.adapters.own_weights import OwnWeights
+from worker.adapters.tensors import BackboneShapes, read_modules
+from worker.adapters.weights import AdapterWeights
 
 _MAX_DIGESTS: Final = 65_536  # remembered digests, some 30 MB
 
@@ -51,17 +53,26 @@ class AdapterStore:
         linear_shapes: Mapping[str, tuple[int, int]],
         max_rank: int,
         base_check: BaseCheck = "warn",
+        own: OwnWeights | None = None,
+        output_module: str = "lm_head",
     ) -> None:
         """Serve the folder `root`.
 
         `base_model` is the backbone's name or path (None: an adapter's base model is not compared),
         `linear_shapes` the (out, in) features, by module path, of its linears that adapters can
-        change. `base_check` says what an adapter for a base model of another name gets.
+        change, `output_module` the one that makes the logits. `base_check` says what an adapter
+        for a base model of another name gets. Copies of the backbone's weights beside A and B are
+        compared with `own` (None: they are refused).
         """
         self._root = root.resolve()
         self._base_model = base_model
         self._base_check = base_check
-        self._backbone = BackboneShapes(linears=dict(linear_shapes), max_rank=max_rank)
+        self._backbone = BackboneShapes(
+            linears=dict(linear_shapes),
+            max_rank=max_rank,
+            own=own,
+            max_copy_bytes=0 if own is None else own.max_copy_bytes(linear_shapes, output_module),
+        )
         self._max_tensor_bytes = self._backbone.max_file_bytes()
         self._digests: OrderedDict[tuple[FileVersion, FileVersion], str] = OrderedDict()
         self._lock = threading.Lock()

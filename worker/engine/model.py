@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from worker.adapters.base_names import folder_name
+from worker.adapters.own_weights import OwnWeights
 from worker.engine.attention import (
     IMPLEMENTATION,
     AttentionContext,
@@ -28,7 +31,6 @@ from worker.engine.attention import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -48,6 +50,7 @@ class Backbone:
     name: str
     dtype: torch.dtype
     device: torch.device
+    own_weights: OwnWeights | None = None  # as the folder has them; None: there is no folder
 
     @torch.inference_mode()
     def forward(
@@ -92,7 +95,9 @@ def load_backbone(
     with _no_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    return adopt_backbone(model, tokenizer, device, name=name or folder_name(path))
+    own = OwnWeights.of(Path(path), model)
+    backbone = adopt_backbone(model, tokenizer, device, name=name or folder_name(path))
+    return replace(backbone, own_weights=own)
 
 
 def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Backbone:
@@ -100,6 +105,7 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     config = model.config.get_text_config()
     _refuse_layers(config)
     model.eval().requires_grad_(requires_grad=False)
+    use_plain_linears(model)
     _refuse_model(model)
     model.set_attn_implementation(IMPLEMENTATION)
     model.to(device)
@@ -111,11 +117,7 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
         model=model,
         tokenizer=tokenizer,
         layouts=_record_layouts(model, config),
-        linear_shapes={
-            path: (module.out_features, module.in_features)
-            for path, module in model.named_modules()
-            if type(module) is nn.Linear
-        },
+        linear_shapes=linear_shapes(model),
         output_module=next(path for path, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
@@ -124,6 +126,27 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
         dtype=model.dtype,
         device=torch.device(device),
     )
+
+
+def use_plain_linears(model: Any) -> None:
+    """Turn GPT-2's `Conv1D`, which keeps its weight as [in, out], into the linear that it is."""
+    for path, module in list(model.named_modules()):
+        if type(module) is Conv1D:
+            rows, columns = module.weight.shape
+            plain = nn.Linear(rows, columns, bias=True, device="meta")
+            weight = module.weight.data.T.contiguous()
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            plain.bias = nn.Parameter(module.bias.data, requires_grad=False)
+            model.set_submodule(path, plain)
+
+
+def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """Return (out, in) of every linear by path; `use_plain_linears` comes first."""
+    return {
+        path: (module.out_features, module.in_features)
+        for path, module in model.named_modules()
+        if type(module) is nn.Linear
+    }
 
 
 def _refuse_layers(config: Any) -> None:

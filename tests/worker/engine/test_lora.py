@@ -211,12 +211,12 @@ def test_an_adapter_that_changes_nothing_clears_its_slot(backbone: Backbone) -> 
 def test_an_output_adapter_counts_only_while_it_is_in_a_slot(backbone: Backbone) -> None:
     """Once another adapter has its slot, recorded steps serve again."""
     layers = AdapterLayers(backbone, CONFIG)
-    assert not layers.output_adapted
+    assert not layers.needs_late_memory
     layers.load(0, adapter(backbone, ["lm_head"]))
     layers.load(1, adapter(backbone, ["q_proj"], seed=2))
-    assert layers.output_adapted
+    assert layers.needs_late_memory
     layers.load(0, adapter(backbone, ["q_proj"], seed=3))
-    assert not layers.output_adapted
+    assert not layers.needs_late_memory
 
 
 def test_no_memory_for_the_output_is_a_refusal(
@@ -234,5 +234,5 @@ def test_no_memory_for_the_output_is_a_refusal(
     with pytest.raises(JobError) as told:
         layers.load(0, adapter(backbone, ["q_proj", "lm_head"]))
     assert told.value.code is ErrorCode.OVERLOADED
-    assert not layers.output_adapted
+    assert not layers.needs_late_memory
     assert torch.equal(logits(backbone, layers, [0] * 6), before)

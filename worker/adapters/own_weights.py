@@ -1,0 +1,95 @@
+"""The backbone's own weights as its folder has them, to compare an adapter's copies with.
+
+PEFT saves the weight of `lm_head` or of the embeddings beside A and B where it takes them for
+changed. A copy of what the backbone has anyway need not be kept; another one must not be ignored.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors
+import torch
+from torch import Tensor
+
+WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+
+_VALUES_AT_ONCE: Final = 1 << 22
+_FP32_BYTES: Final = 4
+
+
+class OwnWeights:
+    """A model folder's tensors, read when they are asked for. Thread-safe."""
+
+    def __init__(self, folder: Path, tied: Mapping[str, str], prefix: str) -> None:
+        """Read of `folder` which file holds what.
+
+        `tied` names for parameters that share another's memory that other one, `prefix` what
+        checkpoints of the bare model leave out of all names. Raises OSError.
+        """
+        self._folder = folder
+        self._tied = dict(tied)
+        self._prefix = prefix
+        index = folder / INDEX
+        if index.is_file():
+            self._files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        else:
+            with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
+                self._files = dict.fromkeys(file.keys(), WEIGHTS)
+
+    @classmethod
+    def of(cls, folder: Path, model: Any) -> "OwnWeights":
+        """Read a folder that transformers has made `model` of, with or without its contents."""
+        first: dict[int, str] = {}
+        tied = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            original = first.setdefault(id(parameter), name)
+            if original != name:
+                tied[name] = original
+        return cls(folder, tied, f"{model.base_model_prefix}.")
+
+    def equals(self, name: str, copy: Tensor) -> bool | None:
+        """Whether a parameter is `copy`, rounded to the coarser type of both; None: no such one.
+
+        Trainers load a backbone in the type of their choice, so either side may be rounded.
+        """
+        key = self._key(name)
+        if key is None:
+            return None
+        with safetensors.safe_open(self._folder / self._files[key], "pt") as file:
+            own = file.get_slice(key)
+            shape = own.get_shape()
+            if list(copy.shape) != shape:
+                return False
+            rows = max(1, _VALUES_AT_ONCE * shape[0] // max(1, copy.numel())) if shape else 1
+            starts = range(0, shape[0], rows) if shape else ()
+            return all(
+                _rounds_to(own[start : start + rows], copy[start : start + rows])
+                for start in starts
+            )
+
+    def max_copy_bytes(self, linears: Mapping[str, tuple[int, int]], output: str) -> int:
+        """Return what copies of all but the linears inside the model can take, in fp32."""
+        inner = {f"{path}.weight" for path in linears if path != output}
+        names = (set(self._files) | set(self._tied)) - inner
+        values = 0
+        for name in names:
+            key = self._key(name)
+            if key is not None and f"{self._prefix}{key}" not in inner:
+                with safetensors.safe_open(self._folder / self._files[key], "pt") as file:
+                    values += torch.Size(file.get_slice(key).get_shape()).numel()
+        return _FP32_BYTES * values
+
+    def _key(self, name: str) -> str | None:
+        for each in (name, self._tied.get(name)):
+            if each is not None:
+                for key in (each, each.removeprefix(self._prefix)):
+                    if key in self._files:
+                        return key
+        return None
+
+
+def _rounds_to(own: Tensor, copy: Tensor) -> bool:
+    return torch.equal(own.to(copy.dtype), copy) or torch.equal(copy.to(own.dtype), own)
