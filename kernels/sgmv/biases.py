@@ -1,7 +1,6 @@
 """A bias for each slot of a fused group, for the few adapters that have one.
 
-PEFT's `lora_bias` gives B a bias: y += s · (x Aᵀ) Bᵀ + s · β. The products know nothing of it, it
-is added behind them, row by row.
+y += s · (x Aᵀ) Bᵀ + β. The products know nothing of β, it is added behind them, row by row.
 """
 
 from __future__ import annotations
@@ -33,12 +32,11 @@ class SlotBiases:
         self.values = torch.full((slots + 1, sum(shape.widths)), -0.0, device=device, dtype=dtype)
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
-        """Put an adapter's scaled biases into a slot, in place of all that was there."""
+        """Put an adapter's biases into a slot, in place of all that was there."""
         self.clear(slot)
         for pair, width, offset in zip(pairs, self.shape.widths, self.shape.offsets, strict=True):
             if pair is not None and pair.bias is not None:
-                scaled = pair.bias.to(self.values.device, torch.float32) * pair.scale
-                self.values[slot, offset : offset + width].copy_(scaled)
+                self.values[slot, offset : offset + width].copy_(pair.bias)
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""

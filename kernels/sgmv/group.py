@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class LoraPair:
     """One linear's LoRA: `a` [r, in], `b` [out, r] and the scale of their product.
 
-    With DoRA also its `gain` [out], see gains.py, and with a bias of B that `bias` [out], see
+    With DoRA also its `gain` [out], see gains.py, and what is added beside, `bias` [out], see
     biases.py.
     """
 

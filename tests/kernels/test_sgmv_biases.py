@@ -1,4 +1,4 @@
-"""Biases of slots: each row gets that of its slot, scaled; all else keeps its bits."""
+"""Biases of slots: each row gets that of its slot, and all else keeps its bits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from kernels.sgmv import GroupShape, LoraPair, SlotBiases, make_plan
 SHAPE = GroupShape(in_features=4, widths=(3, 2), max_rank=2)
 
 
-def pair(width: int, bias: torch.Tensor | None, scale: float = 0.5) -> LoraPair:
-    """Return a pair of which only bias and scale count."""
-    return LoraPair(torch.zeros(1, 4), torch.zeros(width, 1), scale, bias=bias)
+def pair(width: int, bias: torch.Tensor | None) -> LoraPair:
+    """Return a pair of which only the bias counts."""
+    return LoraPair(torch.zeros(1, 4), torch.zeros(width, 1), scale=0.5, bias=bias)
 
 
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_row_gets_its_slots_bias(dtype: torch.dtype, static: bool) -> None:
-    """Scaled, in its linear's columns; without adapter or bias nothing changes, not even -0."""
+    """In its linear's columns; without adapter or bias nothing changes, not even -0."""
     biases = SlotBiases(SHAPE, 3, device=torch.device("cpu"), dtype=dtype)
-    biases.load(0, [pair(3, torch.tensor([2.0, 4.0, 6.0])), None])
-    biases.load(2, [None, pair(2, torch.tensor([8.0, -8.0]), scale=0.25)])
+    biases.load(0, [pair(3, torch.tensor([1.0, 2.0, 3.0])), None])
+    biases.load(2, [None, pair(2, torch.tensor([2.0, -2.0]))])
     y = torch.full((5, 5), -0.0, dtype=dtype)
     y[0] = 1
     plan = make_plan(torch.tensor([0, -1, 2, 1, 0], dtype=torch.int32), slots=3, static=static)
@@ -45,7 +45,7 @@ def test_a_slot_keeps_nothing_of_what_was_in_it() -> None:
     y = torch.zeros(1, 5)
     plan = make_plan(torch.tensor([0], dtype=torch.int32), slots=1)
     biases.add_(y, plan)
-    assert y.tolist() == [[0, 0, 0, 0.5, 0.5]]
+    assert y.tolist() == [[0, 0, 0, 1, 1]]
 
 
 def test_a_bias_that_does_not_fit() -> None:

@@ -70,6 +70,15 @@ class OwnWeights:
                 for start in starts
             )
 
+    def read(self, name: str) -> Tensor | None:
+        """Return a parameter, in the type of its file; None: no such one."""
+        key = self._key(name)
+        if key is None:
+            return None
+        with safetensors.safe_open(self._folder / self._files[key], "pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        return tensor
+
     def max_copy_bytes(self, linears: Mapping[str, tuple[int, int]], output: str) -> int:
         """Return what copies of all but the linears inside the model can take, in fp32."""
         inner = {f"{path}.weight" for path in linears if path != output}

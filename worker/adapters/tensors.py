@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import safetensors
@@ -59,12 +60,16 @@ def read_modules(
     """Return the adapter of each module; AdapterFault names the first tensor that does not fit."""
     parts: dict[str, dict[str, Tensor]] = {}
     copied: set[str] = set()
-    for key, tensor in _read_tensors(data).items():
+    biases: dict[str, Tensor] = {}
+    for key, tensor in sorted(_read_tensors(data).items(), key=itemgetter(0)):
         if config.training_tensors is not None and config.training_tensors.fullmatch(key):
             continue
         match = _KEY.fullmatch(key)
         if match is None:
-            copied.add(_leave_out_copy(key, tensor, backbone))
+            module, trained = _compare_copy(key, tensor, backbone)
+            copied.add(module)
+            if trained is not None:
+                biases[module] = trained
             continue
         part = match["part"] + ("_bias" if match["kind"] == ".bias" else "")
         _check_place(key, match["module"], part, config, backbone)
@@ -74,7 +79,14 @@ def read_modules(
             raise AdapterFault(f"tensor {quoted(key)}: its module has another lora_{part}")
         own[part] = tensor
     _check_complete(parts.keys(), copied, config, backbone)
-    return {module: _module(module, own, config, backbone) for module, own in parts.items()}
+    for module in biases.keys() - parts.keys():
+        raise AdapterFault(
+            f"module {module} has a bias of its own and no LoRA, which is not supported"
+        )
+    return {
+        module: _module(module, own, biases.get(module), config, backbone)
+        for module, own in parts.items()
+    }
 
 
 def _check_place(
@@ -124,25 +136,33 @@ def _read_tensors(data: bytes) -> dict[str, Tensor]:
     return tensors
 
 
-def _leave_out_copy(key: str, tensor: Tensor, backbone: BackboneShapes) -> str:
-    """Return the path of the module whose weight or bias this copies; AdapterFault for all else."""
+def _compare_copy(key: str, tensor: Tensor, backbone: BackboneShapes) -> tuple[str, Tensor | None]:
+    """Return whose weight or bias this copies, and what a trained bias adds to the backbone's.
+
+    AdapterFault for all else: a weight that was trained whole, and what is of no module.
+    """
     if _EMBEDDING.fullmatch(key):
         raise AdapterFault(f"tensor {quoted(key)}: LoRA of embeddings is not supported")
     match = _COPY.fullmatch(key)
     if match is None:
         raise AdapterFault(f"tensor {quoted(key)} is not part of a LoRA adapter")
     _check_values(key, tensor)
-    own = backbone.own
-    same = None if own is None else own.equals(f"{match['module']}.{match['kind']}", tensor)
-    if same is None:
+    own, module = backbone.own, match["module"]
+    name = f"{module}.{match['kind']}"
+    same = None if own is None else own.equals(name, tensor)
+    if own is None or same is None:
         raise AdapterFault(f"tensor {quoted(key)}: the backbone has no such weight")
+    outputs = backbone.linears.get(module, ())[:1]
+    if not same and match["kind"] == "bias" and tensor.shape == outputs:
+        bias = own.read(name)
+        return module, None if bias is None else tensor.float() - bias.float()
     if not same:
         raise AdapterFault(
             f"tensor {quoted(key)} is not the backbone's own: a weight that was trained whole,"
             " or is of another backbone, is not supported",
             given=tensor.nbytes,
         )
-    return match["module"]
+    return module, None
 
 
 def _check_values(key: str, tensor: Tensor) -> None:
@@ -164,7 +184,11 @@ def _wanted(config: LoraConfig) -> Iterator[str]:
 
 
 def _module(
-    module: str, parts: Mapping[str, Tensor], config: LoraConfig, backbone: BackboneShapes
+    module: str,
+    parts: Mapping[str, Tensor],
+    bias: Tensor | None,
+    config: LoraConfig,
+    backbone: BackboneShapes,
 ) -> LoraModule:
     wanted = tuple(_wanted(config))
     for part in wanted:
@@ -186,11 +210,8 @@ def _module(
                 f"lora_{part} of module {module} is {list(parts[part].shape)},"
                 f" not {list(shapes[part])} as rank and backbone want it"
             )
-    return LoraModule(
-        rank,
-        config.scaling_of(module),
-        parts["A"],
-        parts["B"],
-        parts.get("magnitude_vector"),
-        parts.get("B_bias"),
-    )
+    scaling = config.scaling_of(module)
+    if config.lora_bias:
+        own = scaling * parts["B_bias"].float()
+        bias = own if bias is None else own + bias
+    return LoraModule(rank, scaling, parts["A"], parts["B"], parts.get("magnitude_vector"), bias)

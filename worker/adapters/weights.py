@@ -23,7 +23,7 @@ class LoraModule:
     magnitude: Tensor | None = None
     """[out features]; None for plain LoRA."""
     bias: Tensor | None = None
-    """[out features]: y += scaling · bias, beside A and B (PEFT's `lora_bias`); None for none."""
+    """[out features]: added to y as it is, beside what A and B give; None for none."""
 
     @property
     def nbytes(self) -> int:
