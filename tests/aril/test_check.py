@@ -10,7 +10,8 @@ import torch
 
 from aril.arguments import FAILED, OK
 from aril.cli import main
-from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from aril.commands.backbone import read_model_folder
+from tests.support.tiny import Architecture, make_tiny_adapter, make_tiny_model
 from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
@@ -87,6 +88,21 @@ def test_a_model_is_called_the_same_by_check_and_worker(
     flags = ["--model", spelt, "--adapters", str(store), "--base-check", "strict"]
     assert main(["adapters", *flags]) == OK, capsys.readouterr().out
     assert load_backbone(spelt, "cpu", torch.float32).name == "tiny"
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_check_and_worker_see_the_same_linears(arch: Architecture, tmp_path: Path) -> None:
+    """Without weights in memory a folder shows what a worker finds in it, GPT-2's too."""
+    folder = make_tiny_model(tmp_path / "tiny", arch, tie_word_embeddings=True)
+    told, found = read_model_folder(str(folder)), load_backbone(folder, "cpu", torch.float32)
+    assert told.linear_shapes == found.linear_shapes
+    assert len(told.linear_shapes) > 1
+    assert told.output_module == found.output_module
+    assert found.own_weights is not None
+    head = found.model.get_output_embeddings().weight
+    for own in (told.own_weights, found.own_weights):
+        assert own.equals("lm_head.weight", head)
+        assert own.max_copy_bytes(told.linear_shapes, "lm_head") >= 2 * head.nbytes
 
 
 def test_another_base_model_is_a_warning(

@@ -79,9 +79,10 @@ def read_modules(
             raise AdapterFault(f"tensor {quoted(key)}: its module has another lora_{part}")
         own[part] = tensor
     _check_complete(parts.keys(), copied, config, backbone)
-    for module in biases.keys() - parts.keys():
+    bare = biases.keys() - parts.keys()
+    if bare:
         raise AdapterFault(
-            f"module {module} has a bias of its own and no LoRA, which is not supported"
+            f"module {min(bare)} has a bias of its own and no LoRA, which is not supported"
         )
     return {
         module: _module(module, own, biases.get(module), config, backbone)

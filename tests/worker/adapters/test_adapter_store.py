@@ -38,6 +38,36 @@ def test_weights_arrive_as_they_were_written(store: AdapterStore, root: Path) ->
     assert adapter.nbytes == sum(tensor.nbytes for tensor in weights.values())
 
 
+def test_keys_may_hold_the_adapters_name(store: AdapterStore, root: Path) -> None:
+    """A state that was saved past PEFT has `default` in its keys, and PEFT loads it."""
+    weights = {
+        name.replace(".weight", ".default.weight"): value for name, value in tensors().items()
+    }
+    write_adapter(root / "acme/named", weights)
+    assert set(store.load(store.find("acme", "named")).modules) == set(SHAPES)
+
+
+def test_a_bias_of_b_is_scaled(store: AdapterStore, root: Path) -> None:
+    """With `lora_bias` each pair needs one; it is added as it arrives, so it arrives scaled."""
+    biases = {
+        key(name, "B").replace("weight", "bias"): torch.ones(rows)
+        for name, (rows, _) in SHAPES.items()
+    }
+    write_adapter(root / "acme/biased", tensors() | biases, lora_bias=True)
+    adapter = store.load(store.find("acme", "biased"))
+    assert {
+        tuple(module.bias.tolist())
+        for module in adapter.modules.values()
+        if module.bias is not None
+    } == {(2.0,) * 6, (2.0,) * 2}
+    write_adapter(root / "acme/biased", tensors(), lora_bias=True)
+    with pytest.raises(JobError, match="has no lora_B_bias"):
+        store.load(store.find("acme", "biased"))
+    write_adapter(root / "acme/biased", tensors() | biases)
+    with pytest.raises(JobError, match="lora_bias is not set"):
+        store.load(store.find("acme", "biased"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_tensors_keep_the_dtype_of_the_file(
     store: AdapterStore, root: Path, dtype: torch.dtype
