@@ -63,11 +63,12 @@ class OwnWeights:
             shape = own.get_shape()
             if list(copy.shape) != shape:
                 return False
-            rows = max(1, _VALUES_AT_ONCE * shape[0] // max(1, copy.numel())) if shape else 1
-            starts = range(0, shape[0], rows) if shape else ()
+            if not shape:
+                return _rounds_to(file.get_tensor(key), copy)
+            rows = max(1, _VALUES_AT_ONCE * shape[0] // max(1, copy.numel()))
             return all(
                 _rounds_to(own[start : start + rows], copy[start : start + rows])
-                for start in starts
+                for start in range(0, shape[0], rows)
             )
 
     def read(self, name: str) -> Tensor | None:

@@ -81,6 +81,14 @@ def test_another_shape_is_another_weight(own: OwnWeights) -> None:
     assert own.equals("model.embed_tokens.weight", embeddings().flatten()) is False
 
 
+def test_a_single_number(tmp_path: Path) -> None:
+    """A weight without any dimension is compared as well."""
+    save_file({"scale.weight": torch.tensor(2.0)}, tmp_path / "model.safetensors")
+    own = OwnWeights(tmp_path, {}, "model.")
+    assert own.equals("scale.weight", torch.tensor(2.0)) is True
+    assert own.equals("scale.weight", torch.tensor(2.5)) is False
+
+
 def test_names_that_the_backbone_lacks(own: OwnWeights) -> None:
     """There is nothing to compare with."""
     assert own.equals("model.embed_positions.weight", embeddings()) is None
