@@ -14,6 +14,7 @@ from typing import Any, Final
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.patterns import Pattern, first_match, read_patterns
 from worker.adapters.targets import Targets, read_targets
+from worker.adapters.trained_tokens import read_indices
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Room for a rank pattern that names each of ten thousand modules."""
@@ -36,6 +37,7 @@ HONOURED: Final = frozenset(
         "lora_bias",
         "bias",
         "modules_to_save",
+        "trainable_token_indices",
     }
 )
 TRAINING_ONLY: Final = frozenset(
@@ -86,6 +88,8 @@ class LoraConfig:
     rank_patterns: tuple[Pattern[int], ...]
     alpha_patterns: tuple[Pattern[float], ...]
     targets: Targets
+    token_ids: Mapping[str, tuple[int, ...]]
+    """Tokens with vectors of their own, by the end of their table's path."""
     training_tensors: re.Pattern[str] | None
     """What the way of training has left among the tensors, and answers do not need."""
 
@@ -152,6 +156,7 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         rank_patterns=read_patterns("rank_pattern", fields, _rank),
         alpha_patterns=read_patterns("alpha_pattern", fields, _alpha),
         targets=read_targets(fields),
+        token_ids=read_indices(fields),
         training_tensors=_training_tensors(fields),
     )
 

@@ -13,6 +13,8 @@ import safetensors
 import torch
 from torch import Tensor
 
+from worker.adapters.trained_tokens import TokenTables
+
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 
@@ -23,12 +25,20 @@ _FP32_BYTES: Final = 4
 class OwnWeights:
     """A model folder's tensors, read when they are asked for. Thread-safe."""
 
-    def __init__(self, folder: Path, tied: Mapping[str, str], prefix: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tied: Mapping[str, str],
+        prefix: str,
+        tables: TokenTables | None = None,
+    ) -> None:
         """Read of `folder` which file holds what.
 
         `tied` names for parameters that share another's memory that other one, `prefix` what
-        checkpoints of the bare model leave out of all names. Raises OSError.
+        checkpoints of the bare model leave out of all names; `tables` are where its tokens'
+        vectors are, if known. Raises OSError.
         """
+        self.tables = tables
         self._folder = folder
         self._tied = dict(tied)
         self._prefix = prefix
@@ -48,7 +58,17 @@ class OwnWeights:
             original = first.setdefault(id(parameter), name)
             if original != name:
                 tied[name] = original
-        return cls(folder, tied, f"{model.base_model_prefix}.")
+        embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+        paths = {id(module): path for path, module in model.named_modules()}
+        tokens, features = embedding.weight.shape
+        tables = TokenTables(
+            paths[id(embedding)],
+            paths[id(output)],
+            tokens,
+            features,
+            tied=output.weight is embedding.weight,
+        )
+        return cls(folder, tied, f"{model.base_model_prefix}.", tables)
 
     def equals(self, name: str, copy: Tensor) -> bool | None:
         """Whether a parameter is `copy`, rounded to the coarser type of both; None: no such one.

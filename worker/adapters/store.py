@@ -18,7 +18,7 @@ from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, re
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
 from worker.adapters.own_weights import OwnWeights
-from worker.adapters.tensors import BackboneShapes, read_modules
+from worker.adapters.tensors import BackboneShapes, read_tensors
 from worker.adapters.weights import AdapterWeights
 
 _MAX_DIGESTS: Final = 65_536  # remembered digests, some 30 MB
@@ -122,12 +122,13 @@ class AdapterStore:
             )
             if self._base_check == "strict":
                 raise AdapterFault(warning)
-        modules = read_modules(data, config, self._backbone)
+        modules, tokens = read_tensors(data, config, self._backbone)
         return AdapterWeights(
             name=ref.name,
             digest=content_digest(fields, data),
             rank=max(module.rank for module in modules.values()),
             modules=modules,
+            tokens=tokens,
             warning=warning,
         )
 

@@ -8,19 +8,19 @@ from typing import Final
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from worker.adapters.config import LoraConfig
+from worker.adapters.copies import check_values, compare_copy
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.own_weights import OwnWeights
+from worker.adapters.trained_tokens import TrainedTokens, read_tokens
 from worker.adapters.weights import LoraModule
 
 MAX_HEADER_BYTES: Final = 8 << 20
 """A header entry is about 150 bytes: room for fifty thousand tensors."""
 _LENGTH_BYTES: Final = 8  # a safetensors file begins with the header's length, little-endian
 
-_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
 # PEFT writes the magnitude without `.weight`, and reads it both ways. `.default` is the adapter's
 # name in PEFT's memory, which stays where a state was saved past PEFT.
 _KEY: Final = re.compile(
@@ -28,10 +28,9 @@ _KEY: Final = re.compile(
     r"(?P<part>[AB](?=(?:\.default)?\.weight$)|B(?=(?:\.default)?\.bias$)|magnitude_vector)"
     r"(?:\.default)?(?P<kind>\.weight|\.bias)?"
 )
-_COPY: Final = re.compile(
-    r"base_model\.model\.(?P<module>.+?)(?:\.base_layer)?\.(?P<kind>weight|bias)"
+_TOKENS: Final = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?"
 )
-_EMBEDDING: Final = re.compile(r".+\.lora_embedding_[AB](?:\.default)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,26 +53,34 @@ class BackboneShapes:
         return _LENGTH_BYTES + MAX_HEADER_BYTES + 4 * values + self.max_copy_bytes
 
 
-def read_modules(
+def read_tensors(
     data: bytes, config: LoraConfig, backbone: BackboneShapes
-) -> dict[str, LoraModule]:
-    """Return the adapter of each module; AdapterFault names the first tensor that does not fit."""
+) -> tuple[dict[str, LoraModule], TrainedTokens | None]:
+    """Return the adapter of each module, and the tokens that were trained.
+
+    AdapterFault names the first tensor that does not fit.
+    """
     parts: dict[str, dict[str, Tensor]] = {}
     copied: set[str] = set()
     biases: dict[str, Tensor] = {}
-    for key, tensor in sorted(_read_tensors(data).items(), key=itemgetter(0)):
+    vectors: dict[str, Tensor] = {}
+    for key, tensor in sorted(_decode(data).items(), key=itemgetter(0)):
         if config.training_tensors is not None and config.training_tensors.fullmatch(key):
+            continue
+        if tokens := _TOKENS.fullmatch(key):
+            check_values(key, tensor)
+            vectors[tokens["module"]] = tensor
             continue
         match = _KEY.fullmatch(key)
         if match is None:
-            module, trained = _compare_copy(key, tensor, backbone)
+            module, trained = compare_copy(key, tensor, backbone.linears, backbone.own)
             copied.add(module)
             if trained is not None:
                 biases[module] = trained
             continue
         part = match["part"] + ("_bias" if match["kind"] == ".bias" else "")
         _check_place(key, match["module"], part, config, backbone)
-        _check_values(key, tensor)
+        check_values(key, tensor)
         own = parts.setdefault(match["module"], {})
         if part in own:
             raise AdapterFault(f"tensor {quoted(key)}: its module has another lora_{part}")
@@ -84,10 +91,12 @@ def read_modules(
         raise AdapterFault(
             f"module {min(bare)} has a bias of its own and no LoRA, which is not supported"
         )
-    return {
+    modules = {
         module: _module(module, own, biases.get(module), config, backbone)
         for module, own in parts.items()
     }
+    tables = None if backbone.own is None else backbone.own.tables
+    return modules, read_tokens(config.token_ids, vectors, tables, adapted=modules)
 
 
 def _check_place(
@@ -117,7 +126,7 @@ def _check_complete(
         raise AdapterFault(f"{name} is in modules_to_save but has no tensors")
 
 
-def _read_tensors(data: bytes) -> dict[str, Tensor]:
+def _decode(data: bytes) -> dict[str, Tensor]:
     room = len(data) - _LENGTH_BYTES
     header = int.from_bytes(data[:_LENGTH_BYTES], "little")
     if header > min(room, MAX_HEADER_BYTES):
@@ -135,45 +144,6 @@ def _read_tensors(data: bytes) -> dict[str, Tensor]:
             f"adapter_model.safetensors has tensors of dtype {error}, which PyTorch lacks"
         ) from None
     return tensors
-
-
-def _compare_copy(key: str, tensor: Tensor, backbone: BackboneShapes) -> tuple[str, Tensor | None]:
-    """Return whose weight or bias this copies, and what a trained bias adds to the backbone's.
-
-    AdapterFault for all else: a weight that was trained whole, and what is of no module.
-    """
-    if _EMBEDDING.fullmatch(key):
-        raise AdapterFault(f"tensor {quoted(key)}: LoRA of embeddings is not supported")
-    match = _COPY.fullmatch(key)
-    if match is None:
-        raise AdapterFault(f"tensor {quoted(key)} is not part of a LoRA adapter")
-    _check_values(key, tensor)
-    own, module = backbone.own, match["module"]
-    name = f"{module}.{match['kind']}"
-    same = None if own is None else own.equals(name, tensor)
-    if own is None or same is None:
-        raise AdapterFault(f"tensor {quoted(key)}: the backbone has no such weight")
-    outputs = backbone.linears.get(module, ())[:1]
-    if not same and match["kind"] == "bias" and tensor.shape == outputs:
-        bias = own.read(name)
-        return module, None if bias is None else tensor.float() - bias.float()
-    if not same:
-        raise AdapterFault(
-            f"tensor {quoted(key)} is not the backbone's own: a weight that was trained whole,"
-            " or is of another backbone, is not supported",
-            given=tensor.nbytes,
-        )
-    return module, None
-
-
-def _check_values(key: str, tensor: Tensor) -> None:
-    if tensor.dtype not in _DTYPES:
-        raise AdapterFault(
-            f"tensor {quoted(key)} is {str(tensor.dtype).removeprefix('torch.')},"
-            " not float32, float16 or bfloat16"
-        )
-    if not torch.isfinite(tensor).all():
-        raise AdapterFault(f"tensor {quoted(key)} has NaN or infinite values")
 
 
 def _wanted(config: LoraConfig) -> Iterator[str]:

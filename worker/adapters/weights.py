@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from worker.adapters.trained_tokens import TrainedTokens
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoraModule:
@@ -45,10 +47,13 @@ class AdapterWeights:
     """The largest rank of any module."""
     modules: Mapping[str, LoraModule]
     """By the module's path in the backbone, e.g. `model.layers.0.self_attn.q_proj`."""
+    tokens: TrainedTokens | None = None
+    """Vectors of some tokens, in place of the backbone's."""
     warning: str | None = None
     """Why it may not be meant for this backbone, though it fits."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(module.nbytes for module in self.modules.values())
+        tokens = 0 if self.tokens is None else self.tokens.nbytes
+        return tokens + sum(module.nbytes for module in self.modules.values())

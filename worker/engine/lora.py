@@ -8,9 +8,11 @@ from weakref import WeakKeyDictionary
 
 from kernels.sgmv import GroupShape, LoraPair, Scratch, SlotBiases, make_slot_weights
 from schemas import ErrorCode, JobError
+from worker.adapters.trained_tokens import TrainedTokens
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.groups import LinearGroup, StepState
 from worker.engine.siblings import find_siblings
+from worker.engine.token_rows import InputTable, OutputTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +53,11 @@ class AdapterLayers:
             for group in self.groups
             for name, width in zip(group.names, group.widths, strict=True)
         }
+        model = backbone.model
+        self._tables = (
+            InputTable(model.get_input_embeddings(), self._body),
+            OutputTable(model.get_output_embeddings(), self._output),
+        )
         self._lock = threading.Lock()
         # DoRA's gains are kept as long as the host keeps the adapter.
         self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
@@ -59,9 +66,9 @@ class AdapterLayers:
     def needs_late_memory(self) -> bool:
         """Whether an adapter in a slot uses what got its memory when the first such adapter came.
 
-        That is the output module's weights, and biases.
+        That is the output module's weights, biases, and tokens' vectors.
         """
-        return bool(self._output_slots or self._bias_slots)
+        return bool(self._output_slots or self._bias_slots or any(t.used for t in self._tables))
 
     def pack(self) -> None:
         """Lay the base weights out for speed."""
@@ -113,6 +120,9 @@ class AdapterLayers:
         ):
             slots.discard(slot)
             slots.update([slot] if member else [])
+        tokens = adapter.tokens or TrainedTokens()
+        for table, rows in zip(self._tables, (tokens.input, tokens.output), strict=True):
+            table.load(slot, rows, device=self._backbone.device, dtype=self._backbone.dtype)
         for group in self.groups:
             pairs = [
                 self._pair(module) if module else None

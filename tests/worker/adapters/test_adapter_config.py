@@ -25,7 +25,6 @@ REFUSED = {
     "layer_replication",
     "megatron_config",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "use_qalora",
 }
