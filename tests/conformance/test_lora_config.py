@@ -24,7 +24,7 @@ REFUSED = {
     *(("init_lora_weights", f"`'{name}'`") for name in ("pissa", "pissa_niter_4", "olora")),
     *(("init_lora_weights", f"`'{name}'`") for name in ("lora_ga", "corda", "loftq")),
     ("bias", "`'all'`"),
-    ("modules_to_save", "`['lm_head']`, trained"),
+    ("modules_to_save", "`['norm']`, trained"),
 }
 
 

@@ -111,6 +111,16 @@ CASES: Final = (
     ),
     Case(
         field="modules_to_save",
+        value="`['embed_tokens']`, trained",
+        config={"modules_to_save": ["embed_tokens"]},
+    ),
+    Case(
+        field="modules_to_save",
+        value="`['norm']`, trained",
+        config={"modules_to_save": ["norm"]},
+    ),
+    Case(
+        field="modules_to_save",
         value="`['embed_tokens', 'lm_head']`, as they were",
         config={"modules_to_save": ["embed_tokens", "lm_head"]},
         trained=False,

@@ -37,6 +37,7 @@ HONOURED: Final = frozenset(
         "lora_bias",
         "bias",
         "modules_to_save",
+        "ensure_weight_tying",
         "trainable_token_indices",
     }
 )
@@ -46,7 +47,6 @@ TRAINING_ONLY: Final = frozenset(
         "corda_config",
         "eva_config",
         "fan_in_fan_out",  # PEFT corrects it to what the layer is
-        "ensure_weight_tying",  # what it ties is among the tensors, or not
         "inference_mode",
         "lora_dropout",
         "lora_ga_config",
@@ -88,6 +88,8 @@ class LoraConfig:
     rank_patterns: tuple[Pattern[int], ...]
     alpha_patterns: tuple[Pattern[float], ...]
     targets: Targets
+    ties: bool
+    """Whether PEFT would tie what is saved whole as the backbone ties it."""
     token_ids: Mapping[str, tuple[int, ...]]
     """Tokens with vectors of their own, by the end of their table's path."""
     training_tensors: re.Pattern[str] | None
@@ -156,6 +158,7 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         rank_patterns=read_patterns("rank_pattern", fields, _rank),
         alpha_patterns=read_patterns("alpha_pattern", fields, _alpha),
         targets=read_targets(fields),
+        ties=_flag("ensure_weight_tying", fields.get("ensure_weight_tying")),
         token_ids=read_indices(fields),
         training_tensors=_training_tensors(fields),
     )

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.own_weights import OwnWeights
+from worker.adapters.targets import Targets
+from worker.adapters.trained_tokens import MAX_TOKENS, TokenRows
 
 _DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
 _COPY: Final = re.compile(
@@ -17,12 +19,27 @@ _COPY: Final = re.compile(
 _EMBEDDING: Final = re.compile(r".+\.lora_embedding_[AB](?:\.default)?")
 
 
-def compare_copy(
-    key: str, tensor: Tensor, linears: Mapping[str, tuple[int, int]], own: OwnWeights | None
-) -> tuple[str, Tensor | None]:
-    """Return whose weight or bias this copies, and what a trained bias adds to the backbone's.
+class Copy(NamedTuple):
+    """What a tensor beside A and B is of, and what it changes there."""
 
-    AdapterFault for all else: a weight that was trained whole, and what is of no module.
+    module: str
+    bias: Tensor | None = None
+    """What a trained bias adds to the backbone's, float32 [out features]."""
+    rows: TokenRows | None = None
+    """The vectors that were trained, of a table of tokens that was saved whole."""
+
+
+def compare_copy(
+    key: str,
+    tensor: Tensor,
+    linears: Mapping[str, tuple[int, int]],
+    own: OwnWeights | None,
+    targets: Targets,
+) -> Copy:
+    """Compare a tensor with the backbone's own weight or bias of its name.
+
+    AdapterFault for what is of no module, and for a weight that was trained otherwise than `Copy`
+    can tell.
     """
     if _EMBEDDING.fullmatch(key):
         raise AdapterFault(f"tensor {quoted(key)}: LoRA of embeddings is not supported")
@@ -38,14 +55,32 @@ def compare_copy(
     outputs = linears.get(module, ())[:1]
     if not same and match["kind"] == "bias" and tensor.shape == outputs:
         bias = own.read(name)
-        return module, None if bias is None else tensor.float() - bias.float()
+        return Copy(module, bias=None if bias is None else tensor.float() - bias.float())
+    if not same and own.is_table(module, tensor) and _is_saved_whole(key, module, targets):
+        return Copy(module, rows=_trained_rows(key, tensor, own.changed_rows(name, tensor)))
     if not same:
         raise AdapterFault(
             f"tensor {quoted(key)} is not the backbone's own: a weight that was trained whole,"
             " or is of another backbone, is not supported",
             given=tensor.nbytes,
         )
-    return module, None
+    return Copy(module)
+
+
+def _is_saved_whole(key: str, module: str, targets: Targets) -> bool:
+    """Whether PEFT reads this into a table of the adapter's own, and not into the backbone's."""
+    return key == f"base_model.model.{module}.weight" and targets.saves(module)
+
+
+def _trained_rows(key: str, tensor: Tensor, ids: tuple[int, ...]) -> TokenRows:
+    if len(ids) > MAX_TOKENS:
+        raise AdapterFault(
+            f"tensor {quoted(key)} ({tensor.nbytes:,} bytes) was trained whole: so many of its"
+            " tokens are not the backbone's own",
+            limit=MAX_TOKENS,
+            given=len(ids),
+        )
+    return TokenRows(ids, tensor[list(ids)].clone())
 
 
 def check_values(key: str, tensor: Tensor) -> None:

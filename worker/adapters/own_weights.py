@@ -79,17 +79,38 @@ class OwnWeights:
         if key is None:
             return None
         with safetensors.safe_open(self._folder / self._files[key], "pt") as file:
-            own = file.get_slice(key)
-            shape = own.get_shape()
-            if list(copy.shape) != shape:
+            if list(copy.shape) != file.get_slice(key).get_shape():
                 return False
-            if not shape:
-                return _rounds_to(file.get_tensor(key), copy)
-            rows = max(1, _VALUES_AT_ONCE * shape[0] // max(1, copy.numel()))
-            return all(
-                _rounds_to(own[start : start + rows], copy[start : start + rows])
-                for start in range(0, shape[0], rows)
-            )
+            if copy.ndim == 0:
+                return bool(_rounds_to(file.get_tensor(key), copy))
+        return not self.changed_rows(name, copy)
+
+    def changed_rows(self, name: str, copy: Tensor) -> tuple[int, ...]:
+        """Return where `copy` differs from a parameter of its shape, in the sense of `equals`.
+
+        ValueError where there is none.
+        """
+        key = self._key(name)
+        if key is None:
+            raise ValueError(f"the backbone has no {name}")
+        rows = max(1, _VALUES_AT_ONCE * len(copy) // max(1, copy.numel()))
+        changed: list[int] = []
+        with safetensors.safe_open(self._folder / self._files[key], "pt") as file:
+            own = file.get_slice(key)
+            for start in range(0, len(copy), rows):
+                piece = slice(start, start + rows)
+                same = _rounds_to(_rows(own[piece]), _rows(copy[piece]))
+                changed += (start + (~same).nonzero().flatten()).tolist()
+        return tuple(changed)
+
+    def is_table(self, module: str, copy: Tensor) -> bool:
+        """Whether a module has a vector for each token, and `copy` the shape of its weight."""
+        tables = self.tables
+        return (
+            tables is not None
+            and module in {tables.embedding, tables.output}
+            and copy.shape == (tables.tokens, tables.features)
+        )
 
     def read(self, name: str) -> Tensor | None:
         """Return a parameter, in the type of its file; None: no such one."""
@@ -121,5 +142,12 @@ class OwnWeights:
         return None
 
 
-def _rounds_to(own: Tensor, copy: Tensor) -> bool:
-    return torch.equal(own.to(copy.dtype), copy) or torch.equal(copy.to(own.dtype), own)
+def _rounds_to(own: Tensor, copy: Tensor) -> Tensor:
+    """Whether one is the other after rounding: bool, over the last dimension if there is one."""
+    same = torch.stack([own.to(copy.dtype) == copy, copy.to(own.dtype) == own])
+    return (same.all(-1) if own.ndim else same).any(0)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """View a tensor [n, ...] as [n, values of a row]."""
+    return tensor.reshape(len(tensor), -1)

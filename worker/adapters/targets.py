@@ -34,7 +34,7 @@ class Targets:
 
     def includes(self, module: str) -> bool | None:
         """Whether PEFT would adapt `module`; None where only a regular expression would tell."""
-        if _ends_in(module, self.excluded) or any(_is_part(name, module) for name in self.saved):
+        if _ends_in(module, self.excluded) or self.saves(module):
             return False
         if self.names is None:
             return None
@@ -44,6 +44,10 @@ class Targets:
             return False
         within = self._within_layers(module)
         return None if within and self.excluded_by_regex else within
+
+    def saves(self, module: str) -> bool:
+        """Whether `module` is saved whole."""
+        return any(_is_part(name, module) for name in self.saved)
 
     def unsaved(self, copied: Iterable[str]) -> list[str]:
         """Return the names of `modules_to_save` that none of these modules goes by."""

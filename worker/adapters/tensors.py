@@ -14,7 +14,7 @@ from worker.adapters.config import LoraConfig
 from worker.adapters.copies import check_values, compare_copy
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.own_weights import OwnWeights
-from worker.adapters.trained_tokens import TrainedTokens, read_tokens
+from worker.adapters.trained_tokens import TokenRows, TrainedTokens, read_tokens
 from worker.adapters.weights import LoraModule
 
 MAX_HEADER_BYTES: Final = 8 << 20
@@ -64,6 +64,7 @@ def read_tensors(
     copied: set[str] = set()
     biases: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
+    whole: dict[str, TokenRows] = {}
     for key, tensor in sorted(_decode(data).items(), key=itemgetter(0)):
         if config.training_tensors is not None and config.training_tensors.fullmatch(key):
             continue
@@ -73,10 +74,12 @@ def read_tensors(
             continue
         match = _KEY.fullmatch(key)
         if match is None:
-            module, trained = compare_copy(key, tensor, backbone.linears, backbone.own)
-            copied.add(module)
-            if trained is not None:
-                biases[module] = trained
+            copy = compare_copy(key, tensor, backbone.linears, backbone.own, config.targets)
+            copied.add(copy.module)
+            if copy.bias is not None:
+                biases[copy.module] = copy.bias
+            if copy.rows is not None:
+                whole[copy.module] = copy.rows
             continue
         part = match["part"] + ("_bias" if match["kind"] == ".bias" else "")
         _check_place(key, match["module"], part, config, backbone)
@@ -96,7 +99,9 @@ def read_tensors(
         for module, own in parts.items()
     }
     tables = None if backbone.own is None else backbone.own.tables
-    return modules, read_tokens(config.token_ids, vectors, tables, adapted=modules)
+    if whole and config.ties and tables is not None and tables.tied:
+        raise AdapterFault("ensure_weight_tying with modules_to_save of tokens is not supported")
+    return modules, read_tokens(config.token_ids, vectors, whole, tables, adapted=modules)
 
 
 def _check_place(

@@ -74,43 +74,55 @@ def read_indices(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def read_tokens(
     indices: Mapping[str, tuple[int, ...]],
     vectors: Mapping[str, Tensor],
+    whole: Mapping[str, TokenRows],
     tables: TokenTables | None,
     *,
     adapted: Collection[str],
 ) -> TrainedTokens | None:
     """Match ids with the vectors that were saved, by module path; AdapterFault where they differ.
 
-    `adapted` are the modules that have LoRA.
+    `whole` are what was trained of tables that were saved whole (PEFT keeps those apart also where
+    the backbone's are tied), `adapted` the modules that have LoRA.
     """
-    if not indices and not vectors:
+    if not (indices or vectors or whole):
         return None
     if tables is None:
-        raise AdapterFault("trainable_token_indices: the backbone's tables are not known")
-    found: dict[str, TokenRows] = {}
-    for name, ids in indices.items():
-        path = _table(name, tables)
-        values = vectors.get(path)
-        if values is None:
-            raise AdapterFault(f"{path} is in trainable_token_indices but has no vectors")
-        if tuple(values.shape) != (len(ids), tables.features):
-            raise AdapterFault(
-                f"the trained tokens of {path} are {list(values.shape)},"
-                f" not {[len(ids), tables.features]} as ids and backbone want it"
-            )
-        if min(ids) < 0 or max(ids) >= tables.tokens:
-            raise AdapterFault(
-                f"trainable_token_indices has a token that {path} lacks",
-                limit=tables.tokens - 1,
-                given=max(ids) if max(ids) >= tables.tokens else min(ids),
-            )
-        found[path] = TokenRows(ids, values)
+        raise AdapterFault("trained tokens of a backbone whose tables of tokens are not known")
+    found = dict(
+        _trained(_table(name, tables), ids, vectors, tables) for name, ids in indices.items()
+    )
     if unnamed := vectors.keys() - found.keys():
         raise AdapterFault(f"{min(unnamed)} has trained tokens that trainable_token_indices lacks")
     own = found.get(tables.embedding)
     tokens = TrainedTokens(own, own if tables.tied else found.get(tables.output))
+    if whole and found:
+        raise AdapterFault("trainable_token_indices and modules_to_save are both of tokens")
+    if whole:
+        tokens = TrainedTokens(whole.get(tables.embedding), whole.get(tables.output))
     if tokens.output is not None and tables.output in adapted:
         raise AdapterFault(f"{tables.output} has LoRA and trained tokens, which is not supported")
     return tokens
+
+
+def _trained(
+    path: str, ids: tuple[int, ...], vectors: Mapping[str, Tensor], tables: TokenTables
+) -> tuple[str, TokenRows]:
+    values = vectors.get(path)
+    if values is None:
+        raise AdapterFault(f"{path} is in trainable_token_indices but has no vectors")
+    if tuple(values.shape) != (len(ids), tables.features):
+        raise AdapterFault(
+            f"the trained tokens of {path} are {list(values.shape)},"
+            f" not {[len(ids), tables.features]} as ids and backbone want it"
+        )
+    outside = [each for each in ids if not 0 <= each < tables.tokens]
+    if outside:
+        raise AdapterFault(
+            f"trainable_token_indices has a token that {path} lacks",
+            limit=tables.tokens - 1,
+            given=outside[0],
+        )
+    return path, TokenRows(ids, values)
 
 
 def _table(name: str, tables: TokenTables) -> str:
