@@ -12,7 +12,7 @@ from worker.adapters.trained_tokens import TrainedTokens
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.groups import LinearGroup, StepState
 from worker.engine.siblings import find_siblings
-from worker.engine.token_rows import InputTable, OutputTable
+from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,19 +110,18 @@ class AdapterLayers:
 
         Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, and JobError
         `overloaded` where there is no memory for the first adapter of the output module, or with
-        biases, before anything has changed.
+        biases, or for tokens' vectors, before anything has changed.
         """
         self.prepare(adapter)
-        self._make_room(adapter)
+        token_rows = self._make_room(adapter)
         for slots, member in (
             (self._output_slots, self._backbone.output_module in adapter.modules),
             (self._bias_slots, any(each.bias is not None for each in adapter.modules.values())),
         ):
             slots.discard(slot)
             slots.update([slot] if member else [])
-        tokens = adapter.tokens or TrainedTokens()
-        for table, rows in zip(self._tables, (tokens.input, tokens.output), strict=True):
-            table.load(slot, rows, device=self._backbone.device, dtype=self._backbone.dtype)
+        for table, rows in zip(self._tables, token_rows, strict=True):
+            table.put(slot, rows)
         for group in self.groups:
             pairs = [
                 self._pair(module) if module else None
@@ -135,20 +134,23 @@ class AdapterLayers:
             elif group.weights is not None:
                 group.weights.clear(slot)
 
-    def _make_room(self, adapter: AdapterWeights) -> None:
-        """Take the memory that is taken when the first adapter needs it."""
-        for group in self.groups:
-            modules = [adapter.modules[name] for name in group.names if name in adapter.modules]
-            try:
+    def _make_room(self, adapter: AdapterWeights) -> list[DeviceRows | None]:
+        """Take the memory that is taken when an adapter needs it; return its tokens' vectors."""
+        tokens = adapter.tokens or TrainedTokens()
+        device, dtype = self._backbone.device, self._backbone.dtype
+        try:
+            for group in self.groups:
+                modules = [adapter.modules[name] for name in group.names if name in adapter.modules]
                 if modules:
                     self._weights(group)
                 if any(module.bias is not None for module in modules) and group.biases is None:
                     group.biases = self._biases(group)
-            except (MemoryError, RuntimeError) as error:  # torch says both in the same way
-                raise JobError(
-                    ErrorCode.OVERLOADED,
-                    "adapter: no memory for one that changes the output layer or has biases",
-                ) from error
+            return [DeviceRows.of(rows, device, dtype) for rows in (tokens.input, tokens.output)]
+        except (MemoryError, RuntimeError) as error:  # torch says both in the same way
+            raise JobError(
+                ErrorCode.OVERLOADED,
+                "adapter: no memory for one that changes the output layer, biases or tokens",
+            ) from error
 
     def _has_gain(self, module: LoraModule) -> bool:
         """Whether nothing is left to compute: the module has its gain, or needs none."""

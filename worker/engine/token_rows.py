@@ -6,7 +6,7 @@ trained tokens and no others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch.nn.functional import linear, pad
@@ -23,9 +23,19 @@ if TYPE_CHECKING:
 _WHOLE_COLUMNS = 8
 
 
-class _Rows(NamedTuple):
+class DeviceRows(NamedTuple):
+    """An adapter's tokens on the device."""
+
     ids: Tensor  # int64 [tokens]
     values: Tensor  # [tokens, features], in the backbone's type
+
+    @classmethod
+    def of(cls, rows: TokenRows | None, device: torch.device, dtype: torch.dtype) -> Self | None:
+        """Copy an adapter's tokens to the device; None for none."""
+        if rows is None:
+            return None
+        ids = torch.tensor(rows.ids, dtype=torch.int64, device=device)
+        return cls(ids, rows.values.to(device, dtype))
 
 
 class TokenTable:
@@ -35,24 +45,23 @@ class TokenTable:
         """Mend what `module` gives, whose rows are those of the state's plan."""
         module.register_forward_hook(self._mend)
         self._state = state
-        self._slots: dict[int, _Rows] = {}
+        self._slots: dict[int, DeviceRows] = {}
 
     @property
     def used(self) -> bool:
         """Whether any slot has vectors of its own."""
         return bool(self._slots)
 
-    def load(self, slot: int, rows: TokenRows | None, *, device: torch.device, dtype: Any) -> None:
-        """Put an adapter's vectors into a slot, or none."""
+    def put(self, slot: int, rows: DeviceRows | None) -> None:
+        """Put an adapter's vectors into a slot, or none, in place of what was there."""
         self._slots.pop(slot, None)
         if rows is not None:
-            ids = torch.tensor(rows.ids, dtype=torch.int64, device=device)
-            self._slots[slot] = _Rows(ids, rows.values.to(device, dtype))
+            self._slots[slot] = rows
 
     def _mend(self, module: Any, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _segments(self) -> list[tuple[slice | Tensor, _Rows]]:
+    def _segments(self) -> list[tuple[slice | Tensor, DeviceRows]]:
         plan = self._state.plan
         if plan is None or not self._slots:
             return []
