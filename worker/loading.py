@@ -98,7 +98,6 @@ def load_model(settings: WorkerSettings) -> Loaded:
             max_rank=settings.max_rank,
             base_check=settings.base_check,
             own=backbone.own_weights,
-            output_module=backbone.output_module,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()

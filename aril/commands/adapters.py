@@ -92,7 +92,6 @@ def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list
         max_rank=settings.max_rank,
         base_check=settings.base_check,
         own=model.own_weights,
-        output_module=model.output_module,
     )
     return [_read(store, home, folder) for home, folder in _folders(root)]
 

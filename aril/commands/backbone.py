@@ -30,7 +30,6 @@ class ModelFolder:
     parameters: int
     linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in)
     has_chat_template: bool
-    output_module: str  # the linear that makes the logits
     own_weights: OwnWeights
 
 
@@ -52,14 +51,12 @@ def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelFolderError(f"{folder}: {str(error).strip().splitlines()[0]}") from error
-    output = model.get_output_embeddings()
     return ModelFolder(
         name=name or folder_name(path),
         kind=config.model_type,
         parameters=model.num_parameters(),
         linear_shapes=linear_shapes(model),
         has_chat_template=bool(tokenizer.chat_template),
-        output_module=next(name for name, each in model.named_modules() if each is output),
         own_weights=own,
     )
 

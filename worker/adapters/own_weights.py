@@ -5,7 +5,7 @@ changed. A copy of what the backbone has anyway need not be kept; another one mu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,8 +121,9 @@ class OwnWeights:
             tensor: Tensor = file.get_tensor(key)
         return tensor
 
-    def max_copy_bytes(self, linears: Mapping[str, tuple[int, int]], output: str) -> int:
+    def max_copy_bytes(self, linears: Iterable[str]) -> int:
         """Return what copies of all but the linears inside the model can take, in fp32."""
+        output = None if self.tables is None else self.tables.output
         inner = {f"{path}.weight" for path in linears if path != output}
         names = (set(self._files) | set(self._tied)) - inner
         values = 0

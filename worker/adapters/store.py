@@ -54,15 +54,13 @@ class AdapterStore:
         max_rank: int,
         base_check: BaseCheck = "warn",
         own: OwnWeights | None = None,
-        output_module: str = "lm_head",
     ) -> None:
         """Serve the folder `root`.
 
         `base_model` is the backbone's name or path (None: an adapter's base model is not compared),
         `linear_shapes` the (out, in) features, by module path, of its linears that adapters can
-        change, `output_module` the one that makes the logits. `base_check` says what an adapter
-        for a base model of another name gets. Copies of the backbone's weights beside A and B are
-        compared with `own` (None: they are refused).
+        change. `base_check` says what an adapter for a base model of another name gets. Copies of
+        the backbone's weights beside A and B are compared with `own` (None: they are refused).
         """
         self._root = root.resolve()
         self._base_model = base_model
@@ -71,7 +69,7 @@ class AdapterStore:
             linears=dict(linear_shapes),
             max_rank=max_rank,
             own=own,
-            max_copy_bytes=0 if own is None else own.max_copy_bytes(linear_shapes, output_module),
+            max_copy_bytes=0 if own is None else own.max_copy_bytes(linear_shapes),
         )
         self._max_tensor_bytes = self._backbone.max_file_bytes()
         self._digests: OrderedDict[tuple[FileVersion, FileVersion], str] = OrderedDict()

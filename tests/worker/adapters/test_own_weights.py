@@ -12,6 +12,7 @@ from schemas import ErrorCode, JobError
 from tests.support.adapter_folders import SHAPES, TENSORS_FILE, tensors, write_adapter
 from worker.adapters import AdapterStore
 from worker.adapters.own_weights import OwnWeights
+from worker.adapters.trained_tokens import TokenTables
 
 PREFIX = "base_model.model."
 HEAD = f"{PREFIX}lm_head.base_layer.weight"
@@ -168,7 +169,8 @@ def test_the_limit_on_files_leaves_room_for_copies(tmp_path: Path) -> None:
     """A copy of head and embeddings may be larger than any adapter; tied, there may be two."""
     wide = torch.zeros(40, 70_000)
     save_file({"model.embed_tokens.weight": wide}, tmp_path / "model.safetensors")
-    own = OwnWeights(tmp_path, TIED, "model.")
+    tables = TokenTables("model.embed_tokens", "lm_head", 40, 70_000, tied=True)
+    own = OwnWeights(tmp_path, TIED, "model.", tables)
     copies = {HEAD: wide, f"{PREFIX}model.embed_tokens.weight": wide.clone()}
     folder = write_adapter(tmp_path / "store/acme/pirate", tensors() | copies)
     bare = AdapterStore(tmp_path / "store", base_model=None, linear_shapes=SHAPES, max_rank=8)
