@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.engine.threads import bound_spinning, use_threads
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     """Load the backbone that the settings name. Raises ModelError."""
     # Weights come from a folder that an operator chose, never from a hub at run time.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    bound_spinning()
     import torch  # noqa: PLC0415 - seconds to import, and only the loading thread needs it
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
@@ -58,8 +60,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         raise ModelError(f"model: {settings.model or '(not set)'} is no model folder: ARIL_MODEL")
     if settings.adapters is not None and not settings.adapters.is_dir():
         raise ModelError(f"adapters: {settings.adapters} is no folder: ARIL_ADAPTERS")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    threads = use_threads(settings.threads)
     device = _device(settings)
     dtype = _dtype(settings, device)
     try:
@@ -107,6 +108,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         slots=engine.config.slots,
         kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
+        threads=threads,
     )
     return Loaded(engine, prompts, adapters, backbone.name, engine.stats)
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import torch
 
 from schemas import Sampling, TokenLogprobs
+from worker.engine.binned import Cut, invert
 from worker.engine.noise import uniform
-from worker.engine.ordered import sorts_fast, top_ordered
+from worker.engine.ordered import top_ordered
 from worker.engine.penalties import has_penalties, penalise_
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _LOWEST: Final = torch.finfo(torch.float32).min
 
 _GREEDY_BELOW: Final = 1e-5  # temperatures under it are greedy, as in vLLM
 
-# Candidates that are looked at first, then for the rows that need more, before all of them are.
+# Candidates that are looked at first, then for the rows that need more, before all of them are;
+# on a CPU these rows are inverted by bins instead.
 _CANDIDATES: Final = (64, 4096)
 
 
@@ -114,12 +116,8 @@ def _draw(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
     probabilities = scaled.softmax(dim=1)  # row by row, unlike a sum, whose order is by shape
     chosen = [INVALID] * len(rows)
     todo = torch.arange(len(rows), device=logits.device)
-    ordered = todo.new_empty(len(rows), 0)
     for size in (*(size for size in _CANDIDATES if size < vocab), vocab):
-        if size > ordered.shape[1]:
-            whole = size > _CANDIDATES[0] and sorts_fast(scaled)
-            ordered = top_ordered(scaled, vocab if whole else size)[1]
-        ids = ordered[:, :size]
+        ids = top_ordered(scaled, size)[1]
         position, found = _invert(probabilities.gather(1, ids).double(), settings, vocab)
         tokens = ids.gather(1, position[:, None])[:, 0]
         for i, token, final in zip(todo.tolist(), tokens.tolist(), found.tolist(), strict=True):
@@ -127,8 +125,12 @@ def _draw(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
         rest = ~found
         if INVALID not in chosen:
             break
+        if logits.device.type == "cpu":
+            cuts = settings.cuts()
+            for i in rest.nonzero()[:, 0].tolist():
+                chosen[i] = invert(scaled[i].numpy(), probabilities[i].numpy(), cuts[i])
+            break
         todo, scaled, probabilities = todo[rest], scaled[rest], probabilities[rest]
-        ordered = ordered[rest]
         settings = _Settings(*(tensor[rest] for tensor in settings))
     return chosen
 
@@ -155,6 +157,17 @@ class _Settings(NamedTuple):
 
     def to(self, device: torch.device) -> _Settings:
         return _Settings(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def cuts(self) -> list[Cut]:
+        return list(
+            map(
+                Cut,
+                self.min_p.tolist(),
+                self.top_k.tolist(),
+                self.top_p.tolist(),
+                self.uniform.tolist(),
+            )
+        )
 
 
 def _invert(p: Tensor, settings: _Settings, vocab: int) -> tuple[Tensor, Tensor]:
