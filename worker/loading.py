@@ -46,7 +46,6 @@ def load_model(settings: WorkerSettings) -> Loaded:
     # Weights come from a folder that an operator chose, never from a hub at run time.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     bound_spinning()
-    import torch  # noqa: PLC0415 - seconds to import, and only the loading thread needs it
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
     from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
@@ -81,8 +80,8 @@ def load_model(settings: WorkerSettings) -> Loaded:
         )
     except UnsupportedModelError as error:
         raise ModelError(f"model: {error}") from error
-    except (OSError, ValueError, torch.OutOfMemoryError) as error:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:  # of memory, most of all
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"model: {path}: {first_line}") from error
     prompts = Prompts(
         backbone.tokenizer,
