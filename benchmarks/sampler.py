@@ -53,6 +53,7 @@ class Drawn:
     output_ids: list[int]
     sampling: Sampling
     seed: int
+    end_ids: frozenset[int] = frozenset()
     index: int = 0
 
 

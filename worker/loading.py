@@ -88,6 +88,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         vocab_size=backbone.vocab_size,
         context=engine.context,
         max_prompt_tokens=settings.max_prompt_tokens,
+        max_new_tokens=settings.max_new_tokens,
     )
     adapters = None
     if settings.adapters is not None:

@@ -90,7 +90,7 @@ class Engine:
         if answer.finish is not None:
             self._ended.append(Output(request.key, finish=answer.finish))
             return
-        self._scheduler.add(request)
+        self._scheduler.add(request).end_ids = answer.end_ids
         self._answers[request.key] = answer
 
     def prepare(self, adapter: AdapterWeights) -> None:
@@ -186,7 +186,7 @@ class Engine:
         """Raise ValueError for what would fail later, in the middle of other tenants' steps."""
         if not _within(request.prompt_ids, self.backbone.vocab_size):
             raise ValueError("prompt tokens beyond the vocabulary")
-        whole = len(request.prompt_ids) + request.sampling.max_tokens
+        whole = len(request.prompt_ids) + request.sampling.longest
         positions = self.backbone.max_positions
         if positions is not None and whole > positions:
             raise ValueError(f"{whole} tokens, the backbone was made for {positions}")

@@ -1,7 +1,7 @@
 """Logits to tokens, for rows whose settings differ, in one batch.
 
-Order of processing as in vLLM: penalties; then temperature, min-p, top-k, top-p, each on the
-distribution that the one before left. A row's token is found by inverting the cumulative
+Order of processing as in vLLM: biases and penalties; then temperature, min-p, top-k, top-p, each
+on the distribution that the one before left. A row's token is found by inverting the cumulative
 distribution at one uniform number, with tokens in descending order of logit and equal ones by
 ascending id. So it is a function of the row's logits, history, seed and index: neither the row's
 position nor its neighbours matter, and another worker draws the same.
@@ -18,7 +18,7 @@ from schemas import Sampling, TokenLogprobs
 from worker.engine.binned import Cut, invert
 from worker.engine.noise import uniform
 from worker.engine.ordered import top_ordered
-from worker.engine.penalties import has_penalties, penalise_
+from worker.engine.penalties import bias_, has_penalties, penalise_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,7 @@ class SamplingRow(Protocol):
     output_ids: list[int]
     sampling: Sampling
     seed: int
+    end_ids: frozenset[int]  # what ends the answer, and may not before `min_tokens`
 
     @property
     def index(self) -> int:
@@ -79,8 +80,8 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
     raw = logits[asked].log_softmax(dim=1) if asked else None
     ids = [0 if finite else INVALID for finite in logits.amax(dim=1).isfinite().tolist()]
     for i, row in enumerate(rows):
-        if ids[i] != INVALID and has_penalties(row.sampling):
-            penalise_(logits[i], row.sampling, row.prompt_ids, row.output_ids)
+        if ids[i] != INVALID:
+            _shift(logits[i], row)
     greedy = [i for i, row in enumerate(rows) if ids[i] != INVALID and _greedy(row.sampling)]
     if greedy:
         for i, token in zip(greedy, _pick(logits, greedy).max(dim=1).indices.tolist(), strict=True):
@@ -96,6 +97,13 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
         for i, entry in zip(asked, _logprobs(raw, [ids[i] for i in asked], wanted), strict=True):
             logprobs[i] = entry
     return Sampled(ids, logprobs)
+
+
+def _shift(logits: Tensor, row: SamplingRow) -> None:
+    if row.sampling.logit_bias or row.index < row.sampling.min_tokens:
+        bias_(logits, row.sampling, row.index, row.end_ids)
+    if has_penalties(row.sampling):
+        penalise_(logits, row.sampling, row.prompt_ids, row.output_ids)
 
 
 def _pick(logits: Tensor, rows: list[int]) -> Tensor:
