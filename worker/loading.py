@@ -130,6 +130,9 @@ def _device(settings: WorkerSettings) -> str:
     if settings.device != "auto":
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(f"device: {settings.device} was asked for, torch finds no GPU")
+        number = torch.device(settings.device).index or 0
+        if settings.device.startswith("cuda") and number >= (found := torch.cuda.device_count()):
+            raise ModelError(f"device: {settings.device} was asked for, torch finds {found} GPUs")
         return settings.device
     return "cuda" if torch.cuda.is_available() else "cpu"
 

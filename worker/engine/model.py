@@ -24,6 +24,7 @@ from worker.engine.attention import (
     UnsupportedModelError,
 )
 from worker.engine.checkpoint import read_config, read_model, read_tokenizer
+from worker.engine.device import use_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +86,7 @@ def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone
     cannot be packed: recurrent layers, RoPE that depends on the batch (dynamic, longrope),
     attention features we don't have.
     """
+    use_device(torch.device(device))
     config = read_config(path)
     _refuse_layers(config.get_text_config())
     model = read_model(path, config, dtype, weights=device != META)
