@@ -4,6 +4,7 @@ Encoding is for our own records and trusts their types; whoever breaks a limit t
 programming error. Decoding trusts nothing.
 """
 
+import re
 from typing import Any, Final
 
 import msgpack
@@ -29,6 +30,9 @@ _LOWER_BOUNDS: Final = {
     "too_short": ("min_length", "at least {} elements"),
 }
 _BOUNDS: Final = _UPPER_BOUNDS | _LOWER_BOUNDS
+_OWN_WORDS: Final = frozenset({"metadata", "chat_template_kwargs", "logit_bias"})
+_FIELD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TAGS: Final = frozenset({"content_text", "content_parts"})  # pydantic's way into a union
 _PROMPTS: Final = ("prompt", "token_ids", "messages")
 # Findings that pydantic words in terms of Python.
 _PLAIN_WORDS: Final = {
@@ -36,6 +40,7 @@ _PLAIN_WORDS: Final = {
     "dict_type": "must be a map",
     "model_type": "must be a map",
     "missing": "is required",
+    "extra_forbidden": "is no field of version 1",
 }
 
 
@@ -83,8 +88,9 @@ def _validate(fields: dict[str, Any]) -> Job | Cancel:
     model = _REQUESTS.get(kind) if isinstance(kind, str) else None
     if model is None:
         raise malformed("unknown_kind", "kind: must be 'job' or 'cancel'")
+    asked = {name: value for name, value in fields.items() if name not in ("v", "kind")}
     try:
-        return model.model_validate(fields)
+        return model.model_validate(asked, extra="forbid" if asked.get("strict") is True else None)
     except ValidationError as error:
         raise _explain(error) from None
 
@@ -143,8 +149,15 @@ def _bound_code(kind: str, field: str) -> ErrorCode:
 
 
 def _path(where: tuple[int | str, ...]) -> str:
-    """Return `sampling.stop[2]`; keys of metadata are the tenant's own words and left out."""
-    if where and where[0] == "metadata":
-        return "metadata"
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+    """Return `sampling.stop[2]`; keys that are the tenant's own words are left out."""
+    path = ""
+    for part in where:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif _FIELD.fullmatch(part) is None:
+            return f"{path}.?".removeprefix(".")
+        elif part not in _TAGS:
+            path += f".{part}"
+        if part in _OWN_WORDS:
+            break
     return path.removeprefix(".")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # order in which tenants are served leans on it.
 CHARS_PER_TOKEN = 4
 
+# The answer that is expected of a job that does not bound it; it is used for nothing else.
+UNTOLD_ANSWER = 256
+
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
 DECODED_FACTOR = 2
@@ -32,6 +35,13 @@ class Partition(NamedTuple):
 
     topic: str
     partition: int
+
+
+class Prompt(NamedTuple):
+    """What a job's prompt comes to."""
+
+    ids: tuple[int, ...]
+    answer_tokens: int  # the most that there may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,7 @@ class Entry:
     first_token_ms: float = 0.0
     last_token_ms: float = 0.0
     prompt_ids: tuple[int, ...] = ()
+    answer_tokens: int = 0  # the most that the answer may have, once the prompt is known
     seed: int = 0
     weights: AdapterWeights | None = None
     adapter_digest: str | None = None
@@ -170,7 +181,7 @@ class Entry:
     @property
     def cost(self) -> int:
         """Work it asks for, in tokens, as far as it can be told before tokenising."""
-        answer = self.job.sampling.max_tokens if self.job else 0
+        answer = (self.job.sampling.max_tokens or UNTOLD_ANSWER) if self.job else 0
         return len(self.record.value or b"") // CHARS_PER_TOKEN + answer
 
 

@@ -162,7 +162,12 @@ class WorkerSettings(BaseSettings):
         default=False,
         description="Capture decode steps at start and replay them; GPU only, not yet run on one.",
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of a step; 0: torch decides.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of a step; 0: the cores that it may use, by affinity and quota.",
+    )
 
     # --- batching
     window_ms: float = Field(

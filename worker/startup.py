@@ -55,16 +55,24 @@ class Startup:
 
         Raises WorkerFailedError where waiting will not help.
         """
-        loading = asyncio.create_task(self._load_apart(load))
         writer = LogWriter(self._settings, self._name)
+        ways = [
+            loading := asyncio.create_task(self._load_apart(load)),
+            asyncio.create_task(self._reach_topics(writer)),
+        ]
         try:
-            await self._connect(writer)
-            await self._check_topics()
-            return await loading, writer
+            await asyncio.gather(*ways)  # a model that cannot be served ends a wait for brokers
         except BaseException:
-            loading.cancel()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
             await writer.stop()
             raise
+        return loading.result(), writer
+
+    async def _reach_topics(self, writer: LogWriter) -> None:
+        await self._connect(writer)
+        await self._check_topics()
 
     async def _load_apart(self, load: Callable[[WorkerSettings], Loaded]) -> Loaded:
         """Load in a thread that no exit waits for: it may be minutes from its end."""

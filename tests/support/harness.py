@@ -21,7 +21,7 @@ from schemas import (
     encode_request,
     reply_partition,
 )
-from worker.job import Partition, Record
+from worker.job import Partition, Prompt, Record
 from worker.lifecycle import Lifecycle
 from worker.observe.metrics import Metrics
 from worker.queue.assignment import Membership, PartitionState
@@ -145,9 +145,10 @@ class HandEngine:
 class BytePrompts:
     """One token a byte."""
 
-    def encode(self, job: Job) -> tuple[int, ...]:
+    def encode(self, job: Job) -> Prompt:
         """Return the bytes."""
-        return job.token_ids or tuple((job.prompt or "").encode())
+        ids = job.token_ids or tuple((job.prompt or "").encode())
+        return Prompt(ids, job.sampling.longest)
 
 
 class Harness:

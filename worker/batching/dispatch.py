@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from schemas import Job
     from worker.adapters import AdapterWeights
-    from worker.job import Entry, Partition
+    from worker.job import Entry, Partition, Prompt
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
 
@@ -59,8 +59,8 @@ class EngineHandle(Protocol):
 class PromptEncoder(Protocol):
     """What makes prompt tokens of a job."""
 
-    def encode(self, job: Job) -> tuple[int, ...]:
-        """Return them. Raises JobError."""
+    def encode(self, job: Job) -> Prompt:
+        """Return them, and what room they leave. Raises JobError."""
 
 
 class AdapterSource(Protocol):
@@ -248,7 +248,7 @@ class Dispatcher:
         try:
             weights = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
-            ids = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
+            prompt = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
         except JobError as error:
             refusal = error
         except Exception:
@@ -258,7 +258,7 @@ class Dispatcher:
             refusal = JobError(ErrorCode.INTERNAL, "the job could not be prepared")
         else:
             if entry.stage is Stage.PREPARING:  # else it ended meanwhile
-                entry.prompt_ids = ids
+                entry.prompt_ids, entry.answer_tokens = prompt
                 entry.weights = weights
                 entry.adapter_digest = weights.digest if weights else None
                 self._happened(entry, Event.PREPARED)
@@ -304,7 +304,7 @@ class Dispatcher:
         return GenerationRequest(
             key=entry.key,
             prompt_ids=entry.prompt_ids,
-            sampling=job.sampling,
+            sampling=job.sampling.model_copy(update={"max_tokens": entry.answer_tokens}),
             seed=entry.seed,
             adapter=entry.weights,
             resume_ids=entry.resume_ids,

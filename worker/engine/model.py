@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging as transformers_logging
 
 from worker.adapters.base_names import folder_name
 from worker.adapters.own_weights import OwnWeights
@@ -28,9 +26,13 @@ from worker.engine.attention import (
     LayoutRecorder,
     UnsupportedModelError,
 )
+from worker.engine.checkpoint import read_config, read_model, read_tokenizer
+from worker.engine.device import use_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+META = "meta"  # the device of a model that is looked at and not run
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -85,16 +87,16 @@ def load_backbone(
 ) -> Backbone:
     """Load model and tokenizer from a folder (safetensors only) and learn its attention layout.
 
-    `name` is what the backbone is called, by default `folder_name`.
-
-    Raises UnsupportedModelError with one line for models whose rows cannot be packed: recurrent
-    layers, RoPE that depends on the batch (dynamic, longrope), attention features we don't have.
+    `name` is what the backbone is called, by default `folder_name`. On the device "meta" weights
+    are not read and all else is as on any other. Raises UnsupportedModelError with one line for a
+    folder that is not whole, and for models whose rows cannot be packed: recurrent layers, RoPE
+    that depends on the batch (dynamic, longrope), attention features we don't have.
     """
-    config = AutoConfig.from_pretrained(path)
+    use_device(torch.device(device))
+    config = read_config(path)
     _refuse_layers(config.get_text_config())
-    with _no_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = read_model(path, config, dtype, weights=device != META)
+    tokenizer = read_tokenizer(path)
     own = OwnWeights.of(Path(path), model)
     backbone = adopt_backbone(model, tokenizer, device, name=name or folder_name(path))
     return replace(backbone, own_weights=own)
@@ -181,8 +183,13 @@ def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
     """One short forward that shows what each attention layer stores."""
     recorder = LayoutRecorder()
     ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
-    with torch.inference_mode():
-        model(input_ids=ids, use_cache=False, logits_to_keep=1, paged=recorder)
+    try:
+        with torch.inference_mode():
+            model(input_ids=ids, use_cache=False, logits_to_keep=1, paged=recorder)
+    except TypeError as error:  # a forward that does not hand on what it does not know
+        raise UnsupportedModelError(
+            f"{config.model_type}: its layers do not pass our attention on: {error}"
+        ) from error
     layouts = tuple(recorder.layouts[layer] for layer in sorted(recorder.layouts))
     if len(layouts) != config.num_hidden_layers:
         raise UnsupportedModelError(
@@ -198,12 +205,15 @@ def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    generation = getattr(model, "generation_config", None)
-    for source in (generation, model.config.get_text_config(), tokenizer):
-        found = getattr(source, "eos_token_id", None)
-        if found is not None:
-            return frozenset(found if isinstance(found, list | tuple) else (found,))
-    return frozenset()
+    """Return what ends an answer by anybody's word.
+
+    A chat model's configuration often keeps the base model's token, where turns end in another.
+    """
+    found: set[int] = set()
+    for source in (model.generation_config, model.config.get_text_config(), tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found.update(ids if isinstance(ids, list | tuple) else () if ids is None else (ids,))
+    return frozenset(found)
 
 
 @contextmanager
@@ -214,14 +224,3 @@ def _own_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(IMPLEMENTATION)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
