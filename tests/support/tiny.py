@@ -141,6 +141,7 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT still reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", append=False)
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`", append=False)
         torch.manual_seed(seed)
         config = LoraConfig(
             r=rank,
@@ -158,7 +159,7 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
                     parameter.normal_(std=parameter.shape[1] ** -0.5)
                 elif "lora_magnitude_vector" in name:
                     parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5))
-    model.save_pretrained(path)
+        model.save_pretrained(path)
     return path
 
 
