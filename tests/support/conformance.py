@@ -67,9 +67,14 @@ class Conformance:
 
 def conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Conformance:
     """Make a model and a folder of each case, serve what is served, and ask PEFT as well."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT's, on half of the values
-        return _conform(folder, monkeypatch)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny products: threads only wait for each other
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's, on half of the values
+            return _conform(folder, monkeypatch)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Conformance:

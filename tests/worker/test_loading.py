@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+import torch
 
 from schemas import JobError
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
 from worker.loading import load_model
 from worker.observe.metrics import Metrics
 from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Undo what a worker's start sets for its process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

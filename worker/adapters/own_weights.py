@@ -60,14 +60,16 @@ class OwnWeights:
                 tied[name] = original
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         paths = {id(module): path for path, module in model.named_modules()}
-        tokens, features = embedding.weight.shape
-        tables = TokenTables(
-            paths[id(embedding)],
-            paths[id(output)],
-            tokens,
-            features,
-            tied=output.weight is embedding.weight,
-        )
+        tables = None
+        if embedding is not None and output is not None:
+            tokens, features = embedding.weight.shape
+            tables = TokenTables(
+                paths[id(embedding)],
+                paths[id(output)],
+                tokens,
+                features,
+                tied=output.weight is embedding.weight,
+            )
         return cls(folder, tied, f"{model.base_model_prefix}.", tables)
 
     def equals(self, name: str, copy: Tensor) -> bool | None:
