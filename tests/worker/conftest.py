@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.support.harness import Harness
-from tests.support.members import PARTITIONS
+from tests.support.members import new_topic
 from tests.support.older_jobs import OLD
 
 if TYPE_CHECKING:
@@ -32,9 +30,5 @@ async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
 @pytest.fixture
 async def topic(kafka: Kafka) -> AsyncIterator[str]:
     """Make a jobs topic of its own for each test."""
-    name = f"jobs-{uuid.uuid4().hex[:8]}"
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
-    yield name
-    await admin.close()
+    async with new_topic(kafka) as name:
+        yield name

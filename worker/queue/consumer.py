@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from fetching.tolerant import end_before_unreadable
 from worker.job import Partition
 from worker.observe.logs import get_logger
 from worker.placement.assignor import ask_for_rebalance, make_assignor
@@ -21,7 +22,6 @@ from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
 from worker.queue.delivery import Delivery
-from worker.queue.tolerant import end_before_unreadable
 from worker.queue.unreadable import UnreadableBatches
 from worker.queue.watchdog import progress_of
 from worker.topics.subscription import topic_pattern
