@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from worker.batching.dispatch import Dispatcher
 from worker.intake.admission import Admission
 from worker.replies.answers import Answers
+from worker.replies.jobless import JoblessRecords
 from worker.replies.pending_bytes import PendingBytes
 from worker.replies.redirects import Redirects
 from worker.replies.reply_logs import ReplyLogs
@@ -60,6 +61,7 @@ class Parts:
     dispatcher: Dispatcher
     answers: Answers
     redirects: Redirects
+    jobless: JoblessRecords
     pending: PendingBytes
 
 
@@ -75,6 +77,17 @@ def wire(
     pending = PendingBytes(settings.lookahead_bytes)
     logs = ReplyLogs()
     parking = Parking(logs, pending, metrics, happened)
+    answers = Answers(
+        writer=around.writer,
+        worker=around.worker,
+        dlq_topic=settings.dlq_topic,
+        base=around.base,
+        metrics=metrics,
+        pending=pending,
+        logs=logs,
+        happened=happened,
+    )
+    redirects = Redirects(around.writer, pending=pending)
     return Parts(
         admission=Admission(
             settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused
@@ -104,16 +117,8 @@ def wire(
             reachable=parking.reachable,
             happened=happened,
         ),
-        answers=Answers(
-            writer=around.writer,
-            worker=around.worker,
-            dlq_topic=settings.dlq_topic,
-            base=around.base,
-            metrics=metrics,
-            pending=pending,
-            logs=logs,
-            happened=happened,
-        ),
-        redirects=Redirects(around.writer, pending=pending),
+        answers=answers,
+        redirects=redirects,
+        jobless=JoblessRecords(answers, redirects, metrics),
         pending=pending,
     )

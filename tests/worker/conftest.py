@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has won a partition whose first jobs are not fresh."""
-    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as made:
