@@ -129,4 +129,5 @@ class Effects:
         self._metrics.jobs.labels(end=end or "answered_before").inc()
         whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
         self._metrics.job_seconds.observe(whole / 1_000)
+        self._parts.claims.withdraw(entry)  # of one that could not be written
         self._held.finish(entry)

@@ -114,7 +114,10 @@ class Claims:
         return any(entry.ending for entry in self._asked)
 
     def withdraw(self, entry: Entry) -> Epoch | None:
-        """Give a job up; return the epoch of a claim that stands in the log, or may, in vain."""
+        """Give a job up, or be done with it.
+
+        Return the epoch of a claim that stands in the log, or may, in vain.
+        """
         return self._claimed.pop(entry, None)
 
     async def stop(self) -> None:
@@ -173,7 +176,9 @@ class Claims:
             for each in batch:
                 each.entry.dead_letter = "reply_unwritable"
                 each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
-                self._tell(each, Event.ANSWERED)
+                if not self._let_go(each):
+                    self._end_request(each.entry)  # some of the claims may have landed
+                    self._happened(each.entry, Event.UNWRITABLE)
             return
         for each, offset in zip(batch, offsets, strict=True):
             each.claimed_at = offset

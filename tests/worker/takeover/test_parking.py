@@ -110,7 +110,7 @@ async def test_a_parked_job_can_be_cancelled_and_is_told_when_it_can_be(site: Ha
     await site.settle()
     site.send(encode_request(Cancel(id="a5", tenant="acme")))
     await site.settle()
-    assert state_of(site, "a5") is Stage.FAILING
+    assert state_of(site, "a5") is Stage.CONDEMNED
     del site.writer.down[GONE]
     await site.settle()
     await site.settle()
