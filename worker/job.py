@@ -143,6 +143,11 @@ class Entry:
         return self.life.stage is Stage.SETTLED
 
     @property
+    def over(self) -> bool:
+        """Whether nothing can come of it any more here."""
+        return self.settled or self.dropped
+
+    @property
     def asked(self) -> Asked:
         """What is remembered of it once it is finished."""
         return Asked(self.digest, self.reply_from, self.wanted_partition)
