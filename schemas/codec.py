@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from schemas import limits, names
 from schemas.errors import DecodeError, ErrorCode, JobError
+from schemas.first_fields import first_fields
 from schemas.job import Cancel, Job
-from schemas.unpack import malformed, unpack_map
+from schemas.unpack import SHAPES, malformed, unpack_map
 
 _REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
 # Findings of pydantic: the key of the bound in their context, and the bound in words.
@@ -29,6 +30,7 @@ _LOWER_BOUNDS: Final = {
     "too_short": ("min_length", "at least {} elements"),
 }
 _BOUNDS: Final = _UPPER_BOUNDS | _LOWER_BOUNDS
+_ATTRIBUTES: Final = ("kind", "tenant", "id", "reply_partition")
 _PROMPTS: Final = ("prompt", "token_ids", "messages")
 # Findings that pydantic words in terms of Python.
 _PLAIN_WORDS: Final = {
@@ -69,7 +71,12 @@ def question_of(job: Job) -> bytes:
 
 def decode_request(data: bytes | None) -> Job | Cancel:
     """Return the job or cancellation that `data` is; DecodeError if it is neither."""
-    fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    try:
+        fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    except DecodeError as error:
+        if data and error.reason in SHAPES:
+            _attribute(error, first_fields(data, _ATTRIBUTES))
+        raise
     try:
         return _validate(fields)
     except DecodeError as error:
