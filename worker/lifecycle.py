@@ -44,6 +44,7 @@ class Lifecycle:
         self._prove = surroundings.prove
         self._clock = surroundings.writer.clock
         self._engine = surroundings.engine
+        self._why_refused = surroundings.why_refused
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
         self.parts = parts = wire(
@@ -93,7 +94,8 @@ class Lifecycle:
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
-        if records:
+        # Where a topic has not the brokers' times, its producers could end everybody's jobs.
+        if records and self._why_refused(state.source.topic) is None:
             self._clock.saw(records[-1].timestamp_ms, time.time() * 1_000)
         for record in records:
             if self._held.redelivered(state, record.offset):

@@ -47,7 +47,7 @@ class Surroundings:
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     keys: TenantKeys | None = None  # of the tenants, where they sign
-    why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a reply topic
+    why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
 
 
 @dataclass(frozen=True, slots=True)

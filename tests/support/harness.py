@@ -159,6 +159,7 @@ class Harness:
         tenants: Sequence[str] = ("acme", "zeta"),
         prompts: PromptEncoder | None = None,
         adapters: AdapterSource | None = None,
+        why_refused: Callable[[str], str | None] = lambda _: None,
         **flags: Any,
     ) -> None:
         flags.setdefault("window_ms", 0)
@@ -177,6 +178,7 @@ class Harness:
             adapters=adapters,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
+            why_refused=why_refused,
         )
         self.lifecycle = Lifecycle(self.settings, self.metrics, surroundings)
         self.dispatcher = self.lifecycle.parts.dispatcher
