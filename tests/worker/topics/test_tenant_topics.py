@@ -97,8 +97,9 @@ async def test_a_worker_starts_beside_a_wrong_reply_topic(monkeypatch: pytest.Mo
 async def served() -> AsyncIterator[tuple[Harness, TenantTopics]]:
     """Run a worker that reads a jobs topic of each tenant."""
     topics = TenantTopics(Contract(jobs_topic="jobs.*"), Metrics())
-    flags = {"tenant_from": "topic", "jobs_topic": "jobs.*"}
-    async with Harness(why_refused=topics.why_refused, **flags) as harness:
+    async with Harness(
+        why_refused=topics.why_refused, tenant_from="topic", jobs_topic="jobs.*"
+    ) as harness:
         yield harness, topics
 
 

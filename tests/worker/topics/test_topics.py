@@ -178,7 +178,7 @@ async def test_some_reply_topics_are_judged_by_themselves(kafka: Kafka, contract
 
 @pytest.mark.kafka
 async def test_with_a_reply_topic_its_own_jobs_topic_is_judged(kafka: Kafka) -> None:
-    """One that appeared after the start, or changed since, is found by the looks at those in use."""
+    """One that appeared after the start, or changed since, is found among those in use."""
     name = uuid.uuid4().hex[:8]
     contract = Contract(
         jobs_topic=f"{name}.jobs.*", dlq_topic=f"{name}.dlq", replies_prefix=f"{name}.replies."
