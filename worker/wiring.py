@@ -76,7 +76,8 @@ def wire(
     """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
     pending = PendingBytes(settings.lookahead_bytes)
     logs = ReplyLogs()
-    parking = Parking(logs, pending, metrics, happened)
+    redirects = Redirects(around.writer, pending=pending, logs=logs)
+    parking = Parking(logs, pending, metrics, happened, redirects.try_one)
     answers = Answers(
         writer=around.writer,
         worker=around.worker,
@@ -87,7 +88,6 @@ def wire(
         logs=logs,
         happened=happened,
     )
-    redirects = Redirects(around.writer, pending=pending)
     return Parts(
         admission=Admission(
             settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused

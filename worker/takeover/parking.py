@@ -28,8 +28,11 @@ class Parking:
         pending: PendingBytes,
         metrics: Metrics,
         happened: Callable[[Entry, Event], None],
+        try_other: Callable[[Partition], bool] = lambda _: False,
     ) -> None:
+        """Prepare; `try_other` has something else than a job try a log, where something waits."""
         self._logs = logs
+        self._try_other = try_other
         self._pending = pending
         self._metrics = metrics
         self._happened = happened
@@ -64,6 +67,8 @@ class Parking:
     def tick(self, now: float) -> None:
         """Let go those whose log is up again, and one of each that is due to be tried."""
         for log in self._logs.to_probe(now):
+            if self._try_other(log):
+                continue
             if log not in self._parked:
                 self._logs.forget(log)  # the next append to it tells how it is
                 continue
