@@ -77,7 +77,14 @@ def wire(
     pending = PendingBytes(settings.lookahead_bytes)
     logs = ReplyLogs()
     redirects = Redirects(around.writer, pending=pending, logs=logs)
-    parking = Parking(logs, pending, metrics, happened, redirects.try_one)
+    parking = Parking(
+        logs,
+        pending,
+        metrics,
+        happened,
+        try_other=redirects.try_one,
+        sound=lambda entry: answers.sound(entry, claims.in_vain(entry)),
+    )
     answers = Answers(
         writer=around.writer,
         worker=around.worker,
@@ -88,6 +95,18 @@ def wire(
         logs=logs,
         happened=happened,
     )
+    claims = Claims(
+        writer=around.writer,
+        reader=around.reader,
+        worker=around.worker,
+        clock_slack_ms=settings.clock_slack * 1_000,
+        metrics=metrics,
+        logs=logs,
+        pending=pending,
+        parking=parking,
+        prove=prove,
+        happened=happened,
+    )
     return Parts(
         admission=Admission(
             settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused
@@ -96,18 +115,7 @@ def wire(
             around.writer, pending=pending, create=around.create_reply_topic, happened=happened
         ),
         parking=parking,
-        claims=Claims(
-            writer=around.writer,
-            reader=around.reader,
-            worker=around.worker,
-            clock_slack_ms=settings.clock_slack * 1_000,
-            metrics=metrics,
-            logs=logs,
-            pending=pending,
-            parking=parking,
-            prove=prove,
-            happened=happened,
-        ),
+        claims=claims,
         dispatcher=Dispatcher(
             settings=settings,
             prompts=around.prompts,

@@ -167,6 +167,7 @@ async def test_a_claim_that_landed_among_refused_ones_is_no_strike(
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
         headers: Sequence[tuple[str, bytes | None]] = (),
+        **_: float,
     ) -> list[int]:
         offsets = await append_all(topic, partition, records, headers)
         if topic == "replies.acme" and len(harness.writer.tried) == 1:
