@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from schemas import limits, names
 from schemas.errors import DecodeError, ErrorCode, JobError
+from schemas.first_fields import first_fields
 from schemas.job import Cancel, Job
-from schemas.unpack import malformed, unpack_map
+from schemas.unpack import SHAPES, malformed, unpack_map
 
 _REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
 # Findings of pydantic: the key of the bound in their context, and the bound in words.
@@ -33,6 +34,7 @@ _BOUNDS: Final = _UPPER_BOUNDS | _LOWER_BOUNDS
 _OWN_WORDS: Final = frozenset({"metadata", "chat_template_kwargs", "logit_bias"})
 _FIELD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TAGS: Final = frozenset({"content_text", "content_parts"})  # pydantic's way into a union
+_ATTRIBUTES: Final = ("kind", "tenant", "id", "reply_partition")
 _PROMPTS: Final = ("prompt", "token_ids", "messages")
 # Findings that pydantic words in terms of Python.
 _PLAIN_WORDS: Final = {
@@ -74,7 +76,12 @@ def question_of(job: Job) -> bytes:
 
 def decode_request(data: bytes | None) -> Job | Cancel:
     """Return the job or cancellation that `data` is; DecodeError if it is neither."""
-    fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    try:
+        fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    except DecodeError as error:
+        if data and error.reason in SHAPES:
+            _attribute(error, first_fields(data, _ATTRIBUTES))
+        raise
     try:
         return _validate(fields)
     except DecodeError as error:

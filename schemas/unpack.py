@@ -17,6 +17,11 @@ from schemas.errors import DecodeError, ErrorCode
 # one builds 3 MB for a moment (arrays within arrays, each promising as much as there are bytes).
 _SMALL_BYTES: Final = 1_024
 
+SHAPES: Final = frozenset(
+    {"too_deep", "too_many_fields", "too_many_elements", "too_many_containers", "too_many_parts"}
+)
+"""The reasons of records that may be well-formed, and are past a bound of their shape."""
+
 _CONTAINERS: Final = frozenset({dict, list})
 _TEXT: Final = frozenset({str})
 

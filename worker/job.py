@@ -131,6 +131,7 @@ class Entry:
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it
+    kept_waiting: int = 0  # how often its log did not answer when it was to
     settled_with: list[int] = field(default_factory=list)  # offsets finished when this one is
 
     @property
@@ -152,6 +153,11 @@ class Entry:
     def settled(self) -> bool:
         """Whether it was answered; its offset is not finished while it is kept."""
         return self.life.stage is Stage.SETTLED
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can come of it any more here."""
+        return self.settled or self.dropped
 
     @property
     def asked(self) -> Asked:

@@ -26,8 +26,8 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"aril_{name}", text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"aril_{name}", text, registry=self.registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"aril_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
             return Histogram(f"aril_{name}", text, buckets=buckets, registry=self.registry)
@@ -84,8 +84,10 @@ class Metrics:
         self.rebalances_asked = counter("rebalances_asked", "Asked for, to open or close.", "why")
         self.tenant_keys = gauge("tenant_keys", "Public keys of tenants in use.")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")
-        self.reply_topics_refused = gauge(
-            "reply_topics_refused", "Reply topics that break the contract: their jobs are refused."
+        self.topics_refused = gauge(
+            "topics_refused",
+            "Topics of one tenant that break the contract: its jobs are refused.",
+            "kind",
         )
         self.clock_skew_seconds = gauge(
             "clock_skew_seconds", "How far this worker's clock is ahead of the brokers'."

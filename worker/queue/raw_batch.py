@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.util import calc_crc32c, decode_varint
 
+from fetching.raw import size_of
 from worker.job import Record
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ _START: Final = struct.Struct(">qiib")  # base offset, length, leader epoch, mag
 # Checksum, attributes, last offset delta, first and last timestamp, producer (3), records.
 _REST: Final = struct.Struct(">Ihiqqqhii")
 _HEADER_BYTES: Final = _START.size + _REST.size
-_LENGTH_END: Final = 12  # base offset and length: what is left out of the length
 _CHECKED_FROM: Final = _START.size + 4  # behind the checksum
 _MAGIC: Final = 2
 _CODEC_BITS: Final = 0x07
@@ -61,14 +61,6 @@ class _Header(NamedTuple):
     first_ms: int
     last_ms: int
     records: int
-
-
-def size_of(raw: bytes) -> int | None:
-    """Return how many bytes a batch has that begins like this; None if that is not told."""
-    if len(raw) < _LENGTH_END:
-        return None
-    length: int = _START.unpack_from(raw.ljust(_START.size, b"\0"))[1]
-    return _LENGTH_END + max(0, length)
 
 
 def read_batch(source: Partition, raw: bytes, position: int) -> RawBatch:

@@ -11,9 +11,10 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetching.raw import size_of
 from tests.support.raw_records import ODD_NAME, batch, record, sized
 from worker.job import Partition
-from worker.queue.raw_batch import BATCH, RECORD, read_batch, size_of
+from worker.queue.raw_batch import BATCH, RECORD, read_batch
 
 JOBS = Partition("jobs", 3)
 GZIP = 1

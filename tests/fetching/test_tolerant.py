@@ -9,12 +9,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
 from aril.kafka import KafkaTransport
+from fetching.raw import fetch_batch
 from tests.support.members import Member, send, until
 from tests.support.raw_records import ODD_NAME, append_batch, batch, record
 from worker.job import Partition
 from worker.queue import raw_batch
 from worker.queue.raw_batch import RECORD
-from worker.queue.tolerant import fetch_batch
 from worker.settings import load_settings
 from worker.takeover.readback import KafkaLogReader, LogRecord
 
