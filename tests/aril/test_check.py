@@ -98,6 +98,7 @@ def test_check_and_worker_see_the_same_linears(arch: Architecture, tmp_path: Pat
     assert told.linear_shapes == found.linear_shapes
     assert len(told.linear_shapes) > 1
     assert found.own_weights is not None
+    assert told.own_weights is not None
     assert told.own_weights.tables == found.own_weights.tables
     assert found.own_weights.tables is not None
     assert found.own_weights.tables.output == found.output_module

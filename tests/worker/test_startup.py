@@ -14,7 +14,7 @@ from worker.observe.metrics import Metrics
 from worker.settings import load_settings
 from worker.startup import Startup, WorkerFailedError
 from worker.topics.contract import Contract
-from worker.topics.reply_topics import ReplyTopics
+from worker.topics.tenant_topics import TenantTopics
 
 if TYPE_CHECKING:
     from worker.loading import Loaded
@@ -28,7 +28,7 @@ async def test_a_wrong_model_is_told_while_no_broker_answers() -> None:
     def load(_: WorkerSettings) -> Loaded:
         raise ModelError("model: the checkpoint lacks lm_head.weight")
 
-    topics = ReplyTopics(Contract.of(settings), Metrics())
+    topics = TenantTopics(Contract.of(settings), Metrics())
     startup = Startup(settings, "worker", Health(), topics)
     with pytest.raises(WorkerFailedError, match=r"the checkpoint lacks lm_head\.weight"):
         await asyncio.wait_for(startup.run(load), 30)
