@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from tests.fuzz.targets import (
-    adapters,
     batches,
     commits,
+    configs,
+    folders,
+    keys,
     names,
     replies,
     reports,
@@ -15,6 +17,7 @@ from tests.fuzz.targets import (
     samplers,
     settings,
     signatures,
+    tensors,
 )
 
 TARGETS: Final = {
@@ -23,14 +26,14 @@ TARGETS: Final = {
         requests.TARGET,
         signatures.HEADERS,
         signatures.SIGNED,
-        signatures.KEYS,
+        keys.TARGET,
         batches.TARGET,
         replies.TARGET,
         commits.TARGET,
         reports.TARGET,
-        adapters.CONFIGS,
-        adapters.TENSORS,
-        adapters.FOLDERS,
+        configs.TARGET,
+        tensors.TARGET,
+        folders.TARGET,
         samplers.TARGET,
         settings.TARGET,
         names.TARGET,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from annotated_types import Ge, Gt, Le, Lt
 
 from tests.fuzz.mutate import INTEGERS, TEXTS, bend, chance, pick
+from tests.fuzz.surroundings import memory_folder
 from tests.fuzz.target import ACCEPTED, Target, holds
-from tests.fuzz.targets.signatures import memory_folder
 from worker.settings import SettingsError, WorkerSettings, load_settings
 from worker.topics.subscription import topic_pattern
 

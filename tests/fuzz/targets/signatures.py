@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aril.signer import Signer
@@ -24,39 +20,22 @@ from schemas.signature import (
     is_key_id,
 )
 from tests.fuzz.mutate import INTEGERS, TEXTS, bend, chance, pick
+from tests.fuzz.surroundings import memory_folder, quiet
 from tests.fuzz.target import ACCEPTED, Target, holds, slug, told
 from tests.fuzz.targets.requests import job_fields
 from tests.support.signing import JOBS, keys_of, put_key
 from worker.intake.judge import Judge, Refused
-from worker.intake.tenant_keys import MAX_KEY_FILE_BYTES, read_keys
 from worker.job import Partition, Record, digest_of
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _NOW_MS: Final = 1_800_000_000_000
 _TENANTS: Final = ("acme", "zeta")
 _EDGES_MS: Final = (-600_001, -600_000, 600_000, 600_001)
 _MORE_HEADERS: Final = ((SIGNATURE_HEADER, None), ("é" * 300, b"x" * 20_000))
 _POOL: Final = 64  # signed records that cases begin with: signing is slow
-SHM: Final = Path("/dev/shm")  # noqa: S108 - in memory, where there is such a folder
-
-
-@contextmanager
-def memory_folder() -> Iterator[Path]:
-    """Make a folder that is gone afterwards, in memory where that can be."""
-    place = SHM if SHM.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="aril-fuzz-", dir=place) as made:
-        yield Path(made)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Drop what our code logs."""
-    with structlog.testing.capture_logs() as logs:
-        del logs[:]
-        yield
 
 
 class _World(NamedTuple):
@@ -67,8 +46,8 @@ class _World(NamedTuple):
     genuine: frozenset[tuple[Any, ...]]
 
 
-def _signer(number: int) -> Signer:
-    """Return the same signer each time."""
+def signer_of(number: int) -> Signer:
+    """Return the signer of that number, with the same key each time."""
     private = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
     return Signer(private, clock=lambda: _NOW_MS / 1_000)
 
@@ -82,13 +61,13 @@ def _world() -> _World:
     records = []
     with memory_folder() as folder, quiet():
         for number, tenant in enumerate(_TENANTS):
-            put_key(folder, tenant, _signer(number))
+            put_key(folder, tenant, signer_of(number))
         judge = Judge(settings, keys_of(folder))
     for at in range(_POOL):
         number = at % 2
         fields = job_fields(rng) | {"tenant": _TENANTS[number if at % 5 else 1 - number]}
         value = msgpack.packb(fields)
-        header = _signer(number).header(
+        header = signer_of(number).header(
             tenant=_TENANTS[number], topic=JOBS.topic, partition=0, key=b"j1", value=value
         )
         records.append(Record(JOBS, at, _NOW_MS, b"j1", value, (("trace", b"1"), header)))
@@ -182,73 +161,6 @@ def _check_header(headers: tuple[tuple[str, bytes | None], ...]) -> str:
     return ACCEPTED
 
 
-class _KeyFile(NamedTuple):
-    """A file in the folder of keys, as whoever writes there could leave it."""
-
-    tenant: str
-    name: str
-    pem: bytes
-
-
-_keys_folder: list[Path] = []
-
-
-@contextmanager
-def _keys_around() -> Iterator[None]:
-    with memory_folder() as folder, quiet():
-        _keys_folder.append(folder)
-        try:
-            yield
-        finally:
-            _keys_folder.pop()
-
-
-def _make_key(rng: Random) -> _KeyFile:
-    good = _signer(int(rng.random() * 3)).public_pem()
-    pem = pick(rng, (good, good, _other_pem()))
-    if chance(rng, 0.8):
-        pem = bend(rng, pem)
-    if chance(rng, 0.02):
-        pem *= 40
-    name = pick(rng, ("k" * 64, "K", "key\n", "é", "key.pem")) if chance(rng, 0.1) else "key"
-    tenant = pick(rng, ("shared", "Acme", "a b")) if chance(rng, 0.05) else "acme"
-    suffix = pick(rng, ("", ".PEM")) if chance(rng, 0.05) else ".pem"
-    return _KeyFile(tenant, name + suffix, pem)
-
-
-@cache
-def _other_pem() -> bytes:
-    """Return a public key of another kind."""
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - for this only
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        Encoding,
-        PublicFormat,
-    )
-
-    key = ec.derive_private_key(7, ec.SECP256R1())
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _check_key(case: _KeyFile) -> str:
-    home = _keys_folder[-1] / case.tenant
-    home.mkdir()
-    path = home / case.name
-    path.write_bytes(case.pem)
-    try:
-        found = read_keys(_keys_folder[-1])
-    finally:
-        path.unlink()
-        home.rmdir()
-    holds(len(found.keys) + len(found.problems) == 1, "a file is a key, or a line says why not")
-    for (tenant, key_id), key in found.keys.items():
-        holds(is_tenant(tenant) and is_key_id(key_id), "names are names")
-        holds(len(key.pem) <= MAX_KEY_FILE_BYTES and b"PRIVATE" not in key.pem, "a public key")
-        holds(len(key.public.public_bytes_raw()) == 32, "of 32 bytes")
-        return ACCEPTED
-    problem = found.problems[0].rpartition(": ")[2]
-    return "_".join(problem.split()[:4])
-
-
 HEADERS: Final = Target(
     name="headers",
     about="the signature's header: schemas.signature.find_signature",
@@ -267,14 +179,3 @@ SIGNED: Final = Target(
     size=lambda record: len(record.value or b"") + record.headers_bytes,
     factor=64,
 )
-KEYS: Final = Target(
-    name="keys",
-    about="files of tenants' public keys: worker.intake.tenant_keys.read_keys",
-    share=120,
-    make=_make_key,
-    check=_check_key,
-    size=lambda case: len(case.pem),
-    around=_keys_around,
-)
-
-__all__ = ["HEADERS", "KEYS", "SIGNED", "memory_folder", "quiet"]
