@@ -5,6 +5,7 @@ the input and their repr never the prompt, since either would carry it into logs
 are ignored, unless the job says that it is `strict`.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -83,9 +84,27 @@ Text = Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS)]
 TextParts = Annotated[
     tuple[TextPart, ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_CONTENT_PARTS)
 ]
-# What a chat template makes of these is its own affair; the record's bounds hold for them.
+
+
+def _sayable_in_json(value: Any) -> Any:
+    """Refuse bytes, and numbers that are none; depth and size are the record's."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+        elif isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
+            raise PydanticCustomError("no_json", "holds a value that JSON has no word for")
+    return value
+
+
+# What a chat template makes of these is its own affair.
 Tools = Annotated[
-    tuple[dict[str, Any], ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_TOOLS)
+    tuple[dict[str, Any], ...],
+    Field(strict=False, fail_fast=True, max_length=limits.MAX_TOOLS),
+    AfterValidator(_sayable_in_json),
 ]
 
 
@@ -233,6 +252,7 @@ class Job(BaseModel):
             repr=False,
             description="variables of the chat template, enable_thinking for one",
         ),
+        AfterValidator(_sayable_in_json),
     ] = {}
     token_ids: Annotated[PromptIds | None, Field(repr=False)] = None
     sampling: Sampling = Sampling()

@@ -82,6 +82,16 @@ def bad_fields() -> list[Vector]:
             invalid("no_messages"),
         ),
         _refused(
+            "a tool with a value that JSON lacks",
+            "Templates write tools as JSON: no bytes, no infinite number.",
+            {
+                "prompt": MISSING,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "tools": [{"type": "function", "limit": float("inf")}],
+            },
+            invalid("no_json"),
+        ),
+        _refused(
             "a user's turn without content",
             "Only an assistant's may be without.",
             {"prompt": MISSING, "messages": [{"role": "user", "content": None}]},
