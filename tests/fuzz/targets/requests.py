@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
@@ -122,6 +123,9 @@ def _make(rng: Random) -> bytes | None:
     if kind > 0.995:
         fields = _large(rng, fields)
     data: bytes = msgpack.packb(fields, use_bin_type=not chance(rng, 0.01))
+    if chance(rng, 0.25):
+        text = json.dumps(fields, default=repr, ensure_ascii=chance(rng, 0.5), skipkeys=True)
+        data = text.encode("utf-8", errors="surrogatepass")
     return bend(rng, data) if kind > 0.6 else data
 
 
