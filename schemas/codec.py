@@ -42,6 +42,7 @@ _PLAIN_WORDS: Final = {
     "dict_type": "must be a map",
     "model_type": "must be a map",
     "missing": "is required",
+    "none_required": "is not served",
     "extra_forbidden": "is no field of version 1",
 }
 

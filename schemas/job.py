@@ -220,6 +220,8 @@ class Sampling(BaseModel):
         ),
     ] = None
 
+    prompt_logprobs: Annotated[None, Field(description="not served")] = None
+
     @property
     def longest(self) -> int:
         """The most tokens that the answer may have by this alone."""

@@ -113,6 +113,12 @@ def bad_fields() -> list[Vector]:
             too_much("less_than_equal", 1, 2),
         ),
         sampling(
+            "what is asked of the prompt",
+            "Log probabilities are told of the answer only.",
+            {"prompt_logprobs": 1},
+            invalid("none_required"),
+        ),
+        sampling(
             "bias of a token that is no number",
             "Ids are written in decimal.",
             {"logit_bias": {"the": 1.0}},
