@@ -30,9 +30,6 @@ RUN --mount=type=bind,target=/src,rw pip install --no-deps /src
 RUN groupadd --gid 10001 aril \
  && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril \
  && install -d -o aril -g aril /models /adapters
-# Threads that wait for each other sleep: spinning eats CPU time that the container may not have
-# (210 matrix products of 16 rows on two busy cores, medians: 354-1720 ms spinning, 181-374 asleep).
-ENV OMP_WAIT_POLICY=PASSIVE
 # The root file system may be read-only: what is written at run time goes to /tmp.
 ENV HOME=/tmp \
     XDG_CACHE_HOME=/tmp/cache \

@@ -43,7 +43,11 @@ class JobOptions(TypedDict, total=False):
     `deadline` (from the moment the broker has the job) no worker begins it any more.
     """
 
-    messages: Sequence[Message | Mapping[str, str]]
+    messages: Sequence[Message | Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]]
+    chat_template_kwargs: Mapping[str, Any]
+    add_generation_prompt: bool
+    continue_final_message: bool
     token_ids: Sequence[int]
     adapter: str | None
     sampling: Sampling | Mapping[str, Any]
@@ -242,8 +246,12 @@ class Client:
             adapter=options.get("adapter"),
             prompt=prompt,
             messages=None if messages is None else tuple(map(_message, messages)),
+            tools=tuple(map(dict, options["tools"])) if options.get("tools") else None,
+            chat_template_kwargs=dict(options.get("chat_template_kwargs", {})),
+            add_generation_prompt=options.get("add_generation_prompt", True),
+            continue_final_message=options.get("continue_final_message", False),
             token_ids=None if token_ids is None else tuple(token_ids),
-            sampling=Sampling.model_validate(sampling),
+            sampling=Sampling.model_validate(sampling, extra="forbid"),
             priority=options.get("priority", 0),
             deadline_ms=None if deadline is None else int(deadline * MS),
             metadata=dict(options.get("metadata", {})),
@@ -284,5 +292,5 @@ class Client:
             self._router.fail_all(lambda: BrokerUnavailable(text))
 
 
-def _message(message: Message | Mapping[str, str]) -> Message:
+def _message(message: Message | Mapping[str, Any]) -> Message:
     return message if isinstance(message, Message) else Message.model_validate(message)

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeEr
 
 from aril.errors import BrokerUnavailable, TopicMissing
 from aril.transport import Fetched, OutOfRange, Partitions
-from worker.queue.tolerant import skip_unreadable
+from fetching.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

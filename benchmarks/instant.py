@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from worker.engine.request import GenerationRequest, Output
+from worker.job import Prompt
 from worker.loading import Loaded
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class InstantEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         """Take a request; one that was taken over goes on behind its visible tokens."""
-        self._left[request.key] = request.sampling.max_tokens - len(request.resume_ids)
+        self._left[request.key] = request.sampling.longest - len(request.resume_ids)
 
     def cancel(self, key: int) -> None:
         """Drop a request."""
@@ -63,9 +64,9 @@ class InstantEngine:
 class LengthPrompts:
     """A prompt of one token, whatever it says."""
 
-    def encode(self, job: Job) -> tuple[int, ...]:  # noqa: ARG002 - the interface
+    def encode(self, job: Job) -> Prompt:
         """Return one token."""
-        return (1,)
+        return Prompt((1,), job.sampling.longest)
 
 
 def load_instant(settings: WorkerSettings, pace: float = 0.0) -> Loaded:

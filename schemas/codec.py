@@ -4,6 +4,7 @@ Encoding is for our own records and trusts their types; whoever breaks a limit t
 programming error. Decoding trusts nothing.
 """
 
+import re
 from typing import Any, Final
 
 import msgpack
@@ -11,8 +12,9 @@ from pydantic import ValidationError
 
 from schemas import limits, names
 from schemas.errors import DecodeError, ErrorCode, JobError
+from schemas.first_fields import first_fields
 from schemas.job import Cancel, Job
-from schemas.unpack import malformed, unpack_map
+from schemas.unpack import SHAPES, malformed, unpack_map
 
 _REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
 # Findings of pydantic: the key of the bound in their context, and the bound in words.
@@ -29,6 +31,10 @@ _LOWER_BOUNDS: Final = {
     "too_short": ("min_length", "at least {} elements"),
 }
 _BOUNDS: Final = _UPPER_BOUNDS | _LOWER_BOUNDS
+_OWN_WORDS: Final = frozenset({"metadata", "chat_template_kwargs", "logit_bias"})
+_FIELD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TAGS: Final = frozenset({"content_text", "content_parts"})  # pydantic's way into a union
+_ATTRIBUTES: Final = ("kind", "tenant", "id", "reply_partition")
 _PROMPTS: Final = ("prompt", "token_ids", "messages")
 # Findings that pydantic words in terms of Python.
 _PLAIN_WORDS: Final = {
@@ -36,6 +42,8 @@ _PLAIN_WORDS: Final = {
     "dict_type": "must be a map",
     "model_type": "must be a map",
     "missing": "is required",
+    "none_required": "is not served",
+    "extra_forbidden": "is no field of version 1",
 }
 
 
@@ -69,7 +77,12 @@ def question_of(job: Job) -> bytes:
 
 def decode_request(data: bytes | None) -> Job | Cancel:
     """Return the job or cancellation that `data` is; DecodeError if it is neither."""
-    fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    try:
+        fields = unpack_map(data, limits.MAX_REQUEST_BYTES)
+    except DecodeError as error:
+        if data and error.reason in SHAPES:
+            _attribute(error, first_fields(data, _ATTRIBUTES))
+        raise
     try:
         return _validate(fields)
     except DecodeError as error:
@@ -83,8 +96,9 @@ def _validate(fields: dict[str, Any]) -> Job | Cancel:
     model = _REQUESTS.get(kind) if isinstance(kind, str) else None
     if model is None:
         raise malformed("unknown_kind", "kind: must be 'job' or 'cancel'")
+    asked = {name: value for name, value in fields.items() if name not in ("v", "kind")}
     try:
-        return model.model_validate(fields)
+        return model.model_validate(asked, extra="forbid" if asked.get("strict") is True else None)
     except ValidationError as error:
         raise _explain(error) from None
 
@@ -143,8 +157,15 @@ def _bound_code(kind: str, field: str) -> ErrorCode:
 
 
 def _path(where: tuple[int | str, ...]) -> str:
-    """Return `sampling.stop[2]`; keys of metadata are the tenant's own words and left out."""
-    if where and where[0] == "metadata":
-        return "metadata"
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+    """Return `sampling.stop[2]`; keys that are the tenant's own words are left out."""
+    path = ""
+    for part in where:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif _FIELD.fullmatch(part) is None:
+            return f"{path}.?".removeprefix(".")
+        elif part not in _TAGS:
+            path += f".{part}"
+        if part in _OWN_WORDS:
+            break
     return path.removeprefix(".")

@@ -2,12 +2,21 @@
 
 The models are strict: a number in a string is refused, not converted. Their error text never holds
 the input and their repr never the prompt, since either would carry it into logs. Unknown fields
-are ignored.
+are ignored, unless the job says that it is `strict`.
 """
 
-from typing import Annotated, Literal, Self
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from schemas import limits, names
@@ -62,17 +71,80 @@ PromptIds = Annotated[
 Penalty = Annotated[float, Field(ge=-limits.MAX_ABSOLUTE_PENALTY, le=limits.MAX_ABSOLUTE_PENALTY)]
 
 
+class TextPart(BaseModel):
+    """One piece of a message's text."""
+
+    model_config = CONFIG
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS, repr=False)]
+
+
+Text = Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS)]
+TextParts = Annotated[
+    tuple[TextPart, ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_CONTENT_PARTS)
+]
+
+
+def _sayable_in_json(value: Any) -> Any:
+    """Refuse bytes, and numbers that are none; depth and size are the record's."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+        elif isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
+            raise PydanticCustomError("no_json", "holds a value that JSON has no word for")
+    return value
+
+
+# What a chat template makes of these is its own affair.
+Tools = Annotated[
+    tuple[dict[str, Any], ...],
+    Field(strict=False, fail_fast=True, max_length=limits.MAX_TOOLS),
+    AfterValidator(_sayable_in_json),
+]
+
+
+def _kind_of_content(content: object) -> str:
+    return "content_parts" if isinstance(content, list | tuple) else "content_text"
+
+
 class Message(BaseModel):
     """One turn of a conversation, rendered by the backbone's chat template."""
 
     model_config = CONFIG
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS, repr=False)]
+    content: Annotated[
+        Annotated[Text | None, Tag("content_text")] | Annotated[TextParts, Tag("content_parts")],
+        Discriminator(_kind_of_content),
+        Field(repr=False, description="only an assistant's turn may be without"),
+    ] = None
+    name: Annotated[str | None, Field(max_length=limits.MAX_METADATA_KEY_CHARS)] = None
+    tool_calls: Annotated[
+        Tools | None, Field(repr=False, description="what an assistant's turn called")
+    ] = None
+    tool_call_id: Annotated[str | None, Field(max_length=limits.MAX_METADATA_VALUE_CHARS)] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise PydanticCustomError("no_content", "content: is required in a turn of this role")
+        return self
+
+    @property
+    def text(self) -> str | None:
+        """The content as one text; nil where an assistant's turn has calls only."""
+        if not isinstance(self.content, tuple):
+            return self.content
+        return "\n".join(part.text for part in self.content)
 
 
 def _together_not_too_long(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    chars = sum(len(message.content) for message in messages)
+    chars = sum(len(message.text or "") for message in messages)
     if chars > limits.MAX_PROMPT_CHARS:
         raise PydanticCustomError(
             "messages_too_long",
@@ -87,6 +159,16 @@ Messages = Annotated[
     Field(strict=False, fail_fast=True, min_length=1, max_length=limits.MAX_MESSAGES),
     AfterValidator(_together_not_too_long),
 ]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+LogitBias = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")],
+        Annotated[
+            float, Field(ge=-limits.MAX_ABSOLUTE_LOGIT_BIAS, le=limits.MAX_ABSOLUTE_LOGIT_BIAS)
+        ],
+    ],
+    Field(max_length=limits.MAX_LOGIT_BIASES),
+]
 
 
 class Sampling(BaseModel):
@@ -94,7 +176,18 @@ class Sampling(BaseModel):
 
     model_config = CONFIG
 
-    max_tokens: Annotated[int, Field(ge=1, le=limits.MAX_MAX_TOKENS)] = limits.DEFAULT_MAX_TOKENS
+    max_tokens: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=limits.MAX_MAX_TOKENS,
+            description="nil: to the end of the context, or the most that the service allows",
+        ),
+    ] = None
+    min_tokens: Annotated[
+        int,
+        Field(ge=0, le=limits.MAX_MAX_TOKENS, description="before them nothing ends the answer"),
+    ] = 0
     temperature: Annotated[
         float, Field(ge=0, le=limits.MAX_TEMPERATURE, description="0 is greedy")
     ] = 1.0
@@ -113,6 +206,11 @@ class Sampling(BaseModel):
     stop: StopStrings = ()
     stop_token_ids: StopTokenIds = ()
     ignore_eos: bool = False
+    logit_bias: Annotated[
+        LogitBias, Field(description="token id in decimal: what is added to its logit")
+    ] = {}
+    n: Annotated[int, Field(ge=1, le=1, description="one answer a job; send it again")] = 1
+    best_of: Annotated[int, Field(ge=1, le=1, description="as n")] = 1
     logprobs: Annotated[
         int | None,
         Field(
@@ -121,6 +219,13 @@ class Sampling(BaseModel):
             description="nil: none; n: the chosen token's and the n most likely ones'",
         ),
     ] = None
+
+    prompt_logprobs: Annotated[None, Field(description="not served")] = None
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that the answer may have by this alone."""
+        return limits.MAX_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
 
 class Job(BaseModel):
@@ -135,6 +240,22 @@ class Job(BaseModel):
         str | None, Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS, repr=False)
     ] = None
     messages: Annotated[Messages | None, Field(repr=False)] = None
+    tools: Annotated[Tools | None, Field(description="for the chat template")] = None
+    add_generation_prompt: Annotated[
+        bool, Field(description="the chat template opens the assistant's turn")
+    ] = True
+    continue_final_message: Annotated[
+        bool, Field(description="the last message is left open, and the answer goes on in it")
+    ] = False
+    chat_template_kwargs: Annotated[
+        dict[VariableName, Any],
+        Field(
+            max_length=limits.MAX_TEMPLATE_VARIABLES,
+            repr=False,
+            description="variables of the chat template, enable_thinking for one",
+        ),
+        AfterValidator(_sayable_in_json),
+    ] = {}
     token_ids: Annotated[PromptIds | None, Field(repr=False)] = None
     sampling: Sampling = Sampling()
     priority: Annotated[
@@ -166,6 +287,7 @@ class Job(BaseModel):
         ),
     ] = None
     metadata: Annotated[Metadata, Field(description="echoed in the terminal", repr=False)] = {}
+    strict: Annotated[bool, Field(description="unknown fields are refused by name")] = False
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -173,6 +295,17 @@ class Job(BaseModel):
         if given.count(None) != len(given) - 1:
             raise PydanticCustomError(
                 "one_prompt", "exactly one of prompt, messages, token_ids must be given"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _templates_have_messages(self) -> Self:
+        told = self.tools or self.continue_final_message or self.chat_template_kwargs
+        if self.messages is None and (told or not self.add_generation_prompt):
+            raise PydanticCustomError(
+                "no_messages",
+                "tools, chat_template_kwargs, add_generation_prompt and continue_final_message go "
+                "with messages",
             )
         return self
 

@@ -53,12 +53,16 @@ MAX_PROMPT_TOKENS: Final = 131_072
 """Elements of `token_ids`: 128 Ki, the longest context of the backbones this is meant for."""
 MAX_MESSAGES: Final = 1_024
 """Turns of one conversation."""
+MAX_TOOLS: Final = 128
+"""Functions that a conversation is told of, OpenAI's bound."""
+MAX_TEMPLATE_VARIABLES: Final = 16
+"""What a job may tell its chat template beside messages and tools."""
+MAX_CONTENT_PARTS: Final = 64
+"""Pieces of text that one message may come in."""
 MAX_TOKEN_ID: Final = 2**31 - 1
 """Token ids are int32 on the device."""
 
 # Sampling. Ranges are those of the OpenAI interface where it has one, else vLLM's.
-DEFAULT_MAX_TOKENS: Final = 256
-"""A paragraph or two; vLLM's 16 surprises people and no bound at all starves neighbours."""
 MAX_MAX_TOKENS: Final = 131_072
 """As long as the longest prompt."""
 MAX_TEMPERATURE: Final = 2.0
@@ -76,6 +80,10 @@ MAX_STOP_STRINGS: Final = 16
 MAX_STOP_CHARS: Final = 256
 """Text is held back up to this length while it may still become a stop string."""
 MAX_STOP_TOKEN_IDS: Final = 64
+MAX_LOGIT_BIASES: Final = 64
+"""As many as any map has fields; each is added to the logits at every token."""
+MAX_ABSOLUTE_LOGIT_BIAS: Final = 100.0
+"""OpenAI's range: at its ends a token is as good as forbidden, or forced."""
 MAX_LOGPROBS: Final = 20
 """Alternatives per token, OpenAI's bound; a row of 20 is about 280 bytes."""
 

@@ -41,7 +41,7 @@ from worker.startup import (
 )
 from worker.takeover.readback import KafkaLogReader
 from worker.topics.contract import Contract
-from worker.topics.reply_topics import ReplyTopics
+from worker.topics.tenant_topics import TenantTopics
 from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._started = time.monotonic()
         self._keys: TenantKeys | None = None
-        self._reply_topics = ReplyTopics(Contract.of(settings), self._metrics)
+        self._tenant_topics = TenantTopics(Contract.of(settings), self._metrics)
         consolidates = settings.assignor == "consolidate"
         self._consolidation = Consolidation(settings, self._metrics) if consolidates else None
 
@@ -108,7 +108,7 @@ class Worker:
             if self._settings.http_address is not None:
                 http = await start_http(self._settings.http_address, self._health, self._metrics)
             self._keys = read_tenant_keys(self._settings, self._metrics)
-            startup = Startup(self._settings, self._name, self._health, self._reply_topics)
+            startup = Startup(self._settings, self._name, self._health, self._tenant_topics)
             loaded, writer = await self._or_stop(startup.run(self._load))
             try:
                 await self._serve(loaded, writer)
@@ -195,7 +195,7 @@ class Worker:
             if self._settings.create_topics
             else None,
             keys=self._keys,
-            why_refused=self._reply_topics.why_refused,
+            why_refused=self._tenant_topics.why_refused,
         )
         lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
 
@@ -236,7 +236,7 @@ class Worker:
                 self._commit_often(consumer),
                 watch(consumer.progress, consumer.replace),
                 self._tick_often(lifecycle, writer),
-                self._reply_topics.watch(
+                self._tenant_topics.watch(
                     partial(topic_admin, self._settings), writer.topics_in_use
                 ),
                 watch_loop_lag(self._metrics),

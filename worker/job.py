@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas import question_of
+from schemas.json_form import is_json, to_json
 from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
 from worker.stages import ENDING, Life, Stage
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # order in which tenants are served leans on it.
 CHARS_PER_TOKEN = 4
 
+# The answer that is expected of a job that does not bound it; it is used for nothing else.
+UNTOLD_ANSWER = 256
+
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
 DECODED_FACTOR = 2
@@ -32,6 +36,13 @@ class Partition(NamedTuple):
 
     topic: str
     partition: int
+
+
+class Prompt(NamedTuple):
+    """What a job's prompt comes to."""
+
+    ids: tuple[int, ...]
+    answer_tokens: int  # the most that there may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,10 @@ class Record:
         objects = ENTRY_BYTES + HEADER_OBJECTS_BYTES * len(self.headers)
         plain = len(self.key or b"") + self.headers_bytes
         return objects + plain + DECODED_FACTOR * len(self.value or b"")
+
+    def in_its_form(self, reply: bytes) -> bytes:
+        """Return a reply to it as it is written itself: in JSON for JSON."""
+        return to_json(reply) if is_json(self.value) else reply
 
     def lean(self) -> Record:
         """Leave out headers that are too many, and the end of a key that is too long.
@@ -113,6 +128,7 @@ class Entry:
     first_token_ms: float = 0.0
     last_token_ms: float = 0.0
     prompt_ids: tuple[int, ...] = ()
+    answer_tokens: int = 0  # the most that the answer may have, once the prompt is known
     seed: int = 0
     weights: AdapterWeights | None = None
     adapter_digest: str | None = None
@@ -120,6 +136,7 @@ class Entry:
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it
+    kept_waiting: int = 0  # how often its log did not answer when it was to
     settled_with: list[int] = field(default_factory=list)  # offsets finished when this one is
 
     @property
@@ -141,6 +158,11 @@ class Entry:
     def settled(self) -> bool:
         """Whether it was answered; its offset is not finished while it is kept."""
         return self.life.stage is Stage.SETTLED
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can come of it any more here."""
+        return self.settled or self.dropped
 
     @property
     def asked(self) -> Asked:
@@ -170,7 +192,7 @@ class Entry:
     @property
     def cost(self) -> int:
         """Work it asks for, in tokens, as far as it can be told before tokenising."""
-        answer = self.job.sampling.max_tokens if self.job else 0
+        answer = (self.job.sampling.max_tokens or UNTOLD_ANSWER) if self.job else 0
         return len(self.record.value or b"") // CHARS_PER_TOKEN + answer
 
 

@@ -1,28 +1,27 @@
 """Drives the life of every job of a worker: events come in, what the table says is done.
 
-The stages, and what follows from what, stand in `worker.stages`. Here is one handler for each
-effect, and what the consumer, the engine and the clock bring; the parts tell of the rest.
+The stages, and what follows from what, stand in `worker.stages`; how that is done, in
+`worker.effects`. Here is what the consumer, the engine and the clock bring; the parts tell of the
+rest.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
+from worker.effects import Effects
 from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
 from worker.observe.logs import get_logger
 from worker.placement.load_meter import Sample
 from worker.queue.held import HeldPartitions
-from worker.queue.raw_batch import BATCH
-from worker.stages import Effect, Event, Stage, UnexpectedEventError
-from worker.takeover.rule import next_attempt
+from worker.stages import Event, Stage, UnexpectedEventError
 from worker.wiring import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from worker.engine.request import Output
     from worker.job import Entry, Partition, Record
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from worker.wiring import Surroundings
 
 log = get_logger(__name__)
-
-RETRY_SECONDS = 1.0
 
 
 class Lifecycle:
@@ -47,31 +44,21 @@ class Lifecycle:
         self._prove = surroundings.prove
         self._clock = surroundings.writer.clock
         self._engine = surroundings.engine
+        self._why_refused = surroundings.why_refused
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
         self.parts = parts = wire(
             settings, metrics, surroundings, happened=self.happened, prove=self._prove_ours
         )
-        self._effects: dict[Effect, Callable[[Entry], None]] = {
-            Effect.WAIT: self._wait,
-            Effect.WAIT_FIRST: parts.dispatcher.add_first,
-            Effect.WAIT_ALONE: self._wait_alone,
-            Effect.TAKE_OVER: parts.claims.take_over,
-            Effect.PREPARE: parts.dispatcher.prepare,
-            Effect.GATHER: parts.dispatcher.gather,
-            Effect.LEAVE: parts.dispatcher.leave,
-            Effect.FORGET: parts.claims.forget,
-            Effect.PARK: parts.parking.park,
-            Effect.UNPARK: parts.parking.unpark,
-            Effect.WRITE_ANSWER: parts.answers.done,
-            Effect.WRITE_ERROR: parts.answers.fail,
-            Effect.RELEASE: self._release,
-            Effect.BREAK_OFF: parts.answers.break_off,
-            Effect.NEXT_EPOCH: self._next_epoch,
-            Effect.LOOK_UP_LATER: self._look_up_later,
-            Effect.SETTLE: self._settle,
-            Effect.FINISH_OFFSET: self._finish,
-        }
+        effects = Effects(
+            parts,
+            held=self._held,
+            clock=self._clock,
+            metrics=metrics,
+            happened=self.happened,
+            end=self.end,
+        )
+        self._effects = effects.handlers
 
     # --- events
 
@@ -107,7 +94,8 @@ class Lifecycle:
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
-        if records:
+        # Where a topic has not the brokers' times, its producers could end everybody's jobs.
+        if records and self._why_refused(state.source.topic) is None:
             self._clock.saw(records[-1].timestamp_ms, time.time() * 1_000)
         for record in records:
             if self._held.redelivered(state, record.offset):
@@ -117,17 +105,9 @@ class Lifecycle:
 
     def on_unreadable(self, state: PartitionState, part: Part) -> None:
         """Put aside what is left of a record, or of a batch, that cannot be read."""
-        record = part.record
-        self._metrics.unreadable_batches.inc()
-        log.error(
-            "unreadable_batch",
-            topic=record.source.topic,
-            partition=record.source.partition,
-            offset=record.offset,
-            why=part.why,
+        self.parts.jobless.put_aside_unreadable(
+            state, part, JobError(ErrorCode.INVALID_JOB, part.why)
         )
-        error = JobError(ErrorCode.INVALID_JOB, part.why)
-        self._put_aside(state, record, part.reason or BATCH, error)
 
     def on_revoked(self, states: Iterable[PartitionState]) -> None:
         """Stop these partitions' jobs, but for running ones: they may come back in a moment.
@@ -175,38 +155,11 @@ class Lifecycle:
             case Cancelled(entry):
                 self.end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
             case SentAgain() as sent:
-                self._redirect(state, record, sent)
+                self.parts.jobless.redirect(
+                    state, record, job_id=sent.job_id, topic=sent.reply_topic, first=sent.first
+                )
             case Unusable(reason, error):
-                self._put_aside(state, record.lean(), reason, error)
-
-    def _put_aside(
-        self, state: PartitionState, record: Record, reason: str, error: JobError
-    ) -> None:
-        """Put a record aside that nobody can be told of; its offset is finished with that."""
-
-        def done() -> None:
-            if not state.revoked:
-                state.finish_offset(record.offset)
-
-        self.parts.answers.put_aside(record, reason, error, done=done)
-
-    def _redirect(self, state: PartitionState, record: Record, sent: SentAgain) -> None:
-        """Tell who sent a job again where its answer begins; its offset is finished with that."""
-
-        def done(error: JobError | None) -> None:
-            if error is None:
-                state.finish_offset(record.offset)
-            else:
-                self._put_aside(state, record, "redirect_unwritable", error)
-
-        self.parts.redirects.tell(
-            record,
-            job_id=sent.job_id,
-            topic=sent.reply_topic,
-            first=sent.first,
-            done=done,
-            dropped=lambda: state.revoked,
-        )
+                self.parts.jobless.put_aside(state, record.lean(), reason, error)
 
     def _drop(self, entry: Entry) -> None:
         """Stop a job that is not ours any more; nothing more of it is written or committed.
@@ -262,69 +215,6 @@ class Lifecycle:
         self._metrics.unfinished_jobs.set(unfinished)
         self._metrics.clock_skew_seconds.set(self._clock.skew_seconds)
         self._metrics.outgoing_bytes.set(self.parts.pending.bytes)
-
-    # --- effects
-
-    def _wait(self, entry: Entry) -> None:
-        now = self._clock.now_ms(time.time() * 1_000)
-        if entry.deadline_ms <= now:
-            self.end(entry, too_late(entry, now))
-            return
-        self.parts.dispatcher.add(entry)
-        if not (entry.owned or entry.alone):
-            self.parts.claims.expect(entry)
-
-    def _wait_alone(self, entry: Entry) -> None:
-        log.warning("job_suspected", job=entry.job_id, strikes=entry.strikes)
-        entry.alone = True
-        self.parts.dispatcher.add(entry)
-
-    def _release(self, entry: Entry) -> None:
-        self.parts.answers.release(entry, self.parts.claims.withdraw(entry))
-
-    def _next_epoch(self, entry: Entry) -> None:
-        """Let nothing of the present epoch count any more; the next one begins with a claim."""
-        self.parts.answers.break_off(entry)
-        entry.key = self.parts.admission.next_key()
-        entry.epoch = next_attempt(entry.epoch)
-        entry.owned = entry.claimed = False
-        entry.resume_ids = ()
-        entry.first_token_ms = 0.0
-
-    def _look_up_later(self, entry: Entry) -> None:
-        """Go on in a moment: what landed is learned by reading back, as if another had written."""
-        self._metrics.interrupted.inc()
-        log.warning(
-            "job_interrupted",
-            job=entry.job_id,
-            tenant=entry.tenant,
-            attempt=entry.epoch.attempt,
-        )
-
-        def later() -> None:
-            if not entry.dropped:
-                self.parts.routes.look_up(entry)
-
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, later)
-
-    def _settle(self, entry: Entry) -> None:
-        if entry.dead_letter is None:
-            self.happened(entry, Event.SETTLED)
-            return
-        self.parts.answers.put_aside(
-            entry.record,
-            entry.dead_letter,
-            entry.error or JobError(ErrorCode.INTERNAL, "no answer could be written"),
-            done=lambda: self.happened(entry, Event.SETTLED),
-            dropped=lambda: entry.dropped,
-        )
-
-    def _finish(self, entry: Entry) -> None:
-        end = entry.error.code.value if entry.error is not None else entry.finish
-        self._metrics.jobs.labels(end=end or "answered_before").inc()
-        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
-        self._metrics.job_seconds.observe(whole / 1_000)
-        self._held.finish(entry)
 
     async def _prove_ours(self, entry: Entry, base: int) -> int | None:
         state = self._held.state_of(entry)

@@ -6,10 +6,11 @@ import ctypes
 import gc
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.engine.threads import bound_spinning, use_threads
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     """Load the backbone that the settings name. Raises ModelError."""
     # Weights come from a folder that an operator chose, never from a hub at run time.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch  # noqa: PLC0415 - seconds to import, and only the loading thread needs it
+    bound_spinning()
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
     from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
@@ -58,12 +59,11 @@ def load_model(settings: WorkerSettings) -> Loaded:
         raise ModelError(f"model: {settings.model or '(not set)'} is no model folder: ARIL_MODEL")
     if settings.adapters is not None and not settings.adapters.is_dir():
         raise ModelError(f"adapters: {settings.adapters} is no folder: ARIL_ADAPTERS")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    threads = use_threads(settings.threads)
     device = _device(settings)
     dtype = _dtype(settings, device)
     try:
-        backbone = load_backbone(path, device, dtype)
+        backbone = load_backbone(path, device, dtype, name=settings.base)
         engine = Engine(
             backbone,
             EngineConfig(
@@ -80,14 +80,15 @@ def load_model(settings: WorkerSettings) -> Loaded:
         )
     except UnsupportedModelError as error:
         raise ModelError(f"model: {error}") from error
-    except (OSError, ValueError, torch.OutOfMemoryError) as error:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:  # of memory, most of all
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"model: {path}: {first_line}") from error
     prompts = Prompts(
         backbone.tokenizer,
         vocab_size=backbone.vocab_size,
         context=engine.context,
         max_prompt_tokens=settings.max_prompt_tokens,
+        max_new_tokens=settings.max_new_tokens,
     )
     adapters = None
     if settings.adapters is not None:
@@ -96,6 +97,8 @@ def load_model(settings: WorkerSettings) -> Loaded:
             base_model=backbone.name,
             linear_shapes=engine.layers.shapes,
             max_rank=settings.max_rank,
+            base_check=settings.base_check,
+            own=backbone.own_weights,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
@@ -107,8 +110,14 @@ def load_model(settings: WorkerSettings) -> Loaded:
         slots=engine.config.slots,
         kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
+        threads=threads,
     )
-    return Loaded(engine, prompts, adapters, backbone.name, engine.stats)
+
+    def stats() -> EngineStats:
+        other_bases = 0 if adapters is None else adapters.other_bases
+        return replace(engine.stats(), adapters_other_base=other_bases)
+
+    return Loaded(engine, prompts, adapters, backbone.name, stats)
 
 
 def _return_freed_memory() -> None:
@@ -128,6 +137,9 @@ def _device(settings: WorkerSettings) -> str:
     if settings.device != "auto":
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(f"device: {settings.device} was asked for, torch finds no GPU")
+        number = torch.device(settings.device).index or 0
+        if settings.device.startswith("cuda") and number >= (found := torch.cuda.device_count()):
+            raise ModelError(f"device: {settings.device} was asked for, torch finds {found} GPUs")
         return settings.device
     return "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -38,8 +38,10 @@ class Stage(enum.Enum):
     GATHERING = "in the window"
     RUNNING = "in the engine"
     FINISHING = "its answer is complete, the rest is written"
-    FAILING = "it is made ours to write, and its error is written"
-    SETTLING = "nothing is left to tell its tenant; put aside, if its record has to be"
+    CONDEMNED = "it is made ours to write, so that its error can be"
+    FAILING = "its error is written"
+    UNTOLD = "no end of its answer can be written: its record is put aside"
+    SETTLING = "nothing is left to write of it; put aside, if its record has to be"
     SETTLED = "its offset is finished"
     DROPPED = "its assignment ended: nothing of it may be written or committed"
 
@@ -53,7 +55,7 @@ class Event(enum.Enum):
     DUE = "its turn is near, and another worker may have begun it"
     CHOSEN = "its turn has come, and it is ours"
     OURS = "nobody else may write its answer now"
-    ANSWERED = "its terminal stands already, or none can ever be written"
+    ANSWERED = "its terminal stands already"
     SUSPECTED = "ours, but its writers crashed: it has to run alone"
     CONVICTED = "ours, but it crashes its worker with nothing beside it"
     UNREACHABLE = "its reply log does not answer"
@@ -108,7 +110,7 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.DROPPED: _to(Stage.DROPPED),
     },
     Stage.DOOMED: {
-        Event.ROUTED: _to(Stage.FAILING, Effect.TAKE_OVER),
+        Event.ROUTED: _to(Stage.CONDEMNED, Effect.TAKE_OVER),
         Event.UNROUTABLE: _to(Stage.SETTLING, Effect.SETTLE),
         Event.DROPPED: _to(Stage.DROPPED),
     },
@@ -116,7 +118,7 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.CHOSEN: _to(Stage.PREPARING, Effect.PREPARE),
         Event.DUE: _to(Stage.CLAIMING, Effect.TAKE_OVER),
         Event.UNREACHABLE: _to(Stage.PARKED, Effect.FORGET, Effect.PARK),
-        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.FORGET, Effect.RELEASE),
     },
     Stage.CLAIMING: {
@@ -126,50 +128,62 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
             Stage.WAITING, Effect.LEAVE, Effect.RELEASE, Effect.NEXT_EPOCH, Effect.WAIT_ALONE
         ),
         Event.CONVICTED: _to(Stage.FAILING, Effect.LEAVE, Effect.WRITE_ERROR),
+        Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.LEAVE, Effect.SETTLE),
         Event.UNREACHABLE: _to(Stage.PARKED, Effect.LEAVE, Effect.PARK),
-        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.PARKED: {
         Event.REACHABLE: _to(Stage.WAITING, Effect.WAIT),
-        Event.FAILED: _to(Stage.FAILING, Effect.UNPARK, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.UNPARK, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.UNPARK, Effect.RELEASE),
     },
     Stage.PREPARING: {
         Event.PREPARED: _to(Stage.GATHERING, Effect.GATHER),
-        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.GATHERING: {
         Event.SUBMITTED: _to(Stage.RUNNING),
-        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.RUNNING: {
         Event.FINISHED: _to(Stage.FINISHING, Effect.LEAVE, Effect.WRITE_ANSWER),
-        Event.FAILED: _to(Stage.FAILING, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.BROKEN: _to(Stage.ARRIVED, Effect.LEAVE, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
-        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.LEAVE, Effect.SETTLE),
+        Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.LEAVE, Effect.SETTLE),
         Event.ABANDONED: _to(Stage.DROPPED, Effect.LEAVE, Effect.BREAK_OFF),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.FINISHING: {
         Event.WRITTEN: _to(Stage.SETTLING, Effect.SETTLE),
         Event.BROKEN: _to(Stage.ARRIVED, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
-        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.SETTLE),
         Event.DROPPED: _to(Stage.DROPPED, Effect.RELEASE),
     },
-    Stage.FAILING: {
+    # What it had brought may still be on its way into the log when its error is known.
+    Stage.CONDEMNED: {
         Event.OURS: _to(Stage.FAILING, Effect.WRITE_ERROR),
         Event.SUSPECTED: _to(Stage.FAILING, Effect.WRITE_ERROR),
         Event.CONVICTED: _to(Stage.FAILING, Effect.WRITE_ERROR),
         Event.ANSWERED: _to(Stage.SETTLING, Effect.SETTLE),
-        Event.UNREACHABLE: _to(Stage.FAILING, Effect.PARK),
-        Event.REACHABLE: _to(Stage.FAILING, Effect.TAKE_OVER),
-        Event.WRITTEN: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.UNREACHABLE: _to(Stage.CONDEMNED, Effect.PARK),
+        Event.REACHABLE: _to(Stage.CONDEMNED, Effect.TAKE_OVER),
         Event.BROKEN: _to(Stage.DOOMED, Effect.UNPARK, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
-        Event.UNWRITABLE: _to(Stage.SETTLING, Effect.UNPARK, Effect.SETTLE),
+        Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.UNPARK, Effect.SETTLE),
         Event.DROPPED: _to(Stage.DROPPED, Effect.UNPARK, Effect.RELEASE),
+    },
+    Stage.FAILING: {
+        Event.WRITTEN: _to(Stage.SETTLING, Effect.SETTLE),
+        Event.BROKEN: _to(Stage.DOOMED, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
+        Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.SETTLE),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.RELEASE),
+    },
+    # A claim of ours may stand there without an end: too large a record is refused, a release not.
+    Stage.UNTOLD: {
+        Event.SETTLED: _to(Stage.SETTLED, Effect.FINISH_OFFSET),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.RELEASE),
     },
     Stage.SETTLING: {
         Event.SETTLED: _to(Stage.SETTLED, Effect.FINISH_OFFSET),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from worker.observe.health import Health
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
-    from worker.topics.reply_topics import ReplyTopics
+    from worker.topics.tenant_topics import TenantTopics
 
 log = get_logger(__name__)
 
@@ -42,10 +42,10 @@ class Startup:
     """The way up of one worker."""
 
     def __init__(
-        self, settings: WorkerSettings, name: str, health: Health, reply_topics: ReplyTopics
+        self, settings: WorkerSettings, name: str, health: Health, tenant_topics: TenantTopics
     ) -> None:
         self._settings = settings
-        self._reply_topics = reply_topics
+        self._tenant_topics = tenant_topics
         self._name = name
         self._health = health
         self._started = time.monotonic()
@@ -55,16 +55,24 @@ class Startup:
 
         Raises WorkerFailedError where waiting will not help.
         """
-        loading = asyncio.create_task(self._load_apart(load))
         writer = LogWriter(self._settings, self._name)
+        ways = [
+            loading := asyncio.create_task(self._load_apart(load)),
+            asyncio.create_task(self._reach_topics(writer)),
+        ]
         try:
-            await self._connect(writer)
-            await self._check_topics()
-            return await loading, writer
+            await asyncio.gather(*ways)  # a model that cannot be served ends a wait for brokers
         except BaseException:
-            loading.cancel()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
             await writer.stop()
             raise
+        return loading.result(), writer
+
+    async def _reach_topics(self, writer: LogWriter) -> None:
+        await self._connect(writer)
+        await self._check_topics()
 
     async def _load_apart(self, load: Callable[[WorkerSettings], Loaded]) -> Loaded:
         """Load in a thread that no exit waits for: it may be minutes from its end."""
@@ -112,7 +120,7 @@ class Startup:
     async def _check_topics(self) -> None:
         """Wait until the topics of all are as the contract wants them; say what is not, once.
 
-        A tenant's reply topic that is not keeps nobody waiting: its own jobs are refused.
+        A topic of one tenant that is not keeps nobody waiting: that tenant's jobs are refused.
         """
         contract = Contract.of(self._settings)
         told: set[str] = set()
@@ -123,8 +131,8 @@ class Startup:
             except TopicsError as error:
                 errors = [f"the brokers could not be asked: {error}"]
             else:
-                self._reply_topics.learn(findings)
-                findings = [each for each in findings if not contract.is_replies(each.topic)]
+                self._tenant_topics.learn(findings)
+                findings = [each for each in findings if not contract.is_of_one_tenant(each.topic)]
                 errors = [str(each) for each in findings if each.level == "error"]
                 for each in findings:
                     if each.level == "warning" and str(each) not in told:
@@ -133,9 +141,7 @@ class Startup:
             if not errors:
                 self._health.is_ready("topics")
                 return
-            of_tenants = self._settings.jobs_topic.endswith("*") and len(errors)
-            shown = f"{of_tenants} findings, see the log" if of_tenants else "; ".join(errors)
-            self._health.not_ready("topics", shown)
+            self._health.not_ready("topics", "; ".join(errors))
             for text in errors:
                 if text not in told:
                     told.add(text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from worker.batching.dispatch import Dispatcher
 from worker.intake.admission import Admission
 from worker.replies.answers import Answers
+from worker.replies.jobless import JoblessRecords
 from worker.replies.pending_bytes import PendingBytes
 from worker.replies.redirects import Redirects
 from worker.replies.reply_logs import ReplyLogs
@@ -46,7 +47,7 @@ class Surroundings:
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     keys: TenantKeys | None = None  # of the tenants, where they sign
-    why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a reply topic
+    why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Parts:
     dispatcher: Dispatcher
     answers: Answers
     redirects: Redirects
+    jobless: JoblessRecords
     pending: PendingBytes
 
 
@@ -74,7 +76,37 @@ def wire(
     """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
     pending = PendingBytes(settings.lookahead_bytes)
     logs = ReplyLogs()
-    parking = Parking(logs, pending, metrics, happened)
+    redirects = Redirects(around.writer, pending=pending, logs=logs)
+    parking = Parking(
+        logs,
+        pending,
+        metrics,
+        happened,
+        try_other=redirects.try_one,
+        sound=lambda entry: answers.sound(entry, claims.in_vain(entry)),
+    )
+    answers = Answers(
+        writer=around.writer,
+        worker=around.worker,
+        dlq_topic=settings.dlq_topic,
+        base=around.base,
+        metrics=metrics,
+        pending=pending,
+        logs=logs,
+        happened=happened,
+    )
+    claims = Claims(
+        writer=around.writer,
+        reader=around.reader,
+        worker=around.worker,
+        clock_slack_ms=settings.clock_slack * 1_000,
+        metrics=metrics,
+        logs=logs,
+        pending=pending,
+        parking=parking,
+        prove=prove,
+        happened=happened,
+    )
     return Parts(
         admission=Admission(
             settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused
@@ -83,18 +115,7 @@ def wire(
             around.writer, pending=pending, create=around.create_reply_topic, happened=happened
         ),
         parking=parking,
-        claims=Claims(
-            writer=around.writer,
-            reader=around.reader,
-            worker=around.worker,
-            clock_slack_ms=settings.clock_slack * 1_000,
-            metrics=metrics,
-            logs=logs,
-            pending=pending,
-            parking=parking,
-            prove=prove,
-            happened=happened,
-        ),
+        claims=claims,
         dispatcher=Dispatcher(
             settings=settings,
             prompts=around.prompts,
@@ -104,16 +125,8 @@ def wire(
             reachable=parking.reachable,
             happened=happened,
         ),
-        answers=Answers(
-            writer=around.writer,
-            worker=around.worker,
-            dlq_topic=settings.dlq_topic,
-            base=around.base,
-            metrics=metrics,
-            pending=pending,
-            logs=logs,
-            happened=happened,
-        ),
-        redirects=Redirects(around.writer, pending=pending),
+        answers=answers,
+        redirects=redirects,
+        jobless=JoblessRecords(answers, redirects, metrics),
         pending=pending,
     )

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from aril.commands.backbone import ModelFolder
     from worker.adapters.store import AdapterStore
+    from worker.settings import WorkerSettings
 
 DESCRIPTION: Final = """\
 List an adapter store: <tenant>/<name>/ and shared/<name>/ are PEFT LoRA folders. Every tensor is
@@ -33,7 +35,7 @@ THOUSAND: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One folder of the store; `problem` says why it cannot be served."""
+    """One folder of the store; `problem`: why it cannot be served, `warning`: what to look at."""
 
     tenant: str
     name: str
@@ -41,6 +43,7 @@ class Listed:
     rank: int = 0
     targets: tuple[str, ...] = ()
     size: int = 0
+    warning: str | None = None
     problem: str | None = None
 
 
@@ -49,7 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLES
     parser.add_argument("--json", action="store_true", help="one JSON array")
-    add_settings(parser, {"what is served": ["model", "adapters", "max_rank"]})
+    add_settings(
+        parser, {"what is served": ["model", "base", "base_check", "adapters", "max_rank"]}
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,14 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
     try:
-        model = read_model_folder(settings.model)
+        model = read_model_folder(settings.model, settings.base)
     except ModelFolderError as error:
         raise UsageError(f"adapters: {error}") from None
     if not settings.adapters.is_dir():
         raise UsageError(f"adapters: {settings.adapters} is not a folder")
-    found = list_store(
-        settings.adapters, base=model.name, shapes=model.linear_shapes, max_rank=settings.max_rank
-    )
+    found = list_store(settings.adapters, model, settings)
     if arguments.json:
         print(json.dumps([asdict(entry) for entry in found], indent=2))
     else:
@@ -78,13 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if any(entry.problem for entry in found) else OK
 
 
-def list_store(
-    root: Path, *, base: str, shapes: dict[str, tuple[int, int]], max_rank: int
-) -> list[Listed]:
+def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list[Listed]:
     """Read and check every adapter of a store, in order of tenant and name."""
     from worker.adapters.store import AdapterStore  # noqa: PLC0415 - imports torch
 
-    store = AdapterStore(root, base_model=base, linear_shapes=shapes, max_rank=max_rank)
+    store = AdapterStore(
+        root,
+        base_model=model.name,
+        linear_shapes=model.linear_shapes,
+        max_rank=settings.max_rank,
+        base_check=settings.base_check,
+        own=model.own_weights,
+    )
     return [_read(store, home, folder) for home, folder in _folders(root)]
 
 
@@ -122,6 +130,7 @@ def _read(store: AdapterStore, home: Path, folder: Path) -> Listed:
         rank=weights.rank,
         targets=tuple(sorted({module.rpartition(".")[2] for module in weights.modules})),
         size=sum(file.stat().st_size for file in place.path.iterdir() if file.is_file()),
+        warning=weights.warning,
     )
 
 
@@ -137,11 +146,18 @@ def _print(found: list[Listed]) -> None:
             entry.digest[:SHORT_DIGEST] or "-",
             str(entry.rank or "-"),
             _human(entry.size) if entry.size else "-",
-            f"✗ {entry.problem}" if entry.problem else " ".join(entry.targets),
+            _remark(entry),
         )
         for entry in found
     ]
     print(table(("TENANT", "ADAPTER", "DIGEST", "RANK", "SIZE", "TARGETS"), rows))
+
+
+def _remark(entry: Listed) -> str:
+    if entry.problem:
+        return f"✗ {entry.problem}"
+    targets = " ".join(entry.targets)
+    return f"{targets}  ! {entry.warning}" if entry.warning else targets
 
 
 def _human(size: float) -> str:

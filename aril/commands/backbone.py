@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a download
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-WEIGHTS: Final = "model.safetensors"
-INDEX: Final = "model.safetensors.index.json"
+from worker.engine.attention import UnsupportedModelError
+from worker.engine.model import META, load_backbone
+
+if TYPE_CHECKING:
+    from worker.adapters.own_weights import OwnWeights
 
 
 class ModelFolderError(Exception):
@@ -30,40 +31,27 @@ class ModelFolder:
     parameters: int
     linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in)
     has_chat_template: bool
+    own_weights: OwnWeights | None
 
 
-def read_model_folder(folder: str) -> ModelFolder:
-    """Build the model of a folder without memory for its weights. Raises `ModelFolderError`."""
+def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
+    """Load a folder as a worker does, without memory for its weights. Raises `ModelFolderError`.
+
+    `name` is what the operator calls it, by default what a worker would.
+    """
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise ModelFolderError(f"{folder}: no config.json there")
-    _check_weights(path)
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelFolderError(f"{folder}: {str(error).strip().splitlines()[0]}") from error
+        # The one type in which experts can be multiplied on a device that does nothing.
+        found = load_backbone(path, META, torch.bfloat16, name=name)
+    except UnsupportedModelError as error:
+        raise ModelFolderError(f"{folder}: {error}") from error
     return ModelFolder(
-        name=path.resolve().name,
-        kind=config.model_type,
-        parameters=model.num_parameters(),
-        linear_shapes={
-            name: (module.out_features, module.in_features)
-            for name, module in model.named_modules()
-            if type(module) is torch.nn.Linear
-        },
-        has_chat_template=bool(tokenizer.chat_template),
+        name=found.name,
+        kind=found.model.config.model_type,
+        parameters=found.model.num_parameters(),
+        linear_shapes=found.linear_shapes,
+        has_chat_template=bool(found.tokenizer.chat_template),
+        own_weights=found.own_weights,
     )
-
-
-def _check_weights(path: Path) -> None:
-    if (path / WEIGHTS).is_file():
-        return
-    try:
-        parts = set(json.loads((path / INDEX).read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError):
-        raise ModelFolderError(f"{path}: no {WEIGHTS} there") from None
-    if missing := sorted(part for part in parts if not (path / part).is_file()):
-        raise ModelFolderError(f"{path}: {missing[0]} is missing, and {len(missing) - 1} more")

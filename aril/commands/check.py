@@ -123,7 +123,7 @@ def _check_model(settings: WorkerSettings, report: Report) -> ModelFolder | None
     )
 
     try:
-        model = read_model_folder(settings.model)
+        model = read_model_folder(settings.model, settings.base)
     except ModelFolderError as error:
         report.line("bad", "model", str(error))
         return None
@@ -144,10 +144,10 @@ def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report
         return
     from aril.commands.adapters import list_store  # noqa: PLC0415 - as above
 
-    found = list_store(
-        settings.adapters, base=model.name, shapes=model.linear_shapes, max_rank=settings.max_rank
-    )
+    found = list_store(settings.adapters, model, settings)
     for entry in found:
+        if entry.warning:
+            report.line("warning", "adapters", f"{entry.tenant}/{entry.name}: {entry.warning}")
         if entry.problem:
             report.line("bad", "adapters", f"{entry.tenant}/{entry.name}: {entry.problem}")
     good = [entry for entry in found if not entry.problem]

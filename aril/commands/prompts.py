@@ -25,6 +25,10 @@ LINE_FIELDS: Final = frozenset(
         "id",
         "prompt",
         "messages",
+        "tools",
+        "chat_template_kwargs",
+        "add_generation_prompt",
+        "continue_final_message",
         "token_ids",
         "adapter",
         "sampling",
@@ -48,7 +52,7 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
     given = {
         name: value
         for name in Sampling.model_fields
-        if (value := getattr(arguments, name)) is not None
+        if (value := getattr(arguments, name, None)) is not None
     }
     scalars = {name: str(value).lower() for name, value in given.items() if name not in LISTS}
     try:

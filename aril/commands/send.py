@@ -50,11 +50,13 @@ examples:
   token=$(aril send -t acme --detach "A long story, please.") && aril send -t acme --resume "$token"
 
 a line of JSONL: {"prompt": "Hi"}, or with any of
-  id, messages, token_ids, adapter, sampling, priority, deadline, metadata"""
+  id, messages, token_ids, adapter, sampling, priority, deadline, metadata; and with messages
+  tools, chat_template_kwargs, add_generation_prompt, continue_final_message"""
 
 
 SAMPLING: Final = {
-    "max_tokens": "longest answer",
+    "max_tokens": "longest answer; left out, up to the end of the context",
+    "min_tokens": "nothing ends the answer before so many",
     "temperature": "0 takes the most likely token, more is livelier",
     "top_p": "choose among the tokens that together have this probability",
     "top_k": "choose among this many; 0 is off",
@@ -87,7 +89,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=int, default=256, metavar="N", help="default 256")
     parser.add_argument("--detach", action="store_true", help="print resume tokens and leave")
     parser.add_argument("--resume", action="append", metavar="TOKEN", help="go on with a stream")
-    add_fields(parser, "sampling", Sampling.model_fields, SAMPLING)
+    fields = {name: Sampling.model_fields[name] for name in SAMPLING}
+    add_fields(parser, "sampling", fields, SAMPLING)
     add_settings(parser, {"queue": CONNECTION})
 
 

@@ -1,5 +1,6 @@
 """SGMV: the LoRA products of a batch whose rows belong to different adapters. See README.md."""
 
+from kernels.sgmv.biases import SlotBiases
 from kernels.sgmv.gains import Gains
 from kernels.sgmv.group import GroupShape, LoraPair
 from kernels.sgmv.ops import sgmv_
@@ -19,6 +20,7 @@ __all__ = [
     "Segment",
     "SgmvMode",
     "SgmvPlan",
+    "SlotBiases",
     "SlotWeights",
     "StackedWeights",
     "make_plan",

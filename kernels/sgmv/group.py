@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class LoraPair:
     """One linear's LoRA: `a` [r, in], `b` [out, r] and the scale of their product.
 
-    With DoRA also its `gain` [out], see gains.py.
+    With DoRA also its `gain` [out], see gains.py, and what is added beside, `bias` [out], see
+    biases.py.
     """
 
     a: Tensor
     b: Tensor
     scale: float
     gain: Tensor | None = None
+    bias: Tensor | None = None
 
 
 class GroupShape(NamedTuple):
@@ -52,7 +54,8 @@ class GroupShape(NamedTuple):
                 )
             if not 1 <= rank <= self.max_rank:
                 raise ValueError(f"linear {index}: rank {rank} is not in 1..{self.max_rank}")
-            if pair.gain is not None and pair.gain.shape != (width,):
-                raise ValueError(
-                    f"linear {index}: gain {tuple(pair.gain.shape)} doesn't fit [{width}]"
-                )
+            for name, vector in (("gain", pair.gain), ("bias", pair.bias)):
+                if vector is not None and vector.shape != (width,):
+                    raise ValueError(
+                        f"linear {index}: {name} {tuple(vector.shape)} doesn't fit [{width}]"
+                    )

@@ -58,6 +58,11 @@ class SgmvPlan:
         return self._row_slots.shape[0]
 
     @property
+    def row_slots(self) -> Tensor:
+        """The slot of each row [T] int32 on the plan's device; -1 for none. Not to be changed."""
+        return self._row_slots
+
+    @property
     def adapters(self) -> int | None:
         """How many adapters the rows are of; None where only the device knows or it may change."""
         return None if self.static or self._segments is None else len(self._segments)

@@ -69,6 +69,67 @@ def bad_fields() -> list[Vector]:
             {"metadata": {"a": 1}},
             invalid("string_type"),
         ),
+        _refused(
+            "strict with a field that is none",
+            "A misspelt field is told by name.",
+            {"strict": True, "sampling": {"max_token": 8}},
+            invalid("extra_forbidden"),
+        ),
+        _refused(
+            "tools without messages",
+            "They are for the chat template.",
+            {"tools": [{"type": "function"}]},
+            invalid("no_messages"),
+        ),
+        _refused(
+            "a tool with a value that JSON lacks",
+            "Templates write tools as JSON: no bytes, no infinite number.",
+            {
+                "prompt": MISSING,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "tools": [{"type": "function", "limit": float("inf")}],
+            },
+            invalid("no_json"),
+        ),
+        _refused(
+            "a user's turn without content",
+            "Only an assistant's may be without.",
+            {"prompt": MISSING, "messages": [{"role": "user", "content": None}]},
+            invalid("no_content"),
+        ),
+        _refused(
+            "a part that is no text",
+            "Backbones here read text.",
+            {
+                "prompt": MISSING,
+                "messages": [{"role": "user", "content": [{"type": "image_url"}]}],
+            },
+            invalid("literal_error"),
+        ),
+        sampling(
+            "two answers",
+            "One a job; the job may be sent again under another id.",
+            {"n": 2},
+            too_much("less_than_equal", 1, 2),
+        ),
+        sampling(
+            "what is asked of the prompt",
+            "Log probabilities are told of the answer only.",
+            {"prompt_logprobs": 1},
+            invalid("none_required"),
+        ),
+        sampling(
+            "bias of a token that is no number",
+            "Ids are written in decimal.",
+            {"logit_bias": {"the": 1.0}},
+            invalid("string_pattern_mismatch"),
+        ),
+        sampling(
+            "bias too strong",
+            "100 at most.",
+            {"logit_bias": {"7": 100.5}},
+            too_much("less_than_equal", 100, 100.5),
+        ),
         sampling("sampling not a map", "A map is required.", [1], invalid("model_type")),
         sampling(
             "one stop string, bare", "An array is required.", {"stop": "END"}, invalid("tuple_type")

@@ -15,6 +15,7 @@ def good_requests() -> list[Vector]:
     digest = "0123456789abcdef" * 4
     every_knob = {
         "max_tokens": 8,
+        "min_tokens": 2,
         "temperature": 0.5,
         "top_p": 0.5,
         "top_k": 40,
@@ -26,15 +27,40 @@ def good_requests() -> list[Vector]:
         "stop": ["\n\n", "END"],
         "stop_token_ids": [2],
         "ignore_eos": True,
+        "logit_bias": {"0": -100.0, "2147483647": 0.5},
         "logprobs": 0,
     }
     turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Grüße 🍎"},
     ]
+    tool = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    with_tools = [
+        {"role": "user", "content": [{"type": "text", "text": "What time"}]},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "12:00", "name": "clock", "tool_call_id": "c1"},
+    ]
     return [
         _job("smallest job", "Only what is required; everything else has its default.", {}),
         _job("messages", "A conversation.", {"prompt": MISSING, "messages": turns}),
+        _job(
+            "a conversation with tools",
+            "All that a chat template may be told; text may come in parts.",
+            {
+                "prompt": MISSING,
+                "messages": with_tools,
+                "tools": [tool],
+                "add_generation_prompt": False,
+                "continue_final_message": True,
+                "chat_template_kwargs": {"enable_thinking": False},
+            },
+        ),
+        _job(
+            "strict",
+            "A job that wants unknown fields refused; it has none.",
+            {"strict": True, "sampling": {"max_tokens": 8}},
+        ),
         _job(
             "token ids", "A prompt of tokens.", {"prompt": MISSING, "token_ids": [1, 0, 2**31 - 1]}
         ),

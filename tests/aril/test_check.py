@@ -6,10 +6,13 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from aril.arguments import FAILED, OK
 from aril.cli import main
-from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from aril.commands.backbone import read_model_folder
+from tests.support.tiny import Architecture, make_tiny_adapter, make_tiny_model
+from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +70,59 @@ def test_bad_adapters_are_named(
     assert "pickle" in problems["pickled"]
     assert "not an adapter's name" in problems["Not_A_Name"]
     assert "not a tenant's name" in problems["x"]
+
+
+@pytest.mark.parametrize("spelt", ["./tiny", "./current", "."])
+def test_a_model_is_called_the_same_by_check_and_worker(
+    folders: tuple[Path, Path],
+    spelt: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However the folder is spelt, what is good for `aril adapters` is good for the worker."""
+    model, store = folders
+    link = model.parent / "current"
+    if not link.exists():
+        link.symlink_to("tiny")
+    monkeypatch.chdir(model if spelt == "." else model.parent)
+    flags = ["--model", spelt, "--adapters", str(store), "--base-check", "strict"]
+    assert main(["adapters", *flags]) == OK, capsys.readouterr().out
+    assert load_backbone(spelt, "cpu", torch.float32).name == "tiny"
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_check_and_worker_see_the_same_linears(arch: Architecture, tmp_path: Path) -> None:
+    """Without weights in memory a folder shows what a worker finds in it, GPT-2's too."""
+    folder = make_tiny_model(tmp_path / "tiny", arch, tie_word_embeddings=True)
+    told, found = read_model_folder(str(folder)), load_backbone(folder, "cpu", torch.float32)
+    assert told.linear_shapes == found.linear_shapes
+    assert len(told.linear_shapes) > 1
+    assert found.own_weights is not None
+    assert told.own_weights is not None
+    assert told.own_weights.tables == found.own_weights.tables
+    assert found.own_weights.tables is not None
+    assert found.own_weights.tables.output == found.output_module
+    head = found.model.get_output_embeddings().weight
+    for own in (told.own_weights, found.own_weights):
+        assert own.equals("lm_head.weight", head)
+        assert own.max_copy_bytes(told.linear_shapes) >= 2 * head.nbytes
+
+
+def test_another_base_model_is_a_warning(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`aril adapters` and `aril check` tell both names and pass; with `strict` neither does."""
+    model, store = folders
+    flags = ["--model", str(model), "--adapters", str(store), "--base", "org/Other"]
+    assert main(["adapters", *flags, "--json"]) == OK
+    told = json.loads(capsys.readouterr().out)
+    assert all("'org/Other'" in entry["warning"] for entry in told)
+    assert main(["adapters", *flags, "--base-check", "strict"]) == FAILED
+    assert "'org/Other'" in capsys.readouterr().out
+    main(["check", "--bootstrap", "127.0.0.1:1", *flags])
+    out = capsys.readouterr().out
+    assert "! adapters  acme/terse: it was made for" in out
+    assert "✓ adapters  2 can be served" in out
 
 
 @pytest.mark.kafka

@@ -14,7 +14,7 @@ DOCS: Final = sorted(
     for path in ROOT.rglob("*.md")
     if not {".venv", "build", ".git", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
 )
-ROOMS: Final = "aril|benchmarks|deploy|docs|findings|kernels|schemas|tests|worker"
+ROOMS: Final = "aril|benchmarks|deploy|docs|fetching|findings|kernels|schemas|tests|worker"
 # A path in backticks, perhaps with what is found in it behind `::` or a pattern for its name.
 NAMED: Final = re.compile(rf"`((?:{ROOMS})/[\w./*-]*)(?:::\w+)?`")
 LINK: Final = re.compile(r"\]\((?!\w+:)([^)#\s]*)(#[^)\s]*)?\)")

@@ -30,7 +30,8 @@ def test_defaults() -> None:
     """A job that says nothing about sampling is sampled as the OpenAI interface would."""
     sampling = Job(id="j", tenant="t", prompt="p").sampling
     assert sampling.model_dump() == {
-        "max_tokens": 256,
+        "max_tokens": None,
+        "min_tokens": 0,
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,
@@ -42,6 +43,10 @@ def test_defaults() -> None:
         "stop": (),
         "stop_token_ids": (),
         "ignore_eos": False,
+        "logit_bias": {},
+        "n": 1,
+        "best_of": 1,
+        "prompt_logprobs": None,
         "logprobs": None,
     }
 

@@ -84,7 +84,9 @@ class BrokenEngine:
 async def through_the_lifecycle() -> None:
     """Jobs that fail as they are prepared, as they are passed on, as they are read."""
     tokenizer = BrokenTokenizer()
-    prompts = Prompts(tokenizer, vocab_size=256, context=4096, max_prompt_tokens=2048)
+    prompts = Prompts(
+        tokenizer, vocab_size=256, context=4096, max_prompt_tokens=2048, max_new_tokens=1024
+    )
     async with Harness(prompts=prompts, adapters=BrokenStore(), max_rows=32) as harness:
         jobs = [Job(id=f"prompt-{kind}", tenant="acme", prompt=f"{kind} {MARK}") for kind in RAISED]
         jobs += [
@@ -112,7 +114,7 @@ async def through_the_lifecycle() -> None:
         await harness.settle()
         for job in jobs:
             told = harness.visible("acme", job.id).terminal
-            print(job.id, getattr(told, "code", None), getattr(told, "message", None))
+            print(job.id, getattr(told, "code", None))
         print(len(harness.dead_letters), "dead letters")
         print(generate_latest(harness.metrics.registry).decode())
 

@@ -179,7 +179,7 @@ class FakeWorker:
 
     @staticmethod
     def _answer(job: Job) -> list[ReplyRecord]:
-        prompt = job.prompt or (job.messages[-1].content if job.messages else "")
+        prompt = job.prompt or ((job.messages[-1].text if job.messages else None) or "")
         if prompt.startswith("fail"):
             code = ErrorCode.OVERLOADED
             error = ErrorRecord(

@@ -25,6 +25,7 @@ from tests.support.fault_content import (
 )
 from tests.support.fault_store import StoreTrouble
 from worker.engine.request import GenerationRequest, Output
+from worker.job import Prompt
 from worker.loading import Loaded
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class TaggedEngine:
         """Take a request. Raises JobError when the tokens to go on from are not its own."""
         tenant, job = name_of(request.prompt_ids)
         digest = request.adapter.digest if request.adapter else None
-        begun, whole = len(request.resume_ids), request.sampling.max_tokens
+        begun, whole = len(request.resume_ids), request.sampling.longest
         if request.resume_ids != tokens_of(tenant, job, 0, begun, digest) or begun > whole:
             raise JobError(ErrorCode.INTERNAL, f"resumed with {begun} tokens that are not its own")
         if begun == whole:
@@ -103,11 +104,11 @@ class TaggedEngine:
 class TaggedPrompts:
     """A prompt is the job's name, whatever it says; there is no chat template."""
 
-    def encode(self, job: Job) -> tuple[int, ...]:
+    def encode(self, job: Job) -> Prompt:
         """Return the name's bytes. Raises JobError for messages."""
         if job.messages is not None:
             raise JobError(ErrorCode.INVALID_JOB, "messages: send a prompt")
-        return prompt_of(job.tenant, job.id)
+        return Prompt(prompt_of(job.tenant, job.id), job.sampling.longest)
 
 
 class TaggedAdapter(NamedTuple):

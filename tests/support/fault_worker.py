@@ -123,6 +123,7 @@ def _arm_append(point: str, passed: Callable[[], bool], die: Callable[[], None])
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
         headers: Sequence[tuple[str, bytes | None]] = (),
+        **limits: float,
     ) -> list[int]:
         # Dead letters, too, come this way: they have headers.
         fatal = (
@@ -131,10 +132,11 @@ def _arm_append(point: str, passed: Callable[[], bool], die: Callable[[], None])
             and passed()
         )
         if fatal and point == "mid_stream":
-            sending = asyncio.create_task(append(self, topic, partition, records, headers))
+            sent = append(self, topic, partition, records, headers, **limits)
+            sending = asyncio.create_task(sent)
             await soon(die)
             return await sending
-        offsets = await append(self, topic, partition, records, headers)
+        offsets = await append(self, topic, partition, records, headers, **limits)
         if fatal:
             die()
         return offsets

@@ -118,6 +118,6 @@ class CacheModel:
     def answer(cls, job: GenerationRequest) -> list[int]:
         """Tokens that an undisturbed run gives."""
         tokens = [*job.prompt_ids, *job.resume_ids]
-        while len(tokens) < len(job.prompt_ids) + job.sampling.max_tokens:
+        while len(tokens) < len(job.prompt_ids) + job.sampling.longest:
             tokens.append(cls.next_token(tokens))
         return tokens[len(job.prompt_ids) :]

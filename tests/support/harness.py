@@ -21,12 +21,12 @@ from schemas import (
     encode_request,
     reply_partition,
 )
-from worker.job import Partition, Record
+from worker.job import Partition, Prompt, Record
 from worker.lifecycle import Lifecycle
 from worker.observe.metrics import Metrics
 from worker.queue.assignment import Membership, PartitionState
 from worker.replies.broker_clock import BrokerClock
-from worker.replies.producer import AppendError, LogWriter
+from worker.replies.producer import APPEND_SECONDS, AppendError, LogWriter
 from worker.settings import load_settings
 from worker.startup import read_tenant_keys
 from worker.takeover.readback import LogRecord
@@ -75,10 +75,14 @@ class MemoryWriter(LogWriter):
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
         headers: Sequence[tuple[str, bytes | None]] = (),
+        *,
+        seconds: float = APPEND_SECONDS,
     ) -> list[int]:
-        """Append all or fail."""
+        """Append all or fail; give up in time, without a clock where that is no time at all."""
         await asyncio.sleep(0)
         self.tried.append(topic)
+        if not seconds and topic in self.down:
+            raise AppendError("TimeoutError", hopeless=False)
         if self.held is not None:
             await self.held.wait()
         if topic in self.down:
@@ -145,9 +149,10 @@ class HandEngine:
 class BytePrompts:
     """One token a byte."""
 
-    def encode(self, job: Job) -> tuple[int, ...]:
+    def encode(self, job: Job) -> Prompt:
         """Return the bytes."""
-        return job.token_ids or tuple((job.prompt or "").encode())
+        ids = job.token_ids or tuple((job.prompt or "").encode())
+        return Prompt(ids, job.sampling.longest)
 
 
 class Harness:
@@ -159,6 +164,7 @@ class Harness:
         tenants: Sequence[str] = ("acme", "zeta"),
         prompts: PromptEncoder | None = None,
         adapters: AdapterSource | None = None,
+        why_refused: Callable[[str], str | None] = lambda _: None,
         **flags: Any,
     ) -> None:
         flags.setdefault("window_ms", 0)
@@ -177,6 +183,7 @@ class Harness:
             adapters=adapters,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
+            why_refused=why_refused,
         )
         self.lifecycle = Lifecycle(self.settings, self.metrics, surroundings)
         self.dispatcher = self.lifecycle.parts.dispatcher

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
+from tests.support.marked import between
 from worker.stages import TABLE, Event, Stage
 
 DOC: Final = Path(__file__).parents[2] / "docs" / "how-it-works.md"
@@ -56,11 +56,7 @@ def section() -> str:
 
 def replaced(text: str) -> str:
     """Return the document with the section made anew. Raises ValueError if it has no marks."""
-    marks = re.escape(BEGIN) + r".*?" + re.escape(END)
-    made, count = re.subn(marks, lambda _: f"{BEGIN}{section()}{END}", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"{DOC.name} has {count} places for the diagram")
-    return made
+    return between(text, BEGIN, section(), END)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ CALM = {
 STORMY = CALM | {"lose": 1, "lose_engine": 1, "win": 2, "win_after_others": 1}
 STORMY |= {"win_after_a_crash": 3}
 
-WRITING = {Stage.RUNNING, Stage.FINISHING, Stage.FAILING}
+WRITING = {Stage.RUNNING, Stage.FINISHING, Stage.CONDEMNED, Stage.FAILING}
 
 
 class Inline(Executor):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from tests.support.brokers import Kafka
     from worker.job import Partition, Record
@@ -21,6 +24,17 @@ if TYPE_CHECKING:
     from worker.queue.raw_batch import Part
 
 PARTITIONS = 4
+
+
+@contextlib.asynccontextmanager
+async def new_topic(kafka: Kafka) -> AsyncIterator[str]:
+    """Make a jobs topic of a name of its own; give its name."""
+    name = f"jobs-{uuid.uuid4().hex[:8]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    yield name
+    await admin.close()
 
 
 class Recorder:

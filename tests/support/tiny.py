@@ -14,6 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Architecture = Literal["llama", "qwen2", "qwen3", "gemma"]
+Architecture = Literal["llama", "qwen2", "qwen3", "gemma", "gpt2"]
 
 ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -84,7 +86,8 @@ def make_tiny_model(
 
     Two layers, hidden 64, 4 heads, 2 KV heads, fp32. `overrides` are fields of the architecture's
     configuration. "gemma" alternates a sliding window of 8 with full attention; "qwen2" has biases
-    at q, k and v. Biases are random too, and large.
+    at q, k and v; "gpt2" has learnt positions and its linears' weights as [in, out]. Biases are
+    random too, and large.
     """
     tokenizer = make_tokenizer()
     fields: dict[str, Any] = {
@@ -138,6 +141,7 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT still reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", append=False)
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`", append=False)
         torch.manual_seed(seed)
         config = LoraConfig(
             r=rank,
@@ -155,7 +159,7 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
                     parameter.normal_(std=parameter.shape[1] ** -0.5)
                 elif "lora_magnitude_vector" in name:
                     parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5))
-    model.save_pretrained(path)
+        model.save_pretrained(path)
     return path
 
 
@@ -180,4 +184,22 @@ def _gemma(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel
     return Gemma3ForCausalLM(Gemma3TextConfig(**(fields | gemma | overrides)))
 
 
-_BUILDERS = {"llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "gemma": _gemma}
+def _gpt2(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    names = {
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+    }
+    other = {"intermediate_size", "num_key_value_heads", "head_dim"}  # set by the others
+    given = {names.get(name, name): value for name, value in fields.items() if name not in other}
+    return GPT2LMHeadModel(GPT2Config(**(given | overrides)))
+
+
+_BUILDERS = {
+    "llama": _llama,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma": _gemma,
+    "gpt2": _gpt2,
+}

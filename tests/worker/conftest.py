@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.support.harness import Harness
-from tests.support.members import PARTITIONS
+from tests.support.members import new_topic
 from tests.support.older_jobs import OLD
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has won a partition whose first jobs are not fresh."""
-    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as made:
@@ -32,9 +30,5 @@ async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
 @pytest.fixture
 async def topic(kafka: Kafka) -> AsyncIterator[str]:
     """Make a jobs topic of its own for each test."""
-    name = f"jobs-{uuid.uuid4().hex[:8]}"
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
-    yield name
-    await admin.close()
+    async with new_topic(kafka) as name:
+        yield name

@@ -404,7 +404,7 @@ async def test_a_job_is_counted_once_however_often_it_was_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An append that failed is no second end."""
-    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())

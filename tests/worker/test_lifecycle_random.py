@@ -55,7 +55,7 @@ def test_no_job_is_in_two_places_and_each_ends_once(
     monkeypatch: pytest.MonkeyPatch, seed: int, weights: dict[str, int]
 ) -> None:
     """Random histories; in the end nothing is open and nobody waits for an answer."""
-    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.answers.RETRY_SECONDS", 0.0)

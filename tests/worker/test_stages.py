@@ -58,8 +58,10 @@ def test_a_job_that_may_still_fail_is_not_ending() -> None:
     """Whoever ends a job looks at this; the stages are those with no row for FAILED."""
     assert {
         Stage.DOOMED,
+        Stage.CONDEMNED,
         Stage.FINISHING,
         Stage.FAILING,
+        Stage.UNTOLD,
         Stage.SETTLING,
         Stage.SETTLED,
         Stage.DROPPED,
@@ -73,7 +75,7 @@ def test_what_may_bring_the_next_event_comes_last() -> None:
             assert not EAGER & set(effects[:-1])
 
 
-@pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FINISHING, Stage.FAILING])
+@pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FINISHING, Stage.CONDEMNED, Stage.FAILING])
 def test_nothing_more_is_written_under_an_epoch_that_broke(stage: Stage) -> None:
     """An append whose fate is unknown: the next epoch begins before anything else is done."""
     after, effects = TABLE[stage][Event.BROKEN]
@@ -99,6 +101,13 @@ def test_an_event_without_a_row_changes_nothing_and_is_told() -> None:
             with pytest.raises(UnexpectedEventError, match=f"{event.name} at {stage.name}"):
                 life.happen(event)
             assert life.stage is stage
+
+
+def test_a_claim_that_may_stand_without_an_end_is_released() -> None:
+    """Only where its terminal is written, or no log was found, a drop is not told."""
+    silent = {Stage.ARRIVED, Stage.DOOMED, Stage.SETTLING, Stage.SETTLED, Stage.DROPPED}
+    for stage in set(Stage) - silent:
+        assert TABLE[stage][Event.DROPPED][1][-1] is Effect.RELEASE, stage
 
 
 def test_a_row_is_followed() -> None:

@@ -11,6 +11,7 @@ from schemas import ErrorCode, JobError
 from worker.adapters.byte_lru import ByteLru
 from worker.adapters.store import AdapterRef, AdapterStore
 from worker.adapters.weights import AdapterWeights
+from worker.observe.logs import Sampled, get_logger
 
 _LOADS_AT_ONCE: Final = 2  # reads are bound by the disk, checks by one core each
 _MAX_TRIES: Final = 3  # for a folder that is being replaced while we read it
@@ -18,6 +19,8 @@ _REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 1_024
 
 Clock = Callable[[], float]
+
+log = Sampled(get_logger(__name__))
 
 
 class _Content(NamedTuple):
@@ -56,6 +59,8 @@ class AdapterCache:
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
         self.hits = 0
         self.loads = 0
+        self.other_bases = 0
+        """Adapters read that name another base model."""
 
     @property
     def nbytes(self) -> int:
@@ -91,7 +96,7 @@ class AdapterCache:
         if load is None:
             load = asyncio.create_task(self._load(ref))
             self._loads[content] = load
-            load.add_done_callback(lambda done: self._loaded(content, done))
+            load.add_done_callback(lambda done: self._loaded(ref, done))
         # One who gives up must not take the load away from the others.
         return await asyncio.shield(load)
 
@@ -106,17 +111,25 @@ class AdapterCache:
             self._prepare(weights)
         return weights
 
-    def _loaded(self, content: _Content, load: asyncio.Task[AdapterWeights]) -> None:
+    def _loaded(self, ref: AdapterRef, load: asyncio.Task[AdapterWeights]) -> None:
+        content = _Content(ref.digest, ref.name)
         del self._loads[content]
         if load.cancelled():
             return
         error = load.exception()  # also marks it as seen, should nobody wait any more
         if error is None:
             self._lru.put(load.result())
+            self._warn(ref, load.result())
         elif isinstance(error, JobError):
             self._refusals[content] = (self._clock() + _REFUSAL_SECONDS, error)
             while len(self._refusals) > _MAX_REFUSALS:
                 self._refusals.popitem(last=False)
+
+    def _warn(self, ref: AdapterRef, weights: AdapterWeights) -> None:
+        if weights.warning is not None:
+            self.other_bases += 1
+            owner = ref.folder.home.name
+            log.warning("adapter_base_differs", owner=owner, adapter=ref.name, why=weights.warning)
 
     def _raise_refusal(self, content: _Content) -> None:
         until, error = self._refusals.get(content, (0.0, None))

@@ -6,12 +6,15 @@ a sign. So a field is honoured (below), or concerns only training, or must be sw
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.patterns import Pattern, first_match, read_patterns
+from worker.adapters.targets import Targets, read_targets
+from worker.adapters.trained_tokens import read_indices
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Room for a rank pattern that names each of ten thousand modules."""
@@ -27,7 +30,15 @@ HONOURED: Final = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
         "init_lora_weights",
+        "lora_bias",
+        "bias",
+        "modules_to_save",
+        "ensure_weight_tying",
+        "trainable_token_indices",
     }
 )
 TRAINING_ONLY: Final = frozenset(
@@ -35,22 +46,31 @@ TRAINING_ONLY: Final = frozenset(
         "auto_mapping",
         "corda_config",
         "eva_config",
-        "exclude_modules",  # which modules were trained: the tensors say so
+        "fan_in_fan_out",  # PEFT corrects it to what the layer is
         "inference_mode",
         "lora_dropout",
         "lora_ga_config",
         "loftq_config",
+        "monteclora_config",  # noise in training; what it saves beside A and B is left out
         "megatron_core",  # names a library; counts only with megatron_config, which we refuse
         "peft_version",
         "qalora_group_size",  # counts only with use_qalora, which we refuse
         "revision",
         "runtime_config",
         "task_type",
+        "velora_config",  # another backward pass; what it saves beside A and B is left out
     }
 )
 # Initialisations that leave the backbone's weights alone. The others (PiSSA, OLoRA, CorDA, LoftQ,
 # LoRA-GA, …) train against changed ones, which a folder that still names them does not carry.
-_PLAIN_INITIALISATIONS: Final = (True, False, "gaussian", "eva", "orthogonal")
+_PLAIN_INITIALISATIONS: Final = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+_BIASES: Final = (None, "none", "all", "lora_only")
+
+# What some ways of training save beside A and B, and read in training only.
+_TRAINING_TENSORS: Final = {
+    "velora_config": r"lora_velora_embed(?:\.default)?",
+    "monteclora_config": r"lora_monteclora_sampler\.(?:default\.)?[a-z_]+",
+}
 
 _MAX_DEPTH: Final = 16
 
@@ -64,10 +84,16 @@ class LoraConfig:
     alpha: float
     rslora: bool
     dora: bool
+    lora_bias: bool
     rank_patterns: tuple[Pattern[int], ...]
     alpha_patterns: tuple[Pattern[float], ...]
-    targets: frozenset[str] | None
-    """Endings of module paths; None where the configuration gives no list."""
+    targets: Targets
+    ties: bool
+    """Whether PEFT would tie what is saved whole as the backbone ties it."""
+    token_ids: Mapping[str, tuple[int, ...]]
+    """Tokens with vectors of their own, by the end of their table's path."""
+    training_tensors: re.Pattern[str] | None
+    """What the way of training has left among the tensors, and answers do not need."""
 
     def rank_of(self, module: str) -> int:
         """Return the rank that the configuration gives `module`."""
@@ -78,14 +104,6 @@ class LoraConfig:
         rank = self.rank_of(module)
         alpha = first_match(self.alpha_patterns, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.rslora else rank)
-
-    def is_target(self, module: str) -> bool | None:
-        """Whether PEFT would adapt `module`; None where the configuration gives no list."""
-        if self.targets is None:
-            return None
-        parts = module.split(".")
-        endings = (".".join(parts[start:]) for start in range(len(parts)))
-        return any(ending in self.targets for ending in endings)
 
 
 def read_fields(data: bytes) -> dict[str, Any]:
@@ -118,13 +136,15 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
     if fields.get("peft_type") != "LORA":
         raise AdapterFault(f"peft_type is {quoted(fields.get('peft_type'))}, not 'LORA'")
     for name, value in fields.items():
-        if name not in HONOURED and name not in TRAINING_ONLY and not _is_off(name, value):
+        if name not in HONOURED and name not in TRAINING_ONLY and not _is_off(value):
             raise AdapterFault(f"{quoted(name)} is set to {quoted(value)}, which is not supported")
     if fields.get("init_lora_weights", True) not in _PLAIN_INITIALISATIONS:
         raise AdapterFault(
             f"init_lora_weights is {quoted(fields['init_lora_weights'])}, which changes the"
             " backbone: save the adapter converted to plain LoRA"
         )
+    if fields.get("bias") not in _BIASES:
+        raise AdapterFault(f"bias is {quoted(fields['bias'])}, which is not supported")
     base_model = fields.get("base_model_name_or_path")
     if base_model is not None and not isinstance(base_model, str):
         raise AdapterFault("base_model_name_or_path is not a string")
@@ -132,11 +152,15 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         base_model=base_model or None,
         rank=_rank("r", fields.get("r", 8)),
         alpha=_alpha("lora_alpha", fields.get("lora_alpha", 8)),
-        rslora=_flag("use_rslora", fields.get("use_rslora", False)),
-        dora=_flag("use_dora", fields.get("use_dora", False)),
+        rslora=_flag("use_rslora", fields.get("use_rslora")),
+        dora=_flag("use_dora", fields.get("use_dora")),
+        lora_bias=_flag("lora_bias", fields.get("lora_bias")),
         rank_patterns=read_patterns("rank_pattern", fields, _rank),
         alpha_patterns=read_patterns("alpha_pattern", fields, _alpha),
-        targets=_targets(fields.get("target_modules")),
+        targets=read_targets(fields),
+        ties=_flag("ensure_weight_tying", fields.get("ensure_weight_tying")),
+        token_ids=read_indices(fields),
+        training_tensors=_training_tensors(fields),
     )
 
 
@@ -158,13 +182,13 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _is_off(name: str, value: object) -> bool:
-    if name == "bias":
-        return value == "none"
+def _is_off(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
 def _flag(name: str, value: object) -> bool:
+    if value is None:
+        return False
     if not isinstance(value, bool):
         raise AdapterFault(f"{name} is {quoted(value)}, not true or false")
     return value
@@ -188,11 +212,6 @@ def _alpha(name: str, value: object) -> float:
     return alpha
 
 
-def _targets(value: object) -> frozenset[str] | None:
-    # A string is a regular expression over module paths (or "all-linear"). It comes from a tenant
-    # and says nothing that the tensors do not, so it is not run.
-    if value is None or isinstance(value, str):
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise AdapterFault("target_modules is neither a string nor a list of strings")
-    return frozenset(value)
+def _training_tensors(fields: Mapping[str, Any]) -> re.Pattern[str] | None:
+    names = [names for field, names in _TRAINING_TENSORS.items() if fields.get(field)]
+    return re.compile(rf".+\.(?:{'|'.join(names)})") if names else None

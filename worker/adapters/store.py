@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from schemas import SHARED, ErrorCode, JobError, is_tenant, parse_adapter
+from worker.adapters.base_names import may_be_same
 from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, read_fields
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
-from worker.adapters.weights import AdapterWeights, BackboneShapes, read_modules
+from worker.adapters.own_weights import OwnWeights
+from worker.adapters.tensors import BackboneShapes, read_tensors
+from worker.adapters.weights import AdapterWeights
 
 _MAX_DIGESTS: Final = 65_536  # remembered digests, some 30 MB
 
 Owner = Literal["tenant", "shared"]
+BaseCheck = Literal["warn", "strict"]
+"""What becomes of an adapter that names another base model: served with a warning, or refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +52,25 @@ class AdapterStore:
         base_model: str | None,
         linear_shapes: Mapping[str, tuple[int, int]],
         max_rank: int,
+        base_check: BaseCheck = "warn",
+        own: OwnWeights | None = None,
     ) -> None:
         """Serve the folder `root`.
 
         `base_model` is the backbone's name or path (None: an adapter's base model is not compared),
         `linear_shapes` the (out, in) features, by module path, of its linears that adapters can
-        change.
+        change. `base_check` says what an adapter for a base model of another name gets. Copies of
+        the backbone's weights beside A and B are compared with `own` (None: they are refused).
         """
         self._root = root.resolve()
         self._base_model = base_model
-        self._backbone = BackboneShapes(linears=dict(linear_shapes), max_rank=max_rank)
+        self._base_check = base_check
+        self._backbone = BackboneShapes(
+            linears=dict(linear_shapes),
+            max_rank=max_rank,
+            own=own,
+            max_copy_bytes=0 if own is None else own.max_copy_bytes(linear_shapes),
+        )
         self._max_tensor_bytes = self._backbone.max_file_bytes()
         self._digests: OrderedDict[tuple[FileVersion, FileVersion], str] = OrderedDict()
         self._lock = threading.Lock()
@@ -98,17 +112,22 @@ class AdapterStore:
     def _load(self, ref: AdapterRef) -> AdapterWeights:
         fields, data = self._read(ref.folder)
         config = parse_config(fields)
-        if not same_model(config.base_model, self._base_model):
-            raise AdapterFault(
+        warning = None
+        if not may_be_same(config.base_model, self._base_model):
+            warning = (
                 f"it was made for {quoted(config.base_model)},"
                 f" this worker serves {quoted(self._base_model)}"
             )
-        modules = read_modules(data, config, self._backbone)
+            if self._base_check == "strict":
+                raise AdapterFault(warning)
+        modules, tokens = read_tensors(data, config, self._backbone)
         return AdapterWeights(
             name=ref.name,
             digest=content_digest(fields, data),
             rank=max(module.rank for module in modules.values()),
             modules=modules,
+            tokens=tokens,
+            warning=warning,
         )
 
     def _digest(self, folder: AdapterFolder) -> str:
@@ -137,14 +156,3 @@ def content_digest(fields: Mapping[str, Any], tensors: bytes) -> str:
     content.update(config)
     content.update(tensors)
     return content.hexdigest()
-
-
-def same_model(made_for: str | None, served: str | None) -> bool:
-    """Whether two names or paths may mean one backbone: unknown, or the same last part.
-
-    Trainers write down a path of their own machine as often as a published name.
-    """
-    if made_for is None or served is None:
-        return True
-    last, other = (name.rstrip("/").rpartition("/")[2] for name in (made_for, served))
-    return last.casefold() == other.casefold()

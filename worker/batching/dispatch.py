@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from schemas import ErrorCode, JobError
 from worker.batching.backlog import Backlog
+from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
 from worker.engine.request import GenerationRequest
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
 
     from schemas import Job
     from worker.adapters import AdapterWeights
-    from worker.job import Entry, Partition
+    from worker.job import Entry, Partition, Prompt
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 
 CHOICES = 256  # at once
-CLAIMS_PER_ROW = 8  # taken over ahead of their places: as many as that are slow hold nobody up
 # From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
 SLOW_FETCH_SECONDS = 0.05
 # Batches that may wait for a slow store, one job a tenant beyond the first: bounds memory.
@@ -59,8 +59,8 @@ class EngineHandle(Protocol):
 class PromptEncoder(Protocol):
     """What makes prompt tokens of a job."""
 
-    def encode(self, job: Job) -> tuple[int, ...]:
-        """Return them. Raises JobError."""
+    def encode(self, job: Job) -> Prompt:
+        """Return them, and what room they leave. Raises JobError."""
 
 
 class AdapterSource(Protocol):
@@ -100,15 +100,16 @@ class Dispatcher:
         limits = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
         self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
         self._running: dict[int, Entry] = {}
+        self._wake = asyncio.Event()
         self._turns = Turns(self._backlog)
-        self._claiming: set[Entry] = set()  # they hold no place: a slow reply log stops nobody
+        # They hold no place: a slow reply log stops nobody.
+        self._claiming = ClaimsInFlight(settings.max_rows, changed=self._wake.set)
         self._chosen: set[Entry] = set()  # being prepared, until they are in the window
         self._slow: set[Entry] = set()  # of these: those whose adapter takes a while
         self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
-        self._wake = asyncio.Event()
         self._closed = False
 
     @property
@@ -178,9 +179,7 @@ class Dispatcher:
         elif entry in self._chosen:
             self._chosen.discard(entry)
             self._abandoned.add(entry)
-        elif entry in self._claiming:
-            self._claiming.discard(entry)
-        elif not self._window.discard(entry):
+        elif not self._claiming.discard(entry) and not self._window.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
         entry.weights = None
@@ -210,13 +209,18 @@ class Dispatcher:
 
     def _choose(self) -> None:
         for _ in range(CHOICES):
-            claiming = len(self._claiming) < CLAIMS_PER_ROW * self._max_rows
-            if not (self._has_place() and (claiming or self._turns.first)):
+            if not self._has_place() or (self._claiming.full and not self._turns.first):
                 return
-            busy = self._running or self._claiming or self._chosen or self._abandoned
+            suspect = self._turns.suspect
+            if suspect is not None and not self._reachable(suspect):
+                self._turns.discard(suspect)  # before the engine is emptied for it
+                self._happened(suspect, Event.UNREACHABLE)
+                continue
+            busy = self._running or self._claiming.waited_for or self._chosen or self._abandoned
             idle = not (busy or len(self._window))
-            crowded = len(self._slow) >= self._max_rows
-            skip = {each.tenant for each in self._slow} if crowded else ()
+            skip = self._claiming.crowding
+            if len(self._slow) >= self._max_rows:
+                skip = skip | {each.tenant for each in self._slow}
             entry = self._turns.next(idle=idle, skip=skip)
             if entry is None:
                 return
@@ -248,7 +252,7 @@ class Dispatcher:
         try:
             weights = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
-            ids = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
+            prompt = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
         except JobError as error:
             refusal = error
         except Exception:
@@ -258,7 +262,7 @@ class Dispatcher:
             refusal = JobError(ErrorCode.INTERNAL, "the job could not be prepared")
         else:
             if entry.stage is Stage.PREPARING:  # else it ended meanwhile
-                entry.prompt_ids = ids
+                entry.prompt_ids, entry.answer_tokens = prompt
                 entry.weights = weights
                 entry.adapter_digest = weights.digest if weights else None
                 self._happened(entry, Event.PREPARED)
@@ -304,7 +308,7 @@ class Dispatcher:
         return GenerationRequest(
             key=entry.key,
             prompt_ids=entry.prompt_ids,
-            sampling=job.sampling,
+            sampling=job.sampling.model_copy(update={"max_tokens": entry.answer_tokens}),
             seed=entry.seed,
             adapter=entry.weights,
             resume_ids=entry.resume_ids,

@@ -38,6 +38,11 @@ class Turns:
         """How many jobs are next."""
         return len(self._first)
 
+    @property
+    def suspect(self) -> Entry | None:
+        """The one that has the engine next, once it is empty."""
+        return self._lonely[0] if self._lonely and self._alone is None else None
+
     def discard(self, entry: Entry) -> None:
         """Take a job out, if it waits here."""
         for queue in (self._first, self._lonely):
@@ -62,10 +67,13 @@ class Turns:
 
         A suspect has the engine to itself from then on, until `over`.
         """
-        if self._first and self._alone in {None, self._first[0]}:
-            return self._first.popleft()
         if self._alone is not None:
-            return None
+            if self._alone not in self._first:
+                return None
+            self._first.remove(self._alone)  # claims that took long may have come in before it
+            return self._alone
+        if self._first:
+            return self._first.popleft()
         if self._lonely:
             if idle:
                 self._alone = self._lonely.popleft()

@@ -16,22 +16,28 @@ if TYPE_CHECKING:
 class Answer:
     """One sequence's tokens as they are sampled: text, and the rules that end it.
 
-    In this order: an end-of-sequence token (unless `ignore_eos`) or one of `stop_token_ids` ends
-    the answer with "stop" and adds no text; so does a stop string, and the text ends before it; the
-    `max_tokens`-th token ends it with "length", unless the text held back until then contains a
-    stop string. All depends on the ids alone, so pushing an answer's visible tokens again gives
-    the same state, and the same text piece for each token.
+    In this order: one of `end_ids` ends it with "stop" and adds no text (end-of-sequence tokens
+    unless `ignore_eos`, `stop_token_ids`, stop strings that are special tokens); so does a stop
+    string, and the text ends before it; the `max_tokens`-th token ends it with "length", unless the
+    text held back until then contains a stop string. The sampler lets none of `end_ids` come among
+    the first `min_tokens`, and stop strings are looked for in what follows these. All depends on
+    the ids alone, so pushing an answer's visible tokens again gives the same state, and the same
+    text piece for each token.
     """
 
     def __init__(
         self, detokenizer: Detokenizer, sampling: Sampling, eos_ids: Collection[int]
     ) -> None:
         self._stream = TextStream(detokenizer)
-        self._stops = StopStrings(sampling.stop)
-        self._end_ids = frozenset(sampling.stop_token_ids)
+        # A special token has no text of its own: where it is asked for, it is looked for by id.
+        special = {stop: detokenizer.special(stop) for stop in sampling.stop}
+        self._stops = StopStrings(stop for stop, token in special.items() if token is None)
+        self._unbounded = sampling.min_tokens
+        self.end_ids = frozenset(sampling.stop_token_ids)
+        self.end_ids |= {token for token in special.values() if token is not None}
         if not sampling.ignore_eos:
-            self._end_ids |= frozenset(eos_ids)
-        self._left = sampling.max_tokens
+            self.end_ids |= frozenset(eos_ids)
+        self._left = sampling.longest
         self.finish: FinishReason | None = None
 
     def push(self, token: int) -> str:
@@ -39,10 +45,13 @@ class Answer:
         if self.finish is not None:
             raise ValueError("the answer has ended")
         self._left -= 1
-        if token in self._end_ids:
+        self._unbounded -= 1
+        if token in self.end_ids:
             self.finish = "stop"
             return self._rest()
-        text = self._stops.push(self._stream.push(token))
+        text = self._stream.push(token)
+        if self._unbounded < 0:
+            text = self._stops.push(text)
         if self._left == 0:
             text += self._rest()
             self.finish = "length"
@@ -51,5 +60,7 @@ class Answer:
         return text
 
     def _rest(self) -> str:
-        text = self._stops.push(self._stream.flush())
+        text = self._stream.flush()
+        if self._unbounded < 0:
+            text = self._stops.push(text)
         return text + self._stops.flush()

@@ -162,7 +162,7 @@ class LayoutRecorder:
             scale=layout.scale,
             enable_gqa=True,
         )
-        return out[0].transpose(0, 1)
+        return out[0].transpose(0, 1).contiguous()  # some models take it by `view`
 
 
 def _attention(

@@ -120,13 +120,13 @@ class DecodeGraphs:
         They are to be used before the next step: of a model in fp32 it overwrites them.
 
         None where no recording serves: a row does more than decode one token, or an adapter
-        in a slot changes the logits' own linear, whose weights get their memory when the first such
-        adapter comes, after all recordings.
+        in a slot has biases, or changes the logits' own linear: these get their memory when the
+        first such adapter comes, after all recordings.
         """
         if any(len(row.ids) != 1 or not row.sampled for row in rows):
             return None
         adapters = any(slot != BACKBONE for slot in slots)
-        if adapters and self._layers.output_adapted:
+        if adapters and self._layers.needs_late_memory:
             return None
         blocks = max(len(row.block_ids) for row in rows)
         static, replay = next(

@@ -13,6 +13,7 @@ from kernels.sgmv import SgmvMode, make_plan
 from schemas import ErrorCode, JobError
 from worker.engine.answer import Answer
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
+from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
@@ -85,12 +86,13 @@ class Engine:
         here and for an adapter that `prepare` refuses, ValueError for a request that passes a limit
         (`context`, the vocabulary), which jobs are held to before they come here.
         """
+        use_device(self.backbone.device)
         self._check(request)
         answer = self._resume(request)
         if answer.finish is not None:
             self._ended.append(Output(request.key, finish=answer.finish))
             return
-        self._scheduler.add(request)
+        self._scheduler.add(request).end_ids = answer.end_ids
         self._answers[request.key] = answer
 
     def prepare(self, adapter: AdapterWeights) -> None:
@@ -99,6 +101,7 @@ class Engine:
         Optional: `submit` does it for an adapter that nobody has prepared. Raises JobError
         `adapter_invalid`, see `AdapterLayers.prepare`.
         """
+        use_device(self.backbone.device)
         self.layers.prepare(adapter)
 
     def cancel(self, key: int) -> None:
@@ -137,6 +140,7 @@ class Engine:
         What fails for one sequence alone ends that one in `internal`. What it raises is the
         model's, or nobody's: the engine is of no more use.
         """
+        use_device(self.backbone.device)
         outputs, self._ended = self._ended, []
         plan = self._scheduler.plan()
         outputs += self._refused()
@@ -186,7 +190,7 @@ class Engine:
         """Raise ValueError for what would fail later, in the middle of other tenants' steps."""
         if not _within(request.prompt_ids, self.backbone.vocab_size):
             raise ValueError("prompt tokens beyond the vocabulary")
-        whole = len(request.prompt_ids) + request.sampling.max_tokens
+        whole = len(request.prompt_ids) + request.sampling.longest
         positions = self.backbone.max_positions
         if positions is not None and whole > positions:
             raise ValueError(f"{whole} tokens, the backbone was made for {positions}")

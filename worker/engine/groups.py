@@ -21,7 +21,7 @@ from worker.engine.packed_weight import PackedWeight, can_pack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernels.sgmv import SgmvPlan, SlotWeights
+    from kernels.sgmv import SgmvPlan, SlotBiases, SlotWeights
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class LinearGroup:
     def __init__(self, names: Sequence[str], linears: Sequence[Any], state: StepState) -> None:
         self.names = tuple(names)
         self.weights: SlotWeights | None = None
+        self.biases: SlotBiases | None = None  # once an adapter has brought one
         self._state = state
         self.weight, self.bias = _stack(linears)
         self.in_features = self.weight.shape[1]
@@ -110,7 +111,10 @@ class LinearGroup:
         y = in_blocks(self._multiply, x) if self._state.invariant else self._multiply(x)
         plan = self._state.plan
         if plan is not None and self.weights is not None:
-            self.weights.add_(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), plan)
+            rows = y.view(-1, y.shape[-1])
+            self.weights.add_(rows, x.reshape(-1, x.shape[-1]), plan)
+            if self.biases is not None:
+                self.biases.add_(rows, plan)
         return y
 
     def _multiply(self, x: Tensor) -> Tensor:

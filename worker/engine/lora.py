@@ -6,11 +6,13 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from kernels.sgmv import GroupShape, LoraPair, Scratch, make_slot_weights
+from kernels.sgmv import GroupShape, LoraPair, Scratch, SlotBiases, make_slot_weights
 from schemas import ErrorCode, JobError
+from worker.adapters.trained_tokens import TrainedTokens
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.groups import LinearGroup, StepState
 from worker.engine.siblings import find_siblings
+from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +44,7 @@ class AdapterLayers:
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
         self._output_slots: set[int] = set()  # whose adapters change the output module
+        self._bias_slots: set[int] = set()  # whose adapters have biases
         if groups is None:
             groups = find_siblings(backbone)
         self.groups = tuple(self._install(names) for names in groups)
@@ -50,14 +53,22 @@ class AdapterLayers:
             for group in self.groups
             for name, width in zip(group.names, group.widths, strict=True)
         }
+        model = backbone.model
+        self._tables = (
+            InputTable(model.get_input_embeddings(), self._body),
+            OutputTable(model.get_output_embeddings(), self._output),
+        )
         self._lock = threading.Lock()
         # DoRA's gains are kept as long as the host keeps the adapter.
         self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
 
     @property
-    def output_adapted(self) -> bool:
-        """Whether an adapter that changes the output module is in any slot."""
-        return bool(self._output_slots)
+    def needs_late_memory(self) -> bool:
+        """Whether an adapter in a slot uses what got its memory when the first such adapter came.
+
+        That is the output module's weights, biases, and tokens' vectors.
+        """
+        return bool(self._output_slots or self._bias_slots or any(t.used for t in self._tables))
 
     def pack(self) -> None:
         """Lay the base weights out for speed."""
@@ -98,33 +109,48 @@ class AdapterLayers:
         """Put an adapter into a slot, in place of all that was there.
 
         Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, and JobError
-        `overloaded` where there is no memory for the first adapter of the output module, before
-        anything has changed.
+        `overloaded` where there is no memory for the first adapter of the output module, or with
+        biases, or for tokens' vectors, before anything has changed.
         """
         self.prepare(adapter)
-        if self._backbone.output_module in adapter.modules:
-            self._make_room_for_output()
-            self._output_slots.add(slot)
-        else:
-            self._output_slots.discard(slot)
+        token_rows = self._make_room(adapter)
+        for slots, member in (
+            (self._output_slots, self._backbone.output_module in adapter.modules),
+            (self._bias_slots, any(each.bias is not None for each in adapter.modules.values())),
+        ):
+            slots.discard(slot)
+            slots.update([slot] if member else [])
+        for table, rows in zip(self._tables, token_rows, strict=True):
+            table.put(slot, rows)
         for group in self.groups:
             pairs = [
                 self._pair(module) if module else None
                 for module in map(adapter.modules.get, group.names)
             ]
+            if group.biases is not None:
+                group.biases.load(slot, pairs)
             if any(pairs):
                 self._weights(group).load(slot, pairs)
             elif group.weights is not None:
                 group.weights.clear(slot)
 
-    def _make_room_for_output(self) -> None:
-        for group in self.groups:
-            try:
-                self._weights(group)
-            except (MemoryError, RuntimeError) as error:  # torch says both in the same way
-                raise JobError(
-                    ErrorCode.OVERLOADED, "adapter: no memory for one that changes the output layer"
-                ) from error
+    def _make_room(self, adapter: AdapterWeights) -> list[DeviceRows | None]:
+        """Take the memory that is taken when an adapter needs it; return its tokens' vectors."""
+        tokens = adapter.tokens or TrainedTokens()
+        device, dtype = self._backbone.device, self._backbone.dtype
+        try:
+            for group in self.groups:
+                modules = [adapter.modules[name] for name in group.names if name in adapter.modules]
+                if modules:
+                    self._weights(group)
+                if any(module.bias is not None for module in modules) and group.biases is None:
+                    group.biases = self._biases(group)
+            return [DeviceRows.of(rows, device, dtype) for rows in (tokens.input, tokens.output)]
+        except (MemoryError, RuntimeError) as error:  # torch says both in the same way
+            raise JobError(
+                ErrorCode.OVERLOADED,
+                "adapter: no memory for one that changes the output layer, biases or tokens",
+            ) from error
 
     def _has_gain(self, module: LoraModule) -> bool:
         """Whether nothing is left to compute: the module has its gain, or needs none."""
@@ -136,7 +162,7 @@ class AdapterLayers:
     def _pair(self, module: LoraModule) -> LoraPair:
         with self._lock:
             gain = self._gains.get(module)
-        return LoraPair(module.a, module.b, module.scaling, gain)
+        return LoraPair(module.a, module.b, module.scaling, gain, module.bias)
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model
@@ -149,6 +175,14 @@ class AdapterLayers:
         if not output:
             self._weights(group)
         return group
+
+    def _biases(self, group: LinearGroup) -> SlotBiases:
+        return SlotBiases(
+            GroupShape(group.in_features, group.widths, self._config.max_rank),
+            self._config.slots,
+            device=self._backbone.device,
+            dtype=self._backbone.dtype,
+        )
 
     def _weights(self, group: LinearGroup) -> SlotWeights:
         if group.weights is None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers.pytorch_utils import Conv1D
 
+from worker.adapters.base_names import folder_name
+from worker.adapters.own_weights import OwnWeights
 from worker.engine.attention import (
     IMPLEMENTATION,
     AttentionContext,
@@ -25,9 +26,13 @@ from worker.engine.attention import (
     LayoutRecorder,
     UnsupportedModelError,
 )
+from worker.engine.checkpoint import read_config, read_model, read_tokenizer
+from worker.engine.device import use_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+META = "meta"  # the device of a model that is looked at and not run
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -47,6 +52,7 @@ class Backbone:
     name: str
     dtype: torch.dtype
     device: torch.device
+    own_weights: OwnWeights | None = None  # as the folder has them; None: there is no folder
 
     @torch.inference_mode()
     def forward(
@@ -76,18 +82,24 @@ class Backbone:
             return self.model(input_ids=input_ids[None], use_cache=False).logits[0]
 
 
-def load_backbone(path: Path | str, device: str, dtype: torch.dtype) -> Backbone:
+def load_backbone(
+    path: Path | str, device: str, dtype: torch.dtype, *, name: str | None = None
+) -> Backbone:
     """Load model and tokenizer from a folder (safetensors only) and learn its attention layout.
 
-    Raises UnsupportedModelError with one line for models whose rows cannot be packed: recurrent
-    layers, RoPE that depends on the batch (dynamic, longrope), attention features we don't have.
+    `name` is what the backbone is called, by default `folder_name`. On the device "meta" weights
+    are not read and all else is as on any other. Raises UnsupportedModelError with one line for a
+    folder that is not whole, and for models whose rows cannot be packed: recurrent layers, RoPE
+    that depends on the batch (dynamic, longrope), attention features we don't have.
     """
-    config = AutoConfig.from_pretrained(path)
+    use_device(torch.device(device))
+    config = read_config(path)
     _refuse_layers(config.get_text_config())
-    with _no_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    return adopt_backbone(model, tokenizer, device, name=Path(path).name)
+    model = read_model(path, config, dtype, weights=device != META)
+    tokenizer = read_tokenizer(path)
+    own = OwnWeights.of(Path(path), model)
+    backbone = adopt_backbone(model, tokenizer, device, name=name or folder_name(path))
+    return replace(backbone, own_weights=own)
 
 
 def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Backbone:
@@ -95,7 +107,9 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     config = model.config.get_text_config()
     _refuse_layers(config)
     model.eval().requires_grad_(requires_grad=False)
+    use_plain_linears(model)
     _refuse_model(model)
+    _read_no_ids(model)
     model.set_attn_implementation(IMPLEMENTATION)
     model.to(device)
     if not tokenizer.is_fast:
@@ -106,11 +120,7 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
         model=model,
         tokenizer=tokenizer,
         layouts=_record_layouts(model, config),
-        linear_shapes={
-            path: (module.out_features, module.in_features)
-            for path, module in model.named_modules()
-            if type(module) is nn.Linear
-        },
+        linear_shapes=linear_shapes(model),
         output_module=next(path for path, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
@@ -119,6 +129,27 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
         dtype=model.dtype,
         device=torch.device(device),
     )
+
+
+def use_plain_linears(model: Any) -> None:
+    """Turn GPT-2's `Conv1D`, which keeps its weight as [in, out], into the linear that it is."""
+    for path, module in list(model.named_modules()):
+        if type(module) is Conv1D:
+            rows, columns = module.weight.shape
+            plain = nn.Linear(rows, columns, bias=True, device="meta")
+            weight = module.weight.data.T.contiguous()
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            plain.bias = nn.Parameter(module.bias.data, requires_grad=False)
+            model.set_submodule(path, plain)
+
+
+def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """Return (out, in) of every linear by path; `use_plain_linears` comes first."""
+    return {
+        path: (module.out_features, module.in_features)
+        for path, module in model.named_modules()
+        if type(module) is nn.Linear
+    }
 
 
 def _refuse_layers(config: Any) -> None:
@@ -149,12 +180,36 @@ def _refuse_model(model: Any) -> None:
                 )
 
 
+def _read_no_ids(model: Any) -> None:
+    """Leave out a look for padding that some models take at each step's ids, to warn.
+
+    Packed rows have none; on a GPU it waits for the device, and on "meta" there is nothing to read.
+    """
+    for module in model.modules():
+        if hasattr(module, "warn_if_padding_and_no_attention_mask"):
+            module.warn_if_padding_and_no_attention_mask = lambda *_: None
+
+
 def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
-    """One short forward that shows what each attention layer stores."""
+    """One short forward that shows what each attention layer stores.
+
+    Nothing on the device "meta" where the model reads its own numbers to go on.
+    """
     recorder = LayoutRecorder()
     ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
-    with torch.inference_mode():
-        model(input_ids=ids, use_cache=False, logits_to_keep=1, paged=recorder)
+    try:
+        with torch.inference_mode():
+            model(input_ids=ids, use_cache=False, logits_to_keep=1, paged=recorder)
+    except TypeError as error:  # a forward that does not hand on what it does not know
+        raise UnsupportedModelError(
+            f"{config.model_type}: its layers do not pass our attention on: {error}"
+        ) from error
+    except RuntimeError as error:
+        if model.device.type == META:  # experts that look at what they are given, for one
+            return ()
+        raise UnsupportedModelError(
+            f"{config.model_type}: {str(error).strip().splitlines()[0]}"
+        ) from error
     layouts = tuple(recorder.layouts[layer] for layer in sorted(recorder.layouts))
     if len(layouts) != config.num_hidden_layers:
         raise UnsupportedModelError(
@@ -170,12 +225,15 @@ def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    generation = getattr(model, "generation_config", None)
-    for source in (generation, model.config.get_text_config(), tokenizer):
-        found = getattr(source, "eos_token_id", None)
-        if found is not None:
-            return frozenset(found if isinstance(found, list | tuple) else (found,))
-    return frozenset()
+    """Return what ends an answer by anybody's word.
+
+    A chat model's configuration often keeps the base model's token, where turns end in another.
+    """
+    found: set[int] = set()
+    for source in (model.generation_config, model.config.get_text_config(), tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found.update(ids if isinstance(ids, list | tuple) else () if ids is None else (ids,))
+    return frozenset(found)
 
 
 @contextmanager
@@ -186,14 +244,3 @@ def _own_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(IMPLEMENTATION)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

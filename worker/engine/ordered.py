@@ -20,9 +20,6 @@ def top_ordered(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     row's result does not depend on the other rows. The values must be free of NaN.
     """
     if count >= values.shape[1]:
-        if sorts_fast(values):
-            ids = _sorted_columns(values)
-            return values.gather(1, ids), ids
         ordered, ids = values.sort(dim=1, descending=True, stable=True)
         return ordered, ids
     top, ids = _top(values, count + 1)
@@ -35,26 +32,6 @@ def top_ordered(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     ids, by_column = ids.sort(dim=1)
     top, by_value = top.gather(1, by_column).sort(dim=1, descending=True, stable=True)
     return top, ids.gather(1, by_value)
-
-
-def sorts_fast(values: Tensor) -> bool:
-    """Whether ordering whole rows costs less than choosing some thousand entries of each."""
-    return values.device.type == "cpu" and values.dtype == torch.float32
-
-
-def _sorted_columns(values: Tensor) -> Tensor:
-    """Columns [n, columns] of float32 values on the CPU, in the order of `top_ordered`.
-
-    Value and column are put into one int64, so that no two are equal and any sort will do: numpy's
-    takes a tenth of the time of torch's stable one.
-    """
-    bits = (values + 0.0).view(torch.int32)  # + 0.0: minus zero is zero
-    ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # in the order of the values, as integers
-    keys = (~ascending).long().bitwise_left_shift_(32)
-    keys |= torch.arange(values.shape[1])
-    array = keys.numpy()
-    array.sort(axis=1)
-    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

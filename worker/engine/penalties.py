@@ -1,4 +1,4 @@
-"""Repetition, presence and frequency penalties, with vLLM's semantics."""
+"""Biases, and repetition, presence and frequency penalties, with vLLM's semantics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from torch import Tensor
 
@@ -24,6 +24,22 @@ def has_penalties(sampling: Sampling) -> bool:
         or sampling.presence_penalty != 0
         or sampling.frequency_penalty != 0
     )
+
+
+def bias_(logits: Tensor, sampling: Sampling, output: int, end_ids: Collection[int]) -> None:
+    """Shift one row of logits [vocab], in place, before all penalties, as vLLM does.
+
+    First `logit_bias`; then, while the answer has fewer than `min_tokens` tokens, what would end it
+    gets the lowest number there is, so that it comes only where nothing else can.
+    """
+    if sampling.logit_bias:
+        ids = _to(np.array([*map(int, sampling.logit_bias)]), logits)
+        biases = torch.tensor([*sampling.logit_bias.values()], device=logits.device)
+        row = logits[ids]
+        logits[ids] = _bounded(row + biases, row)
+    if output < sampling.min_tokens and end_ids:
+        ids = _to(np.array(sorted(end_ids)), logits)
+        logits[ids] = logits[ids].clamp(max=-_LARGEST)
 
 
 def penalise_(

@@ -1,7 +1,7 @@
 """Logits to tokens, for rows whose settings differ, in one batch.
 
-Order of processing as in vLLM: penalties; then temperature, min-p, top-k, top-p, each on the
-distribution that the one before left. A row's token is found by inverting the cumulative
+Order of processing as in vLLM: biases and penalties; then temperature, min-p, top-k, top-p, each
+on the distribution that the one before left. A row's token is found by inverting the cumulative
 distribution at one uniform number, with tokens in descending order of logit and equal ones by
 ascending id. So it is a function of the row's logits, history, seed and index: neither the row's
 position nor its neighbours matter, and another worker draws the same.
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import torch
 
 from schemas import Sampling, TokenLogprobs
+from worker.engine.binned import Cut, invert
 from worker.engine.noise import uniform
-from worker.engine.ordered import sorts_fast, top_ordered
-from worker.engine.penalties import has_penalties, penalise_
+from worker.engine.ordered import top_ordered
+from worker.engine.penalties import bias_, has_penalties, penalise_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,8 @@ _LOWEST: Final = torch.finfo(torch.float32).min
 
 _GREEDY_BELOW: Final = 1e-5  # temperatures under it are greedy, as in vLLM
 
-# Candidates that are looked at first, then for the rows that need more, before all of them are.
+# Candidates that are looked at first, then for the rows that need more, before all of them are;
+# on a CPU these rows are inverted by bins instead.
 _CANDIDATES: Final = (64, 4096)
 
 
@@ -45,6 +47,10 @@ class SamplingRow(Protocol):
     output_ids: list[int]
     sampling: Sampling
     seed: int
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """What ends the answer, and may not before `min_tokens`."""
 
     @property
     def index(self) -> int:
@@ -77,8 +83,8 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
     raw = logits[asked].log_softmax(dim=1) if asked else None
     ids = [0 if finite else INVALID for finite in logits.amax(dim=1).isfinite().tolist()]
     for i, row in enumerate(rows):
-        if ids[i] != INVALID and has_penalties(row.sampling):
-            penalise_(logits[i], row.sampling, row.prompt_ids, row.output_ids)
+        if ids[i] != INVALID:
+            _shift(logits[i], row)
     greedy = [i for i, row in enumerate(rows) if ids[i] != INVALID and _greedy(row.sampling)]
     if greedy:
         for i, token in zip(greedy, _pick(logits, greedy).max(dim=1).indices.tolist(), strict=True):
@@ -94,6 +100,13 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
         for i, entry in zip(asked, _logprobs(raw, [ids[i] for i in asked], wanted), strict=True):
             logprobs[i] = entry
     return Sampled(ids, logprobs)
+
+
+def _shift(logits: Tensor, row: SamplingRow) -> None:
+    if row.sampling.logit_bias or row.index < row.sampling.min_tokens:
+        bias_(logits, row.sampling, row.index, row.end_ids)
+    if has_penalties(row.sampling):
+        penalise_(logits, row.sampling, row.prompt_ids, row.output_ids)
 
 
 def _pick(logits: Tensor, rows: list[int]) -> Tensor:
@@ -114,12 +127,8 @@ def _draw(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
     probabilities = scaled.softmax(dim=1)  # row by row, unlike a sum, whose order is by shape
     chosen = [INVALID] * len(rows)
     todo = torch.arange(len(rows), device=logits.device)
-    ordered = todo.new_empty(len(rows), 0)
     for size in (*(size for size in _CANDIDATES if size < vocab), vocab):
-        if size > ordered.shape[1]:
-            whole = size > _CANDIDATES[0] and sorts_fast(scaled)
-            ordered = top_ordered(scaled, vocab if whole else size)[1]
-        ids = ordered[:, :size]
+        ids = top_ordered(scaled, size)[1]
         position, found = _invert(probabilities.gather(1, ids).double(), settings, vocab)
         tokens = ids.gather(1, position[:, None])[:, 0]
         for i, token, final in zip(todo.tolist(), tokens.tolist(), found.tolist(), strict=True):
@@ -127,8 +136,12 @@ def _draw(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
         rest = ~found
         if INVALID not in chosen:
             break
+        if logits.device.type == "cpu":
+            cuts = settings.cuts()
+            for i in rest.nonzero()[:, 0].tolist():
+                chosen[i] = invert(scaled[i].numpy(), probabilities[i].numpy(), cuts[i])
+            break
         todo, scaled, probabilities = todo[rest], scaled[rest], probabilities[rest]
-        ordered = ordered[rest]
         settings = _Settings(*(tensor[rest] for tensor in settings))
     return chosen
 
@@ -155,6 +168,17 @@ class _Settings(NamedTuple):
 
     def to(self, device: torch.device) -> _Settings:
         return _Settings(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def cuts(self) -> list[Cut]:
+        return list(
+            map(
+                Cut,
+                self.min_p.tolist(),
+                self.top_k.tolist(),
+                self.top_p.tolist(),
+                self.uniform.tolist(),
+            )
+        )
 
 
 def _invert(p: Tensor, settings: _Settings, vocab: int) -> tuple[Tensor, Tensor]:

@@ -107,9 +107,9 @@ class Scheduler:
         """Queue a request; ValueError for one that could never end, so would stop all behind it."""
         if request.key in self._sequences:
             raise ValueError(f"key {request.key} is in use")
-        if not request.prompt_ids or len(request.resume_ids) >= request.sampling.max_tokens:
+        if not request.prompt_ids or len(request.resume_ids) >= request.sampling.longest:
             raise ValueError("a sequence needs a prompt and at least one token to sample")
-        whole = len(request.prompt_ids) + request.sampling.max_tokens
+        whole = len(request.prompt_ids) + request.sampling.longest
         if whole > self.kv_tokens:
             raise ValueError(f"{whole} tokens, the whole cache holds {self.kv_tokens}")
         sequence = TokenSequence(request, self._arrivals)
@@ -225,7 +225,7 @@ class Scheduler:
 
         Admission leaves them free, so that a new sequence is rarely preempted at once.
         """
-        final = len(sequence.prompt_ids) + sequence.sampling.max_tokens
+        final = len(sequence.prompt_ids) + sequence.sampling.longest
         soon = min(sequence.length + self.kv_block, final)
         return self._blocks_missing(sequence, soon - sequence.computed)
 

@@ -26,6 +26,7 @@ class TokenSequence:
         "arrival",
         "block_ids",
         "computed",
+        "end_ids",
         "key",
         "output_ids",
         "prompt_ids",
@@ -42,6 +43,7 @@ class TokenSequence:
         self.adapter = request.adapter
         self.arrival = arrival  # seniority: position in the order of submission
         self.output_ids: list[int] = list(request.resume_ids)
+        self.end_ids: frozenset[int] = frozenset()  # tokens that end the answer
         self.computed = 0
         self.block_ids: list[int] = []
         self.slot = BACKBONE
@@ -80,7 +82,7 @@ class TokenSequence:
     @property
     def remaining(self) -> int:
         """Tokens that may still be sampled before `max_tokens` ends the answer."""
-        return self.sampling.max_tokens - len(self.output_ids)
+        return self.sampling.longest - len(self.output_ids)
 
     def tokens(self, start: int, count: int) -> list[int]:
         """Token ids `start` to `start + count` of prompt and output together."""

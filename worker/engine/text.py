@@ -36,6 +36,11 @@ class Detokenizer:
             if token is not None and self.decode([token]) != name:
                 self._bytes.add(token)
 
+    def special(self, text: str) -> int | None:
+        """Return the special token that is written so, None for any other text."""
+        token = self._tokenizer.token_to_id(text)
+        return token if token in self._special else None
+
     def decode(self, ids: list[int]) -> str:
         """Text of these ids, special tokens left out."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)

@@ -69,7 +69,7 @@ class Admission:
         keys: TenantKeys | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
     ) -> None:
-        """Prepare; `why_refused` tells what is wrong with a reply topic, if that is known."""
+        """Prepare; `why_refused` tells what is wrong with a tenant's topic, if that is known."""
         self._why_refused = why_refused
         self._settings = settings
         self._metrics = metrics
@@ -121,10 +121,14 @@ class Admission:
         )
         if isinstance(asked, Refused):
             entry.error, entry.dead_letter = asked.error, asked.reason
-        elif why := self._why_refused(topic):
-            entry.error = JobError(ErrorCode.INTERNAL, f"{topic}: {why}")
+        else:
+            entry.error = self._topic_refused(topic) or self._topic_refused(record.source.topic)
         state.add(entry)
         return Admitted(entry)
+
+    def _topic_refused(self, topic: str) -> JobError | None:
+        why = self._why_refused(topic)
+        return None if why is None else JobError(ErrorCode.INTERNAL, f"{topic}: {why}")
 
     def _repeated(
         self, state: PartitionState, record: Record, sent: SentAgain, again: Asked

@@ -29,7 +29,11 @@ class Deadlines:
         heapq.heappush(self._heap, (entry.deadline_ms, entry.key, entry))
 
     def due(self, now_ms: float) -> list[Entry]:
-        """Remove and return the jobs whose time is up."""
+        """Remove and return the jobs whose time is up.
+
+        One that is ending is left out. Should its end not get into the log, it waits for its turn
+        once more, and its time is looked at then.
+        """
         found = []
         while self._heap and self._heap[0][0] <= now_ms:
             _, _, entry = heapq.heappop(self._heap)
@@ -38,9 +42,12 @@ class Deadlines:
         return found
 
     def prune(self, unfinished: int) -> None:
-        """Let go of what ended or was dropped, once there is too much of it."""
+        """Let go of what is settled or was dropped, once there is too much of it.
+
+        Not of what is ending only: an append that breaks may bring it back to the start.
+        """
         if len(self._heap) > 2 * unfinished + STALE_DEADLINES:
-            self._heap = [each for each in self._heap if not each[2].ending]
+            self._heap = [each for each in self._heap if not each[2].over]
             heapq.heapify(self._heap)
 
 

@@ -132,12 +132,13 @@ class Judge:
             if given > limit:
                 text = f"{what}: at most {limit} bytes, not {given}"
                 return JobError(ErrorCode.LIMIT_EXCEEDED, text, limit=limit, given=given)
-        if sampling.max_tokens > settings.max_new_tokens:
+        asked = max(sampling.max_tokens or 1, sampling.min_tokens)
+        if asked > settings.max_new_tokens:
             return JobError(
                 ErrorCode.LIMIT_EXCEEDED,
                 f"max_tokens: this service allows {settings.max_new_tokens}",
                 limit=settings.max_new_tokens,
-                given=sampling.max_tokens,
+                given=asked,
             )
         if job.token_ids is not None and len(job.token_ids) > settings.max_prompt_tokens:
             return prompt_too_long(len(job.token_ids), settings.max_prompt_tokens)

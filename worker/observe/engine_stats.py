@@ -21,3 +21,4 @@ class EngineStats:
     steps: int = 0  # since the start
     preemptions: int = 0  # since the start
     adapter_loads: int = 0  # since the start
+    adapters_other_base: int = 0  # read since the start

@@ -20,14 +20,14 @@ _COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 class Metrics:
     """All metrics of one worker, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915  # one statement a metric
         self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"aril_{name}", text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"aril_{name}", text, registry=self.registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"aril_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
             return Histogram(f"aril_{name}", text, buckets=buckets, registry=self.registry)
@@ -84,8 +84,10 @@ class Metrics:
         self.rebalances_asked = counter("rebalances_asked", "Asked for, to open or close.", "why")
         self.tenant_keys = gauge("tenant_keys", "Public keys of tenants in use.")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop runs a timer.")
-        self.reply_topics_refused = gauge(
-            "reply_topics_refused", "Reply topics that break the contract: their jobs are refused."
+        self.topics_refused = gauge(
+            "topics_refused",
+            "Topics of one tenant that break the contract: its jobs are refused.",
+            "kind",
         )
         self.clock_skew_seconds = gauge(
             "clock_skew_seconds", "How far this worker's clock is ahead of the brokers'."
@@ -96,6 +98,9 @@ class Metrics:
         self.slots_used = gauge("slots_used", "Adapter slots that hold an adapter.")
         self.preemptions = gauge("preemptions", "Jobs set back for want of cache, since the start.")
         self.adapter_loads = gauge("adapter_loads", "Adapters put into a slot, since the start.")
+        self.adapters_other_base = gauge(
+            "adapters_other_base", "Adapters read that name another base model, since the start."
+        )
 
     def observe_step(self, stats: EngineStats) -> None:
         """Take in the engine's state; the rows are those of its last step."""
@@ -107,3 +112,4 @@ class Metrics:
         self.slots_used.set(stats.slots_used)
         self.preemptions.set(stats.preemptions)
         self.adapter_loads.set(stats.adapter_loads)
+        self.adapters_other_base.set(stats.adapters_other_base)

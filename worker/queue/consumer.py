@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
+from aiokafka import ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from fetching.tolerant import end_before_unreadable
 from worker.job import Partition
 from worker.observe.logs import get_logger
 from worker.placement.assignor import ask_for_rebalance, make_assignor
@@ -21,13 +22,16 @@ from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
 from worker.queue.delivery import Delivery
-from worker.queue.tolerant import end_before_unreadable
+from worker.queue.member import make_member
+from worker.queue.pauses import apply_pauses
 from worker.queue.unreadable import UnreadableBatches
 from worker.queue.watchdog import progress_of
 from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from aiokafka import AIOKafkaConsumer
 
     from worker.placement.consolidation import Consolidation
     from worker.queue.commits import Commits
@@ -42,10 +46,8 @@ POLL_MS = 200
 POLL_RECORDS = 1_000
 # A signature takes 0.1 ms to verify (benchmarks/signatures.py): streams do not wait for many.
 POLL_RECORDS_SIGNED = 100
-FETCH_WAIT_MS = 100  # how late a resumed partition may be, as its fetch waits behind a long poll
 STOP_SECONDS = 10.0
 OFFSETS_PAUSE_SECONDS = 1.0  # between assignments whose offsets nobody tells
-METADATA_AGE_MS = 30_000  # how late new partitions, and new tenants' topics, are noticed
 
 
 class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
@@ -86,26 +88,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self.in_the_way = False  # it rests, and was given partitions that others would read
 
     def _make_consumer(self) -> AIOKafkaConsumer:
-        settings = self._settings
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap,
-            client_id=self._client_id,
-            group_id=settings.group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            # An open transaction would hold up all tenants of its partition, docs/decisions/018.
-            isolation_level="read_uncommitted",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            metadata_max_age_ms=METADATA_AGE_MS,
-            session_timeout_ms=settings.session_timeout_ms,
-            # A member learns of a rebalance by its heartbeat: all others wait for the slowest.
-            heartbeat_interval_ms=min(1_000, settings.session_timeout_ms // 4),
-            rebalance_timeout_ms=settings.rebalance_timeout_ms,
-            max_poll_interval_ms=300_000,
-            # Exactly one: aiokafka joins the group once for each assignor that is configured.
-            partition_assignment_strategy=(self._assignor,),
-            **settings.kafka_security(),
-        )
+        consumer = make_member(self._settings, self._client_id, self._assignor)
         self._commits.speak_through(consumer)
         return consumer
 
@@ -298,19 +281,12 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._apply_pauses()
 
     def _apply_pauses(self) -> None:
-        """Pause what is full and resume what is not; a rebalance forgets every pause."""
-        assignment = self._consumer.assignment()
-        paused = self._consumer.paused()
-        wanted = {
-            each
-            for each in assignment
-            if self._resting or each in self._unreadable or self._is_full(_partition(each))
-        }
-        with contextlib.suppress(errors.IllegalStateError):  # revoked since it was listed
-            if wanted - paused:
-                self._consumer.pause(*(wanted - paused))
-            if paused - wanted:
-                self._consumer.resume(*(paused - wanted))
+        apply_pauses(
+            self._consumer,
+            lambda each: (
+                self._resting or each in self._unreadable or self._is_full(_partition(each))
+            ),
+        )
 
     def _is_full(self, source: Partition) -> bool:
         state = self._states.get(source)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aiokafka import errors
 
+from fetching.raw import EmptyFetchError, fetch_batch
 from worker.job import Partition, Record
 from worker.observe.logs import get_logger
 from worker.queue.raw_batch import BATCH, Part, RawBatch, read_batch
-from worker.queue.tolerant import EmptyFetchError, fetch_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas import (
     DoneRecord,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from schemas import Epoch
     from worker.engine.request import Output
-    from worker.job import Entry, Record
+    from worker.job import Entry, Partition, Record
     from worker.observe.metrics import Metrics
     from worker.replies.pending_bytes import PendingBytes
     from worker.replies.producer import LogWriter
@@ -69,7 +69,8 @@ class Answers:
         self._told = Sampled(log)
         self._streams: dict[Entry, ReplyStream] = {}
         self._writing: dict[Entry, asyncio.Task[None]] = {}
-        self._aside: set[asyncio.Task[None]] = set()
+        self._aside: set[asyncio.Task[Any]] = set()
+        self._soundings: dict[Partition, asyncio.Task[None]] = {}  # no work: nobody waits for them
 
     @property
     def idle(self) -> bool:
@@ -133,7 +134,32 @@ class Answers:
         entry.owned = False
         self._metrics.released.inc()
         record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=self._worker)
-        self._start_aside(self._append_release(entry, encode_reply(record)))
+        self._start_aside(
+            self._append_release(entry, entry.record.in_its_form(encode_reply(record)))
+        )
+
+    def sound(self, entry: Entry, claimed: Epoch | None) -> None:
+        """Find out whether a job's reply log answers, by a record that changes nothing there.
+
+        That is a release: of the claim that may stand there in vain, else of none.
+        """
+        source = entry.reply_log
+        if source in self._soundings:
+            return
+        epoch = entry.epoch if claimed is None else claimed
+        record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=self._worker)
+
+        async def sound() -> None:
+            error = await self._append_release(
+                entry, entry.record.in_its_form(encode_reply(record))
+            )
+            if error is None or error.hopeless:
+                self._logs.worked(source)
+            else:
+                self._logs.failed(source, time.monotonic())
+
+        task = self._soundings[source] = asyncio.create_task(sound())
+        task.add_done_callback(lambda _: self._soundings.pop(source))
 
     def put_aside(
         self,
@@ -163,7 +189,7 @@ class Answers:
 
     async def stop(self) -> None:
         """Give up what is being written: nothing of it was settled."""
-        tasks = [*self._writing.values(), *self._aside]
+        tasks = [*self._writing.values(), *self._aside, *self._soundings.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -172,22 +198,29 @@ class Answers:
         """Return the job's stream under its epoch; it goes on behind what is visible already."""
         stream = self._streams.get(entry)
         if stream is None:
-            stream = ReplyStream(job=entry.job_id, epoch=entry.epoch, worker=self._worker)
+            stream = ReplyStream(
+                job=entry.job_id,
+                epoch=entry.epoch,
+                worker=self._worker,
+                form=entry.record.in_its_form,
+            )
             stream.begin(entry.epoch, len(entry.resume_ids), claimed=entry.claimed)
             self._streams[entry] = stream
         return stream
 
-    def _start_aside(self, work: Coroutine[None, None, None]) -> None:
+    def _start_aside(self, work: Coroutine[None, None, Any]) -> None:
         task = asyncio.create_task(work)
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
-    async def _append_release(self, entry: Entry, record: bytes) -> None:
+    async def _append_release(self, entry: Entry, record: bytes) -> AppendError | None:
         key = entry.job_id.encode()
         try:
             await self._writer.append(entry.reply_topic, entry.reply_partition, key, [record])
         except AppendError as error:
             log.warning("release_failed", job=entry.job_id, error=str(error))
+            return error
+        return None
 
     def _write(self, entry: Entry) -> None:
         """See that the stream is being written; a running writer takes what was added."""

@@ -158,17 +158,20 @@ class LogWriter:
         partition: int | None,
         records: Sequence[tuple[bytes, bytes | None]],
         headers: Sequence[tuple[str, bytes | None]] = (),
+        *,
+        seconds: float = APPEND_SECONDS,
     ) -> list[int]:
         """Append records (key, value) in order; return their offsets once all are acknowledged.
 
-        Raises AppendError, after which each of them may stand in the log or not.
+        Raises AppendError, after so many seconds at the latest; after that each of them may stand
+        in the log or not.
         """
         producer = await self._ready()
         pending: list[asyncio.Future[Any]] = []
         sent_ms = time.time() * 1_000
         try:
             # The client waits without end for what it lost with a connection of its own.
-            async with asyncio.timeout(APPEND_SECONDS):
+            async with asyncio.timeout(seconds):
                 for key, value in records:
                     pending.append(
                         await producer.send(topic, value, key, partition, headers=list(headers))

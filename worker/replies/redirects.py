@@ -2,16 +2,21 @@
 
 Their reader began behind it and sees nothing of it. What is told is no part of any answer, so any
 owner may say it at any time, twice, or late: it is true as long as the log stands.
+
+While a reply log does not answer, its redirects wait, and one at a time tries it again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
 from schemas import ErrorCode, JobError, encode_redirect, reply_partition
+from worker.job import Partition
 from worker.observe.logs import get_logger
 from worker.replies.producer import AppendError
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from worker.job import Asked, Record
     from worker.replies.pending_bytes import PendingBytes
     from worker.replies.producer import LogWriter
+    from worker.replies.reply_logs import ReplyLogs
 
 log = get_logger(__name__)
 
@@ -30,9 +36,13 @@ RETRY_SECONDS = 1.0
 class Redirects:
     """All redirects of a worker. Lives on the event loop."""
 
-    def __init__(self, writer: LogWriter, *, pending: PendingBytes) -> None:
+    def __init__(self, writer: LogWriter, *, pending: PendingBytes, logs: ReplyLogs) -> None:
         self._writer = writer
         self._pending = pending
+        self._logs = logs
+        self._waiting: Counter[Partition] = Counter()  # redirects, by logs that are down
+        self._turns: set[Partition] = set()  # logs that the next of them is to try
+        self._trying: set[Partition] = set()  # and those that one is trying
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tell(
@@ -54,8 +64,11 @@ class Redirects:
             with self._pending.held(record):
                 while not dropped():
                     try:
-                        error = await self._append(job_id, topic, first)
-                    except (AppendError, KafkaError, OSError) as failure:
+                        error = await self._append(record, job_id, topic, first, dropped)
+                    except AppendError as failure:  # it waits until its log is to be tried again
+                        log.warning("redirect_failed", job=job_id, error=str(failure))
+                        continue
+                    except (KafkaError, OSError) as failure:
                         log.warning("redirect_failed", job=job_id, error=type(failure).__name__)
                         await asyncio.sleep(RETRY_SECONDS)
                         continue
@@ -67,6 +80,12 @@ class Redirects:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def try_one(self, log: Partition) -> bool:
+        """Let one redirect try a log that is down; False if none waits for it."""
+        if self._waiting[log] and log not in self._trying:
+            self._turns.add(log)
+        return log in self._turns or log in self._trying
+
     async def stop(self) -> None:
         """Give up what is being written: the records stay unfinished."""
         tasks = [*self._tasks]
@@ -74,7 +93,14 @@ class Redirects:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _append(self, job_id: str, topic: str, first: Asked) -> JobError | None:
+    async def _append(
+        self,
+        record: Record,
+        job_id: str,
+        topic: str,
+        first: Asked,
+        dropped: Callable[[], bool],
+    ) -> JobError | None:
         partitions = await self._writer.partitions(topic)
         if partitions is None:
             return JobError(ErrorCode.INVALID_JOB, f"tenant: there is no topic {topic}")
@@ -82,11 +108,36 @@ class Redirects:
         if wanted is None or wanted >= partitions:  # the first was told so on this partition, too
             wanted = reply_partition(job_id, partitions)
         assert first.reply_from is not None, "who told none is redirected to none"  # noqa: S101 - ours
-        value = encode_redirect(job_id, first.reply_from)
+        value = record.in_its_form(encode_redirect(job_id, first.reply_from))
+        where = Partition(topic, wanted)
+        tries = await self._may_append(where, dropped)
         try:
-            await self._writer.append(topic, wanted, job_id.encode(), [value])
+            if not dropped():
+                await self._writer.append(topic, wanted, job_id.encode(), [value])
+                self._logs.worked(where)
         except AppendError as error:
             if error.hopeless:
                 return JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
+            self._logs.failed(where, time.monotonic())
             raise
+        finally:
+            if tries:
+                self._trying.discard(where)
         return None
+
+    async def _may_append(self, where: Partition, dropped: Callable[[], bool]) -> bool:
+        """Wait until a log is up or the work is dropped; True if it is down and this is to try."""
+        self._waiting[where] += 1
+        try:
+            while self._logs.is_down(where) and not dropped():
+                if where in self._turns:
+                    self._turns.discard(where)
+                    self._trying.add(where)
+                    return True
+                await asyncio.sleep(RETRY_SECONDS)
+            return False
+        finally:
+            self._waiting[where] -= 1
+            if not self._waiting[where]:
+                del self._waiting[where]
+                self._turns.discard(where)

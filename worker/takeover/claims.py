@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError, encode_reply
 from worker.observe.logs import get_logger
-from worker.replies.producer import AppendError
+from worker.replies.producer import APPEND_SECONDS, AppendError
 from worker.stages import Event
 from worker.takeover.read_ahead import Pending, ReadAhead
 from worker.takeover.readback import ReadError
@@ -40,6 +40,8 @@ CLAIMS_AT_ONCE = 256
 # Claim duels end because each loser waits longer before it claims again.
 FIRST_DELAY_SECONDS = 0.25
 LAST_DELAY_SECONDS = 10.0
+# A suspect's claim holds the engine: for so long at first, twice that each time it was in vain.
+FIRST_PATIENCE_SECONDS = 1.0
 
 
 class Claims:
@@ -113,8 +115,15 @@ class Claims:
         """Whether a job is being taken over so that its end can be told."""
         return any(entry.ending for entry in self._asked)
 
+    def in_vain(self, entry: Entry) -> Epoch | None:
+        """Return the epoch of a claim that stands in the log, or may, while the job is not ours."""
+        return self._claimed.get(entry)
+
     def withdraw(self, entry: Entry) -> Epoch | None:
-        """Give a job up; return the epoch of a claim that stands in the log, or may, in vain."""
+        """Give a job up, or be done with it.
+
+        Return the epoch of a claim that stands in the log, or may, in vain.
+        """
         return self._claimed.pop(entry, None)
 
     async def stop(self) -> None:
@@ -157,13 +166,17 @@ class Claims:
         claims = [
             (
                 each.entry.job_id.encode(),
-                encode_reply(each.takeover.claim(alone=each.entry.alone)),
+                each.entry.record.in_its_form(
+                    encode_reply(each.takeover.claim(alone=each.entry.alone))
+                ),
             )
             for each in batch
         ]
         self._claimed |= {each.entry: each.takeover.epoch for each in batch}
         try:
-            offsets = await self._writer.append_all(source.topic, source.partition, claims)
+            offsets = await self._writer.append_all(
+                source.topic, source.partition, claims, seconds=_patience(batch)
+            )
         except AppendError as error:
             self._metrics.append_failures.inc()
             log.warning("claims_failed", topic=source.topic, claims=len(batch), error=str(error))
@@ -173,7 +186,9 @@ class Claims:
             for each in batch:
                 each.entry.dead_letter = "reply_unwritable"
                 each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
-                self._tell(each, Event.ANSWERED)
+                if not self._let_go(each):
+                    self._end_request(each.entry)  # some of the claims may have landed
+                    self._happened(each.entry, Event.UNWRITABLE)
             return
         for each, offset in zip(batch, offsets, strict=True):
             each.claimed_at = offset
@@ -218,6 +233,7 @@ class Claims:
         for each in batch:
             each.takeover.append_failed()
             each.entry.epoch = each.takeover.epoch
+            each.entry.kept_waiting += each.entry.alone
         waiting, self._waiting[source] = self._waiting[source], []
         for each in (*batch, *waiting):
             if not self._let_go(each):
@@ -306,3 +322,9 @@ class Claims:
         if entry in self._asked:
             self._asked.discard(entry)
             self._pending.remove(entry.record)
+
+
+def _patience(batch: Sequence[Pending]) -> float:
+    """Return for how many seconds claims may go without an answer."""
+    alone = (each.entry.kept_waiting for each in batch if each.entry.alone)
+    return min((APPEND_SECONDS, *(FIRST_PATIENCE_SECONDS * 2.0**tries for tries in alone)))

@@ -28,8 +28,18 @@ class Parking:
         pending: PendingBytes,
         metrics: Metrics,
         happened: Callable[[Entry, Event], None],
+        *,
+        try_other: Callable[[Partition], bool],
+        sound: Callable[[Entry], None],
     ) -> None:
+        """Prepare.
+
+        `try_other` has something else than a job try a log, where something waits for it. `sound`
+        tries the log of a job that cannot do so itself, since the engine would stand still for it.
+        """
+        self._sound = sound
         self._logs = logs
+        self._try_other = try_other
         self._pending = pending
         self._metrics = metrics
         self._happened = happened
@@ -64,11 +74,16 @@ class Parking:
     def tick(self, now: float) -> None:
         """Let go those whose log is up again, and one of each that is due to be tried."""
         for log in self._logs.to_probe(now):
+            if self._try_other(log):
+                continue
             if log not in self._parked:
                 self._logs.forget(log)  # the next append to it tells how it is
                 continue
-            probe = next(iter(self._parked[log]))
-            self._let_go(probe, probe=True)
+            probe = next((each for each in self._parked[log] if not each.alone), None)
+            if probe is None:
+                self._sound(next(iter(self._parked[log])))
+            else:
+                self._let_go(probe, probe=True)
         for log in [log for log in self._parked if not self._logs.is_down(log)]:
             for entry in list(self._parked[log]):
                 self._let_go(entry)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
+from fetching.tolerant import skip_unreadable
 from worker.observe.logs import get_logger
-from worker.queue.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -100,12 +100,16 @@ class TopicAdmin:
         """Return how the topics differ from the contract; empty when they are as it demands."""
         return judge(self._contract, await self.states())
 
-    async def judge_replies(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
-        """Return how these reply topics differ from the contract, and which the brokers told of."""
-        wanted = set(names)
-        configs = await self._configs(sorted(wanted | set(map(self._contract.jobs_of, wanted))))
+    async def judge_some(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
+        """Return how these topics differ from the contract, and which the brokers told of.
+
+        With a reply topic its jobs topic is judged, as one has to outlive the other.
+        """
+        contract, wanted = self._contract, set(names)
+        wanted |= {contract.jobs_of(name) for name in wanted if contract.is_replies(name)}
+        configs = await self._configs(sorted(wanted))
         told = [TopicState(name, 0, config) for name, config in configs.items()]
-        return judge(self._contract, told), wanted & configs.keys()
+        return judge(contract, told), {*filter(contract.is_of_one_tenant, configs)}
 
     async def ensure(self, tenants: Sequence[str], plan: TopicPlan | None = None) -> list[str]:
         """Create what is missing for these tenants; return the names of the topics created.

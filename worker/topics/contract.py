@@ -118,6 +118,11 @@ class Contract:
         prefix = self.replies_prefix
         return topic.startswith(prefix) and is_tenant(topic.removeprefix(prefix))
 
+    def is_of_one_tenant(self, topic: str) -> bool:
+        """Tell whether what is wrong with this topic is no other tenant's business."""
+        own_jobs = self.jobs_topic.endswith("*") and self.is_jobs(topic)
+        return own_jobs or self.is_replies(topic)
+
     def jobs_of(self, replies: str) -> str:
         """Return the topic of the jobs that are answered on a reply topic."""
         if self.jobs_topic.endswith("*"):

@@ -8,33 +8,25 @@ import peft
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import AutoModelForCausalLM
 
 from tests.support.adapter_folders import fields
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
 from worker.adapters import AdapterStore
 from worker.adapters.config import HONOURED, TRAINING_ONLY, canonical, parse_config, read_fields
+from worker.adapters.targets import read_targets
 
 # Fields that must be switched off. Whoever adds one here has read what it does.
 REFUSED = {
     "alora_invocation_tokens",
     "arrow_config",
-    "bias",
-    "ensure_weight_tying",
-    "fan_in_fan_out",
     "kasa_config",
     "layer_replication",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_bias",
     "megatron_config",
-    "modules_to_save",
-    "monteclora_config",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "use_qalora",
-    "velora_config",
 }
 
 
@@ -62,6 +54,13 @@ def test_fields_of_training_do_not_matter(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", sorted(HONOURED - {"peft_type", "r", "lora_alpha"}))
+def test_null_is_the_default(name: str) -> None:
+    """PEFT writes null for what was not given, and older releases for what they did not know."""
+    found = parse_config(fields(**{name: None}))
+    assert (found.dora, found.rslora, found.lora_bias) == (False, False, False)
+
+
 @pytest.mark.parametrize("off", [None, False, [], {}, ""])
 def test_a_field_that_is_off_does_not_matter(off: Any) -> None:
     """A field of a later PEFT is no reason to refuse as long as it is switched off."""
@@ -70,13 +69,53 @@ def test_a_field_that_is_off_does_not_matter(off: Any) -> None:
 
 def test_targets_match_as_peft_matches_them() -> None:
     """A target is a whole ending of the path: no half names."""
-    config = parse_config(fields(target_modules=["q_proj", "mlp.up", "model.layers.0.v"]))
-    assert config.is_target("model.layers.0.attn.q_proj")
-    assert config.is_target("model.layers.0.mlp.up")
-    assert config.is_target("model.layers.0.v")
-    assert not config.is_target("model.layers.0.attn.big_q_proj")
-    assert not config.is_target("model.layers.0.up")
-    assert not config.is_target("model.layers.1.v")
+    targets = read_targets({"target_modules": ["q_proj", "mlp.up", "model.layers.0.v"]})
+    assert targets.includes("model.layers.0.attn.q_proj")
+    assert targets.includes("model.layers.0.mlp.up")
+    assert targets.includes("model.layers.0.v")
+    assert not targets.includes("model.layers.0.attn.big_q_proj")
+    assert not targets.includes("model.layers.0.up")
+    assert not targets.includes("model.layers.1.v")
+
+
+MODULES = [
+    f"model.layers.{layer}.{name}"
+    for layer in (0, 1, 10)
+    for name in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
+] + ["lm_head", "model.blocks.1.mlp.up_proj", "layers.1.q_proj", "model.layers.1.mlp.big_up_proj"]
+NARROWED: list[dict[str, Any]] = [
+    {"exclude_modules": ["v_proj"]},
+    {"exclude_modules": ["layers.1.self_attn.q_proj", "lm_head"]},
+    {"layers_to_transform": 1},
+    {"layers_to_transform": [0, 10]},
+    {"layers_to_transform": []},
+    {"layers_to_transform": [1], "layers_pattern": "layers"},
+    {"layers_to_transform": [1], "layers_pattern": ["blocks", "layers"]},
+    {"layers_to_transform": [1], "layers_pattern": "blocks"},
+    {"layers_to_transform": [0], "exclude_modules": ["q_proj"]},
+    {"modules_to_save": ["lm_head", "self_attn"]},
+    {"target_modules": ["model.layers.0.mlp.up_proj", "q_proj"], "layers_to_transform": [1]},
+]
+
+
+@pytest.mark.parametrize("narrowing", NARROWED, ids=str)
+def test_what_narrows_the_targets_is_read_as_peft_reads_it(narrowing: dict[str, Any]) -> None:
+    """Module by module, PEFT's own function says the same."""
+    given = {"target_modules": ["q_proj", "v_proj", "up_proj", "lm_head"]} | narrowing
+    targets, config = read_targets(given), peft.LoraConfig(**given)
+    theirs = {name: check_target_module_exists(config, name) is True for name in MODULES}
+    assert {name: targets.includes(name) for name in MODULES} == theirs
+    assert 0 < sum(theirs.values()) < len(MODULES)
+
+
+def test_a_tenants_expression_is_left_to_the_tensors() -> None:
+    """`exclude_modules` and `layers_pattern` may be expressions: what one would tell is open."""
+    excluding = read_targets({"target_modules": ["q_proj"], "exclude_modules": "(a+)+$"})
+    assert excluding.includes("model.layers.0.q_proj") is None
+    assert excluding.includes("model.layers.0.v_proj") is False
+    within = {"layers_to_transform": [0], "layers_pattern": "(a+)+"}
+    layered = read_targets({"target_modules": ["q_proj"]} | within)
+    assert layered.includes("model.layers.0.q_proj") is None
 
 
 def test_canonical_form_forgets_layout_and_keeps_order() -> None:

@@ -125,7 +125,11 @@ SPOILED: dict[str, tuple[Callable[[dict[str, Tensor]], None], tuple[str, ...]]] 
     "infinite": (with_(M0, torch.full((6,), float("inf"))), (M0, "infinite")),
     "integers": (with_(M0, torch.ones(6, dtype=torch.int32)), (M0, "int32")),
     "named twice": (with_(M0 + ".weight", torch.ones(6)), (M0, "another lora_magnitude_vector")),
-    "adapter's name in the key": (with_(M0 + ".default", torch.ones(6)), (M0 + ".default",)),
+    "named with and without .default": (
+        with_(M0 + ".default", torch.ones(6)),
+        (M0 + ".default", "another lora_magnitude_vector"),
+    ),
+    "another adapter's name in the key": (with_(M0 + ".sft", torch.ones(6)), (M0 + ".sft",)),
     "unknown module": (
         with_(magnitude_key("model.embed_tokens"), torch.ones(6)),
         ("model.embed_tokens", "no such linear layer"),

@@ -19,7 +19,6 @@ from tests.support.adapter_folders import (
     write_adapter,
 )
 from worker.adapters import AdapterStore
-from worker.adapters.store import same_model
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -37,6 +36,36 @@ def test_weights_arrive_as_they_were_written(store: AdapterStore, root: Path) ->
         assert torch.equal(lora.a, weights[key(module, "A")])
         assert torch.equal(lora.b, weights[key(module, "B")])
     assert adapter.nbytes == sum(tensor.nbytes for tensor in weights.values())
+
+
+def test_keys_may_hold_the_adapters_name(store: AdapterStore, root: Path) -> None:
+    """A state that was saved past PEFT has `default` in its keys, and PEFT loads it."""
+    weights = {
+        name.replace(".weight", ".default.weight"): value for name, value in tensors().items()
+    }
+    write_adapter(root / "acme/named", weights)
+    assert set(store.load(store.find("acme", "named")).modules) == set(SHAPES)
+
+
+def test_a_bias_of_b_is_scaled(store: AdapterStore, root: Path) -> None:
+    """With `lora_bias` each pair needs one; it is added as it arrives, so it arrives scaled."""
+    biases = {
+        key(name, "B").replace("weight", "bias"): torch.ones(rows)
+        for name, (rows, _) in SHAPES.items()
+    }
+    write_adapter(root / "acme/biased", tensors() | biases, lora_bias=True)
+    adapter = store.load(store.find("acme", "biased"))
+    assert {
+        tuple(module.bias.tolist())
+        for module in adapter.modules.values()
+        if module.bias is not None
+    } == {(2.0,) * 6, (2.0,) * 2}
+    write_adapter(root / "acme/biased", tensors(), lora_bias=True)
+    with pytest.raises(JobError, match="has no lora_B_bias"):
+        store.load(store.find("acme", "biased"))
+    write_adapter(root / "acme/biased", tensors() | biases)
+    with pytest.raises(JobError, match="lora_bias is not set"):
+        store.load(store.find("acme", "biased"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -169,20 +198,3 @@ def test_dtype_that_torch_lacks(store: AdapterStore, root: Path) -> None:
     with pytest.raises(JobError, match="'F4'") as caught:
         store.load(store.find("acme", "pirate"))
     assert caught.value.code is ErrorCode.ADAPTER_INVALID
-
-
-@pytest.mark.parametrize(
-    ("made_for", "served", "same"),
-    [
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", "/cache/SmolLM2-135M-Instruct", True),
-        ("/home/someone/SmolLM2-135M-instruct/", "SmolLM2-135M-Instruct", True),
-        ("HuggingFaceTB/SmolLM2-360M-Instruct", "/cache/SmolLM2-135M-Instruct", False),
-        (None, "/cache/SmolLM2-135M-Instruct", True),
-        ("HuggingFaceTB/SmolLM2-360M-Instruct", None, True),
-    ],
-)
-def test_base_models_are_compared_by_their_last_part(
-    made_for: str | None, served: str | None, same: bool
-) -> None:
-    """A path of the trainer's machine and a published name can mean one model."""
-    assert same_model(made_for, served) is same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,10 @@ from tests.support.tiny import make_tiny_model
 from worker.batching.prompts import Prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+WHO = {"id": "a", "tenant": "acme"}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def prompts(tokenizer: Any, **limits: Any) -> Prompts:
     """Make an encoder with some limits."""
-    given = {"vocab_size": len(tokenizer), "context": 64, "max_prompt_tokens": 8_192} | limits
+    given = {
+        "vocab_size": len(tokenizer),
+        "context": 64,
+        "max_prompt_tokens": 8_192,
+        "max_new_tokens": 32,
+    }
+    given |= limits
     return Prompts(tokenizer, **given)
 
 
@@ -37,14 +47,15 @@ def test_text_messages_and_ids(tokenizer: Any) -> None:
     """Text is tokenised, messages go through the chat template, ids are taken as they are."""
     encoder = prompts(tokenizer)
     assert (
-        tokenizer.decode(encoder.encode(job(prompt="hello")), skip_special_tokens=True) == "hello"
+        tokenizer.decode(encoder.encode(job(prompt="hello")).ids, skip_special_tokens=True)
+        == "hello"
     )
-    ids = encoder.encode(job(messages=(Message(role="user", content="hi"),)))
+    ids = encoder.encode(job(messages=(Message(role="user", content="hi"),))).ids
     expected = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
     assert tokenizer.decode(ids) == expected
-    assert encoder.encode(job(token_ids=(1, 2, 3))) == (1, 2, 3)
+    assert encoder.encode(job(token_ids=(1, 2, 3))) == ((1, 2, 3), 4)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +99,132 @@ def test_a_tokenizer_may_know_more_than_its_model(tokenizer: Any) -> None:
     assert (caught.value.limit, caught.value.given) == (beyond - 1, beyond)
 
 
-def test_messages_need_a_template(tokenizer: Any) -> None:
-    """A backbone without a chat template says so, and a template's refusal is the tenant's."""
-    template, tokenizer.chat_template = tokenizer.chat_template, None
-    try:
-        with pytest.raises(JobError, match="no chat template"):
-            prompts(tokenizer).encode(job(messages=(Message(role="user", content="hi"),)))
-        tokenizer.chat_template = "{{ raise_exception('no such role') }}"
-        with pytest.raises(JobError, match="refuses them"):
-            prompts(tokenizer).encode(job(messages=(Message(role="tool", content="hi"),)))
-    finally:
+@pytest.fixture
+def templated(tokenizer: Any) -> Iterator[Callable[[str | None], Prompts]]:
+    """Return what makes an encoder with another chat template."""
+    before = tokenizer.chat_template
+
+    def make(template: str | None) -> Prompts:
         tokenizer.chat_template = template
+        return prompts(tokenizer, context=512)
+
+    yield make
+    tokenizer.chat_template = before
+
+
+HI = (Message(role="user", content="hi"),)
+Templated = Callable[[str | None], Prompts]
+
+
+def refused(encoder: Prompts, **fields: Any) -> str:
+    """Return why a conversation is refused as the tenant's mistake."""
+    with pytest.raises(JobError) as caught:
+        encoder.encode(job(**({"messages": HI} | fields)))
+    assert caught.value.code == ErrorCode.INVALID_JOB
+    return caught.value.message
+
+
+def test_messages_need_a_template(templated: Templated) -> None:
+    """A backbone without a chat template says so."""
+    assert "no chat template" in refused(templated(None))
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('system turns\n go first') }}", "refuses them: system turns go first"),
+        ("{{ messages[0].tool_calls | tojson }}", "TypeError"),
+        ("{{ messages[0].content + loop.index }}", "'loop' is undefined"),
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{{ messages.__class__.__mro__ }}", "unsafe"),
+        ("{{ raise_exception('x' * 1000) }}", "x" * 200 + "…"),
+    ],
+)
+def test_what_a_template_raises_is_told_in_its_words(
+    templated: Templated, template: str, told: str
+) -> None:
+    """Whatever goes wrong in a template is a refusal of the job, in one short line."""
+    message = refused(templated(template))
+    assert told in message
+    assert "\n" not in message
+
+
+SHOWS = (
+    "{% for m in messages %}[{{ m.role }}:{{ m.content }}"
+    "{% if m.tool_calls is defined %} calls {{ m.tool_calls[0].function.name }}{% endif %}"
+    "{% if m.name is defined %} of {{ m.name }}{% endif %}]{% endfor %}"
+    "{% if tools %} tools {{ tools[0].function.name }}{% endif %}"
+    "{% if mood is defined %} mood {{ mood }}{% endif %}"
+    "{% if add_generation_prompt %} go{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "clock"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "[user:hi] go"),
+        ({"add_generation_prompt": False}, "[user:hi]"),
+        ({"chat_template_kwargs": {"mood": "calm"}}, "[user:hi] mood calm go"),
+        ({"tools": [CALL]}, "[user:hi] tools clock go"),
+        ({"continue_final_message": True}, "[user:hi"),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [CALL]},
+                    {"role": "tool", "content": "12:00", "name": "clock"},
+                ]
+            },
+            "[assistant: calls clock][tool:12:00 of clock] go",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 2}]},
+            "[user:a\na] go",
+        ),
+    ],
+)
+def test_a_template_is_told_all_that_a_job_says(
+    templated: Templated, tokenizer: Any, fields: dict[str, Any], text: str
+) -> None:
+    """Tools, calls, parts, variables, and how the conversation goes on."""
+    encoder = templated(SHOWS)
+    ids = encoder.encode(Job.model_validate({**WHO, "messages": HI, **fields}, strict=False)).ids
+    assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tokenize", "messages", "tools", "max_length"])
+def test_no_job_brings_a_template_of_its_own(templated: Templated, name: str) -> None:
+    """Variables that would be arguments of the tokenizer are refused by name."""
+    told = refused(templated(SHOWS), chat_template_kwargs={name: "{{ 1 }}"})
+    assert told == f"chat_template_kwargs: {name} is not for jobs to set"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "longest"),
+    [(Sampling(), 32), (Sampling(max_tokens=4), 4), (Sampling(min_tokens=9), 32)],
+)
+def test_an_answer_without_a_bound_gets_what_there_is(
+    tokenizer: Any, sampling: Sampling, longest: int
+) -> None:
+    """The context's rest, or the most that the service allows where that is less."""
+    encoder = prompts(tokenizer)
+    given = job(token_ids=(1,) * 3, sampling=sampling)
+    assert encoder.encode(given).answer_tokens == longest
+    rest = job(token_ids=(1,) * 60, sampling=Sampling())
+    assert encoder.encode(rest).answer_tokens == 4
+
+
+def test_what_has_to_come_must_fit(tokenizer: Any) -> None:
+    """As many tokens as the answer must have are too many as they are as a bound."""
+    with pytest.raises(JobError) as caught:
+        prompts(tokenizer).encode(job(token_ids=(1,) * 60, sampling=Sampling(min_tokens=5)))
+    assert (caught.value.code, caught.value.given) == (ErrorCode.LIMIT_EXCEEDED, 65)
+
+
+def test_a_bias_names_tokens_of_the_vocabulary(tokenizer: Any) -> None:
+    """Others have no logit that could be shifted."""
+    size = len(tokenizer)
+    with pytest.raises(JobError, match="logit_bias: beyond the vocabulary") as caught:
+        prompts(tokenizer).encode(job(prompt="a", sampling=Sampling(logit_bias={str(size): 1.0})))
+    assert (caught.value.limit, caught.value.given) == (size - 1, size)

@@ -397,3 +397,37 @@ def test_what_fails_for_every_row_ends_the_engine(
     monkeypatch.setattr("worker.engine.engine.sample", broken)
     with pytest.raises(RuntimeError, match="all of it"):
         engine.step()
+
+
+def test_nothing_ends_an_answer_before_its_least_length(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """A token that would end it does not come before; another worker goes on as the first did."""
+    plain = ids(finish(make_engine(), job(0))[0])
+    ends = (plain[2], plain[3])
+    bounded = replace_sampling(stop_token_ids=ends, min_tokens=6)
+    outputs = finish(make_engine(), job(0, sampling=bounded))[0]
+    whole = ids(outputs)
+    assert len(whole) >= 6
+    assert whole[:2] == plain[:2]
+    assert not set(whole[:6]) & set(ends)
+    rest = finish(make_engine(), job(0, sampling=bounded, resume_ids=tuple(whole[:4])))[0]
+    assert whole[:4] + ids(rest) == whole
+    assert (
+        finish(make_engine(), job(0, sampling=replace_sampling(stop_token_ids=ends)))[0][-1].finish
+        == "stop"
+    )
+
+
+def test_a_bias_forces_and_forbids(make_engine: Callable[..., Engine]) -> None:
+    """A hundred more and the token always comes, a hundred less and it never does."""
+    plain = ids(finish(make_engine(), job(0))[0])
+    forced = replace_sampling(logit_bias={"9": 100.0})
+    assert ids(finish(make_engine(), job(0, sampling=forced))[0]) == [9] * 16
+    without = replace_sampling(logit_bias={str(plain[0]): -100.0})
+    assert plain[0] not in ids(finish(make_engine(), job(0, sampling=without))[0])
+
+
+def replace_sampling(**fields: Any) -> Sampling:
+    """Return the usual sampling with other fields."""
+    return GREEDY.model_copy(update=fields)

@@ -54,7 +54,7 @@ def test_what_tenants_may_ask_the_engine_takes(answer: int, loaded: Loaded) -> N
     longest = job(96 - answer, answer, token=383)
     request = GenerationRequest(
         key=0,
-        prompt_ids=loaded.prompts.encode(longest),
+        prompt_ids=loaded.prompts.encode(longest).ids,
         sampling=longest.sampling,
         seed=0,
         adapter=None,

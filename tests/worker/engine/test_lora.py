@@ -211,12 +211,12 @@ def test_an_adapter_that_changes_nothing_clears_its_slot(backbone: Backbone) -> 
 def test_an_output_adapter_counts_only_while_it_is_in_a_slot(backbone: Backbone) -> None:
     """Once another adapter has its slot, recorded steps serve again."""
     layers = AdapterLayers(backbone, CONFIG)
-    assert not layers.output_adapted
+    assert not layers.needs_late_memory
     layers.load(0, adapter(backbone, ["lm_head"]))
     layers.load(1, adapter(backbone, ["q_proj"], seed=2))
-    assert layers.output_adapted
+    assert layers.needs_late_memory
     layers.load(0, adapter(backbone, ["q_proj"], seed=3))
-    assert not layers.output_adapted
+    assert not layers.needs_late_memory
 
 
 def test_no_memory_for_the_output_is_a_refusal(
@@ -234,5 +234,51 @@ def test_no_memory_for_the_output_is_a_refusal(
     with pytest.raises(JobError) as told:
         layers.load(0, adapter(backbone, ["q_proj", "lm_head"]))
     assert told.value.code is ErrorCode.OVERLOADED
-    assert not layers.output_adapted
+    assert not layers.needs_late_memory
+    assert torch.equal(logits(backbone, layers, [0] * 6), before)
+
+
+def with_biases(weights: AdapterWeights) -> AdapterWeights:
+    """Return the adapter with a bias of its own at each module."""
+    modules = {
+        name: replace(module, bias=torch.linspace(-1, 1, len(module.b)))
+        for name, module in weights.modules.items()
+    }
+    return replace(weights, modules=modules)
+
+
+def test_biases_are_of_their_slot(backbone: Backbone) -> None:
+    """They change their own rows only, and are gone with their adapter."""
+    layers = AdapterLayers(backbone, CONFIG)
+    weights = adapter(backbone, ["q_proj", "o_proj", "lm_head"])
+    layers.load(0, weights)
+    layers.load(1, adapter(backbone, ["down_proj"], seed=2))
+    without = [logits(backbone, layers, [slot] * 6) for slot in (-1, 0, 1)]
+    layers.load(0, with_biases(weights))
+    assert layers.needs_late_memory
+    found = [logits(backbone, layers, [slot] * 6) for slot in (-1, 0, 1)]
+    assert torch.equal(found[0], without[0])
+    assert float((found[1] - without[1]).abs().max()) > 0.1
+    assert torch.equal(found[2], without[2])
+    layers.load(0, weights)
+    assert torch.equal(logits(backbone, layers, [0] * 6), without[1])
+
+
+def test_no_memory_for_biases_is_a_refusal(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first adapter with biases is refused, typed; the slot is as it was."""
+    layers = AdapterLayers(backbone, CONFIG)
+    weights = adapter(backbone, ["q_proj"], seed=5)
+    layers.load(0, weights)
+    before = logits(backbone, layers, [0] * 6)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setattr("worker.engine.lora.SlotBiases", full)
+    with pytest.raises(JobError) as told:
+        layers.load(0, with_biases(adapter(backbone, ["v_proj"])))
+    assert told.value.code is ErrorCode.OVERLOADED
+    assert not layers.needs_late_memory
     assert torch.equal(logits(backbone, layers, [0] * 6), before)

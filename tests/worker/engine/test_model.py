@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,14 @@ def test_backbone_knows_its_model(arch: Architecture, tmp_path: Path) -> None:
     assert backbone.output_module == "lm_head"
     assert (backbone.name, backbone.vocab_size, backbone.max_positions) == ("tiny", 384, 512)
     assert backbone.eos_token_ids == {backbone.tokenizer.eos_token_id}
+
+
+def test_each_end_token_ends_an_answer(tmp_path: Path) -> None:
+    """A chat model's tokenizer and the base model's configuration name different ones."""
+    folder = make_tiny_model(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 7]}))
+    backbone = load(folder)
+    assert backbone.eos_token_ids == {0, 7, backbone.tokenizer.eos_token_id}
 
 
 def test_windows_come_from_the_layers(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ TOKENS = 12
 SHORT, LONG = tuple(range(5, 9)), tuple((17 * at + 3) % 384 for at in range(150))
 
 # rank, alpha, targets, rsLoRA: different ranks, scalings and modules, one of them a power of no two
+GPT2_LINEARS = ("c_attn", "c_proj", "c_fc")
 ADAPTERS = {
     "attention": (8, 16, ATTENTION, False),
     "all-linears": (16, 8, ALL_LINEARS, False),
@@ -41,14 +42,22 @@ ADAPTERS = {
     "dora-all-linears": (8, 16, ALL_LINEARS, False),
     "dora-attention": (5, 4, ATTENTION, True),
     "dora-query-up": (32, 32, ("q_proj", "up_proj"), False),
+    "gpt2-all": (8, 16, GPT2_LINEARS, False),
+    "gpt2-attention": (4, 8, ("c_attn",), True),
+    "dora-gpt2": (5, 4, GPT2_LINEARS, False),
 }
-PLAIN = [name for name in ADAPTERS if not name.startswith("dora")]
+PLAIN = [name for name in ADAPTERS if not name.startswith("dora") and "gpt2" not in name]
+GPT2 = ["gpt2-all", "gpt2-attention", "dora-gpt2"]
 # What the file keeps the lengths of DoRA's rows in.
 MAGNITUDES = {
     "dora-all-linears": torch.float32,
     "dora-attention": torch.bfloat16,
     "dora-query-up": torch.float16,
+    "dora-gpt2": torch.float32,
 }
+
+
+LLAMA_DORA = [name for name in MAGNITUDES if name not in GPT2]
 
 
 class Case:
@@ -70,6 +79,7 @@ class Case:
                 rslora,
                 seed,
                 use_dora=name in MAGNITUDES,
+                fan_in_fan_out=arch == "gpt2",
             )
             if name in MAGNITUDES:
                 store_magnitudes_in(paths[name], MAGNITUDES[name])
@@ -113,18 +123,19 @@ def store_magnitudes_in(folder: Path, dtype: torch.dtype) -> None:
         ("llama", PLAIN),
         ("qwen3", PLAIN),
         ("gemma", PLAIN),
-        ("llama", [*MAGNITUDES, "all-linears"]),
-        ("qwen2", [*MAGNITUDES, "attention", "all-linears"]),
-        ("gemma", [*MAGNITUDES, "query-value"]),
+        ("llama", [*LLAMA_DORA, "all-linears"]),
+        ("qwen2", [*LLAMA_DORA, "attention", "all-linears"]),
+        ("gemma", [*LLAMA_DORA, "query-value"]),
+        ("gpt2", GPT2),
     ],
-    ids=["llama", "qwen3", "gemma", "llama-dora", "qwen2-dora", "gemma-dora"],
+    ids=["llama", "qwen3", "gemma", "llama-dora", "qwen2-dora", "gemma-dora", "gpt2"],
 )
 def test_answers_equal_pefts(
     arch: Architecture, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each adapter and the backbone, short and long prompts: alone and all mixed, PEFT's tokens.
 
-    LoRA and DoRA in one batch, with and without biases.
+    LoRA and DoRA in one batch, with and without biases, and of weights that lie as [in, out].
     """
     case = Case(tmp_path, arch, names, "torch")
     runs = EngineRuns.recording(case.engine, monkeypatch)

@@ -37,9 +37,9 @@ class CountingEngine:
     def submit(self, job: GenerationRequest) -> None:
         """Queue a request; those of more than 100 tokens are refused."""
         self.calls.append(f"submit {job.key}")
-        if job.sampling.max_tokens > 100:
+        if job.sampling.longest > 100:
             raise JobError(ErrorCode.LIMIT_EXCEEDED, "too long", limit=100)
-        self.running[job.key] = (0, job.sampling.max_tokens)
+        self.running[job.key] = (0, job.sampling.longest)
 
     def cancel(self, key: int) -> None:
         """Drop a request."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from schemas import Sampling
-from worker.engine.penalties import has_penalties, penalise_
+from worker.engine.penalties import bias_, has_penalties, penalise_
 
 VOCAB = 11
 TOKENS = st.lists(st.integers(0, VOCAB - 1), max_size=12)
@@ -51,3 +51,31 @@ def test_neutral_settings_are_no_penalties() -> None:
     assert has_penalties(Sampling(repetition_penalty=1.1))
     assert has_penalties(Sampling(presence_penalty=0.1))
     assert has_penalties(Sampling(frequency_penalty=-0.1))
+
+
+@given(
+    logits=LOGITS,
+    biases=st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-100, 100, width=32)),
+    output=st.integers(0, 4),
+    ends=st.frozensets(st.integers(0, VOCAB - 1)),
+)
+def test_biases_are_added_and_ends_come_last(
+    logits: list[float], biases: dict[int, float], output: int, ends: frozenset[int]
+) -> None:
+    """A bias shifts its own token; before `min_tokens` the ends have the lowest number there is."""
+    row = torch.tensor(logits)
+    sampling = Sampling(min_tokens=2, logit_bias={str(key): each for key, each in biases.items()})
+    bias_(row, sampling, output, ends)
+    for token, (before, after) in enumerate(zip(logits, row.tolist(), strict=True)):
+        if token in ends and output < sampling.min_tokens:
+            assert after == torch.finfo(torch.float32).min
+        else:
+            assert after == torch.tensor(before) + torch.tensor(biases.get(token, 0.0))
+
+
+def test_a_bias_stays_within_the_range() -> None:
+    """What is infinite stays so, and what is finite stays finite."""
+    largest = torch.finfo(torch.float32).max
+    row = torch.tensor([float("-inf"), -largest, largest])
+    bias_(row, Sampling(logit_bias={"0": 100.0, "1": -100.0, "2": 100.0}), 0, frozenset())
+    assert row.tolist() == [float("-inf"), -largest, largest]

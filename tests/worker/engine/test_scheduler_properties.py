@@ -144,7 +144,7 @@ class Run:
 
     def drain(self) -> None:
         """Run until all is done; the bound holds with room for every recomputation there can be."""
-        work = sum(len(job.prompt_ids) + job.sampling.max_tokens for job in self.jobs.values())
+        work = sum(len(job.prompt_ids) + job.sampling.longest for job in self.jobs.values())
         bound = self.steps + work * (1 + len(self.jobs))
         while self.step():
             assert self.steps <= bound

@@ -53,6 +53,10 @@ def play(
         (Sampling(max_tokens=2), "a🎉", "a\ufffd", "length", 2),
         (Sampling(stop=("\ufffd",), max_tokens=2), "a🎉", "a", "stop", 2),
         (Sampling(stop=("🎉",)), "a🎉b", "a", "stop", 5),
+        (Sampling(stop=("<eos>",), ignore_eos=True), "ab<eos>c", "ab", "stop", 3),
+        (Sampling(stop=("bc",), min_tokens=3), "abcabcd", "abca", "stop", 6),
+        (Sampling(stop=("bc",), min_tokens=2), "abcd", "abcd", None, 4),
+        (Sampling(stop=("bc",), min_tokens=3, max_tokens=3), "abc", "abc", "length", 3),
     ],
 )
 def test_rules(sampling: Sampling, tokens: str, text: str, finish: str | None, count: int) -> None:

@@ -131,3 +131,22 @@ def test_a_key_or_headers_too_large_are_told_to_the_tenant(
     cancel = encode_request(Cancel(id="a", tenant="acme"))
     record = Record(Partition("jobs", 0), 0, 0, key, cancel, headers)
     assert isinstance(judges.verdict(record), Cancel)
+
+
+@pytest.mark.parametrize("tenant_from", ["field", "topic"])
+def test_a_job_past_a_bound_of_its_shape_is_told_to_its_tenant(tenant_from: str) -> None:
+    """The bound is in the error, the bytes are put aside; of a cancel nobody is told."""
+    pattern = "jobs.*" if tenant_from == "topic" else "jobs.acme"
+    flags = {"tenant_from": tenant_from, "jobs_topic": pattern}
+    fields = msgpack.unpackb(encode_request(Job(id="a", tenant="acme", prompt="x")))
+    deep = {**fields, "x": [[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]}
+    verdict = judge(msgpack.packb(deep), topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert (verdict.tenant, verdict.job_id, verdict.reason) == ("acme", "a", "too_deep")
+    assert (verdict.error.code, verdict.error.limit) == (ErrorCode.LIMIT_EXCEEDED, 16)
+    verdict = judge(msgpack.packb(deep | {"kind": "cancel"}), topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert verdict.tenant is None
+    verdict = judge(msgpack.packb(deep | {"tenant": "zeta"}), topic="jobs.acme", **flags)
+    assert isinstance(verdict, Refused)
+    assert verdict.tenant == ("zeta" if tenant_from == "field" else None)

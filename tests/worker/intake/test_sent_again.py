@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgpack
@@ -146,6 +147,7 @@ async def test_something_else_under_the_id_is_put_aside(change: dict[str, Any]) 
 async def test_a_redirect_whose_append_fails_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record is finished when it stands, or is put aside where it never can."""
     monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()
@@ -157,6 +159,57 @@ async def test_a_redirect_whose_append_fails_is_not_lost(monkeypatch: pytest.Mon
             assert len(harness.dead_letters) == put_aside
             assert harness.state.ledger is not None
             assert harness.state.ledger.is_done(offset)
+
+
+async def test_a_log_that_does_not_answer_is_tried_by_one_redirect_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first finds that out; the others wait without an append, and none is lost."""
+    monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.writer.down["replies.acme"] = gone = asyncio.Event()
+        harness.send(job(reply_from=8))
+        gone.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        harness.writer.down["replies.acme"] = gone = asyncio.Event()
+        for start in range(9, 19):
+            harness.send(job(reply_from=start))
+        before = harness.writer.tried.count("replies.acme")
+        for _ in range(10):
+            await harness.settle()
+        assert harness.writer.tried.count("replies.acme") == before + 1
+        assert harness.lifecycle.parts.pending.bytes > 0
+        gone.set()
+        del harness.writer.down["replies.acme"]
+        for _ in range(3):
+            await harness.settle()
+        assert redirects(harness) == [7] * 11
+        assert harness.lifecycle.parts.pending.bytes == 0
+        assert harness.lifecycle.parts.parking.logs_down == 0
+
+
+async def test_redirects_that_wait_for_a_log_go_with_their_partition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing of them is appended once the log is back, and nobody tries it for them."""
+    monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.writer.failures.append(AppendError("no", hopeless=False))
+        for start in (8, 9):
+            harness.send(job(reply_from=start))
+        await harness.settle()
+        harness.revoke(harness.state)
+        await harness.settle()
+        parts = harness.lifecycle.parts
+        assert not parts.redirects._waiting
+        assert not parts.redirects._turns
+        assert parts.pending.bytes == 0
 
 
 async def test_a_redirect_of_a_lost_partition_is_not_finished() -> None:

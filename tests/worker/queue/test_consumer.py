@@ -128,7 +128,7 @@ async def test_a_partition_that_is_added_is_noticed(
     kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody joins or leaves: it is read when the metadata is looked at again."""
-    monkeypatch.setattr("worker.queue.consumer.METADATA_AGE_MS", 500)
+    monkeypatch.setattr("worker.queue.member.METADATA_AGE_MS", 500)
     async with Member(kafka, topic) as member:
         await until(lambda: len(member.consumer.states) == PARTITIONS)
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)

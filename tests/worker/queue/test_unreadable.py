@@ -9,11 +9,11 @@ import pytest
 from aiokafka import TopicPartition, errors
 from aiokafka.consumer.fetcher import FetchError
 
+from fetching.tolerant import end_before_unreadable, skip_unreadable
 from tests.support.raw_records import batch, record
 from worker.job import Partition
 from worker.queue.assignment import Membership, PartitionState
 from worker.queue.raw_batch import BATCH, Part
-from worker.queue.tolerant import end_before_unreadable, skip_unreadable
 from worker.queue.unreadable import UnreadableBatches
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ async def finish(harness: Harness, *names: str) -> None:
 @pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has inherited acme's jobs, and whose appends to acme do not return."""
-    monkeypatch.setattr("worker.lifecycle.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     async with Harness(max_rows=ROWS) as harness:
@@ -110,7 +110,7 @@ async def test_a_parked_job_can_be_cancelled_and_is_told_when_it_can_be(site: Ha
     await site.settle()
     site.send(encode_request(Cancel(id="a5", tenant="acme")))
     await site.settle()
-    assert state_of(site, "a5") is Stage.FAILING
+    assert state_of(site, "a5") is Stage.CONDEMNED
     del site.writer.down[GONE]
     await site.settle()
     await site.settle()

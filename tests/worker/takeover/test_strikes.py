@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from schemas import (
@@ -13,8 +14,14 @@ from schemas import (
 )
 from tests.support.older_jobs import OLD, before, claim, job, kinds, tokens
 from worker.engine.request import Output
+from worker.replies.producer import TooLargeError
+from worker.takeover.rule import History
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
     from tests.support.harness import Harness
 
 
@@ -123,3 +130,52 @@ async def test_a_suspect_of_a_partition_that_is_gone_waits_no_longer(harness: Ha
     await harness.settle()
     assert kinds(harness) == written
     assert harness.running == ["prompt of fresh"]
+
+
+async def drop_while_put_aside(harness: Harness) -> None:
+    """Lose the partition before the job's dead letter is acknowledged."""
+    harness.writer.down["jobs.dlq"] = asyncio.Event()
+    await harness.settle()
+    assert harness.state.unfinished == 1
+    harness.revoke(harness.state)
+    await harness.settle()
+
+
+async def test_a_record_that_is_refused_is_no_strike(harness: Harness) -> None:
+    """The worker goes while the dead letter waits: it says so behind its claim, and nobody died."""
+    before(harness, claim((1, 1), "w-a"))
+    harness.send(job())
+    await harness.settle()
+    harness.writer.failures = [TooLargeError("MessageSizeTooLargeError", hopeless=True)]
+    harness.step(Output(harness.key_of("prompt of j1"), (1,), "a"))
+    await drop_while_put_aside(harness)
+    assert kinds(harness) == ["claim", "claim", "release"]
+    history = History()
+    for record in (*harness.replies("acme", "j1"), claim((9, 1), "w-b")):
+        history.feed(record)
+    assert history.strikes == 1  # w-a's alone
+
+
+async def test_a_claim_that_landed_among_refused_ones_is_no_strike(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch that is refused some may stand in the log: a release stands behind those."""
+    append_all = harness.writer.append_all
+
+    async def refuse(
+        topic: str,
+        partition: int | None,
+        records: Sequence[tuple[bytes, bytes | None]],
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        **_: float,
+    ) -> list[int]:
+        offsets = await append_all(topic, partition, records, headers)
+        if topic == "replies.acme" and len(harness.writer.tried) == 1:
+            raise TooLargeError("MessageSizeTooLargeError", hopeless=True)
+        return offsets
+
+    monkeypatch.setattr(harness.writer, "append_all", refuse)
+    harness.send(job())
+    await drop_while_put_aside(harness)
+    assert kinds(harness) == ["claim", "release"]
+    assert harness.lifecycle.parts.claims._claimed == {}

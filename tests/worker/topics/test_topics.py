@@ -16,6 +16,7 @@ from worker.topics.contract import (
     HOUR_MS,
     MS,
     Contract,
+    Finding,
     TopicPlan,
     TopicState,
     judge,
@@ -166,13 +167,40 @@ async def test_some_reply_topics_are_judged_by_themselves(kafka: Kafka, contract
     names = [prefix + tenant for tenant in ("acme", "bee", "nobody")]
     async with TopicAdmin(kafka.bootstrap, contract) as admin:
         await admin._wait_for_leaders({*names[:2]})
-        findings, told = await admin.judge_replies(names)
+        findings, told = await admin.judge_some(names)
     assert told == set(names[:2])
     errors = [
         each for each in findings if each.level == "error" and contract.is_replies(each.topic)
     ]
     assert [each.topic for each in errors] == [f"{prefix}bee"]
     assert "to outlive" in errors[0].text
+
+
+@pytest.mark.kafka
+async def test_with_a_reply_topic_its_own_jobs_topic_is_judged(kafka: Kafka) -> None:
+    """One that appeared after the start, or changed since, is found among those in use."""
+    name = uuid.uuid4().hex[:8]
+    contract = Contract(
+        jobs_topic=f"{name}.jobs.*", dlq_topic=f"{name}.dlq", replies_prefix=f"{name}.replies."
+    )
+    jobs, replies = f"{name}.jobs.acme", f"{name}.replies.acme"
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await client.start()
+    wrong = GOOD_JOBS | {"message.timestamp.type": "CreateTime"}
+    await client.create_topics(
+        [
+            NewTopic(jobs, 1, 1, topic_configs=wrong),
+            NewTopic(replies, 1, 1, topic_configs=GOOD_REPLIES),
+        ]
+    )
+    await client.close()
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        await admin._wait_for_leaders({jobs, replies})
+        findings, told = await admin.judge_some([replies])
+    assert told == {jobs, replies}
+    assert Finding(
+        "error", jobs, "message.timestamp.type is CreateTime, must be LogAppendTime"
+    ) in (findings)
 
 
 @pytest.mark.kafka

@@ -1,30 +1,34 @@
-"""A reply topic that breaks the contract stops its own tenant, and nobody else."""
+"""A topic of one tenant that breaks the contract stops that tenant, and nobody else."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+
 from schemas import ErrorCode, ErrorRecord, Job
 from tests.support.harness import Harness
+from worker.job import Partition
 from worker.observe.health import Health
 from worker.observe.metrics import Metrics
+from worker.replies.broker_clock import BrokerClock
 from worker.settings import load_settings
 from worker.startup import Startup
 from worker.topics.contract import DAY_MS, Contract, Finding, TopicState, judge
-from worker.topics.reply_topics import LOOK_TOPICS, ReplyTopics
+from worker.topics.tenant_topics import LOOK_TOPICS, TenantTopics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
-    import pytest
+    from worker.queue.assignment import PartitionState
 
 WRONG = Finding("error", "replies.acme", "cleanup.policy is compact")
 
 
-def refused(metrics: Metrics) -> float | None:
+def refused(metrics: Metrics, kind: str = "replies") -> float | None:
     """Return how many topics are counted as refused."""
-    return metrics.registry.get_sample_value("aril_reply_topics_refused")
+    return metrics.registry.get_sample_value("aril_topics_refused", {"kind": kind})
 
 
 class Admin:
@@ -44,7 +48,7 @@ class Admin:
         """Return all."""
         return self.findings
 
-    async def judge_replies(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
+    async def judge_some(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
         """Return those of some topics."""
         self.asked.append(list(names))
         told = set(self.asked[-1]) if self.told is None else self.told
@@ -53,10 +57,9 @@ class Admin:
 
 async def test_only_its_own_tenant_is_refused() -> None:
     """With an error that says what is wrong; the others' jobs run."""
-    topics = ReplyTopics(Contract(), Metrics())
+    topics = TenantTopics(Contract(), Metrics())
     topics.learn([WRONG, Finding("error", "jobs", "does not exist")])
-    async with Harness() as harness:
-        harness.lifecycle.parts.admission._why_refused = topics.why_refused
+    async with Harness(why_refused=topics.why_refused) as harness:
         for tenant in ("acme", "zeta"):
             harness.send(Job(id="j1", tenant=tenant, prompt=tenant))
         await harness.settle()
@@ -74,24 +77,79 @@ async def test_a_worker_starts_beside_a_wrong_reply_topic(monkeypatch: pytest.Mo
     metrics = Metrics()
     flags = {"tenant_from": "topic", "jobs_topic": "jobs.*"}
     settings = load_settings(flags=flags).settings
-    topics = ReplyTopics(Contract.of(settings), metrics)
-    admin.findings = [WRONG, Finding("error", "jobs.zeta", "cleanup.policy is compact")]
+    topics = TenantTopics(Contract.of(settings), metrics)
+    own = Finding("error", "jobs.zeta", "cleanup.policy is compact")
+    admin.findings = [WRONG, own, Finding("error", "jobs.dlq", "does not exist")]
     waiting = asyncio.create_task(Startup(settings, "w", health, topics)._check_topics())
     await asyncio.sleep(0.05)
     assert not waiting.done()
     assert "zeta" not in str(health.readiness())
-    assert "1 findings" in str(health.readiness())
-    admin.findings = [WRONG]
+    assert health.readiness()[1]["topics"] == "jobs.dlq: does not exist"
+    admin.findings = [WRONG, own]
     await asyncio.wait_for(waiting, 5)
     assert "topics" not in health.readiness()[1]
     assert refused(metrics) == 1
+    assert refused(metrics, "jobs") == 1
+    assert topics.why_refused("jobs.zeta") == own.text
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[Harness, TenantTopics]]:
+    """Run a worker that reads a jobs topic of each tenant."""
+    topics = TenantTopics(Contract(jobs_topic="jobs.*"), Metrics())
+    async with Harness(
+        why_refused=topics.why_refused, tenant_from="topic", jobs_topic="jobs.*"
+    ) as harness:
+        yield harness, topics
+
+
+def win(harness: Harness, topic: str) -> PartitionState:
+    """Win the partition of a jobs topic, and no other."""
+    return harness.assign(generation=3, source=Partition(topic, 0))
+
+
+async def test_a_wrong_jobs_topic_refuses_its_own_tenant_only(
+    served: tuple[Harness, TenantTopics],
+) -> None:
+    """Its jobs end in an error that says what is wrong, until it is mended; the others' run."""
+    harness, topics = served
+    topics.learn([Finding("error", "jobs.acme", "cleanup.policy is compact")])
+    state = win(harness, "jobs.acme")
+    harness.deliver(state, 0, Job(id="j1", tenant="acme", prompt="a"), topic="jobs.acme")
+    harness.deliver(state, 1, Job(id="j1", tenant="zeta", prompt="z"), topic="jobs.zeta")
+    await harness.settle()
+    assert harness.running == ["z"]
+    (told,) = harness.replies("acme", "j1")
+    assert isinstance(told, ErrorRecord)
+    assert told.code is ErrorCode.INTERNAL
+    assert told.message == "jobs.acme: cleanup.policy is compact"
+    topics.learn([], {"jobs.acme"})
+    harness.deliver(state, 2, Job(id="j2", tenant="acme", prompt="b"), topic="jobs.acme")
+    await harness.settle()
+    assert harness.running == ["z", "b"]
+
+
+async def test_times_of_a_wrong_jobs_topic_are_not_the_brokers(
+    served: tuple[Harness, TenantTopics],
+) -> None:
+    """A producer that may set them would end other tenants' jobs before their time."""
+    harness, topics = served
+    harness.writer.clock = harness.lifecycle._clock = clock = BrokerClock()
+    topics.learn([Finding("error", "jobs.acme", "message.timestamp.type is CreateTime")])
+    state = win(harness, "jobs.acme")
+    ahead = Job(id="j1", tenant="acme", prompt="a")
+    harness.deliver(state, 0, ahead, topic="jobs.acme", age_ms=-1e9)
+    assert clock.now_ms(1e6) <= 1e6
+    topics.learn([])
+    harness.deliver(state, 1, ahead, topic="jobs.acme", age_ms=-1e9)
+    assert clock.now_ms(1e6) > 1e6
 
 
 async def test_topics_that_change_later_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One in use that went wrong is refused; one that was mended is served again."""
-    monkeypatch.setattr("worker.topics.reply_topics.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("worker.topics.tenant_topics.LOOK_SECONDS", 0.01)
     metrics, admin = Metrics(), Admin([])
-    topics = ReplyTopics(Contract(), metrics)
+    topics = TenantTopics(Contract(), metrics)
     in_use = [f"replies.t{number}" for number in range(2 * LOOK_TOPICS)]
     make: Any = lambda: admin  # noqa: E731 - a stand-in
     watching = asyncio.create_task(topics.watch(make, lambda: in_use))
@@ -109,9 +167,22 @@ async def test_topics_that_change_later_are_noticed(monkeypatch: pytest.MonkeyPa
     assert refused(metrics) == 0
 
 
+def test_topics_that_are_new_in_use_are_looked_at_first() -> None:
+    """Not when their turn has come after all the old ones; each look has its bound."""
+    topics = TenantTopics(Contract(), Metrics())
+    in_use = [f"replies.t{number}" for number in range(3 * LOOK_TOPICS)]
+    for _ in range(3):
+        topics._turn(in_use)
+    for number in range(5):
+        in_use.append(f"replies.new{number}")
+        turn = topics._turn(in_use)
+        assert in_use[-1] in turn
+        assert len(turn) <= LOOK_TOPICS
+
+
 def test_what_the_brokers_do_not_tell_stays_as_it_was() -> None:
     """A look that learned nothing of a topic does not clear it."""
-    topics = ReplyTopics(Contract(), Metrics())
+    topics = TenantTopics(Contract(), Metrics())
     topics.learn([WRONG])
     topics.learn([], {"replies.zeta"})
     assert topics.why_refused("replies.acme") == WRONG.text

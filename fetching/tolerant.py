@@ -4,11 +4,14 @@ Such a batch raises out of ``getmany``, which then has lost the records that it 
 of other partitions as well, though their positions have moved. So each fetched batch is wrapped
 here before ``getmany`` sees it: what it cannot unpack ends the records of that fetch, without an
 exception. Then it is read anew (`end_before_unreadable`), or left out (`skip_unreadable`). What is
-private is pinned by tests/worker/queue/test_tolerant.py.
+private is pinned by tests/fetching/test_tolerant.py.
+
+A batch that would unpack to more than memory is good for counts as one that cannot be unpacked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
@@ -17,7 +20,7 @@ from aiokafka import errors
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.protocol.fetch import FetchRequest
 
-from worker.queue.raw_batch import size_of
+from fetching.disarm import disarmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)  # clients read here as well, and set up no structlog
 
-FETCH_WAIT_MS: Final = 100
 _OFFSET: Final = 2  # where aiokafka's RecordTooLargeError has the offset, among its arguments
-
-
-class EmptyFetchError(Exception):
-    """No batch is there."""
 
 
 class _Fetch(Protocol):
@@ -80,43 +78,38 @@ def skip_unreadable(consumer: AIOKafkaConsumer) -> None:
     _watch(consumer, skip)
 
 
-async def fetch_batch(consumer: AIOKafkaConsumer, where: TopicPartition, offset: int) -> bytes:
-    """Return the raw bytes of the batch that holds an offset, or the next one behind it.
-
-    They are fewer than it says to have where the log has no more. Raises KafkaError, and
-    EmptyFetchError.
-    """
-    raw = await _fetch(consumer, where, offset, 1)  # brokers give a whole batch, however large
-    size = size_of(raw)
-    if size is not None and len(raw) < size:
-        raw = await _fetch(consumer, where, offset, size)
-    if not raw:
-        raise EmptyFetchError
-    return raw[:size]
-
-
-async def _fetch(
-    consumer: AIOKafkaConsumer, where: TopicPartition, offset: int, max_bytes: int
-) -> bytes:
-    client, fetcher = consumer._client, consumer._fetcher  # noqa: SLF001 - see above
-    leader = client.cluster.leader_for_partition(where)
-    if leader is None or leader < 0:
-        raise errors.LeaderNotAvailableError
-    asked = [(where.topic, [(where.partition, offset, max_bytes)])]
-    level = fetcher._isolation_level  # noqa: SLF001 - see above
-    response = await client.send(leader, FetchRequest(FETCH_WAIT_MS, 1, max_bytes, level, asked))
-    ((_, ((_, code, *_, raw),)),) = response.topics
-    if (kind := errors.for_code(code)) is not errors.NoError:
-        raise kind
-    return raw or b""
-
-
 def _watch(consumer: AIOKafkaConsumer, failed: Callable[[_Fetch], bool]) -> None:
     fetcher = consumer._fetcher  # noqa: SLF001 - see above
     watched = _Fetched(failed)
     for where, result in fetcher._records.items():  # noqa: SLF001 - see above
         watched[where] = result
     fetcher._records = watched  # noqa: SLF001 - see above
+    fetcher._client = _Disarming(fetcher._client)  # noqa: SLF001 - see above
+
+
+class _Disarming:
+    """aiokafka's client, in place of it where its fetcher asks."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: int, request: Any) -> Any:
+        """Send a request; of what was fetched no batch unpacks to more than is allowed."""
+        response = await self._client.send(node, request)
+        if isinstance(request, FetchRequest):
+            # In a thread: it is unpacked for that.
+            response.topics = await asyncio.to_thread(_disarmed_topics, response.topics)
+        return response
+
+
+def _disarmed_topics(topics: Any) -> list[Any]:
+    return [
+        (topic, [(*rest, disarmed(raw) if raw else raw) for *rest, raw in partitions])
+        for topic, partitions in topics
+    ]
 
 
 class _Fetched(OrderedDict[Any, Any]):

@@ -1,0 +1,1 @@
+"""Reading Kafka through aiokafka, whatever lies in the log: what client and worker both need."""

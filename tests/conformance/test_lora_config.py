@@ -1,0 +1,74 @@
+"""Every field of the installed PEFT: folders that it saved, served with its answers or refused."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.conformance import BEGIN, DOC, END, TOKENS, Conformance, conform, section
+from tests.support.conformance_cases import CASES, FIELDS
+from tests.support.marked import between
+from tests.support.peft_reference import Comparison
+from worker.adapters.config import HONOURED, TRAINING_ONLY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Of fields that are honoured or concern training, values that must be refused all the same.
+REFUSED = {
+    ("peft_type", "`'IA3'`"),
+    ("r", "`64`"),
+    ("target_modules", "`['q_proj', 'embed_tokens']`"),
+    *(("init_lora_weights", f"`'{name}'`") for name in ("pissa", "pissa_niter_4", "olora")),
+    *(("init_lora_weights", f"`'{name}'`") for name in ("lora_ga", "corda", "loftq")),
+    ("bias", "`'all'`"),
+    ("modules_to_save", "`['norm']`, trained"),
+}
+
+
+@pytest.fixture(scope="module")
+def conformance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conformance]:
+    """Run all cases once: one model, one batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield conform(tmp_path_factory.mktemp("conformance"), patch)
+
+
+def test_every_field_of_the_installed_peft_is_in_the_table() -> None:
+    """A release of PEFT with a new field fails here, before a tenant finds out."""
+    assert {case.field for case in CASES} == FIELDS
+
+
+def test_what_is_honoured_is_served_and_all_else_refused(conformance: Conformance) -> None:
+    """No case has changed sides, and every refusal names its field or a tensor."""
+    for outcome in conformance.outcomes:
+        case = outcome.case
+        known = case.field in HONOURED | TRAINING_ONLY
+        served = known and (case.field, case.value) not in REFUSED
+        assert (outcome.refusal is None) is served, (case, outcome.refusal)
+        if not served:
+            assert re.search(rf"{case.field}|tensor '|module model\.", str(outcome.refusal)), case
+
+
+def test_answers_are_pefts(conformance: Conformance) -> None:
+    """Tokens and logits of each adapter in the mixed batch are what PEFT gives for it alone."""
+    comparison = Comparison()
+    served = 0
+    for outcome in conformance.outcomes:
+        if outcome.found is None or outcome.expected is None:
+            continue
+        served += 1
+        label = f"{outcome.case.field} {outcome.case.value}"
+        comparison.check(label, outcome.found, outcome.expected)
+        # An adapter that did nothing would pass as well.
+        change = (outcome.found.logits - conformance.plain.logits).abs().max()
+        assert float(change) > 0.1, label
+    assert served > len(CASES) // 2
+    assert comparison.steps >= 0.9 * served * TOKENS, comparison.near_ties
+
+
+def test_the_table_in_the_docs_is_of_this_run(conformance: Conformance) -> None:
+    """Else: python -m tests.support.conformance."""
+    text = DOC.read_text()
+    assert between(text, BEGIN, section(conformance.outcomes), END) == text

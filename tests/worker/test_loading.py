@@ -1,0 +1,57 @@
+"""From settings to an engine with its adapters: names, warnings and counts on their way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from schemas import JobError
+from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from worker.loading import load_model
+from worker.observe.metrics import Metrics
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Undo what a worker's start sets for its process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the settings that name a model and a store with LoRA on its head, as PEFT saves it."""
+    root = tmp_path_factory.mktemp("loading")
+    model = make_tiny_model(root / "tiny")
+    make_tiny_adapter(root / "store/acme/head", model, rank=2, targets=["lm_head"])
+    return {"model": str(model), "adapters": str(root / "store")}
+
+
+async def test_the_operators_name_of_the_backbone(folders: dict[str, str]) -> None:
+    """It is what replies tell; an adapter of another name is served, and the metrics count it."""
+    few = {"kv_tokens": 64, "max_rank": 4, "slots": 1, "threads": 1}
+    loaded = load_model(load_settings(flags=folders | few | {"base": "org/Other"}).settings)
+    assert loaded.base == "org/Other"
+    assert loaded.adapters is not None
+    assert loaded.stats is not None
+    await loaded.adapters.get("acme", "head")
+    metrics = Metrics()
+    metrics.observe_step(loaded.stats())
+    assert metrics.registry.get_sample_value("aril_adapters_other_base") == 1
+
+
+async def test_a_strict_operator(folders: dict[str, str]) -> None:
+    """With `base_check=strict` the same adapter is refused with both names."""
+    few = {"kv_tokens": 64, "max_rank": 4, "slots": 1, "threads": 1}
+    strict = {"base": "org/Other", "base_check": "strict"}
+    loaded = load_model(load_settings(flags=folders | few | strict).settings)
+    assert loaded.adapters is not None
+    with pytest.raises(JobError, match=r"tiny'.*'org/Other'"):
+        await loaded.adapters.get("acme", "head")

@@ -1,0 +1,75 @@
+"""Records that begin no job here: put aside, or their sender is led to the first one's answer.
+
+Either way the record's offset is finished once that is acknowledged, and not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.observe.logs import get_logger
+from worker.queue.raw_batch import BATCH
+
+if TYPE_CHECKING:
+    from schemas import JobError
+    from worker.job import Asked, Record
+    from worker.observe.metrics import Metrics
+    from worker.queue.assignment import PartitionState
+    from worker.queue.raw_batch import Part
+    from worker.replies.answers import Answers
+    from worker.replies.redirects import Redirects
+
+log = get_logger(__name__)
+
+
+class JoblessRecords:
+    """Sees to the offsets of such records."""
+
+    def __init__(self, answers: Answers, redirects: Redirects, metrics: Metrics) -> None:
+        self._answers = answers
+        self._redirects = redirects
+        self._metrics = metrics
+
+    def put_aside(
+        self, state: PartitionState, record: Record, reason: str, error: JobError
+    ) -> None:
+        """Put a record aside that nobody can be told of."""
+
+        def done() -> None:
+            if not state.revoked:
+                state.finish_offset(record.offset)
+
+        self._answers.put_aside(record, reason, error, done=done)
+
+    def put_aside_unreadable(self, state: PartitionState, part: Part, error: JobError) -> None:
+        """Put aside what is left of a record, or of a batch, that cannot be read."""
+        record = part.record
+        self._metrics.unreadable_batches.inc()
+        log.error(
+            "unreadable_batch",
+            topic=record.source.topic,
+            partition=record.source.partition,
+            offset=record.offset,
+            why=part.why,
+        )
+        self.put_aside(state, record, part.reason or BATCH, error)
+
+    def redirect(
+        self, state: PartitionState, record: Record, *, job_id: str, topic: str, first: Asked
+    ) -> None:
+        """Tell who sent a job again where its answer begins; put aside if that can never be."""
+
+        def done(error: JobError | None) -> None:
+            if error is None:
+                state.finish_offset(record.offset)
+            else:
+                self.put_aside(state, record, "redirect_unwritable", error)
+
+        self._redirects.tell(
+            record,
+            job_id=job_id,
+            topic=topic,
+            first=first,
+            done=done,
+            dropped=lambda: state.revoked,
+        )
