@@ -124,8 +124,8 @@ async def test_a_batch_that_would_unpack_to_too_much_is_put_aside(kafka: Kafka, 
     large = sized(record(0, None, bytes(MAX_UNPACKED_BYTES)))
     raw = batch([record(0, None, b"")], attributes=GZIP, packed=gzip.compress(large, 1))
     await send(kafka, topic, 1)
-    await append_batch(kafka, topic, 0, raw)
-    await append_batch(kafka, topic, 0, batch([record(0, None, b"last")]))
+    await append_batch(kafka.bootstrap, topic, 0, raw)
+    await append_batch(kafka.bootstrap, topic, 0, batch([record(0, None, b"last")]))
     async with Member(kafka, topic) as member:
         await until(lambda: member.offsets(0) == [0, 2])
         await until(lambda: len(member.seen.unreadable) == 1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.record.default_records import DefaultRecordBatch
 
+import fetching.packed
 import worker.intake.admission
 import worker.queue.consumer
-import worker.queue.raw_batch
 from schemas import ErrorCode, JobError
 from tests.support.fault_engine import TaggedAdapters
 from worker.intake import deadlines
@@ -137,7 +137,7 @@ def _no_snappy() -> None:
 
     module = importlib.import_module(DefaultRecordBatch.__module__)  # perhaps in C
     module.snappy_decode = missing  # type: ignore[attr-defined]
-    worker.queue.raw_batch._UNPACK[SNAPPY] = missing
+    fetching.packed._CODECS[SNAPPY] = missing
 
 
 def _odd_ones_left_out() -> None:

@@ -32,6 +32,8 @@ class Scene:
     generations_restarted: bool = False
     retired: list[Input] = field(default_factory=list)  # job records, read before retention
     deleted: list[Logged] = field(default_factory=list)  # reply records, read before that
+    restarted_at: dict[int, int] = field(default_factory=dict)  # ends of the jobs topic
+    trimmed_at: dict[int, int] = field(default_factory=dict)  # the same
     trims: list[Trim] = field(default_factory=list)
     withdrawn: list[Name] = field(default_factory=list)
     clocks_off: list[tuple[int, int]] = field(default_factory=list)

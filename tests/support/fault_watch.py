@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 from aiokafka import AIOKafkaConsumer, errors
 from aiokafka.admin import AIOKafkaAdminClient
 
+from fetching.tolerant import skip_unreadable
 from schemas import Cancel, DecodeError, decode_reply, decode_request
 from tests.faults.history import Committed, Dead, Input, Logged, Name
 from tests.support.fault_load import TENANTS
 from worker.queue.assignment import done_list_of
 from worker.queue.ledger import Checkpoint
-from worker.queue.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
