@@ -44,7 +44,6 @@ _SMALL: Final[dict[str, Any]] = {
     "n_positions": 128,
     "sliding_window": 8,
     "hidden_size_global": 64,
-    "num_group": 1,
     "is_decoder": True,
     # so that two layers show what many have
     "first_k_dense_replace": 1,
@@ -66,6 +65,7 @@ _LATENT: Final[dict[str, Any]] = {
 
 # What some kinds need beside that; None leaves a field as it is by default.
 _OWN: Final[dict[str, dict[str, Any]]] = {
+    "beam": {"n_group": 1, "topk_group": 1},
     "blt": {"encoder_hash_byte_group_vocab": 64},
     "codegen": {"rotary_dim": 8},
     "dbrx": {

@@ -97,11 +97,11 @@ def _make(kind: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model = model_class(kind)(tiny_config(kind)).float().eval()
     with torch.inference_mode():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=INITIAL_SPREAD)
-            elif not parameter.isfinite().all():
-                parameter.normal_()  # some wait for a checkpoint
+            elif name.endswith((".bias", ".sinks")) or not parameter.isfinite().all():
+                parameter.normal_()  # some are zero, and some wait for a checkpoint
         model(input_ids=torch.arange(3, 12)[None], use_cache=False)
     made: PreTrainedModel = model
     return made
@@ -114,6 +114,10 @@ def _attention(layouts: Sequence[AttentionLayout]) -> str:
     found = [f"{some}: a window"] if any(windows) else []
     if any(layout.heads != layout.kv_heads for layout in layouts):
         found.append("grouped heads")
+    if any(layout.softcap for layout in layouts):
+        found.append("capped scores")
+    if any(layout.sinks is not None for layout in layouts):
+        found.append("sinks")
     return ", ".join(found) or "plain"
 
 

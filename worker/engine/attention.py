@@ -7,14 +7,15 @@ context. Nothing is kept in this module, so two models can run in two threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from kernels.attention import (
+    Extras,
+    attend_by_scores,
     make_attention_plan,
     make_invariant_plan,
     paged_attention,
@@ -62,6 +63,9 @@ class AttentionLayout:
     head_dim: int
     scale: float
     window: int | None  # a query sees itself and the window - 1 tokens before it; None: all
+    softcap: float | None = None  # scores x become softcap · tanh(x / softcap)
+    # [heads]: the layer's own, a logit a head that takes part in the softmax and has no value
+    sinks: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class AttentionContext(Protocol):
@@ -114,6 +118,8 @@ class PagedAttention:
             self.kv_lens,
             scale=layout.scale,
             window=layout.window,
+            softcap=layout.softcap,
+            sinks=layout.sinks,
             backend=self.backend,
             invariant=self.invariant,
             plan=self._plan(layout.window, k_cache.shape[1]) if self._on_host else None,
@@ -154,15 +160,15 @@ class LayoutRecorder:
         visible = distance >= 0
         if layout.window is not None:
             visible &= distance < layout.window
-        out = scaled_dot_product_attention(
-            q.transpose(0, 1)[None],
+        out = attend_by_scores(
+            q.transpose(0, 1).unflatten(0, (layout.kv_heads, -1))[None],
             k.transpose(0, 1)[None],
             v.transpose(0, 1)[None],
-            attn_mask=visible,
-            scale=layout.scale,
-            enable_gqa=True,
+            visible[None, None, None],
+            layout.scale,
+            Extras(layout.softcap, layout.sinks),
         )
-        return out[0].transpose(0, 1).contiguous()  # some models take it by `view`
+        return out[0].flatten(0, 1).transpose(0, 1).contiguous()  # some models take it by `view`
 
 
 def _attention(
@@ -176,6 +182,8 @@ def _attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Attend packed rows: query [1, heads, T, d], key and value [1, kv_heads, T, d].
@@ -198,6 +206,8 @@ def _attention(
         head_dim=q.shape[2],
         scale=q.shape[2] ** -0.5 if scaling is None else float(scaling),
         window=sliding_window,
+        softcap=softcap,
+        sinks=s_aux,
     )
     return paged.attend(layout, q, k, v).unsqueeze(0), None
 
