@@ -13,7 +13,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Scores that are held at once: 16 MiB of them in fp32.
+# Scores that are held at once, 16 MiB of them in fp32; one query's, if these are more.
 SCORES = 1 << 22
 
 
@@ -43,19 +43,21 @@ def attend_by_scores(  # noqa: PLR0917 - the operands, in the order of the formu
     q [n, kv_heads, group, queries, d], keys and values [n, kv_heads, length, d], mask bool, true
     where a query sees a key, as [n or 1, 1, 1, queries, length]. Returns the shape of q.
     """
-    count, kv_heads, group, queries, _ = q.shape
+    count, kv_heads, group, queries, dim = q.shape
     length = keys.shape[2]
     at_once = max(1, SCORES // max(1, count * kv_heads * group * length))
     working = torch.promote_types(q.dtype, torch.float32)
-    transposed, values = keys.to(working).mT.unsqueeze(2), values.to(working).unsqueeze(2)
+    keys, values = keys.to(working).mT, values.to(working)
     out = torch.empty_like(q)
     for start in range(0, queries, at_once):
         some = slice(start, start + at_once)
-        scores = extras.cap(q[:, :, :, some].to(working) @ transposed * scale)
+        # The heads of a group are just more queries on the same keys.
+        rows = q[:, :, :, some].reshape(count, kv_heads, -1, dim).to(working)
+        scores = extras.cap(rows @ keys * scale).unflatten(2, (group, -1))
         scores = scores.masked_fill(~mask[..., some, :], float("-inf"))
         if extras.sinks is not None:
             sinks = extras.sinks.to(working).view(1, kv_heads, group, 1, 1)
             scores = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1)], -1)
-        weights = scores.softmax(-1)[..., :length]
-        out[:, :, :, some] = (weights @ values).to(q.dtype)
+        weights = scores.softmax(-1)[..., :length].flatten(2, 3)
+        out[:, :, :, some] = (weights @ values).unflatten(2, (group, -1)).to(q.dtype)
     return out

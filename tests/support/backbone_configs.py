@@ -63,6 +63,13 @@ _LATENT: Final[dict[str, Any]] = {
     "topk_group": 1,
 }
 
+# Half of the layers take the keys and values of others, as in the small ones of Gemma 3n and 4.
+_SHARED: Final[dict[str, Any]] = {
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+
 # What some kinds need beside that; None leaves a field as it is by default.
 _OWN: Final[dict[str, dict[str, Any]]] = {
     "beam": {"n_group": 1, "topk_group": 1},
@@ -75,23 +82,25 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1},
     "falcon": {"head_dim": None},
     "gemma3n_text": {
-        "intermediate_size": [128, 128],
-        "activation_sparsity_pattern": [0.0, 0.0],
-        "num_kv_shared_layers": 0,
+        **_SHARED,
+        "intermediate_size": [128] * 4,
+        "activation_sparsity_pattern": [0.95, 0.0] * 2,
         "vocab_size_per_layer_input": VOCABULARY,
         "hidden_size_per_layer_input": 16,
         "laurel_rank": 8,
     },
     "gemma4_text": {
+        **_SHARED,
         "head_dim": 16,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "per_layer_config": {"1": {"head_dim": 32}},
+        "per_layer_config": {"1": {"head_dim": 32}, "3": {"head_dim": 32}},
         "vocab_size_per_layer_input": VOCABULARY,
         "hidden_size_per_layer_input": 16,
     },
     "gptj": {"rotary_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1},
     "longcat_flash": {
@@ -129,16 +138,19 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def tiny_config(kind: str) -> PretrainedConfig:
+def tiny_config(kind: str, **changes: Any) -> PretrainedConfig:
     """Return a tiny configuration of a kind, as its causal language model takes it.
+
+    `changes` are fields of the text's configuration.
 
     Raises whatever transformers raises where a field does not fit.
     """
     usual = CONFIG_MAPPING[kind]()
     taken = model_class(kind).config_class
     if type(usual) is not taken:  # of a model with more than text, the text's
-        return _tiny(next(_sub(usual, name) for name, each in _subs(usual) if each is taken))
-    return _tiny(usual)
+        parts = (_sub(usual, name) for name, each in _subs(usual) if each is taken)
+        usual = next(parts, usual)
+    return _tiny(usual, **changes)
 
 
 def model_class(kind: str) -> Any:
@@ -147,7 +159,7 @@ def model_class(kind: str) -> Any:
     return getattr(transformers, name if isinstance(name, str) else name[0])
 
 
-def _tiny(usual: PretrainedConfig) -> PretrainedConfig:
+def _tiny(usual: PretrainedConfig, **changes: Any) -> PretrainedConfig:
     """Make a tiny one of the same class as a usual one, with what belongs to it."""
     fields = {name: value for name, value in _SMALL.items() if _settable(usual, name)}
     if "sliding_window" in fields and usual.sliding_window is None:
@@ -160,7 +172,7 @@ def _tiny(usual: PretrainedConfig) -> PretrainedConfig:
         fields.pop("head_dim", None)
         fields |= {name: value for name, value in _LATENT.items() if _settable(usual, name)}
     fields |= {name: _tiny(_sub(usual, name)) for name, _ in _subs(usual) if _sub(usual, name)}
-    fields |= _OWN.get(usual.model_type, {})
+    fields |= _OWN.get(usual.model_type, {}) | changes
     given = {name: value for name, value in fields.items() if value is not None}
     made: PretrainedConfig = type(usual)(**given)
     return made

@@ -11,7 +11,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 import transformers
@@ -69,7 +69,7 @@ def serve(chosen: Iterable[str]) -> list[Outcome]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations within transformers
             return [_serve(kind) for kind in chosen]
     finally:
@@ -79,7 +79,7 @@ def serve(chosen: Iterable[str]) -> list[Outcome]:
 
 def _serve(kind: str) -> Outcome:
     try:
-        model = _make(kind)
+        model = make_tiny_backbone(kind)
     except Exception as error:  # noqa: BLE001  # whatever a configuration of ours lacks
         return Outcome(kind, "not tried", f"{type(error).__name__}: {_one_line(error)}")
     try:
@@ -92,11 +92,14 @@ def _serve(kind: str) -> Outcome:
     return Outcome(kind, "equal", _attention(backbone.layouts))
 
 
-def _make(kind: str) -> PreTrainedModel:
-    """Make the model, and run it once by itself: a mistake in its configuration is none of ours."""
-    torch.manual_seed(0)
-    model = model_class(kind)(tiny_config(kind)).float().eval()
-    with torch.inference_mode():
+def make_tiny_backbone(kind: str, **changes: Any) -> PreTrainedModel:
+    """Make the model, with other values of its fields if wanted.
+
+    It is run once by itself: a mistake in its configuration is none of the engine's.
+    """
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        model = model_class(kind)(tiny_config(kind, **changes)).float().eval()
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=INITIAL_SPREAD)

@@ -11,11 +11,12 @@ import torch
 from transformers import DogeConfig, DogeForCausalLM, MambaConfig, MambaForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
 from worker.engine import packed_logits
 from worker.engine.attention import LayoutRecorder, PagedAttention, UnsupportedModelError
 from worker.engine.kv_cache import KVCache
-from worker.engine.model import Backbone, load_backbone
+from worker.engine.model import Backbone, adopt_backbone, load_backbone
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
 
@@ -28,6 +29,12 @@ ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma")
 def load(path: Path) -> Backbone:
     """Load for the CPU."""
     return load_backbone(path, "cpu", torch.float32)
+
+
+def tiny_backbone(kind: str, **changes: Any) -> Backbone:
+    """Adopt a random model of any kind that transformers has."""
+    model = make_tiny_backbone(kind, **changes)
+    return adopt_backbone(model, make_tokenizer(), "cpu", name=kind)
 
 
 def saved(model: Any, path: Path) -> Path:
@@ -92,6 +99,31 @@ def test_capped_scores_and_sinks_in_triton(arch: Architecture, tmp_path: Path) -
     """The Triton backend gives the same logits, over the same cache."""
     backbone = load(make_tiny_model(tmp_path, arch))
     assert probe_packed_rows(backbone, plain_logits(backbone), "triton") < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "glm4_moe_lite"])
+def test_keys_and_values_may_differ_in_width(kind: str) -> None:
+    """The cache has the wider one's; scores and answer are those of the model."""
+    backbone = tiny_backbone(kind, v_head_dim=16 if kind == "deepseek_v3" else 40)
+    assert {layout.head_dim for layout in backbone.layouts} == {24 if kind == "deepseek_v3" else 40}
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < LOGIT_BOUND[torch.float32]
+
+
+def test_layers_that_share_keys_and_values() -> None:
+    """Gemma 4's upper layers attend to the keys of lower ones, for every row of a step."""
+    backbone = tiny_backbone("gemma4_text")
+    assert [layout.window for layout in backbone.layouts] == [8, None] * 2
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < LOGIT_BOUND[torch.float32]
+
+
+def test_layers_that_leave_rows_out_are_refused() -> None:
+    """A layer that attends for some rows only cannot tell whose they are."""
+    backbone = tiny_backbone("gemma4_text")
+    ids = torch.arange(3)
+    with pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"):
+        backbone.model(
+            input_ids=ids[None], use_cache=False, logits_to_keep=1, paged=LayoutRecorder()
+        )
 
 
 @pytest.mark.parametrize(
