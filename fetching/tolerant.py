@@ -20,7 +20,7 @@ from aiokafka import errors
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.protocol.fetch import FetchRequest
 
-from fetching.disarm import disarmed
+from fetching.disarm import disarmed, has_packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,10 +99,14 @@ class _Disarming:
     async def send(self, node: int, request: Any) -> Any:
         """Send a request; of what was fetched no batch unpacks to more than is allowed."""
         response = await self._client.send(node, request)
-        if isinstance(request, FetchRequest):
+        if isinstance(request, FetchRequest) and _any_packed(response.topics):
             # In a thread: it is unpacked for that.
             response.topics = await asyncio.to_thread(_disarmed_topics, response.topics)
         return response
+
+
+def _any_packed(topics: Any) -> bool:
+    return any(has_packed(each[-1]) for _, found in topics for each in found if each[-1])
 
 
 def _disarmed_topics(topics: Any) -> list[Any]:
