@@ -101,19 +101,12 @@ class _Disarming:
         response = await self._client.send(node, request)
         if isinstance(request, FetchRequest) and _any_packed(response.topics):
             # In a thread: it is unpacked for that.
-            response.topics = await asyncio.to_thread(_disarmed_topics, response.topics)
+            response.topics = await asyncio.to_thread(disarmed, response.topics)
         return response
 
 
 def _any_packed(topics: Any) -> bool:
     return any(has_packed(each[-1]) for _, found in topics for each in found if each[-1])
-
-
-def _disarmed_topics(topics: Any) -> list[Any]:
-    return [
-        (topic, [(*rest, disarmed(raw) if raw else raw) for *rest, raw in partitions])
-        for topic, partitions in topics
-    ]
 
 
 class _Fetched(OrderedDict[Any, Any]):
