@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-faults test-compose bench plots kafka jars clean
+.PHONY: help setup demo check test test-all test-faults test-compose fuzz bench plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-faults: setup jars ## kill, halt, cut off for ten minutes (FAULT_SEED, _SEC
 test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
 	deploy/standins/images.sh
 	REQUIRE_DOCKER=1 $(BIN)/pytest -rP tests/deploy/test_compose.py
+
+fuzz: setup ## millions of bad inputs to all that strangers send (FUZZ_CASES, FUZZ_SEED); goes on where it stopped
+	$(BIN)/python -m tests.fuzz --cases $(or $(FUZZ_CASES),10000000) --seed $(or $(FUZZ_SEED),1)
 
 bench: setup jars ## the benchmarks: print their tables, write their CSV
 	@for file in $$(grep -l '^QUESTION' benchmarks/*.py); do \

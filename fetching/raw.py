@@ -5,29 +5,21 @@ What is private is pinned by tests/fetching/test_tolerant.py.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from aiokafka import errors
 from aiokafka.protocol.fetch import FetchRequest
 
+from fetching.layout import size_of
+
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
 FETCH_WAIT_MS: Final = 100
-_START: Final = struct.Struct(">qi")  # base offset, length of all that follows
 
 
 class EmptyFetchError(Exception):
     """No batch is there."""
-
-
-def size_of(raw: bytes) -> int | None:
-    """Return how many bytes a batch has that begins like this; None if that is not told."""
-    if len(raw) < _START.size:
-        return None
-    length: int = _START.unpack_from(raw)[1]
-    return _START.size + max(0, length)
 
 
 async def fetch_batch(consumer: AIOKafkaConsumer, where: TopicPartition, offset: int) -> bytes:

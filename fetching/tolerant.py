@@ -5,16 +5,22 @@ of other partitions as well, though their positions have moved. So each fetched 
 here before ``getmany`` sees it: what it cannot unpack ends the records of that fetch, without an
 exception. Then it is read anew (`end_before_unreadable`), or left out (`skip_unreadable`). What is
 private is pinned by tests/fetching/test_tolerant.py.
+
+A batch that would unpack to more than memory is good for counts as one that cannot be unpacked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from aiokafka import errors
 from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.protocol.fetch import FetchRequest
+
+from fetching.disarm import disarmed, has_packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +84,29 @@ def _watch(consumer: AIOKafkaConsumer, failed: Callable[[_Fetch], bool]) -> None
     for where, result in fetcher._records.items():  # noqa: SLF001 - see above
         watched[where] = result
     fetcher._records = watched  # noqa: SLF001 - see above
+    fetcher._client = _Disarming(fetcher._client)  # noqa: SLF001 - see above
+
+
+class _Disarming:
+    """aiokafka's client, in place of it where its fetcher asks."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: int, request: Any) -> Any:
+        """Send a request; of what was fetched no batch unpacks to more than is allowed."""
+        response = await self._client.send(node, request)
+        if isinstance(request, FetchRequest) and _any_packed(response.topics):
+            # In a thread: it is unpacked for that.
+            response.topics = await asyncio.to_thread(disarmed, response.topics)
+        return response
+
+
+def _any_packed(topics: Any) -> bool:
+    return any(has_packed(each[-1]) for _, found in topics for each in found if each[-1])
 
 
 class _Fetched(OrderedDict[Any, Any]):

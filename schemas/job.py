@@ -5,6 +5,7 @@ the input and their repr never the prompt, since either would carry it into logs
 are ignored, unless the job says that it is `strict`.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -83,9 +84,47 @@ Text = Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS)]
 TextParts = Annotated[
     tuple[TextPart, ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_CONTENT_PARTS)
 ]
-# What a chat template makes of these is its own affair; the record's bounds hold for them.
+
+
+def _sayable_in_json(value: Any) -> Any:
+    """Refuse bytes, and numbers that are none; depth and size are the record's."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+        elif isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
+            raise PydanticCustomError("no_json", "holds a value that JSON has no word for")
+    return value
+
+
+def _short_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """Bound their text: a template may write it once a message."""
+    chars, waiting = 0, [variables]
+    while waiting:
+        each: Any = waiting.pop()
+        if isinstance(each, dict):
+            waiting.extend((*each, *each.values()))
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+        elif isinstance(each, str):
+            chars += len(each)
+    if chars > limits.MAX_TEMPLATE_VARIABLE_CHARS:
+        raise PydanticCustomError(
+            "messages_too_long",
+            "at most {max_length} characters together, not {actual_length}",
+            {"max_length": limits.MAX_TEMPLATE_VARIABLE_CHARS, "actual_length": chars},
+        )
+    return variables
+
+
+# What a chat template makes of these is its own affair.
 Tools = Annotated[
-    tuple[dict[str, Any], ...], Field(strict=False, fail_fast=True, max_length=limits.MAX_TOOLS)
+    tuple[dict[str, Any], ...],
+    Field(strict=False, fail_fast=True, max_length=limits.MAX_TOOLS),
+    AfterValidator(_sayable_in_json),
 ]
 
 
@@ -201,6 +240,14 @@ class Sampling(BaseModel):
         ),
     ] = None
 
+    prompt_logprobs: Annotated[None, Field(description="not served")] = None
+
+    @model_validator(mode="after")
+    def _can_be_long_enough(self) -> Self:
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise PydanticCustomError("min_over_max", "min_tokens: more than max_tokens")
+        return self
+
     @property
     def longest(self) -> int:
         """The most tokens that the answer may have by this alone."""
@@ -219,7 +266,7 @@ class Job(BaseModel):
         str | None, Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS, repr=False)
     ] = None
     messages: Annotated[Messages | None, Field(repr=False)] = None
-    tools: Annotated[Tools | None, Field(description="for the chat template")] = None
+    tools: Annotated[Tools | None, Field(description="for the chat template", repr=False)] = None
     add_generation_prompt: Annotated[
         bool, Field(description="the chat template opens the assistant's turn")
     ] = True
@@ -233,6 +280,8 @@ class Job(BaseModel):
             repr=False,
             description="variables of the chat template, enable_thinking for one",
         ),
+        AfterValidator(_sayable_in_json),
+        AfterValidator(_short_variables),
     ] = {}
     token_ids: Annotated[PromptIds | None, Field(repr=False)] = None
     sampling: Sampling = Sampling()

@@ -149,7 +149,9 @@ class ErrorRecord:
 
 
 def _tellable(number: float | None) -> float | None:
-    """Infinity and NaN have no place on the wire."""
+    """Infinity, NaN and integers of more than 64 bits have no place on the wire."""
+    if isinstance(number, int):
+        return number if -(2**63) <= number < 2**64 else None
     return number if number is not None and math.isfinite(number) else None
 
 

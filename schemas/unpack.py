@@ -12,6 +12,7 @@ import msgpack
 
 from schemas import limits
 from schemas.errors import DecodeError, ErrorCode
+from schemas.json_form import is_json, parse_json
 
 # A smaller record can promise and hold so little that msgpack may look at it first: even the worst
 # one builds 3 MB for a moment (arrays within arrays, each promising as much as there are bytes).
@@ -29,6 +30,7 @@ _TEXT: Final = frozenset({str})
 def unpack_map(data: bytes | None, max_bytes: int) -> dict[str, Any]:
     """Return the map that `data` is, its keys text, without duplicate keys or extension types.
 
+    It may be JSON (`schemas.json_form`), whose bounds and reasons are the same.
     DecodeError `limit_exceeded` past a bound, `invalid_job` for anything else that is not one
     well-formed map. `data` may be None, as the value of a Kafka record may be.
     """
@@ -36,6 +38,10 @@ def unpack_map(data: bytes | None, max_bytes: int) -> dict[str, Any]:
         raise malformed("empty", "the record has no value")
     if len(data) > max_bytes:
         raise _too_much("record_too_large", "bytes in the record", max_bytes, len(data))
+    if is_json(data):
+        fields = parse_json(data)
+        _check_depth(fields)
+        return fields
     if len(data) > _SMALL_BYTES:
         _inspect(data)
     value = _unpack(data)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas import question_of
+from schemas.json_form import is_json, to_json
 from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
 from worker.stages import ENDING, Life, Stage
 
@@ -68,6 +69,10 @@ class Record:
         objects = ENTRY_BYTES + HEADER_OBJECTS_BYTES * len(self.headers)
         plain = len(self.key or b"") + self.headers_bytes
         return objects + plain + DECODED_FACTOR * len(self.value or b"")
+
+    def in_its_form(self, reply: bytes) -> bytes:
+        """Return a reply to it as it is written itself: in JSON for JSON."""
+        return to_json(reply) if is_json(self.value) else reply
 
     def lean(self) -> Record:
         """Leave out headers that are too many, and the end of a key that is too long.

@@ -43,6 +43,8 @@ _SERVICE_LINK = re.compile(
 # Read by the client's side of the command line, or by the loader itself, and not by the worker.
 FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_KEY", "ARIL_CACHE"})
 
+_SHOWN = 200  # characters of a name that nobody knows
+
 # Names of tenants, and what they can begin with.
 _TENANT_START = re.compile(r"(?:[a-z0-9][a-z0-9-]*)?")
 
@@ -57,7 +59,11 @@ class WorkerSettings(BaseSettings):
     """What a worker can be told. Field names are flag names and, in capitals, ``ARIL_`` names."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,  # a wait of that long would be no wait, or no end
     )
 
     # --- the queue
@@ -366,7 +372,7 @@ def _from_env() -> dict[str, Any]:
             and field not in WorkerSettings.model_fields
             and not _SERVICE_LINK.fullmatch(f"{name}={value}")
         ):
-            raise SettingsError(f"{name}: unknown setting{_did_you_mean(field, env=True)}")
+            raise SettingsError(f"{_plain(name)}: unknown setting{_did_you_mean(field, env=True)}")
     return EnvSettingsSource(WorkerSettings)()
 
 
@@ -375,12 +381,21 @@ def _from_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text())
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: not TOML: nested too deep") from None
+    except ValueError as error:  # of TOML, of UTF-8, of numbers that are too long
+        raise SettingsError(f"{path}: not TOML: {_plain(str(error))}") from None
     for name in values:
         if name not in WorkerSettings.model_fields:
-            raise SettingsError(f"{path}: {name}: unknown setting{_did_you_mean(name, env=False)}")
+            why = f"unknown setting{_did_you_mean(name, env=False)}"
+            raise SettingsError(f"{path}: {_plain(name)}: {why}")
     return values
+
+
+def _plain(text: str) -> str:
+    """Return what may stand in one line, and is not too long for it."""
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:_SHOWN])
+    return shown if len(text) <= _SHOWN else f"{shown}…"
 
 
 def _did_you_mean(name: str, *, env: bool) -> str:

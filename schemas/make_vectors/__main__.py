@@ -9,6 +9,7 @@ from schemas.make_vectors.bad_bytes import bad_bytes, long_records
 from schemas.make_vectors.bad_jobs import bad_fields, bad_owners
 from schemas.make_vectors.histories import plain_histories
 from schemas.make_vectors.jobs import good_requests
+from schemas.make_vectors.json_records import json_replies, json_requests
 from schemas.make_vectors.partitions import partition_vectors
 from schemas.make_vectors.replies import reply_vectors
 from schemas.make_vectors.signatures import key_file, signature_vectors
@@ -19,10 +20,17 @@ FOLDER: Final = Path(__file__).parents[1] / "vectors"
 
 def vector_files() -> dict[Path, str]:
     """Return each file with the text it should have."""
-    requests = [*good_requests(), *bad_fields(), *bad_owners(), *bad_bytes(), *long_records()]
+    requests = [
+        *good_requests(),
+        *bad_fields(),
+        *bad_owners(),
+        *bad_bytes(),
+        *long_records(),
+        *json_requests(),
+    ]
     files: dict[str, list[dict[str, Any]]] = {
         "requests": requests,
-        "replies": reply_vectors(),
+        "replies": [*reply_vectors(), *json_replies()],
         "partitions": partition_vectors(),
         "streams": [*plain_histories(), *take_over_histories()],
     }

@@ -32,7 +32,6 @@ def bad_bytes() -> list[Vector]:
         _bytes("cut off", "The last byte is missing.", whole[:-1], "truncated"),
         _bytes("trailing byte", "A record is exactly one map.", whole + b"\x00", "trailing_bytes"),
         _bytes("not a map", "An array.", b"\x91\x01", "not_a_map"),
-        _bytes("JSON", "Text in braces starts with the integer 123.", b'{"v":1}', "trailing_bytes"),
         _bytes("byte that msgpack never uses", "0xc1.", b"\xc1", "not_msgpack"),
         _bytes(
             "duplicate key", "`v` twice, though equal.", b"\x82\xa1v\x01\xa1v\x01", "duplicate_key"

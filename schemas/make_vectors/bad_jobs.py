@@ -82,6 +82,16 @@ def bad_fields() -> list[Vector]:
             invalid("no_messages"),
         ),
         _refused(
+            "a tool with a value that JSON lacks",
+            "Templates write tools as JSON: no bytes, no infinite number.",
+            {
+                "prompt": MISSING,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "tools": [{"type": "function", "limit": float("inf")}],
+            },
+            invalid("no_json"),
+        ),
+        _refused(
             "a user's turn without content",
             "Only an assistant's may be without.",
             {"prompt": MISSING, "messages": [{"role": "user", "content": None}]},
@@ -101,6 +111,28 @@ def bad_fields() -> list[Vector]:
             "One a job; the job may be sent again under another id.",
             {"n": 2},
             too_much("less_than_equal", 1, 2),
+        ),
+        sampling(
+            "at least more than at most",
+            "An answer cannot be both.",
+            {"max_tokens": 3, "min_tokens": 4},
+            invalid("min_over_max"),
+        ),
+        _refused(
+            "template variables too long",
+            "16,384 characters together.",
+            {
+                "prompt": MISSING,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "chat_template_kwargs": {"a": "x" * 16_384},
+            },
+            too_much("messages_too_long", 16_384, 16_385),
+        ),
+        sampling(
+            "what is asked of the prompt",
+            "Log probabilities are told of the answer only.",
+            {"prompt_logprobs": 1},
+            invalid("none_required"),
         ),
         sampling(
             "bias of a token that is no number",

@@ -3,8 +3,8 @@
 from schemas.make_vectors.build import MISSING, Fields, Vector, pack, refusal, vector
 
 _HEAD: Fields = {"job": "j1", "epoch": [3, 1], "worker": "worker-0:17"}
-_TOKENS: Fields = {"kind": "tokens", **_HEAD, "index": 7, "ids": [42], "text": " seed"}
-_DONE: Fields = {
+TOKENS: Fields = {"kind": "tokens", **_HEAD, "index": 7, "ids": [42], "text": " seed"}
+DONE: Fields = {
     "kind": "done",
     **_HEAD,
     "index": 8,
@@ -42,8 +42,8 @@ def _record(name: str, meaning: str, sent: Fields, expect: Fields | None = None)
 
 def _records() -> list[Vector]:
     logprobs = [[-0.25], [-0.5, 7, -0.5, 9, -1.75]]
-    two = _TOKENS | {"ids": [42, 7], "logprobs": logprobs}
-    backbone = _DONE | {"adapter": None, "digest": None, "finish_reason": "length"}
+    two = TOKENS | {"ids": [42, 7], "logprobs": logprobs}
+    backbone = DONE | {"adapter": None, "digest": None, "finish_reason": "length"}
     plain_error = {name: _ERROR[name] for name in _ERROR if name not in ("limit", "given")}
     return [
         _record("claim", "A new owner.", {"kind": "claim", **_HEAD}),
@@ -56,23 +56,23 @@ def _records() -> list[Vector]:
             "Some brokers count from 0.",
             {"kind": "claim", **_HEAD, "epoch": [0, 1]},
         ),
-        _record("token", "One token.", _TOKENS),
+        _record("token", "One token.", TOKENS),
         _record("tokens", "Two, with logprobs; the second row tells the two most likely.", two),
-        _record("held back", "A token whose text is not safe yet.", _TOKENS | {"text": ""}),
-        _record("nil logprobs", "The same as none.", _TOKENS | {"logprobs": None}, _TOKENS),
-        _record("done", "Every field.", _DONE),
+        _record("held back", "A token whose text is not safe yet.", TOKENS | {"text": ""}),
+        _record("nil logprobs", "The same as none.", TOKENS | {"logprobs": None}, TOKENS),
+        _record("done", "Every field.", DONE),
         _record("done on the backbone", "No adapter; cut at max_tokens.", backbone),
         _record(
             "done without metadata",
             "Optional.",
-            _DONE | {"metadata": MISSING},
-            _DONE | {"metadata": {}},
+            DONE | {"metadata": MISSING},
+            DONE | {"metadata": {}},
         ),
         _record(
             "whole milliseconds",
             "An integer is a number.",
-            _DONE | {"timings": {"queue_ms": 1, "ttft_ms": 2, "total_ms": 3}},
-            _DONE | {"timings": {"queue_ms": 1.0, "ttft_ms": 2.0, "total_ms": 3.0}},
+            DONE | {"timings": {"queue_ms": 1, "ttft_ms": 2, "total_ms": 3}},
+            DONE | {"timings": {"queue_ms": 1.0, "ttft_ms": 2.0, "total_ms": 3.0}},
         ),
         _record("error", "With limit and given value.", _ERROR),
         _record("error without a limit", "Both are optional.", plain_error),
@@ -81,7 +81,7 @@ def _records() -> list[Vector]:
             "A name instead of a number.",
             _ERROR | {"code": "unknown_adapter", "given": "pirate"},
         ),
-        _record("unknown fields", "Ignored.", _TOKENS | {"later": [{"a": b"\x00"}]}, _TOKENS),
+        _record("unknown fields", "Ignored.", TOKENS | {"later": [{"a": b"\x00"}]}, TOKENS),
     ]
 
 
@@ -120,35 +120,35 @@ def _refused() -> list[Vector]:
     version = refusal("unsupported_version", "unsupported_version")
     return [
         vector(
-            "version 2", "Stop reading: it may be a terminal.", pack(_TOKENS | {"v": 2}), version
+            "version 2", "Stop reading: it may be a terminal.", pack(TOKENS | {"v": 2}), version
         ),
-        _wrong("no kind", "Required.", _TOKENS | {"kind": MISSING}),
-        _wrong("job with a slash", "The pattern of ids.", _TOKENS | {"job": "a/b"}),
-        _wrong("no worker", "Required.", _TOKENS | {"worker": MISSING}),
-        _wrong("epoch of one part", "Two integers.", _TOKENS | {"epoch": [3]}),
-        _wrong("attempt 0", "Attempts count from 1.", _TOKENS | {"epoch": [3, 0]}),
-        _wrong("negative generation", "From 0.", _TOKENS | {"epoch": [-1, 1]}),
-        _wrong("negative index", "From 0.", _TOKENS | {"index": -1}),
-        _wrong("index true", "A boolean is no number.", _TOKENS | {"index": True}),
-        _wrong("no ids", "A tokens record has at least one.", _TOKENS | {"ids": []}),
-        _wrong("too many ids", "1,024 at most.", _TOKENS | {"ids": [0] * 1025}),
-        _wrong("id a boolean", "A boolean is no number.", _TOKENS | {"ids": [True]}),
-        _wrong("id a real number", "1.0 is no integer.", _TOKENS | {"ids": [1.0]}),
-        _wrong("id too large", "int32.", _TOKENS | {"ids": [2**31]}),
-        _wrong("text of bytes", "bin is not str.", _TOKENS | {"text": b"x"}),
-        _wrong("rows and ids differ", "One row per id.", _TOKENS | {"logprobs": []}),
+        _wrong("no kind", "Required.", TOKENS | {"kind": MISSING}),
+        _wrong("job with a slash", "The pattern of ids.", TOKENS | {"job": "a/b"}),
+        _wrong("no worker", "Required.", TOKENS | {"worker": MISSING}),
+        _wrong("epoch of one part", "Two integers.", TOKENS | {"epoch": [3]}),
+        _wrong("attempt 0", "Attempts count from 1.", TOKENS | {"epoch": [3, 0]}),
+        _wrong("negative generation", "From 0.", TOKENS | {"epoch": [-1, 1]}),
+        _wrong("negative index", "From 0.", TOKENS | {"index": -1}),
+        _wrong("index true", "A boolean is no number.", TOKENS | {"index": True}),
+        _wrong("no ids", "A tokens record has at least one.", TOKENS | {"ids": []}),
+        _wrong("too many ids", "1,024 at most.", TOKENS | {"ids": [0] * 1025}),
+        _wrong("id a boolean", "A boolean is no number.", TOKENS | {"ids": [True]}),
+        _wrong("id a real number", "1.0 is no integer.", TOKENS | {"ids": [1.0]}),
+        _wrong("id too large", "int32.", TOKENS | {"ids": [2**31]}),
+        _wrong("text of bytes", "bin is not str.", TOKENS | {"text": b"x"}),
+        _wrong("rows and ids differ", "One row per id.", TOKENS | {"logprobs": []}),
         _wrong(
-            "row of two", "After the first number come pairs.", _TOKENS | {"logprobs": [[-0.5, 7]]}
+            "row of two", "After the first number come pairs.", TOKENS | {"logprobs": [[-0.5, 7]]}
         ),
-        _wrong("logprob nan", "Numbers are finite.", _TOKENS | {"logprobs": [[float("nan")]]}),
-        _wrong("unknown finish reason", "stop or length.", _DONE | {"finish_reason": "tired"}),
+        _wrong("logprob nan", "Numbers are finite.", TOKENS | {"logprobs": [[float("nan")]]}),
+        _wrong("unknown finish reason", "stop or length.", DONE | {"finish_reason": "tired"}),
         _wrong(
-            "usage without a count", "Both are required.", _DONE | {"usage": {"prompt_tokens": 5}}
+            "usage without a count", "Both are required.", DONE | {"usage": {"prompt_tokens": 5}}
         ),
         _wrong(
             "negative time",
             "From 0.",
-            _DONE | {"timings": {"queue_ms": -1.0, "ttft_ms": 0.0, "total_ms": 0.0}},
+            DONE | {"timings": {"queue_ms": -1.0, "ttft_ms": 0.0, "total_ms": 0.0}},
         ),
         _wrong("unknown code", "The set is closed.", _ERROR | {"code": "bad_luck"}),
         _wrong("retryable not a boolean", "1 is no boolean.", _ERROR | {"retryable": 1}),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
 from aril.kafka import KafkaTransport
+from fetching.packed import MAX_UNPACKED_BYTES
 from fetching.raw import fetch_batch
 from tests.support.members import Member, send, until
-from tests.support.raw_records import ODD_NAME, append_batch, batch, record
+from tests.support.raw_records import ODD_NAME, append_batch, batch, record, sized
 from worker.job import Partition
 from worker.queue import raw_batch
-from worker.queue.raw_batch import RECORD
+from worker.queue.raw_batch import BATCH, RECORD
 from worker.settings import load_settings
 from worker.takeover.readback import KafkaLogReader, LogRecord
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from tests.support.brokers import Kafka
 
 pytestmark = pytest.mark.kafka
+
+GZIP = 1
 
 
 async def append_odd(kafka: Kafka, topic: str) -> None:
@@ -113,6 +117,27 @@ async def test_readers_of_replies_leave_it_out(kafka: Kafka, topic: str) -> None
     await reader.read(Partition(topic, 0), 0, 4, found.append)
     await reader.stop()
     assert polled == [each.value for each in found] == [b"0", b"before", b"last"]
+
+
+async def test_a_batch_that_would_unpack_to_too_much_is_put_aside(kafka: Kafka, topic: str) -> None:
+    """Nobody unpacks it: not the worker, not who reads replies; both read on behind it."""
+    large = sized(record(0, None, bytes(MAX_UNPACKED_BYTES)))
+    raw = batch([record(0, None, b"")], attributes=GZIP, packed=gzip.compress(large, 1))
+    await send(kafka, topic, 1)
+    await append_batch(kafka, topic, 0, raw)
+    await append_batch(kafka, topic, 0, batch([record(0, None, b"last")]))
+    async with Member(kafka, topic) as member:
+        await until(lambda: member.offsets(0) == [0, 2])
+        await until(lambda: len(member.seen.unreadable) == 1)
+        [part] = member.seen.unreadable
+        assert (part.record.offset, part.reason) == (1, BATCH)
+        assert part.record.value is not None
+        assert len(part.record.value) == len(raw)
+    reader = KafkaLogReader(load_settings(flags={"bootstrap": kafka.bootstrap}).settings, "t")
+    found: list[LogRecord] = []
+    await reader.read(Partition(topic, 0), 0, 2, found.append)
+    await reader.stop()
+    assert [each.value for each in found] == [b"0", b"last"]
 
 
 async def test_a_batch_is_fetched_whole_and_alone(kafka: Kafka, topic: str) -> None:

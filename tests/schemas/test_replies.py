@@ -120,6 +120,7 @@ def test_any_job_error_can_be_told(code: ErrorCode) -> None:
         (math.inf, math.nan),
         (None, None),
         (0.5, 2**63),
+        (-(10**400), 2**64),
     ):
         error = JobError(code, "m" * 1_000, limit=limit, given=given_value)
         record = ErrorRecord.of(error, **head)

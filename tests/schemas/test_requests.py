@@ -46,6 +46,7 @@ def test_defaults() -> None:
         "logit_bias": {},
         "n": 1,
         "best_of": 1,
+        "prompt_logprobs": None,
         "logprobs": None,
     }
 

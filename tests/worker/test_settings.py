@@ -116,6 +116,11 @@ def test_the_file_may_be_named_by_the_environment(
         ({"ARIL_SERVICE_HOST": "kafka:9092"}, {}, "ARIL_SERVICE_HOST: unknown setting"),
         ({"ARIL_WINDOW_PORT_MS": "5"}, {}, "ARIL_WINDOW_PORT_MS: unknown setting"),
         ({}, {"max_step_tokens": 16, "max_rows": 17}, "max_step_tokens must be at least max_rows"),
+        ({"ARIL_MAX_JOB_AGE": "inf"}, {}, "ARIL_MAX_JOB_AGE: input should be a finite number"),
+        ({"ARIL_CLOCK_SLACK": "1e999"}, {}, "ARIL_CLOCK_SLACK: input should be a finite number"),
+        ({"ARIL_WINDOW_MS": "nan"}, {}, "ARIL_WINDOW_MS: input should be a finite number"),
+        ({"ARIL_SLOTS\n2": "8"}, {}, r"ARIL_SLOTS\n2: unknown setting"),
+        ({f"ARIL_{'X' * 9_000}": "8"}, {}, "XXX…: unknown setting"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(
@@ -132,7 +137,14 @@ def test_a_bad_setting_is_one_line_that_names_it(
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("windw_ms = 1", "did you mean window_ms?"), ("= 1", "not TOML"), (None, "No such file")],
+    [
+        ("windw_ms = 1", "did you mean window_ms?"),
+        ("= 1", "not TOML"),
+        (None, "No such file"),
+        ("slots = " + "[" * 5_000, "not TOML: nested too deep"),
+        ("slots = " + "9" * 5_000, "not TOML"),
+        ('"slots\\n2" = 1', r"slots\\n2: unknown setting"),
+    ],
 )
 def test_a_bad_file_is_one_line_that_names_it(text: str | None, line: str, tmp_path: Path) -> None:
     """Unknown names, syntax errors and missing files are told with the file's name."""

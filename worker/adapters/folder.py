@@ -55,8 +55,9 @@ class AdapterFolder:
         path = self._locate(file)
         # The path is resolved: a link there now was put there since.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
-            data = stream.read(limit + 1)
             size = os.fstat(stream.fileno()).st_size
+            # Not the limit alone: memory is taken for as much as is asked for.
+            data = stream.read(min(limit, size) + 1)
         if len(data) > limit:
             raise AdapterFault(f"{file} is too large in bytes", limit=limit, given=size)
         return data

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from worker.adapters.faults import AdapterFault, quoted
 
+_MAX_PATTERNS: Final = 10_000  # each is tried on each module: 2 s of a core for 560 modules
 _MAX_REGEX_PATTERNS: Final = 8
 _MAX_REGEX_CHARS: Final = 256
 _MAX_REGEX_STEPS: Final = 1 << 20  # about 20 ms for one module
@@ -18,6 +19,8 @@ _TYPICAL_PATH_CHARS: Final = 64
 _REPEAT: Final = re.compile(r"(?<!\()[*+?{]")
 _GROUP: Final = re.compile(r"\((?:\?:)?([^()?][^()]*)\)")
 _NO_PRODUCT: Final = re.compile(r"\)[*+?{]|\\[1-9]")
+# Sets that a later Python may read otherwise: nested ones, differences, unions.
+_AMBIGUOUS_SET: Final = re.compile(r"\[\[|\[\^?\]?[^\]]*(?:--|&&|~~|\|\|)")
 _PLAIN_PATTERN: Final = re.compile(r"[A-Za-z0-9_.]+")
 
 Value = TypeVar("Value", int, float)
@@ -41,6 +44,10 @@ def read_patterns(
     patterns = fields.get(field) or {}
     if not isinstance(patterns, dict):
         raise AdapterFault(f"{field} is not an object")
+    if len(patterns) > _MAX_PATTERNS:
+        raise AdapterFault(
+            f"{field} has too many patterns", limit=_MAX_PATTERNS, given=len(patterns)
+        )
     regexes = [key for key in patterns if not _PLAIN_PATTERN.fullmatch(key)]
     if len(regexes) > _MAX_REGEX_PATTERNS:
         raise AdapterFault(
@@ -71,6 +78,11 @@ def _refuse_slow(field: str, key: str) -> None:
     Backtracking tries every place of every repeat with every alternative: that product is bounded,
     and what would make it more than a product (nesting, repeated groups, references) is refused.
     """
+    if _AMBIGUOUS_SET.search(key):
+        raise AdapterFault(
+            f"{field} {quoted(key)} may come to mean something else: escape what is doubled, or a"
+            " bracket, in its sets"
+        )
     repeats = len(_REPEAT.findall(key))
     groups = _GROUP.findall(key)
     rest = _GROUP.sub("", key)

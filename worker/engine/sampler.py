@@ -47,7 +47,10 @@ class SamplingRow(Protocol):
     output_ids: list[int]
     sampling: Sampling
     seed: int
-    end_ids: frozenset[int]  # what ends the answer, and may not before `min_tokens`
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """What ends the answer, and may not before `min_tokens`."""
 
     @property
     def index(self) -> int:

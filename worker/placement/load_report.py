@@ -32,6 +32,7 @@ MAX_ADAPTERS: Final = 64  # of a member
 MAX_PARTITION_ADAPTERS: Final = 4  # of a partition
 MAX_ROWS: Final = 4_096  # of a member, as in the settings
 MAX_LOAD: Final = 1_000_000  # rows
+MAX_SUM: Final = 1_000_000_000_000  # rows of all partitions: a number that floats keep exact
 MAX_NAME: Final = 249  # bytes of a topic's name, as Kafka has it
 MAX_NUMBER: Final = 2**31 - 1
 EIGHTHS: Final = 8
@@ -90,7 +91,7 @@ class _NoticeFields(BaseModel):
     v: Literal[1]
     open: _Number
     standby: _Number
-    load: Annotated[int, Field(strict=True, ge=0)]
+    load: Annotated[int, Field(strict=True, ge=0, le=MAX_SUM * EIGHTHS)]
     rows: _Number
     asked: StrictBool
     closes: StrictBool
@@ -146,7 +147,7 @@ def encode_notice(notice: Notice) -> bytes:
         "v": VERSION,
         "open": notice.open,
         "standby": notice.standby,
-        "load": round(notice.load * EIGHTHS),
+        "load": round(min(notice.load, MAX_SUM) * EIGHTHS),
         "rows": min(notice.rows, MAX_NUMBER),
         "asked": notice.asked,
         "closes": notice.closes,

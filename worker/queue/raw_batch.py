@@ -11,30 +11,24 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.util import calc_crc32c, decode_varint
 
-from fetching.raw import size_of
+from fetching.layout import CHECKED_FROM, CODEC_BITS, HEADER_BYTES, MAGIC, REST, START, size_of
+from fetching.packed import TooLargeError, unpack
 from worker.job import Record
 
 if TYPE_CHECKING:
     from worker.job import Partition
 
-_START: Final = struct.Struct(">qiib")  # base offset, length, leader epoch, magic
-# Checksum, attributes, last offset delta, first and last timestamp, producer (3), records.
-_REST: Final = struct.Struct(">Ihiqqqhii")
-_HEADER_BYTES: Final = _START.size + _REST.size
-_CHECKED_FROM: Final = _START.size + 4  # behind the checksum
-_MAGIC: Final = 2
-_CODEC_BITS: Final = 0x07
 _APPEND_TIME_BIT: Final = 0x08
 _CONTROL_BIT: Final = 0x20
-_UNPACK: Final = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 # What reading untrusted bytes may raise; each codec raises kinds of its own beside these.
 _BROKEN: Final = (ValueError, IndexError, OverflowError, struct.error)
 
 RECORD: Final = "unreadable_record"
 BATCH: Final = "unreadable_batch"
+MAX_RECORDS: Final = 100_000
+"""Of a batch that is read by hand: 60 MB of objects. One of a megabyte has room for 17,000 jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +63,17 @@ def read_batch(source: Partition, raw: bytes, position: int) -> RawBatch:
         header = _header_of(raw)
     except (ValueError, struct.error) as error:
         last = position
-        if len(raw) >= _START.size and _START.unpack_from(raw)[3] < _MAGIC:
-            last = max(position, _START.unpack_from(raw)[0])  # of its only, or its last, message
+        if len(raw) >= START.size and START.unpack_from(raw)[3] < MAGIC:
+            last = max(position, START.unpack_from(raw)[0])  # of its only, or its last, message
         return RawBatch([_whole(source, raw, position, 0, str(error))], last + 1)
     after = max(position, header.last_offset) + 1
     if header.attributes & _CONTROL_BIT:
         return RawBatch([], after)
     try:
-        body = _unpacked(raw, header.attributes & _CODEC_BITS)
+        _check_count(header)
+        body = bytearray(unpack(header.attributes & CODEC_BITS, raw[HEADER_BYTES:]))
+    except (_CountError, TooLargeError) as error:
+        return RawBatch([_whole(source, raw, position, header.last_ms, str(error))], after)
     except Exception as error:  # noqa: BLE001 - each codec raises what it likes
         told = f"the records cannot be unpacked: {type(error).__name__}"
         return RawBatch([_whole(source, raw, position, header.last_ms, told)], after)
@@ -85,22 +82,30 @@ def read_batch(source: Partition, raw: bytes, position: int) -> RawBatch:
 
 def _header_of(raw: bytes) -> _Header:
     """Return what stands before the records. Raises ValueError if it cannot be believed."""
-    base, _, _, magic = _START.unpack_from(raw)
-    if magic != _MAGIC:
+    base, _, _, magic = START.unpack_from(raw)
+    if magic != MAGIC:
         raise ValueError(f"a batch of format {magic}")
-    if size_of(raw) != len(raw) or len(raw) < _HEADER_BYTES:
+    if size_of(raw) != len(raw) or len(raw) < HEADER_BYTES:
         raise ValueError("a batch whose length is wrong")
-    crc, attributes, last_delta, first_ms, last_ms, _, _, _, count = _REST.unpack_from(
-        raw, _START.size
+    crc, attributes, last_delta, first_ms, last_ms, _, _, _, count = REST.unpack_from(
+        raw, START.size
     )
-    if calc_crc32c(raw[_CHECKED_FROM:]) != crc:
+    if calc_crc32c(raw[CHECKED_FROM:]) != crc:
         raise ValueError("a batch whose checksum is wrong")
     return _Header(base, crc, attributes, base + last_delta, first_ms, last_ms, count)
 
 
-def _unpacked(raw: bytes, codec: int) -> bytearray:
-    packed = raw[_HEADER_BYTES:]
-    return bytearray(packed if codec == 0 else _UNPACK[codec](packed))
+class _CountError(ValueError):
+    """A batch that says to have more records than it has offsets, or than anybody sends."""
+
+
+def _check_count(header: _Header) -> None:
+    """Raise _CountError if the header gainsays itself: offsets behind it are not its to finish."""
+    offsets = header.last_offset - header.base + 1
+    if not 0 <= header.records <= offsets:
+        raise _CountError(f"a batch of {header.records} records in {offsets} offsets")
+    if header.records > MAX_RECORDS:
+        raise _CountError(f"a batch of {header.records} records, at most {MAX_RECORDS} are read")
 
 
 def _parts(
@@ -108,7 +113,7 @@ def _parts(
 ) -> list[Part]:
     parts: list[Part] = []
     at, due = 0, header.base  # `due`: the lowest offset that the next record may have
-    for _ in range(header.records):
+    for left in reversed(range(header.records)):  # behind this one, each with an offset of its own
         try:
             length, start = decode_varint(body, at)
             if length <= 0 or start + length > len(body):
@@ -123,12 +128,15 @@ def _parts(
         at = start + length
         record = body[start:at]
         part = _part(source, header, record, due)
-        if not due <= part.record.offset < after:
+        if not due <= part.record.offset <= header.last_offset - left:
             lost = Record(source, due, header.last_ms, None, bytes(record), ())
             part = Part(lost, RECORD, "a record whose offset is wrong")
         due = part.record.offset + 1
         if part.record.offset >= position:
             parts.append(part)
+    if at < len(body) and after > max(due, position):
+        told = "bytes behind the last record"
+        parts.append(_whole(source, bytes(body[at:]), max(due, position), header.last_ms, told))
     return parts
 
 

@@ -134,7 +134,9 @@ class Answers:
         entry.owned = False
         self._metrics.released.inc()
         record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=self._worker)
-        self._start_aside(self._append_release(entry, encode_reply(record)))
+        self._start_aside(
+            self._append_release(entry, entry.record.in_its_form(encode_reply(record)))
+        )
 
     def sound(self, entry: Entry, claimed: Epoch | None) -> None:
         """Find out whether a job's reply log answers, by a record that changes nothing there.
@@ -148,7 +150,9 @@ class Answers:
         record = ReleaseRecord(job=entry.job_id, epoch=epoch, worker=self._worker)
 
         async def sound() -> None:
-            error = await self._append_release(entry, encode_reply(record))
+            error = await self._append_release(
+                entry, entry.record.in_its_form(encode_reply(record))
+            )
             if error is None or error.hopeless:
                 self._logs.worked(source)
             else:
@@ -194,7 +198,12 @@ class Answers:
         """Return the job's stream under its epoch; it goes on behind what is visible already."""
         stream = self._streams.get(entry)
         if stream is None:
-            stream = ReplyStream(job=entry.job_id, epoch=entry.epoch, worker=self._worker)
+            stream = ReplyStream(
+                job=entry.job_id,
+                epoch=entry.epoch,
+                worker=self._worker,
+                form=entry.record.in_its_form,
+            )
             stream.begin(entry.epoch, len(entry.resume_ids), claimed=entry.claimed)
             self._streams[entry] = stream
         return stream

@@ -64,7 +64,7 @@ class Redirects:
             with self._pending.held(record):
                 while not dropped():
                     try:
-                        error = await self._append(job_id, topic, first, dropped)
+                        error = await self._append(record, job_id, topic, first, dropped)
                     except AppendError as failure:  # it waits until its log is to be tried again
                         log.warning("redirect_failed", job=job_id, error=str(failure))
                         continue
@@ -94,7 +94,12 @@ class Redirects:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _append(
-        self, job_id: str, topic: str, first: Asked, dropped: Callable[[], bool]
+        self,
+        record: Record,
+        job_id: str,
+        topic: str,
+        first: Asked,
+        dropped: Callable[[], bool],
     ) -> JobError | None:
         partitions = await self._writer.partitions(topic)
         if partitions is None:
@@ -103,7 +108,7 @@ class Redirects:
         if wanted is None or wanted >= partitions:  # the first was told so on this partition, too
             wanted = reply_partition(job_id, partitions)
         assert first.reply_from is not None, "who told none is redirected to none"  # noqa: S101 - ours
-        value = encode_redirect(job_id, first.reply_from)
+        value = record.in_its_form(encode_redirect(job_id, first.reply_from))
         where = Partition(topic, wanted)
         tries = await self._may_append(where, dropped)
         try:

@@ -38,16 +38,26 @@ class ReplyStream:
         "claimed",
         "ended",
         "epoch",
+        "form",
         "job",
         "sent",
         "worker",
         "written",
     )
 
-    def __init__(self, *, job: str, epoch: Epoch, worker: str) -> None:
+    def __init__(
+        self,
+        *,
+        job: str,
+        epoch: Epoch,
+        worker: str,
+        form: Callable[[bytes], bytes] = lambda record: record,
+    ) -> None:
+        """Prepare; ``form`` is what the records are written in, told of each in msgpack."""
         self.job = job
         self.epoch = epoch
         self.worker = worker
+        self.form = form
         self.sent = 0  # tokens in records that were taken
         self.written = 0  # tokens in records that were acknowledged; kept by the writer
         self.claimed = False  # a claim of this epoch stands in the log
@@ -100,7 +110,7 @@ class ReplyStream:
             self.ended = True
             rest = "".join(step.text for step in self._steps)
             self._steps.clear()
-            records.append(encode_reply(self._terminal(self.sent, rest)))
+            records.append(self.form(encode_reply(self._terminal(self.sent, rest))))
         return records
 
     def _take_tokens(self) -> bytes:
@@ -120,4 +130,4 @@ class ReplyStream:
             logprobs=tuple(row for step in joined for row in step.logprobs) or None,
         )
         self.sent += size
-        return encode_reply(record)
+        return self.form(encode_reply(record))

@@ -166,7 +166,9 @@ class Claims:
         claims = [
             (
                 each.entry.job_id.encode(),
-                encode_reply(each.takeover.claim(alone=each.entry.alone)),
+                each.entry.record.in_its_form(
+                    encode_reply(each.takeover.claim(alone=each.entry.alone))
+                ),
             )
             for each in batch
         ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from schemas import ErrorCode, JobError
+from schemas import Epoch, ErrorCode, ErrorRecord, JobError, decode_reply, encode_reply
 from tests.support.adapter_folders import (
     CONFIG_FILE,
     RANK,
@@ -22,6 +23,7 @@ from tests.support.adapter_folders import (
 )
 from worker.adapters import AdapterStore
 from worker.adapters.config import MAX_CONFIG_BYTES
+from worker.adapters.folder import AdapterFolder
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -99,6 +101,20 @@ def test_tensors_file_larger_than_any_adapter(store: AdapterStore, pirate: Path)
     error = refusal(store)
     assert_invalid(error, TENSORS_FILE, "too large")
     assert error.given == 1 << 40
+
+
+def test_reading_takes_memory_for_what_is_there(pirate: Path) -> None:
+    """Not for what the largest adapter could be: that is gigabytes for a large backbone."""
+    limit = 256 << 20
+    folder = AdapterFolder.find(pirate.parent, pirate.name)
+    assert folder is not None
+    tracemalloc.start()
+    try:
+        folder.read(TENSORS_FILE, limit)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit / 100
 
 
 def test_config_too_large(store: AdapterStore, pirate: Path) -> None:
@@ -225,6 +241,15 @@ def test_rank_over_the_limit(store: AdapterStore, root: Path) -> None:
     assert (error.limit, error.given) == (8, 9)
 
 
+def test_a_rank_of_any_size_can_be_told(store: AdapterStore, root: Path) -> None:
+    """JSON has integers of any length, records have not: the message says it, `given` does not."""
+    write_adapter(root / "acme/pirate", r=10**400)
+    error = refusal(store)
+    record = ErrorRecord.of(error, job="j", epoch=Epoch(1, 1), worker="w", index=0)
+    assert decode_reply(encode_reply(record)) == record
+    assert (record.limit, record.given) == (8, None)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_values_that_are_not_finite(
@@ -308,6 +333,23 @@ def test_regular_expression_that_could_hang_a_worker(
     """A tenant's pattern is run only if its cost is bounded."""
     write_adapter(root / "acme/pirate", rank_pattern={pattern: RANK})
     assert_invalid(refusal(store), "rank_pattern", "too complex")
+
+
+@pytest.mark.parametrize("pattern", ["[[a]q", "[a--b]q", "[a&&b]q", "[^]||b]q", "q[~~]"])
+def test_sets_that_a_later_python_reads_otherwise(
+    store: AdapterStore, root: Path, pattern: str
+) -> None:
+    """Refused without a warning of Python's, which would be a line of ours for a tenant's word."""
+    write_adapter(root / "acme/pirate", alpha_pattern={pattern: 1})
+    assert_invalid(refusal(store), "alpha_pattern", "something else")
+
+
+def test_too_many_patterns(store: AdapterStore, root: Path) -> None:
+    """Plain names have a bound, too: each is tried on each module."""
+    write_adapter(root / "acme/pirate", rank_pattern={f"q{each}": 1 for each in range(10_001)})
+    error = refusal(store)
+    assert_invalid(error, "rank_pattern", "too many")
+    assert (error.limit, error.given) == (10_000, 10_001)
 
 
 def test_too_many_regular_expressions(store: AdapterStore, root: Path) -> None:

@@ -161,6 +161,15 @@ def test_a_notice_has_a_limit() -> None:
     assert told == Notice(2, 1, 30.0, 32)
 
 
+def test_a_load_of_any_size_can_be_told() -> None:
+    """A sum over all partitions is cut where it is absurd, and no larger one is believed."""
+    told = decode_notice(encode_notice(Notice(2, 1, 1e300, 32)))
+    assert told is not None
+    assert told == decode_notice(encode_notice(told))
+    fields = msgpack.unpackb(encode_notice(Notice(2, 1, 1e300, 32)))
+    assert decode_notice(msgpack.packb(fields | {"load": 2**64 - 1})) is None
+
+
 def test_a_report_of_a_usual_worker_is_small() -> None:
     """All reports of a group stand in one record of the broker's, 1 MiB at most."""
     held = {Partition("jobs", number): PartitionLoad(2.0, (1, 2, 3, 4)) for number in range(16)}

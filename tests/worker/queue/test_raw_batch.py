@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetching.raw import size_of
+from fetching.disarm import disarmed
+from fetching.layout import size_of
+from fetching.packed import MAX_UNPACKED_BYTES
 from tests.support.raw_records import ODD_NAME, batch, record, sized
 from worker.job import Partition
-from worker.queue.raw_batch import BATCH, RECORD, read_batch
+from worker.queue.raw_batch import BATCH, MAX_RECORDS, RECORD, read_batch
 
 JOBS = Partition("jobs", 3)
 GZIP = 1
@@ -141,3 +144,89 @@ def test_a_batch_says_how_long_it_is() -> None:
     raw = batch([record(0, None, b"x")])
     assert size_of(raw[:12]) == len(raw)
     assert size_of(raw[:11]) is None
+
+
+LARGE = gzip.compress(bytes(MAX_UNPACKED_BYTES + 1), 1)
+
+
+def test_a_batch_that_would_unpack_to_too_much_is_kept_whole() -> None:
+    """As it is on the wire, and it says why."""
+    raw = batch([record(0, None, b"x")] * 2, base=8, attributes=GZIP, packed=LARGE)
+    found = read_batch(JOBS, raw, 8)
+    [part] = found.parts
+    assert (part.record.offset, part.record.value, part.reason) == (8, raw, BATCH)
+    assert str(MAX_UNPACKED_BYTES) in part.why
+    assert found.next_offset == 10
+
+
+def fetched(*partitions: bytes) -> list[bytes]:
+    """Return what is left of what a fetch has brought of some partitions."""
+    [(_, found)] = disarmed([("jobs", [(number, raw) for number, raw in enumerate(partitions)])])
+    assert [each[0] for each in found] == [*range(len(partitions))]
+    return [each[-1] for each in found]
+
+
+def test_aiokafka_gives_up_on_it_before_it_unpacks() -> None:
+    """Its checksum is made wrong, those of its neighbours are not; what is torn stays as it is."""
+    good = batch([record(0, None, b"x")], attributes=GZIP, packed=gzip.compress(b"x"))
+    large = batch([record(0, None, b"x")], base=1, attributes=GZIP, packed=LARGE)
+    [left] = fetched(good + large + good + good[:-1])
+    theirs: Any = MemoryRecords(left)
+    assert [theirs.next_batch().validate_crc() for _ in range(3)] == [True, False, True]
+    assert len(left) == 3 * len(good) + len(large) - 1
+    assert fetched(good + good, good) == [good + good, good]
+
+
+def test_many_batches_unpack_to_no_more_than_one_fetch_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of each partition stays, so that all come in the end; none is lost."""
+    monkeypatch.setattr("fetching.disarm.MAX_FETCHED_BYTES", 2_500)
+    one = batch([record(0, None, b"x")], attributes=GZIP, packed=gzip.compress(bytes(1_000)))
+    plain = batch([record(0, None, b"x")])
+    assert fetched(one * 5, one * 5, plain * 3) == [one * 2, one, plain * 3]
+    assert fetched(plain + one * 5) == [plain + one * 2]
+
+
+def rewritten(raw: bytes, last: int, count: int) -> bytes:
+    """Let a batch say that its last offset and the number of its records are others."""
+    rest = bytearray(raw[21:])
+    rest[2:6] = last.to_bytes(4, signed=True)
+    rest[36:40] = count.to_bytes(4, signed=True)
+    return raw[:17] + calc_crc32c(rest).to_bytes(4) + bytes(rest)
+
+
+@pytest.mark.parametrize(
+    ("last", "count", "next_offset"),
+    [(1, 3, 12), (2, -1, 13), (-(2**31), 3, 11), (2**31 - 1, MAX_RECORDS + 1, 2**31 + 10)],
+)
+def test_a_batch_that_gainsays_itself_is_kept_whole(
+    last: int, count: int, next_offset: int
+) -> None:
+    """More records than offsets: the offsets behind it are other records', which would be lost."""
+    raw = rewritten(batch([record(at, None, b"x") for at in range(3)], base=10), last, count)
+    found = read_batch(JOBS, raw, 10)
+    assert [(each.record.offset, each.reason) for each in found.parts] == [(10, BATCH)]
+    assert found.next_offset == next_offset
+
+
+def test_a_record_that_names_an_offset_too_high_leaves_the_others_theirs() -> None:
+    """Those behind it need an offset each, and none of the next batch's."""
+    made = [record(2, None, b"a"), record(1, None, b"b"), record(2, None, b"c")]
+    found = read_batch(JOBS, batch(made, base=10), 10)
+    assert [(each.record.offset, each.reason) for each in found.parts] == [
+        (10, RECORD),
+        (11, None),
+        (12, None),
+    ]
+    assert found.next_offset == 13
+
+
+def test_bytes_behind_the_last_record_are_kept() -> None:
+    """Where the batch has an offset left for them; each of its offsets is spoken for."""
+    raw = rewritten(batch([record(at, None, b"%d" % at) for at in range(3)], base=10), 2, 1)
+    found = read_batch(JOBS, raw, 10)
+    assert [(each.record.offset, each.reason) for each in found.parts] == [(10, None), (11, BATCH)]
+    assert found.parts[1].record.value == sized(record(1, None, b"1")) + sized(
+        record(2, None, b"2")
+    )
