@@ -35,6 +35,7 @@ class Stage(enum.Enum):
     CLAIMING = "it is made ours to write"
     PARKED = "its reply log does not answer: it waits for that"
     PREPARING = "its prompt is tokenised, its adapter fetched"
+    FETCHING = "it has to run alone, and waits for its adapter without the engine"
     GATHERING = "in the window"
     RUNNING = "in the engine"
     FINISHING = "its answer is complete, the rest is written"
@@ -61,6 +62,7 @@ class Event(enum.Enum):
     UNREACHABLE = "its reply log does not answer"
     REACHABLE = "its reply log answers, or this job is to try it"
     PREPARED = "prompt and adapter are at hand"
+    DELAYED = "it has the engine to itself, and its adapter takes a while"
     SUBMITTED = "its batch went to the engine"
     FINISHED = "the engine has brought all of its answer"
     FAILED = "it ends in an error, whoever says so"
@@ -140,6 +142,12 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
     },
     Stage.PREPARING: {
         Event.PREPARED: _to(Stage.GATHERING, Effect.GATHER),
+        Event.DELAYED: _to(Stage.FETCHING, Effect.RELEASE, Effect.NEXT_EPOCH),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    Stage.FETCHING: {
+        Event.PREPARED: _to(Stage.WAITING, Effect.LEAVE, Effect.WAIT_ALONE),
         Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },

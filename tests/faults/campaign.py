@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +16,11 @@ from tests.faults.summary import memory_mib, write_summary
 from tests.support.fault_deaths import STEADY
 from tests.support.fault_fleet import PARTITIONS, FaultSite, Fleet
 from tests.support.fault_jobs import HEAVY, USUAL
-from tests.support.fault_load import ANSWER_SECONDS, TENANTS, Load
+from tests.support.fault_load import ANSWER_SECONDS, Load
+from tests.support.fault_packers import CODECS
 from tests.support.fault_plan import Faults
 from tests.support.fault_scene import Scene
 from tests.support.fault_watch import SETTLE_SECONDS, Offsets, dead_letters, inputs, replies
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,6 +96,9 @@ class Campaign:
         report.counts["on added partitions"] = added
         if faults.done["partition_added"] and not added:
             scene.missed.append("no job was produced to the partition that was added")
+        if not self.plan:
+            unused = [each for each in CODECS if not report.counts[f"packed by {each}"]]
+            scene.missed += [f"no job that was packed by {each} was answered" for each in unused]
         for text in (*open_, *fleet.failed, *scene.missed):
             report.add("fleet", "", text)
         self._tell(report, faults, scene, seconds)
@@ -129,11 +131,13 @@ class Campaign:
 
     async def _history(self, scene: Scene, offsets: Offsets) -> History:
         load = scene.load
+        found = [*scene.retired, *await inputs(self.site), *scene.poisoned]
         return History(
-            asked=load.asked,
+            asked=[*load.asked, *scene.neighbours],
             log=[*scene.deleted, *await replies(self.site)],
             live=load.live,
-            inputs=[*scene.retired, *await inputs(self.site)],
+            # Of what was read and was appended byte by byte the latter is known better.
+            inputs=[*{(each.partition, each.offset): each for each in found}.values()],
             committed=offsets.seen,
             dead=await dead_letters(self.site),
             zombies=scene.zombies,
@@ -143,6 +147,7 @@ class Campaign:
             withdrawn=scene.withdrawn,
             reply_partitions=PARTITIONS,
             clocks_off=scene.clocks_off,
+            outages=scene.outages,
         )
 
     def _tell(self, report: Report, faults: Faults, scene: Scene, seconds: float) -> None:
@@ -170,17 +175,6 @@ class Campaign:
                 },
                 events=events,
             )
-
-
-async def site_on(bootstrap: str, folder: Path) -> FaultSite:
-    """Create topics of a name that nobody has."""
-    stem = uuid.uuid4().hex[:6]
-    contract = Contract(
-        jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"replies-{stem}."
-    )
-    plan = TopicPlan(jobs_partitions=PARTITIONS, reply_partitions=PARTITIONS)
-    await ensure_topics(bootstrap, contract, list(TENANTS), plan)
-    return FaultSite(bootstrap, contract, folder)
 
 
 def show_slowest(load: Load, history: History) -> None:

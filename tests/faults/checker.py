@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from schemas import ClaimRecord, DoneEvent, ErrorEvent, ResetEvent, TokensRecord, reply_partition
 from tests.faults.history import Name, fold
 from tests.faults.offsets import check_committed, check_dead
+from tests.faults.outages import check_outages, excused, sent_ms
 from tests.faults.reading import check_agreement, check_content, check_events
 from tests.faults.report import Report, Violation
 
@@ -25,9 +26,9 @@ __all__ = ["Report", "Violation", "check"]
 def check(history: History) -> Report:
     """Check every rule."""
     report = Report()
-    asked = {each.name: each for each in history.asked}
     logs = {name: (log, fold(log)) for name, log in history.by_job.items()}
     folded = {name: found for name, (_, found) in logs.items()}
+    asked = excused(history, folded)
     for name, job in asked.items():
         _check_job(report, history, job, folded.get(name, fold([])))
     for name, (log, _) in logs.items():
@@ -42,6 +43,7 @@ def check(history: History) -> Report:
         report.add("liveness", name, "no end, though every fault was healed")
     _check_deadlines(report, history, folded)
     _check_withdrawn(report, history, asked)
+    check_outages(report, history, asked, folded)
     finished = check_dead(report, history, folded)
     check_committed(report, history, finished)
     return report
@@ -59,6 +61,8 @@ def _check_job(report: Report, history: History, job: Asked, folded: Folded) -> 
     report.counts["tokens"] += stream.count
     report.counts["resets"] += stream.resets
     report.counts["adapters"] += job.adapter is not None and isinstance(stream.terminal, DoneEvent)
+    if job.codec is not None:
+        report.counts[f"packed by {job.codec}"] += stream.finished
     if isinstance(stream.terminal, ErrorEvent):
         report.counts[stream.terminal.code.value] += 1
 
@@ -101,10 +105,7 @@ def _check_log(report: Report, history: History, job: Asked, log: Sequence[Logge
 
 def _check_deadlines(report: Report, history: History, logs: Mapping[Name, Folded]) -> None:
     """Check that no job is told that its time is up before it is, on the broker's clock."""
-    sent: dict[Name, int] = {}
-    for record in history.inputs:
-        if record.name is not None and record.kind == "job":
-            sent.setdefault(record.name, record.at_ms)
+    sent = sent_ms(history)
     for job in history.asked:
         folded = logs.get(job.name)
         if job.deadline_ms is None or folded is None or job.name not in sent:

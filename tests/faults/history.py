@@ -27,7 +27,7 @@ class Name(NamedTuple):
 
 # `info`: it was left running, and nobody knows its end; `lost`: retention overtook its reader.
 Outcome = Literal["ok", "info", "lost"]
-Kind = Literal["job", "cancel", "broken"]
+Kind = Literal["job", "cancel", "broken", "unreadable"]
 DONE = "done"
 
 
@@ -41,6 +41,7 @@ class Asked:
     adapter: str | None = None
     ends: frozenset[str] = frozenset({DONE})
     deadline_ms: int | None = None
+    codec: str | None = None  # that its record was packed with
 
     @property
     def digest(self) -> str | None:
@@ -64,7 +65,8 @@ class Logged:
 class Input:
     """A record of the jobs topic; without a name it is poison that nobody can be told of.
 
-    A `broken` one is no job, but says whose it wants to be: it is answered and put aside.
+    A `broken` one is no job, but says whose it wants to be: it is answered and put aside. What is
+    `unreadable` was appended byte by byte: one letter tells of all of a batch, which has a span.
     """
 
     partition: int
@@ -72,6 +74,7 @@ class Input:
     name: Name | None
     at_ms: int = 0
     kind: Kind = "job"
+    span: int = 1  # how many offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,22 @@ class Trim(NamedTuple):
     tenant: str
     partition: int
     offset: int
+
+
+class Outage(NamedTuple):
+    """Something that one tenant needs, or needs for one adapter, was not to be had for a while.
+
+    Its jobs may wait for that. Where the store was `ill` those that need the adapter may end in
+    `internal`. What all other tenants sent before the moment at which it was `settled`, they had
+    answers to before its end.
+    """
+
+    begun_ms: int
+    settled_ms: int
+    ended_ms: int
+    tenant: str
+    adapter: str | None = None  # whose weights; None: the tenant's reply topic
+    ill: bool = False
 
 
 class Step(NamedTuple):
@@ -146,6 +165,7 @@ class History:
     withdrawn: Sequence[Name] = ()
     reply_partitions: int = 1
     clocks_off: Sequence[tuple[int, int]] = ()  # from, to: a worker's clock was not the broker's
+    outages: Sequence[Outage] = ()
 
     @property
     def by_job(self) -> dict[Name, list[Logged]]:

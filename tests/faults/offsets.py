@@ -15,6 +15,7 @@ Place = tuple[int, int]
 """Partition and offset."""
 
 NEVER_MS = 2**63
+UNREADABLE = "unreadable batches and records"
 
 
 def check_dead(report: Report, history: History, logs: dict[Name, Folded]) -> dict[Place, int]:
@@ -27,14 +28,16 @@ def check_dead(report: Report, history: History, logs: dict[Name, Folded]) -> di
     first: dict[Name, Input] = {}
     for record in history.inputs:
         place = (record.partition, record.offset)
-        dead_ms = buried.pop(place, None)
+        places = [(record.partition, record.offset + at) for at in range(record.span)]
+        letters = [buried.pop(each) for each in places if each in buried]
+        dead_ms = min(letters, default=None)
         if record.name is not None and record.kind != "cancel":
             first.setdefault(record.name, record)
         if record.name is None or (record.kind == "broken" and first[record.name] is record):
             if dead_ms is None:
                 report.add("poison", place, "poison was not put aside")
-            finished[place] = NEVER_MS if dead_ms is None else dead_ms
-            report.counts["poison"] += 1
+            finished |= dict.fromkeys(places, NEVER_MS if dead_ms is None else dead_ms)
+            report.counts[UNREADABLE if record.kind == "unreadable" else "poison"] += 1
             continue
         if record.kind == "broken":  # sent twice: it is finished, put aside or not, with the first
             twin = first[record.name]

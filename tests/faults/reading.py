@@ -62,6 +62,8 @@ class _Reading:
     def _failed(self, event: ErrorEvent) -> None:
         if event.code.value not in self.job.ends:
             self.report.add("error", self.where, f"{event.code.value}: {event.message}")
+        if event.retryable != event.code.retryable:
+            self.report.add("error", self.where, f"retryable={event.retryable}: {event.code.value}")
         answer = text_of(*self.job.name, 0, self.job.tokens, self.job.digest)
         if not answer.startswith(self.text):
             self.report.add("text", self.where, "the text before the error is not the answer's")

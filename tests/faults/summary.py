@@ -25,6 +25,7 @@ BREACHES: Final[dict[str, tuple[str, ...]]] = {
     "reset_unexplained": ("reset",),
     "reset_untold": ("untold",),
     "committed_early": ("committed",),
+    "others_held_up": ("stood_still",),
     "dead_letters_wrong": ("poison",),
     "workers_and_faults": ("fleet",),
 }

@@ -11,10 +11,10 @@ import pytest
 
 from aril import Client
 from aril.errors import JobFailed
-from tests.faults.campaign import site_on
 from tests.support.fault_content import text_of
 from tests.support.fault_fleet import Fleet
 from tests.support.fault_load import TENANTS
+from tests.support.fault_topics import site_on
 
 if TYPE_CHECKING:
     from pathlib import Path

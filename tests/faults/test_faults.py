@@ -6,7 +6,7 @@ lasted `FAULT_SECONDS`, sent `FAULT_JOBS` and committed `FAULT_FAULTS`, as far a
 with `FAULT_JOBS` it asks for many short jobs among the long ones. `FAULT_SUMMARY` names a CSV for
 its figures. The run that is kept, of about half an hour on two cores:
 
-    FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=200 FAULT_SUMMARY=benchmarks/results/faults.csv \
+    FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=250 FAULT_SUMMARY=benchmarks/results/faults.csv \
         .venv/bin/pytest -s tests/faults/test_faults.py -k again_and_again
 """
 
@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.campaign import Campaign, Goal, site_on
+from tests.faults.campaign import Campaign, Goal
 from tests.support.fault_broker import MortalKafka
+from tests.support.fault_load import TENANTS
+from tests.support.fault_topics import site_on
+from tests.support.two_brokers import two_brokers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,6 +94,25 @@ async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_reply_broker_that_dies(kafka: Kafka, seed: int, tmp_path: Path) -> None:
+    """One tenant's replies are out of reach, while workers die: all others are answered."""
+    if kafka.kind != "apache":
+        pytest.skip("it takes two brokers of our own")
+    plan = [
+        "reply_broker_killed",
+        "reply_broker_killed+mid_stream",
+        "reply_broker_killed+zombie",
+        "reply_broker_killed+rolling_restart",
+        "reply_broker_killed+odd_records+after_claim",
+    ]
+    async with two_brokers(tmp_path) as (first, second):
+        site = await site_on(first.bootstrap, tmp_path, away=TENANTS[-1])
+        report = await Campaign(site, seed, plan=plan, broker=second).run()
+    assert report.violations == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bug", "plan", "rules"),
     [
@@ -100,7 +122,11 @@ async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: P
         ("hasty_deadlines", ["mid_stream"] * 3, {"early"}),
         ("never_claim", ["mid_stream", "after_terminal"], {"terminal", "reset"}),
         ("never_read_back", ["mid_stream", "after_terminal"], {"reset"}),
+        ("no_snappy", ["mid_stream"], {"poison"}),
+        ("one_fetch_at_a_time", ["store_slow"], {"stood_still"}),
+        ("odd_ones_left_out", ["packed_badly+odd_records"], {"poison"}),
         ("one_generation", ["mid_stream", "zombie"], {"two_writers"}),
+        ("refused_by_an_ill_store", ["store_ill"], {"error"}),
         ("silent_reset", ["prefix_deleted"], {"untold"}),
     ],
 )

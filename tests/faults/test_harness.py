@@ -9,7 +9,8 @@ import pytest
 from schemas import DecodeError, Job, decode_request, encode_request
 from tests.support.fault_content import digest_of
 from tests.support.fault_jobs import HEAVY, USUAL, Pressure, break_job, draw
-from tests.support.fault_plan import BY_NAME, KINDS, Faults
+from tests.support.fault_packers import CODECS
+from tests.support.fault_plan import BY_NAME, KINDS, POISON, Faults
 from tests.support.fault_proxy import API_KEY, OFFSET_COMMIT, Requests
 from tests.support.fault_scene import Scene
 from tests.support.fault_worker import POINTS
@@ -51,6 +52,7 @@ def test_a_seed_draws_the_same_jobs_of_all_kinds(pressure: Pressure) -> None:
     assert any(wish.whole and wish.adapter for wish in first)
     assert any(wish.whole and not wish.adapter for wish in first)
     assert {wish.tokens for wish in first if wish.whole} == set(pressure.lengths)
+    assert {wish.codec for wish in first} == {None, *CODECS}
     assert len({digest_of(tenant, "tone") for tenant in ("acme", "visitor")}) == 2
 
 
@@ -68,7 +70,8 @@ def test_a_whole_round_has_every_fault_and_a_short_one_one_of_each_kind() -> Non
     whole = Faults(scene, 3).plan(whole=True)
     assert whole == Faults(scene, 3).plan(whole=True)
     names = [name for joined in whole for name in joined.split("+")]
-    assert sorted(names) == sorted([*POINTS, *(each.__name__ for kind in KINDS for each in kind)])
+    faults = [each.__name__ for kind in (*KINDS, POISON) for each in kind]
+    assert sorted(names) == sorted([*POINTS, *faults])
     short = [name for joined in Faults(scene, 3).plan(whole=False) for name in joined.split("+")]
-    assert len(short) == len(POINTS) + len(KINDS)
+    assert len(short) == len(POINTS) + len(POISON) + len(KINDS)
     assert set(short) <= {*POINTS, *BY_NAME}

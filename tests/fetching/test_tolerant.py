@@ -36,7 +36,7 @@ async def append_odd(kafka: Kafka, topic: str) -> None:
     await send(kafka, topic, 1)
     odd = record(1, b"k", b"odd", [(ODD_NAME, b"1")])
     raw = batch([record(0, None, b"before"), odd, record(2, None, b"behind")])
-    assert await append_batch(kafka, topic, 0, raw) == 1
+    assert await append_batch(kafka.bootstrap, topic, 0, raw) == 1
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
     await producer.send_and_wait(topic, b"last", partition=0)
@@ -124,8 +124,8 @@ async def test_a_batch_that_would_unpack_to_too_much_is_put_aside(kafka: Kafka, 
     large = sized(record(0, None, bytes(MAX_UNPACKED_BYTES)))
     raw = batch([record(0, None, b"")], attributes=GZIP, packed=gzip.compress(large, 1))
     await send(kafka, topic, 1)
-    await append_batch(kafka, topic, 0, raw)
-    await append_batch(kafka, topic, 0, batch([record(0, None, b"last")]))
+    await append_batch(kafka.bootstrap, topic, 0, raw)
+    await append_batch(kafka.bootstrap, topic, 0, batch([record(0, None, b"last")]))
     async with Member(kafka, topic) as member:
         await until(lambda: member.offsets(0) == [0, 2])
         await until(lambda: len(member.seen.unreadable) == 1)
@@ -143,8 +143,8 @@ async def test_a_batch_that_would_unpack_to_too_much_is_put_aside(kafka: Kafka, 
 async def test_a_batch_is_fetched_whole_and_alone(kafka: Kafka, topic: str) -> None:
     """Pins aiokafka's private client: the batch that holds an offset, and not the next one."""
     first = batch([record(0, None, b"x" * 100_000), record(1, None, b"y")])
-    await append_batch(kafka, topic, 0, first)
-    await append_batch(kafka, topic, 0, batch([record(0, None, b"z")]))
+    await append_batch(kafka.bootstrap, topic, 0, first)
+    await append_batch(kafka.bootstrap, topic, 0, batch([record(0, None, b"z")]))
     reader = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap)
     await reader.start()
     try:

@@ -6,27 +6,24 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from aril import Client
 from tests.support.brokers import choice
-from tests.support.fault_broker import FirstKafka, SecondKafka
+from tests.support.two_brokers import place_topics, two_brokers
 from tests.support.workers import WorkerProcess
+from worker.topics.admin import Contract, TopicPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.support.fault_broker import FirstKafka, SecondKafka
+
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(280)]
 
-# Where the only replica of each topic lies.
-PLACES: Final = {"jobs": 1, "jobs.dlq": 1, "replies.acme": 2, "replies.zeta": 1}
-CONFIG: Final = {
-    "message.timestamp.type": "LogAppendTime",
-    "cleanup.policy": "delete",
-    "compression.type": "uncompressed",
-}
-KEPT: Final = {"retention.ms": "-1", "retention.bytes": "-1"}
+CONTRACT: Final = Contract()
+TENANTS: Final = ("acme", "zeta")
+PLAN: Final = TopicPlan(jobs_partitions=1, reply_partitions=1)
 JOBS: Final = 12
 STEP_SECONDS: Final = "0.02"
 
@@ -36,18 +33,8 @@ async def brokers(tmp_path: Path) -> AsyncIterator[tuple[FirstKafka, SecondKafka
     """Run two brokers with the topics placed."""
     if choice().kind != "apache":
         pytest.skip("needs two brokers of our own: make jars, Java 17")
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    async with (
-        FirstKafka(tmp_path / "one") as first,
-        SecondKafka(tmp_path / "two", first) as second,
-    ):
-        admin = AIOKafkaAdminClient(bootstrap_servers=first.bootstrap)
-        await admin.start()
-        for name, broker in PLACES.items():
-            config = CONFIG | (KEPT if name.startswith("replies") else {})
-            await admin.create_topics([NewTopic(name, -1, -1, {0: [broker]}, config)])
-        await admin.close()
+    async with two_brokers(tmp_path) as (first, second):
+        await place_topics(first.bootstrap, CONTRACT, TENANTS, PLAN, away="acme")
         yield first, second
 
 

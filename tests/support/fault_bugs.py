@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aiokafka.record.default_records import DefaultRecordBatch
+
+import fetching.packed
 import worker.intake.admission
 import worker.queue.consumer
+from schemas import ErrorCode, JobError
 from tests.support.fault_engine import TaggedAdapters
 from worker.intake import deadlines
 from worker.lifecycle import Lifecycle
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from worker.engine.request import Output
     from worker.job import Entry, Record
     from worker.queue.assignment import Membership
+    from worker.queue.raw_batch import Part
+
+SNAPPY = 2  # in a batch's attributes
 
 
 def _commit_early() -> None:
@@ -120,6 +129,51 @@ def _silent_reset() -> None:
     TakeOver.prefix_unknown = patched  # type: ignore[method-assign]
 
 
+def _no_snappy() -> None:
+    """Lack a codec, as a worker does that was built without it."""
+
+    def missing(packed: object) -> bytes:
+        raise NotImplementedError
+
+    module = importlib.import_module(DefaultRecordBatch.__module__)  # perhaps in C
+    module.snappy_decode = missing  # type: ignore[attr-defined]
+    fetching.packed._CODECS[SNAPPY] = missing
+
+
+def _odd_ones_left_out() -> None:
+    """Pass what cannot be read, and put nothing aside."""
+
+    def patched(self: Lifecycle, state: PartitionState, part: Part) -> None:  # noqa: ARG001 - same
+        state.finish_offset(part.record.offset)
+
+    Lifecycle.on_unreadable = patched  # type: ignore[method-assign]
+
+
+def _one_fetch_at_a_time() -> None:
+    """Let whoever needs an adapter wait for those before it."""
+    get = TaggedAdapters.get
+    turn = asyncio.Lock()
+
+    async def patched(self: TaggedAdapters, tenant: str, name: str) -> AdapterWeights:
+        async with turn:
+            return await get(self, tenant, name)
+
+    TaggedAdapters.get = patched  # type: ignore[method-assign]
+
+
+def _refused_by_an_ill_store() -> None:
+    """Take a store that fails for an adapter that does."""
+    get = TaggedAdapters.get
+
+    async def patched(self: TaggedAdapters, tenant: str, name: str) -> AdapterWeights:
+        try:
+            return await get(self, tenant, name)
+        except OSError as error:
+            raise JobError(ErrorCode.ADAPTER_INVALID, str(error)) from error
+
+    TaggedAdapters.get = patched  # type: ignore[method-assign]
+
+
 BUGS = {
     "adapters_by_name": _adapters_by_name,
     "cancel_neighbours": _cancel_neighbours,
@@ -127,6 +181,10 @@ BUGS = {
     "hasty_deadlines": _hasty_deadlines,
     "never_claim": _never_claim,
     "never_read_back": _never_read_back,
+    "no_snappy": _no_snappy,
+    "odd_ones_left_out": _odd_ones_left_out,
+    "one_fetch_at_a_time": _one_fetch_at_a_time,
     "one_generation": _one_generation,
+    "refused_by_an_ill_store": _refused_by_an_ill_store,
     "silent_reset": _silent_reset,
 }

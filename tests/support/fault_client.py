@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     from schemas import Event
     from tests.faults.history import Outcome
     from tests.support.fault_fleet import FaultSite
+    from tests.support.fault_packers import Packers
 
 TWICE_SHARE = 0.1
 RETRY_SECONDS = 0.5
 
 
 class FaultTransport(KafkaTransport):
-    """Sends some records twice, as a producer does that got no acknowledgement; breaks others."""
+    """Sends some records twice, as a producer does that got no acknowledgement; breaks others.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    Some it has packed.
+    """
+
+    def __init__(self, *args: Any, packers: Packers | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._packers = packers
+        self.codecs: dict[bytes, str] = {}  # by keys of jobs whose records are packed
         self.to_break: set[bytes] = set()  # keys of jobs that must not arrive as jobs
 
     async def send(
@@ -43,22 +49,33 @@ class FaultTransport(KafkaTransport):
         """Send once, and perhaps once more."""
         if key in self.to_break:
             value = break_job(value)
-        await super().send(partition, key, value, headers)
+        await self._send(partition, key, value, headers)
         if random.random() < TWICE_SHARE:
+            await self._send(partition, key, value, headers)
+
+    async def _send(
+        self, partition: int, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        codec = self.codecs.get(key)
+        if codec is None or self._packers is None:
             await super().send(partition, key, value, headers)
+        else:
+            await self._packers.send(codec, partition, key, value, headers)
 
 
 class FaultClient(Client):
-    """A tenant's client; `breaking` names jobs that its transport spoils."""
+    """A tenant's client; its transport spoils the jobs that `breaking` names, packs others."""
 
-    def __init__(self, site: FaultSite, tenant: str) -> None:
+    def __init__(self, site: FaultSite, tenant: str, packers: Packers | None = None) -> None:
         contract = site.contract
         transport = FaultTransport(
             site.bootstrap,
             jobs_topic=contract.jobs_topic,
             reply_topic=reply_topic(contract.replies_prefix, tenant),
+            packers=packers,
         )
         self.breaking = transport.to_break
+        self.packing = transport.codecs
         super().__init__(site.bootstrap, tenant, transport=transport)
 
 

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from schemas import ErrorCode, JobError
@@ -22,6 +23,7 @@ from tests.support.fault_content import (
     text_of,
     tokens_of,
 )
+from tests.support.fault_store import StoreTrouble
 from worker.engine.request import GenerationRequest, Output
 from worker.job import Prompt
 from worker.loading import Loaded
@@ -117,12 +119,16 @@ class TaggedAdapter(NamedTuple):
 
 
 class TaggedAdapters:
-    """Every tenant has the same names, with contents of its own."""
+    """Every tenant has the same names, with contents of its own; the store may be in trouble."""
+
+    def __init__(self, store: StoreTrouble) -> None:
+        self._store = store
 
     async def get(self, tenant: str, name: str) -> AdapterWeights:
-        """Return what a tenant means by a name, after a while. Raises JobError."""
+        """Return what a tenant means by a name, after a while. Raises JobError and OSError."""
         await asyncio.sleep(random.uniform(0, FETCH_SECONDS))
         name, _, wanted = name.partition("@")
+        await self._store.reach(tenant, name)
         found = TaggedAdapter(name, digest_of(tenant, name))
         if name not in ADAPTERS or wanted not in {"", found.digest}:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, f"adapter {name}: no such adapter")
@@ -133,4 +139,5 @@ def load_tagged(settings: WorkerSettings) -> Loaded:
     """Return what answers jobs here."""
     pace, killer = float(os.environ.get("FAULT_PACE", "0.02")), os.environ.get("FAULT_KILLER", "")
     engine = TaggedEngine(settings.max_rows, pace, killer, os.environ.get("FAULT_RAISER", ""))
-    return Loaded(engine, TaggedPrompts(), TaggedAdapters(), "tagged")
+    adapters = TaggedAdapters(StoreTrouble(Path(os.environ["FAULT_STORE"])))
+    return Loaded(engine, TaggedPrompts(), adapters, "tagged")

@@ -5,13 +5,14 @@ Each wish says which ends are right: the checker takes no other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgpack
 
 from tests.faults.history import DONE
 from tests.support.fault_content import ADAPTERS, digest_of
+from tests.support.fault_packers import CODECS
 
 if TYPE_CHECKING:
     import random
@@ -23,6 +24,7 @@ CANCELLED_SHARE = 0.08
 DEADLINE_SHARE = 0.07
 REFUSED_SHARE = 0.06
 ADAPTER_SHARE = 0.4
+PACKED_SHARE = 0.3
 PINNED_SHARE = 0.3  # of those by an adapter: it is named with its digest
 
 
@@ -52,6 +54,7 @@ class Wish:
     cancel_after: float | None = None  # seconds from when it was sent
     messages: bool = False
     broken: bool = False  # its bytes are no job any more once they are sent
+    codec: str | None = None  # that its record is packed with
 
     @property
     def whole(self) -> bool:
@@ -73,7 +76,12 @@ class Wish:
 
 
 def draw(chance: random.Random, tenant: str, pressure: Pressure) -> Wish:
-    """Draw a job of any kind."""
+    """Draw a job of any kind, packed or not."""
+    codec = chance.choice(CODECS) if chance.random() < PACKED_SHARE else None
+    return replace(_draw(chance, tenant, pressure), codec=codec)
+
+
+def _draw(chance: random.Random, tenant: str, pressure: Pressure) -> Wish:
     kind = chance.random() - REFUSED_SHARE
     if kind < 0:
         return _refused(chance)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Self
 from aiokafka import AIOKafkaProducer
 
 from schemas import TokensEvent
-from tests.faults.history import Asked, Name
+from tests.faults.history import DONE, Asked, Name
 from tests.support.fault_client import FaultClient, Reader
 from tests.support.fault_fleet import PARTITIONS
 from tests.support.fault_jobs import USUAL, Pressure, Wish, draw
+from tests.support.fault_packers import Packers
 
 if TYPE_CHECKING:
     from schemas import Event
@@ -56,6 +57,8 @@ class Load:
         self.live: list[tuple[Name, tuple[Event, ...]]] = []
         self.unfinished: list[Name] = []
         self.seconds: list[tuple[float, Name]] = []  # how long each was waited for, or read
+        self._begun: list[float] = []  # when each of `asked` was
+        self.open: set[Name] = set()  # asked, and not through
         self.restarts = 0
 
     async def __aenter__(self) -> Self:
@@ -80,8 +83,10 @@ class Load:
 
     async def renew(self) -> None:
         """Ask by new clients from now on: they know how many partitions there are by now."""
+        packers = Packers(self._site.bootstrap, self._site.contract.jobs_topic)
+        await self._stack.enter_async_context(packers)
         for tenant in TENANTS:
-            client = FaultClient(self._site, tenant)
+            client = FaultClient(self._site, tenant, packers)
             self._clients[tenant] = await self._stack.enter_async_context(client)
 
     def long_answer(self) -> Name | None:
@@ -98,6 +103,22 @@ class Load:
         _, events = self._whole.get(name, (None, []))
         return bool(events) and isinstance(events[-1], TokensEvent)
 
+    def wants(self, tenant: str, adapter: str) -> bool:
+        """Whether an answer by that adapter is being waited for."""
+        return any(
+            name.tenant == tenant and wish.whole and (wish.adapter or "").startswith(adapter)
+            for name, (wish, _) in self._whole.items()
+        )
+
+    def answered_since(self, moment: float) -> set[tuple[str, bool]]:
+        """Return whose jobs, without an adapter and with one, were asked since and are answered."""
+        asked = zip(self.asked, self._begun, strict=True)
+        return {
+            (each.name.tenant, each.adapter is not None)
+            for each, begun in asked
+            if begun >= moment and each.ends == {DONE} and each.outcome == "ok"
+        }
+
     async def _ask_often(self, tenant: str) -> None:
         while not self._stopping.is_set():
             await self._ask(self._clients[tenant])
@@ -109,6 +130,8 @@ class Load:
         wish = draw(chance, tenant, self._pressure)
         if wish.broken:
             client.breaking.add(name.job.encode())
+        if wish.codec:
+            client.packing[name.job.encode()] = wish.codec
         stream = client.stream(
             None if wish.messages else "?", **wish.options(name.job, self._patience)
         )
@@ -118,6 +141,7 @@ class Load:
         if not pauses:
             self._whole[name] = (wish, reader.events)
         begun = time.monotonic()
+        self.open.add(name)
         outcome = None
         try:
             outcome = await reader.read(
@@ -129,6 +153,7 @@ class Load:
             self.unfinished.append(name)
         finally:
             self._whole.pop(name, None)
+            self.open.discard(name)
         self.seconds.append((time.monotonic() - begun, name))
         self.restarts += reader.restarts
         self.asked.append(
@@ -139,8 +164,10 @@ class Load:
                 adapter=wish.adapter and wish.adapter.partition("@")[0],
                 ends=wish.ends,
                 deadline_ms=None if wish.deadline is None else int(wish.deadline * 1_000),
+                codec=wish.codec,
             )
         )
+        self._begun.append(begun)
         if outcome is not None:
             self.live.append((name, tuple(reader.events)))
 

@@ -34,6 +34,8 @@ from tests.support.fault_network import (
     commit_dropped,
     commit_unanswered,
 )
+from tests.support.fault_outages import reply_broker_killed, store_ill, store_slow
+from tests.support.fault_poison import odd_records, packed_badly
 from tests.support.fault_worker import POINTS
 
 if TYPE_CHECKING:
@@ -50,9 +52,17 @@ KINDS: tuple[tuple[Fault, ...], ...] = (
     (all_dead, lost_metadata, group_deleted, late_commit),
     (bad_network, black_hole, commit_dropped, commit_unanswered),
     (partition_added, prefix_deleted),
+    (store_slow, store_ill),
 )
-OF_THE_BROKER: tuple[Fault, ...] = (broker_halted, broker_killed, broker_killed_in_commit)
-BY_NAME = {fault.__name__: fault for kind in (*KINDS, OF_THE_BROKER) for fault in kind}
+# They take no time, and come together with others.
+POISON: tuple[Fault, ...] = (packed_badly, odd_records)
+OF_THE_BROKER: tuple[Fault, ...] = (
+    broker_halted,
+    broker_killed,
+    broker_killed_in_commit,
+    reply_broker_killed,
+)
+BY_NAME = {fault.__name__: fault for kind in (*KINDS, POISON, OF_THE_BROKER) for fault in kind}
 
 
 class Faults:
@@ -66,7 +76,7 @@ class Faults:
     def plan(self, *, whole: bool) -> list[str]:
         """Return a round of faults in an order of its own; those joined by a plus come together.
 
-        Every point is in it, and every other fault, or else one of each kind.
+        Every point is in it, all poison, and every other fault, or else one of each kind.
         """
         points = [*POINTS]
         self._random.shuffle(points)
@@ -75,6 +85,8 @@ class Faults:
             chosen = kind if whole else [self._random.choice(kind)]
             found += [fault.__name__ for fault in chosen]
         self._random.shuffle(found)
+        for poison in POISON:
+            found[self._random.randrange(len(found))] += f"+{poison.__name__}"
         return found
 
     async def commit(self, names: str) -> None:

@@ -7,8 +7,9 @@ the count-th time that it passes the point, `FAULT_HALT` likewise halts it with 
 `FAULT_PROXY=port:port` leads it past the broker's port to a proxy's. `FAULT_CLOCK=seconds` puts its
 clock forward or back, `FAULT_CLOCK=seconds:every` there and back again and again. `FAULT_PACE` is
 the engine's seconds a step, `FAULT_KILLER` the id of a job that kills the process, `FAULT_RAISER`
-of one whose steps raise. `FAULT_BUG` breaks the worker: the harness has to notice. All of it is put
-around the worker's methods here; the worker itself knows nothing of it.
+of one whose steps raise. `FAULT_STORE` is the file that tells of trouble with the adapter store.
+`FAULT_BUG` breaks the worker: the harness has to notice. All of it is put around the worker's
+methods here; the worker itself knows nothing of it.
 """
 
 from __future__ import annotations

@@ -115,6 +115,7 @@ class Scene:
         """See that every job is where its stage says, and nowhere else."""
         dispatcher, answers = self.harness.dispatcher, self.harness.answers
         turns, window = dispatcher._turns, [each.item for each in dispatcher._window._waiting]
+        window += dispatcher._behind
         for entry in self.entries:
             places = {
                 "waits": id(entry) in dispatcher._backlog._waiting
@@ -129,7 +130,7 @@ class Scene:
             assert places == {
                 "waits": entry.stage is Stage.WAITING,
                 "claimed": entry.stage is Stage.CLAIMING,
-                "chosen": entry.stage is Stage.PREPARING,
+                "chosen": entry.stage in {Stage.PREPARING, Stage.FETCHING},
                 "window": entry.stage is Stage.GATHERING,
                 "runs": entry.stage is Stage.RUNNING,
             }, entry.stage

@@ -12,8 +12,6 @@ from aiokafka.record.util import calc_crc32c, encode_varint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.support.brokers import Kafka
-
 _START: Final = struct.Struct(">qiib")
 _NOT_LEADER: Final = 6
 _REST: Final = struct.Struct(">hiqqqhii")
@@ -53,9 +51,9 @@ def batch(
     return _START.pack(base, len(rest) + 9, -1, 2) + crc + rest
 
 
-async def append_batch(kafka: Kafka, topic: str, partition: int, raw: bytes) -> int:
+async def append_batch(bootstrap: str, topic: str, partition: int, raw: bytes) -> int:
     """Have the broker take a batch; return the offset that it got."""
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:
         await producer.partitions_for(topic)

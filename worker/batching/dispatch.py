@@ -4,7 +4,7 @@ No more jobs are prepared ahead than one batch holds, so that the backlog, and w
 between tenants, decides as late as it can. A job that is being claimed, or that has waited a moment
 for its adapter, holds no place of these: a slow reply log or adapter store delays only those who
 need it. Both are bounded; once as many wait for adapters as a batch holds, their tenants are passed
-over.
+over. A suspect whose adapter is slow gives the engine back until it is there.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ CHOICES = 256  # at once
 SLOW_FETCH_SECONDS = 0.05
 # Batches that may wait for a slow store, one job a tenant beyond the first: bounds memory.
 SLOW_BATCHES = 8
+_PREPARED_IN = frozenset({Stage.PREPARING, Stage.FETCHING})
 
 
 class EngineHandle(Protocol):
@@ -106,6 +107,7 @@ class Dispatcher:
         self._claiming = ClaimsInFlight(settings.max_rows, changed=self._wake.set)
         self._chosen: set[Entry] = set()  # being prepared, until they are in the window
         self._slow: set[Entry] = set()  # of these: those whose adapter takes a while
+        self._behind: list[Entry] = []  # prepared while a suspect has the engine
         self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
         # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
@@ -157,8 +159,14 @@ class Dispatcher:
         task.add_done_callback(self._preparing.discard)
 
     def gather(self, entry: Entry) -> None:
-        """Offer a job that is prepared to the window."""
+        """Offer a job that is prepared to the window, behind a suspect that has the engine."""
         self._chosen.discard(entry)
+        if self._turns.alone in {None, entry}:
+            self._offer(entry)
+        else:
+            self._behind.append(entry)
+
+    def _offer(self, entry: Entry) -> None:
         self._window.offer(
             entry,
             tenant=entry.tenant,
@@ -179,6 +187,8 @@ class Dispatcher:
         elif entry in self._chosen:
             self._chosen.discard(entry)
             self._abandoned.add(entry)
+        elif entry in self._behind:
+            self._behind.remove(entry)
         elif not self._claiming.discard(entry) and not self._window.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
@@ -208,6 +218,10 @@ class Dispatcher:
             self._metrics.running_jobs.set(len(self._running))
 
     def _choose(self) -> None:
+        if self._turns.alone is None:
+            behind, self._behind = self._behind, []
+            for each in behind:
+                self._offer(each)
         for _ in range(CHOICES):
             if not self._has_place() or (self._claiming.full and not self._turns.first):
                 return
@@ -216,8 +230,9 @@ class Dispatcher:
                 self._turns.discard(suspect)  # before the engine is emptied for it
                 self._happened(suspect, Event.UNREACHABLE)
                 continue
-            busy = self._running or self._claiming.waited_for or self._chosen or self._abandoned
-            idle = not (busy or len(self._window))
+            # What waits for a slow store comes behind a suspect, should it come meanwhile.
+            coming = (self._chosen | self._abandoned) - self._slow
+            idle = not (self._running or self._claiming.waited_for or coming or len(self._window))
             skip = self._claiming.crowding
             if len(self._slow) >= self._max_rows:
                 skip = skip | {each.tenant for each in self._slow}
@@ -236,7 +251,8 @@ class Dispatcher:
         self._wake.set()  # others first: so many at once are mostly parked
 
     def _has_place(self) -> bool:
-        ready = len(self._chosen) + len(self._abandoned) - len(self._slow) + len(self._window)
+        ready = len(self._chosen) + len(self._abandoned) - len(self._slow)
+        ready += len(self._behind) + len(self._window)
         return ready < self._max_rows and len(self._slow) < SLOW_BATCHES * self._max_rows
 
     async def _hold_place(self, entry: Entry) -> None:
@@ -261,13 +277,13 @@ class Dispatcher:
             log.exception("prepare_failed", job=entry.job_id, tenant=entry.tenant)
             refusal = JobError(ErrorCode.INTERNAL, "the job could not be prepared")
         else:
-            if entry.stage is Stage.PREPARING:  # else it ended meanwhile
+            if entry.stage in _PREPARED_IN:  # else it ended meanwhile
                 entry.prompt_ids, entry.answer_tokens = prompt
                 entry.weights = weights
                 entry.adapter_digest = weights.digest if weights else None
                 self._happened(entry, Event.PREPARED)
             return
-        if entry.stage is Stage.PREPARING:
+        if entry.stage in _PREPARED_IN:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
 
@@ -287,6 +303,9 @@ class Dispatcher:
     def _is_slow(self, entry: Entry) -> None:
         if entry in self._chosen or entry in self._abandoned:
             self._slow.add(entry)
+            if entry is self._turns.alone:  # nobody else could run until its adapter is there
+                self._turns.over(entry)
+                self._happened(entry, Event.DELAYED)
             self._wake.set()
 
     def _submit(self, now: float) -> None:

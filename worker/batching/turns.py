@@ -39,6 +39,11 @@ class Turns:
         return len(self._first)
 
     @property
+    def alone(self) -> Entry | None:
+        """The suspect that has the engine to itself."""
+        return self._alone
+
+    @property
     def suspect(self) -> Entry | None:
         """The one that has the engine next, once it is empty."""
         return self._lonely[0] if self._lonely and self._alone is None else None

@@ -45,7 +45,6 @@ _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _HOPELESS = (
     *_TOO_LARGE,
     errors.TopicAuthorizationFailedError,
-    errors.UnknownTopicOrPartitionError,
     errors.InvalidTopicError,
 )
 
@@ -184,7 +183,7 @@ class LogWriter:
         offsets: list[int] = []
         for result in results:
             if isinstance(result, BaseException):
-                raise self._failed(topic, result)
+                raise await self._failed(topic, result)
             offsets.append(result.offset)
             if result.timestamp_type == LOG_APPEND_TIME:
                 heard_ms = time.time() * 1_000
@@ -206,13 +205,29 @@ class LogWriter:
             letter = DeadLetter.cut(record, reason, code, message)
             await self.append(dlq_topic, None, letter.key, [letter.value], letter.headers)
 
-    def _failed(self, topic: str, failure: BaseException) -> AppendError:
+    async def _failed(self, topic: str, failure: BaseException) -> AppendError:
         hopeless = isinstance(failure, _HOPELESS)
+        if isinstance(failure, errors.UnknownTopicOrPartitionError):
+            hopeless = await self._is_gone(topic)
         log.warning("append_failed", topic=topic, error=type(failure).__name__, hopeless=hopeless)
         if not hopeless and self._rebuilding is None and self._is_stuck(failure):
             self._rebuilding = asyncio.create_task(self._rebuild())
         kind = TooLargeError if isinstance(failure, _TOO_LARGE) else AppendError
         return kind(type(failure).__name__, hopeless=hopeless)
+
+    async def _is_gone(self, topic: str) -> bool:
+        """Whether the brokers say that there is no such topic.
+
+        The client says it as well of one that it has not used yet, where no broker tells it of its
+        topics in time: that is a silent network.
+        """
+        if self._producer is None:
+            return False
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1_000):
+                return not await _count_partitions(self._producer.client, topic)
+        except (errors.KafkaError, TimeoutError):
+            return False
 
     def _is_stuck(self, failure: BaseException) -> bool:
         """Whether the producer is to blame: it has ended, or nothing gets through."""

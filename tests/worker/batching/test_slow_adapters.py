@@ -8,14 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import Cancel, Job, encode_request
+from schemas import (
+    Cancel,
+    ClaimRecord,
+    ErrorCode,
+    ErrorRecord,
+    Job,
+    ReleaseRecord,
+    encode_request,
+)
 from tests.support.harness import Harness
+from tests.support.older_jobs import OLD, before, claim, job
 from worker.batching import dispatch
+from worker.engine.request import Output
+from worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.adapters import AdapterWeights
+    from worker.job import Entry
 
 ROWS = 4
 COLD = [f"cold{n}" for n in range(40)]
@@ -24,15 +36,19 @@ COLD = [f"cold{n}" for n in range(40)]
 class SlowStore:
     """Adapters of tenants named `cold…` come when the test says so, others at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow: str = "cold") -> None:
+        self.slow = slow
+        self.ill = False
         self.open = asyncio.Event()
         self.asked: list[str] = []
 
     async def get(self, tenant: str, name: str) -> AdapterWeights:
         """Return something with a digest."""
         self.asked.append(tenant)
-        if tenant.startswith("cold"):
+        if tenant.startswith(self.slow):
             await self.open.wait()
+        if self.ill:
+            raise OSError
         weights: Any = SimpleNamespace(digest=f"{tenant}/{name}")
         return weights
 
@@ -117,3 +133,94 @@ async def test_jobs_that_end_while_they_are_prepared_are_bounded() -> None:
         await until(harness, lambda: not harness.dispatcher._abandoned)
         send(harness, "cold0", "last")
         await until(harness, lambda: harness.running == ["last"])
+
+
+def finish(harness: Harness, prompt: str) -> None:
+    """Let the engine answer a job."""
+    harness.step(Output(harness.key_of(prompt), (1,), "a", finish="stop"))
+
+
+def inherit_a_suspect(harness: Harness) -> Entry:
+    """Send a job that two workers crashed with."""
+    before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
+    harness.send(job(adapter="a"))
+    return harness.state.entries[-1]
+
+
+async def test_a_suspect_whose_adapter_is_slow_gives_the_engine_back() -> None:
+    """Others run meanwhile; its claim is released, and once it can, it runs alone."""
+    store = SlowStore("acme")
+    async with Harness(tenants=("acme", "warm"), adapters=store, max_rows=ROWS) as harness:
+        harness.assign(generation=3, end_offset=OLD)
+        suspect = inherit_a_suspect(harness)
+        await until(harness, lambda: suspect.stage is Stage.FETCHING)
+        for name in ("x", "y"):
+            send(harness, "warm", name)
+        await until(harness, lambda: harness.running == ["x", "y"])
+        alone, released = harness.replies("acme", "j1")[-2:]
+        assert isinstance(alone, ClaimRecord)
+        assert alone.alone
+        assert isinstance(released, ReleaseRecord)
+        assert released.epoch == alone.epoch
+        store.open.set()
+        await until(harness, lambda: suspect.stage is Stage.WAITING)
+        finish(harness, "x")
+        await harness.settle()
+        assert harness.running == ["y"]
+        finish(harness, "y")
+        await until(harness, lambda: harness.running == ["prompt of j1"])
+        again = harness.replies("acme", "j1")[-1]
+        assert isinstance(again, ClaimRecord)
+        assert again.alone
+        assert again.epoch > alone.epoch
+
+
+async def test_a_suspect_whose_adapter_is_refused_is_told_so() -> None:
+    """It ends as any other whose adapter cannot be had."""
+    store = SlowStore("acme")
+    async with Harness(tenants=("acme",), adapters=store, max_rows=ROWS) as harness:
+        harness.assign(generation=3, end_offset=OLD)
+        suspect = inherit_a_suspect(harness)
+        await until(harness, lambda: suspect.stage is Stage.FETCHING)
+        store.ill = True
+        store.open.set()
+        await until(harness, lambda: suspect.stage is Stage.SETTLED)
+        end = harness.replies("acme", "j1")[-1]
+        assert isinstance(end, ErrorRecord)
+        assert (end.code, end.retryable) == (ErrorCode.INTERNAL, True)
+        assert harness.dispatcher._slow == harness.dispatcher._abandoned == set()
+
+
+async def test_a_suspect_does_not_wait_for_a_slow_store_that_others_need() -> None:
+    """It runs at once and alone: what the store brings meanwhile comes behind it."""
+    store = SlowStore()
+    async with Harness(tenants=("acme", "cold0"), adapters=store, max_rows=ROWS) as harness:
+        harness.assign(generation=3, end_offset=OLD)
+        send(harness, "cold0", "late")
+        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
+        inherit_a_suspect(harness)
+        await until(harness, lambda: harness.running == ["prompt of j1"])
+        store.open.set()
+        await until(harness, lambda: len(harness.dispatcher._behind) == 1)
+        await harness.settle()
+        assert harness.running == ["prompt of j1"]
+        finish(harness, "prompt of j1")
+        await until(harness, lambda: harness.running == ["late"])
+
+
+async def test_what_comes_behind_a_suspect_may_end_before_its_turn() -> None:
+    """It is taken out, and nothing of it runs."""
+    store = SlowStore()
+    async with Harness(tenants=("acme", "cold0"), adapters=store, max_rows=ROWS) as harness:
+        harness.assign(generation=3, end_offset=OLD)
+        send(harness, "cold0", "late")
+        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
+        inherit_a_suspect(harness)
+        await until(harness, lambda: harness.running == ["prompt of j1"])
+        store.open.set()
+        await until(harness, lambda: len(harness.dispatcher._behind) == 1)
+        harness.send(encode_request(Cancel(id="late", tenant="cold0")))
+        await until(harness, lambda: not harness.dispatcher._behind)
+        finish(harness, "prompt of j1")
+        await harness.settle()
+        assert harness.running == []

@@ -163,6 +163,31 @@ async def test_a_record_too_large_is_hopeless_and_the_writer_goes_on(
     await writer.append(topic, 0, b"k", [b"small"])
 
 
+async def test_a_topic_is_gone_only_where_the_brokers_say_so(
+    kafka: Kafka, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client calls a topic unknown, too, when nobody has told it of any in time."""
+    topic = await make_topic(kafka, 1)
+    producer = writer._producer
+    assert producer is not None
+
+    async def unknown(*_: object, **__: object) -> None:
+        raise errors.UnknownTopicOrPartitionError
+
+    monkeypatch.setattr(producer, "send", unknown)
+
+    async def hopeless(name: str) -> bool:
+        with pytest.raises(AppendError, match="UnknownTopicOrPartition") as caught:
+            await writer.append(name, 0, b"k", [b"v"])
+        return caught.value.hopeless
+
+    assert await writer.partitions(topic) == 1
+    assert not await hopeless(topic)
+    assert await hopeless(f"t-{uuid.uuid4().hex[:8]}")
+    producer.client.cluster._brokers = {99: BrokerMetadata(99, "127.0.0.1", 1, None)}
+    assert not await hopeless(topic)
+
+
 async def test_when_nothing_gets_through_the_producer_is_replaced(
     kafka: Kafka, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
