@@ -241,6 +241,7 @@ class Sampling(BaseModel):
     ] = None
 
     prompt_logprobs: Annotated[None, Field(description="not served")] = None
+    response_format: Annotated[None, Field(description="not served")] = None
 
     @model_validator(mode="after")
     def _can_be_long_enough(self) -> Self:

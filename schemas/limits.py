@@ -34,7 +34,7 @@ MAX_ELEMENTS: Final = 262_144
 """What all maps and arrays hold together, numbers included: twice the longest prompt, so that one
 too long is told its limit; a megabyte of small numbers takes 30 ms to decode."""
 MAX_MAP_FIELDS: Final = 64
-"""Fields in any one map: version 1 uses at most 18, the rest is room for later versions."""
+"""Fields in any one map: version 1 uses at most 20, the rest is room for later versions."""
 
 # Names, in characters.
 MAX_JOB_ID_CHARS: Final = 64

@@ -113,6 +113,12 @@ def bad_fields() -> list[Vector]:
             too_much("less_than_equal", 1, 2),
         ),
         sampling(
+            "a form for the answer",
+            "Constrained answers are not served, and not promised by silence.",
+            {"response_format": {"type": "json_object"}},
+            invalid("none_required"),
+        ),
+        sampling(
             "at least more than at most",
             "An answer cannot be both.",
             {"max_tokens": 3, "min_tokens": 4},
