@@ -14,7 +14,7 @@ from worker.intake.judge import prompt_too_long
 from worker.job import Prompt
 
 if TYPE_CHECKING:
-    from schemas.job import Message
+    from schemas.conversation import Message
 
 WORDS_CHARS = 200  # of a template's own words that a tenant is told
 
