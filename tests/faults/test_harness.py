@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,7 +15,11 @@ from tests.support.fault_packers import CODECS
 from tests.support.fault_plan import BY_NAME, KINDS, POISON, Faults
 from tests.support.fault_proxy import API_KEY, OFFSET_COMMIT, Requests
 from tests.support.fault_scene import Scene
+from tests.support.fault_store import StoreTrouble
 from tests.support.fault_worker import POINTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 1_000])
@@ -75,3 +81,20 @@ def test_a_whole_round_has_every_fault_and_a_short_one_one_of_each_kind() -> Non
     short = [name for joined in Faults(scene, 3).plan(whole=False) for name in joined.split("+")]
     assert len(short) == len(POINTS) + len(POISON) + len(KINDS)
     assert set(short) <= {*POINTS, *BY_NAME}
+
+
+async def test_a_stores_trouble_is_one_adapters_and_ends(tmp_path: Path) -> None:
+    """A worker that asks by a file of its own waits or fails for it alone, and then no more."""
+    ours, theirs = (StoreTrouble(tmp_path / "store") for _ in range(2))
+    await theirs.reach("acme", "tone")
+    ours.begin("acme", "tone", "ill")
+    with pytest.raises(OSError, match="ill"):
+        await theirs.reach("acme", "tone")
+    ours.begin("acme", "tone", "slow")
+    for other in (("acme", "support"), ("visitor", "tone")):
+        await theirs.reach(*other)
+    waiting = asyncio.create_task(theirs.reach("acme", "tone"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ours.end()
+    await waiting
