@@ -41,7 +41,7 @@ TURNS = 5
 CROWD = 3
 READ = ("OMP_", "GOMP_", "OPENBLAS_NUM")
 BUSY = "beside a busy process"
-SPINS = (300, 1_000)
+SPINS = (300,)
 
 
 class Way(NamedTuple):

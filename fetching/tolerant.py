@@ -20,7 +20,7 @@ from aiokafka import errors
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.protocol.fetch import FetchRequest
 
-from fetching.disarm import disarmed
+from fetching.disarm import disarmed, has_packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,17 +99,14 @@ class _Disarming:
     async def send(self, node: int, request: Any) -> Any:
         """Send a request; of what was fetched no batch unpacks to more than is allowed."""
         response = await self._client.send(node, request)
-        if isinstance(request, FetchRequest):
+        if isinstance(request, FetchRequest) and _any_packed(response.topics):
             # In a thread: it is unpacked for that.
-            response.topics = await asyncio.to_thread(_disarmed_topics, response.topics)
+            response.topics = await asyncio.to_thread(disarmed, response.topics)
         return response
 
 
-def _disarmed_topics(topics: Any) -> list[Any]:
-    return [
-        (topic, [(*rest, disarmed(raw) if raw else raw) for *rest, raw in partitions])
-        for topic, partitions in topics
-    ]
+def _any_packed(topics: Any) -> bool:
+    return any(has_packed(each[-1]) for _, found in topics for each in found if each[-1])
 
 
 class _Fetched(OrderedDict[Any, Any]):

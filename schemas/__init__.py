@@ -6,8 +6,9 @@ other languages, json/ and vectors/ let them check themselves against it.
 
 from schemas import limits
 from schemas.codec import decode_request, encode_request, question_of
+from schemas.conversation import Message
 from schemas.errors import DecodeError, ErrorCode, JobError
-from schemas.job import Cancel, Job, Message, Sampling
+from schemas.job import Cancel, Job
 from schemas.names import (
     SHARED,
     AdapterName,
@@ -44,6 +45,7 @@ from schemas.reply import (
 )
 from schemas.reply_decoder import decode_reply
 from schemas.reply_encoder import encode_reply
+from schemas.sampling import Sampling
 
 __all__ = [
     "SHARED",

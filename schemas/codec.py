@@ -69,9 +69,17 @@ def question_of(job: Job) -> bytes:
     Left out is where its reader waits: a program that asks again after a restart waits elsewhere.
     """
     fields = job.model_dump(
-        exclude_defaults=True, exclude={"reply_from", "reply_partition", "metadata"}
+        exclude_defaults=True,
+        exclude={"reply_from", "reply_partition", "metadata", "chat_template_kwargs"},
     )
-    data: bytes = msgpack.packb([fields, sorted(job.metadata.items())])
+    unordered: list[dict[str, Any]] = [
+        job.metadata,
+        job.sampling.logit_bias,
+        job.chat_template_kwargs,
+    ]
+    if fields.get("sampling"):
+        fields["sampling"].pop("logit_bias", None)
+    data: bytes = msgpack.packb([fields, *(sorted(each.items()) for each in unordered)])
     return data
 
 
@@ -98,7 +106,8 @@ def _validate(fields: dict[str, Any]) -> Job | Cancel:
         raise malformed("unknown_kind", "kind: must be 'job' or 'cancel'")
     asked = {name: value for name, value in fields.items() if name not in ("v", "kind")}
     try:
-        return model.model_validate(asked, extra="forbid" if asked.get("strict") is True else None)
+        strict = model is Job and asked.get("strict") is True
+        return model.model_validate(asked, extra="forbid" if strict else None)
     except ValidationError as error:
         raise _explain(error) from None
 

@@ -23,7 +23,7 @@ HEADER_BYTES: Final = 32
 
 # Shape of a record, checked before memory is spent on it.
 MAX_DEPTH: Final = 16
-"""Nested maps and arrays, the record itself being 1; the deepest field of version 1 is at 3."""
+"""Nested maps and arrays, the record itself being 1; content in parts is at 5, tools go deeper."""
 MAX_PARTS: Final = 8_192
 """Maps, arrays and strings in one record. The longest conversation has 5,120, and room for a field
 more in each message; the longest tokens record has about 1,050."""
@@ -34,7 +34,7 @@ MAX_ELEMENTS: Final = 262_144
 """What all maps and arrays hold together, numbers included: twice the longest prompt, so that one
 too long is told its limit; a megabyte of small numbers takes 30 ms to decode."""
 MAX_MAP_FIELDS: Final = 64
-"""Fields in any one map: version 1 uses at most 16, the rest is room for later versions."""
+"""Fields in any one map: version 1 uses at most 20, the rest is room for later versions."""
 
 # Names, in characters.
 MAX_JOB_ID_CHARS: Final = 64
@@ -54,9 +54,11 @@ MAX_PROMPT_TOKENS: Final = 131_072
 MAX_MESSAGES: Final = 1_024
 """Turns of one conversation."""
 MAX_TOOLS: Final = 128
-"""Functions that a conversation is told of, OpenAI's bound."""
+"""Functions that a conversation is told of, OpenAI's bound; the record's parts may be fewer."""
 MAX_TEMPLATE_VARIABLES: Final = 16
 """What a job may tell its chat template beside messages and tools."""
+MAX_TEMPLATE_VARIABLE_CHARS: Final = 16_384
+"""Characters of all of these together: a template may write one of them once a message."""
 MAX_CONTENT_PARTS: Final = 64
 """Pieces of text that one message may come in."""
 MAX_TOKEN_ID: Final = 2**31 - 1

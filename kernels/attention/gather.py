@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from kernels.attention.scores import Extras, attend_by_scores
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -120,20 +122,31 @@ def _plan_decode(  # noqa: PLR0917 - one batch's numbers
     return DecodeBatch(rows, used.flatten(), mask, longest)
 
 
-def attend(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: AttentionPlan, *, scale: float
+def attend(  # noqa: PLR0917 - the operands
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    plan: AttentionPlan,
+    scale: float,
+    extras: Extras,
 ) -> Tensor:
     """Attention of a step's rows q [T, heads, d] over the cached keys and values."""
     out = torch.empty_like(q)
     for batch in plan.decodes:
-        _attend_decodes(out, q, k_cache, v_cache, batch, scale)
+        _attend_decodes(out, q, k_cache, v_cache, batch, scale, extras)
     for sequence in plan.prefills:
-        _attend_prefill(out, q, k_cache, v_cache, sequence, scale)
+        _attend_prefill(out, q, k_cache, v_cache, sequence, scale, extras)
     return out
 
 
 def _attend_decodes(  # noqa: PLR0917 - the operands
-    out: Tensor, q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: DecodeBatch, scale: float
+    out: Tensor,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    batch: DecodeBatch,
+    scale: float,
+    extras: Extras,
 ) -> None:
     _, _, kv_heads, dim = k_cache.shape
     count = batch.rows.shape[0]
@@ -141,7 +154,17 @@ def _attend_decodes(  # noqa: PLR0917 - the operands
     values = _gather(v_cache, batch.pages, count, batch.length)
     # With one query a sequence the heads of a group are just more queries on the same keys.
     grouped = q[batch.rows].view(count, kv_heads, -1, dim)
-    result = scaled_dot_product_attention(grouped, keys, values, attn_mask=batch.mask, scale=scale)
+    if extras:
+        mask = batch.mask
+        if mask is None:
+            mask = torch.ones(1, 1, 1, batch.length, dtype=torch.bool, device=q.device)
+        result = attend_by_scores(
+            grouped.unsqueeze(3), keys, values, mask.unsqueeze(3), scale, extras
+        )
+    else:
+        result = scaled_dot_product_attention(
+            grouped, keys, values, attn_mask=batch.mask, scale=scale
+        )
     out[batch.rows] = result.reshape(count, -1, dim)
 
 
@@ -152,18 +175,29 @@ def _attend_prefill(  # noqa: PLR0917 - the operands
     v_cache: Tensor,
     sequence: PrefillSequence,
     scale: float,
+    extras: Extras,
 ) -> None:
     keys = _gather(k_cache, sequence.pages, 1, sequence.length)
     values = _gather(v_cache, sequence.pages, 1, sequence.length)
-    result = scaled_dot_product_attention(
-        q[None, sequence.rows].transpose(1, 2),
-        keys,
-        values,
-        attn_mask=sequence.mask,
-        is_causal=sequence.mask is None,
-        scale=scale,
-        enable_gqa=True,
-    )
+    queries = q[None, sequence.rows].transpose(1, 2)
+    if extras:
+        mask = sequence.mask
+        if mask is None:
+            mask = torch.ones(queries.shape[2], sequence.length, dtype=torch.bool, device=q.device)
+            mask = mask.tril()
+        grouped = queries.unflatten(1, (keys.shape[1], -1))
+        result = attend_by_scores(grouped, keys, values, mask[None, None, None], scale, extras)
+        result = result.flatten(1, 2)
+    else:
+        result = scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=sequence.mask,
+            is_causal=sequence.mask is None,
+            scale=scale,
+            enable_gqa=True,
+        )
     out[sequence.rows] = result[0].transpose(0, 1)
 
 

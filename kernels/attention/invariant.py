@@ -15,6 +15,8 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kernels.attention.scores import Extras
+
 QUERIES = 8
 SPLIT = 64
 
@@ -83,8 +85,13 @@ def make_invariant_plan(
     )
 
 
-def attend_invariant(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: InvariantPlan, *, scale: float
+def attend_invariant(  # noqa: PLR0917 - the operands
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    plan: InvariantPlan,
+    scale: float,
+    extras: Extras,
 ) -> Tensor:
     """Attend all blocks at once, split by split in order; sums in fp32 at least."""
     working = torch.promote_types(q.dtype, torch.float32)
@@ -106,7 +113,7 @@ def attend_invariant(
         )  # [m · kv_heads, SPLIT, d]
         own = split.blocks
         scores = torch.bmm(blocks[own].flatten(0, 1), keys.transpose(1, 2))
-        scores = scores.view(-1, kv_heads, QUERIES, group, SPLIT)
+        scores = extras.cap(scores).view(-1, kv_heads, QUERIES, group, SPLIT)
         scores = scores.masked_fill(split.hidden, float("-inf"))
         scores = scores.view(-1, kv_heads, QUERIES * group, SPLIT)
         new_top = torch.maximum(top[own], scores.amax(-1, keepdim=True))
@@ -117,5 +124,9 @@ def attend_invariant(
         top[own] = new_top
         total[own] = total[own] * keep + weights.sum(-1, keepdim=True)
         result[own] = result[own] * keep + part
+    if extras.sinks is not None:  # after all keys, whatever their number
+        sinks = extras.sinks.to(working).view(1, kv_heads, 1, group)
+        sinks = sinks.expand(1, kv_heads, QUERIES, group).reshape(1, kv_heads, -1, 1)
+        total += torch.exp(sinks - top)
     out = (result / total).view(-1, kv_heads, QUERIES, group, dim).transpose(1, 2)
     return out.reshape(-1, kv_heads * group, dim)[plan.first].to(q.dtype)

@@ -8,7 +8,7 @@ Imported at the first use of the Triton backend, so that a CPU service never loa
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import triton
@@ -19,6 +19,9 @@ from kernels.attention.merge import merge_kernel
 from kernels.attention.store import store_kernel
 from kernels.attention.unified import attend_kernel
 from kernels.registration import operator
+
+if TYPE_CHECKING:
+    from kernels.attention.scores import Extras
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)
 
@@ -60,7 +63,9 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
     block_table: Tensor,
     cu_q: Tensor,
     kv_lens: Tensor,
+    sinks: Tensor | None,
     scale: float,
+    softcap: float,
     window: int,
     block_m: int,
     block_n: int,
@@ -84,10 +89,12 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         block_table,
         cu_q,
         kv_lens,
+        q if sinks is None else sinks,  # not read without HAS_SINKS
         seqs,
         splits,
         rows,
         scale,
+        softcap,
         window,
         heads,
         q.stride(0),
@@ -101,6 +108,8 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         PAGE=page,
         SPLIT=split,
         HAS_WINDOW=window > 0,
+        HAS_SOFTCAP=softcap > 0,
+        HAS_SINKS=sinks is not None,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         BLOCK_D=max(16, triton.next_power_of_2(dim)),
@@ -118,6 +127,7 @@ def merge_op(  # noqa: PLR0917 - the operands of one launch
     stats: Tensor,
     cu_q: Tensor,
     kv_lens: Tensor,
+    sinks: Tensor | None,
     window: int,
     split: int,
 ) -> None:
@@ -129,12 +139,14 @@ def merge_op(  # noqa: PLR0917 - the operands of one launch
         out,
         cu_q,
         kv_lens,
+        out if sinks is None else sinks,  # as above
         splits,
         window,
         heads,
         DIM=dim,
         SPLIT=split,
         HAS_WINDOW=window > 0,
+        HAS_SINKS=sinks is not None,
         BLOCK_D=max(16, triton.next_power_of_2(dim)),
         num_warps=1,
         enable_fp_fusion=False,
@@ -169,6 +181,7 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
     kv_lens: Tensor,
     scale: float,
     window: int | None,
+    extras: Extras,
     tiles: AttentionTiles,
 ) -> Tensor:
     """Attend in one launch, and a second one where a decode may have more keys than a split.
@@ -198,7 +211,9 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
         block_table,
         cu_q,
         kv_lens,
+        extras.sinks,
         scale,
+        extras.softcap or 0.0,
         window or 0,
         tiles.block_m,
         tiles.block_n,
@@ -207,7 +222,7 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
         tiles.stages,
     )
     if splits > 1:
-        merge_op(out, partial, stats, cu_q, kv_lens, window or 0, tiles.split)
+        merge_op(out, partial, stats, cu_q, kv_lens, extras.sinks, window or 0, tiles.split)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.online_softmax import rescaling
+from kernels.attention.online_softmax import add_sink, rescaling
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -15,12 +15,14 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     out: tl.tensor,
     cu_q: tl.tensor,
     kv_lens: tl.tensor,
+    sinks: tl.tensor,
     splits: tl.tensor,
     window: tl.tensor,
     heads: tl.tensor,
     DIM: tl.constexpr,
     SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ) -> None:
     """One program: add the splits of one decode row and head, in order of position."""
@@ -55,4 +57,6 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
         total = total * keep + split_total * add
         result = result * keep + split_result * add
         top = new_top
+    if HAS_SINKS:
+        total = add_sink(top, total, tl.load(sinks + head))
     tl.store(out + row_head * DIM + d, (result / total).to(out.dtype.element_ty), live_d)

@@ -8,6 +8,7 @@ import torch
 
 from kernels.attention.gather import attend, make_attention_plan
 from kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
+from kernels.attention.scores import Extras
 from kernels.backend import uses_triton
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     *,
     scale: float,
     window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
     invariant: bool = False,
     backend: str = "auto",
     plan: AttentionPlan | InvariantPlan | None = None,
@@ -42,6 +45,9 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     where the queries are the last positions of the sequence, each sees itself and what came before
     it, and with a `window` only the last `window` positions. The rows' own keys and values are
     already in the cache (`store_kv`). Query head n uses the kv head n // (heads / kv_heads).
+    With a `softcap` c the scores become c · tanh(scale · q Kᵀ / c) before the mask (Gemma 2). With
+    `sinks` [heads] each head has one logit more, that takes part in the softmax and has no value
+    (GPT-OSS).
 
     Shapes: q [T, heads, d], caches [blocks, block_size, kv_heads, d], block_table int32
     [seqs, max_blocks] (entries past a sequence's end are not used), cu_q int32 [seqs + 1] from 0 to
@@ -60,6 +66,13 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     _check(q, k_cache, v_cache, block_table, cu_q, kv_lens)
     if window is not None and window < 1:
         raise ValueError(f"window must be positive, got {window}")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be positive, got {softcap}")
+    if sinks is not None and (sinks.shape != q.shape[1:2] or sinks.device != q.device):
+        raise ValueError(
+            f"sinks must be [{q.shape[1]}] on {q.device}, got {list(sinks.shape)} on {sinks.device}"
+        )
+    extras = Extras(softcap, sinks)
     if triton:
         # Loading Triton takes half a second that a CPU service need not spend.
         from kernels.attention.launch import attend_triton, choose_tiles  # noqa: PLC0415
@@ -74,15 +87,17 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
             )
         if q.stride(2) != 1:
             q = q.contiguous()
-        return attend_triton(q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, tiles)
+        return attend_triton(
+            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, extras, tiles
+        )
     if plan is None:
         make = make_invariant_plan if invariant else make_attention_plan
         plan = make(block_table, cu_q, kv_lens, block_size=k_cache.shape[1], window=window)
     if isinstance(plan, InvariantPlan) is not invariant:
         raise ValueError("the plan is of the other mode")
     if isinstance(plan, InvariantPlan):
-        return attend_invariant(q, k_cache, v_cache, plan, scale=scale)
-    return attend(q, k_cache, v_cache, plan, scale=scale)
+        return attend_invariant(q, k_cache, v_cache, plan, scale, extras)
+    return attend(q, k_cache, v_cache, plan, scale, extras)
 
 
 def store_kv(

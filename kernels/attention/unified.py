@@ -11,9 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.online_softmax import rescaling
-
-LOG2_E = tl.constexpr(1.4426950408889634)
+from kernels.attention.online_softmax import LOG2_E, add_sink, capped, rescaling
 
 
 @triton.jit
@@ -67,12 +65,14 @@ def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
     low: tl.tensor,
     high: tl.tensor,
     scale: tl.tensor,
+    softcap: tl.tensor,
     window: tl.tensor,
     stride_page: tl.tensor,
     stride_token: tl.tensor,
     DIM: tl.constexpr,
     PAGE: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -97,7 +97,8 @@ def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
         )  # [BN, BD]
         if UPCAST:
             k_tile = k_tile.to(tl.float32)
-        scores = tl.dot(q_tile, k_tile, input_precision="ieee") * (scale * LOG2_E)
+        scores = tl.dot(q_tile, k_tile, input_precision="ieee")
+        scores = capped(scores, scale, softcap) if HAS_SOFTCAP else scores * (scale * LOG2_E)
         seen = (key[None, :] <= position[:, None]) & live_n[None, :]
         if HAS_WINDOW:
             seen = seen & (key[None, :] > position[:, None] - window)
@@ -127,10 +128,12 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     block_table: tl.tensor,
     cu_q: tl.tensor,
     kv_lens: tl.tensor,
+    sinks: tl.tensor,
     seqs: tl.tensor,
     splits: tl.tensor,
     rows_total: tl.tensor,
     scale: tl.tensor,
+    softcap: tl.tensor,
     window: tl.tensor,
     heads: tl.tensor,
     stride_q_row: tl.tensor,
@@ -144,6 +147,8 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     PAGE: tl.constexpr,
     SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -156,7 +161,8 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     the rest are the further splits of the sequences that decode.
 
     q, out [T, heads, DIM]; caches [pages, PAGE, kv_heads, DIM]; partial fp32
-    [seqs, heads, splits, DIM]; stats fp32 [seqs, heads, splits, 2] (maximum, sum).
+    [seqs, heads, splits, DIM]; stats fp32 [seqs, heads, splits, 2] (maximum, sum). Without
+    HAS_SINKS the sinks [heads] are not read; of splits apart, `merge_kernel` adds them.
     """
     BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
     blocks = rows_total // BLOCK_Q + seqs
@@ -210,12 +216,14 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
             tl.maximum(split * SPLIT, begin // BLOCK_N * BLOCK_N),
             tl.minimum(split * SPLIT + SPLIT, end),
             scale,
+            softcap,
             window,
             stride_page,
             stride_token,
             DIM,
             PAGE,
             HAS_WINDOW,
+            HAS_SOFTCAP,
             BLOCK_M,
             BLOCK_N,
             BLOCK_D,
@@ -227,7 +235,6 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
         result = result * keep[:, None] + split_result * add[:, None]
         top = new_top
 
-    row_head = row * heads + head
     if apart:
         slot = (seq.to(tl.int64) * heads + head) * splits + own_split
         tl.store(stats + slot * 2, top, live_m)
@@ -236,8 +243,10 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
             partial + slot[:, None] * DIM + d[None, :], result, live_m[:, None] & live_d[None, :]
         )
     else:
+        if HAS_SINKS:
+            total = add_sink(top, total, tl.load(sinks + head, live_m, other=0.0))
         tl.store(
-            out + row_head[:, None] * DIM + d[None, :],
+            out + (row * heads + head)[:, None] * DIM + d[None, :],
             (result / tl.where(total > 0, total, 1.0)[:, None]).to(out.dtype.element_ty),
             live_m[:, None] & live_d[None, :],
         )

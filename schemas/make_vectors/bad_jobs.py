@@ -113,6 +113,28 @@ def bad_fields() -> list[Vector]:
             too_much("less_than_equal", 1, 2),
         ),
         sampling(
+            "a form for the answer",
+            "Constrained answers are not served, and not promised by silence.",
+            {"response_format": {"type": "json_object"}},
+            invalid("none_required"),
+        ),
+        sampling(
+            "at least more than at most",
+            "An answer cannot be both.",
+            {"max_tokens": 3, "min_tokens": 4},
+            invalid("min_over_max"),
+        ),
+        _refused(
+            "template variables too long",
+            "16,384 characters together.",
+            {
+                "prompt": MISSING,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "chat_template_kwargs": {"a": "x" * 16_384},
+            },
+            too_much("messages_too_long", 16_384, 16_385),
+        ),
+        sampling(
             "what is asked of the prompt",
             "Log probabilities are told of the answer only.",
             {"prompt_logprobs": 1},

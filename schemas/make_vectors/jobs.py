@@ -61,6 +61,12 @@ def good_requests() -> list[Vector]:
             "A job that wants unknown fields refused; it has none.",
             {"strict": True, "sampling": {"max_tokens": 8}},
         ),
+        vector(
+            "a strict cancel",
+            "Only jobs are strict: a cancel is never refused for a field.",
+            pack({"kind": "cancel", "id": "j1", "tenant": "acme", "strict": True}),
+            {"cancel": {"id": "j1", "tenant": "acme"}},
+        ),
         _job(
             "token ids", "A prompt of tokens.", {"prompt": MISSING, "token_ids": [1, 0, 2**31 - 1]}
         ),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import make_attention_plan, paged_attention
+from kernels.attention import make_attention_plan, paged_attention, scores
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCALE = 0.3
+SINKS = torch.tensor([-2.0, 0.0, 0.5, 1.0, 2.0, 5.0])
 BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
 
 
@@ -34,7 +35,15 @@ class AttentionCase:
     cu_q: Tensor
     kv_lens: Tensor
 
-    def run(self, backend: str, *, window: int | None = None, invariant: bool = False) -> Tensor:
+    def run(
+        self,
+        backend: str,
+        *,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+        invariant: bool = False,
+    ) -> Tensor:
         """Attend; on Triton with tiles small enough that tiny sequences have several splits."""
         tiles = None
         if backend == "triton":
@@ -53,6 +62,8 @@ class AttentionCase:
             there.kv_lens,
             scale=SCALE,
             window=window,
+            softcap=softcap,
+            sinks=None if sinks is None else sinks.to(there.q.device),
             invariant=invariant,
             backend=backend,
             tiles=tiles,
@@ -62,7 +73,13 @@ class AttentionCase:
         """Move all operands."""
         return AttentionCase(*(getattr(self, name.name).to(device) for name in fields(self)))
 
-    def expected(self, window: int | None = None) -> Tensor:
+    def expected(
+        self,
+        window: int | None = None,
+        *,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         """Compute the definition in fp64, one query at a time."""
         page = self.k_cache.shape[1]
         group = self.q.shape[1] // self.k_cache.shape[2]
@@ -78,7 +95,12 @@ class AttentionCase:
                 end = length - (stop - 1 - row)
                 begin = 0 if window is None else max(0, end - window)
                 scores = torch.einsum("hd,khd->hk", self.q[row].double(), keys[begin:end]) * SCALE
-                out[row] = torch.einsum("hk,khd->hd", scores.softmax(-1), values[begin:end])
+                if softcap is not None:
+                    scores = (scores / softcap).tanh() * softcap
+                if sinks is not None:
+                    scores = torch.cat([scores, sinks[:, None].double()], -1)
+                weights = scores.softmax(-1)[:, : end - begin]
+                out[row] = torch.einsum("hk,khd->hd", weights, values[begin:end])
         return out
 
     def sequence(self, seq: int) -> AttentionCase:
@@ -169,19 +191,78 @@ def test_random_batches(backend: str, shapes: list[tuple[int, int]], window: int
     torch.testing.assert_close(result, case.expected(window), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("backend", "invariant"), [("torch", False), ("torch", True), ("triton", False)]
+)
+@pytest.mark.parametrize(
+    ("window", "softcap", "sinks"),
+    [(None, 0.7, None), (11, 0.7, None), (None, None, SINKS), (11, 0.7, SINKS)],
+)
+def test_capped_scores_and_sinks(
+    backend: str,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    *,
+    invariant: bool,
+) -> None:
+    """Scores are capped before the mask; a sink takes its share of every row, and has no value."""
+    case = make_case(MIXED)
+    result = case.run(backend, window=window, softcap=softcap, sinks=sinks, invariant=invariant)
+    expected = case.expected(window, softcap=softcap, sinks=sinks)
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=2e-6)
+
+
 @BACKENDS
-@pytest.mark.parametrize("window", [None, 11])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_capped_scores_and_sinks_of_half_types(backend: str, dtype: torch.dtype) -> None:
+    """The sums are those of fp32, whatever type the sinks have."""
+    case, sinks = make_case(MIXED, dtype=dtype), SINKS.to(dtype)
+    result = case.run(backend, softcap=0.7, sinks=sinks).double()
+    expected = case.expected(softcap=0.7, sinks=sinks)
+    torch.testing.assert_close(result, expected, rtol=0, atol=3e-2)
+
+
+@pytest.mark.parametrize(
+    ("backend", "invariant"), [("torch", False), ("torch", True), ("triton", False)]
+)
+@pytest.mark.parametrize("sink", [-1e4, 1e4])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_a_sink_beyond_all_keys(backend: str, sink: float, *, invariant: bool) -> None:
+    """Far below them it changes nothing, far above nothing is left: never a NaN."""
+    case, sinks = make_case(MIXED), torch.full((6,), sink)
+    result = case.run(backend, sinks=sinks, invariant=invariant)
+    expected = case.expected() if sink < 0 else torch.zeros(result.shape, dtype=torch.float64)
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=2e-6)
+
+
+def test_long_prompts_are_attended_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where scores would take too much memory, a few queries are taken at a time."""
+    case = make_case([(30, 41), (1, 7)])
+    whole = case.run("torch", window=11, softcap=0.7, sinks=SINKS)
+    monkeypatch.setattr(scores, "SCORES", 1000)  # 4 queries of 6 heads and 41 keys
+    pieces = case.run("torch", window=11, softcap=0.7, sinks=SINKS)
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=2e-6)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("window", "softcap", "sinks"), [(None, None, None), (11, None, None), (11, 0.7, SINKS)]
+)
 @pytest.mark.usefixtures("rows_keep_their_bits")
-def test_a_row_has_the_same_bits_decoded_or_prefilled(backend: str, window: int | None) -> None:
+def test_a_row_has_the_same_bits_decoded_or_prefilled(
+    backend: str, window: int | None, softcap: float | None, sinks: Tensor | None
+) -> None:
     """Invariant: a token's row is the same alone, among others, and inside a later prefill."""
+    extras: dict[str, Any] = {"window": window, "softcap": softcap, "sinks": sinks}
     mixed = make_case(MIXED)
-    together = mixed.run(backend, window=window, invariant=True)
+    together = mixed.run(backend, **extras, invariant=True)
     for seq in (0, 1, 6):
         first, stop = int(mixed.cu_q[seq]), int(mixed.cu_q[seq + 1])
-        alone = mixed.sequence(seq).run(backend, window=window, invariant=True)
+        alone = mixed.sequence(seq).run(backend, **extras, invariant=True)
         assert torch.equal(alone, together[first:stop])
     prefill = make_case([(36, 36)])
-    whole = prefill.run(backend, window=window, invariant=True)
+    whole = prefill.run(backend, **extras, invariant=True)
     for length in (1, 17, 20, 36):
         step = AttentionCase(
             prefill.q[length - 1 : length],
@@ -191,7 +272,7 @@ def test_a_row_has_the_same_bits_decoded_or_prefilled(backend: str, window: int 
             torch.tensor([0, 1], dtype=torch.int32),
             torch.tensor([length], dtype=torch.int32),
         )
-        decoded = step.run(backend, window=window, invariant=True)
+        decoded = step.run(backend, **extras, invariant=True)
         assert torch.equal(decoded[0], whole[length - 1]), f"position {length - 1}"
 
 
@@ -278,6 +359,8 @@ def test_strided_queries(backend: str) -> None:
         ({"cu_q": torch.zeros(7, dtype=torch.int32)}, r"cu_q \[7\]"),
         ({"kv_lens": torch.zeros(7)}, "int32"),
         ({"window": 0}, "window must be positive, got 0"),
+        ({"softcap": 0.0}, "softcap must be positive, got 0.0"),
+        ({"sinks": torch.zeros(2)}, r"sinks must be \[6\] on cpu, got \[2\] on cpu"),
         ({"backend": "flash"}, "got 'flash'"),
     ],
 )
@@ -309,7 +392,9 @@ def test_registered_operators_pass_opcheck() -> None:
             case.k_cache,
             case.v_cache,
             *tables,
+            torch.zeros(6, device=device),
             SCALE,
+            0.0,
             0,
             16,
             sized(8, 16),
@@ -318,7 +403,9 @@ def test_registered_operators_pass_opcheck() -> None:
             2,
         ),
     )
-    torch.library.opcheck(merge_op, (out, partial, stats.fill_(1.0), *tables[1:], 0, sized(8, 16)))
+    torch.library.opcheck(
+        merge_op, (out, partial, stats.fill_(1.0), *tables[1:], None, 0, sized(8, 16))
+    )
     k, v = torch.zeros(2, 1, 2, 12, device=device)
     place = torch.zeros(1, dtype=torch.int64, device=device)
     torch.library.opcheck(store_op, (k, v, case.k_cache, case.v_cache, place))

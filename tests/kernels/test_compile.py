@@ -78,7 +78,15 @@ def expand(dtype: str, tiles: Tiles, rank: int, *, gain: bool) -> Job:
     return Job("expand_kernel", pointers, constants, (), tiles.warps, EXPAND_STAGES)
 
 
-def attend(dtype: str, block_m: int, *, dim: int = 128, window: bool = False) -> Job:
+def attend(
+    dtype: str,
+    block_m: int,
+    *,
+    dim: int = 128,
+    window: bool = False,
+    softcap: bool = False,
+    sinks: bool = False,
+) -> Job:
     """Make the job of the attention kernel."""
     from kernels.attention.launch import choose_tiles as choose  # noqa: PLC0415 - loads Triton
 
@@ -90,17 +98,19 @@ def attend(dtype: str, block_m: int, *, dim: int = 128, window: bool = False) ->
         "PAGE": 16,
         "SPLIT": tiles.split,
         "HAS_WINDOW": window,
+        "HAS_SOFTCAP": softcap,
+        "HAS_SINKS": sinks,
         "BLOCK_M": block_m,
         "BLOCK_N": tiles.block_n,
         "BLOCK_D": max(16, 1 << (dim - 1).bit_length()),
         "UPCAST": False,
     }
     pointers = {
-        **dict.fromkeys(("q", "k_cache", "v_cache", "out"), f"*{dtype}"),
+        **dict.fromkeys(("q", "k_cache", "v_cache", "out", "sinks"), f"*{dtype}"),
         **dict.fromkeys(("partial", "stats"), "*fp32"),
         **SEQUENCES,
     }
-    floats = ("scale",)
+    floats = ("scale", "softcap")
     return Job(
         "attend_kernel", pointers, constants, floats, tiles.warps, tiles.stages, fusion=False
     )
@@ -108,8 +118,13 @@ def attend(dtype: str, block_m: int, *, dim: int = 128, window: bool = False) ->
 
 def merge(dtype: str) -> Job:
     """Make the job of the kernel that adds splits."""
-    constants: dict[str, Any] = {"DIM": 128, "SPLIT": 512, "HAS_WINDOW": True, "BLOCK_D": 128}
-    pointers = {**SEQUENCES, **dict.fromkeys(("partial", "stats"), "*fp32"), "out": f"*{dtype}"}
+    constants: dict[str, Any] = {"DIM": 128, "SPLIT": 512, "BLOCK_D": 128}
+    constants |= dict.fromkeys(("HAS_WINDOW", "HAS_SINKS"), True)
+    pointers = {
+        **SEQUENCES,
+        **dict.fromkeys(("partial", "stats"), "*fp32"),
+        **dict.fromkeys(("out", "sinks"), f"*{dtype}"),
+    }
     return Job("merge_kernel", pointers, constants, warps=1, fusion=False)
 
 
@@ -152,6 +167,8 @@ def test_attention_compiles_for_hopper(dtype: str, block_m: int, tmp_path: Path)
     widths = (64, 96, 128, 256) if dtype == "bf16" else (128,)
     jobs = [attend(dtype, block_m, dim=dim) for dim in widths]
     jobs += [attend(dtype, block_m, window=True), merge(dtype), store(dtype)]
+    jobs += [attend(dtype, block_m, dim=64, window=True, sinks=True)]  # as GPT-OSS has it
+    jobs += [attend(dtype, block_m, dim=256, window=True, softcap=True)]  # as Gemma 2
     for job, answer in zip(jobs, compile_all(jobs, tmp_path), strict=True):
         assert answer.shared <= SHARED_MEMORY, job
         assert set(answer.any_value) == STEPS[job.kernel]

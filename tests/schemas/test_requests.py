@@ -47,6 +47,7 @@ def test_defaults() -> None:
         "n": 1,
         "best_of": 1,
         "prompt_logprobs": None,
+        "response_format": None,
         "logprobs": None,
     }
 

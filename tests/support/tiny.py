@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Architecture = Literal["llama", "qwen2", "qwen3", "gemma", "gpt2"]
+Architecture = Literal["llama", "qwen2", "qwen3", "gemma", "gemma2", "gpt_oss", "gpt2"]
 
 ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -85,8 +89,9 @@ def make_tiny_model(
     """Save a random causal LM with its tokenizer into `path` and return it.
 
     Two layers, hidden 64, 4 heads, 2 KV heads, fp32. `overrides` are fields of the architecture's
-    configuration. "gemma" alternates a sliding window of 8 with full attention; "qwen2" has biases
-    at q, k and v; "gpt2" has learnt positions and its linears' weights as [in, out]. Biases are
+    configuration. "gemma" alternates a sliding window of 8 with full attention, and so do "gemma2",
+    which caps its scores, and "gpt_oss", which has sinks and experts; "qwen2" has biases at q, k
+    and v; "gpt2" has learnt positions and its linears' weights as [in, out]. Biases and sinks are
     random too, and large.
     """
     tokenizer = make_tokenizer()
@@ -111,7 +116,7 @@ def make_tiny_model(
         model = _BUILDERS[arch](fields, overrides)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name.endswith(".bias"):
+                if name.endswith((".bias", ".sinks")):
                     parameter.normal_()
     transformers_logging.disable_progress_bar()
     model.save_pretrained(path)
@@ -175,6 +180,27 @@ def _qwen3(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel
     return Qwen3ForCausalLM(Qwen3Config(**(fields | overrides)))
 
 
+def _gemma2(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    gemma = {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 8,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 2.0,  # small, so that random scores reach it
+    }
+    return Gemma2ForCausalLM(Gemma2Config(**(fields | gemma | overrides)))
+
+
+def _gpt_oss(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    own = {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 8,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    return GptOssForCausalLM(GptOssConfig(**(fields | own | overrides)))
+
+
 def _gemma(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
     gemma = {
         "layer_types": ["sliding_attention", "full_attention"],
@@ -201,5 +227,7 @@ _BUILDERS = {
     "qwen2": _qwen2,
     "qwen3": _qwen3,
     "gemma": _gemma,
+    "gemma2": _gemma2,
+    "gpt_oss": _gpt_oss,
     "gpt2": _gpt2,
 }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from schemas import ErrorCode, Job, JobError
+from schemas.limits import MAX_PROMPT_CHARS
 from worker.intake.judge import prompt_too_long
 from worker.job import Prompt
 
 if TYPE_CHECKING:
-    from schemas.job import Message
+    from schemas.conversation import Message
 
 WORDS_CHARS = 200  # of a template's own words that a tenant is told
 
@@ -40,7 +42,8 @@ class Prompts:
         self._max_new_tokens = max_new_tokens
         # What a job may not set by the name of a template's variable: above all the template.
         parameters = inspect.signature(tokenizer.apply_chat_template).parameters
-        self._reserved = frozenset({*parameters, "messages"})
+        special = getattr(tokenizer, "special_tokens_map", {})
+        self._reserved = frozenset({*parameters, "messages", *special})
 
     def encode(self, job: Job) -> Prompt:
         """Return the prompt's tokens. Raises JobError where they cannot be served."""
@@ -105,12 +108,36 @@ class Prompts:
             raise JobError(
                 ErrorCode.INVALID_JOB, f"messages: the chat template refuses them: {_words(error)}"
             ) from None
+        if len(text) > MAX_PROMPT_CHARS:
+            raise JobError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f"messages: at most {MAX_PROMPT_CHARS} characters once rendered, not {len(text)}",
+                limit=MAX_PROMPT_CHARS,
+                given=len(text),
+            )
         return text
 
 
 def _for_template(message: Message) -> dict[str, Any]:
     """Return a turn as templates know it: content is always there, what else was given is."""
-    return message.model_dump(exclude_defaults=True) | {"content": message.text}
+    turn = message.model_dump(exclude_defaults=True) | {"content": message.text}
+    if message.tool_calls:
+        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
+    return turn
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call with its arguments as a map, as templates want them; OpenAI has a text."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except (ValueError, RecursionError):
+        return call
+    if not isinstance(arguments, dict):
+        return call
+    return call | {"function": function | {"arguments": arguments}}
 
 
 def _words(error: Exception) -> str:

@@ -7,14 +7,16 @@ context. Nothing is kept in this module, so two models can run in two threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from kernels.attention import (
+    Extras,
+    attend_by_scores,
     make_attention_plan,
     make_invariant_plan,
     paged_attention,
@@ -59,9 +61,12 @@ class AttentionLayout:
     layer: int
     heads: int
     kv_heads: int
-    head_dim: int
+    head_dim: int  # of keys and values as they are stored: the wider of the two
     scale: float
     window: int | None  # a query sees itself and the window - 1 tokens before it; None: all
+    softcap: float | None = None  # scores x become softcap · tanh(x / softcap)
+    # [heads]: the layer's own, a logit a head that takes part in the softmax and has no value
+    sinks: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class AttentionContext(Protocol):
@@ -114,6 +119,8 @@ class PagedAttention:
             self.kv_lens,
             scale=layout.scale,
             window=layout.window,
+            softcap=layout.softcap,
+            sinks=layout.sinks,
             backend=self.backend,
             invariant=self.invariant,
             plan=self._plan(layout.window, k_cache.shape[1]) if self._on_host else None,
@@ -142,10 +149,6 @@ class LayoutRecorder:
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Note the layout and attend within the one sequence."""
-        if k.shape != v.shape:
-            raise UnsupportedModelError(
-                f"keys and values of different shape: {tuple(k.shape)} and {tuple(v.shape)}"
-            )
         if layout.layer in self.layouts:
             raise UnsupportedModelError(f"attention layer {layout.layer} is called twice")
         self.layouts[layout.layer] = layout
@@ -154,15 +157,15 @@ class LayoutRecorder:
         visible = distance >= 0
         if layout.window is not None:
             visible &= distance < layout.window
-        out = scaled_dot_product_attention(
-            q.transpose(0, 1)[None],
+        out = attend_by_scores(
+            q.transpose(0, 1).unflatten(0, (layout.kv_heads, -1))[None],
             k.transpose(0, 1)[None],
             v.transpose(0, 1)[None],
-            attn_mask=visible,
-            scale=layout.scale,
-            enable_gqa=True,
+            visible[None, None, None],
+            layout.scale,
+            Extras(layout.softcap, layout.sinks),
         )
-        return out[0].transpose(0, 1).contiguous()  # some models take it by `view`
+        return out[0].flatten(0, 1).transpose(0, 1).contiguous()  # some models take it by `view`
 
 
 def _attention(
@@ -176,6 +179,8 @@ def _attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Attend packed rows: query [1, heads, T, d], key and value [1, kv_heads, T, d].
@@ -190,16 +195,32 @@ def _attention(
         raise UnsupportedModelError("attention argument 'attention_mask' is not implemented")
     if is_causal is False or not getattr(module, "is_causal", True):
         raise UnsupportedModelError("attention that is not causal is not implemented")
+    if query.shape[2] != key.shape[2]:
+        raise UnsupportedModelError(f"a layer attends for {query.shape[2]} of {key.shape[2]} rows")
     q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    width = max(k.shape[2], v.shape[2])
     layout = AttentionLayout(
         layer=int(module.layer_idx),  # type: ignore[arg-type]  # an int by transformers' convention
         heads=q.shape[1],
         kv_heads=k.shape[1],
-        head_dim=q.shape[2],
+        head_dim=width,
         scale=q.shape[2] ** -0.5 if scaling is None else float(scaling),
         window=sliding_window,
+        softcap=softcap,
+        sinks=s_aux,
     )
-    return paged.attend(layout, q, k, v).unsqueeze(0), None
+    out = paged.attend(layout, *(_widened(each, width) for each in (q, k, v)))
+    if v.shape[2] < width:
+        out = out[..., : v.shape[2]].contiguous()
+    return out.unsqueeze(0), None
+
+
+def _widened(rows: Tensor, width: int) -> Tensor:
+    """Fill [T, heads, d] up with zeros, which add nothing to scores and are cut off from values.
+
+    The cache has one width for keys and values; where a model's differ (DeepSeek) it costs memory.
+    """
+    return rows if rows.shape[2] == width else pad(rows, (0, width - rows.shape[2]))
 
 
 # Transformers' registries are global by design: this adds one name, and no mask function, so that

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -19,19 +21,21 @@ from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     import torch
 
 log = get_logger(__name__)
 
+_CONVERSION = "CONVERSION"  # a word of transformers' advice to look at its report
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_NO_WEIGHTS = frozenset({"masked_bias"})  # a constant that older versions saved
 _NUMBERED = re.compile(r"(.+)\.\d+\.")  # the path of a list of layers, in that of one's tensor
 
 
 def read_config(path: Path | str) -> Any:
     """Read a folder's config.json. Raises UnsupportedModelError, also for quantised weights."""
     with _one_line("config.json"):
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     quantised = getattr(config, "quantization_config", None)
     if quantised:
         found = quantised if isinstance(quantised, dict) else vars(quantised)
@@ -50,6 +54,7 @@ def read_model(path: Path | str, config: Any, dtype: torch.dtype, *, weights: bo
     missing, tensors that the checkpoint lacks, that have another shape, or that the model has no
     place for.
     """
+    _refuse_numbers(Path(path))
     where = {} if weights else {"device_map": "meta"}
     with _quiet(), _one_line("weights"):
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -58,6 +63,7 @@ def read_model(path: Path | str, config: Any, dtype: torch.dtype, *, weights: bo
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they are in the report, by name and with their shapes
             output_loading_info=True,
             **where,
@@ -90,7 +96,17 @@ def read_model(path: Path | str, config: Any, dtype: torch.dtype, *, weights: bo
 def read_tokenizer(path: Path | str) -> Any:
     """Read a folder's tokenizer. Raises UnsupportedModelError."""
     with _quiet(), _one_line("tokenizer"):
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+
+
+def _refuse_numbers(path: Path) -> None:
+    """Refuse weights that are no floats of a common kind: they would be taken for plain numbers."""
+    for file in sorted(path.glob("*.safetensors")):
+        with _one_line("weights"), safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                kind = tensors.get_slice(name).get_dtype()
+                if name.endswith(".weight") and kind not in _FLOATS:
+                    raise UnsupportedModelError(f"weights: {name} has numbers of type {kind}")
 
 
 def _changes_answers(model: nn.Module, name: str) -> bool:
@@ -102,7 +118,7 @@ def _changes_answers(model: nn.Module, name: str) -> bool:
     modules = dict(model.named_modules())
     parent, _, leaf = name.rpartition(".")
     if (owner := modules.get(parent)) is not None:
-        return leaf not in dict(owner.named_buffers(recurse=False))
+        return leaf not in {*dict(owner.named_buffers(recurse=False)), *_NO_WEIGHTS}
     while parent:  # a part below one that holds weights itself, as PEFT's wrappers make
         parent = parent.rpartition(".")[0]
         if (owner := modules.get(parent)) is not None and parent:
@@ -129,6 +145,11 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except UnsupportedModelError:
         raise
+    except RuntimeError as error:
+        if _CONVERSION not in str(error):
+            raise UnsupportedModelError(f"{what}: {_first_line(error)}") from error
+        told = "tensors that the model joins into one are missing, or have other shapes"
+        raise UnsupportedModelError(f"{what}: {told}") from error
     except Exception as error:
         raise UnsupportedModelError(f"{what}: {_first_line(error)}") from error
 

@@ -92,7 +92,9 @@ class Engine:
         if answer.finish is not None:
             self._ended.append(Output(request.key, finish=answer.finish))
             return
-        self._scheduler.add(request).end_ids = answer.end_ids
+        vocab = self.backbone.vocab_size  # a job may name ids that no model has
+        ends = frozenset(token for token in answer.end_ids if token < vocab)
+        self._scheduler.add(request).end_ids = ends
         self._answers[request.key] = answer
 
     def prepare(self, adapter: AdapterWeights) -> None:
@@ -203,6 +205,8 @@ class Engine:
             raise JobError(ErrorCode.INVALID_JOB, "resumed tokens are not of this vocabulary")
         answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
         for token in request.resume_ids:
+            if answer.finish == "length":  # its first owner had more room: what is visible stays
+                break
             if answer.finish is not None:
                 raise JobError(ErrorCode.INVALID_JOB, "resumed tokens go on past the answer's end")
             answer.push(token)

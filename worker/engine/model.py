@@ -197,9 +197,11 @@ def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
     """
     recorder = LayoutRecorder()
     ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
+    # An index, as in a step: at a mere number Gemma 4 leaves out rows in its upper layers.
+    last = torch.tensor([2], device=model.device)
     try:
         with torch.inference_mode():
-            model(input_ids=ids, use_cache=False, logits_to_keep=1, paged=recorder)
+            model(input_ids=ids, use_cache=False, logits_to_keep=last, paged=recorder)
     except TypeError as error:  # a forward that does not hand on what it does not know
         raise UnsupportedModelError(
             f"{config.model_type}: its layers do not pass our attention on: {error}"

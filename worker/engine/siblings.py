@@ -44,12 +44,13 @@ def find_siblings(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
         for name in backbone.linear_shapes
     ]
     ids = torch.arange(_PROBE_TOKENS, device=backbone.device)[None] % backbone.vocab_size
+    kept = torch.arange(_PROBE_TOKENS - _PROBE_LOGITS, _PROBE_TOKENS, device=backbone.device)
     try:
         with torch.no_grad():  # inference mode keeps no versions, which show changes in place
             backbone.model(
                 input_ids=ids,
                 use_cache=False,
-                logits_to_keep=_PROBE_LOGITS,
+                logits_to_keep=kept,
                 paged=LayoutRecorder(),
             )
     finally:

@@ -55,14 +55,21 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         _, controllers, own = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / controllers
-        folder = mount / own.lstrip("/")
-        for group in (folder, *folder.parents):
-            if (quota := _quota_of(group)) is not None:
-                found.append(quota)
-            if group == mount:
-                break
+        # Of version 1 a folder may be called by its controllers in another order, or by one.
+        for name in {controllers, "cpu"} if controllers else {""}:
+            found += _quotas(root / "sys/fs/cgroup" / name, own)
     return min(found, default=None)
+
+
+def _quotas(mount: Path, own: str) -> list[float]:
+    folder = mount / own.lstrip("/")
+    found = []
+    for group in (folder, *folder.parents):
+        if (quota := _quota_of(group)) is not None:
+            found.append(quota)
+        if group == mount:
+            break
+    return found
 
 
 def _quota_of(group: Path) -> float | None:

@@ -142,7 +142,7 @@ def _check(case: Case) -> str:
     read = tuple((each.record.offset, each.record.key, each.record.value) for each in whole)
     if good is not None:
         holds(read == good and len(whole) == len(found.parts), "a good batch is read whole")
-    theirs = _through_aiokafka(disarmed(raw), position)
+    theirs = _through_aiokafka(disarmed([("t", [(raw,)])])[0][1][0][-1], position)
     plain = len(whole) == len(found.parts) and int.from_bytes(raw[:8], signed=True) >= position
     if plain and theirs is not None and [each[0] for each in theirs] == [each[0] for each in read]:
         holds(read == theirs, "both read the same")

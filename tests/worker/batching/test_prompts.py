@@ -193,7 +193,21 @@ def test_a_template_is_told_all_that_a_job_says(
     assert tokenizer.decode(ids) == text
 
 
-@pytest.mark.parametrize("name", ["chat_template", "tokenize", "messages", "tools", "max_length"])
+def test_a_calls_arguments_are_a_map(templated: Templated, tokenizer: Any) -> None:
+    """OpenAI's interface has them as text; what is no map in it stays as it is."""
+    encoder = templated(
+        "{% for c in messages[0].tool_calls %}{{ c.function.arguments | tojson }};{% endfor %}"
+    )
+    given = ('{"city": "Paris"}', {"city": "Rome"}, "[1]", "{", 7)
+    calls = [{"function": {"name": "f", "arguments": each}} for each in given]
+    turn = {"role": "assistant", "tool_calls": calls}
+    ids = encoder.encode(Job.model_validate({**WHO, "messages": [turn]}, strict=False)).ids
+    assert tokenizer.decode(ids) == '{"city": "Paris"};{"city": "Rome"};"[1]";"{";7;'
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_template", "tokenize", "messages", "tools", "max_length", "eos_token"]
+)
 def test_no_job_brings_a_template_of_its_own(templated: Templated, name: str) -> None:
     """Variables that would be arguments of the tokenizer are refused by name."""
     told = refused(templated(SHOWS), chat_template_kwargs={name: "{{ 1 }}"})
@@ -213,6 +227,15 @@ def test_an_answer_without_a_bound_gets_what_there_is(
     assert encoder.encode(given).answer_tokens == longest
     rest = job(token_ids=(1,) * 60, sampling=Sampling())
     assert encoder.encode(rest).answer_tokens == 4
+
+
+def test_a_template_may_not_write_without_end(templated: Templated) -> None:
+    """What it makes of a small record is counted before it is tokenised."""
+    encoder = templated("{% for i in range(1000) %}{{ messages[0].content * 1000 }}{% endfor %}")
+    with pytest.raises(JobError) as caught:
+        encoder.encode(job(messages=HI))
+    assert (caught.value.code, caught.value.limit) == (ErrorCode.PROMPT_TOO_LONG, 500_000)
+    assert caught.value.given == 2_000_000
 
 
 def test_what_has_to_come_must_fit(tokenizer: Any) -> None:

@@ -102,7 +102,13 @@ def test_tensors_that_are_missing_or_have_no_place(
 
 
 @pytest.mark.parametrize(
-    "name", ["vision_tower.layers.0.weight", "mtp.norm.weight", "model.rotary_emb.inv_freq"]
+    "name",
+    [
+        "vision_tower.layers.0.weight",
+        "mtp.norm.weight",
+        "model.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.masked_bias",
+    ],
 )
 def test_what_stands_apart_is_left_out(folder: Path, name: str) -> None:
     """Other parts of a larger checkpoint, and tables that are computed anew, refuse nothing."""
@@ -130,6 +136,27 @@ def test_a_configuration_that_is_not_the_weights(
 ) -> None:
     """Other sizes, other numbers of layers, weights that are no floats."""
     assert told in both_refuse(configured(folder, **fields))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32])
+def test_weights_that_are_no_floats(folder: Path, kind: torch.dtype) -> None:
+    """Without a scale they would be taken for the numbers that they are."""
+    whole_numbers = lambda tensors: {  # noqa: E731 - as its neighbours
+        name: each.to(kind) if "q_proj" in name else each for name, each in tensors.items()
+    }
+    assert "q_proj.weight has numbers of type" in both_refuse(changed(folder, whole_numbers))
+
+
+def test_code_that_a_folder_brings_is_not_run(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked either: transformers would, on a terminal."""
+    (folder / "own.py").write_text("raise SystemExit('it ran')")
+    auto = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("a question"))
+    told = both_refuse(configured(folder, model_type="of-its-own", auto_map=auto))
+    assert "config.json" in told
+    assert "[y/N]" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("spoil", ["cut", "gone", "no header", "no tokenizer", "no json"])

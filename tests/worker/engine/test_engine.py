@@ -419,6 +419,21 @@ def test_nothing_ends_an_answer_before_its_least_length(
     )
 
 
+def test_ids_that_no_model_has_end_nothing(make_engine: Callable[..., Engine]) -> None:
+    """Jobs name end tokens as they like: beyond the vocabulary they harm nobody."""
+    far = replace_sampling(stop_token_ids=(2**31 - 1, 384), min_tokens=3)
+    outputs = finish(make_engine(), job(0, sampling=far), job(1, sampling=far))
+    assert [len(ids(each)) for each in outputs.values()] == [16, 16]
+
+
+def test_what_is_visible_beyond_the_bound_stays(make_engine: Callable[..., Engine]) -> None:
+    """A first owner may have allowed more: the answer is as long as it is, and ends so."""
+    plain = ids(finish(make_engine(), job(0))[0])
+    short = replace_sampling(max_tokens=4)
+    outputs = finish(make_engine(), job(0, sampling=short, resume_ids=tuple(plain[:9])))[0]
+    assert [(output.ids, output.finish) for output in outputs] == [((), "length")]
+
+
 def test_a_bias_forces_and_forbids(make_engine: Callable[..., Engine]) -> None:
     """A hundred more and the token always comes, a hundred less and it never does."""
     plain = ids(finish(make_engine(), job(0))[0])

@@ -130,6 +130,12 @@ def test_the_probe_notices_a_product_that_depends_on_the_batch(
         engine_of(make_tiny_model(tmp_path, "llama"))
 
 
+def test_capped_scores_have_it(tmp_path: Path) -> None:
+    """Gemma 2 passes the probe: its rows keep their bits."""
+    engine = engine_of(make_tiny_model(tmp_path, "gemma2"))
+    probe_invariance(engine.backbone, engine.config)
+
+
 @pytest.mark.slow
 def test_a_real_model_has_it() -> None:
     """SmolLM2, whose products are large enough for libraries to choose kernels by the batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from structlog.testing import capture_logs
 
 from schemas import ErrorCode, Job, JobError, Sampling
@@ -102,5 +103,6 @@ def test_operators_are_told_what_was_loaded(folder: Path) -> None:
             "slots": 3,
             "kv_tokens": 96,
             "context": 96,
+            "threads": torch.get_num_threads(),
         }
     ]

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import DogeConfig, DogeForCausalLM, MambaConfig, MambaForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
 from worker.engine import packed_logits
 from worker.engine.attention import LayoutRecorder, PagedAttention, UnsupportedModelError
 from worker.engine.kv_cache import KVCache
-from worker.engine.model import Backbone, load_backbone
+from worker.engine.model import Backbone, adopt_backbone, load_backbone
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
 
@@ -28,6 +29,12 @@ ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma")
 def load(path: Path) -> Backbone:
     """Load for the CPU."""
     return load_backbone(path, "cpu", torch.float32)
+
+
+def tiny_backbone(kind: str, **changes: Any) -> Backbone:
+    """Adopt a random model of any kind that transformers has."""
+    model = make_tiny_backbone(kind, **changes)
+    return adopt_backbone(model, make_tokenizer(), "cpu", name=kind)
 
 
 def saved(model: Any, path: Path) -> Path:
@@ -73,12 +80,68 @@ def test_packed_rows_give_the_models_own_logits(arch: Architecture, tmp_path: Pa
     assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < 1e-5
 
 
-@pytest.mark.parametrize("wrong", ["position", "window", "scale", "row"])
+@pytest.mark.parametrize("arch", ["gemma2", "gpt_oss"])
+def test_capped_scores_and_sinks_come_from_the_layers(arch: Architecture, tmp_path: Path) -> None:
+    """Gemma 2 caps its scores, each head of GPT-OSS has a sink: the plain forward's logits."""
+    backbone = load(make_tiny_model(tmp_path, arch))
+    capped = arch == "gemma2"
+    assert [layout.window for layout in backbone.layouts] == [8, None]
+    assert [layout.softcap for layout in backbone.layouts] == [2.0 if capped else None] * 2
+    assert [layout.sinks is None for layout in backbone.layouts] == [capped] * 2
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < 1e-5
+
+
+@pytest.mark.parametrize("arch", ["gemma2", "gpt_oss"])
+@pytest.mark.filterwarnings(
+    "ignore:Conversion of an array with ndim > 0:DeprecationWarning"
+)  # triton's interpreter
+def test_capped_scores_and_sinks_in_triton(arch: Architecture, tmp_path: Path) -> None:
+    """The Triton backend gives the same logits, over the same cache."""
+    backbone = load(make_tiny_model(tmp_path, arch))
+    assert probe_packed_rows(backbone, plain_logits(backbone), "triton") < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "glm4_moe_lite"])
+def test_keys_and_values_may_differ_in_width(kind: str) -> None:
+    """The cache has the wider one's; scores and answer are those of the model."""
+    backbone = tiny_backbone(kind, v_head_dim=16 if kind == "deepseek_v3" else 40)
+    assert {layout.head_dim for layout in backbone.layouts} == {24 if kind == "deepseek_v3" else 40}
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < LOGIT_BOUND[torch.float32]
+
+
+def test_layers_that_share_keys_and_values() -> None:
+    """Gemma 4's upper layers attend to the keys of lower ones, for every row of a step."""
+    backbone = tiny_backbone("gemma4_text")
+    assert [layout.window for layout in backbone.layouts] == [8, None] * 2
+    assert probe_packed_rows(backbone, plain_logits(backbone), "torch") < LOGIT_BOUND[torch.float32]
+
+
+def test_layers_that_leave_rows_out_are_refused() -> None:
+    """A layer that attends for some rows only cannot tell whose they are."""
+    backbone = tiny_backbone("gemma4_text")
+    ids = torch.arange(3)
+    with pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"):
+        backbone.model(
+            input_ids=ids[None], use_cache=False, logits_to_keep=1, paged=LayoutRecorder()
+        )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "arch"),
+    [
+        ("position", "gemma"),
+        ("window", "gemma"),
+        ("scale", "gemma"),
+        ("row", "gemma"),
+        ("softcap", "gemma2"),
+        ("sinks", "gpt_oss"),
+    ],
+)
 def test_probe_notices_what_is_wrong(
-    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: str, arch: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shifted position, a lost window, another scale or a neighbour's keys end the start."""
-    backbone = load(make_tiny_model(tmp_path, "gemma"))
+    """A shifted position, something lost, another scale or a neighbour's keys end the start."""
+    backbone = load(make_tiny_model(tmp_path, arch))
     expected = plain_logits(backbone)
 
     def spoiled(*args: Any, **more: Any) -> Any:
@@ -90,8 +153,10 @@ def test_probe_notices_what_is_wrong(
         return packed
 
     def attend(self: Any, layout: Any, q: Any, k: Any, v: Any) -> Any:
-        changed = {"window": {"window": None}, "scale": {"scale": layout.scale * 1.1}}
-        return right(self, replace(layout, **changed.get(wrong, {})), q, k, v)
+        changed = {"scale": layout.scale * 1.1}.get(wrong)
+        if wrong in {"window", "scale", "softcap", "sinks"}:
+            layout = replace(layout, **{wrong: changed})
+        return right(self, layout, q, k, v)
 
     right = PagedAttention.attend
     monkeypatch.setattr(PagedAttention, "attend", attend)
@@ -158,8 +223,8 @@ def test_unknown_layer_types_are_refused(tmp_path: Path) -> None:
 
 
 def test_attention_arguments_that_we_lack_are_named(tmp_path: Path) -> None:
-    """Gemma 2 caps its attention scores: refused by the argument's name, not served wrong."""
-    config = Gemma2Config(
+    """Doge's mask is learnt: refused by the argument's name, not served wrong."""
+    config = DogeConfig(
         vocab_size=384,
         hidden_size=32,
         intermediate_size=32,
@@ -168,8 +233,8 @@ def test_attention_arguments_that_we_lack_are_named(tmp_path: Path) -> None:
         num_key_value_heads=1,
         head_dim=16,
     )
-    path = saved(Gemma2ForCausalLM(config), tmp_path)
-    with pytest.raises(UnsupportedModelError, match="attention argument 'softcap' is not"):
+    path = saved(DogeForCausalLM(config), tmp_path)
+    with pytest.raises(UnsupportedModelError, match="attention argument 'attention_mask' is not"):
         load(path)
 
 

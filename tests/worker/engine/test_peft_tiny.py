@@ -127,8 +127,13 @@ def store_magnitudes_in(folder: Path, dtype: torch.dtype) -> None:
         ("qwen2", [*LLAMA_DORA, "attention", "all-linears"]),
         ("gemma", [*LLAMA_DORA, "query-value"]),
         ("gpt2", GPT2),
+        ("gemma2", ["attention", "all-linears"]),
+        ("gpt_oss", ["attention", "query-value"]),
     ],
-    ids=["llama", "qwen3", "gemma", "llama-dora", "qwen2-dora", "gemma-dora", "gpt2"],
+    ids=[
+        *("llama", "qwen3", "gemma", "llama-dora", "qwen2-dora", "gemma-dora", "gpt2"),
+        *("gemma2", "gpt_oss"),
+    ],
 )
 def test_answers_equal_pefts(
     arch: Architecture, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,11 @@ V1 = "4:memory:/docker/a1\n3:cpu,cpuacct:/docker/a1\n2:cpuset:/docker/a1\n"
             },
             3.0,
         ),
+        (
+            "3:cpuacct,cpu:/a\n",
+            {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"},
+            2.0,
+        ),
         ("1:name=systemd:/\n", {"cpu.max": "100000 100000"}, None),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from schemas import (
     Job,
+    Message,
     Sampling,
     decode_redirect,
     decode_request,
@@ -29,6 +30,9 @@ def job(reply_from: int | None = 7, **fields: Any) -> Job:
     return Job(**{"id": "j1", "tenant": "acme", "prompt": "hi", "reply_from": reply_from} | fields)
 
 
+HI = (Message(role="user", content="hi"),)
+
+
 def redirects(harness: Harness) -> list[int]:
     """Return where clients of the job were told to read from."""
     log = harness.writer.logs["replies.acme", reply_partition("j1", REPLY_PARTITIONS)]
@@ -38,9 +42,12 @@ def redirects(harness: Harness) -> list[int]:
 
 def test_the_same_question_is_the_same_however_it_is_written() -> None:
     """Order of fields, spelt-out defaults, unknown fields, where it is read: no matter."""
-    told = msgpack.unpackb(encode_request(job(metadata={"a": "1", "b": "2"})))
+    told = msgpack.unpackb(encode_request(job(prompt=None, messages=HI)))
     other = dict(reversed(told.items())) | {"reply_from": 9, "priority": 0, "later": 1}
-    other["metadata"] = {"b": "2", "a": "1"}
+    for fields, order in ((told, 1), (other, -1)):
+        for name in ("metadata", "chat_template_kwargs"):
+            fields[name] = dict([("a", "1"), ("b", "2")][::order])
+        fields["sampling"] = {"logit_bias": dict([("1", 1.0), ("2", 2.0)][::order])}
     first, again = (decode_request(msgpack.packb(each)) for each in (told, other))
     assert isinstance(first, Job)
     assert isinstance(again, Job)
@@ -57,6 +64,8 @@ def test_the_same_question_is_the_same_however_it_is_written() -> None:
         {"deadline_ms": 1},
         {"metadata": {"a": "1"}},
         {"sampling": Sampling(max_tokens=5)},
+        {"sampling": Sampling(logit_bias={"1": 1.0})},
+        {"prompt": None, "messages": HI, "chat_template_kwargs": {"a": 1}},
         {"prompt": None, "token_ids": (1,)},
     ],
 )

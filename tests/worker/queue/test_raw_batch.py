@@ -159,15 +159,33 @@ def test_a_batch_that_would_unpack_to_too_much_is_kept_whole() -> None:
     assert found.next_offset == 10
 
 
+def fetched(*partitions: bytes) -> list[bytes]:
+    """Return what is left of what a fetch has brought of some partitions."""
+    [(_, found)] = disarmed([("jobs", [(number, raw) for number, raw in enumerate(partitions)])])
+    assert [each[0] for each in found] == [*range(len(partitions))]
+    return [each[-1] for each in found]
+
+
 def test_aiokafka_gives_up_on_it_before_it_unpacks() -> None:
     """Its checksum is made wrong, those of its neighbours are not; what is torn stays as it is."""
     good = batch([record(0, None, b"x")], attributes=GZIP, packed=gzip.compress(b"x"))
     large = batch([record(0, None, b"x")], base=1, attributes=GZIP, packed=LARGE)
-    fetched = disarmed(good + large + good + good[:-1])
-    theirs: Any = MemoryRecords(fetched)
+    [left] = fetched(good + large + good + good[:-1])
+    theirs: Any = MemoryRecords(left)
     assert [theirs.next_batch().validate_crc() for _ in range(3)] == [True, False, True]
-    assert len(fetched) == 3 * len(good) + len(large) - 1
-    assert disarmed(good + good) == good + good
+    assert len(left) == 3 * len(good) + len(large) - 1
+    assert fetched(good + good, good) == [good + good, good]
+
+
+def test_many_batches_unpack_to_no_more_than_one_fetch_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of each partition stays, so that all come in the end; none is lost."""
+    monkeypatch.setattr("fetching.disarm.MAX_FETCHED_BYTES", 2_500)
+    one = batch([record(0, None, b"x")], attributes=GZIP, packed=gzip.compress(bytes(1_000)))
+    plain = batch([record(0, None, b"x")])
+    assert fetched(one * 5, one * 5, plain * 3) == [one * 2, one, plain * 3]
+    assert fetched(plain + one * 5) == [plain + one * 2]
 
 
 def rewritten(raw: bytes, last: int, count: int) -> bytes:

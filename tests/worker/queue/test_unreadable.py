@@ -140,6 +140,7 @@ def test_a_torn_batch_does_not_raise_out_of_a_poll(readers: bool) -> None:
 
     class Fetcher:
         _records: dict[Any, Any] = {}  # noqa: RUF012 - as an instance of aiokafka's has it
+        _client = object()
 
     class Whole:
         _fetcher = Fetcher()

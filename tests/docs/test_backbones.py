@@ -1,0 +1,25 @@
+"""The table of backbones names every kind that transformers has, and says of each what is so."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tests.support.backbones import BEGIN, DOC, END, kinds, section, serve
+from tests.support.marked import between
+
+
+def test_every_kind_is_in_the_table_once() -> None:
+    """A class that came or went with another transformers: python -m tests.support.backbones."""
+    made = DOC.read_text().partition(BEGIN)[2].partition(END)[0]
+    rows = re.findall(r"^\| `([^`]+)` \|", made, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+@pytest.mark.slow
+def test_the_table_is_what_the_engine_does() -> None:
+    """Each kind is made, and served or refused as the table says: nothing served is lost unseen."""
+    text = DOC.read_text()
+    assert between(text, BEGIN, section(serve(kinds())), END) == text
