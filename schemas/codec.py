@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from schemas import limits, names
 from schemas.errors import DecodeError, ErrorCode, JobError
 from schemas.first_fields import first_fields
+from schemas.form_errors import malformed
 from schemas.job import Cancel, Job
-from schemas.unpack import SHAPES, malformed, unpack_map
+from schemas.unpack import SHAPES, unpack_map
 
 _REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
 # Findings of pydantic: the key of the bound in their context, and the bound in words.

@@ -1,6 +1,7 @@
 """Messages, and what goes with them to the backbone's chat template."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
@@ -25,37 +26,40 @@ TextParts = Annotated[
 ]
 
 
-def _sayable_in_json(value: Any) -> Any:
-    """Refuse bytes, and numbers that are none; depth and size are the record's."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """Return keys and values within maps and arrays; depth and size are the record's."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
         if isinstance(each, dict):
-            waiting.extend(each.values())
+            waiting.extend((*each, *each.values()))
         elif isinstance(each, list | tuple):
             waiting.extend(each)
-        elif isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
+        else:
+            yield each
+
+
+def _within(limit: int, chars: int) -> None:
+    if chars > limit:
+        raise PydanticCustomError(
+            "messages_too_long",
+            "at most {max_length} characters together, not {actual_length}",
+            {"max_length": limit, "actual_length": chars},
+        )
+
+
+def _sayable_in_json(value: Any) -> Any:
+    """Refuse bytes, and numbers that are none."""
+    for each in _leaves(value):
+        if isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
             raise PydanticCustomError("no_json", "holds a value that JSON has no word for")
     return value
 
 
 def _short_variables(variables: dict[str, Any]) -> dict[str, Any]:
     """Bound their text: a template may write it once a message."""
-    chars, waiting = 0, [variables]
-    while waiting:
-        each: Any = waiting.pop()
-        if isinstance(each, dict):
-            waiting.extend((*each, *each.values()))
-        elif isinstance(each, list | tuple):
-            waiting.extend(each)
-        elif isinstance(each, str):
-            chars += len(each)
-    if chars > limits.MAX_TEMPLATE_VARIABLE_CHARS:
-        raise PydanticCustomError(
-            "messages_too_long",
-            "at most {max_length} characters together, not {actual_length}",
-            {"max_length": limits.MAX_TEMPLATE_VARIABLE_CHARS, "actual_length": chars},
-        )
+    chars = sum(len(each) for each in _leaves(variables) if isinstance(each, str))
+    _within(limits.MAX_TEMPLATE_VARIABLE_CHARS, chars)
     return variables
 
 
@@ -103,13 +107,7 @@ class Message(BaseModel):
 
 
 def _together_not_too_long(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    chars = sum(len(message.text or "") for message in messages)
-    if chars > limits.MAX_PROMPT_CHARS:
-        raise PydanticCustomError(
-            "messages_too_long",
-            "at most {max_length} characters together, not {actual_length}",
-            {"max_length": limits.MAX_PROMPT_CHARS, "actual_length": chars},
-        )
+    _within(limits.MAX_PROMPT_CHARS, sum(len(message.text or "") for message in messages))
     return messages
 
 

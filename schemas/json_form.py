@@ -11,7 +11,8 @@ from typing import Any, Final, NoReturn
 import msgpack
 
 from schemas import limits
-from schemas.errors import DecodeError, ErrorCode
+from schemas.errors import DecodeError
+from schemas.form_errors import malformed, too_deep, too_much
 
 _BLANKS: Final = b" \t\n\r"
 # What costs memory, found outside of strings, before anything is built of it.
@@ -40,13 +41,13 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except DecodeError:
         raise
     except UnicodeDecodeError:
-        raise _malformed("invalid_utf8", "the record is not UTF-8") from None
+        raise malformed("invalid_utf8", "the record is not UTF-8") from None
     except RecursionError:
-        raise _too_much("too_deep", "maps and arrays nested", limits.MAX_DEPTH, None) from None
+        raise too_deep() from None
     except ValueError:  # numbers of thousands of digits as well
-        raise _malformed("not_json", "the record is not well-formed JSON") from None
+        raise malformed("not_json", "the record is not well-formed JSON") from None
     if type(value) is not dict:
-        raise _malformed("not_a_map", "the record is not a map")
+        raise malformed("not_a_map", "the record is not a map")
     return value
 
 
@@ -60,20 +61,20 @@ def _inspect(data: bytes) -> None:
             parts += 1
             containers += first != ord('"')
         if parts > limits.MAX_PARTS:
-            raise _too_much("too_many_parts", "maps, arrays, strings", limits.MAX_PARTS, parts)
+            raise too_much("too_many_parts", "maps, arrays, strings", limits.MAX_PARTS, parts)
         if containers > limits.MAX_CONTAINERS:
             most = limits.MAX_CONTAINERS
-            raise _too_much("too_many_containers", "maps and arrays", most, containers)
+            raise too_much("too_many_containers", "maps and arrays", most, containers)
         if elements > limits.MAX_ELEMENTS:
-            raise _too_much("too_many_elements", "elements", limits.MAX_ELEMENTS, elements)
+            raise too_much("too_many_elements", "elements", limits.MAX_ELEMENTS, elements)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > limits.MAX_MAP_FIELDS:
-        raise _too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, len(pairs))
+        raise too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, len(pairs))
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise _malformed("duplicate_key", "a map has the same key twice")
+        raise malformed("duplicate_key", "a map has the same key twice")
     for key, value in pairs:
         _check_text(key)
         _check_text(value)
@@ -87,19 +88,10 @@ def _check_text(value: object) -> None:
         each = waiting.pop()
         if isinstance(each, str):
             if _LONE_SURROGATE.search(each):
-                raise _malformed("invalid_utf8", "a string has half a character")
+                raise malformed("invalid_utf8", "a string has half a character")
         elif isinstance(each, list):
             waiting.extend(each)
 
 
 def _no_constant(_: str) -> NoReturn:
-    raise _malformed("not_json", "NaN and infinities are no JSON")
-
-
-def _malformed(reason: str, message: str) -> DecodeError:
-    return DecodeError(ErrorCode.INVALID_JOB, message, reason=reason)
-
-
-def _too_much(reason: str, what: str, limit: int, given: int | None) -> DecodeError:
-    message = f"{what}: at most {limit}" + ("" if given is None else f", not {given}")
-    return DecodeError(ErrorCode.LIMIT_EXCEEDED, message, reason=reason, limit=limit, given=given)
+    raise malformed("not_json", "NaN and infinities are no JSON")

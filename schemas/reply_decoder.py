@@ -11,6 +11,7 @@ from typing import Any, Final, TypeGuard
 from schemas import limits, names
 from schemas.codec import check_version
 from schemas.errors import DecodeError, ErrorCode
+from schemas.form_errors import malformed
 from schemas.reply import (
     ClaimRecord,
     DoneRecord,
@@ -23,7 +24,7 @@ from schemas.reply import (
     TokensRecord,
     Usage,
 )
-from schemas.unpack import malformed, unpack_map
+from schemas.unpack import unpack_map
 
 Fields = dict[str, Any]
 

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgpack
 
 from schemas import limits
-from schemas.errors import DecodeError, ErrorCode
+from schemas.errors import DecodeError
+from schemas.form_errors import malformed, too_deep, too_much
 from schemas.json_form import is_json, parse_json
 
 # A smaller record can promise and hold so little that msgpack may look at it first: even the worst
@@ -37,7 +38,7 @@ def unpack_map(data: bytes | None, max_bytes: int) -> dict[str, Any]:
     if not data:
         raise malformed("empty", "the record has no value")
     if len(data) > max_bytes:
-        raise _too_much("record_too_large", "bytes in the record", max_bytes, len(data))
+        raise too_much("record_too_large", "bytes in the record", max_bytes, len(data))
     if is_json(data):
         fields = parse_json(data)
         _check_depth(fields)
@@ -49,11 +50,6 @@ def unpack_map(data: bytes | None, max_bytes: int) -> dict[str, Any]:
         raise malformed("not_a_map", "the record is not a map")
     _check_depth(value)
     return value
-
-
-def malformed(reason: str, message: str) -> DecodeError:
-    """Make the error for bytes that break the format."""
-    return DecodeError(ErrorCode.INVALID_JOB, message, reason=reason)
 
 
 def _unpack(data: bytes) -> Any:
@@ -77,7 +73,7 @@ def _unpack(data: bytes) -> Any:
     except msgpack.ExtraData:
         raise malformed("trailing_bytes", "bytes follow the record") from None
     except msgpack.StackError:
-        raise _too_deep() from None
+        raise too_deep() from None
     except ValueError:
         # msgpack tells most other faults apart only in prose; the headers tell them exactly.
         _inspect(data)
@@ -100,16 +96,6 @@ def _refuse_extension(_code: int, _data: bytes) -> NoReturn:
     raise malformed("extension_type", "extension types are not part of the contract")
 
 
-def _too_much(reason: str, what: str, limit: int, given: int) -> DecodeError:
-    message = f"{what}: at most {limit}, not {given}"
-    return DecodeError(ErrorCode.LIMIT_EXCEEDED, message, reason=reason, limit=limit, given=given)
-
-
-def _too_deep() -> DecodeError:
-    message = f"maps and arrays: nested at most {limits.MAX_DEPTH} deep"
-    return DecodeError(ErrorCode.LIMIT_EXCEEDED, message, reason="too_deep", limit=limits.MAX_DEPTH)
-
-
 def _check_depth(value: dict[str, Any]) -> None:
     level: list[Any] = [value]
     for _ in range(limits.MAX_DEPTH):
@@ -121,7 +107,7 @@ def _check_depth(value: dict[str, Any]) -> None:
         if not below:
             return
         level = below
-    raise _too_deep()
+    raise too_deep()
 
 
 class _Header(NamedTuple):
@@ -177,15 +163,15 @@ def _inspect(data: bytes) -> None:
         if max(at, elements) > size:
             raise malformed("truncated", "the record promises more than it holds")
         if each == _PAIRS and length > limits.MAX_MAP_FIELDS:
-            raise _too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, length)
+            raise too_much("too_many_fields", "fields in a map", limits.MAX_MAP_FIELDS, length)
         if elements > limits.MAX_ELEMENTS:
             most = limits.MAX_ELEMENTS
-            raise _too_much("too_many_elements", "elements", most, elements)
+            raise too_much("too_many_elements", "elements", most, elements)
         if containers > limits.MAX_CONTAINERS:
             most = limits.MAX_CONTAINERS
-            raise _too_much("too_many_containers", "maps and arrays", most, containers)
+            raise too_much("too_many_containers", "maps and arrays", most, containers)
         if parts > limits.MAX_PARTS:
-            raise _too_much("too_many_parts", "maps, arrays, strings", limits.MAX_PARTS, parts)
+            raise too_much("too_many_parts", "maps, arrays, strings", limits.MAX_PARTS, parts)
 
 
 def _end_of_scalars(data: bytes, start: int) -> int:
