@@ -191,17 +191,22 @@ async def test_a_suspect_whose_adapter_is_refused_is_told_so() -> None:
         assert harness.dispatcher._slow == harness.dispatcher._abandoned == set()
 
 
+async def bring_a_job_behind_a_suspect(harness: Harness, store: SlowStore) -> None:
+    """Let the store bring a job's adapter while a suspect has the engine."""
+    harness.assign(generation=3, end_offset=OLD)
+    send(harness, "cold0", "late")
+    await until(harness, lambda: len(harness.dispatcher._slow) == 1)
+    inherit_a_suspect(harness)
+    await until(harness, lambda: harness.running == ["prompt of j1"])
+    store.open.set()
+    await until(harness, lambda: len(harness.dispatcher._behind) == 1)
+
+
 async def test_a_suspect_does_not_wait_for_a_slow_store_that_others_need() -> None:
     """It runs at once and alone: what the store brings meanwhile comes behind it."""
     store = SlowStore()
     async with Harness(tenants=("acme", "cold0"), adapters=store, max_rows=ROWS) as harness:
-        harness.assign(generation=3, end_offset=OLD)
-        send(harness, "cold0", "late")
-        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
-        inherit_a_suspect(harness)
-        await until(harness, lambda: harness.running == ["prompt of j1"])
-        store.open.set()
-        await until(harness, lambda: len(harness.dispatcher._behind) == 1)
+        await bring_a_job_behind_a_suspect(harness, store)
         await harness.settle()
         assert harness.running == ["prompt of j1"]
         finish(harness, "prompt of j1")
@@ -212,13 +217,7 @@ async def test_what_comes_behind_a_suspect_may_end_before_its_turn() -> None:
     """It is taken out, and nothing of it runs."""
     store = SlowStore()
     async with Harness(tenants=("acme", "cold0"), adapters=store, max_rows=ROWS) as harness:
-        harness.assign(generation=3, end_offset=OLD)
-        send(harness, "cold0", "late")
-        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
-        inherit_a_suspect(harness)
-        await until(harness, lambda: harness.running == ["prompt of j1"])
-        store.open.set()
-        await until(harness, lambda: len(harness.dispatcher._behind) == 1)
+        await bring_a_job_behind_a_suspect(harness, store)
         harness.send(encode_request(Cancel(id="late", tenant="cold0")))
         await until(harness, lambda: not harness.dispatcher._behind)
         finish(harness, "prompt of j1")
