@@ -1,9 +1,10 @@
 """JSON Schema of the records, for programs in other languages.
 
 `python -m schemas.json_schema` rewrites json/job.schema.json and json/reply.schema.json. They
-describe the msgpack maps as if they were JSON. Two rules cannot be said there and are said in the
-README: integers are msgpack integers (1.0 is not one), and a tokens record has one row of logprobs
-per id. Every map may hold further fields, which readers ignore.
+describe the msgpack maps as if they were JSON. Four rules cannot be said there and are said in the
+README: integers are msgpack integers (1.0 is not one), a tokens record has one row of logprobs per
+id, min_tokens is at most max_tokens, and a strict job has no further fields. Every other map may
+hold further fields, which readers ignore.
 """
 
 import json
@@ -33,9 +34,22 @@ def job_schema() -> Schema:
         head = {"v": {"const": limits.VERSION}, "kind": {"const": kind}}
         schema["properties"] = head | schema["properties"]
         schema["required"] = [*head, *schema["required"]]
-    schemas["Job"]["oneOf"] = [
-        {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
-        for field in ("prompt", "messages", "token_ids")
+    schemas["Job"]["oneOf"] = [_given(field) for field in ("prompt", "messages", "token_ids")]
+    # What goes to the chat template goes with messages; a default says nothing.
+    schemas["Job"]["anyOf"] = [
+        _given("messages"),
+        {
+            "properties": {
+                "tools": {"maxItems": 0},
+                "chat_template_kwargs": {"maxProperties": 0},
+                "add_generation_prompt": {"const": True},
+                "continue_final_message": {"const": False},
+            }
+        },
+    ]
+    schemas["Message"]["anyOf"] = [
+        _given("content"),
+        {"properties": {"role": {"const": "assistant"}}},
     ]
     return {
         "$schema": DIALECT,
@@ -81,6 +95,10 @@ def schema_files() -> dict[Path, str]:
         FOLDER / "job.schema.json": render(job_schema()),
         FOLDER / "reply.schema.json": render(reply_schema()),
     }
+
+
+def _given(field: str) -> Schema:
+    return {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
 
 
 def _record(

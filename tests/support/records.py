@@ -22,6 +22,7 @@ from schemas import (
     Usage,
     limits,
 )
+from schemas.conversation import TextPart
 
 # Small alphabets with awkward members: quick to shrink, and every UTF-8 length occurs.
 TEXT = st.text(st.sampled_from("a \x00é€🍎\u2028"), max_size=12)
@@ -35,12 +36,20 @@ METADATA = st.dictionaries(TEXT, TEXT, max_size=3)
 EPOCHS = st.builds(
     Epoch, st.integers(0, limits.MAX_EPOCH_PART), st.integers(1, limits.MAX_EPOCH_PART)
 )
-TURNS = st.builds(
-    Message, role=st.sampled_from(["system", "user", "assistant", "tool"]), content=TEXT
+_CONTENT = TEXT | st.lists(st.builds(TextPart, type=st.just("text"), text=TEXT), max_size=2)
+_TOOLS = st.lists(st.dictionaries(TEXT, TEXT, max_size=2), max_size=2)
+TURNS = st.one_of(
+    st.builds(Message, role=st.sampled_from(["system", "user", "tool"]), content=_CONTENT),
+    st.builds(
+        Message,
+        role=st.just("assistant"),
+        content=st.none() | _CONTENT,
+        tool_calls=st.none() | _TOOLS,
+    ),
 )
 SAMPLING = st.builds(
     Sampling,
-    max_tokens=st.integers(1, limits.MAX_MAX_TOKENS),
+    max_tokens=st.none() | st.integers(1, limits.MAX_MAX_TOKENS),
     temperature=st.floats(0, 2),
     top_p=st.floats(0, 1, exclude_min=True),
     top_k=st.integers(0, limits.MAX_TOP_K),
@@ -52,11 +61,20 @@ SAMPLING = st.builds(
     stop=st.lists(TEXT.filter(bool), max_size=4),
     stop_token_ids=st.lists(TOKEN_IDS, max_size=4),
     ignore_eos=st.booleans(),
+    logit_bias=st.dictionaries(TOKEN_IDS.map(str), st.floats(-100, 100), max_size=3),
     logprobs=st.none() | st.integers(0, limits.MAX_LOGPROBS),
 )
 PROMPTS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"prompt": TEXT.filter(bool)}),
-    st.fixed_dictionaries({"messages": st.lists(TURNS, min_size=1, max_size=3)}),
+    st.fixed_dictionaries(
+        {"messages": st.lists(TURNS, min_size=1, max_size=3)},
+        optional={
+            "tools": st.none() | _TOOLS,
+            "add_generation_prompt": st.booleans(),
+            "continue_final_message": st.booleans(),
+            "chat_template_kwargs": st.dictionaries(st.sampled_from(["a", "bC_9"]), TEXT),
+        },
+    ),
     st.fixed_dictionaries({"token_ids": st.lists(TOKEN_IDS, min_size=1, max_size=5)}),
 )
 ADAPTERS = NAMES | st.tuples(NAMES, st.from_regex(r"[0-9a-f]{64}", fullmatch=True)).map("@".join)
@@ -75,6 +93,7 @@ def jobs(draw: st.DrawFn) -> Job:
             "reply_partition": st.none() | st.integers(0, limits.MAX_PARTITION),
             "reply_from": st.none() | st.integers(0, limits.MAX_OFFSET),
             "metadata": METADATA,
+            "strict": st.booleans(),
         },
     )
     return Job(**draw(fields), **draw(PROMPTS))
