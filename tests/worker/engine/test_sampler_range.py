@@ -51,7 +51,9 @@ def logits_of(kind: str, vocab: int, seed: int) -> torch.Tensor:
 
 
 def row_of(sampling: Sampling, vocab: int, seed: int) -> TokenSequence:
-    """Make a sequence with some history."""
+    """Make a sequence with some history; intake has refused biases of ids that there are not."""
+    known = {id_: bias for id_, bias in sampling.logit_bias.items() if int(id_) < vocab}
+    sampling = sampling.model_copy(update={"logit_bias": known})
     history = tuple((seed + step * step) % vocab for step in range(12))
     return TokenSequence(
         GenerationRequest(
