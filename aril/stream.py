@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aril.router import Inbox
-    from schemas import Event, FinishReason, Timings, Usage
+    from schemas import Activation, Event, FinishReason, Timings, Usage
 
 
 # Digits enough for an int64 each, then what a job's id is made of.
@@ -64,6 +64,7 @@ class Completion:
     usage: Usage
     adapter: str | None
     digest: str | None
+    activation: Activation | None
     base: str
     seed: int
     timings: Timings
@@ -74,6 +75,16 @@ class Completion:
     def adapter_id(self) -> str | None:
         """`name@digest` of the adapter that answered, or None for the bare backbone."""
         return f"{self.adapter}@{self.digest}" if self.adapter else None
+
+    @property
+    def adapter_active_from(self) -> int | None:
+        """The prompt's token from which on the adapter worked.
+
+        None if it did nowhere: there was none, or its invocation is not in the prompt.
+        """
+        if self.activation is not None:
+            return self.activation.start
+        return 0 if self.adapter else None
 
 
 Begin = Callable[[Callable[[], None]], Awaitable["Inbox"]]
@@ -222,6 +233,7 @@ class Stream:
             usage=event.usage,
             adapter=event.adapter,
             digest=event.digest,
+            activation=event.activation,
             base=event.base,
             seed=event.seed,
             timings=event.timings,

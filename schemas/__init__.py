@@ -31,6 +31,7 @@ from schemas.reader import (
 )
 from schemas.redirect import decode_redirect, encode_redirect
 from schemas.reply import (
+    Activation,
     ClaimRecord,
     DoneRecord,
     Epoch,
@@ -49,6 +50,7 @@ from schemas.sampling import Sampling
 
 __all__ = [
     "SHARED",
+    "Activation",
     "AdapterName",
     "Cancel",
     "ClaimRecord",

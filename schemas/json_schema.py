@@ -158,6 +158,11 @@ def _done() -> Schema:
         "usage": _map(dict.fromkeys(Usage._fields, count)),
         "adapter": _or_null(name),
         "digest": _or_null(name),
+        "adapter_active_from": _or_null(count)
+        | {
+            "description": "only of an adapter with an invocation: the prompt's token from which on"
+            " it worked, nil: nowhere"
+        },
         "base": name,
         "seed": _integer(limits.MAX_SEED),
         "timings": _map(dict.fromkeys(Timings._fields, milliseconds)),
@@ -166,7 +171,7 @@ def _done() -> Schema:
     return _record(
         "The answer is complete: index tokens, and the rest of the text.",
         fields,
-        optional=("adapter", "digest", "metadata"),
+        optional=("adapter", "digest", "adapter_active_from", "metadata"),
     )
 
 

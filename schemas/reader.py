@@ -23,6 +23,7 @@ from typing import Final
 
 from schemas.errors import ErrorCode
 from schemas.reply import (
+    Activation,
     ClaimRecord,
     DoneRecord,
     Epoch,
@@ -66,6 +67,7 @@ class DoneEvent:
     usage: Usage
     adapter: str | None
     digest: str | None
+    activation: Activation | None = None
     base: str
     seed: int
     timings: Timings
@@ -184,6 +186,7 @@ def _done_event(record: DoneRecord) -> DoneEvent:
         usage=record.usage,
         adapter=record.adapter,
         digest=record.digest,
+        activation=record.activation,
         base=record.base,
         seed=record.seed,
         timings=record.timings,

@@ -47,6 +47,12 @@ class Timings(NamedTuple):
     total_ms: float
 
 
+class Activation(NamedTuple):
+    """From which of the prompt's tokens on an adapter with an invocation worked; None: nowhere."""
+
+    start: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecord:
     """A new owner takes the job over and keeps what is visible.
@@ -88,7 +94,10 @@ class TokensRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoneRecord:
-    """The answer is complete: `index` tokens; `text` is what was still held back."""
+    """The answer is complete: `index` tokens; `text` is what was still held back.
+
+    `activation` is None for what works everywhere: the backbone, an adapter without an invocation.
+    """
 
     job: str
     epoch: Epoch
@@ -99,6 +108,7 @@ class DoneRecord:
     usage: Usage
     adapter: str | None
     digest: str | None
+    activation: Activation | None = None
     base: str
     seed: int
     timings: Timings

@@ -13,6 +13,7 @@ from schemas.codec import check_version
 from schemas.errors import DecodeError, ErrorCode
 from schemas.form_errors import malformed
 from schemas.reply import (
+    Activation,
     ClaimRecord,
     DoneRecord,
     Epoch,
@@ -94,6 +95,7 @@ def _decode_done(fields: Fields) -> DoneRecord:
         usage=Usage(*(_integer(usage, name, limits.MAX_INDEX) for name in Usage._fields)),
         adapter=_optional_text(fields, "adapter", limits.MAX_REPLY_NAME_CHARS),
         digest=_optional_text(fields, "digest", limits.MAX_REPLY_NAME_CHARS),
+        activation=_activation(fields),
         base=_text(fields, "base", limits.MAX_REPLY_NAME_CHARS),
         seed=_integer(fields, "seed", limits.MAX_SEED),
         timings=Timings(*(_milliseconds(timings, name) for name in Timings._fields)),
@@ -174,6 +176,13 @@ def _text(fields: Fields, name: str, max_chars: int) -> str:
 
 def _optional_text(fields: Fields, name: str, max_chars: int) -> str | None:
     return None if fields.get(name) is None else _text(fields, name, max_chars)
+
+
+def _activation(fields: Fields) -> Activation | None:
+    name = "adapter_active_from"
+    if name not in fields:
+        return None
+    return Activation(None if fields[name] is None else _integer(fields, name, limits.MAX_INDEX))
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -107,11 +107,17 @@ def _done_fields(record: DoneRecord) -> Fields:
         "usage": record.usage._asdict(),
         "adapter": record.adapter,
         "digest": record.digest,
+        **_activation(record),
         "base": record.base,
         "seed": record.seed,
         "timings": record.timings._asdict(),
         "metadata": dict(record.metadata),
     }
+
+
+def _activation(record: DoneRecord) -> Fields:
+    told = record.activation
+    return {} if told is None else {"adapter_active_from": told.start}
 
 
 def _error_fields(record: ErrorRecord) -> Fields:

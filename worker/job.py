@@ -14,7 +14,7 @@ from worker.stages import ENDING, Life, Stage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Epoch, FinishReason, Job, JobError
+    from schemas import Activation, Epoch, FinishReason, Job, JobError
     from worker.adapters import AdapterWeights
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
@@ -132,6 +132,7 @@ class Entry:
     seed: int = 0
     weights: AdapterWeights | None = None
     adapter_digest: str | None = None
+    activation: Activation | None = None  # of an adapter with an invocation: where it works
     resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0

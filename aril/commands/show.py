@@ -47,6 +47,8 @@ class JsonPrinter:
         fields = {name: value for name, value in asdict(event).items() if value is not None}
         if isinstance(event, DoneEvent):
             fields |= {"usage": event.usage._asdict(), "timings": event.timings._asdict()}
+            if activation := fields.pop("activation", None):
+                fields["adapter_active_from"] = activation.start
         self._print({"job": stream.job, "event": kind, **fields, "token": str(stream.token)})
 
     def failed(self, stream: Stream, error: ArilError) -> None:
@@ -138,4 +140,7 @@ def described(event: DoneEvent) -> str:
     """Return who answered: the adapter and the beginning of its digest, or the backbone."""
     if event.adapter is None:
         return event.base
-    return f"{event.adapter}@{(event.digest or '')[:12]}"
+    told = f"{event.adapter}@{(event.digest or '')[:12]}"
+    if event.activation is not None and event.activation.start is None:
+        return f"{event.base}: the invocation of {told} is not in the prompt"
+    return told

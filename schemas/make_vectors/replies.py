@@ -63,6 +63,16 @@ def _records() -> list[Vector]:
         _record("done", "Every field.", DONE),
         _record("done on the backbone", "No adapter; cut at max_tokens.", backbone),
         _record(
+            "done with an invocation",
+            "The adapter worked from the prompt's fourth token on.",
+            DONE | {"adapter_active_from": 3},
+        ),
+        _record(
+            "done without the invocation",
+            "It was not in the prompt: the answer is the backbone's.",
+            DONE | {"adapter_active_from": None},
+        ),
+        _record(
             "done without metadata",
             "Optional.",
             DONE | {"metadata": MISSING},
@@ -141,6 +151,7 @@ def _refused() -> list[Vector]:
             "row of two", "After the first number come pairs.", TOKENS | {"logprobs": [[-0.5, 7]]}
         ),
         _wrong("logprob nan", "Numbers are finite.", TOKENS | {"logprobs": [[float("nan")]]}),
+        _wrong("an invocation before the prompt", "From 0.", DONE | {"adapter_active_from": -1}),
         _wrong("unknown finish reason", "stop or length.", DONE | {"finish_reason": "tired"}),
         _wrong(
             "usage without a count", "Both are required.", DONE | {"usage": {"prompt_tokens": 5}}

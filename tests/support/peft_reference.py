@@ -104,13 +104,15 @@ class EngineRuns:
         ids: dict[int, list[int]] = {}
         for key, (prompt_ids, adapter) in enumerate(jobs):
             ids[key] = []
+            start = 0 if adapter is None else adapter.active_from(prompt_ids)
             self.engine.submit(
                 GenerationRequest(
                     key=key,
                     prompt_ids=tuple(prompt_ids),
                     sampling=sampling,
                     seed=0,
-                    adapter=adapter,
+                    adapter=None if start is None else adapter,
+                    active_from=start or 0,
                 )
             )
         while self.engine.has_work:

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from schemas import (
+    Activation,
     Cancel,
     ClaimRecord,
     DoneRecord,
@@ -132,6 +133,7 @@ _DONE = st.builds(
     usage=st.builds(Usage, COUNTS, COUNTS),
     adapter=st.none() | NAMES,
     digest=st.none() | TEXT,
+    activation=st.none() | st.builds(Activation, st.none() | COUNTS),
     base=TEXT,
     seed=st.integers(0, limits.MAX_SEED),
     timings=st.builds(Timings, _MILLISECONDS, _MILLISECONDS, _MILLISECONDS),

@@ -1,10 +1,11 @@
 """An adapter in host memory: what its reader gives and the engine takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from worker.adapters.invocation import find_last
 from worker.adapters.trained_tokens import TrainedTokens
 
 
@@ -49,8 +50,14 @@ class AdapterWeights:
     """By the module's path in the backbone, e.g. `model.layers.0.self_attn.q_proj`."""
     tokens: TrainedTokens | None = None
     """Vectors of some tokens, in place of the backbone's."""
+    invocation: tuple[int, ...] = ()
+    """Tokens from whose last occurrence in the prompt on it works (aLoRA); () for everywhere."""
     warning: str | None = None
     """Why it may not be meant for this backbone, though it fits."""
+
+    def active_from(self, prompt_ids: Sequence[int]) -> int | None:
+        """Return the prompt's token from which on it works; None: it does not work at all."""
+        return find_last(prompt_ids, self.invocation) if self.invocation else 0
 
     @property
     def nbytes(self) -> int:

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
-from schemas import ErrorCode, JobError
+from schemas import Activation, ErrorCode, JobError
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
@@ -123,9 +123,9 @@ class Dispatcher:
     def running_adapters(self) -> list[tuple[Partition, str]]:
         """Partition and adapter of each job in the engine that has one."""
         return [
-            (each.source, each.adapter_digest)
+            (each.source, each.weights.digest)
             for each in self._running.values()
-            if each.adapter_digest is not None
+            if each.weights is not None
         ]
 
     def find(self, key: int) -> Entry | None:
@@ -170,7 +170,7 @@ class Dispatcher:
         self._window.offer(
             entry,
             tenant=entry.tenant,
-            adapter=entry.adapter_digest,
+            adapter=entry.weights and entry.weights.digest,
             tokens=len(entry.prompt_ids),
             now=asyncio.get_running_loop().time(),
         )
@@ -268,7 +268,7 @@ class Dispatcher:
         try:
             weights = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
-            prompt = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
+            prompt, start = await loop.run_in_executor(self._tokenizing, self._encode, job, weights)
         except JobError as error:
             refusal = error
         except Exception:
@@ -279,13 +279,20 @@ class Dispatcher:
         else:
             if entry.stage in _PREPARED_IN:  # else it ended meanwhile
                 entry.prompt_ids, entry.answer_tokens = prompt
-                entry.weights = weights
                 entry.adapter_digest = weights.digest if weights else None
+                entry.activation = Activation(start) if weights and weights.invocation else None
+                # An adapter that nothing in the prompt invokes needs no slot.
+                entry.weights = None if start is None else weights
                 self._happened(entry, Event.PREPARED)
             return
         if entry.stage in _PREPARED_IN:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
+
+    def _encode(self, job: Job, adapter: AdapterWeights | None) -> tuple[Prompt, int | None]:
+        """Return the prompt, and from which of its tokens on the adapter works."""
+        prompt = self._prompts.encode(job)
+        return prompt, 0 if adapter is None else adapter.active_from(prompt.ids)
 
     async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | None:
         if job.adapter is None:
@@ -330,5 +337,6 @@ class Dispatcher:
             sampling=job.sampling.model_copy(update={"max_tokens": entry.answer_tokens}),
             seed=entry.seed,
             adapter=entry.weights,
+            active_from=(entry.activation and entry.activation.start) or 0,
             resume_ids=entry.resume_ids,
         )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
     from worker.engine.request import GenerationRequest, TokenLogprobs
-    from worker.engine.scheduler import StepPlan
+    from worker.engine.scheduler import Row, StepPlan
     from worker.engine.sequence import TokenSequence
 
 log = get_logger(__name__)
@@ -193,6 +193,8 @@ class Engine:
         if not _within(request.prompt_ids, self.backbone.vocab_size):
             raise ValueError("prompt tokens beyond the vocabulary")
         whole = len(request.prompt_ids) + request.sampling.longest
+        if not 0 <= request.active_from < len(request.prompt_ids):
+            raise ValueError(f"an adapter from token {request.active_from} of the prompt on")
         positions = self.backbone.max_positions
         if positions is not None and whole > positions:
             raise ValueError(f"{whole} tokens, the backbone was made for {positions}")
@@ -224,13 +226,13 @@ class Engine:
             for row in plan.rows
         ]
         if self._graphs is not None:
-            logits = self._graphs.forward(rows, [row.sequence.slot for row in plan.rows])
+            logits = self._graphs.forward(rows, [row.slot for row in plan.rows])
             if logits is not None:
                 return logits
         packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
         self.layers.begin(
-            self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
-            self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
+            self._plan_adapters([slot for row in plan.rows for slot in _token_slots(row)]),
+            self._plan_adapters([row.slot for row in plan.rows if row.samples]),
         )
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
             return self.backbone.forward(
@@ -284,6 +286,11 @@ class Engine:
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,
         )
+
+
+def _token_slots(row: Row) -> list[int]:
+    """Return the slot of each of a row's tokens."""
+    return [BACKBONE] * row.bare + [row.slot] * (row.count - row.bare)
 
 
 def _within(ids: Sequence[int], vocab_size: int) -> bool:

@@ -18,8 +18,9 @@ class GenerationRequest:
     """One answer to generate.
 
     `key` is the caller's name for it, unique among the engine's unfinished requests.
-    `resume_ids` are tokens of the answer that are already visible: they are taken as forced
-    prompt, and generation goes on behind them as if this engine had sampled them itself.
+    The adapter works from the prompt's token `active_from` on (aLoRA), what is before is the bare
+    backbone's. `resume_ids` are tokens of the answer that are already visible: they are taken as
+    forced prompt, and generation goes on behind them as if this engine had sampled them itself.
     """
 
     key: int
@@ -27,6 +28,7 @@ class GenerationRequest:
     sampling: Sampling
     seed: int
     adapter: AdapterWeights | None
+    active_from: int = 0
     resume_ids: tuple[int, ...] = ()
 
 

@@ -51,10 +51,24 @@ class Row:
     count: int
     samples: bool
 
+    @property
+    def bare(self) -> int:
+        """How many of the tokens, from the first on, come before the adapter's work."""
+        return max(0, min(self.count, self.sequence.active_from - self.start))
+
+    @property
+    def slot(self) -> int:
+        """The adapter slot of the last token."""
+        return BACKBONE if self.bare == self.count else self.sequence.slot
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step: rows of one adapter slot are adjacent, slots ascend, backbone rows come last."""
+    """One step: tokens of one adapter slot are adjacent, as far as may be; slots ascend.
+
+    Rows of the backbone come last. One that begins on the backbone and ends on an adapter comes
+    before the adapter's others.
+    """
 
     rows: tuple[Row, ...]
     tokens: int
@@ -141,7 +155,7 @@ class Scheduler:
         self._admit_waiting(rows)
         if not rows:
             return None
-        rows.sort(key=lambda row: (row.sequence.slot == BACKBONE, row.sequence.slot))
+        rows.sort(key=lambda row: (row.slot == BACKBONE, row.slot, row.bare == 0))
         return StepPlan(
             rows=tuple(rows),
             tokens=sum(row.count for row in rows),

@@ -22,6 +22,7 @@ class TokenSequence:
     """
 
     __slots__ = (
+        "active_from",
         "adapter",
         "arrival",
         "block_ids",
@@ -41,6 +42,7 @@ class TokenSequence:
         self.sampling = request.sampling
         self.seed = request.seed
         self.adapter = request.adapter
+        self.active_from = request.active_from  # tokens before are the backbone's
         self.arrival = arrival  # seniority: position in the order of submission
         self.output_ids: list[int] = list(request.resume_ids)
         self.end_ids: frozenset[int] = frozenset()  # tokens that end the answer

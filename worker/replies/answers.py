@@ -310,6 +310,7 @@ class Answers:
             usage=Usage(len(entry.prompt_ids), index),
             adapter=job.adapter and job.adapter.partition("@")[0],
             digest=entry.adapter_digest,
+            activation=entry.activation,
             base=self._base,
             seed=entry.seed,
             timings=Timings(

@@ -9,6 +9,7 @@ import msgpack
 from aril.router import Inbox
 from aril.transport import Fetched
 from schemas import (
+    Activation,
     DecodeError,
     DoneRecord,
     Epoch,
@@ -69,6 +70,7 @@ def _record(rng: Random) -> ReplyRecord:
         usage=Usage(3, index),
         adapter=pick(rng, (None, "helpdesk")),
         digest=pick(rng, (None, "0f" * 32)),
+        activation=pick(rng, (None, Activation(None), Activation(7))),
         base="smollm2",
         seed=pick(rng, (0, limits.MAX_SEED)),
         timings=Timings(0.5, 12.25, 1e9),

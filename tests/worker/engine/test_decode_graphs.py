@@ -7,6 +7,7 @@ interpreter: whatever a replay reads must be in them.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,7 +112,7 @@ def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
     jobs = [
         job(0, 5, 9, weights[0]),
         job(1, 2, 3, None),
-        job(2, 11, 4, weights[1]),
+        replace(job(2, 11, 4, weights[1]), active_from=8),
         job(3, 3, 7, weights[2]),  # takes the slot of one that is done
         job(4, 1, 12, None),  # alone in the end
     ]
