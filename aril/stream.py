@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aril.router import Inbox
-    from schemas import Activation, Event, FinishReason, Timings, Usage
+    from schemas import Activation, Event, FinishReason, MixedAdapter, Timings, Usage
 
 
 # Digits enough for an int64 each, then what a job's id is made of.
@@ -65,7 +65,9 @@ class Completion:
     adapter: str | None
     digest: str | None
     activation: Activation | None
+    adapters: tuple[MixedAdapter, ...]
     base: str
+    base_digest: str | None
     seed: int
     timings: Timings
     resets: int
@@ -73,7 +75,7 @@ class Completion:
 
     @property
     def adapter_id(self) -> str | None:
-        """`name@digest` of the adapter that answered, or None for the bare backbone."""
+        """`name@digest` of the one adapter that answered; None for the backbone or a mixture."""
         return f"{self.adapter}@{self.digest}" if self.adapter else None
 
     @property
@@ -84,7 +86,7 @@ class Completion:
         """
         if self.activation is not None:
             return self.activation.start
-        return 0 if self.adapter else None
+        return 0 if self.adapter or self.adapters else None
 
 
 Begin = Callable[[Callable[[], None]], Awaitable["Inbox"]]
@@ -234,7 +236,9 @@ class Stream:
             adapter=event.adapter,
             digest=event.digest,
             activation=event.activation,
+            adapters=event.adapters,
             base=event.base,
+            base_digest=event.base_digest,
             seed=event.seed,
             timings=event.timings,
             resets=visible.resets,

@@ -5,6 +5,7 @@ other languages, json/ and vectors/ let them check themselves against it.
 """
 
 from schemas import limits
+from schemas.adapters import WeightedAdapter
 from schemas.codec import decode_request, encode_request, question_of
 from schemas.conversation import Message
 from schemas.errors import DecodeError, ErrorCode, JobError
@@ -37,6 +38,7 @@ from schemas.reply import (
     Epoch,
     ErrorRecord,
     FinishReason,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -66,6 +68,7 @@ __all__ = [
     "Job",
     "JobError",
     "Message",
+    "MixedAdapter",
     "ReleaseRecord",
     "ReplyRecord",
     "ResetEvent",
@@ -77,6 +80,7 @@ __all__ = [
     "TokensRecord",
     "Usage",
     "VisibleStream",
+    "WeightedAdapter",
     "decode_redirect",
     "decode_reply",
     "decode_request",

@@ -47,6 +47,17 @@ def job_schema() -> Schema:
             }
         },
     ]
+    # One way to name adapters, and no strength without any.
+    schemas["Job"]["not"] = {"allOf": [_given("adapter"), _given("adapters")]}
+    schemas["Job"]["allOf"] = [
+        {
+            "anyOf": [
+                _given("adapter"),
+                _given("adapters"),
+                {"properties": {"adapter_scale": {"const": 1}}},
+            ]
+        }
+    ]
     schemas["Message"]["anyOf"] = [
         _given("content"),
         {"properties": {"role": {"const": "assistant"}}},
@@ -163,7 +174,15 @@ def _done() -> Schema:
             "description": "only of an adapter with an invocation: the prompt's token from which on"
             " it worked, nil: nowhere"
         },
+        "adapters": {
+            "type": "array",
+            "items": _map({"name": name, "digest": name, "weight": {"type": "number"}}),
+            "minItems": 1,
+            "maxItems": limits.MAX_MIXED_ADAPTERS,
+            "description": "of a mixture, in the job's order; adapter and digest are nil then",
+        },
         "base": name,
+        "base_digest": _or_null(name) | {"description": "of the backbone's weights"},
         "seed": _integer(limits.MAX_SEED),
         "timings": _map(dict.fromkeys(Timings._fields, milliseconds)),
         "metadata": _metadata(),
@@ -171,7 +190,14 @@ def _done() -> Schema:
     return _record(
         "The answer is complete: index tokens, and the rest of the text.",
         fields,
-        optional=("adapter", "digest", "adapter_active_from", "metadata"),
+        optional=(
+            "adapter",
+            "digest",
+            "adapter_active_from",
+            "adapters",
+            "base_digest",
+            "metadata",
+        ),
     )
 
 

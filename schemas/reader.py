@@ -29,6 +29,7 @@ from schemas.reply import (
     Epoch,
     ErrorRecord,
     FinishReason,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -68,7 +69,9 @@ class DoneEvent:
     adapter: str | None
     digest: str | None
     activation: Activation | None = None
+    adapters: tuple[MixedAdapter, ...] = ()
     base: str
+    base_digest: str | None = None
     seed: int
     timings: Timings
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -187,7 +190,9 @@ def _done_event(record: DoneRecord) -> DoneEvent:
         adapter=record.adapter,
         digest=record.digest,
         activation=record.activation,
+        adapters=record.adapters,
         base=record.base,
+        base_digest=record.base_digest,
         seed=record.seed,
         timings=record.timings,
         metadata=record.metadata,

@@ -53,6 +53,14 @@ class Activation(NamedTuple):
     start: int | None
 
 
+class MixedAdapter(NamedTuple):
+    """One of the adapters of a mixture that answered, the content it had, and its weight."""
+
+    name: str
+    digest: str
+    weight: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecord:
     """A new owner takes the job over and keeps what is visible.
@@ -97,6 +105,7 @@ class DoneRecord:
     """The answer is complete: `index` tokens; `text` is what was still held back.
 
     `activation` is None for what works everywhere: the backbone, an adapter without an invocation.
+    `adapters` are a mixture's; `adapter` and `digest` are None then.
     """
 
     job: str
@@ -109,7 +118,9 @@ class DoneRecord:
     adapter: str | None
     digest: str | None
     activation: Activation | None = None
+    adapters: tuple[MixedAdapter, ...] = ()
     base: str
+    base_digest: str | None = None
     seed: int
     timings: Timings
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)

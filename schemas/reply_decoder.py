@@ -18,6 +18,7 @@ from schemas.reply import (
     DoneRecord,
     Epoch,
     ErrorRecord,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -96,7 +97,9 @@ def _decode_done(fields: Fields) -> DoneRecord:
         adapter=_optional_text(fields, "adapter", limits.MAX_REPLY_NAME_CHARS),
         digest=_optional_text(fields, "digest", limits.MAX_REPLY_NAME_CHARS),
         activation=_activation(fields),
+        adapters=_adapters(fields),
         base=_text(fields, "base", limits.MAX_REPLY_NAME_CHARS),
+        base_digest=_optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS),
         seed=_integer(fields, "seed", limits.MAX_SEED),
         timings=Timings(*(_milliseconds(timings, name) for name in Timings._fields)),
         metadata=_metadata(fields),
@@ -183,6 +186,22 @@ def _activation(fields: Fields) -> Activation | None:
     if name not in fields:
         return None
     return Activation(None if fields[name] is None else _integer(fields, name, limits.MAX_INDEX))
+
+
+def _adapters(fields: Fields) -> tuple[MixedAdapter, ...]:
+    if "adapters" not in fields:
+        return ()
+    rows = fields["adapters"]
+    if type(rows) is not list or not 0 < len(rows) <= limits.MAX_MIXED_ADAPTERS:
+        raise _wrong("adapters")
+    return tuple(map(_adapter, rows))
+
+
+def _adapter(row: object) -> MixedAdapter:
+    if type(row) is not dict or not _is_number(weight := row.get("weight")):
+        raise _wrong("adapters")
+    name = _text(row, "name", limits.MAX_REPLY_NAME_CHARS)
+    return MixedAdapter(name, _text(row, "digest", limits.MAX_REPLY_NAME_CHARS), float(weight))
 
 
 def _is_number(value: object) -> TypeGuard[float]:

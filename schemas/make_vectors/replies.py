@@ -73,6 +73,22 @@ def _records() -> list[Vector]:
             DONE | {"adapter_active_from": None},
         ),
         _record(
+            "done by a mixture",
+            "Adapter and digest are nil.",
+            backbone
+            | {
+                "adapters": [
+                    {"name": "pirate", "digest": "0123456789abcdef" * 4, "weight": 0.75},
+                    {"name": "terse", "digest": "fedcba9876543210" * 4, "weight": -1.0},
+                ]
+            },
+        ),
+        _record(
+            "done with the backbone's digest",
+            "Of its weights, beside its name.",
+            DONE | {"base_digest": "00ff" * 16},
+        ),
+        _record(
             "done without metadata",
             "Optional.",
             DONE | {"metadata": MISSING},
@@ -152,6 +168,8 @@ def _refused() -> list[Vector]:
         ),
         _wrong("logprob nan", "Numbers are finite.", TOKENS | {"logprobs": [[float("nan")]]}),
         _wrong("an invocation before the prompt", "From 0.", DONE | {"adapter_active_from": -1}),
+        _wrong("a mixture without digests", "All are told.", DONE | {"adapters": [{"name": "a"}]}),
+        _wrong("a mixture of none", "One at least.", DONE | {"adapters": []}),
         _wrong("unknown finish reason", "stop or length.", DONE | {"finish_reason": "tired"}),
         _wrong(
             "usage without a count", "Both are required.", DONE | {"usage": {"prompt_tokens": 5}}

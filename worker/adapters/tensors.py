@@ -192,7 +192,9 @@ def _module(
                 f" not {list(shapes[part])} as rank and backbone want it"
             )
     scaling = config.scaling_of(module)
+    own = None
     if config.lora_bias:
         own = scaling * parts["B_bias"].float()
         bias = own if bias is None else own + bias
-    return LoraModule(rank, scaling, parts["A"], parts["B"], parts.get("magnitude_vector"), bias)
+    magnitude = parts.get("magnitude_vector")
+    return LoraModule(rank, scaling, parts["A"], parts["B"], magnitude, bias, own)

@@ -16,6 +16,7 @@ from schemas import (
     ErrorCode,
     ErrorRecord,
     JobError,
+    MixedAdapter,
     ReleaseRecord,
     Timings,
     TokenLogprobs,
@@ -309,7 +310,11 @@ class Answers:
             finish_reason=finish,
             usage=Usage(len(entry.prompt_ids), index),
             adapter=job.adapter and job.adapter.partition("@")[0],
-            digest=entry.adapter_digest,
+            digest=entry.digests[0] if job.adapter and entry.digests else None,
+            adapters=tuple(
+                MixedAdapter(each.name.partition("@")[0], digest, each.weight)
+                for each, digest in zip(job.adapters or (), entry.digests, strict=False)
+            ),
             activation=entry.activation,
             base=self._base,
             seed=entry.seed,

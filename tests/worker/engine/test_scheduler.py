@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.generation import CacheModel, CountingSlots, request
 from worker.engine.scheduler import Scheduler, StepPlan
-from worker.engine.sequence import BACKBONE
 
 
 def make(
@@ -80,8 +79,8 @@ def test_rows_of_one_slot_are_adjacent_and_the_backbone_is_last() -> None:
     for key, adapter in enumerate([None, "b", "a", None, "b", "a"]):
         scheduler.add(request(key, 1, adapter=adapter))
     plan = step(scheduler)
-    assert [row.sequence.digest for row in plan.rows] == ["b", "b", "a", "a", None, None]
-    assert [row.sequence.slot for row in plan.rows] == [0, 0, 1, 1, BACKBONE, BACKBONE]
+    assert [row.sequence.digests for row in plan.rows] == [*[("b",)] * 2, *[("a",)] * 2, (), ()]
+    assert [row.slots for row in plan.rows] == [(0,), (0,), (1,), (1,), (), ()]
 
 
 def test_a_row_that_meets_its_adapter_within_comes_first_of_the_adapters() -> None:
@@ -93,11 +92,11 @@ def test_a_row_that_meets_its_adapter_within_comes_first_of_the_adapters() -> No
         scheduler.add(replace(job, active_from=start))
     plan = scheduler.plan()
     assert plan is not None
-    assert [(row.sequence.key, row.bare, row.slot) for row in plan.rows] == [
-        (1, 3, 0),
-        (2, 7, 0),
-        (0, 0, 0),
-        (3, 0, BACKBONE),
+    assert [(row.sequence.key, row.bare, row.slots) for row in plan.rows] == [
+        (1, 3, (0,)),
+        (2, 7, (0,)),
+        (0, 0, (0,)),
+        (3, 0, ()),
     ]
 
 
@@ -108,8 +107,8 @@ def test_a_chunk_before_its_adapter_is_the_backbones() -> None:
     found = []
     for _ in range(4):
         (row,) = step(scheduler).rows
-        found.append((row.count, row.bare, row.slot))
-    assert found == [(4, 4, BACKBONE), (4, 2, 0), (1, 0, 0), (1, 0, 0)]
+        found.append((row.count, row.bare, row.slots))
+    assert found == [(4, 4, ()), (4, 2, (0,)), (1, 0, (0,)), (1, 0, (0,))]
 
 
 def test_a_full_cache_preempts_the_newest() -> None:
