@@ -94,6 +94,29 @@ def test_backbone_jobs_do_not_count_as_passing() -> None:
     assert not guard.closed(("a",))
 
 
+def test_a_wait_for_several_slots_closes_all() -> None:
+    """One holder that drains would leave its slot to a job that needs no other."""
+    guard, holders = StarvationGuard(1), running(a=5, b=7)
+    guard.begin()
+    guard.refused(("c", "d"), holders)
+    guard.admitted(("a",))
+    assert guard.closed(("c", "d"))
+    assert not guard.closed(("c",))
+    guard.begin()
+    guard.refused(("c", "d"), holders)
+    assert guard.closed(("a",))
+    assert guard.closed(("e",))
+
+
+def test_a_mixture_waits_behind_what_waits_for_a_part_of_it() -> None:
+    """The older job of that adapter goes first."""
+    guard = StarvationGuard(1)
+    guard.begin()
+    guard.refused(("a",), running(b=7))
+    assert guard.closed(("c", "a"))
+    assert not guard.closed(("c", "b"))
+
+
 def test_a_negative_bound_is_refused() -> None:
     """The number of passes cannot be negative."""
     with pytest.raises(ValueError, match="must not be negative, got -1"):
