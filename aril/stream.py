@@ -68,6 +68,7 @@ class Completion:
     adapters: tuple[MixedAdapter, ...]
     base: str
     base_digest: str | None
+    earlier_bases: tuple[str, ...]
     seed: int
     timings: Timings
     resets: int
@@ -239,6 +240,7 @@ class Stream:
             adapters=event.adapters,
             base=event.base,
             base_digest=event.base_digest,
+            earlier_bases=event.earlier_bases,
             seed=event.seed,
             timings=event.timings,
             resets=visible.resets,

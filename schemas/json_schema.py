@@ -75,8 +75,11 @@ def reply_schema() -> Schema:
     kinds = {
         "claim": _record(
             "A new owner takes the job over and keeps what is visible.",
-            {"alone": {"type": "boolean", "description": "it runs with nothing beside it"}},
-            optional=("alone",),
+            {
+                "alone": {"type": "boolean", "description": "it runs with nothing beside it"},
+                "base_digest": _base_digest(),
+            },
+            optional=("alone", "base_digest"),
         ),
         "release": _record("A writer stops on purpose; nothing visible changes.", {}),
         "tokens": _tokens(),
@@ -151,11 +154,12 @@ def _tokens() -> Schema:
             "maxItems": limits.MAX_TOKENS_PER_RECORD,
             "description": "per id: [logprob, then id and logprob of each of the most likely]",
         },
+        "base_digest": _base_digest(),
     }
     return _record(
         "Tokens from the index-th on, and the text that became safe to show with them.",
         fields,
-        optional=("logprobs",),
+        optional=("logprobs", "base_digest"),
     )
 
 
@@ -182,7 +186,13 @@ def _done() -> Schema:
             "description": "of a mixture, in the job's order; adapter and digest are nil then",
         },
         "base": name,
-        "base_digest": _or_null(name) | {"description": "of the backbone's weights"},
+        "base_digest": _base_digest(),
+        "earlier_bases": {
+            "type": "array",
+            "items": name,
+            "maxItems": limits.MAX_EARLIER_BASES,
+            "description": "digests of other backbones, which brought some of the tokens",
+        },
         "seed": _integer(limits.MAX_SEED),
         "timings": _map(dict.fromkeys(Timings._fields, milliseconds)),
         "metadata": _metadata(),
@@ -196,6 +206,7 @@ def _done() -> Schema:
             "adapter_active_from",
             "adapters",
             "base_digest",
+            "earlier_bases",
             "metadata",
         ),
     )
@@ -236,6 +247,11 @@ def _integer(maximum: int, *, minimum: int = 0) -> Schema:
 
 def _text(max_chars: int) -> Schema:
     return {"type": "string", "maxLength": max_chars}
+
+
+def _base_digest() -> Schema:
+    text = _or_null(_text(limits.MAX_REPLY_NAME_CHARS))
+    return text | {"description": "of the backbone's weights"}
 
 
 def _or_null(schema: Schema) -> Schema:

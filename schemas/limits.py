@@ -121,5 +121,7 @@ MAX_EPOCH_PART: Final = 2**53 - 1
 MAX_ERROR_MESSAGE_CHARS: Final = 500
 MAX_GIVEN_CHARS: Final = 256
 """The offending value in an error, when it is a string."""
+MAX_EARLIER_BASES: Final = 8
+"""Backbones with other weights that an answer passed through; of more, the last ones are told."""
 MAX_REPLY_NAME_CHARS: Final = 256
 """Names of adapter, digest and backbone in a terminal."""

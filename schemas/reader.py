@@ -72,6 +72,7 @@ class DoneEvent:
     adapters: tuple[MixedAdapter, ...] = ()
     base: str
     base_digest: str | None = None
+    earlier_bases: tuple[str, ...] = ()
     seed: int
     timings: Timings
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -193,6 +194,7 @@ def _done_event(record: DoneRecord) -> DoneEvent:
         adapters=record.adapters,
         base=record.base,
         base_digest=record.base_digest,
+        earlier_bases=record.earlier_bases,
         seed=record.seed,
         timings=record.timings,
         metadata=record.metadata,

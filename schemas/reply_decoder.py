@@ -64,6 +64,7 @@ def _decode_tokens(fields: Fields) -> TokensRecord:
         ids=tuple(ids),
         text=_text(fields, "text", limits.MAX_REPLY_TEXT_CHARS),
         logprobs=None if rows is None else _logprobs(rows, len(ids)),
+        base_digest=_optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS),
     )
 
 
@@ -72,7 +73,8 @@ def _decode_claim(fields: Fields) -> ClaimRecord:
     alone = fields.get("alone", False)
     if type(alone) is not bool:
         raise _wrong("alone")
-    return ClaimRecord(job=job, epoch=epoch, worker=worker, alone=alone)
+    base = _optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS)
+    return ClaimRecord(job=job, epoch=epoch, worker=worker, alone=alone, base_digest=base)
 
 
 def _decode_release(fields: Fields) -> ReleaseRecord:
@@ -100,6 +102,7 @@ def _decode_done(fields: Fields) -> DoneRecord:
         adapters=_adapters(fields),
         base=_text(fields, "base", limits.MAX_REPLY_NAME_CHARS),
         base_digest=_optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS),
+        earlier_bases=_earlier_bases(fields),
         seed=_integer(fields, "seed", limits.MAX_SEED),
         timings=Timings(*(_milliseconds(timings, name) for name in Timings._fields)),
         metadata=_metadata(fields),
@@ -195,6 +198,16 @@ def _adapters(fields: Fields) -> tuple[MixedAdapter, ...]:
     if type(rows) is not list or not 0 < len(rows) <= limits.MAX_MIXED_ADAPTERS:
         raise _wrong("adapters")
     return tuple(map(_adapter, rows))
+
+
+def _earlier_bases(fields: Fields) -> tuple[str, ...]:
+    name = "earlier_bases"
+    bases = fields.get(name, [])
+    if type(bases) is not list or len(bases) > limits.MAX_EARLIER_BASES:
+        raise _wrong(name)
+    if any(type(each) is not str or len(each) > limits.MAX_REPLY_NAME_CHARS for each in bases):
+        raise _wrong(name)
+    return tuple(bases)
 
 
 def _adapter(row: object) -> MixedAdapter:

@@ -134,6 +134,7 @@ class Entry:
     digests: tuple[str, ...] = ()  # of its adapters, in the job's order
     activation: Activation | None = None  # of an adapter with an invocation: where it works
     resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
+    earlier_bases: tuple[str, ...] = ()  # digests of other backbones, which brought those tokens
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it

@@ -89,6 +89,21 @@ def _records() -> list[Vector]:
             DONE | {"base_digest": "00ff" * 16},
         ),
         _record(
+            "done after another backbone",
+            "Some of its tokens came from other weights.",
+            DONE | {"base_digest": "00ff" * 16, "earlier_bases": ["ff00" * 16]},
+        ),
+        _record(
+            "claim with the backbone's digest",
+            "Of whoever goes on.",
+            {"kind": "claim", **_HEAD, "base_digest": "00ff" * 16},
+        ),
+        _record(
+            "token with the backbone's digest",
+            "The first of an answer tells it.",
+            TOKENS | {"index": 0, "base_digest": "00ff" * 16},
+        ),
+        _record(
             "done without metadata",
             "Optional.",
             DONE | {"metadata": MISSING},
@@ -169,6 +184,7 @@ def _refused() -> list[Vector]:
         _wrong("logprob nan", "Numbers are finite.", TOKENS | {"logprobs": [[float("nan")]]}),
         _wrong("an invocation before the prompt", "From 0.", DONE | {"adapter_active_from": -1}),
         _wrong("a mixture without digests", "All are told.", DONE | {"adapters": [{"name": "a"}]}),
+        _wrong("earlier bases not text", "Digests.", DONE | {"earlier_bases": [1]}),
         _wrong("a mixture of none", "One at least.", DONE | {"adapters": []}),
         _wrong("unknown finish reason", "stop or length.", DONE | {"finish_reason": "tired"}),
         _wrong(

@@ -134,6 +134,7 @@ def tokens_records(draw: st.DrawFn) -> TokensRecord:
         ids=tuple(ids),
         text=draw(TEXT),
         logprobs=draw(st.none() | rows),
+        base_digest=draw(st.none() | TEXT),
     )
 
 
@@ -151,6 +152,7 @@ _DONE = st.builds(
     adapters=st.lists(st.builds(MixedAdapter, TEXT, TEXT, REALS), max_size=4).map(tuple),
     base=TEXT,
     base_digest=st.none() | TEXT,
+    earlier_bases=st.lists(TEXT, max_size=3).map(tuple),
     seed=st.integers(0, limits.MAX_SEED),
     timings=st.builds(Timings, _MILLISECONDS, _MILLISECONDS, _MILLISECONDS),
     metadata=METADATA,
@@ -167,7 +169,7 @@ _ERRORS = st.builds(
     metadata=METADATA,
 )
 REPLIES: st.SearchStrategy[ReplyRecord] = st.one_of(
-    st.builds(ClaimRecord, **_HEAD),
+    st.builds(ClaimRecord, **_HEAD, base_digest=st.none() | TEXT),
     st.builds(ReleaseRecord, **_HEAD),
     tokens_records(),
     _DONE,
