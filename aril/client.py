@@ -20,7 +20,16 @@ from aril.errors import ArilError, BadToken, BrokerUnavailable, ClientClosed, St
 from aril.router import Inbox, Mark, Router
 from aril.stream import Completion, ResumeToken, Stream
 from aril.transport import OutOfRange
-from schemas import Cancel, Job, Message, Sampling, encode_request, reply_partition, reply_topic
+from schemas import (
+    Cancel,
+    Job,
+    Message,
+    Sampling,
+    WeightedAdapter,
+    encode_request,
+    reply_partition,
+    reply_topic,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +59,8 @@ class JobOptions(TypedDict, total=False):
     continue_final_message: bool
     token_ids: Sequence[int]
     adapter: str | None
+    adapters: Sequence[WeightedAdapter | Mapping[str, Any]] | None
+    adapter_scale: float
     sampling: Sampling | Mapping[str, Any]
     priority: int
     metadata: Mapping[str, str]
@@ -239,11 +250,14 @@ class Client:
 
     def _job(self, prompt: str | None, options: JobOptions) -> Job:
         messages, deadline = options.get("messages"), options.get("deadline")
+        adapters = options.get("adapters")
         token_ids, sampling = options.get("token_ids"), options.get("sampling", Sampling())
         return Job(
             id=options.get("job_id") or uuid.uuid4().hex,
             tenant=self.tenant,
             adapter=options.get("adapter"),
+            adapters=None if adapters is None else tuple(map(_weighted, adapters)),
+            adapter_scale=options.get("adapter_scale", 1.0),
             prompt=prompt,
             messages=None if messages is None else tuple(map(_message, messages)),
             tools=tuple(map(dict, options["tools"])) if options.get("tools") else None,
@@ -294,3 +308,9 @@ class Client:
 
 def _message(message: Message | Mapping[str, Any]) -> Message:
     return message if isinstance(message, Message) else Message.model_validate(message)
+
+
+def _weighted(adapter: WeightedAdapter | Mapping[str, Any]) -> WeightedAdapter:
+    if isinstance(adapter, WeightedAdapter):
+        return adapter
+    return WeightedAdapter.model_validate(adapter, extra="forbid")

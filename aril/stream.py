@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aril.router import Inbox
-    from schemas import Event, FinishReason, Timings, Usage
+    from schemas import Activation, Event, FinishReason, MixedAdapter, Timings, Usage
 
 
 # Digits enough for an int64 each, then what a job's id is made of.
@@ -64,7 +64,11 @@ class Completion:
     usage: Usage
     adapter: str | None
     digest: str | None
+    activation: Activation | None
+    adapters: tuple[MixedAdapter, ...]
     base: str
+    base_digest: str | None
+    earlier_bases: tuple[str, ...]
     seed: int
     timings: Timings
     resets: int
@@ -72,8 +76,18 @@ class Completion:
 
     @property
     def adapter_id(self) -> str | None:
-        """`name@digest` of the adapter that answered, or None for the bare backbone."""
+        """`name@digest` of the one adapter that answered; None for the backbone or a mixture."""
         return f"{self.adapter}@{self.digest}" if self.adapter else None
+
+    @property
+    def adapter_active_from(self) -> int | None:
+        """The prompt's token from which on the adapter worked.
+
+        None if it did nowhere: there was none, or its invocation is not in the prompt.
+        """
+        if self.activation is not None:
+            return self.activation.start
+        return 0 if self.adapter or self.adapters else None
 
 
 Begin = Callable[[Callable[[], None]], Awaitable["Inbox"]]
@@ -222,7 +236,11 @@ class Stream:
             usage=event.usage,
             adapter=event.adapter,
             digest=event.digest,
+            activation=event.activation,
+            adapters=event.adapters,
             base=event.base,
+            base_digest=event.base_digest,
+            earlier_bases=event.earlier_bases,
             seed=event.seed,
             timings=event.timings,
             resets=visible.resets,

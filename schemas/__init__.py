@@ -5,6 +5,7 @@ other languages, json/ and vectors/ let them check themselves against it.
 """
 
 from schemas import limits
+from schemas.adapters import WeightedAdapter
 from schemas.codec import decode_request, encode_request, question_of
 from schemas.conversation import Message
 from schemas.errors import DecodeError, ErrorCode, JobError
@@ -31,11 +32,13 @@ from schemas.reader import (
 )
 from schemas.redirect import decode_redirect, encode_redirect
 from schemas.reply import (
+    Activation,
     ClaimRecord,
     DoneRecord,
     Epoch,
     ErrorRecord,
     FinishReason,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -49,6 +52,7 @@ from schemas.sampling import Sampling
 
 __all__ = [
     "SHARED",
+    "Activation",
     "AdapterName",
     "Cancel",
     "ClaimRecord",
@@ -64,6 +68,7 @@ __all__ = [
     "Job",
     "JobError",
     "Message",
+    "MixedAdapter",
     "ReleaseRecord",
     "ReplyRecord",
     "ResetEvent",
@@ -75,6 +80,7 @@ __all__ = [
     "TokensRecord",
     "Usage",
     "VisibleStream",
+    "WeightedAdapter",
     "decode_redirect",
     "decode_reply",
     "decode_request",

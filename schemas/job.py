@@ -9,30 +9,16 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas import limits, names
+from schemas.adapters import Adapter, AdapterScale, WeightedAdapters, not_shared
 from schemas.conversation import Messages, TemplateVariables, Tools
 from schemas.sampling import Sampling
 from schemas.strictness import CONFIG, TokenId
-
-
-def _not_shared(name: str) -> str:
-    if name.partition("@")[0] == names.SHARED:
-        raise PydanticCustomError("reserved_name", "the name 'shared' is reserved")
-    return name
-
 
 JobId = Annotated[str, Field(pattern=names.JOB_ID_PATTERN)]
 Tenant = Annotated[
     str,
     Field(pattern=names.NAME_PATTERN, json_schema_extra={"not": {"const": names.SHARED}}),
-    AfterValidator(_not_shared),
-]
-Adapter = Annotated[
-    str,
-    Field(
-        pattern=names.ADAPTER_PATTERN,
-        json_schema_extra={"not": {"pattern": f"^{names.SHARED}(@|$)"}},
-    ),
-    AfterValidator(_not_shared),
+    AfterValidator(not_shared),
 ]
 MetadataKey = Annotated[str, Field(max_length=limits.MAX_METADATA_KEY_CHARS)]
 MetadataValue = Annotated[str, Field(max_length=limits.MAX_METADATA_VALUE_CHARS)]
@@ -53,6 +39,11 @@ class Job(BaseModel):
     id: JobId
     tenant: Tenant
     adapter: Annotated[Adapter | None, Field(description="nil is the bare backbone")] = None
+    adapters: Annotated[
+        WeightedAdapters | None,
+        Field(description="several at once, in place of adapter: what they add is added up"),
+    ] = None
+    adapter_scale: AdapterScale = 1.0
     prompt: Annotated[
         str | None, Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS, repr=False)
     ] = None
@@ -111,6 +102,14 @@ class Job(BaseModel):
             raise PydanticCustomError(
                 "one_prompt", "exactly one of prompt, messages, token_ids must be given"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_told_one_way(self) -> Self:
+        if self.adapter is not None and self.adapters is not None:
+            raise PydanticCustomError("two_adapters", "only one of adapter, adapters may be given")
+        if self.adapter_scale != 1 and self.adapter is None and self.adapters is None:
+            raise PydanticCustomError("no_adapter", "adapter_scale goes with adapter or adapters")
         return self
 
     @model_validator(mode="after")

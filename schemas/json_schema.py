@@ -47,6 +47,17 @@ def job_schema() -> Schema:
             }
         },
     ]
+    # One way to name adapters, and no strength without any.
+    schemas["Job"]["not"] = {"allOf": [_given("adapter"), _given("adapters")]}
+    schemas["Job"]["allOf"] = [
+        {
+            "anyOf": [
+                _given("adapter"),
+                _given("adapters"),
+                {"properties": {"adapter_scale": {"const": 1}}},
+            ]
+        }
+    ]
     schemas["Message"]["anyOf"] = [
         _given("content"),
         {"properties": {"role": {"const": "assistant"}}},
@@ -64,8 +75,11 @@ def reply_schema() -> Schema:
     kinds = {
         "claim": _record(
             "A new owner takes the job over and keeps what is visible.",
-            {"alone": {"type": "boolean", "description": "it runs with nothing beside it"}},
-            optional=("alone",),
+            {
+                "alone": {"type": "boolean", "description": "it runs with nothing beside it"},
+                "base_digest": _base_digest(),
+            },
+            optional=("alone", "base_digest"),
         ),
         "release": _record("A writer stops on purpose; nothing visible changes.", {}),
         "tokens": _tokens(),
@@ -140,11 +154,12 @@ def _tokens() -> Schema:
             "maxItems": limits.MAX_TOKENS_PER_RECORD,
             "description": "per id: [logprob, then id and logprob of each of the most likely]",
         },
+        "base_digest": _base_digest(),
     }
     return _record(
         "Tokens from the index-th on, and the text that became safe to show with them.",
         fields,
-        optional=("logprobs",),
+        optional=("logprobs", "base_digest"),
     )
 
 
@@ -158,7 +173,26 @@ def _done() -> Schema:
         "usage": _map(dict.fromkeys(Usage._fields, count)),
         "adapter": _or_null(name),
         "digest": _or_null(name),
+        "adapter_active_from": _or_null(count)
+        | {
+            "description": "only of an adapter with an invocation: the prompt's token from which on"
+            " it worked, nil: nowhere"
+        },
+        "adapters": {
+            "type": "array",
+            "items": _map({"name": name, "digest": name, "weight": {"type": "number"}}),
+            "minItems": 1,
+            "maxItems": limits.MAX_MIXED_ADAPTERS,
+            "description": "of a mixture, in the job's order; adapter and digest are nil then",
+        },
         "base": name,
+        "base_digest": _base_digest(),
+        "earlier_bases": {
+            "type": "array",
+            "items": name,
+            "maxItems": limits.MAX_EARLIER_BASES,
+            "description": "digests of other backbones, which brought some of the tokens",
+        },
         "seed": _integer(limits.MAX_SEED),
         "timings": _map(dict.fromkeys(Timings._fields, milliseconds)),
         "metadata": _metadata(),
@@ -166,7 +200,15 @@ def _done() -> Schema:
     return _record(
         "The answer is complete: index tokens, and the rest of the text.",
         fields,
-        optional=("adapter", "digest", "metadata"),
+        optional=(
+            "adapter",
+            "digest",
+            "adapter_active_from",
+            "adapters",
+            "base_digest",
+            "earlier_bases",
+            "metadata",
+        ),
     )
 
 
@@ -205,6 +247,11 @@ def _integer(maximum: int, *, minimum: int = 0) -> Schema:
 
 def _text(max_chars: int) -> Schema:
     return {"type": "string", "maxLength": max_chars}
+
+
+def _base_digest() -> Schema:
+    text = _or_null(_text(limits.MAX_REPLY_NAME_CHARS))
+    return text | {"description": "of the backbone's weights"}
 
 
 def _or_null(schema: Schema) -> Schema:

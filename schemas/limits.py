@@ -89,6 +89,14 @@ MAX_ABSOLUTE_LOGIT_BIAS: Final = 100.0
 MAX_LOGPROBS: Final = 20
 """Alternatives per token, OpenAI's bound; a row of 20 is about 280 bytes."""
 
+# Adapters.
+MAX_ADAPTER_SCALE: Final = 4.0
+"""How strong an adapter may be asked to be: past twice its trained strength answers fall apart."""
+MAX_MIXED_ADAPTERS: Final = 4
+"""Of one job: each takes a slot on the device."""
+MAX_ABSOLUTE_MIXTURE_WEIGHT: Final = 4.0
+"""Weights in a mixture lie in [-4, 4]; a negative one takes away what its adapter adds."""
+
 # The rest of a job.
 MAX_ABSOLUTE_PRIORITY: Final = 100
 MAX_DEADLINE_MS: Final = 604_800_000
@@ -113,5 +121,7 @@ MAX_EPOCH_PART: Final = 2**53 - 1
 MAX_ERROR_MESSAGE_CHARS: Final = 500
 MAX_GIVEN_CHARS: Final = 256
 """The offending value in an error, when it is a string."""
+MAX_EARLIER_BASES: Final = 8
+"""Backbones with other weights that an answer passed through; of more, the last ones are told."""
 MAX_REPLY_NAME_CHARS: Final = 256
 """Names of adapter, digest and backbone in a terminal."""

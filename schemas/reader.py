@@ -23,11 +23,13 @@ from typing import Final
 
 from schemas.errors import ErrorCode
 from schemas.reply import (
+    Activation,
     ClaimRecord,
     DoneRecord,
     Epoch,
     ErrorRecord,
     FinishReason,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -66,7 +68,11 @@ class DoneEvent:
     usage: Usage
     adapter: str | None
     digest: str | None
+    activation: Activation | None = None
+    adapters: tuple[MixedAdapter, ...] = ()
     base: str
+    base_digest: str | None = None
+    earlier_bases: tuple[str, ...] = ()
     seed: int
     timings: Timings
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -184,7 +190,11 @@ def _done_event(record: DoneRecord) -> DoneEvent:
         usage=record.usage,
         adapter=record.adapter,
         digest=record.digest,
+        activation=record.activation,
+        adapters=record.adapters,
         base=record.base,
+        base_digest=record.base_digest,
+        earlier_bases=record.earlier_bases,
         seed=record.seed,
         timings=record.timings,
         metadata=record.metadata,

@@ -47,17 +47,33 @@ class Timings(NamedTuple):
     total_ms: float
 
 
+class Activation(NamedTuple):
+    """From which of the prompt's tokens on an adapter with an invocation worked; None: nowhere."""
+
+    start: int | None
+
+
+class MixedAdapter(NamedTuple):
+    """One of the adapters of a mixture that answered, the content it had, and its weight."""
+
+    name: str
+    digest: str
+    weight: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecord:
     """A new owner takes the job over and keeps what is visible.
 
     `alone` says that the job is to run with nothing beside it: earlier writers of it crashed.
+    `base_digest` is of the weights of the backbone that goes on.
     """
 
     job: str
     epoch: Epoch
     worker: str
     alone: bool = False
+    base_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +90,8 @@ class TokensRecord:
     """One or more tokens, the first being the job's `index`-th.
 
     `text` is what became safe to show with them: whole characters, no part of a stop string. It
-    may be empty. `logprobs` has one row per id, or is None if the job asked for none.
+    may be empty. `logprobs` has one row per id, or is None if the job asked for none. The first of
+    an epoch without a claim tells `base_digest` as a claim does.
     """
 
     job: str
@@ -84,11 +101,17 @@ class TokensRecord:
     ids: tuple[int, ...]
     text: str
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    base_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoneRecord:
-    """The answer is complete: `index` tokens; `text` is what was still held back."""
+    """The answer is complete: `index` tokens; `text` is what was still held back.
+
+    `activation` is None for what works everywhere: the backbone, an adapter without an invocation.
+    `adapters` are a mixture's; `adapter` and `digest` are None then. `base_digest` is of the
+    weights of the backbone that ended it, `earlier_bases` of others that brought some tokens.
+    """
 
     job: str
     epoch: Epoch
@@ -99,7 +122,11 @@ class DoneRecord:
     usage: Usage
     adapter: str | None
     digest: str | None
+    activation: Activation | None = None
+    adapters: tuple[MixedAdapter, ...] = ()
     base: str
+    base_digest: str | None = None
+    earlier_bases: tuple[str, ...] = ()
     seed: int
     timings: Timings
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)

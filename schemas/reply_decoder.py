@@ -13,10 +13,12 @@ from schemas.codec import check_version
 from schemas.errors import DecodeError, ErrorCode
 from schemas.form_errors import malformed
 from schemas.reply import (
+    Activation,
     ClaimRecord,
     DoneRecord,
     Epoch,
     ErrorRecord,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -62,6 +64,7 @@ def _decode_tokens(fields: Fields) -> TokensRecord:
         ids=tuple(ids),
         text=_text(fields, "text", limits.MAX_REPLY_TEXT_CHARS),
         logprobs=None if rows is None else _logprobs(rows, len(ids)),
+        base_digest=_optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS),
     )
 
 
@@ -70,7 +73,8 @@ def _decode_claim(fields: Fields) -> ClaimRecord:
     alone = fields.get("alone", False)
     if type(alone) is not bool:
         raise _wrong("alone")
-    return ClaimRecord(job=job, epoch=epoch, worker=worker, alone=alone)
+    base = _optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS)
+    return ClaimRecord(job=job, epoch=epoch, worker=worker, alone=alone, base_digest=base)
 
 
 def _decode_release(fields: Fields) -> ReleaseRecord:
@@ -94,7 +98,11 @@ def _decode_done(fields: Fields) -> DoneRecord:
         usage=Usage(*(_integer(usage, name, limits.MAX_INDEX) for name in Usage._fields)),
         adapter=_optional_text(fields, "adapter", limits.MAX_REPLY_NAME_CHARS),
         digest=_optional_text(fields, "digest", limits.MAX_REPLY_NAME_CHARS),
+        activation=_activation(fields),
+        adapters=_adapters(fields),
         base=_text(fields, "base", limits.MAX_REPLY_NAME_CHARS),
+        base_digest=_optional_text(fields, "base_digest", limits.MAX_REPLY_NAME_CHARS),
+        earlier_bases=_earlier_bases(fields),
         seed=_integer(fields, "seed", limits.MAX_SEED),
         timings=Timings(*(_milliseconds(timings, name) for name in Timings._fields)),
         metadata=_metadata(fields),
@@ -174,6 +182,39 @@ def _text(fields: Fields, name: str, max_chars: int) -> str:
 
 def _optional_text(fields: Fields, name: str, max_chars: int) -> str | None:
     return None if fields.get(name) is None else _text(fields, name, max_chars)
+
+
+def _activation(fields: Fields) -> Activation | None:
+    name = "adapter_active_from"
+    if name not in fields:
+        return None
+    return Activation(None if fields[name] is None else _integer(fields, name, limits.MAX_INDEX))
+
+
+def _adapters(fields: Fields) -> tuple[MixedAdapter, ...]:
+    if "adapters" not in fields:
+        return ()
+    rows = fields["adapters"]
+    if type(rows) is not list or not 0 < len(rows) <= limits.MAX_MIXED_ADAPTERS:
+        raise _wrong("adapters")
+    return tuple(map(_adapter, rows))
+
+
+def _earlier_bases(fields: Fields) -> tuple[str, ...]:
+    name = "earlier_bases"
+    bases = fields.get(name, [])
+    if type(bases) is not list or len(bases) > limits.MAX_EARLIER_BASES:
+        raise _wrong(name)
+    if any(type(each) is not str or len(each) > limits.MAX_REPLY_NAME_CHARS for each in bases):
+        raise _wrong(name)
+    return tuple(bases)
+
+
+def _adapter(row: object) -> MixedAdapter:
+    if type(row) is not dict or not _is_number(weight := row.get("weight")):
+        raise _wrong("adapters")
+    name = _text(row, "name", limits.MAX_REPLY_NAME_CHARS)
+    return MixedAdapter(name, _text(row, "digest", limits.MAX_REPLY_NAME_CHARS), float(weight))
 
 
 def _is_number(value: object) -> TypeGuard[float]:

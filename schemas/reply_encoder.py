@@ -37,6 +37,8 @@ def encode_reply(record: ReplyRecord) -> bytes:
             fields["kind"] = "claim"
             if record.alone:
                 fields["alone"] = True
+            if record.base_digest is not None:
+                fields["base_digest"] = record.base_digest
         case ReleaseRecord():
             fields["kind"] = "release"
         case DoneRecord():
@@ -77,6 +79,8 @@ def _encode_tokens(record: TokensRecord) -> bytes:
         if len(record.logprobs) != len(record.ids):
             raise ValueError(f"{len(record.logprobs)} logprobs for {len(record.ids)} ids")
         fields["logprobs"] = [_logprob_row(row) for row in record.logprobs]
+    if record.base_digest is not None:
+        fields["base_digest"] = record.base_digest
     return _pack(fields)
 
 
@@ -107,11 +111,20 @@ def _done_fields(record: DoneRecord) -> Fields:
         "usage": record.usage._asdict(),
         "adapter": record.adapter,
         "digest": record.digest,
+        **_activation(record),
+        **({"adapters": [each._asdict() for each in record.adapters]} if record.adapters else {}),
         "base": record.base,
+        **({"base_digest": record.base_digest} if record.base_digest is not None else {}),
+        **({"earlier_bases": list(record.earlier_bases)} if record.earlier_bases else {}),
         "seed": record.seed,
         "timings": record.timings._asdict(),
         "metadata": dict(record.metadata),
     }
+
+
+def _activation(record: DoneRecord) -> Fields:
+    told = record.activation
+    return {} if told is None else {"adapter_active_from": told.start}
 
 
 def _error_fields(record: ErrorRecord) -> Fields:

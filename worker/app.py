@@ -185,6 +185,7 @@ class Worker:
         surroundings = Surroundings(
             worker=self._name,
             base=loaded.base,
+            base_digest=loaded.base_digest,
             writer=writer,
             reader=reader,
             engine=engine,

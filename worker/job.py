@@ -14,8 +14,8 @@ from worker.stages import ENDING, Life, Stage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Epoch, FinishReason, Job, JobError
-    from worker.adapters import AdapterWeights
+    from schemas import Activation, Epoch, FinishReason, Job, JobError
+    from worker.adapters import AdapterWeights, Mixture
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.
@@ -130,9 +130,11 @@ class Entry:
     prompt_ids: tuple[int, ...] = ()
     answer_tokens: int = 0  # the most that the answer may have, once the prompt is known
     seed: int = 0
-    weights: AdapterWeights | None = None
-    adapter_digest: str | None = None
+    adapter: AdapterWeights | Mixture | None = None
+    digests: tuple[str, ...] = ()  # of its adapters, in the job's order
+    activation: Activation | None = None  # of an adapter with an invocation: where it works
     resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
+    earlier_bases: tuple[str, ...] = ()  # digests of other backbones, which brought those tokens
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it

@@ -39,6 +39,7 @@ class Loaded:
     adapters: AdapterSource | None
     base: str  # the backbone's name
     stats: Callable[[], EngineStats] | None = None  # callable from any thread
+    base_digest: str | None = None  # of the backbone's weights
 
 
 def load_model(settings: WorkerSettings) -> Loaded:
@@ -53,6 +54,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
     from worker.engine.engine import Engine  # noqa: PLC0415 - same
     from worker.engine.model import load_backbone  # noqa: PLC0415 - same
+    from worker.engine.weights_digest import weights_digest  # noqa: PLC0415 - same
 
     path = Path(settings.model)
     if not settings.model or not (path / "config.json").is_file():
@@ -64,6 +66,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     dtype = _dtype(settings, device)
     try:
         backbone = load_backbone(path, device, dtype, name=settings.base)
+        base_digest = weights_digest(path)
         engine = Engine(
             backbone,
             EngineConfig(
@@ -111,13 +114,14 @@ def load_model(settings: WorkerSettings) -> Loaded:
         kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
         threads=threads,
+        base_digest=base_digest,
     )
 
     def stats() -> EngineStats:
         other_bases = 0 if adapters is None else adapters.other_bases
         return replace(engine.stats(), adapters_other_base=other_bases)
 
-    return Loaded(engine, prompts, adapters, backbone.name, stats)
+    return Loaded(engine, prompts, adapters, backbone.name, stats, base_digest)
 
 
 def _return_freed_memory() -> None:

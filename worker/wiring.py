@@ -45,6 +45,7 @@ class Surroundings:
     prompts: PromptEncoder
     adapters: AdapterSource | None
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
+    base_digest: str | None = None  # of the backbone's weights
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     keys: TenantKeys | None = None  # of the tenants, where they sign
     why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
@@ -90,6 +91,7 @@ def wire(
         worker=around.worker,
         dlq_topic=settings.dlq_topic,
         base=around.base,
+        base_digest=around.base_digest,
         metrics=metrics,
         pending=pending,
         logs=logs,
@@ -99,6 +101,7 @@ def wire(
         writer=around.writer,
         reader=around.reader,
         worker=around.worker,
+        base_digest=around.base_digest,
         clock_slack_ms=settings.clock_slack * 1_000,
         metrics=metrics,
         logs=logs,

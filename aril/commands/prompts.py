@@ -31,6 +31,8 @@ LINE_FIELDS: Final = frozenset(
         "continue_final_message",
         "token_ids",
         "adapter",
+        "adapters",
+        "adapter_scale",
         "sampling",
         "priority",
         "deadline",
@@ -68,7 +70,9 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
 
 def read_prompts(arguments: argparse.Namespace, sampling: Sampling) -> list[Asked]:
     """Return what to ask, one entry a job. Raises `UsageError`."""
-    common: Asked = {"adapter": arguments.adapter, "sampling": sampling}
+    common: Asked = {"sampling": sampling, **_adapters(arguments.adapter or [])}
+    if arguments.adapter_scale is not None:
+        common["adapter_scale"] = arguments.adapter_scale
     if arguments.timeout is not None:
         common["timeout"] = arguments.timeout
     if arguments.jsonl:
@@ -83,6 +87,22 @@ def read_prompts(arguments: argparse.Namespace, sampling: Sampling) -> list[Aske
     if not jobs:
         raise UsageError("send: nothing to ask")
     return jobs
+
+
+def _adapters(given: list[str]) -> Asked:
+    """Return one adapter, or a mixture: `name`, `name@digest`, each perhaps with `=weight`."""
+    if not given:
+        return {}
+    if len(given) == 1 and "=" not in given[0]:
+        return {"adapter": given[0]}
+    mixed = []
+    for text in given:
+        name, _, weight = text.partition("=")
+        try:
+            mixed.append({"name": name, "weight": float(weight or 1)})
+        except ValueError:
+            raise UsageError(f"send: --adapter {text}: a weight is a number") from None
+    return {"adapters": mixed}
 
 
 def _texts(prompts: list[str]) -> list[str]:
@@ -120,6 +140,8 @@ def _from_line(number: int, line: str, common: Asked, arguments: argparse.Namesp
         raise UsageError(f"{place}: not an object")
     if unknown := sorted(fields.keys() - LINE_FIELDS):
         raise UsageError(f"{place}: unknown field {unknown[0]!r}")
+    if fields.keys() & {"adapter", "adapters"}:  # a line's own choice goes before the flags'
+        common = {name: common[name] for name in common if not name.startswith("adapter")}
     if "id" in fields:
         fields["job_id"] = fields.pop("id")
     if isinstance(fields.get("prompt"), str):

@@ -50,7 +50,8 @@ examples:
   token=$(aril send -t acme --detach "A long story, please.") && aril send -t acme --resume "$token"
 
 a line of JSONL: {"prompt": "Hi"}, or with any of
-  id, messages, token_ids, adapter, sampling, priority, deadline, metadata; and with messages
+  id, messages, token_ids, adapter, adapters, adapter_scale, sampling, priority, deadline, metadata;
+  and with messages
   tools, chat_template_kwargs, add_generation_prompt, continue_final_message"""
 
 
@@ -80,7 +81,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="`-` or none: standard input")
     parser.add_argument("-t", "--tenant", metavar="NAME", help="who asks [env ARIL_TENANT]")
     parser.add_argument("--key", metavar="FILE", help="private key to sign with [env ARIL_KEY]")
-    parser.add_argument("-a", "--adapter", metavar="NAME", help="name or name@digest")
+    parser.add_argument(
+        "-a",
+        "--adapter",
+        action="append",
+        metavar="NAME",
+        help="name or name@digest; several, with =WEIGHT where it is not 1, are added up",
+    )
+    parser.add_argument(
+        "--adapter-scale", type=float, metavar="X", help="how strong adapters are, 0 to 4"
+    )
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message of the chat")
     parser.add_argument("--raw", action="store_true", help="no chat: go on from the bare text")
     parser.add_argument("--jsonl", metavar="FILE", help="a job a line; `-` is standard input")

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aril.errors import JobFailed
 from aril.render import COLOURS, DIM, RESET, Weaver, printable
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from aril.errors import ArilError
     from aril.stream import Stream
     from schemas import Event
+
+SHORT_DIGEST: Final = 12
 
 
 class Printer(Protocol):
@@ -47,6 +49,10 @@ class JsonPrinter:
         fields = {name: value for name, value in asdict(event).items() if value is not None}
         if isinstance(event, DoneEvent):
             fields |= {"usage": event.usage._asdict(), "timings": event.timings._asdict()}
+            if activation := fields.pop("activation", None):
+                fields["adapter_active_from"] = activation.start
+            if mixed := fields.pop("adapters", None):
+                fields["adapters"] = [each._asdict() for each in mixed]
         self._print({"job": stream.job, "event": kind, **fields, "token": str(stream.token)})
 
     def failed(self, stream: Stream, error: ArilError) -> None:
@@ -136,6 +142,13 @@ class LinesPrinter:
 
 def described(event: DoneEvent) -> str:
     """Return who answered: the adapter and the beginning of its digest, or the backbone."""
+    if event.adapters:
+        return " + ".join(
+            f"{each.weight:g} · {each.name}@{each.digest[:SHORT_DIGEST]}" for each in event.adapters
+        )
     if event.adapter is None:
         return event.base
-    return f"{event.adapter}@{(event.digest or '')[:12]}"
+    told = f"{event.adapter}@{(event.digest or '')[:SHORT_DIGEST]}"
+    if event.activation is not None and event.activation.start is None:
+        return f"{event.base}: the invocation of {told} is not in the prompt"
+    return told

@@ -108,7 +108,7 @@ class Halves:
     def _exact_shrunk(self) -> Tensor:
         x, a = self.pool[0].x, self._a[0]
         exact = torch.zeros(self._shrunk.shape, dtype=torch.float64, device=x.device)
-        for slot, _, rows in self.plan.segments:
+        for slot, _, rows, _ in self.plan.segments:
             exact[rows] = x[rows].double() @ a[slot].double().T
         return exact
 
@@ -116,7 +116,7 @@ class Halves:
     def _exact_added(self) -> Tensor:
         own = self.pool[0]
         exact = self._y.double()
-        for slot, _, rows in self.plan.segments:
+        for slot, _, rows, _ in self.plan.segments:
             parts = self._shrunk[rows].double().chunk(len(own.b), 1)
             products = [part @ b[slot].double().T for part, b in zip(parts, own.b, strict=True)]
             exact[rows] += own.scales[slot] * torch.cat(products, 1)

@@ -1,4 +1,4 @@
-"""Expand: y[i, slice] += scale · (sum of planes[:, i]) · B[s(i)], in Triton.
+"""Expand: y[i, slice] += scale · f[i] · (sum of planes[:, i]) · B[s(i)], in Triton.
 
 Slices with gains (DoRA): y[i, slice] = gain · ((y[i, slice] - bias) + the same) + bias.
 """
@@ -28,6 +28,7 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
     gains: tl.tensor,
     has_gain: tl.tensor,
     bias: tl.tensor,
+    row_scales: tl.tensor,
     block_rows: tl.tensor,
     block_slots: tl.tensor,
     rows_total: tl.tensor,
@@ -47,6 +48,7 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
     PIECE: tl.constexpr,
     GAIN: tl.constexpr,
     BIAS: tl.constexpr,
+    SCALED: tl.constexpr,
     UPCAST: tl.constexpr,
 ) -> None:
     """One program: one block of rows, one tile of one slice's outputs.
@@ -55,7 +57,8 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
     Up to four slices, from FIRST_SLICE on, are walked as one row of tiles, each rounded up to whole
     tiles; a spare one has width 0. Their columns of y begin at first_column. Without GAIN the
     arguments gains [slots, ...] fp32, has_gain [slots, SLICES] and bias are not read, nor is bias
-    without BIAS; with it, gains are read only for a slice that has_gain names. The rank is loaded
+    without BIAS; with it, gains are read only for a slice that has_gain names. f is row_scales [T]
+    fp32, 1 and not read without SCALED. The rank is loaded
     in whole pieces of PIECE, which divides MAX_RANK, and what is past the live rank is dropped.
     """
     pid = tl.program_id(0)
@@ -120,7 +123,10 @@ def expand_kernel(  # noqa: PLR0915, PLR0917 - straight down; operands in the fo
         if BIAS:
             own = tl.load(bias + column + outputs, read, other=0.0).to(tl.float32)
         prior -= own[None, :]
-    # One expression with and without gains, so that it is rounded alike: less 0 changes no bit.
+    if SCALED:
+        scale *= tl.load(row_scales + rows, live_rows, other=1.0)[:, None]  # [BM, 1]
+    # One expression with and without gains, so that it is rounded alike: less 0 changes no bit, nor
+    # does a row's scale of 1.
     total = prior + sums * scale
     if GAIN:
         total = tl.where(scaled, total * gain[None, :] + own[None, :], total)

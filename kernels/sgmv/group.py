@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class LoraPair:
     """One linear's LoRA: `a` [r, in], `b` [out, r] and the scale of their product.
 
-    With DoRA also its `gain` [out], see gains.py, and what is added beside, `bias` [out], see
-    biases.py.
+    With DoRA also its `gain` [out], see gains.py, and what is added beside, `bias` [out];
+    `scaled_bias` [out] is the part of it that a row's scale scales, see biases.py.
     """
 
     a: Tensor
@@ -25,6 +25,7 @@ class LoraPair:
     scale: float
     gain: Tensor | None = None
     bias: Tensor | None = None
+    scaled_bias: Tensor | None = None
 
 
 class GroupShape(NamedTuple):
@@ -54,7 +55,8 @@ class GroupShape(NamedTuple):
                 )
             if not 1 <= rank <= self.max_rank:
                 raise ValueError(f"linear {index}: rank {rank} is not in 1..{self.max_rank}")
-            for name, vector in (("gain", pair.gain), ("bias", pair.bias)):
+            vectors = (("gain", pair.gain), ("bias", pair.bias), ("bias", pair.scaled_bias))
+            for name, vector in vectors:
                 if vector is not None and vector.shape != (width,):
                     raise ValueError(
                         f"linear {index}: {name} {tuple(vector.shape)} doesn't fit [{width}]"

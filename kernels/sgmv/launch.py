@@ -99,6 +99,7 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
     gains: Tensor | None = None,
     has_gain: Tensor | None = None,
     bias: Tensor | None = None,
+    row_scales: Tensor | None = None,
 ) -> None:
     """Add up to four slices' products to y, in place; scale the sums of those that have gains."""
     splits, rows, stacked = planes.shape
@@ -121,6 +122,7 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         y if gains is None else gains,  # not read without GAIN and BIAS
         y if has_gain is None else has_gain,
         y if bias is None else bias,
+        y if row_scales is None else row_scales,  # not read without SCALED
         block_rows,
         block_slots,
         rows,
@@ -140,6 +142,7 @@ def sgmv_expand(  # noqa: PLR0917 - the operands, in the order of the formula
         PIECE=PIECE if max_rank % PIECE == 0 else 1,
         GAIN=gains is not None,
         BIAS=bias is not None,
+        SCALED=row_scales is not None,
         UPCAST=INTERPRETED and b[0].dtype is torch.bfloat16,
         num_warps=warps,
         num_stages=EXPAND_STAGES,
@@ -189,5 +192,6 @@ def sgmv_triton_(  # noqa: PLR0917 - the operands, in the order of the formula
             tiles.expand_n,
             tiles.expand_r,
             tiles.warps,
-            *(gains or ()),
+            *(gains or (None, None, None)),
+            plan.row_scales,
         )

@@ -40,10 +40,11 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
     Semantics, for row i with slot s = row_slots[i] ≥ 0 and each slice j of the fused group:
 
         r = ranks[s, j]
-        y[i, slice j] += scales[s, j] * (x[i] @ a[s, j*r_max : j*r_max + r].T) @ b[j][s, :, :r].T
+        a_j, b_j = a[s, j * r_max : j * r_max + r], b[j][s, :, :r]
+        y[i, slice j] += scales[s, j] * f[i] * (x[i] @ a_j.T) @ b_j.T
 
-    and where gains.present[s, j] is set (DoRA, arXiv 2402.09353), with δ for what is added above
-    and β = gains.bias[slice j], or 0 for none:
+    with f = plan.row_scales, or 1 for none. Where gains.present[s, j] is set (DoRA, arXiv
+    2402.09353), with δ for what is added above and β = gains.bias[slice j], or 0 for none:
 
         y[i, slice j] = gains.values[s, slice j] * ((y[i, slice j] - β) + δ) + β
 
@@ -142,7 +143,7 @@ def _packed(  # noqa: PLR0917 - the operands of `sgmv_`
     bias = None if gains is None else gains.bias
     scratch = Scratch()
     slots: list[Products | None] = [None] * plan.slots
-    for slot, _, _ in plan.segments:
+    for slot in {segment.slot for segment in plan.segments}:
         pairs = [_pair(slot, j, shape, a, b, ranks, scales, gains) for j in range(len(b))]
         adapter = pack(pairs, shape, device=a.device, dtype=a.dtype, bias=bias)
         if adapter is not None:

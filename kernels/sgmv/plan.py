@@ -35,6 +35,7 @@ class SgmvPlan:
     def __init__(
         self,
         row_slots: Tensor,
+        row_scales: Tensor | None,
         *,
         slots: int,
         mode: SgmvMode,
@@ -47,9 +48,13 @@ class SgmvPlan:
         self.device = device
         self.static = static
         self._row_slots = row_slots.to(device, copy=True)
+        # A static plan has them always: what a later step brings has to have its place.
+        if static and row_scales is None:
+            row_scales = torch.ones(row_slots.shape)
+        self._row_scales = None if row_scales is None else row_scales.to(device, copy=True)
         self._tables: dict[int, BlockTable] = {}
         self._segments = (
-            find_segments(row_slots, device) if row_slots.device.type == "cpu" else None
+            find_segments(row_slots, device, row_scales) if row_slots.device.type == "cpu" else None
         )
 
     @property
@@ -63,6 +68,14 @@ class SgmvPlan:
         return self._row_slots
 
     @property
+    def row_scales(self) -> Tensor | None:
+        """What each row's product is multiplied by, float32 [T] on the plan's device; None: by 1.
+
+        Not to be changed.
+        """
+        return self._row_scales
+
+    @property
     def adapters(self) -> int | None:
         """How many adapters the rows are of; None where only the device knows or it may change."""
         return None if self.static or self._segments is None else len(self._segments)
@@ -74,7 +87,7 @@ class SgmvPlan:
         Ids that were given on a device are read by the host at the first use.
         """
         if self._segments is None:
-            self._segments = find_segments(self._row_slots, self.device)
+            self._segments = find_segments(self._row_slots, self.device, self._row_scales)
         return self._segments
 
     def blocks(self, block_m: int) -> BlockTable:
@@ -83,10 +96,11 @@ class SgmvPlan:
             self._tables[block_m] = self._build(block_m)
         return self._tables[block_m]
 
-    def update_(self, row_slots: Tensor) -> None:
+    def update_(self, row_slots: Tensor, row_scales: Tensor | None = None) -> None:
         """Give a static plan another step's segments, in place, for the replay of a CUDA graph.
 
-        `row_slots` is int32 with as many rows as the plan was made for. The tables keep their
+        `row_slots` is int32, `row_scales` float32 (None: all 1), with as many rows as the plan was
+        made for. The tables keep their
         addresses and their room, which is the worst case, so a replay may use more adapters than
         the capture did.
         """
@@ -94,8 +108,10 @@ class SgmvPlan:
             raise ValueError("only a static plan can be updated: make_plan(..., static=True)")
         if row_slots.shape != self._row_slots.shape:
             raise ValueError(f"the plan has {self.rows} rows, got {tuple(row_slots.shape)}")
-        _check(row_slots, self.slots)
+        _check(row_slots, row_scales, self.slots)
         self._row_slots.copy_(row_slots)
+        if self._row_scales is not None:
+            self._row_scales.copy_(torch.ones(()) if row_scales is None else row_scales)
         self._segments = None
         for block_m, table in self._tables.items():
             fresh = self._build(block_m)
@@ -114,6 +130,7 @@ def make_plan(
     row_slots: Tensor,
     *,
     slots: int,
+    row_scales: Tensor | None = None,
     mode: SgmvMode | str = SgmvMode.FAST,
     device: torch.device | str | None = None,
     static: bool = False,
@@ -121,7 +138,9 @@ def make_plan(
     """Plan one step from the adapter slot of each row.
 
     `row_slots` is int32 [T]; -1 means no adapter, else the id is in [0, slots). Rows of one
-    adapter need not be adjacent; adjacent rows are read without a copy on the CPU.
+    adapter need not be adjacent; adjacent rows are read without a copy on the CPU. `row_scales`
+    float32 [T] is what each row's product is multiplied by, None for 1: that costs nothing, and one
+    of 1 gives the same bits.
 
     Ids on the host are checked, and grids fit the segments exactly. Ids that are already on a
     device are planned there without waiting for it: grids then have room for the worst case, and
@@ -132,9 +151,10 @@ def make_plan(
     """
     if slots < 1:
         raise ValueError(f"slots must be positive, got {slots}")
-    _check(row_slots, slots)
+    _check(row_slots, row_scales, slots)
     return SgmvPlan(
         row_slots,
+        row_scales,
         slots=slots,
         mode=SgmvMode(mode),
         device=torch.device(device) if device is not None else row_slots.device,
@@ -142,10 +162,17 @@ def make_plan(
     )
 
 
-def _check(row_slots: Tensor, slots: int) -> None:
+def _check(row_slots: Tensor, row_scales: Tensor | None, slots: int) -> None:
     if row_slots.ndim != 1 or row_slots.dtype != torch.int32:
         raise ValueError(
             f"row_slots must be int32 [T], got {row_slots.dtype} {tuple(row_slots.shape)}"
+        )
+    if row_scales is not None and (
+        row_scales.shape != row_slots.shape or row_scales.dtype != torch.float32
+    ):
+        raise ValueError(
+            f"row_scales must be float32 {list(row_slots.shape)}, got {row_scales.dtype} "
+            f"{list(row_scales.shape)}"
         )
     if row_slots.numel() == 0 or row_slots.device.type != "cpu":
         return

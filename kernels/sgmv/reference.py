@@ -62,7 +62,13 @@ def sgmv(x: Tensor, a: Tensor, b: Tensor, scale: Tensor, row_slots: Tensor) -> T
 
 
 def exact(  # noqa: PLR0917 - the operands, in the order of the formula
-    x: Tensor, a: Tensor, b: Sequence[Tensor], ranks: Tensor, scales: Tensor, row_slots: Tensor
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    ranks: Tensor,
+    scales: Tensor,
+    row_slots: Tensor,
+    row_scales: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return what `sgmv_` adds to y, in fp64, and the same with every term taken absolute.
 
@@ -80,6 +86,8 @@ def exact(  # noqa: PLR0917 - the operands, in the order of the formula
                 a_live = a[s, j * max_rank : j * max_rank + rank].double()
                 b_live = weights[s, :, :rank].double()
                 scale = scales[s, j].double()
+                if row_scales is not None:
+                    scale = scale * row_scales[i].double()
                 delta[i] = scale * (x[i].double() @ a_live.T) @ b_live.T
                 magnitude[i] = scale.abs() * (x[i].double().abs() @ a_live.abs().T) @ b_live.abs().T
         parts.append(delta)

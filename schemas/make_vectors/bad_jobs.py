@@ -64,6 +64,48 @@ def bad_fields() -> list[Vector]:
             invalid("reserved_name"),
         ),
         _refused(
+            "adapter and adapters",
+            "Only one of both.",
+            {"adapter": "pirate", "adapters": [{"name": "terse"}]},
+            invalid("two_adapters"),
+        ),
+        _refused(
+            "no adapter in a mixture",
+            "At least one.",
+            {"adapters": []},
+            invalid("too_short", limit=1, given=0),
+        ),
+        _refused(
+            "five adapters",
+            "Four at most.",
+            {"adapters": [{"name": name} for name in "abcde"]},
+            too_much("too_long", 4, 5),
+        ),
+        _refused(
+            "a weight that is no number",
+            "Weights are finite.",
+            {"adapters": [{"name": "terse", "weight": float("nan")}]},
+            invalid("finite_number"),
+        ),
+        _refused(
+            "a weight too large",
+            "4 at most, and -4 at least.",
+            {"adapters": [{"name": "terse", "weight": 4.5}]},
+            too_much("less_than_equal", 4, 4.5),
+        ),
+        _refused(
+            "an adapter too strong",
+            "4 at most.",
+            {"adapter": "pirate", "adapter_scale": 5},
+            too_much("less_than_equal", 4, 5),
+        ),
+        _refused(
+            "strength without an adapter",
+            "There is nothing to be strong.",
+            {"adapter_scale": 0.5},
+            invalid("no_adapter"),
+        ),
+        _refused(
             "metadata value not text",
             "Text to text.",
             {"metadata": {"a": 1}},

@@ -72,6 +72,19 @@ def good_requests() -> list[Vector]:
         ),
         _job("adapter", "An adapter by name.", {"adapter": "pirate"}),
         _job("adapter with digest", "One content of it only.", {"adapter": f"pirate@{digest}"}),
+        _job(
+            "a strong adapter",
+            "Twice what it adds.",
+            {"adapter": "pirate", "adapter_scale": 2.0},
+        ),
+        _job(
+            "a mixture",
+            "Each times its weight, which is 1 where none is given; all half as strong.",
+            {
+                "adapters": [{"name": "pirate", "weight": -0.5}, {"name": f"terse@{digest}"}],
+                "adapter_scale": 0.5,
+            },
+        ),
         _job("every sampling field", "None at its default.", {"sampling": every_knob}),
         _job(
             "whole number for a real one",

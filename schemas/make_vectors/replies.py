@@ -63,6 +63,47 @@ def _records() -> list[Vector]:
         _record("done", "Every field.", DONE),
         _record("done on the backbone", "No adapter; cut at max_tokens.", backbone),
         _record(
+            "done with an invocation",
+            "The adapter worked from the prompt's fourth token on.",
+            DONE | {"adapter_active_from": 3},
+        ),
+        _record(
+            "done without the invocation",
+            "It was not in the prompt: the answer is the backbone's.",
+            DONE | {"adapter_active_from": None},
+        ),
+        _record(
+            "done by a mixture",
+            "Adapter and digest are nil.",
+            backbone
+            | {
+                "adapters": [
+                    {"name": "pirate", "digest": "0123456789abcdef" * 4, "weight": 0.75},
+                    {"name": "terse", "digest": "fedcba9876543210" * 4, "weight": -1.0},
+                ]
+            },
+        ),
+        _record(
+            "done with the backbone's digest",
+            "Of its weights, beside its name.",
+            DONE | {"base_digest": "00ff" * 16},
+        ),
+        _record(
+            "done after another backbone",
+            "Some of its tokens came from other weights.",
+            DONE | {"base_digest": "00ff" * 16, "earlier_bases": ["ff00" * 16]},
+        ),
+        _record(
+            "claim with the backbone's digest",
+            "Of whoever goes on.",
+            {"kind": "claim", **_HEAD, "base_digest": "00ff" * 16},
+        ),
+        _record(
+            "token with the backbone's digest",
+            "The first of an answer tells it.",
+            TOKENS | {"index": 0, "base_digest": "00ff" * 16},
+        ),
+        _record(
             "done without metadata",
             "Optional.",
             DONE | {"metadata": MISSING},
@@ -141,6 +182,10 @@ def _refused() -> list[Vector]:
             "row of two", "After the first number come pairs.", TOKENS | {"logprobs": [[-0.5, 7]]}
         ),
         _wrong("logprob nan", "Numbers are finite.", TOKENS | {"logprobs": [[float("nan")]]}),
+        _wrong("an invocation before the prompt", "From 0.", DONE | {"adapter_active_from": -1}),
+        _wrong("a mixture without digests", "All are told.", DONE | {"adapters": [{"name": "a"}]}),
+        _wrong("earlier bases not text", "Digests.", DONE | {"earlier_bases": [1]}),
+        _wrong("a mixture of none", "One at least.", DONE | {"adapters": []}),
         _wrong("unknown finish reason", "stop or length.", DONE | {"finish_reason": "tired"}),
         _wrong(
             "usage without a count", "Both are required.", DONE | {"usage": {"prompt_tokens": 5}}

@@ -25,6 +25,8 @@ REFUSED = {
     *(("init_lora_weights", f"`'{name}'`") for name in ("lora_ga", "corda", "loftq")),
     ("bias", "`'all'`"),
     ("modules_to_save", "`['norm']`, trained"),
+    ("alora_invocation_tokens", "`[33, 60]`, with tokens that were trained"),
+    ("alora_invocation_tokens", "`[33, 60]`, with `use_dora`"),
 }
 
 

@@ -53,8 +53,8 @@ def shrink(dtype: str, tiles: Tiles, rank: int) -> Job:
     return Job("shrink_kernel", pointers, constants, (), tiles.warps, tiles.shrink_stages)
 
 
-def expand(dtype: str, tiles: Tiles, rank: int, *, gain: bool) -> Job:
-    """Make the job of the expand kernel, with DoRA's gains and a bias or without."""
+def expand(dtype: str, tiles: Tiles, rank: int, *, gain: bool, scaled: bool = False) -> Job:
+    """Make the job of the expand kernel, with DoRA's gains and a bias, rows' scales, or without."""
     constants = {
         "SLICES": SLICES,
         "FIRST_SLICE": 0,
@@ -66,12 +66,13 @@ def expand(dtype: str, tiles: Tiles, rank: int, *, gain: bool) -> Job:
         "PIECE": PIECE,
         "GAIN": gain,
         "BIAS": gain,
+        "SCALED": scaled,
         "UPCAST": False,
         "stride_y_column": 1,
     }
     pointers = {
         **dict.fromkeys(("b0", "b1", "b2", "b3", "y", "bias"), f"*{dtype}"),
-        **dict.fromkeys(("planes", "scales", "gains"), "*fp32"),
+        **dict.fromkeys(("planes", "scales", "gains", "row_scales"), "*fp32"),
         **TABLES,
         "has_gain": "*i32",
     }
@@ -149,6 +150,9 @@ def test_sgmv_compiles_for_hopper(dtype: str, rows: int, tmp_path: Path) -> None
         tiles = table_tiles(rows, rank)
         jobs += [shrink(dtype, tiles, rank)]
         jobs += [expand(dtype, tiles, rank, gain=gain) for gain in (False, True)]
+    jobs += [
+        expand(dtype, table_tiles(rows, 16), 16, gain=gain, scaled=True) for gain in (False, True)
+    ]
     for job, answer in zip(jobs, compile_all(jobs, tmp_path), strict=True):
         assert answer.dot, job
         assert answer.shared <= SHARED_MEMORY, job
@@ -194,6 +198,7 @@ def test_vectors_take_no_tensor_cores(dtype: str, tmp_path: Path) -> None:
         assert tiles.block_m == rows
         jobs.append(shrink(dtype, tiles, 64))
         jobs += [expand(dtype, tiles, 64, gain=gain) for gain in (False, True)]
+        jobs.append(expand(dtype, tiles, 64, gain=False, scaled=True))
     for answer in compile_all(jobs, tmp_path):
         assert not answer.dot
         assert not answer.mma

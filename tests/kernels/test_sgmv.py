@@ -336,3 +336,5 @@ def test_registered_operators_pass_opcheck() -> None:
     torch.library.opcheck(sgmv_expand, operands)
     torch.library.opcheck(sgmv_expand, (*operands, *case.gains))
     torch.library.opcheck(sgmv_expand, (*operands, *case.gains._replace(bias=None)))
+    scales = torch.ones(3, device=case.y.device)
+    torch.library.opcheck(sgmv_expand, (*operands, *case.gains, scales))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,3 +54,19 @@ def test_a_bias_that_does_not_fit() -> None:
     """It is refused with its shape, like all else of a pair."""
     with pytest.raises(ValueError, match=r"bias \(4,\) doesn't fit \[3\]"):
         SHAPE.check([pair(3, torch.ones(4)), None])
+
+
+def test_a_rows_scale_scales_what_belongs_to_b() -> None:
+    """The rest of a bias, that of the backbone trained on, is added as it is."""
+    biases = SlotBiases(SHAPE, 2, device=torch.device("cpu"), dtype=torch.float32)
+    whole = replace(pair(3, torch.tensor([5.0, 6.0, 7.0])), scaled_bias=torch.full((3,), 4.0))
+    biases.load(0, [whole, pair(2, torch.ones(2))])
+    ids = torch.tensor([0, 0, 1, 0], dtype=torch.int32)
+    plan = make_plan(ids, slots=2, row_scales=torch.tensor([0.5, 1.0, 3.0, 0.0]))
+    y = torch.zeros(4, 5)
+    biases.add_(y, plan)
+    assert y.tolist() == [[3, 4, 5, 1, 1], [5, 6, 7, 1, 1], [0] * 5, [1, 2, 3, 1, 1]]
+    biases.load(0, [None, pair(2, torch.ones(2))])
+    y.zero_()
+    biases.add_(y, plan)
+    assert y[0].tolist() == [0, 0, 0, 1, 1]

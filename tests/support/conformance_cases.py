@@ -138,7 +138,27 @@ CASES: Final = (
         "use_bdlora",
         BdLoraConfig(target_modules_bd_a=["q_proj"], target_modules_bd_b=["v_proj"], nblocks=2),
     ),
-    given("alora_invocation_tokens", [5, 6]),
+    given("alora_invocation_tokens", [17, 33]),
+    Case(
+        field="alora_invocation_tokens",
+        value="`[33, 60]`, with `lora_bias`, and LoRA on `lm_head`",
+        config={
+            "alora_invocation_tokens": [33, 60],
+            "lora_bias": True,
+            "target_modules": ["q_proj", "v_proj", "lm_head"],
+        },
+    ),
+    Case(
+        field="alora_invocation_tokens",
+        value="`[33, 60]`, with tokens that were trained",
+        config={"alora_invocation_tokens": [33, 60], "trainable_token_indices": [5]},
+    ),
+    Case(
+        field="alora_invocation_tokens",
+        value="`[33, 60]`, with `use_dora`",
+        config={"use_dora": True},
+        saved={"alora_invocation_tokens": [33, 60]},
+    ),
     written("arrow_config", ArrowConfig()),
     given("target_parameters", ["q_proj.weight"], target_modules=[]),
     given("layer_replication", [[0, 2], [1, 2]]),

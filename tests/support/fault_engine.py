@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas import ErrorCode, JobError
 from tests.support.fault_content import (
@@ -24,13 +24,13 @@ from tests.support.fault_content import (
     tokens_of,
 )
 from tests.support.fault_store import StoreTrouble
+from worker.adapters import AdapterWeights
 from worker.engine.request import GenerationRequest, Output
 from worker.job import Prompt
 from worker.loading import Loaded
 
 if TYPE_CHECKING:
     from schemas import Job
-    from worker.adapters import AdapterWeights
     from worker.settings import WorkerSettings
 
 FETCH_SECONDS = 0.05  # at most: adapters come from a disk or a share, out of order
@@ -111,13 +111,6 @@ class TaggedPrompts:
         return Prompt(prompt_of(job.tenant, job.id), job.sampling.longest)
 
 
-class TaggedAdapter(NamedTuple):
-    """An adapter without weights."""
-
-    name: str
-    digest: str
-
-
 class TaggedAdapters:
     """Every tenant has the same names, with contents of its own; the store may be in trouble."""
 
@@ -129,10 +122,10 @@ class TaggedAdapters:
         await asyncio.sleep(random.uniform(0, FETCH_SECONDS))
         name, _, wanted = name.partition("@")
         await self._store.reach(tenant, name)
-        found = TaggedAdapter(name, digest_of(tenant, name))
-        if name not in ADAPTERS or wanted not in {"", found.digest}:
+        digest = digest_of(tenant, name)
+        if name not in ADAPTERS or wanted not in {"", digest}:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, f"adapter {name}: no such adapter")
-        return cast("AdapterWeights", found)
+        return AdapterWeights(name=name, digest=digest, rank=1, modules={})
 
 
 def load_tagged(settings: WorkerSettings) -> Loaded:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas import Sampling
+from worker.adapters import Mixture
 from worker.engine.request import GenerationRequest
 from worker.engine.scheduler import StepPlan
 
@@ -20,7 +21,7 @@ def request(
     prompt: tuple[int, ...] | int = (1,),
     *,
     max_tokens: int = 4,
-    adapter: str | None = None,
+    adapter: str | tuple[str, ...] | None = None,
     resume: tuple[int, ...] = (),
     seed: int = 0,
     sampling: Sampling | None = None,
@@ -28,7 +29,12 @@ def request(
     """Build a request; a prompt given as a number is that many tokens, told apart by the key."""
     if isinstance(prompt, int):
         prompt = tuple(100 * key + position for position in range(prompt))
-    weights: Any = None if adapter is None else NamedAdapter(adapter)
+    weights: Any = None
+    if isinstance(adapter, str):
+        weights = NamedAdapter(adapter)
+    elif adapter is not None:
+        members: Any = tuple(map(NamedAdapter, adapter))
+        weights = Mixture(members, (1.0,) * len(members))
     return GenerationRequest(
         key=key,
         prompt_ids=prompt,
@@ -48,32 +54,45 @@ class CountingSlots:
         self.loads: list[str] = []
         self.broken: set[str] = set()  # adapters that cannot be loaded
 
-    def can_acquire(self, adapter: Any) -> bool:
-        """Whether there is a slot."""
-        return adapter.digest in self.resident or 0 in self.holders
+    def can_acquire(self, adapters: Any) -> bool:
+        """Whether there are slots for all."""
+        wanted = {adapter.digest for adapter in adapters}
+        free = sum(
+            not held and digest not in wanted
+            for held, digest in zip(self.holders, self.resident, strict=True)
+        )
+        return len(wanted - set(self.resident)) <= free
 
-    def acquire(self, adapter: Any) -> int | None:
-        """Hold the adapter's slot, or an idle one."""
-        if adapter.digest in self.resident:
-            slot = self.resident.index(adapter.digest)
-        elif 0 in self.holders:
-            if adapter.digest in self.broken:
-                raise RuntimeError(f"{adapter.digest} is broken")
+    def acquire(self, adapters: Any) -> tuple[int, ...] | None:
+        """Hold the adapters' slots, or idle ones."""
+        if not self.can_acquire(adapters):
+            return None
+        digests = [adapter.digest for adapter in adapters]
+        if broken := self.broken & set(digests) - set(self.resident):
+            raise RuntimeError(f"{min(broken)} is broken")
+        for digest in digests:
+            if digest in self.resident:
+                continue
             slot = min(
-                (slot for slot, held in enumerate(self.holders) if not held),
+                (
+                    slot
+                    for slot, held in enumerate(self.holders)
+                    if not held and self.resident[slot] not in digests
+                ),
                 key=lambda slot: self.resident[slot] is not None,  # empty ones first
             )
-            self.loads.append(adapter.digest)
-            self.resident[slot] = adapter.digest
-        else:
-            return None
-        self.holders[slot] += 1
-        return slot
+            self.loads.append(digest)
+            self.resident[slot] = digest
+        slots = tuple(map(self.resident.index, digests))
+        for slot in slots:
+            self.holders[slot] += 1
+        return slots
 
-    def release(self, slot: int) -> None:
+    def release(self, slots: Any) -> None:
         """Let go; more often than held is a bug of the caller."""
-        assert self.holders[slot] > 0
-        self.holders[slot] -= 1
+        for slot in slots:
+            assert self.holders[slot] > 0
+            self.holders[slot] -= 1
 
 
 class CacheModel:

@@ -165,6 +165,7 @@ class Harness:
         prompts: PromptEncoder | None = None,
         adapters: AdapterSource | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
+        base_digest: str | None = None,
         **flags: Any,
     ) -> None:
         flags.setdefault("window_ms", 0)
@@ -176,6 +177,7 @@ class Harness:
         surroundings = Surroundings(
             worker="w1",
             base="tiny",
+            base_digest=base_digest,
             writer=self.writer,
             reader=self.reader,
             engine=self.engine,

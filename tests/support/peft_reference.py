@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from schemas import Sampling
+from worker.adapters import AdapterWeights
 from worker.engine.probe import LOGIT_BOUND
 from worker.engine.request import GenerationRequest
 from worker.engine.sampler import sample
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pytest
     from torch import Tensor
 
-    from worker.adapters import AdapterWeights
+    from worker.adapters import Mixture
     from worker.engine.engine import Engine
 
 
@@ -61,6 +62,24 @@ class Reference:
         self.model.set_adapter(adapter)
         return self._generate(prompt_ids, tokens)
 
+    @torch.no_grad()
+    def generate_scaled(
+        self, prompt_ids: Sequence[int], adapter: str, scale: float, tokens: int
+    ) -> Run:
+        """Generate with an adapter as strong as PEFT's `set_scale` makes it."""
+        layers = [each for each in self.model.modules() if hasattr(each, "set_scale")]
+        for layer in layers:
+            layer.set_scale(adapter, scale)
+        try:
+            return self.generate(prompt_ids, adapter, tokens)
+        finally:
+            for layer in layers:
+                layer.set_scale(adapter, 1.0)
+
+    def mix(self, name: str, adapters: Sequence[str], weights: Sequence[float]) -> None:
+        """Add PEFT's own sum of adapters, under a name."""
+        self.model.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
+
     def _generate(self, prompt_ids: Sequence[int], tokens: int) -> Run:
         ids = torch.tensor([list(prompt_ids)])
         out = self.model.generate(
@@ -96,21 +115,32 @@ class EngineRuns:
         return runs
 
     def generate(
-        self, jobs: Iterable[tuple[Sequence[int], AdapterWeights | None]], tokens: int
+        self,
+        jobs: Iterable[tuple[Sequence[int], AdapterWeights | Mixture | None]],
+        tokens: int,
+        scales: Sequence[float] | None = None,
     ) -> list[Run]:
-        """Run all jobs at once, greedily, past any end-of-sequence token."""
+        """Run all jobs at once, greedily, past any end-of-sequence token.
+
+        `scales` are how strong the adapters are, one a job, all 1 by default.
+        """
         self._logits.clear()
         sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
         ids: dict[int, list[int]] = {}
         for key, (prompt_ids, adapter) in enumerate(jobs):
             ids[key] = []
+            start: int | None = 0
+            if isinstance(adapter, AdapterWeights):
+                start = adapter.active_from(prompt_ids)
             self.engine.submit(
                 GenerationRequest(
                     key=key,
                     prompt_ids=tuple(prompt_ids),
                     sampling=sampling,
                     seed=0,
-                    adapter=adapter,
+                    adapter=None if start is None else adapter,
+                    adapter_scale=1.0 if scales is None else scales[key],
+                    active_from=start or 0,
                 )
             )
         while self.engine.has_work:

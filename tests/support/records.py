@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from schemas import (
+    Activation,
     Cancel,
     ClaimRecord,
     DoneRecord,
@@ -13,6 +14,7 @@ from schemas import (
     ErrorRecord,
     Job,
     Message,
+    MixedAdapter,
     ReleaseRecord,
     ReplyRecord,
     Sampling,
@@ -20,6 +22,7 @@ from schemas import (
     TokenLogprobs,
     TokensRecord,
     Usage,
+    WeightedAdapter,
     limits,
 )
 from schemas.conversation import TextPart
@@ -79,6 +82,19 @@ PROMPTS: st.SearchStrategy[dict[str, Any]] = st.one_of(
 )
 ADAPTERS = NAMES | st.tuples(NAMES, st.from_regex(r"[0-9a-f]{64}", fullmatch=True)).map("@".join)
 
+_SCALE = st.floats(0, limits.MAX_ADAPTER_SCALE)
+_WEIGHTS = st.floats(-limits.MAX_ABSOLUTE_MIXTURE_WEIGHT, limits.MAX_ABSOLUTE_MIXTURE_WEIGHT)
+_MIXTURES = st.lists(
+    st.builds(WeightedAdapter, name=ADAPTERS, weight=_WEIGHTS),
+    min_size=1,
+    max_size=limits.MAX_MIXED_ADAPTERS,
+)
+_ADAPTERS_OF_A_JOB: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({}, optional={"adapter": st.none()}),
+    st.fixed_dictionaries({"adapter": ADAPTERS}, optional={"adapter_scale": _SCALE}),
+    st.fixed_dictionaries({"adapters": _MIXTURES}, optional={"adapter_scale": _SCALE}),
+)
+
 
 @st.composite
 def jobs(draw: st.DrawFn) -> Job:
@@ -86,7 +102,6 @@ def jobs(draw: st.DrawFn) -> Job:
     fields: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         {"id": JOB_IDS, "tenant": NAMES},
         optional={
-            "adapter": st.none() | ADAPTERS,
             "sampling": SAMPLING,
             "priority": st.integers(-limits.MAX_ABSOLUTE_PRIORITY, limits.MAX_ABSOLUTE_PRIORITY),
             "deadline_ms": st.none() | st.integers(1, limits.MAX_DEADLINE_MS),
@@ -96,7 +111,7 @@ def jobs(draw: st.DrawFn) -> Job:
             "strict": st.booleans(),
         },
     )
-    return Job(**draw(fields), **draw(PROMPTS))
+    return Job(**draw(fields), **draw(PROMPTS), **draw(_ADAPTERS_OF_A_JOB))
 
 
 REQUESTS: st.SearchStrategy[Job | Cancel] = jobs() | st.builds(Cancel, id=JOB_IDS, tenant=NAMES)
@@ -119,6 +134,7 @@ def tokens_records(draw: st.DrawFn) -> TokensRecord:
         ids=tuple(ids),
         text=draw(TEXT),
         logprobs=draw(st.none() | rows),
+        base_digest=draw(st.none() | TEXT),
     )
 
 
@@ -132,7 +148,11 @@ _DONE = st.builds(
     usage=st.builds(Usage, COUNTS, COUNTS),
     adapter=st.none() | NAMES,
     digest=st.none() | TEXT,
+    activation=st.none() | st.builds(Activation, st.none() | COUNTS),
+    adapters=st.lists(st.builds(MixedAdapter, TEXT, TEXT, REALS), max_size=4).map(tuple),
     base=TEXT,
+    base_digest=st.none() | TEXT,
+    earlier_bases=st.lists(TEXT, max_size=3).map(tuple),
     seed=st.integers(0, limits.MAX_SEED),
     timings=st.builds(Timings, _MILLISECONDS, _MILLISECONDS, _MILLISECONDS),
     metadata=METADATA,
@@ -149,7 +169,7 @@ _ERRORS = st.builds(
     metadata=METADATA,
 )
 REPLIES: st.SearchStrategy[ReplyRecord] = st.one_of(
-    st.builds(ClaimRecord, **_HEAD),
+    st.builds(ClaimRecord, **_HEAD, base_digest=st.none() | TEXT),
     st.builds(ReleaseRecord, **_HEAD),
     tokens_records(),
     _DONE,

@@ -51,6 +51,7 @@ class SgmvCase:
     scales: Tensor
     row_slots: Tensor
     gains: Gains | None = None
+    row_scales: Tensor | None = None
 
     def run(self, way: str, mode: str = "fast", tiles: Tiles | None = None) -> Tensor:
         """Run `sgmv_` where the way belongs, on a copy of y; `tiles` go before those of the way.
@@ -63,7 +64,13 @@ class SgmvCase:
         room = there.y.new_full((rows + 2, width), GUARD)
         y = room[1 : rows + 1]
         y.copy_(there.y)
-        plan = make_plan(self.row_slots, slots=len(self.ranks), mode=mode, device=y.device)
+        plan = make_plan(
+            self.row_slots,
+            slots=len(self.ranks),
+            row_scales=self.row_scales,
+            mode=mode,
+            device=y.device,
+        )
         sgmv_(
             y,
             there.x,
@@ -101,7 +108,9 @@ class SgmvCase:
     def rows(self, index: Sequence[int]) -> SgmvCase:
         """Keep some of the rows, in this order."""
         rows = list(index)
-        return replace(self, x=self.x[rows], y=self.y[rows], row_slots=self.row_slots[rows])
+        scales = None if self.row_scales is None else self.row_scales[rows]
+        kept = replace(self, x=self.x[rows], y=self.y[rows], row_slots=self.row_slots[rows])
+        return replace(kept, row_scales=scales)
 
     def keeps_its_bits(self, way: str, tiles: Tiles | None, rows: Sequence[int]) -> None:
         """Hold some rows, each alone, and all in another order against the whole, bit for bit."""
@@ -114,7 +123,9 @@ class SgmvCase:
     def check(self, result: Tensor) -> None:
         """Hold every element against fp64, within what rounding in any order can explain."""
         result = result.cpu()
-        delta, magnitude = exact(self.x, self.a, self.b, self.ranks, self.scales, self.row_slots)
+        delta, magnitude = exact(
+            self.x, self.a, self.b, self.ranks, self.scales, self.row_slots, self.row_scales
+        )
         expected, others = self.y.double() + delta, torch.zeros_like(delta)
         if self.gains is not None:
             widths = [part.shape[1] for part in self.b]

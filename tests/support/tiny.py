@@ -147,6 +147,8 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
         # PEFT still reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", append=False)
         warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`", append=False)
+        # PEFT takes B's biases for tensors that were cut.
+        warnings.filterwarnings("ignore", message=".*have invalid shape", append=False)
         torch.manual_seed(seed)
         config = LoraConfig(
             r=rank,
@@ -161,7 +163,9 @@ def make_tiny_adapter(  # the order of PEFT's own parameters
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_A" in name or "lora_B" in name:
-                    parameter.normal_(std=parameter.shape[1] ** -0.5)
+                    parameter.normal_(std=parameter.shape[-1] ** -0.5)
+                elif "trainable_tokens_delta" in name:
+                    parameter.add_(torch.randn_like(parameter) * 0.5)
                 elif "lora_magnitude_vector" in name:
                     parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5))
         model.save_pretrained(path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.adapters.faults import AdapterFault, quoted
+from worker.adapters.invocation import read_invocation
 from worker.adapters.patterns import Pattern, first_match, read_patterns
 from worker.adapters.targets import Targets, read_targets
 from worker.adapters.trained_tokens import read_indices
@@ -39,6 +40,7 @@ HONOURED: Final = frozenset(
         "modules_to_save",
         "ensure_weight_tying",
         "trainable_token_indices",
+        "alora_invocation_tokens",
     }
 )
 TRAINING_ONLY: Final = frozenset(
@@ -92,6 +94,8 @@ class LoraConfig:
     """Whether PEFT would tie what is saved whole as the backbone ties it."""
     token_ids: Mapping[str, tuple[int, ...]]
     """Tokens with vectors of their own, by the end of their table's path."""
+    invocation: tuple[int, ...]
+    """Tokens of the prompt from whose last occurrence on the adapter works; () for everywhere."""
     training_tensors: re.Pattern[str] | None
     """What the way of training has left among the tensors, and answers do not need."""
 
@@ -160,6 +164,7 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         targets=read_targets(fields),
         ties=_flag("ensure_weight_tying", fields.get("ensure_weight_tying")),
         token_ids=read_indices(fields),
+        invocation=read_invocation(fields),
         training_tensors=_training_tensors(fields),
     )
 

@@ -5,6 +5,7 @@ For host memory see byte_lru.py.
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import NamedTuple
 
 
@@ -50,9 +51,19 @@ class SlotLru:
         self._pins[slot] = 1
         return Placement(slot, needs_load=True)
 
-    def can_acquire(self, digest: str) -> bool:
-        """Whether `acquire` would give a slot; changes nothing."""
-        return digest in self._slot_of or bool(self._empty) or bool(self._idle)
+    def can_acquire(self, digests: Collection[str]) -> bool:
+        """Whether there are slots for all of these at once; changes nothing.
+
+        `acquire` gives them if those that are resident are asked for first.
+        """
+        wanted = set(digests)
+        resident = wanted & self._slot_of.keys()
+        spare = len(self._idle) - sum(self._slot_of[each] in self._idle for each in resident)
+        return len(wanted) - len(resident) <= len(self._empty) + spare
+
+    def __contains__(self, digest: str) -> bool:
+        """Whether an adapter is in a slot."""
+        return digest in self._slot_of
 
     def release(self, slot: int) -> None:
         """Take one pin off; the adapter stays resident, idle once the last pin is off."""

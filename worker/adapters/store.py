@@ -127,6 +127,7 @@ class AdapterStore:
             rank=max(module.rank for module in modules.values()),
             modules=modules,
             tokens=tokens,
+            invocation=config.invocation,
             warning=warning,
         )
 

@@ -99,9 +99,14 @@ def read_tensors(
         for module, own in parts.items()
     }
     tables = None if backbone.own is None else backbone.own.tables
-    if whole and config.ties and tables is not None and tables.tied:
-        raise AdapterFault("ensure_weight_tying with modules_to_save of tokens is not supported")
-    return modules, read_tokens(config.token_ids, vectors, whole, tables, adapted=modules)
+    if config.invocation and (biases or vectors or whole):
+        raise AdapterFault(
+            "alora_invocation_tokens with trained tokens, or a bias that was trained, is not"
+            " supported: PEFT changes the prompt before the invocation by them"
+        )
+    return modules, read_tokens(
+        config.token_ids, vectors, whole, tables, adapted=modules, ties=config.ties
+    )
 
 
 def _check_place(
@@ -187,7 +192,9 @@ def _module(
                 f" not {list(shapes[part])} as rank and backbone want it"
             )
     scaling = config.scaling_of(module)
+    own = None
     if config.lora_bias:
         own = scaling * parts["B_bias"].float()
         bias = own if bias is None else own + bias
-    return LoraModule(rank, scaling, parts["A"], parts["B"], parts.get("magnitude_vector"), bias)
+    magnitude = parts.get("magnitude_vector")
+    return LoraModule(rank, scaling, parts["A"], parts["B"], magnitude, bias, own)

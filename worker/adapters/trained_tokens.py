@@ -78,16 +78,19 @@ def read_tokens(
     tables: TokenTables | None,
     *,
     adapted: Collection[str],
+    ties: bool,
 ) -> TrainedTokens | None:
     """Match ids with the vectors that were saved, by module path; AdapterFault where they differ.
 
     `whole` are what was trained of tables that were saved whole (PEFT keeps those apart also where
-    the backbone's are tied), `adapted` the modules that have LoRA.
+    the backbone's are tied), `adapted` the modules that have LoRA. `ties` is ensure_weight_tying.
     """
     if not (indices or vectors or whole):
         return None
     if tables is None:
         raise AdapterFault("trained tokens of a backbone whose tables of tokens are not known")
+    if whole and ties and tables.tied:
+        raise AdapterFault("ensure_weight_tying with modules_to_save of tokens is not supported")
     found = dict(
         _trained(_table(name, tables), ids, vectors, tables) for name, ids in indices.items()
     )

@@ -1,10 +1,11 @@
 """An adapter in host memory: what its reader gives and the engine takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from worker.adapters.invocation import find_last
 from worker.adapters.trained_tokens import TrainedTokens
 
 
@@ -26,11 +27,14 @@ class LoraModule:
     """[out features]; None for plain LoRA."""
     bias: Tensor | None = None
     """[out features]: added to y as it is, beside what A and B give; None for none."""
+    scaled_bias: Tensor | None = None
+    """[out features]: the part of `bias` that the adapter's strength scales, B's own."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors, and with a magnitude of the fp32 gains that are kept beside it."""
-        size = self.a.nbytes + self.b.nbytes + (0 if self.bias is None else self.bias.nbytes)
+        size = self.a.nbytes + self.b.nbytes
+        size += sum(each.nbytes for each in (self.bias, self.scaled_bias) if each is not None)
         if self.magnitude is None:
             return size
         return size + self.magnitude.nbytes + 4 * self.magnitude.numel()
@@ -49,8 +53,19 @@ class AdapterWeights:
     """By the module's path in the backbone, e.g. `model.layers.0.self_attn.q_proj`."""
     tokens: TrainedTokens | None = None
     """Vectors of some tokens, in place of the backbone's."""
+    invocation: tuple[int, ...] = ()
+    """Tokens from whose last occurrence in the prompt on it works (aLoRA); () for everywhere."""
     warning: str | None = None
     """Why it may not be meant for this backbone, though it fits."""
+
+    @property
+    def dora(self) -> bool:
+        """Whether it has learnt lengths beside directions."""
+        return any(module.magnitude is not None for module in self.modules.values())
+
+    def active_from(self, prompt_ids: Sequence[int]) -> int | None:
+        """Return the prompt's token from which on it works; None: it does not work at all."""
+        return find_last(prompt_ids, self.invocation) if self.invocation else 0
 
     @property
     def nbytes(self) -> int:

@@ -14,7 +14,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
-from schemas import ErrorCode, JobError
+from schemas import Activation, ErrorCode, JobError
+from worker.adapters import Mixture, check_scale, members_of, mix
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
@@ -87,6 +88,7 @@ class Dispatcher:
     ) -> None:
         """Prepare. `reachable` tells whether a job's answer can be written at present."""
         self._max_rows = settings.max_rows
+        self._slots = settings.slots
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
         self._ahead = max(1, settings.max_rows // 4)
         self._prompts = prompts
@@ -121,11 +123,11 @@ class Dispatcher:
 
     @property
     def running_adapters(self) -> list[tuple[Partition, str]]:
-        """Partition and adapter of each job in the engine that has one."""
+        """Partition and adapter of each job in the engine that has one; each of a mixture's."""
         return [
-            (each.source, each.adapter_digest)
+            (each.source, adapter.digest)
             for each in self._running.values()
-            if each.adapter_digest is not None
+            for adapter in members_of(each.adapter)
         ]
 
     def find(self, key: int) -> Entry | None:
@@ -170,7 +172,7 @@ class Dispatcher:
         self._window.offer(
             entry,
             tenant=entry.tenant,
-            adapter=entry.adapter_digest,
+            adapters={adapter.digest for adapter in members_of(entry.adapter)},
             tokens=len(entry.prompt_ids),
             now=asyncio.get_running_loop().time(),
         )
@@ -192,7 +194,7 @@ class Dispatcher:
         elif not self._claiming.discard(entry) and not self._window.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
-        entry.weights = None
+        entry.adapter = None
         self._wake.set()
 
     def close(self) -> None:
@@ -266,9 +268,9 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            weights = await self._adapter(entry, job)
+            adapter = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
-            prompt = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
+            prompt, start = await loop.run_in_executor(self._tokenizing, self._encode, job, adapter)
         except JobError as error:
             refusal = error
         except Exception:
@@ -279,23 +281,50 @@ class Dispatcher:
         else:
             if entry.stage in _PREPARED_IN:  # else it ended meanwhile
                 entry.prompt_ids, entry.answer_tokens = prompt
-                entry.weights = weights
-                entry.adapter_digest = weights.digest if weights else None
+                members = members_of(adapter)
+                entry.digests = tuple(member.digest for member in members)
+                invoked = any(member.invocation for member in members)
+                entry.activation = Activation(start) if invoked else None
+                # An adapter that nothing in the prompt invokes needs no slot.
+                entry.adapter = None if start is None else adapter
                 self._happened(entry, Event.PREPARED)
             return
         if entry.stage in _PREPARED_IN:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
 
-    async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | None:
-        if job.adapter is None:
+    def _encode(
+        self, job: Job, adapter: AdapterWeights | Mixture | None
+    ) -> tuple[Prompt, int | None]:
+        """Return the prompt, and from which of its tokens on the adapter works."""
+        prompt = self._prompts.encode(job)
+        if adapter is None or isinstance(adapter, Mixture):
+            return prompt, 0
+        return prompt, adapter.active_from(prompt.ids)
+
+    async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | Mixture | None:
+        if job.adapter is None and job.adapters is None:
             return None
         if self._adapters is None:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
+        wanted = len(job.adapters or ())
+        if wanted > self._slots:
+            raise JobError(
+                ErrorCode.LIMIT_EXCEEDED,
+                f"adapters: this service mixes at most {self._slots}, not {wanted}",
+                limit=self._slots,
+                given=wanted,
+            )
         loop = asyncio.get_running_loop()
         timer = loop.call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
         try:
-            return await self._adapters.get(job.tenant, job.adapter)
+            if job.adapter is not None:
+                adapter = await self._adapters.get(job.tenant, job.adapter)
+                check_scale(adapter, job.adapter_scale)
+                return adapter
+            shares = job.adapters or ()
+            members = [await self._adapters.get(job.tenant, each.name) for each in shares]
+            return mix(tuple(members), tuple(each.weight for each in shares))
         finally:
             timer.cancel()
             self._slow.discard(entry)
@@ -329,6 +358,8 @@ class Dispatcher:
             prompt_ids=entry.prompt_ids,
             sampling=job.sampling.model_copy(update={"max_tokens": entry.answer_tokens}),
             seed=entry.seed,
-            adapter=entry.weights,
+            adapter=entry.adapter,
+            adapter_scale=job.adapter_scale,
+            active_from=(entry.activation and entry.activation.start) or 0,
             resume_ids=entry.resume_ids,
         )

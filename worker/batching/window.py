@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Collection
 
 ItemT = TypeVar("ItemT")
 
@@ -32,7 +32,7 @@ class BatchLimits:
 class _Waiting(Generic[ItemT]):
     item: ItemT
     tenant: str
-    adapter: Hashable | None
+    adapters: frozenset[str]
     tokens: int
     since: float
 
@@ -51,10 +51,10 @@ class Window(Generic[ItemT]):
         return len(self._waiting)
 
     def offer(
-        self, item: ItemT, *, tenant: str, adapter: Hashable | None, tokens: int, now: float
+        self, item: ItemT, *, tenant: str, adapters: Collection[str], tokens: int, now: float
     ) -> None:
         """Let a job wait for company."""
-        self._waiting.append(_Waiting(item, tenant, adapter, tokens, now))
+        self._waiting.append(_Waiting(item, tenant, frozenset(adapters), tokens, now))
 
     def discard(self, item: ItemT) -> bool:
         """Forget a job that was cancelled; False if it does not wait here."""
@@ -84,7 +84,7 @@ class Window(Generic[ItemT]):
 
     def _full(self) -> bool:
         waiting, limits = self._waiting, self._limits
-        adapters = {each.adapter for each in waiting if each.adapter is not None}
+        adapters = frozenset[str]().union(*(each.adapters for each in waiting))
         return (
             len(waiting) >= limits.rows
             or sum(each.tokens for each in waiting) >= limits.tokens
@@ -94,11 +94,11 @@ class Window(Generic[ItemT]):
     def _split(self, rows: int) -> tuple[list[_Waiting[ItemT]], list[_Waiting[ItemT]]]:
         taken: list[_Waiting[ItemT]] = []
         left: list[_Waiting[ItemT]] = []
-        adapters: set[Hashable] = set()
+        adapters: frozenset[str] = frozenset()
         held_back: set[str] = set()
         tokens = 0
         for each in self._waiting:
-            joined = adapters if each.adapter is None else adapters | {each.adapter}
+            joined = adapters | each.adapters
             fits = (
                 len(taken) < rows
                 and tokens + each.tokens <= self._limits.tokens

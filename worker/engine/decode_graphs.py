@@ -16,6 +16,7 @@ import torch
 from kernels.sgmv import make_plan
 from worker.engine.attention import PagedAttention
 from worker.engine.packing import PackedRow, clear_fresh, lay_out
+from worker.engine.row_adapters import NOTHING, Applied, layer_of
 from worker.engine.sequence import BACKBONE
 
 if TYPE_CHECKING:
@@ -114,18 +115,20 @@ class DecodeGraphs:
             static = StaticRows(shape, cache, config)
             self._recorded[shape] = static, record(self._step(static, self._logits[: shape.rows]))
 
-    def forward(self, rows: Sequence[PackedRow], slots: Sequence[int]) -> Tensor | None:
-        """Decode rows whose adapters are in these slots: logits [len(rows), vocab] in fp32.
+    def forward(self, rows: Sequence[PackedRow], applied: Sequence[Applied]) -> Tensor | None:
+        """Decode rows with these adapters: logits [len(rows), vocab] in fp32.
 
         They are to be used before the next step: of a model in fp32 it overwrites them.
 
-        None where no recording serves: a row does more than decode one token, or an adapter
-        in a slot has biases, or changes the logits' own linear: these get their memory when the
-        first such adapter comes, after all recordings.
+        None where no recording serves: a row does more than decode one token, or has several
+        adapters, or an adapter in a slot has biases, or changes the logits' own linear: these get
+        their memory when the first such adapter comes, after all recordings.
         """
         if any(len(row.ids) != 1 or not row.sampled for row in rows):
             return None
-        adapters = any(slot != BACKBONE for slot in slots)
+        if any(len(slots) > 1 for slots, _ in applied):
+            return None
+        adapters = any(slots for slots, _ in applied)
         if adapters and self._layers.needs_late_memory:
             return None
         blocks = max(len(row.block_ids) for row in rows)
@@ -135,13 +138,14 @@ class DecodeGraphs:
             if shape.rows >= len(rows) and shape.blocks >= blocks and shape.adapters == adapters
         )
         clear_fresh(rows, self._cache)
-        static.put(rows, slots)
+        static.put(rows, applied)
         replay()
         return self._logits[: len(rows)].float()
 
     def _step(self, static: StaticRows, logits: Tensor) -> Callable[[], None]:
         def step() -> None:
-            self._layers.begin(static.plan, static.plan)
+            plans = () if static.plan is None else (static.plan,)
+            self._layers.begin(plans, plans)
             logits.copy_(
                 self._backbone.forward(
                     static.input_ids, static.positions, static.every, static.attention
@@ -179,7 +183,7 @@ class StaticRows:
                 static=True,
             )
 
-    def put(self, rows: Sequence[PackedRow], slots: Sequence[int]) -> None:
+    def put(self, rows: Sequence[PackedRow], applied: Sequence[Applied]) -> None:
         """Take other rows; those added to fill the shape read the first row's keys, write none."""
         added = self._shape.rows - len(rows)
         filler = PackedRow([0], 0, rows[0].block_ids[:1])
@@ -191,7 +195,8 @@ class StaticRows:
         _put(attention.kv_lens, host.kv_lens)
         _put(attention.block_table, host.block_table)
         if self.plan is not None:
-            self.plan.update_(torch.tensor([*slots, *[BACKBONE] * added], dtype=torch.int32))
+            ids, scales = layer_of([*applied, *[NOTHING] * added], 0)
+            self.plan.update_(ids, scales)
 
 
 def _put(place: Tensor, values: Sequence[object]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from kernels.sgmv import SgmvMode, make_plan
 from schemas import ErrorCode, JobError
+from worker.adapters import Mixture, members_of
 from worker.engine.answer import Answer
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
@@ -19,9 +19,9 @@ from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
+from worker.engine.row_adapters import NOTHING, make_plans
 from worker.engine.sampler import FAILED, INVALID, Sampled, sample
 from worker.engine.scheduler import Scheduler
-from worker.engine.sequence import BACKBONE
 from worker.engine.text import Detokenizer
 from worker.observe.engine_stats import EngineStats
 from worker.observe.logs import get_logger
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
     from worker.engine.request import GenerationRequest, TokenLogprobs
+    from worker.engine.row_adapters import Applied
     from worker.engine.scheduler import StepPlan
     from worker.engine.sequence import TokenSequence
 
@@ -193,11 +194,21 @@ class Engine:
         if not _within(request.prompt_ids, self.backbone.vocab_size):
             raise ValueError("prompt tokens beyond the vocabulary")
         whole = len(request.prompt_ids) + request.sampling.longest
+        if not 0 <= request.active_from < len(request.prompt_ids):
+            raise ValueError(f"an adapter from token {request.active_from} of the prompt on")
         positions = self.backbone.max_positions
         if positions is not None and whole > positions:
             raise ValueError(f"{whole} tokens, the backbone was made for {positions}")
-        if request.adapter is not None:
-            self.layers.prepare(request.adapter)
+        members = members_of(request.adapter)
+        if len(members) > self.config.slots:
+            raise ValueError(
+                f"{len(members)} adapters at once, there are {self.config.slots} slots"
+            )
+        plain = request.adapter_scale == 1 and not isinstance(request.adapter, Mixture)
+        if not plain and any(member.dora for member in members):
+            raise ValueError("a DoRA adapter of another strength, or in a mixture")
+        for member in members:
+            self.layers.prepare(member)
 
     def _resume(self, request: GenerationRequest) -> Answer:
         """Make the answer as far as it is visible; another worker's log says how far that is."""
@@ -223,29 +234,29 @@ class Engine:
             )
             for row in plan.rows
         ]
+        last = [(row.slots, row.sequence.scales) if row.slots else NOTHING for row in plan.rows]
         if self._graphs is not None:
-            logits = self._graphs.forward(rows, [row.sequence.slot for row in plan.rows])
+            logits = self._graphs.forward(rows, last)
             if logits is not None:
                 return logits
         packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
-        self.layers.begin(
-            self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
-            self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
-        )
+        tokens = [
+            each
+            for row, own in zip(plan.rows, last, strict=True)
+            for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
+        ]
+        sampled = [own for row, own in zip(plan.rows, last, strict=True) if row.samples]
+        self.layers.begin(self._plans(tokens), self._plans(sampled))
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
             return self.backbone.forward(
                 packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
             ).float()
 
-    def _plan_adapters(self, row_slots: list[int]) -> SgmvPlan | None:
-        """Plan of rows in these slots; None if none of them has an adapter."""
-        if all(slot == BACKBONE for slot in row_slots):
-            return None
-        # From ids on the host: they are checked, and the grids fit the segments exactly.
-        return make_plan(
-            torch.tensor(row_slots, dtype=torch.int32),
+    def _plans(self, applied: list[Applied]) -> tuple[SgmvPlan, ...]:
+        return make_plans(
+            applied,
             slots=self.config.slots,
-            mode=SgmvMode.INVARIANT if self.config.invariant else SgmvMode.FAST,
+            invariant=self.config.invariant,
             device=self.backbone.device,
         )
 
@@ -279,7 +290,7 @@ class Engine:
         self._last = replace(
             self._last,
             rows=len(plan.rows),
-            adapters=len({row.sequence.digest for row in plan.rows} - {None}),
+            adapters=len({digest for row in plan.rows for digest in row.sequence.digests}),
             tokens=plan.tokens,
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class StepState:
     """What the groups of a model share in one step."""
 
-    plan: SgmvPlan | None = None  # None: no row of this step has an adapter
+    # The adapters of each row, one a plan: the first has all rows with any, a second one those of
+    # mixtures. None where no row of this step has an adapter.
+    plans: tuple[SgmvPlan, ...] = ()
     invariant: bool = False  # products run in blocks of one shape
 
 
@@ -109,12 +111,13 @@ class LinearGroup:
 
     def _compute(self, x: Tensor) -> Tensor:
         y = in_blocks(self._multiply, x) if self._state.invariant else self._multiply(x)
-        plan = self._state.plan
-        if plan is not None and self.weights is not None:
-            rows = y.view(-1, y.shape[-1])
-            self.weights.add_(rows, x.reshape(-1, x.shape[-1]), plan)
-            if self.biases is not None:
-                self.biases.add_(rows, plan)
+        plans = self._state.plans
+        if plans and self.weights is not None:
+            rows, inputs = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+            for plan in plans:
+                self.weights.add_(rows, inputs, plan)
+                if self.biases is not None:
+                    self.biases.add_(rows, plan)
         return y
 
     def _multiply(self, x: Tensor) -> Tensor:

@@ -75,9 +75,12 @@ class AdapterLayers:
         for group in self.groups:
             group.pack()
 
-    def begin(self, plan: SgmvPlan | None, output_plan: SgmvPlan | None) -> None:
-        """Start a step: the adapters of all its rows, and of those whose logits are computed."""
-        self._body.plan, self._output.plan = plan, output_plan
+    def begin(self, plans: Sequence[SgmvPlan], output_plans: Sequence[SgmvPlan]) -> None:
+        """Start a step: the adapters of all its rows, and of those whose logits are computed.
+
+        See `StepState.plans`.
+        """
+        self._body.plans, self._output.plans = tuple(plans), tuple(output_plans)
         for group in self.groups:
             group.forget()
 
@@ -162,7 +165,7 @@ class AdapterLayers:
     def _pair(self, module: LoraModule) -> LoraPair:
         with self._lock:
             gain = self._gains.get(module)
-        return LoraPair(module.a, module.b, module.scaling, gain, module.bias)
+        return LoraPair(module.a, module.b, module.scaling, gain, module.bias, module.scaled_bias)
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from schemas import FinishReason, JobError, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
+    from worker.adapters import AdapterWeights, Mixture
 
 __all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 
@@ -18,15 +18,19 @@ class GenerationRequest:
     """One answer to generate.
 
     `key` is the caller's name for it, unique among the engine's unfinished requests.
-    `resume_ids` are tokens of the answer that are already visible: they are taken as forced
-    prompt, and generation goes on behind them as if this engine had sampled them itself.
+    What the adapter adds is multiplied by `adapter_scale`, what each of a mixture adds by its
+    weight too. It works from the prompt's token `active_from` on (aLoRA), what is before is the
+    bare backbone's. `resume_ids` are tokens of the answer that are already visible: they are taken
+    as forced prompt, and generation goes on behind them as if this engine had sampled them itself.
     """
 
     key: int
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     seed: int
-    adapter: AdapterWeights | None
+    adapter: AdapterWeights | Mixture | None
+    adapter_scale: float = 1.0
+    active_from: int = 0
     resume_ids: tuple[int, ...] = ()
 
 

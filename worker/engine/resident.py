@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from worker.adapters import SlotLru
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.adapters import AdapterWeights
     from worker.engine.lora import AdapterLayers
 
@@ -27,18 +29,38 @@ class ResidentAdapters:
         """Slots whose adapter a running sequence needs."""
         return self._slots.pinned
 
-    def can_acquire(self, adapter: AdapterWeights) -> bool:
-        """Whether the adapter is in a slot, or there is one for it."""
-        return self._slots.can_acquire(adapter.digest)
+    def can_acquire(self, adapters: Sequence[AdapterWeights]) -> bool:
+        """Whether each of the adapters is in a slot, or there is one for it, all at once."""
+        return self._slots.can_acquire([adapter.digest for adapter in adapters])
 
-    def acquire(self, adapter: AdapterWeights) -> int | None:
-        """Hold the adapter's slot once more, or fill an idle one; None while all are in use.
+    def acquire(self, adapters: Sequence[AdapterWeights]) -> tuple[int, ...] | None:
+        """Hold each adapter's slot once more, or fill an idle one; None while too many are in use.
 
-        Raises what `AdapterLayers.load` raises; the slot is empty then.
+        All or none. Raises what `AdapterLayers.load` raises; nothing is held then, and the slot of
+        the one that failed is empty.
         """
+        if not self.can_acquire(adapters):
+            return None
+        held: dict[int, int] = {}  # slots by place in the order asked for
+        # What is resident first, so that nothing that is filled takes its slot.
+        order = sorted(range(len(adapters)), key=lambda at: adapters[at].digest not in self._slots)
+        try:
+            for at in order:
+                held[at] = self._acquire(adapters[at])
+        except BaseException:
+            self.release(tuple(held.values()))
+            raise
+        return tuple(held[at] for at in range(len(adapters)))
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Undo one `acquire`."""
+        for slot in slots:
+            self._slots.release(slot)
+
+    def _acquire(self, adapter: AdapterWeights) -> int:
         placement = self._slots.acquire(adapter.digest)
         if placement is None:
-            return None
+            raise RuntimeError(f"no slot for {adapter.name!r} that was checked to be there")
         if placement.needs_load:
             try:
                 self._layers.load(placement.slot, adapter)
@@ -47,7 +69,3 @@ class ResidentAdapters:
                 raise
             self.loads += 1
         return placement.slot
-
-    def release(self, slot: int) -> None:
-        """Undo one `acquire`."""
-        self._slots.release(slot)

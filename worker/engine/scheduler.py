@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from worker.engine.blocks import BlockAllocator
-from worker.engine.sequence import BACKBONE, TokenSequence
+from worker.engine.sequence import TokenSequence
 from worker.engine.starvation import StarvationGuard
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ _arrival = attrgetter("arrival")
 class SlotPool(Protocol):
     """Adapter slots of the device, as far as planning needs them."""
 
-    def can_acquire(self, adapter: AdapterWeights) -> bool:
-        """Whether `acquire` would give a slot; changes nothing."""
+    def can_acquire(self, adapters: Sequence[AdapterWeights]) -> bool:
+        """Whether `acquire` would give slots; changes nothing."""
 
-    def acquire(self, adapter: AdapterWeights) -> int | None:
-        """Hold the adapter's slot once more, or take an idle one for it; None: not now.
+    def acquire(self, adapters: Sequence[AdapterWeights]) -> tuple[int, ...] | None:
+        """Hold each adapter's slot once more, or take an idle one for it; None: not now.
 
-        What it raises is this adapter's fault: its sequence is given up, see `Scheduler.refused`.
+        What it raises is an adapter's fault: its sequence is given up, see `Scheduler.refused`.
         """
 
-    def release(self, slot: int) -> None:
+    def release(self, slots: Sequence[int]) -> None:
         """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
 
 
@@ -51,10 +51,24 @@ class Row:
     count: int
     samples: bool
 
+    @property
+    def bare(self) -> int:
+        """How many of the tokens, from the first on, come before the adapter's work."""
+        return max(0, min(self.count, self.sequence.active_from - self.start))
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The adapter slots of the last token; none on the backbone."""
+        return () if self.bare == self.count else self.sequence.slots
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step: rows of one adapter slot are adjacent, slots ascend, backbone rows come last."""
+    """One step: tokens of one (first) adapter slot are adjacent, as far as may be; slots ascend.
+
+    Rows of the backbone come last. One that begins on the backbone and ends on an adapter comes
+    before the adapter's others.
+    """
 
     rows: tuple[Row, ...]
     tokens: int
@@ -128,8 +142,8 @@ class Scheduler:
             self._free(sequence)
         else:
             self.waiting.remove(sequence)
-        if all(other.digest != sequence.digest for other in self.waiting):
-            self._starvation.forget(sequence.digest)
+        if all(other.digests != sequence.digests for other in self.waiting):
+            self._starvation.forget(sequence.digests)
         return True
 
     def plan(self) -> StepPlan | None:
@@ -141,7 +155,7 @@ class Scheduler:
         self._admit_waiting(rows)
         if not rows:
             return None
-        rows.sort(key=lambda row: (row.sequence.slot == BACKBONE, row.sequence.slot))
+        rows.sort(key=lambda row: (not row.slots, row.slots, row.bare == 0))
         return StepPlan(
             rows=tuple(rows),
             tokens=sum(row.count for row in rows),
@@ -196,7 +210,7 @@ class Scheduler:
             # Last, since taking a slot may push an idle adapter out.
             if not self._acquire_slot(sequence):
                 continue
-            self._starvation.admitted(sequence.digest)
+            self._starvation.admitted(sequence.digests)
             self.waiting.remove(sequence)
             insort(self.running, sequence, key=_arrival)
             row = self._plan_row(sequence, min(sequence.pending, budget))
@@ -230,35 +244,33 @@ class Scheduler:
         return self._blocks_missing(sequence, soon - sequence.computed)
 
     def _has_slot(self, sequence: TokenSequence) -> bool:
-        adapter = sequence.adapter
-        if adapter is None:
+        if not sequence.adapters:
             return True
-        if self._starvation.closed(adapter.digest):
+        if self._starvation.closed(sequence.digests):
             return False
-        if not self._slots.can_acquire(adapter):
-            self._starvation.refused(adapter.digest, self.running)
+        if not self._slots.can_acquire(sequence.adapters):
+            self._starvation.refused(sequence.digests, self.running)
             return False
         return True
 
     def _acquire_slot(self, sequence: TokenSequence) -> bool:
-        """Take the slot that there is; False if its adapter cannot be loaded."""
-        if sequence.adapter is None:
+        """Take the slots that there are; False if an adapter cannot be loaded."""
+        if not sequence.adapters:
             return True
         try:
-            slot = self._slots.acquire(sequence.adapter)
+            slots = self._slots.acquire(sequence.adapters)
         except Exception as error:  # noqa: BLE001 - told by whoever takes it from the list
             self.refused.append((sequence.key, error))
             self.remove(sequence.key)
             return False
-        if slot is None:
+        if slots is None:
             raise RuntimeError(f"no slot for {sequence!r} that was checked to be there")
-        sequence.slot = slot
+        sequence.slots = slots
         return True
 
     def _release_slot(self, sequence: TokenSequence) -> None:
-        if sequence.slot != BACKBONE:
-            self._slots.release(sequence.slot)
-            sequence.slot = BACKBONE
+        self._slots.release(sequence.slots)
+        sequence.slots = ()
 
     def _preempt_newest(self) -> None:
         sequence = self.running.pop()

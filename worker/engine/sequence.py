@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from worker.adapters import Mixture, members_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,7 +24,8 @@ class TokenSequence:
     """
 
     __slots__ = (
-        "adapter",
+        "active_from",
+        "adapters",
         "arrival",
         "block_ids",
         "computed",
@@ -31,8 +34,9 @@ class TokenSequence:
         "output_ids",
         "prompt_ids",
         "sampling",
+        "scales",
         "seed",
-        "slot",
+        "slots",
     )
 
     def __init__(self, request: GenerationRequest, arrival: int = 0) -> None:
@@ -40,24 +44,28 @@ class TokenSequence:
         self.prompt_ids = request.prompt_ids
         self.sampling = request.sampling
         self.seed = request.seed
-        self.adapter = request.adapter
+        adapter, scale = request.adapter, request.adapter_scale
+        self.adapters = members_of(adapter)
+        weights = adapter.weights if isinstance(adapter, Mixture) else (1.0,) * len(self.adapters)
+        self.scales = tuple(scale * weight for weight in weights)  # one an adapter
+        self.active_from = request.active_from  # tokens before are the backbone's
         self.arrival = arrival  # seniority: position in the order of submission
         self.output_ids: list[int] = list(request.resume_ids)
         self.end_ids: frozenset[int] = frozenset()  # tokens that end the answer
         self.computed = 0
         self.block_ids: list[int] = []
-        self.slot = BACKBONE
+        self.slots: tuple[int, ...] = ()  # one an adapter, while they are held
 
     def __repr__(self) -> str:
         return (
             f"TokenSequence(key={self.key}, prompt={len(self.prompt_ids)}, "
-            f"output={len(self.output_ids)}, computed={self.computed}, slot={self.slot})"
+            f"output={len(self.output_ids)}, computed={self.computed}, slots={self.slots})"
         )
 
     @property
-    def digest(self) -> str | None:
-        """Identity of the adapter's content; None on the backbone."""
-        return None if self.adapter is None else self.adapter.digest
+    def digests(self) -> tuple[str, ...]:
+        """Identities of the adapters' contents; none on the backbone."""
+        return tuple(adapter.digest for adapter in self.adapters)
 
     @property
     def index(self) -> int:
@@ -105,7 +113,7 @@ class TokenSequence:
         self.output_ids.extend(ids)
 
     def reset(self) -> None:
-        """Forget what is in the cache; the caller has freed the blocks and the slot."""
+        """Forget what is in the cache; the caller has freed the blocks and the slots."""
         self.computed = 0
         self.block_ids = []
-        self.slot = BACKBONE
+        self.slots = ()

@@ -36,25 +36,34 @@ class StarvationGuard:
         if max_passes < 0:
             raise ValueError(f"max_passes must not be negative, got {max_passes}")
         self.max_passes = max_passes
-        self._waits: dict[str, _Wait] = {}
-        self._closed: set[str] = set()
+        self._waits: dict[tuple[str, ...], _Wait] = {}
+        self._closed: set[tuple[str, ...]] = set()
+        self._all_closed = False
         self._refused: list[_Wait] = []
 
     def begin(self) -> None:
         """Start a round over the waiting jobs, oldest first."""
         self._closed.clear()
+        self._all_closed = False
         self._refused.clear()
 
-    def closed(self, digest: str) -> bool:
-        """Whether younger jobs of this adapter have to wait in this round."""
-        return digest in self._closed
+    def closed(self, digests: tuple[str, ...]) -> bool:
+        """Whether younger jobs of these adapters have to wait in this round."""
+        return (
+            self._all_closed
+            or digests in self._closed
+            or any((digest,) in self._closed for digest in digests)
+        )
 
-    def refused(self, digest: str, running: Iterable[TokenSequence]) -> None:
-        """Note that the oldest waiting job of this adapter got no slot."""
-        wait = self._waits.setdefault(digest, _Wait())
-        self._closed.add(digest)
+    def refused(self, digests: tuple[str, ...], running: Iterable[TokenSequence]) -> None:
+        """Note that the oldest waiting job of these adapters got no slots."""
+        wait = self._waits.setdefault(digests, _Wait())
+        self._closed.add(digests)
         self._refused.append(wait)
         if wait.passes < self.max_passes:
+            return
+        if len(digests) > 1:
+            self._all_closed = True
             return
         work = _work_left(running)
         if wait.holder not in work:  # not chosen yet, or its slot went to an older job
@@ -62,27 +71,26 @@ class StarvationGuard:
             open_holders = [holder for holder in work if holder not in taken]
             wait.holder = min(open_holders, key=work.__getitem__, default=None)
         if wait.holder is not None:
-            self._closed.add(wait.holder)
+            self._closed.add((wait.holder,))
 
-    def admitted(self, digest: str | None) -> None:
+    def admitted(self, digests: tuple[str, ...]) -> None:
         """Note that a job was admitted, past every job refused so far in this round."""
-        if digest is None:
+        if not digests:
             return
         for wait in self._refused:
             wait.passes += 1
-        self._waits.pop(digest, None)
+        self._waits.pop(digests, None)
 
-    def forget(self, digest: str | None) -> None:
-        """Drop the wait of an adapter that no waiting job asks for any more."""
-        if digest is not None:
-            self._waits.pop(digest, None)
+    def forget(self, digests: tuple[str, ...]) -> None:
+        """Drop the wait of adapters that no waiting job asks for any more."""
+        self._waits.pop(digests, None)
 
 
 def _work_left(running: Iterable[TokenSequence]) -> dict[str, int]:
     """Bound the tokens until each running adapter's slot is idle if it takes no new jobs."""
     work: dict[str, int] = {}
     for sequence in running:
-        if sequence.digest is not None:
+        for digest in sequence.digests:
             steps = sequence.pending + sequence.remaining
-            work[sequence.digest] = max(work.get(sequence.digest, 0), steps)
+            work[digest] = max(work.get(digest, 0), steps)
     return work

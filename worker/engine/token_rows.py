@@ -62,11 +62,11 @@ class TokenTable:
         raise NotImplementedError
 
     def _segments(self) -> list[tuple[slice | Tensor, DeviceRows]]:
-        plan = self._state.plan
-        if plan is None or not self._slots:
+        if not self._slots:
             return []
         return [
             (segment.rows, self._slots[segment.slot])
+            for plan in self._state.plans
             for segment in plan.segments
             if segment.slot in self._slots
         ]

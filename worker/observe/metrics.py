@@ -34,6 +34,9 @@ class Metrics:
 
         self.jobs = counter("jobs", "Jobs ended, by outcome: stop, length or an error code.", "end")
         self.claims = counter("claims", "Claims appended, to take jobs over.")
+        self.takeovers_other_base = counter(
+            "takeovers_other_base", "Jobs taken over whose tokens came from other weights."
+        )
         self.records_read_back = counter(
             "records_read_back", "Reply records read to learn what is visible of jobs taken over."
         )

@@ -16,6 +16,7 @@ from schemas import (
     ErrorCode,
     ErrorRecord,
     JobError,
+    MixedAdapter,
     ReleaseRecord,
     Timings,
     TokenLogprobs,
@@ -53,6 +54,7 @@ class Answers:
         worker: str,
         dlq_topic: str,
         base: str,
+        base_digest: str | None = None,
         metrics: Metrics,
         pending: PendingBytes,
         logs: ReplyLogs,
@@ -62,6 +64,7 @@ class Answers:
         self._worker = worker
         self._dlq_topic = dlq_topic
         self._base = base  # the backbone's name, told in every terminal
+        self._base_digest = base_digest
         self._metrics = metrics
         self._pending = pending
         self._logs = logs
@@ -202,6 +205,7 @@ class Answers:
                 job=entry.job_id,
                 epoch=entry.epoch,
                 worker=self._worker,
+                base_digest=self._base_digest,
                 form=entry.record.in_its_form,
             )
             stream.begin(entry.epoch, len(entry.resume_ids), claimed=entry.claimed)
@@ -309,8 +313,15 @@ class Answers:
             finish_reason=finish,
             usage=Usage(len(entry.prompt_ids), index),
             adapter=job.adapter and job.adapter.partition("@")[0],
-            digest=entry.adapter_digest,
+            digest=entry.digests[0] if job.adapter and entry.digests else None,
+            adapters=tuple(
+                MixedAdapter(each.name.partition("@")[0], digest, each.weight)
+                for each, digest in zip(job.adapters or (), entry.digests, strict=False)
+            ),
+            activation=entry.activation,
             base=self._base,
+            base_digest=self._base_digest,
+            earlier_bases=entry.earlier_bases,
             seed=entry.seed,
             timings=Timings(
                 max(0.0, entry.submitted_ms - start),

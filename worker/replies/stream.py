@@ -35,6 +35,7 @@ class ReplyStream:
     __slots__ = (
         "_steps",
         "_terminal",
+        "base_digest",
         "claimed",
         "ended",
         "epoch",
@@ -51,12 +52,17 @@ class ReplyStream:
         job: str,
         epoch: Epoch,
         worker: str,
+        base_digest: str | None = None,
         form: Callable[[bytes], bytes] = lambda record: record,
     ) -> None:
-        """Prepare; ``form`` is what the records are written in, told of each in msgpack."""
+        """Prepare; ``form`` is what the records are written in, told of each in msgpack.
+
+        ``base_digest``, of the backbone that answers, goes into the first record: a claim has it.
+        """
         self.job = job
         self.epoch = epoch
         self.worker = worker
+        self.base_digest = base_digest
         self.form = form
         self.sent = 0  # tokens in records that were taken
         self.written = 0  # tokens in records that were acknowledged; kept by the writer
@@ -128,6 +134,7 @@ class ReplyStream:
             ids=tuple(token for step in joined for token in step.ids),
             text="".join(step.text for step in joined),
             logprobs=tuple(row for step in joined for row in step.logprobs) or None,
+            base_digest=None if self.sent or self.claimed else self.base_digest,
         )
         self.sent += size
         return self.form(encode_reply(record))

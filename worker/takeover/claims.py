@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError, encode_reply
@@ -24,7 +25,7 @@ from worker.takeover.rule import Verdict, crash_loop, sentence
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from schemas import Epoch
+    from schemas import ClaimRecord, Epoch
     from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
     from worker.replies.pending_bytes import PendingBytes
@@ -53,6 +54,7 @@ class Claims:
         writer: LogWriter,
         reader: LogReader,
         worker: str,
+        base_digest: str | None = None,
         clock_slack_ms: float,
         metrics: Metrics,
         logs: ReplyLogs,
@@ -68,6 +70,7 @@ class Claims:
         self._writer = writer
         self._reader = reader
         self._worker = worker
+        self._base_digest = base_digest
         self._clock_slack_ms = clock_slack_ms
         self._metrics = metrics
         self._logs = logs
@@ -166,9 +169,7 @@ class Claims:
         claims = [
             (
                 each.entry.job_id.encode(),
-                each.entry.record.in_its_form(
-                    encode_reply(each.takeover.claim(alone=each.entry.alone))
-                ),
+                each.entry.record.in_its_form(encode_reply(self._claim(each))),
             )
             for each in batch
         ]
@@ -265,11 +266,32 @@ class Claims:
                 takeover.prefix_unknown()
                 history = takeover.history
             entry.resume_ids = tuple(history.stream.token_ids)
+            self._compare_bases(entry, history.bases)
             entry.strikes = history.strikes
             entry.strikes_alone = history.strikes_alone
             entry.epoch, entry.claimed = takeover.epoch, not each.prefix_lost
             entry.owned = True
         self._tell(each, Event.ANSWERED if verdict is Verdict.ANSWERED else self._sentence(entry))
+
+    def _claim(self, each: Pending) -> ClaimRecord:
+        return replace(each.takeover.claim(alone=each.entry.alone), base_digest=self._base_digest)
+
+    def _compare_bases(self, entry: Entry, bases: Sequence[str]) -> None:
+        """Note whether what is visible came from a backbone with other weights than ours."""
+        others = tuple(each for each in bases if each != self._base_digest)
+        if self._base_digest is None or others == entry.earlier_bases:
+            return
+        entry.earlier_bases = others
+        if not others:  # what they brought was withdrawn
+            return
+        self._metrics.takeovers_other_base.inc()
+        log.warning(
+            "taken_over_from_other_weights",
+            job=entry.job_id,
+            tenant=entry.tenant,
+            theirs=others,
+            ours=self._base_digest,
+        )
 
     async def _prove_and_again(self, each: Pending) -> None:
         """Claim above whoever stands above us, but only if the partition is ours."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from schemas import (
     ClaimRecord,
@@ -30,11 +31,17 @@ from schemas import (
     JobError,
     ReleaseRecord,
     ReplyRecord,
+    ResetEvent,
     TokensEvent,
+    TokensRecord,
     VisibleStream,
 )
+from schemas.limits import MAX_EARLIER_BASES
 from schemas.reader import BEFORE_ALL
 from worker.stages import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # After this many strikes a job runs with nobody beside it: its neighbours may not be to blame.
 STRIKES_TO_RUN_ALONE = 2
@@ -54,6 +61,7 @@ class Verdict(enum.Enum):
 class _Writer:
     name: str
     alone: bool
+    base_digest: str | None  # of its backbone, where it tells
     brought: bool = False  # a token or a terminal of it is visible
     released: bool = False
 
@@ -61,12 +69,13 @@ class _Writer:
 class History:
     """What a job's log shows: the visible stream, and how each of its writers ended."""
 
-    __slots__ = ("_writer", "stream", "strikes", "strikes_alone")
+    __slots__ = ("_writer", "bases", "stream", "strikes", "strikes_alone")
 
     def __init__(self) -> None:
         self.stream = VisibleStream()
         self.strikes = 0
         self.strikes_alone = 0  # of these, by writers that had nothing beside the job
+        self.bases: list[str] = []  # digests of the backbones that brought what is visible
         self._writer: _Writer | None = None
 
     def feed(self, record: ReplyRecord) -> None:
@@ -76,14 +85,23 @@ class History:
         events = stream.feed(record)
         if stream.writer is not None and (stream.epoch, stream.writer) != before:
             alone = isinstance(record, ClaimRecord) and record.alone
-            self._begin(_Writer(stream.writer, alone))
+            base = record.base_digest if isinstance(record, ClaimRecord | TokensRecord) else None
+            self._begin(_Writer(stream.writer, alone, base))
         if self._writer is None:
             return
+        self._note_base(self._writer.base_digest, events)
         if stream.finished or any(isinstance(event, TokensEvent) for event in events):
             self._writer.brought = True
             self.strikes = self.strikes_alone = 0  # the job is not what kills: it got further
         if isinstance(record, ReleaseRecord) and (record.epoch, record.worker) == before:
             self._writer.released = True
+
+    def _note_base(self, base: str | None, events: Sequence[object]) -> None:
+        if any(isinstance(event, ResetEvent) for event in events):
+            self.bases.clear()
+        brought = any(isinstance(event, TokensEvent) for event in events)
+        if brought and base is not None and base not in self.bases:
+            self.bases = [*self.bases, base][-MAX_EARLIER_BASES:]
 
     def _begin(self, writer: _Writer) -> None:
         last, self._writer = self._writer, writer

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv.packed.adapter import PackedAdapter
-    from kernels.sgmv.segments import Rows
+    from kernels.sgmv.segments import Segment
 
 ROWS_OF_A_BLOCK = 8
 
@@ -23,17 +23,25 @@ ROWS_OF_A_BLOCK = 8
 WHOLE_COLUMNS = 8
 
 
-def add_in_blocks_(adapter: PackedAdapter, y: Tensor, x: Tensor, rows: Rows) -> None:
-    """Add the LoRA product of x[rows] to y[rows], in place; the last block is filled with zeros."""
+def add_in_blocks_(adapter: PackedAdapter, y: Tensor, x: Tensor, segment: Segment) -> None:
+    """Add the LoRA product of the segment's rows of x to those of y, in place.
+
+    The last block is filled with zeros.
+    """
+    _, count, rows, scales = segment
     working = torch.promote_types(x.dtype, torch.float32)
     gathered = x[rows].to(working)
-    count = len(gathered)
-    blocks = pad(gathered, (0, 0, 0, -count % ROWS_OF_A_BLOCK)).split(ROWS_OF_A_BLOCK)
+    spare_rows = -count % ROWS_OF_A_BLOCK
+    blocks = pad(gathered, (0, 0, 0, spare_rows)).split(ROWS_OF_A_BLOCK)
     for linear in adapter.linears:
         spare_ranks, spare_outputs = (-size % WHOLE_COLUMNS for size in linear.b.shape)
         a = _fill(adapter.a[:, linear.columns].to(working), rows=0, columns=spare_ranks)
         b = _fill(linear.b.to(working), rows=spare_ranks, columns=spare_outputs)
-        delta = torch.cat([torch.mm(torch.mm(block, a), b) for block in blocks])
+        shrunk = [torch.mm(block, a) for block in blocks]
+        if scales is not None:
+            own_scales = pad(scales, (0, 0, 0, spare_rows)).split(ROWS_OF_A_BLOCK)
+            shrunk = [each * own for each, own in zip(shrunk, own_scales, strict=True)]
+        delta = torch.cat([torch.mm(each, b) for each in shrunk])
         own = y[:, linear.outputs]
         own[rows] = linear.combine(own[rows].to(working), delta[:count, : own.shape[1]]).to(y.dtype)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from numpy import matmul
+from numpy import matmul, multiply
 
 from kernels.sgmv.packed.numpy_sums import choose_sum
 from kernels.sgmv.packed.scratch import layout_of
@@ -51,7 +51,7 @@ class NumpyProducts:
     def add_(self, operands: Operands, segment: Segment) -> None:
         """Add the LoRA product of the segment's rows of x to those of y, in place."""
         _, _, arrays = operands
-        _, count, rows = segment
+        _, count, rows, scales = segment
         if arrays is None or count > self._max_rows:
             self._large.add_(operands, segment)
             return
@@ -60,6 +60,8 @@ class NumpyProducts:
         buffers = self._scratch.buffers(count, self._layout)
         shrunk, shrunk_columns, _, deltas = buffers
         matmul(x[places], self._a, shrunk)
+        if scales is not None:
+            multiply(shrunk, scales.numpy(), shrunk)
         for columns, b, delta in zip(shrunk_columns, self._b, deltas, strict=True):
             matmul(columns, b, delta)
         self._sum_(y, buffers, places)

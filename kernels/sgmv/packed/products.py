@@ -43,14 +43,16 @@ def choose_products(adapter: PackedAdapter, scratch: Scratch, y_dtype: torch.dty
 def add_segments_(y: Tensor, x: Tensor, slots: Sequence[Products | None], plan: SgmvPlan) -> None:
     """Add scale · (x[rows of s] A[s]) B[s] to y[rows of s] for each segment s of the plan.
 
+    Rows that have a scale of their own multiply x A by it.
+
     Linears that have a gain are scaled by it afterwards, see `PackedLinear.combine`. `slots` holds
     None where there is no adapter.
     """
     if plan.invariant:
-        for slot, _, rows in plan.segments:
-            products = slots[slot]
+        for segment in plan.segments:
+            products = slots[segment.slot]
             if products is not None:
-                add_in_blocks_(products.adapter, y, x, rows)
+                add_in_blocks_(products.adapter, y, x, segment)
         return
     operands = operands_of(y, x)
     for segment in plan.segments:

@@ -28,5 +28,7 @@ class TorchProducts:
         y, x, _ = operands
         rows = segment.rows
         shrunk = torch.mm(x[rows], self.adapter.a)
+        if segment.scales is not None:
+            shrunk.mul_(segment.scales)
         for linear, add_ in self._sums:
             add_(linear, y[:, linear.outputs], shrunk[:, linear.columns], rows)

@@ -18,7 +18,8 @@ from schemas import (
     reply_partition,
     reply_topic,
 )
-from schemas.job import Adapter, JobId, Tenant
+from schemas.adapters import Adapter
+from schemas.job import JobId, Tenant
 from schemas.signature import is_key_id
 from tests.fuzz.mutate import TEXTS, bend, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds, told

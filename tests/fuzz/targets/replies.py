@@ -9,11 +9,13 @@ import msgpack
 from aril.router import Inbox
 from aril.transport import Fetched
 from schemas import (
+    Activation,
     DecodeError,
     DoneRecord,
     Epoch,
     ErrorCode,
     ErrorRecord,
+    MixedAdapter,
     ReplyRecord,
     Timings,
     TokenLogprobs,
@@ -69,7 +71,10 @@ def _record(rng: Random) -> ReplyRecord:
         usage=Usage(3, index),
         adapter=pick(rng, (None, "helpdesk")),
         digest=pick(rng, (None, "0f" * 32)),
+        activation=pick(rng, (None, Activation(None), Activation(7))),
+        adapters=pick(rng, ((), (MixedAdapter("a", "0f" * 32, -0.5),) * 4)),
         base="smollm2",
+        base_digest=pick(rng, (None, "0f" * 32)),
         seed=pick(rng, (0, limits.MAX_SEED)),
         timings=Timings(0.5, 12.25, 1e9),
         metadata={"trace": "1"},

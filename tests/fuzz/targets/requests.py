@@ -59,9 +59,23 @@ def job_fields(rng: Random) -> dict[str, Any]:
     ):
         if chance(rng, 0.3):
             fields[name] = pick(rng, values)
+    _add_adapters(rng, fields)
     if chance(rng, 0.1):
         fields["later"] = tree(rng)  # a field of a later version
     return fields
+
+
+def _add_adapters(rng: Random, fields: dict[str, Any]) -> None:
+    """Draw a mixture, and a strength where there is an adapter."""
+    if chance(rng, 0.2):
+        fields["adapters"] = [
+            {"name": pick(rng, _ADAPTERS), "weight": pick(rng, (1.0, -4, 0.5))}
+            for _ in range(pick(rng, (1, 2, 4)))
+        ]
+        if chance(rng, 0.9):
+            fields.pop("adapter", None)
+    if fields.keys() & {"adapter", "adapters"} and chance(rng, 0.3):
+        fields["adapter_scale"] = pick(rng, (0, 0.5, 1, 4.0))
 
 
 def _template_fields(rng: Random) -> dict[str, Any]:
@@ -189,6 +203,16 @@ def check_job(job: Job) -> None:
         (sampling.logprobs or 0, 0, limits.MAX_LOGPROBS),
         (len(sampling.stop), 0, limits.MAX_STOP_STRINGS),
         (len(sampling.stop_token_ids), 0, limits.MAX_STOP_TOKEN_IDS),
+        (job.adapter_scale, 0, limits.MAX_ADAPTER_SCALE),
+        (len(job.adapters or ()), 0, limits.MAX_MIXED_ADAPTERS),
+        *(
+            (
+                each.weight,
+                -limits.MAX_ABSOLUTE_MIXTURE_WEIGHT,
+                limits.MAX_ABSOLUTE_MIXTURE_WEIGHT,
+            )
+            for each in job.adapters or ()
+        ),
         (job.priority, -limits.MAX_ABSOLUTE_PRIORITY, limits.MAX_ABSOLUTE_PRIORITY),
         (job.deadline_ms or 1, 1, limits.MAX_DEADLINE_MS),
         (job.reply_partition or 0, 0, limits.MAX_PARTITION),
@@ -207,7 +231,9 @@ def check_job(job: Job) -> None:
     )
     given = [each for each in (job.prompt, job.messages, job.token_ids) if each]
     holds(len(given) == 1, "there is one prompt, and it is not empty")
-    holds(job.adapter is None or names.is_adapter(job.adapter), "an adapter is a name")
+    asked = (*filter(None, [job.adapter]), *(each.name for each in job.adapters or ()))
+    holds(all(map(names.is_adapter, asked)), "an adapter is a name")
+    holds(job.adapter is None or job.adapters is None, "adapters are named one way")
     holds(isinstance(question_of(job), bytes), "what it asks can be told apart")
 
 

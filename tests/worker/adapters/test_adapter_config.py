@@ -19,7 +19,6 @@ from worker.adapters.targets import read_targets
 
 # Fields that must be switched off. Whoever adds one here has read what it does.
 REFUSED = {
-    "alora_invocation_tokens",
     "arrow_config",
     "kasa_config",
     "layer_replication",

@@ -159,3 +159,17 @@ class SlotMachine(RuleBasedStateMachine):
 
 TestSlotMachine = SlotMachine.TestCase
 TestSlotMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_several_at_once() -> None:
+    """Idle slots of the adapters that are asked for are no room for the others."""
+    slots = SlotLru(3)
+    for digest in "abc":
+        slots.release(placed(slots, digest).slot)
+    assert slots.can_acquire("abd")
+    assert not slots.can_acquire("abcd")
+    assert slots.can_acquire("aab")
+    placed(slots, "c")
+    assert not slots.can_acquire("abd")
+    assert slots.can_acquire("abc")
+    assert slots.can_acquire("ad")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +18,7 @@ from schemas import (
 )
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim, job
+from worker.adapters import AdapterWeights
 from worker.batching import dispatch
 from worker.engine.request import Output
 from worker.stages import Stage
@@ -26,7 +26,6 @@ from worker.stages import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.adapters import AdapterWeights
     from worker.job import Entry
 
 ROWS = 4
@@ -49,8 +48,7 @@ class SlowStore:
             await self.open.wait()
         if self.ill:
             raise OSError
-        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}")
-        return weights
+        return AdapterWeights(name=name, digest=f"{tenant}/{name}", rank=1, modules={})
 
 
 def send(harness: Harness, tenant: str, name: str) -> None:

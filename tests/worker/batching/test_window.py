@@ -16,7 +16,7 @@ LIMITS = BatchLimits(rows=4, tokens=100, adapters=2)
 
 def offer(window: Window[str], item: str, now: float, **given: object) -> None:
     """Offer with defaults that fit anywhere."""
-    settings = {"tenant": "acme", "adapter": None, "tokens": 1} | given
+    settings = {"tenant": "acme", "adapters": (), "tokens": 1} | given
     window.offer(item, now=now, **settings)  # type: ignore[arg-type] # keywords of mixed types
 
 
@@ -47,8 +47,8 @@ def test_a_busy_engine_is_joined_at_once() -> None:
         ([{}] * 4, True),
         ([{}] * 3, False),
         ([{"tokens": 50}] * 2, True),
-        ([{"adapter": name} for name in "xy"], False),
-        ([{"adapter": name} for name in "xyz"], True),
+        ([{"adapters": {name}} for name in "xy"], False),
+        ([{"adapters": {name}} for name in "xyz"], True),
     ],
     ids=["rows", "rows-left", "tokens", "adapters-left", "adapters"],
 )
@@ -63,11 +63,11 @@ def test_a_full_batch_closes_early(offers: list[dict[str, object]], closes: bool
 def test_an_adapter_that_finds_no_slot_is_passed_by_others_but_not_by_its_tenant() -> None:
     """A third adapter waits for the next batch; its tenant's later jobs wait behind it."""
     window = Window[str](seconds=0, limits=LIMITS)
-    offer(window, "1", 0, adapter="x", tenant="t1")
-    offer(window, "2", 0, adapter="y", tenant="t2")
-    offer(window, "3", 0, adapter="z", tenant="t3")
+    offer(window, "1", 0, adapters={"x"}, tenant="t1")
+    offer(window, "2", 0, adapters={"y"}, tenant="t2")
+    offer(window, "3", 0, adapters={"z"}, tenant="t3")
     offer(window, "4", 0, tenant="t3")
-    offer(window, "5", 0, adapter="x", tenant="t4")
+    offer(window, "5", 0, adapters={"x"}, tenant="t4")
     assert window.take(now=0, busy=False, rows=4) == ["1", "2", "5"]
     assert window.take(now=0, busy=False, rows=4) == ["3", "4"]
 
@@ -96,7 +96,7 @@ class Arrival:
 
     gap: int
     tenant: str
-    adapter: str | None
+    adapters: frozenset[str]
     tokens: int
 
 
@@ -105,7 +105,7 @@ ARRIVALS = st.lists(
         Arrival,
         gap=st.integers(0, 3),
         tenant=st.sampled_from(["a", "b", "c"]),
-        adapter=st.sampled_from([None, "x", "y", "z"]),
+        adapters=st.frozensets(st.sampled_from("wxyz"), max_size=3),
         tokens=st.integers(1, 150),
     ),
     max_size=30,
@@ -122,7 +122,7 @@ def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]
     for number, arrival in enumerate(arrivals):
         now += arrival.gap
         window.offer(
-            number, tenant=arrival.tenant, adapter=arrival.adapter, tokens=arrival.tokens, now=now
+            number, tenant=arrival.tenant, adapters=arrival.adapters, tokens=arrival.tokens, now=now
         )
         busy, rows = engine[number % len(engine)]
         due = window.closes_at()
@@ -130,8 +130,8 @@ def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]
         assert len(batch) <= min(rows, LIMITS.rows)
         if rows and due is not None and (busy or now >= due):
             assert batch, "room and due, yet nothing was taken"
-        adapters = {arrivals[each].adapter for each in batch} - {None}
-        assert len(adapters) <= LIMITS.adapters
+        adapters = set().union(*(arrivals[each].adapters for each in batch))
+        assert len(adapters) <= LIMITS.adapters or len(batch) == 1
         assert len(batch) == 1 or sum(arrivals[each].tokens for each in batch) <= LIMITS.tokens
         seen += batch
     while batch := window.take(now=now + 2, busy=False, rows=LIMITS.rows):
@@ -164,7 +164,7 @@ def test_no_job_waits_longer_than_the_bound(arrivals: list[Arrival]) -> None:
         now += arrival.gap
         arrived[number] = now
         window.offer(
-            number, tenant=arrival.tenant, adapter=arrival.adapter, tokens=arrival.tokens, now=now
+            number, tenant=arrival.tenant, adapters=arrival.adapters, tokens=arrival.tokens, now=now
         )
     collect(now + seconds)
     assert len(window) == 0

@@ -7,6 +7,7 @@ interpreter: whatever a replay reads must be in them.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from schemas import Sampling
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
+from worker.adapters import mix
 from worker.engine import decode_graphs
 from worker.engine.config import EngineConfig
 from worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
@@ -26,7 +28,7 @@ from worker.engine.request import GenerationRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.adapters import AdapterWeights
+    from worker.adapters import AdapterWeights, Mixture
     from worker.engine.model import Backbone
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +73,9 @@ def engine(backbone: Backbone, record: Rerun | None = None) -> Engine:
     return Engine(own, CONFIG, record=record)
 
 
-def job(key: int, prompt: int, tokens: int, weights: AdapterWeights | None) -> GenerationRequest:
+def job(
+    key: int, prompt: int, tokens: int, weights: AdapterWeights | Mixture | None
+) -> GenerationRequest:
     """Ask for so many tokens behind a prompt of so many."""
     return GenerationRequest(
         key=key,
@@ -109,11 +113,12 @@ def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
     linears = backbone.linear_shapes
     weights = [random_adapter(linears, f"a{rank}", rank=rank) for rank in (4, 1, 3)]
     jobs = [
-        job(0, 5, 9, weights[0]),
+        replace(job(0, 5, 9, weights[0]), adapter_scale=0.4),
         job(1, 2, 3, None),
-        job(2, 11, 4, weights[1]),
+        replace(job(2, 11, 4, weights[1]), active_from=8),
         job(3, 3, 7, weights[2]),  # takes the slot of one that is done
         job(4, 1, 12, None),  # alone in the end
+        job(5, 1, 3, mix((weights[0], weights[2]), (0.5, -1.0))),  # eagerly
     ]
     recorder = Rerun()
     recorded = engine(backbone, recorder)

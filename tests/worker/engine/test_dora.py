@@ -70,7 +70,7 @@ def adapter(
 def logits(backbone: Backbone, layers: AdapterLayers, row_slots: list[int]) -> Tensor:
     """Logits [6, vocab] of one sequence of six tokens, its rows in these slots."""
     plan = make_plan(torch.tensor(row_slots, dtype=torch.int32), slots=CONFIG.slots)
-    layers.begin(plan, plan)
+    layers.begin((plan,), (plan,))
     return backbone.forward(IDS, torch.arange(6), torch.arange(6), LayoutRecorder())
 
 

@@ -43,7 +43,7 @@ def test_group_computes_once_and_keeps_nothing(backbone: Backbone) -> None:
     assert group._pending is None
     first = q(x)
     x.mul_(2.0)  # a buffer that is used again, as under a CUDA graph
-    layers.begin(None, None)
+    layers.begin((), ())
     assert group._pending is None
     assert torch.equal(k(x), 2 * (x / 2 @ k.weight.T))
     assert torch.equal(q(x), 2 * first)
@@ -90,7 +90,7 @@ def test_steps_are_compiled_once(backbone: Backbone) -> None:
     torch._dynamo.reset()
     run = torch.compile(attention, backend=backend, fullgraph=True)
     for _ in range(4):
-        layers.begin(None, None)
+        layers.begin((), ())
         x = torch.randn(1, 5, 64)
         assert torch.equal(run(x), x @ group.weight.T)
     assert len(compiled) == 1

@@ -52,7 +52,7 @@ def adapter(
 def logits(backbone: Backbone, layers: AdapterLayers, row_slots: list[int]) -> Tensor:
     """Logits [6, vocab] of one sequence of six tokens, its rows in these slots."""
     plan = make_plan(torch.tensor(row_slots, dtype=torch.int32), slots=CONFIG.slots)
-    layers.begin(plan, plan)
+    layers.begin((plan,), (plan,))
     return backbone.forward(IDS, torch.arange(6), torch.arange(6), LayoutRecorder())
 
 
@@ -68,7 +68,7 @@ def merged_logits(path: Path, weights: AdapterWeights) -> Tensor:
 def test_without_adapters_nothing_changes(backbone: Backbone) -> None:
     """Wrapped and fused, the model still gives its own logits."""
     expected = plain_logits(backbone)
-    AdapterLayers(backbone, CONFIG).begin(None, None)
+    AdapterLayers(backbone, CONFIG).begin((), ())
     assert probe_packed_rows(backbone, expected, "torch") < 1e-5
 
 
@@ -98,7 +98,7 @@ def test_output_module_uses_the_slots_of_its_own_rows(backbone: Backbone, tmp_pa
     cache = KVCache.of(backbone, replace(CONFIG, kv_block=4))
     packed = pack([PackedRow([1, 2, 3], 0, [0]), PackedRow(IDS.tolist(), 0, [1, 2])], cache)
     slots = torch.tensor([-1] * 3 + [0] * 6, dtype=torch.int32)
-    layers.begin(make_plan(slots, slots=3), make_plan(slots[[2, 8]], slots=3))
+    layers.begin([make_plan(slots, slots=3)], [make_plan(slots[[2, 8]], slots=3)])
     found = backbone.forward(
         packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
     )
@@ -140,7 +140,7 @@ def test_launches_per_layer(backbone: Backbone) -> None:
         logits(backbone, layers, [0, 1, 2, -1, 0, 1])
     assert counter.ours == {"sgmv_shrink": 2 * 4, "sgmv_expand": 2 * 4}
     with LaunchCounter() as counter:
-        layers.begin(None, None)
+        layers.begin((), ())
         backbone.forward(IDS, torch.arange(6), torch.arange(6), LayoutRecorder())
     assert counter.ours == {}
     assert counter.calls["aten::linear"] == 2 * 4 + 1  # base products: fused as the launches are
@@ -172,7 +172,7 @@ def test_packed_weights_give_the_same_model(dtype: torch.dtype, tmp_path: Path) 
     group = next(group for group in layers.groups if len(group.names) == 3)
     assert group.weight.is_meta
     assert all(member.weight.is_meta for member in group.members)
-    layers.begin(None, None)
+    layers.begin((), ())
     assert group.members[1](torch.empty(1, 0, 64, dtype=dtype)).shape == (1, 0, 32)
 
 

@@ -44,7 +44,7 @@ def test_models_that_cannot_use_slices_get_separate_linears(
     assert line["reason"].startswith("view size is not compatible")
     layers.load(0, random_adapter(backbone.linear_shapes, "a", targets=("gate_proj",)))
     plan = make_plan(torch.zeros(6, dtype=torch.int32), slots=CONFIG.slots)
-    layers.begin(plan, plan)
+    layers.begin((plan,), (plan,))
     places = torch.arange(6)
     assert backbone.forward(places, places, places, LayoutRecorder()).isfinite().all()
 

@@ -1,10 +1,11 @@
 """Step planning, case by case."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.generation import CacheModel, CountingSlots, request
 from worker.engine.scheduler import Scheduler, StepPlan
-from worker.engine.sequence import BACKBONE
 
 
 def make(
@@ -78,8 +79,36 @@ def test_rows_of_one_slot_are_adjacent_and_the_backbone_is_last() -> None:
     for key, adapter in enumerate([None, "b", "a", None, "b", "a"]):
         scheduler.add(request(key, 1, adapter=adapter))
     plan = step(scheduler)
-    assert [row.sequence.digest for row in plan.rows] == ["b", "b", "a", "a", None, None]
-    assert [row.sequence.slot for row in plan.rows] == [0, 0, 1, 1, BACKBONE, BACKBONE]
+    assert [row.sequence.digests for row in plan.rows] == [*[("b",)] * 2, *[("a",)] * 2, (), ()]
+    assert [row.slots for row in plan.rows] == [(0,), (0,), (1,), (1,), (), ()]
+
+
+def test_a_row_that_meets_its_adapter_within_comes_first_of_the_adapters() -> None:
+    """The tokens of one slot are adjacent, whatever part of each prompt is the backbone's."""
+    scheduler = make(rows=8, tokens=64)
+    starts = {0: 0, 1: 3, 2: 7, 3: 0}
+    for key, start in starts.items():
+        job = request(key, 8, adapter="a" if key < 3 else None)
+        scheduler.add(replace(job, active_from=start))
+    plan = scheduler.plan()
+    assert plan is not None
+    assert [(row.sequence.key, row.bare, row.slots) for row in plan.rows] == [
+        (1, 3, (0,)),
+        (2, 7, (0,)),
+        (0, 0, (0,)),
+        (3, 0, ()),
+    ]
+
+
+def test_a_chunk_before_its_adapter_is_the_backbones() -> None:
+    """The slot is held, and no token of the chunk is of it."""
+    scheduler = make(tokens=4)
+    scheduler.add(replace(request(0, 9, adapter="a"), active_from=6))
+    found = []
+    for _ in range(4):
+        (row,) = step(scheduler).rows
+        found.append((row.count, row.bare, row.slots))
+    assert found == [(4, 4, ()), (4, 2, (0,)), (1, 0, (0,)), (1, 0, (0,))]
 
 
 def test_a_full_cache_preempts_the_newest() -> None:

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from tests.support.generation import CacheModel, CountingSlots, request
 from worker.engine.scheduler import Scheduler, StepPlan
-from worker.engine.sequence import BACKBONE, TokenSequence
 
 if TYPE_CHECKING:
     from worker.engine.request import GenerationRequest
+    from worker.engine.sequence import TokenSequence
 
 KV_BLOCK = 3
+Adapter = str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ JOBS = st.lists(
     st.tuples(
         st.integers(1, 9),  # prompt
         st.integers(1, 12),  # max_tokens
-        st.sampled_from([None, "a", "b", "c", "d", "e"]),
+        st.sampled_from([None, "a", "b", "c", "d", "e", ("a", "b"), ("e", "a", "c"), ("d", "d")]),
         st.integers(0, 3),  # visible tokens to resume from
     ),
     min_size=1,
@@ -69,9 +70,11 @@ class Run:
         self.started: list[int] = []  # keys in the order of their first row
         self.steps = 0
 
-    def add(self, prompt: int, max_tokens: int, adapter: str | None, resume: int = 0) -> int:
+    def add(self, prompt: int, max_tokens: int, adapter: Adapter, resume: int = 0) -> int:
         """Submit a job, which may resume the answer that it would have."""
         key = len(self.jobs)
+        if isinstance(adapter, tuple):
+            adapter = adapter[: self.limits.slots]  # an engine refuses more than it has slots
         job = request(key, prompt, max_tokens=max_tokens, adapter=adapter)
         visible = tuple(CacheModel.answer(job)[: min(resume, max_tokens - 1)])
         job = request(key, prompt, max_tokens=max_tokens, adapter=adapter, resume=visible)
@@ -117,11 +120,11 @@ class Run:
         blocks = [block for sequence in running for block in sequence.block_ids]
         assert len(blocks) == len(set(blocks)) == self.scheduler.blocks.used
         assert all(not sequence.block_ids and not sequence.computed for sequence in waiting)
-        holders = Counter(one.slot for one in running if one.slot != BACKBONE)
+        holders = Counter(slot for one in running for slot in one.slots)
         assert self.slots.holders == [holders[slot] for slot in range(self.limits.slots)]
         for sequence in running:
-            resident = self.slots.resident[sequence.slot] if sequence.slot != BACKBONE else None
-            assert resident == sequence.digest
+            resident = tuple(self.slots.resident[slot] for slot in sequence.slots)
+            assert resident == sequence.digests
 
     def check_plan(self, plan: StepPlan) -> None:
         """Budgets hold, rows are distinct, grouped by slot, contiguous, and decodes come first."""
@@ -129,8 +132,8 @@ class Run:
         assert plan.tokens == sum(row.count for row in rows) <= self.limits.tokens
         assert plan.samples == sum(row.samples for row in rows)
         assert 1 <= len(rows) == len({row.sequence.key for row in rows}) <= self.limits.rows
-        slots = [row.sequence.slot for row in rows]
-        assert slots == sorted(slots, key=lambda slot: (slot == BACKBONE, slot))
+        slots = [row.slots for row in rows]
+        assert slots == sorted(slots, key=lambda each: (not each, each))
         for row in rows:
             assert row.start == row.sequence.computed
             assert row.count >= 1
@@ -156,7 +159,7 @@ class Run:
 @settings(max_examples=300, deadline=None)
 @given(limits=LIMITS, jobs=JOBS, gaps=st.lists(st.integers(0, 4), min_size=14, max_size=14))
 def test_every_job_finishes_with_the_tokens_of_an_undisturbed_run(
-    limits: Limits, jobs: list[tuple[int, int, str | None, int]], gaps: list[int]
+    limits: Limits, jobs: list[tuple[int, int, Adapter, int]], gaps: list[int]
 ) -> None:
     """Jobs come at any time; preempted or resumed, each ends, and with the same answer."""
     run = Run(limits)
@@ -166,8 +169,9 @@ def test_every_job_finishes_with_the_tokens_of_an_undisturbed_run(
             run.step()
     run.drain()
     assert run.answers == {key: CacheModel.answer(job) for key, job in run.jobs.items()}
-    for weights in {job.adapter for job in run.jobs.values()}:
-        order = [key for key in run.started if run.jobs[key].adapter == weights]
+    names = [adapter for _, _, adapter, _ in jobs]
+    for name in set(names):
+        order = [key for key in run.started if names[key] == name]
         assert order == sorted(order)
 
 
@@ -178,7 +182,7 @@ def test_every_job_finishes_with_the_tokens_of_an_undisturbed_run(
     cancels=st.lists(st.tuples(st.integers(0, 13), st.integers(0, 5)), max_size=8),
 )
 def test_cancelling_frees_everything(
-    limits: Limits, jobs: list[tuple[int, int, str | None, int]], cancels: list[tuple[int, int]]
+    limits: Limits, jobs: list[tuple[int, int, Adapter, int]], cancels: list[tuple[int, int]]
 ) -> None:
     """A job cancelled at any point is gone, its blocks and slot free, and the others go on."""
     run = Run(limits)
@@ -200,14 +204,16 @@ def test_cancelling_frees_everything(
         st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=9
     ),
     starved=st.integers(1, 3),
+    several=st.integers(1, 3),
 )
 def test_no_adapter_starves(
-    limits: Limits, backlog: list[tuple[int, int, int]], starved: int
+    limits: Limits, backlog: list[tuple[int, int, int]], starved: int, several: int
 ) -> None:
     """Against an endless stream for the resident adapters, jobs of others get in within the bound.
 
     Every adapter but those that wait always has jobs queued. A wait ends once `max_passes` younger
-    jobs have passed and the chosen holder has drained; several waits drain several holders.
+    jobs have passed and the chosen holder has drained; several waits drain several holders, and one
+    for several slots drains all.
     """
     run = Run(limits)
     busy = [f"busy-{slot}" for slot in range(limits.slots)]
@@ -223,7 +229,10 @@ def test_no_adapter_starves(
 
     top_up()
     run.step()
-    keys = [run.add(1, 1, f"starved-{number}") for number in range(starved)]
+    keys = [
+        run.add(1, 1, tuple(f"starved-{number}-{part}" for part in range(several)))
+        for number in range(starved)
+    ]
     bound = (limits.passes + limits.rows + starved) * longest * (1 + limits.rows) * (1 + starved)
     steps = run.steps + 3 * bound
     while not all(key in run.answers for key in keys):

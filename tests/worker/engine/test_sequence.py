@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.generation import request
-from worker.engine.sequence import BACKBONE, TokenSequence
+from worker.engine.sequence import TokenSequence
 
 
 @given(
@@ -47,10 +47,11 @@ def test_preemption_keeps_the_tokens() -> None:
     sequence = TokenSequence(request(0, (5, 6), adapter="a"))
     sequence.advance(2)
     sequence.append((8,))
-    sequence.block_ids, sequence.slot = [3], 1
+    sequence.block_ids, sequence.slots = [3], (1,)
     sequence.reset()
     assert (sequence.computed, sequence.pending, sequence.index) == (0, 3, 1)
-    assert (sequence.block_ids, sequence.slot) == ([], BACKBONE)
+    assert not sequence.block_ids
+    assert not sequence.slots
     assert sequence.tokens(0, 3) == [5, 6, 8]
 
 
