@@ -1,11 +1,13 @@
 """How tokens are chosen, and when an answer ends."""
 
+import json
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas import limits
+from schemas.constraint import Choice, Constraint, Grammar, Regex, ResponseFormat
 from schemas.strictness import CONFIG, TokenId
 
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
@@ -78,13 +80,46 @@ class Sampling(BaseModel):
     ] = None
 
     prompt_logprobs: Annotated[None, Field(description="not served")] = None
-    response_format: Annotated[None, Field(description="not served")] = None
+    response_format: ResponseFormat | None = None
+    regex: Annotated[
+        Regex | None, Field(repr=False, description="all of the answer matches it")
+    ] = None
+    choice: Annotated[
+        Choice | None, Field(repr=False, description="the answer is one of these")
+    ] = None
+    grammar: Annotated[
+        Grammar | None, Field(repr=False, description="the answer's grammar, in Lark")
+    ] = None
 
     @model_validator(mode="after")
     def _can_be_long_enough(self) -> Self:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise PydanticCustomError("min_over_max", "min_tokens: more than max_tokens")
         return self
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Self:
+        if len(self._constraints) > 1:
+            raise PydanticCustomError(
+                "one_constraint", "at most one of response_format, regex, choice, grammar"
+            )
+        return self
+
+    @property
+    def _constraints(self) -> list[Constraint]:
+        found = [self.response_format.constraint if self.response_format else None]
+        if self.regex is not None:
+            found.append(Constraint("regex", self.regex, "regex"))
+        if self.choice is not None:
+            found.append(Constraint("choice", json.dumps(self.choice), "choice"))
+        if self.grammar is not None:
+            found.append(Constraint("grammar", self.grammar, "grammar"))
+        return [each for each in found if each is not None]
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the answer has to look like; None where any text will do."""
+        return next(iter(self._constraints), None)
 
     @property
     def longest(self) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from schemas import Epoch, FinishReason, Job, JobError
     from worker.adapters import AdapterWeights
+    from worker.constraints.compiler import CompiledConstraint
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.
@@ -131,6 +132,7 @@ class Entry:
     answer_tokens: int = 0  # the most that the answer may have, once the prompt is known
     seed: int = 0
     weights: AdapterWeights | None = None
+    constraint: CompiledConstraint | None = None
     adapter_digest: str | None = None
     resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`

@@ -12,28 +12,33 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from schemas import ErrorCode, JobError
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
+from worker.constraints.cache import ConstraintCache
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
 from worker.observe.logs import get_logger
 from worker.stages import Event, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from schemas import Job
     from worker.adapters import AdapterWeights
+    from worker.constraints.cache import Compiler
+    from worker.constraints.compiler import CompiledConstraint
     from worker.job import Entry, Partition, Prompt
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
 
 log = get_logger(__name__)
+
+FoundT = TypeVar("FoundT")
 
 CHOICES = 256  # at once
 # From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
@@ -80,6 +85,7 @@ class Dispatcher:
         settings: WorkerSettings,
         prompts: PromptEncoder,
         adapters: AdapterSource | None,
+        constraints: Compiler | None,
         engine: EngineHandle,
         metrics: Metrics,
         reachable: Callable[[Entry], bool],
@@ -91,6 +97,7 @@ class Dispatcher:
         self._ahead = max(1, settings.max_rows // 4)
         self._prompts = prompts
         self._adapters = adapters
+        self._constraints = None if constraints is None else ConstraintCache(constraints, metrics)
         self._engine = engine
         self._metrics = metrics
         self._reachable = reachable
@@ -106,7 +113,8 @@ class Dispatcher:
         # They hold no place: a slow reply log stops nobody.
         self._claiming = ClaimsInFlight(settings.max_rows, changed=self._wake.set)
         self._chosen: set[Entry] = set()  # being prepared, until they are in the window
-        self._slow: set[Entry] = set()  # of these: those whose adapter takes a while
+        # Of these: those whose adapter or constraint takes a while.
+        self._slow: set[Entry] = set()
         self._behind: list[Entry] = []  # prepared while a suspect has the engine
         self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
@@ -192,13 +200,15 @@ class Dispatcher:
         elif not self._claiming.discard(entry) and not self._window.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
-        entry.weights = None
+        entry.weights = entry.constraint = None
         self._wake.set()
 
     def close(self) -> None:
         """Let nothing more into the engine; what runs goes on."""
         self._closed = True
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        if self._constraints is not None:
+            self._constraints.close()
 
     async def run(self) -> None:
         """Move jobs on whenever something changed, until cancelled."""
@@ -266,7 +276,8 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            weights = await self._adapter(entry, job)
+            weights = await self._without_place(entry, self._adapter(job))
+            constraint = await self._without_place(entry, self._constraint(job))
             loop = asyncio.get_running_loop()
             prompt = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
         except JobError as error:
@@ -279,7 +290,7 @@ class Dispatcher:
         else:
             if entry.stage in _PREPARED_IN:  # else it ended meanwhile
                 entry.prompt_ids, entry.answer_tokens = prompt
-                entry.weights = weights
+                entry.weights, entry.constraint = weights, constraint
                 entry.adapter_digest = weights.digest if weights else None
                 self._happened(entry, Event.PREPARED)
             return
@@ -287,15 +298,29 @@ class Dispatcher:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
 
-    async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | None:
+    async def _adapter(self, job: Job) -> AdapterWeights | None:
         if job.adapter is None:
             return None
         if self._adapters is None:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
+        return await self._adapters.get(job.tenant, job.adapter)
+
+    async def _constraint(self, job: Job) -> CompiledConstraint | None:
+        constraint = job.sampling.constraint
+        if constraint is None:
+            return None
+        if self._constraints is None:
+            raise JobError(
+                ErrorCode.INVALID_JOB,
+                f"{constraint.field}: this service does not constrain answers",
+            )
+        return await self._constraints.get(constraint)
+
+    async def _without_place(self, entry: Entry, work: Awaitable[FoundT]) -> FoundT:
+        """Await what a job needs; where that takes a while, the job holds up nobody meanwhile."""
+        timer = asyncio.get_running_loop().call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
         try:
-            return await self._adapters.get(job.tenant, job.adapter)
+            return await work
         finally:
             timer.cancel()
             self._slow.discard(entry)
@@ -331,4 +356,5 @@ class Dispatcher:
             seed=entry.seed,
             adapter=entry.weights,
             resume_ids=entry.resume_ids,
+            constraint=entry.constraint,
         )

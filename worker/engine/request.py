@@ -9,6 +9,7 @@ from schemas import FinishReason, JobError, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
     from worker.adapters import AdapterWeights
+    from worker.constraints.compiler import CompiledConstraint
 
 __all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 
@@ -28,6 +29,7 @@ class GenerationRequest:
     seed: int
     adapter: AdapterWeights | None
     resume_ids: tuple[int, ...] = ()
+    constraint: CompiledConstraint | None = None  # of `sampling.constraint`
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from worker.constraints.matcher import Matcher
     from worker.engine.request import GenerationRequest
 
 BACKBONE = -1  # the slot of rows without an adapter
@@ -28,6 +29,7 @@ class TokenSequence:
         "computed",
         "end_ids",
         "key",
+        "matcher",
         "output_ids",
         "prompt_ids",
         "sampling",
@@ -44,6 +46,7 @@ class TokenSequence:
         self.arrival = arrival  # seniority: position in the order of submission
         self.output_ids: list[int] = list(request.resume_ids)
         self.end_ids: frozenset[int] = frozenset()  # tokens that end the answer
+        self.matcher: Matcher | None = None  # where the answer is in its constraint
         self.computed = 0
         self.block_ids: list[int] = []
         self.slot = BACKBONE
