@@ -1,4 +1,4 @@
-"""Constraints that tests ask for, and whether a text is such an answer, judged by other libraries."""
+"""Constraints that tests ask for, and whether a text is such an answer by other libraries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Form:
 
 def of_schema(name: str, schema: dict[str, Any], *, text: bool = False) -> Form:
     """Make the form of a JSON Schema."""
-    told = json.dumps(schema) if text else schema
+    told = json.dumps(schema, separators=(",", ":")) if text else schema
     form = {"type": "json_schema", "json_schema": {"name": name, "schema": told}}
     return Form(name, {"response_format": form}, schema)
 

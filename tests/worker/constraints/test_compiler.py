@@ -95,9 +95,7 @@ def test_what_cannot_be_kept_to_is_refused_with_its_reason(
     ],
     ids=["depth", "bytes", "pattern"],
 )
-def test_a_schema_has_bounds(
-    sampling: Sampling, limit: int, compiler: ConstraintCompiler
-) -> None:
+def test_a_schema_has_bounds(sampling: Sampling, limit: int, compiler: ConstraintCompiler) -> None:
     """What passes one is told which, before the engine sees it."""
     with pytest.raises(JobError) as refused:
         compiled(compiler, sampling)
