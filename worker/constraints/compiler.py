@@ -9,7 +9,11 @@ from schemas import ErrorCode, JobError
 from worker.constraints.grammar import GrammarError, compile_grammar, to_grammar
 from worker.constraints.matcher import Matcher
 from worker.constraints.schema_text import checked_schema
-from worker.constraints.trial_process import TOO_MUCH, TrialFailedError, TrialProcess
+from worker.constraints.trial_process import (
+    TOO_MUCH,
+    TrialProcess,
+    UnreadableVocabularyError,
+)
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
@@ -54,14 +58,17 @@ class ConstraintCompiler:
         return hashlib.blake2b(told, digest_size=16).digest()
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Compile one. Raises JobError, with the reason, for what cannot be kept to."""
+        """Compile one. Raises JobError, with the reason, for what cannot be kept to.
+
+        OSError and TrialClosedError: it could not be tried, see `TrialProcess.refusal`.
+        """
         kind, text, field = constraint
         if kind == "json_schema":
             text = checked_schema(text, field)
         try:
             refusal = self._trial.refusal(kind, text)
-        except TrialFailedError as error:
-            log.exception("constraints_not_served", error=str(error))
+        except UnreadableVocabularyError:
+            log.exception("constraints_not_served")
             raise JobError(ErrorCode.INVALID_JOB, f"{field}: {_NOT_HERE}") from None
         if refusal is not None:
             raise _refused(field, refusal)

@@ -1,7 +1,7 @@
 """The engine behind constrained answers: llguidance, with our options and bounds.
 
 Imports nothing but that: the process that tries a constraint first (`worker.constraints.trial`)
-starts in a moment. Which engine, and why: docs/decisions/044-constrained-answers.md.
+starts in a moment. Which engine, and why: docs/decisions/048-constrained-answers.md.
 """
 
 from __future__ import annotations

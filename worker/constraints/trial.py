@@ -11,6 +11,7 @@ Records on stdin and stdout are msgpack behind four bytes of length: first the v
 
 from __future__ import annotations
 
+import contextlib
 import random
 import resource
 import signal
@@ -43,11 +44,20 @@ TOKENS: Final = 24
 
 
 def serve() -> None:
-    """Try what comes until nothing comes any more."""
+    """Try what comes until nothing comes any more, or nobody is there to hear."""
+    with contextlib.suppress(BrokenPipeError):
+        _serve()
+
+
+def _serve() -> None:
     vocabulary = _read()
     if vocabulary is None:
         return
-    tokenizer = make_tokenizer(*vocabulary)
+    try:
+        tokenizer = make_tokenizer(*vocabulary)
+    except ValueError as error:
+        _write(str(error))
+        return
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     bound = pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
@@ -85,7 +95,9 @@ def _read() -> Any:
     head = sys.stdin.buffer.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
-    return msgpack.unpackb(sys.stdin.buffer.read(*LENGTH.unpack(head)))
+    (length,) = LENGTH.unpack(head)
+    data = sys.stdin.buffer.read(length)
+    return msgpack.unpackb(data) if len(data) == length else None
 
 
 def _write(value: object) -> None:
@@ -96,6 +108,7 @@ def _write(value: object) -> None:
 
 def main() -> None:
     """Serve in a thread, since only a thread's stack can be chosen."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.stack_size(STACK_BYTES)
     thread = threading.Thread(target=serve)

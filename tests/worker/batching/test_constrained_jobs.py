@@ -70,8 +70,10 @@ async def test_what_was_compiled_goes_to_the_engine() -> None:
         send(harness, "acme", "held", "[a-z]+")
         send(harness, "acme", "free")
         await until(harness, lambda: len(harness.running) == 2)
-        found = {name: harness.engine.requests[harness.key_of(name)].constraint
-                 for name in ("held", "free")}  # fmt: skip
+        found: dict[str, Any] = {
+            name: harness.engine.requests[harness.key_of(name)].constraint
+            for name in ("held", "free")
+        }
         assert found == {"held": "[a-z]+", "free": None}
 
 

@@ -39,7 +39,7 @@ def mask_of(matcher: Matcher, vocabulary: Vocabulary, ends: frozenset[int] = END
 
 def draw(matcher: Matcher, vocabulary: Vocabulary, seed: int, most: int = 40) -> list[int]:
     """Write an answer at random, up to its end or a number of tokens."""
-    chance, ids = random.Random(seed), []
+    chance, ids = random.Random(seed), list[int]()
     while not matcher.complete and len(ids) < most:
         token = chance.choice(sorted(mask_of(matcher, vocabulary)))
         if token == EOS:

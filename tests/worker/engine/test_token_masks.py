@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,11 +50,7 @@ class Drawn:
     index: int = 0
     prompt_ids: tuple[int, ...] = (1,)
     end_ids: frozenset[int] = ENDS
-
-    @property
-    def output_ids(self) -> list[int]:
-        """Nothing yet."""
-        return []
+    output_ids: list[int] = field(default_factory=list)
 
 
 ALLOWED: tuple[Collection[int] | None, ...] = (
