@@ -2,7 +2,7 @@
 
     python -m benchmarks.constrained    # writes constrained.csv
 
-SmolLM2-135M on the CPU as a worker runs it, sampled at temperature 1, in turns: free rows, and all
+SmolLM2-135M on the CPU, one thread, sampled at temperature 1, in turns: free rows, and all
 rows under one JSON Schema, under another, a regular expression, a Lark grammar. A turn is
 `STEPS` decode steps of fresh answers that cannot end before; a figure is the milliseconds a step,
 the mean over the turn, so that steps whose masks cost most count in full. The ratio is that of
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import load_smollm2
-from benchmarks.turns import in_turns
+from benchmarks.turns import in_turns, use_one_thread
 from schemas import Sampling
 from worker.constraints.compiler import ConstraintCompiler
 from worker.constraints.vocabulary import Vocabulary
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 QUESTION: Final = "constrained"
 ROWS: Final = 16
-STEPS: Final = 24
+STEPS: Final = 22
 TURNS: Final = 9
 PROMPT: Final = "<|im_start|>user\nTell me of a person.<|im_end|>\n<|im_start|>assistant\n"
 FREE: Final = "free"
@@ -136,7 +136,7 @@ def measure() -> list[Row]:
         ways[name] = partial(turn, engine, prompt, sampling, held)
     compiler.close()
     found = in_turns(ways, TURNS)
-    config = f"SmolLM2-135M float32, {ROWS} rows, {STEPS - 2} steps a turn"
+    config = f"SmolLM2-135M float32, {ROWS} rows, one thread, {STEPS - 2} steps a turn"
     row = partial(Row.of, question=QUESTION, x=ROWS, config=config)
     free = [step for step, _ in found[FREE]]
     rows = []
@@ -154,4 +154,5 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
+    use_one_thread("benchmarks.constrained")
     keep(QUESTION, measure())

@@ -75,9 +75,14 @@ class ResponseFormat(BaseModel):
         return self
 
     @property
+    def asks(self) -> bool:
+        """Whether it asks for anything."""
+        return self.type != "text"
+
+    @property
     def constraint(self) -> Constraint | None:
         """What it asks for; None where any text will do."""
-        if self.type == "text":
+        if not self.asks:
             return None
         schema = {"type": "object"} if self.json_schema is None else self.json_schema.schema_
         if not isinstance(schema, str):

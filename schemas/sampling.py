@@ -99,27 +99,24 @@ class Sampling(BaseModel):
 
     @model_validator(mode="after")
     def _one_constraint(self) -> Self:
-        if len(self._constraints) > 1:
+        form = self.response_format
+        given = [self.regex, self.choice, self.grammar, form if form and form.asks else None]
+        if given.count(None) < len(given) - 1:
             raise PydanticCustomError(
                 "one_constraint", "at most one of response_format, regex, choice, grammar"
             )
         return self
 
     @property
-    def _constraints(self) -> list[Constraint]:
-        found = [self.response_format.constraint if self.response_format else None]
-        if self.regex is not None:
-            found.append(Constraint("regex", self.regex, "regex"))
-        if self.choice is not None:
-            found.append(Constraint("choice", json.dumps(self.choice), "choice"))
-        if self.grammar is not None:
-            found.append(Constraint("grammar", self.grammar, "grammar"))
-        return [each for each in found if each is not None]
-
-    @property
     def constraint(self) -> Constraint | None:
         """What the answer has to look like; None where any text will do."""
-        return next(iter(self._constraints), None)
+        if self.regex is not None:
+            return Constraint("regex", self.regex, "regex")
+        if self.choice is not None:
+            return Constraint("choice", json.dumps(self.choice), "choice")
+        if self.grammar is not None:
+            return Constraint("grammar", self.grammar, "grammar")
+        return None if self.response_format is None else self.response_format.constraint
 
     @property
     def longest(self) -> int:

@@ -314,7 +314,7 @@ class Dispatcher:
                 ErrorCode.INVALID_JOB,
                 f"{constraint.field}: this service does not constrain answers",
             )
-        return await self._constraints.get(constraint)
+        return await self._constraints.get(job.tenant, constraint)
 
     async def _without_place(self, entry: Entry, work: Awaitable[FoundT]) -> FoundT:
         """Await what a job needs; where that takes a while, the job holds up nobody meanwhile."""

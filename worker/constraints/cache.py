@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakValueDictionary
 
 from schemas import ErrorCode, JobError
 from worker.constraints.trial import STACK_BYTES
@@ -38,7 +39,8 @@ class Compiler(Protocol):
 class ConstraintCache:
     """The most recently used ones, refusals included; asked on the event loop.
 
-    One thread: constraints are compiled in the order of the jobs, and the cores are the engine's.
+    One thread, since the cores are the engine's. A tenant has one constraint in it at a time, so
+    that others wait for one of its, however many it sends and however long they take.
     """
 
     def __init__(self, compiler: Compiler, metrics: Metrics) -> None:
@@ -47,10 +49,11 @@ class ConstraintCache:
         self._kept: OrderedDict[bytes, tuple[CompiledConstraint | JobError, int]] = OrderedDict()
         self._bytes = 0
         self._coming: dict[bytes, asyncio.Task[CompiledConstraint | JobError]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._thread = _deep_thread()
 
-    async def get(self, constraint: Constraint) -> CompiledConstraint:
-        """Return it compiled. Raises JobError for what cannot be kept to."""
+    async def get(self, tenant: str, constraint: Constraint) -> CompiledConstraint:
+        """Return it compiled, whoever asked first. Raises JobError for what cannot be kept to."""
         digest = self._compiler.digest(constraint)
         kept = self._kept.get(digest)
         if kept is not None:
@@ -59,7 +62,7 @@ class ConstraintCache:
             found = kept[0]
         else:
             if (coming := self._coming.get(digest)) is None:
-                coming = asyncio.create_task(self._compile(digest, constraint))
+                coming = asyncio.create_task(self._compile(tenant, digest, constraint))
                 self._coming[digest] = coming
             found = await asyncio.shield(coming)
         if isinstance(found, JobError):  # a new one: each raise adds to a traceback
@@ -72,13 +75,15 @@ class ConstraintCache:
         self._compiler.close()
 
     async def _compile(
-        self, digest: bytes, constraint: Constraint
+        self, tenant: str, digest: bytes, constraint: Constraint
     ) -> CompiledConstraint | JobError:
         loop = asyncio.get_running_loop()
         begun = time.perf_counter()
         found: CompiledConstraint | JobError
+        turn = self._turns.setdefault(tenant, asyncio.Lock())
         try:
-            found = await loop.run_in_executor(self._thread, self._compiler.compile, constraint)
+            async with turn:
+                found = await loop.run_in_executor(self._thread, self._compiler.compile, constraint)
         except JobError as error:
             found = error
         finally:

@@ -67,11 +67,11 @@ class Matcher:
             mask &= ~self._dropped_blanks
         may_end = self._engine.is_accepting()
         for token in self._eos_ids.union(end_ids):
-            bit = np.uint32(1 << (token & 31))
-            if may_end and token in end_ids:
-                mask[token >> 5] |= bit
-            else:
-                mask[token >> 5] &= ~bit
+            _set(mask, token, free=may_end and token in end_ids)
+        if may_end and not mask.any():  # the engine finds late that nothing can follow
+            self.complete = True
+            for token in self._eos_ids:
+                _set(mask, token, free=True)
 
     def _look(self) -> None:
         engine = self._engine
@@ -93,3 +93,11 @@ class Matcher:
                 ErrorCode.INVALID_JOB, f"{self._field}: a dead end, no token may follow here"
             )
         return JobError(ErrorCode.INTERNAL, f"{self._field}: the answer does not keep to it")
+
+
+def _set(mask: NDArray[np.uint32], token: int, *, free: bool) -> None:
+    bit = np.uint32(1 << (token & 31))
+    if free:
+        mask[token >> 5] |= bit
+    else:
+        mask[token >> 5] &= ~bit

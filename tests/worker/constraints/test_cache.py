@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -59,8 +60,8 @@ async def test_one_that_many_ask_for_is_compiled_once(compiler: CountingCompiler
     """At the same time or later: all get the same."""
     metrics = Metrics()
     kept = ConstraintCache(compiler, metrics)
-    found = await asyncio.gather(*(kept.get(regex("a")) for _ in range(5)))
-    found.append(await kept.get(regex("a")))
+    found = await asyncio.gather(*(kept.get("t", regex("a")) for _ in range(5)))
+    found.append(await kept.get("t", regex("a")))
     assert len({*map(id, found)}) == 1
     assert compiler.compiled == ["a"]
     assert (counted(metrics, "compiled"), counted(metrics, "cached")) == (1, 1)
@@ -74,10 +75,10 @@ async def test_a_refusal_is_kept_and_told_in_full(compiler: CountingCompiler) ->
     kept = ConstraintCache(compiler, metrics)
     for _ in range(2):
         with pytest.raises(JobError) as refused:
-            await kept.get(regex("bad"))
+            await kept.get("t", regex("bad"))
         assert (refused.value.limit, refused.value.given) == (3, 4)
         with pytest.raises(JobError):
-            await kept.get(regex("odd"))
+            await kept.get("t", regex("odd"))
     assert compiler.compiled == ["bad", "odd", "odd"]
     assert counted(metrics, "refused") == 3
     kept.close()
@@ -92,8 +93,39 @@ async def test_the_least_recently_used_goes(
     monkeypatch.setattr(cache, "MAX_TEXT_BYTES", room)
     kept = ConstraintCache(compiler, Metrics())
     for text in "abaca":
-        await kept.get(regex(text))
+        await kept.get("t", regex(text))
     assert compiler.compiled == ["a", "b", "c"]
-    await kept.get(regex("b"))
+    await kept.get("t", regex("b"))
     assert compiler.compiled == ["a", "b", "c", "b"]
+    kept.close()
+
+
+class GatedCompiler(CountingCompiler):
+    """Compiles one at a time, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+
+    def compile(self, constraint: Constraint) -> Any:
+        """Wait for the word."""
+        assert self.gate.acquire(timeout=30)
+        return super().compile(constraint)
+
+
+async def test_a_flood_of_one_tenant_holds_up_others_for_one_constraint() -> None:
+    """Theirs is the next: a tenant has one at a time in the thread."""
+    compiler = GatedCompiler()
+    kept = ConstraintCache(compiler, Metrics())
+    flood = [asyncio.create_task(kept.get("zeta", regex(f"z{at}"))) for at in range(9)]
+    await asyncio.sleep(0.01)
+    other = asyncio.create_task(kept.get("acme", regex("a")))
+    for _ in range(2):
+        await asyncio.sleep(0.01)
+        compiler.gate.release()
+    await other
+    assert compiler.compiled[:2] == ["z0", "a"]
+    compiler.gate.release(len(flood))
+    await asyncio.gather(*flood)
+    assert not kept._turns
     kept.close()

@@ -26,5 +26,5 @@ async def test_a_long_chain_of_references_is_compiled(compiler: ConstraintCompil
     assert constraint is not None
     assert len(constraint.text) < limits.MAX_SCHEMA_BYTES
     kept = ConstraintCache(compiler, Metrics())
-    assert not (await kept.get(constraint)).matcher().complete
+    assert not (await kept.get("acme", constraint)).matcher().complete
     kept._thread.shutdown()  # the compiler is other tests' as well

@@ -211,6 +211,19 @@ def test_a_complete_answer_ends_at_once(
     assert finish(make_engine(), job(0, exact))[0][-1].finish == "stop"
 
 
+@pytest.mark.parametrize("ignore_eos", [True, False])
+def test_an_answer_that_has_to_be_empty_is(
+    ignore_eos: bool, make_engine: Callable[..., Engine], job: Callable[..., GenerationRequest]
+) -> None:
+    """It ends with its first token, which has no text."""
+    sampling = Sampling(max_tokens=9, regex="a{0}", ignore_eos=ignore_eos, temperature=HOT)
+    engine = make_engine()
+    outputs = finish(engine, job(0, sampling))[0]
+    assert [(text(outputs), len(ids(outputs)), outputs[-1].finish)] == [("", 1, "stop")]
+    (last,) = finish(engine, job(0, sampling, resume_ids=ids(outputs)))[0]
+    assert (last.ids, last.finish) == ((), "stop")
+
+
 def test_stop_tokens_end_an_answer_only_where_it_may_end(
     make_engine: Callable[..., Engine],
     job: Callable[..., GenerationRequest],
