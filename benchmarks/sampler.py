@@ -54,6 +54,7 @@ class Drawn:
     sampling: Sampling
     seed: int
     end_ids: frozenset[int] = frozenset()
+    matcher: None = None
     index: int = 0
 
 

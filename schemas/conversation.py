@@ -48,7 +48,7 @@ def _within(limit: int, chars: int) -> None:
         )
 
 
-def _sayable_in_json(value: Any) -> Any:
+def sayable_in_json(value: Any) -> Any:
     """Refuse bytes, and numbers that are none."""
     for each in _leaves(value):
         if isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
@@ -67,7 +67,7 @@ def _short_variables(variables: dict[str, Any]) -> dict[str, Any]:
 Tools = Annotated[
     tuple[dict[str, Any], ...],
     Field(strict=False, fail_fast=True, max_length=limits.MAX_TOOLS),
-    AfterValidator(_sayable_in_json),
+    AfterValidator(sayable_in_json),
 ]
 
 
@@ -120,6 +120,6 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 TemplateVariables = Annotated[
     dict[VariableName, Any],
     Field(max_length=limits.MAX_TEMPLATE_VARIABLES),
-    AfterValidator(_sayable_in_json),
+    AfterValidator(sayable_in_json),
     AfterValidator(_short_variables),
 ]

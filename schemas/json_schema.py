@@ -23,6 +23,7 @@ Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 FOLDER: Final = Path(__file__).parent / "json"
+_CONSTRAINTS: Final = ("response_format", "regex", "choice", "grammar")
 
 
 def job_schema() -> Schema:
@@ -57,6 +58,27 @@ def job_schema() -> Schema:
                 {"properties": {"adapter_scale": {"const": 1}}},
             ]
         }
+    ]
+    schemas["ResponseFormat"]["anyOf"] = [
+        {
+            "required": ["json_schema"],
+            "properties": {
+                "type": {"const": "json_schema"},
+                "json_schema": {"not": {"type": "null"}},
+            },
+        },
+        {
+            "properties": {
+                "type": {"enum": ["text", "json_object"]},
+                "json_schema": {"type": "null"},
+            }
+        },
+    ]
+    none: dict[str, Schema] = {name: {"type": "null"} for name in _CONSTRAINTS}
+    none["response_format"] = {"properties": {"type": {"const": "text"}}}  # so is nil
+    schemas["Sampling"]["anyOf"] = [
+        {"properties": {other: none[other] for other in _CONSTRAINTS if other != name}}
+        for name in _CONSTRAINTS
     ]
     schemas["Message"]["anyOf"] = [
         _given("content"),

@@ -34,7 +34,7 @@ MAX_ELEMENTS: Final = 262_144
 """What all maps and arrays hold together, numbers included: twice the longest prompt, so that one
 too long is told its limit; a megabyte of small numbers takes 30 ms to decode."""
 MAX_MAP_FIELDS: Final = 64
-"""Fields in any one map: version 1 uses at most 20, the rest is room for later versions."""
+"""Fields in any one map: version 1 uses at most 22, the rest is room for later versions."""
 
 # Names, in characters.
 MAX_JOB_ID_CHARS: Final = 64
@@ -86,6 +86,17 @@ MAX_LOGIT_BIASES: Final = 64
 """As many as any map has fields; each is added to the logits at every token."""
 MAX_ABSOLUTE_LOGIT_BIAS: Final = 100.0
 """OpenAI's range: at its ends a token is as good as forbidden, or forced."""
+MAX_SCHEMA_BYTES: Final = 65_536
+"""Of a JSON Schema, without blanks; one that came as a map has the record's bounds too. The engine
+takes longer with each byte: the worst of this size that was found takes it 0.4 s."""
+MAX_SCHEMA_DEPTH: Final = 64
+"""Nested maps and arrays of a schema that came as text; the engine's own bound is 128."""
+MAX_REGEX_CHARS: Final = 8_192
+"""Also of each `pattern` in a schema."""
+MAX_GRAMMAR_CHARS: Final = 8_192
+"""In Lark each rule may nest all others: at this size the worst takes 0.1 s, at 64 Ki 15 s."""
+MAX_CHOICES: Final = 1_024
+MAX_CHOICE_CHARS: Final = 1_024
 MAX_LOGPROBS: Final = 20
 """Alternatives per token, OpenAI's bound; a row of 20 is about 280 bytes."""
 

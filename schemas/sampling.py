@@ -1,11 +1,13 @@
 """How tokens are chosen, and when an answer ends."""
 
+import json
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas import limits
+from schemas.constraint import Choice, Constraint, Grammar, Regex, ResponseFormat
 from schemas.strictness import CONFIG, TokenId
 
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
@@ -78,13 +80,43 @@ class Sampling(BaseModel):
     ] = None
 
     prompt_logprobs: Annotated[None, Field(description="not served")] = None
-    response_format: Annotated[None, Field(description="not served")] = None
+    response_format: ResponseFormat | None = None
+    regex: Annotated[
+        Regex | None, Field(repr=False, description="all of the answer matches it")
+    ] = None
+    choice: Annotated[
+        Choice | None, Field(repr=False, description="the answer is one of these")
+    ] = None
+    grammar: Annotated[
+        Grammar | None, Field(repr=False, description="the answer's grammar, in Lark")
+    ] = None
 
     @model_validator(mode="after")
     def _can_be_long_enough(self) -> Self:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise PydanticCustomError("min_over_max", "min_tokens: more than max_tokens")
         return self
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Self:
+        form = self.response_format
+        given = [self.regex, self.choice, self.grammar, form if form and form.asks else None]
+        if given.count(None) < len(given) - 1:
+            raise PydanticCustomError(
+                "one_constraint", "at most one of response_format, regex, choice, grammar"
+            )
+        return self
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the answer has to look like; None where any text will do."""
+        if self.regex is not None:
+            return Constraint("regex", self.regex, "regex")
+        if self.choice is not None:
+            return Constraint("choice", json.dumps(self.choice), "choice")
+        if self.grammar is not None:
+            return Constraint("grammar", self.grammar, "grammar")
+        return None if self.response_format is None else self.response_format.constraint
 
     @property
     def longest(self) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from schemas import Activation, Epoch, FinishReason, Job, JobError
     from worker.adapters import AdapterWeights, Mixture
+    from worker.constraints.compiler import CompiledConstraint
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.
@@ -133,6 +134,7 @@ class Entry:
     adapter: AdapterWeights | Mixture | None = None
     digests: tuple[str, ...] = ()  # of its adapters, in the job's order
     activation: Activation | None = None  # of an adapter with an invocation: where it works
+    constraint: CompiledConstraint | None = None
     resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
     earlier_bases: tuple[str, ...] = ()  # digests of other backbones, which brought those tokens
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`

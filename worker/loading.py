@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from worker.batching.dispatch import AdapterSource, PromptEncoder
+    from worker.constraints.cache import Compiler
     from worker.engine.runner import StepEngine
     from worker.observe.engine_stats import EngineStats
     from worker.settings import WorkerSettings
@@ -38,6 +39,7 @@ class Loaded:
     prompts: PromptEncoder
     adapters: AdapterSource | None
     base: str  # the backbone's name
+    constraints: Compiler | None = None
     stats: Callable[[], EngineStats] | None = None  # callable from any thread
     base_digest: str | None = None  # of the backbone's weights
 
@@ -50,6 +52,8 @@ def load_model(settings: WorkerSettings) -> Loaded:
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
     from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
+    from worker.constraints.compiler import ConstraintCompiler  # noqa: PLC0415 - same
+    from worker.constraints.vocabulary import Vocabulary  # noqa: PLC0415 - same
     from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
     from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
     from worker.engine.engine import Engine  # noqa: PLC0415 - same
@@ -121,7 +125,9 @@ def load_model(settings: WorkerSettings) -> Loaded:
         other_bases = 0 if adapters is None else adapters.other_bases
         return replace(engine.stats(), adapters_other_base=other_bases)
 
-    return Loaded(engine, prompts, adapters, backbone.name, stats, base_digest)
+    vocabulary = Vocabulary.of(backbone.tokenizer, backbone.vocab_size, backbone.eos_token_ids)
+    constraints = ConstraintCompiler(vocabulary)
+    return Loaded(engine, prompts, adapters, backbone.name, constraints, stats, base_digest)
 
 
 def _return_freed_memory() -> None:

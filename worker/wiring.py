@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.batching.dispatch import AdapterSource, EngineHandle, PromptEncoder
+    from worker.constraints.cache import Compiler
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry
     from worker.observe.metrics import Metrics
@@ -44,6 +45,7 @@ class Surroundings:
     engine: EngineHandle
     prompts: PromptEncoder
     adapters: AdapterSource | None
+    constraints: Compiler | None = None  # None: answers are not constrained here
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     base_digest: str | None = None  # of the backbone's weights
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
@@ -123,6 +125,7 @@ def wire(
             settings=settings,
             prompts=around.prompts,
             adapters=around.adapters,
+            constraints=around.constraints,
             engine=around.engine,
             metrics=metrics,
             reachable=parking.reachable,

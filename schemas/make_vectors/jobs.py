@@ -87,6 +87,42 @@ def good_requests() -> list[Vector]:
         ),
         _job("every sampling field", "None at its default.", {"sampling": every_knob}),
         _job(
+            "a form for the answer",
+            "A JSON Schema as the OpenAI interface wraps it.",
+            {
+                "sampling": {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {
+                            "name": "person",
+                            "schema": {"type": "object", "properties": {"age": {"minimum": 0}}},
+                            "strict": True,
+                        },
+                    }
+                }
+            },
+        ),
+        _job(
+            "a schema as text",
+            "For one that is nested deeper, or has more fields, than a record may.",
+            {
+                "sampling": {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"schema": '{"type": "array"}'},
+                    }
+                }
+            },
+        ),
+        _job(
+            "any JSON object",
+            "The form without a schema.",
+            {"sampling": {"response_format": {"type": "json_object"}}},
+        ),
+        _job("a regular expression", "Of the whole answer.", {"sampling": {"regex": "[a-z]+"}}),
+        _job("a choice", "One of these.", {"sampling": {"choice": ["yes", "no"]}}),
+        _job("a grammar", "In Lark.", {"sampling": {"grammar": 'start: "a" b\nb: /[0-9]+/'}}),
+        _job(
             "whole number for a real one",
             "An integer is a number where a float is meant.",
             {"sampling": {"temperature": 0}},

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from schemas import VisibleStream
-from tests.support.fault_content import digest_of
+from tests.support.fault_content import digest_of, text_of, tokens_of
+from tests.support.fault_forms import WholeAnswer, whole_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,31 @@ class Asked:
     ends: frozenset[str] = frozenset({DONE})
     deadline_ms: int | None = None
     codec: str | None = None  # that its record was packed with
+    form: str | None = None  # that its answer is held to
+
+    @property
+    def length(self) -> int:
+        """How many tokens its whole answer has."""
+        return self.tokens if self._held is None else len(self._held.ids)
+
+    @property
+    def text(self) -> str:
+        """The whole answer's."""
+        if self._held is not None:
+            return self._held.text
+        return text_of(*self.name, 0, self.tokens, self.digest)
+
+    def ids(self, start: int, stop: int) -> tuple[int, ...]:
+        """Return a range of the whole answer's tokens."""
+        if self._held is not None:
+            return self._held.ids[start:stop]
+        return tokens_of(*self.name, start, stop, self.digest)
+
+    @property
+    def _held(self) -> WholeAnswer | None:
+        if self.form is None or DONE not in self.ends:
+            return None
+        return whole_answer(*self.name, self.digest, self.form, self.tokens)
 
     @property
     def digest(self) -> str | None:

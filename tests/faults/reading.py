@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from schemas import DoneEvent, ErrorEvent, ResetEvent, TokensEvent, TokensRecord
 from tests.faults.history import DONE
-from tests.support.fault_content import text_of, tokens_of
+from tests.support.fault_forms import BY_FORM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,9 +52,13 @@ class _Reading:
         job = self.job
         if DONE not in job.ends:
             self.report.add("refusal", self.where, f"answered, {sorted(job.ends)} is right")
-        if event.index != job.tokens:
-            self.report.add("length", self.where, f"{event.index} tokens of {job.tokens}")
-        if self.text + event.text != text_of(*job.name, 0, job.tokens, job.digest):
+        if event.index != job.length:
+            self.report.add("length", self.where, f"{event.index} tokens of {job.length}")
+        if job.form in BY_FORM and event.finish_reason == "stop":
+            fault = BY_FORM[job.form].fault(self.text + event.text)
+            if fault is not None:
+                self.report.add("form", self.where, f"{job.form}: {fault}")
+        if self.text + event.text != job.text:
             self.report.add("text", self.where, "the joined text is not the answer's")
         if (event.adapter, event.digest) != (job.adapter, job.digest):
             self.report.add("adapter", self.where, f"answered by {event.adapter}@{event.digest}")
@@ -64,8 +68,7 @@ class _Reading:
             self.report.add("error", self.where, f"{event.code.value}: {event.message}")
         if event.retryable != event.code.retryable:
             self.report.add("error", self.where, f"retryable={event.retryable}: {event.code.value}")
-        answer = text_of(*self.job.name, 0, self.job.tokens, self.job.digest)
-        if not answer.startswith(self.text):
+        if not self.job.text.startswith(self.text):
             self.report.add("text", self.where, "the text before the error is not the answer's")
 
 
@@ -83,10 +86,10 @@ def check_content(
 ) -> None:
     """Check that tokens are the job's own, from its own adapter, at their place."""
     end = tokens.index + len(tokens.ids)
-    if tokens.ids != tokens_of(*job.name, tokens.index, end, job.digest):
+    if tokens.ids != job.ids(tokens.index, end):
         report.add("content", where, f"tokens {tokens.index} to {end} are not its own")
-    if end > job.tokens:
-        report.add("length", where, f"tokens up to {end}, {job.tokens} were asked for")
+    if end > job.length:
+        report.add("length", where, f"tokens up to {end}, {job.length} are right")
 
 
 def check_agreement(report: Report, job: Asked, live: Sequence[Event], late: Folded) -> None:

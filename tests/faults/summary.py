@@ -20,6 +20,7 @@ BREACHES: Final[dict[str, tuple[str, ...]]] = {
     "lost": ("terminal", "liveness", "length", "agreement", "lost_view"),
     "doubled": ("index", "after_terminal"),
     "altered": ("content", "text", "adapter"),
+    "form_broken": ("form",),
     "mixed": ("unknown_job", "key", "two_writers", "epoch"),
     "wrong_end": ("error", "refusal", "early"),
     "reset_unexplained": ("reset",),

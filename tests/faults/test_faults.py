@@ -119,6 +119,7 @@ async def test_a_reply_broker_that_dies(kafka: Kafka, seed: int, tmp_path: Path)
         ("adapters_by_name", ["mid_stream"], {"content"}),
         ("cancel_neighbours", ["mid_stream"] * 3, {"error"}),
         ("commit_early", ["mid_stream"] * 3, {"committed"}),
+        ("constraint_begun_anew", ["mid_stream"] * 3, {"content"}),
         ("hasty_deadlines", ["mid_stream"] * 3, {"early"}),
         ("never_claim", ["mid_stream", "after_terminal"], {"terminal", "reset"}),
         ("never_read_back", ["mid_stream", "after_terminal"], {"reset"}),

@@ -10,6 +10,7 @@ import pytest
 
 from schemas import DecodeError, Job, decode_request, encode_request
 from tests.support.fault_content import digest_of
+from tests.support.fault_forms import BY_FORM
 from tests.support.fault_jobs import HEAVY, USUAL, Pressure, break_job, draw
 from tests.support.fault_packers import CODECS
 from tests.support.fault_plan import BY_NAME, KINDS, POISON, Faults
@@ -57,7 +58,9 @@ def test_a_seed_draws_the_same_jobs_of_all_kinds(pressure: Pressure) -> None:
     }
     assert any(wish.whole and wish.adapter for wish in first)
     assert any(wish.whole and not wish.adapter for wish in first)
-    assert {wish.tokens for wish in first if wish.whole} == set(pressure.lengths)
+    free = [wish for wish in first if wish.whole and wish.form is None]
+    assert {wish.tokens for wish in free} == set(pressure.lengths)
+    assert {wish.form for wish in first if wish.whole} == {None, *BY_FORM}
     assert {wish.codec for wish in first} == {None, *CODECS}
     assert len({digest_of(tenant, "tone") for tenant in ("acme", "visitor")}) == 2
 

@@ -48,6 +48,9 @@ def test_defaults() -> None:
         "best_of": 1,
         "prompt_logprobs": None,
         "response_format": None,
+        "regex": None,
+        "choice": None,
+        "grammar": None,
         "logprobs": None,
     }
 

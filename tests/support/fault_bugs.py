@@ -13,7 +13,7 @@ import fetching.packed
 import worker.intake.admission
 import worker.queue.consumer
 from schemas import ErrorCode, JobError
-from tests.support.fault_engine import TaggedAdapters
+from tests.support.fault_engine import TaggedAdapters, TaggedEngine
 from worker.intake import deadlines
 from worker.lifecycle import Lifecycle
 from worker.queue.assignment import PartitionState
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from schemas import Job
     from worker.adapters import AdapterWeights
-    from worker.engine.request import Output
+    from worker.engine.request import GenerationRequest, Output
     from worker.job import Entry, Record
     from worker.queue.assignment import Membership
     from worker.queue.raw_batch import Part
@@ -174,10 +174,24 @@ def _refused_by_an_ill_store() -> None:
     TaggedAdapters.get = patched  # type: ignore[method-assign]
 
 
+def _constraint_begun_anew() -> None:
+    """Hold an answer that was taken over to its constraint as if nothing of it were visible."""
+    submit = TaggedEngine.submit
+
+    def patched(self: TaggedEngine, request: GenerationRequest) -> None:
+        submit(self, request)
+        row = self._running.get(request.key)
+        if request.constraint is not None and row is not None and row.answer is not None:
+            row.answer.matcher = request.constraint.matcher()
+
+    TaggedEngine.submit = patched  # type: ignore[method-assign]
+
+
 BUGS = {
     "adapters_by_name": _adapters_by_name,
     "cancel_neighbours": _cancel_neighbours,
     "commit_early": _commit_early,
+    "constraint_begun_anew": _constraint_begun_anew,
     "hasty_deadlines": _hasty_deadlines,
     "never_claim": _never_claim,
     "never_read_back": _never_read_back,

@@ -23,14 +23,17 @@ from tests.support.fault_content import (
     text_of,
     tokens_of,
 )
+from tests.support.fault_forms import begin, next_token, vocabulary
 from tests.support.fault_store import StoreTrouble
 from worker.adapters import AdapterWeights
+from worker.constraints.compiler import ConstraintCompiler
 from worker.engine.request import GenerationRequest, Output
 from worker.job import Prompt
 from worker.loading import Loaded
 
 if TYPE_CHECKING:
     from schemas import Job
+    from worker.engine.answer import Answer
     from worker.settings import WorkerSettings
 
 FETCH_SECONDS = 0.05  # at most: adapters come from a disk or a share, out of order
@@ -44,6 +47,7 @@ class _Running(NamedTuple):
     digest: str | None  # of its adapter
     written: int
     whole: int
+    answer: Answer | None = None  # of a constrained one, which is told by `fault_forms`
 
 
 class TaggedEngine:
@@ -67,6 +71,16 @@ class TaggedEngine:
         tenant, job = name_of(request.prompt_ids)
         digest = request.adapter.digest if request.adapter else None
         begun, whole = len(request.resume_ids), request.sampling.longest
+        if request.constraint is not None:
+            answer = begin(request.constraint, request.sampling)
+            for token in request.resume_ids:
+                answer.push(token)
+            if answer.finish is not None:
+                self._ended.append(Output(request.key, finish=answer.finish))
+            else:
+                row = _Running(tenant, job, digest, begun, whole, answer)
+                self._running[request.key] = row
+            return
         if request.resume_ids != tokens_of(tenant, job, 0, begun, digest) or begun > whole:
             raise JobError(ErrorCode.INTERNAL, f"resumed with {begun} tokens that are not its own")
         if begun == whole:
@@ -88,8 +102,16 @@ class TaggedEngine:
             raise RuntimeError("no step with this job in it ends")
         outputs, self._ended = self._ended, []
         for key in list(self._running)[: self._rows]:
-            tenant, job, digest, index, whole = self._running.pop(key)
+            row = self._running.pop(key)
+            tenant, job, digest, index, whole, answer = row
             count = index + 1
+            if answer is not None:
+                token = next_token(tenant, job, index, digest, answer)
+                text = answer.push(token)
+                outputs.append(Output(key, (token,), text, finish=answer.finish))
+                if answer.finish is None:
+                    self._running[key] = row._replace(written=count)
+                continue
             ids = tokens_of(tenant, job, index, count, digest)
             if count == whole:
                 text = text_of(tenant, job, shown(index), whole, digest)
@@ -133,4 +155,5 @@ def load_tagged(settings: WorkerSettings) -> Loaded:
     pace, killer = float(os.environ.get("FAULT_PACE", "0.02")), os.environ.get("FAULT_KILLER", "")
     engine = TaggedEngine(settings.max_rows, pace, killer, os.environ.get("FAULT_RAISER", ""))
     adapters = TaggedAdapters(StoreTrouble(Path(os.environ["FAULT_STORE"])))
-    return Loaded(engine, TaggedPrompts(), adapters, "tagged")
+    constraints = ConstraintCompiler(vocabulary())
+    return Loaded(engine, TaggedPrompts(), adapters, "tagged", constraints)

@@ -6,12 +6,13 @@ Each wish says which ends are right: the checker takes no other.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from tests.faults.history import DONE
 from tests.support.fault_content import ADAPTERS, digest_of
+from tests.support.fault_forms import BY_FORM, NO_FORM, TOKENS
 from tests.support.fault_packers import CODECS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MAX_NEW_TOKENS = 1_000  # the most that a fault worker takes
 CANCELLED_SHARE = 0.08
 DEADLINE_SHARE = 0.07
 REFUSED_SHARE = 0.06
+CONSTRAINED_SHARE = 0.2  # of those that are to be whole
 ADAPTER_SHARE = 0.4
 PACKED_SHARE = 0.3
 PINNED_SHARE = 0.3  # of those by an adapter: it is named with its digest
@@ -54,6 +56,7 @@ class Wish:
     cancel_after: float | None = None  # seconds from when it was sent
     messages: bool = False
     broken: bool = False  # its bytes are no job any more once they are sent
+    form: str | None = None  # that its answer is held to
     codec: str | None = None  # that its record is packed with
 
     @property
@@ -67,7 +70,7 @@ class Wish:
             "job_id": job_id,
             "timeout": timeout,
             "adapter": self.adapter,
-            "sampling": {"max_tokens": self.tokens},
+            "sampling": {"max_tokens": self.tokens, **_constraint(self.form)},
             "deadline": self.deadline,
         }
         if self.messages:
@@ -94,7 +97,13 @@ def _draw(chance: random.Random, tenant: str, pressure: Pressure) -> Wish:
         ends = frozenset({DONE, "deadline_exceeded"})
         seconds = chance.choice((0.001, chance.uniform(0.05, 0.5), chance.uniform(0.5, 5)))
         return Wish(tokens, ends, adapter, deadline=seconds)
+    if chance.random() < CONSTRAINED_SHARE:
+        return Wish(TOKENS, adapter=adapter, form=chance.choice(sorted(BY_FORM)))
     return Wish(tokens, adapter=adapter)
+
+
+def _constraint(form: str | None) -> dict[str, Any]:
+    return {} if form is None else BY_FORM.get(form, NO_FORM).fields
 
 
 def _adapter(chance: random.Random, tenant: str) -> str | None:
@@ -113,6 +122,7 @@ def _refused(chance: random.Random) -> Wish:
             Wish(MAX_NEW_TOKENS + 1, frozenset({"limit_exceeded"})),
             Wish(7, frozenset({"invalid_job"}), messages=True),
             Wish(7, frozenset({"invalid_job"}), broken=True),
+            Wish(7, frozenset({"invalid_job"}), form=NO_FORM.name),
         )
     )
 

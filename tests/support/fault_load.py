@@ -165,6 +165,7 @@ class Load:
                 ends=wish.ends,
                 deadline_ms=None if wish.deadline is None else int(wish.deadline * 1_000),
                 codec=wish.codec,
+                form=wish.form,
             )
         )
         self._begun.append(begun)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from worker.batching.dispatch import AdapterSource, PromptEncoder
+    from worker.constraints.cache import Compiler
     from worker.engine.request import GenerationRequest, Output
 
 REPLY_PARTITIONS = 4
@@ -164,6 +165,7 @@ class Harness:
         tenants: Sequence[str] = ("acme", "zeta"),
         prompts: PromptEncoder | None = None,
         adapters: AdapterSource | None = None,
+        constraints: Compiler | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
         base_digest: str | None = None,
         **flags: Any,
@@ -183,6 +185,7 @@ class Harness:
             engine=self.engine,
             prompts=prompts or BytePrompts(),
             adapters=adapters,
+            constraints=constraints,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
             why_refused=why_refused,

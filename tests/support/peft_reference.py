@@ -106,10 +106,10 @@ class EngineRuns:
         """Listen at the engine's sampler."""
         runs = cls(engine)
 
-        def listen(logits: Tensor, rows: Any) -> Any:
+        def listen(logits: Tensor, rows: Any, masks: Any) -> Any:
             for row, own in zip(rows, logits, strict=True):
                 runs._logits.setdefault(row.key, []).append(own.clone())
-            return sample(logits, rows)
+            return sample(logits, rows, masks)
 
         monkeypatch.setattr("worker.engine.engine.sample", listen)
         return runs

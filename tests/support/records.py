@@ -50,8 +50,32 @@ TURNS = st.one_of(
         tool_calls=st.none() | _TOOLS,
     ),
 )
+CONSTRAINTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {},
+        {},
+        {"response_format": {"type": "text"}, "regex": "[a-z]+"},
+        {"response_format": {"type": "json_object"}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {"type": "integer"}, "strict": True},
+            }
+        },
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": "{}"}}},
+        {"choice": ["a", "🍎"]},
+        {"grammar": 'start: "a"'},
+    ]
+)
+
+
+def _sampling(constraint: dict[str, Any], **fields: Any) -> Sampling:
+    return Sampling(**constraint, **fields)
+
+
 SAMPLING = st.builds(
-    Sampling,
+    _sampling,
+    CONSTRAINTS,
     max_tokens=st.none() | st.integers(1, limits.MAX_MAX_TOKENS),
     temperature=st.floats(0, 2),
     top_p=st.floats(0, 1, exclude_min=True),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from schemas import Activation, ErrorCode, JobError
 from worker.adapters import Mixture, check_scale, members_of, mix
@@ -20,21 +20,26 @@ from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
+from worker.constraints.cache import ConstraintCache
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
 from worker.observe.logs import get_logger
 from worker.stages import Event, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from schemas import Job
     from worker.adapters import AdapterWeights
+    from worker.constraints.cache import Compiler
+    from worker.constraints.compiler import CompiledConstraint
     from worker.job import Entry, Partition, Prompt
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
 
 log = get_logger(__name__)
+
+FoundT = TypeVar("FoundT")
 
 CHOICES = 256  # at once
 # From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
@@ -81,6 +86,7 @@ class Dispatcher:
         settings: WorkerSettings,
         prompts: PromptEncoder,
         adapters: AdapterSource | None,
+        constraints: Compiler | None,
         engine: EngineHandle,
         metrics: Metrics,
         reachable: Callable[[Entry], bool],
@@ -93,6 +99,7 @@ class Dispatcher:
         self._ahead = max(1, settings.max_rows // 4)
         self._prompts = prompts
         self._adapters = adapters
+        self._constraints = None if constraints is None else ConstraintCache(constraints, metrics)
         self._engine = engine
         self._metrics = metrics
         self._reachable = reachable
@@ -108,7 +115,8 @@ class Dispatcher:
         # They hold no place: a slow reply log stops nobody.
         self._claiming = ClaimsInFlight(settings.max_rows, changed=self._wake.set)
         self._chosen: set[Entry] = set()  # being prepared, until they are in the window
-        self._slow: set[Entry] = set()  # of these: those whose adapter takes a while
+        # Of these: those whose adapter or constraint takes a while.
+        self._slow: set[Entry] = set()
         self._behind: list[Entry] = []  # prepared while a suspect has the engine
         self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
@@ -194,13 +202,15 @@ class Dispatcher:
         elif not self._claiming.discard(entry) and not self._window.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
-        entry.adapter = None
+        entry.adapter = entry.constraint = None
         self._wake.set()
 
     def close(self) -> None:
         """Let nothing more into the engine; what runs goes on."""
         self._closed = True
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        if self._constraints is not None:
+            self._constraints.close()
 
     async def run(self) -> None:
         """Move jobs on whenever something changed, until cancelled."""
@@ -268,7 +278,8 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            adapter = await self._adapter(entry, job)
+            adapter = await self._without_place(entry, self._adapter(job))
+            constraint = await self._without_place(entry, self._constraint(job))
             loop = asyncio.get_running_loop()
             prompt, start = await loop.run_in_executor(self._tokenizing, self._encode, job, adapter)
         except JobError as error:
@@ -287,6 +298,7 @@ class Dispatcher:
                 entry.activation = Activation(start) if invoked else None
                 # An adapter that nothing in the prompt invokes needs no slot.
                 entry.adapter = None if start is None else adapter
+                entry.constraint = constraint
                 self._happened(entry, Event.PREPARED)
             return
         if entry.stage in _PREPARED_IN:
@@ -302,7 +314,7 @@ class Dispatcher:
             return prompt, 0
         return prompt, adapter.active_from(prompt.ids)
 
-    async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | Mixture | None:
+    async def _adapter(self, job: Job) -> AdapterWeights | Mixture | None:
         if job.adapter is None and job.adapters is None:
             return None
         if self._adapters is None:
@@ -315,16 +327,30 @@ class Dispatcher:
                 limit=self._slots,
                 given=wanted,
             )
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
+        if job.adapter is not None:
+            adapter = await self._adapters.get(job.tenant, job.adapter)
+            check_scale(adapter, job.adapter_scale)
+            return adapter
+        shares = job.adapters or ()
+        members = [await self._adapters.get(job.tenant, each.name) for each in shares]
+        return mix(tuple(members), tuple(each.weight for each in shares))
+
+    async def _constraint(self, job: Job) -> CompiledConstraint | None:
+        constraint = job.sampling.constraint
+        if constraint is None:
+            return None
+        if self._constraints is None:
+            raise JobError(
+                ErrorCode.INVALID_JOB,
+                f"{constraint.field}: this service does not constrain answers",
+            )
+        return await self._constraints.get(job.tenant, constraint)
+
+    async def _without_place(self, entry: Entry, work: Awaitable[FoundT]) -> FoundT:
+        """Await what a job needs; where that takes a while, the job holds up nobody meanwhile."""
+        timer = asyncio.get_running_loop().call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
         try:
-            if job.adapter is not None:
-                adapter = await self._adapters.get(job.tenant, job.adapter)
-                check_scale(adapter, job.adapter_scale)
-                return adapter
-            shares = job.adapters or ()
-            members = [await self._adapters.get(job.tenant, each.name) for each in shares]
-            return mix(tuple(members), tuple(each.weight for each in shares))
+            return await work
         finally:
             timer.cancel()
             self._slow.discard(entry)
@@ -362,4 +388,5 @@ class Dispatcher:
             adapter_scale=job.adapter_scale,
             active_from=(entry.activation and entry.activation.start) or 0,
             resume_ids=entry.resume_ids,
+            constraint=entry.constraint,
         )

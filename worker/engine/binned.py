@@ -64,8 +64,8 @@ class _Row:
         return int(tokens[place])
 
     def _likely(self, min_p: float) -> int:
-        if not min_p:
-            return len(self._scaled)
+        if not min_p:  # what has no probability, as behind a mask, may not come by rounding
+            return int(np.count_nonzero(self._probabilities))
         return int(
             np.count_nonzero(self._probabilities >= min_p * float(self._probabilities.max()))
         )

@@ -20,9 +20,10 @@ from worker.engine.probe import install_adapters
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
 from worker.engine.row_adapters import NOTHING, make_plans
-from worker.engine.sampler import FAILED, INVALID, Sampled, sample
+from worker.engine.sampler import DEAD, FAILED, INVALID, Sampled, sample
 from worker.engine.scheduler import Scheduler
 from worker.engine.text import Detokenizer
+from worker.engine.token_masks import TokenMasks
 from worker.observe.engine_stats import EngineStats
 from worker.observe.logs import get_logger
 
@@ -76,6 +77,7 @@ class Engine:
         self._graphs = None
         if record is not None:
             self._graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
+        self._masks: TokenMasks | None = None  # once there is a constraint
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)
@@ -84,8 +86,9 @@ class Engine:
         """Queue a request; the first token comes out of one of the next steps.
 
         Changes nothing where it raises: JobError for resumed tokens that are no answer's beginning
-        here and for an adapter that `prepare` refuses, ValueError for a request that passes a limit
-        (`context`, the vocabulary), which jobs are held to before they come here.
+        here, or do not keep to the constraint, and for an adapter that `prepare` refuses;
+        ValueError for a request that passes a limit (`context`, the vocabulary), which jobs are
+        held to before they come here.
         """
         use_device(self.backbone.device)
         self._check(request)
@@ -95,7 +98,11 @@ class Engine:
             return
         vocab = self.backbone.vocab_size  # a job may name ids that no model has
         ends = frozenset(token for token in answer.end_ids if token < vocab)
-        self._scheduler.add(request).end_ids = ends
+        sequence = self._scheduler.add(request)
+        sequence.end_ids, sequence.matcher = ends, answer.matcher
+        if request.constraint is not None and self._masks is None:
+            size = request.constraint.vocab_size
+            self._masks = TokenMasks(self.config.max_rows, size, self.backbone.device)
         self._answers[request.key] = answer
 
     def prepare(self, adapter: AdapterWeights) -> None:
@@ -172,7 +179,7 @@ class Engine:
         """Run the model and sample; where the batch cannot be sampled from, row by row."""
         logits = self._forward(plan)
         try:
-            return sample(logits, sequences)
+            return sample(logits, sequences, self._masks)
         except Exception:
             # The logits were overwritten. Rows do not see each other: each gets what it would have
             # got; and a device that is broken raises here.
@@ -184,7 +191,7 @@ class Engine:
 
     def _sample_alone(self, logits: Tensor, sequence: TokenSequence) -> Sampled:
         try:
-            return sample(logits, [sequence])
+            return sample(logits, [sequence], self._masks)
         except Exception:
             log.exception("sampling_failed", key=sequence.key)
             return Sampled([FAILED], [None])
@@ -214,7 +221,9 @@ class Engine:
         """Make the answer as far as it is visible; another worker's log says how far that is."""
         if not _within(request.resume_ids, self.backbone.vocab_size):
             raise JobError(ErrorCode.INVALID_JOB, "resumed tokens are not of this vocabulary")
-        answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
+        matcher = None if request.constraint is None else request.constraint.matcher()
+        eos_ids = self.backbone.eos_token_ids
+        answer = Answer(self._detokenizer, request.sampling, eos_ids, matcher)
         for token in request.resume_ids:
             if answer.finish == "length":  # its first owner had more room: what is visible stays
                 break
@@ -277,8 +286,12 @@ class Engine:
         if token == FAILED:
             return Output(key, error=JobError(ErrorCode.INTERNAL, "no token could be chosen"))
         answer = self._answers[key]
+        if token == DEAD:
+            return Output(key, error=_dead(answer))
         try:
             text = answer.push(token)
+        except JobError as dead:  # of its constraint
+            return Output(key, error=dead)
         except Exception:
             log.exception("text_failed", key=key)
             error = JobError(ErrorCode.INTERNAL, "a token could not be made text")
@@ -295,6 +308,12 @@ class Engine:
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,
         )
+
+
+def _dead(answer: Answer) -> JobError:
+    """Tell why nothing can follow; where the constraint knows nothing, no such token exists."""
+    known = None if answer.matcher is None else answer.matcher.error
+    return known or JobError(ErrorCode.INVALID_JOB, "the constraint: no token can follow here")
 
 
 def _within(ids: Sequence[int], vocab_size: int) -> bool:

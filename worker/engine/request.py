@@ -9,6 +9,7 @@ from schemas import FinishReason, JobError, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
     from worker.adapters import AdapterWeights, Mixture
+    from worker.constraints.compiler import CompiledConstraint
 
 __all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 
@@ -32,6 +33,7 @@ class GenerationRequest:
     adapter_scale: float = 1.0
     active_from: int = 0
     resume_ids: tuple[int, ...] = ()
+    constraint: CompiledConstraint | None = None  # of `sampling.constraint`
 
 
 @dataclass(frozen=True, slots=True)

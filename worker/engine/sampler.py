@@ -1,10 +1,10 @@
 """Logits to tokens, for rows whose settings differ, in one batch.
 
-Order of processing as in vLLM: biases and penalties; then temperature, min-p, top-k, top-p, each
-on the distribution that the one before left. A row's token is found by inverting the cumulative
-distribution at one uniform number, with tokens in descending order of logit and equal ones by
-ascending id. So it is a function of the row's logits, history, seed and index: neither the row's
-position nor its neighbours matter, and another worker draws the same.
+Order of processing as in vLLM: biases and penalties, constraints; then temperature, min-p, top-k,
+top-p, each on the distribution that the one before left. A row's token is found by inverting the
+cumulative distribution at one uniform number, with tokens in descending order of logit and equal
+ones by ascending id. So it is a function of the row's logits, history, seed and index: neither the
+row's position nor its neighbours matter, and another worker draws the same.
 """
 
 from __future__ import annotations
@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from worker.constraints.matcher import Matcher
+    from worker.engine.token_masks import TokenMasks
+
 INVALID: Final = -1
 """In place of a token id where the logits are no distribution (NaN or infinite)."""
 
 FAILED: Final = -2
 """In place of a token id, by whoever samples, where `sample` raised."""
+
+DEAD: Final = -3
+"""In place of a token id where a row's constraint lets no token come."""
 
 _LOWEST: Final = torch.finfo(torch.float32).min
 
@@ -49,6 +55,10 @@ class SamplingRow(Protocol):
     seed: int
 
     @property
+    def matcher(self) -> Matcher | None:
+        """Where the answer is in its constraint, if it has one."""
+
+    @property
     def end_ids(self) -> frozenset[int]:
         """What ends the answer, and may not before `min_tokens`."""
 
@@ -64,7 +74,7 @@ class Sampled(NamedTuple):
     logprobs: list[TokenLogprobs | None]
 
 
-def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
+def sample(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None = None) -> Sampled:
     """Choose one token a row.
 
     logits: float32 [n, vocab], n = len(rows); overwritten. Temperature 0 takes the largest
@@ -72,8 +82,9 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
     distribution, before penalties and temperature, as OpenAI and vLLM (`raw_logprobs`) report
     them; the `top` list has no tokens of probability 0, and one that was chosen all the same has
     float32's lowest number. Raises ValueError on a wrong shape or dtype. A row whose logits have
-    NaN or plus infinity, or nothing finite, gets INVALID and leaves the others alone; any other row
-    gets a token, whatever its settings.
+    NaN or plus infinity, or nothing finite, gets INVALID and leaves the others alone; one whose
+    constraint lets nothing come gets DEAD; any other row gets a token, whatever its settings.
+    `masks` are needed where a row has a matcher.
     """
     if logits.ndim != 2 or len(logits) != len(rows) or logits.dtype != torch.float32:  # noqa: PLR2004 - [n, vocab]
         raise ValueError(
@@ -81,15 +92,12 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
         )
     asked = [i for i, row in enumerate(rows) if row.sampling.logprobs is not None]
     raw = logits[asked].log_softmax(dim=1) if asked else None
-    ids = [0 if finite else INVALID for finite in logits.amax(dim=1).isfinite().tolist()]
-    for i, row in enumerate(rows):
-        if ids[i] != INVALID:
-            _shift(logits[i], row)
-    greedy = [i for i, row in enumerate(rows) if ids[i] != INVALID and _greedy(row.sampling)]
+    ids = _shape_(logits, rows, masks)
+    greedy = [i for i, row in enumerate(rows) if ids[i] >= 0 and _greedy(row.sampling)]
     if greedy:
         for i, token in zip(greedy, _pick(logits, greedy).max(dim=1).indices.tolist(), strict=True):
             ids[i] = token  # of equal maxima, `max` documents the first
-    drawn = [i for i, row in enumerate(rows) if ids[i] != INVALID and not _greedy(row.sampling)]
+    drawn = [i for i, row in enumerate(rows) if ids[i] >= 0 and not _greedy(row.sampling)]
     if drawn:
         tokens = _draw(_pick(logits, drawn), [rows[i] for i in drawn])
         for i, token in zip(drawn, tokens, strict=True):
@@ -100,6 +108,23 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Sampled:
         for i, entry in zip(asked, _logprobs(raw, [ids[i] for i in asked], wanted), strict=True):
             logprobs[i] = entry
     return Sampled(ids, logprobs)
+
+
+def _shape_(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None) -> list[int]:
+    """Shift logits and mask them, as rows ask; return 0 for each row, or INVALID, or DEAD."""
+    ids = [0 if finite else INVALID for finite in logits.amax(dim=1).isfinite().tolist()]
+    for i, row in enumerate(rows):
+        if ids[i] != INVALID:
+            _shift(logits[i], row)
+    constrained = [
+        (i, row) for i, row in enumerate(rows) if row.matcher is not None and ids[i] != INVALID
+    ]
+    if constrained:
+        if masks is None:
+            raise ValueError("constrained rows need masks")
+        for i in masks.apply_(logits, constrained):
+            ids[i] = DEAD
+    return ids
 
 
 def _shift(logits: Tensor, row: SamplingRow) -> None:
@@ -226,5 +251,5 @@ def _logprobs(raw: Tensor, ids: list[int], wanted: list[int]) -> list[TokenLogpr
     ):
         pairs = zip(tokens[:count], values[:count], strict=True)
         likely = tuple(pair for pair in pairs if pair[1] > -math.inf)
-        entries.append(None if token == INVALID else TokenLogprobs(max(value, _LOWEST), likely))
+        entries.append(None if token < 0 else TokenLogprobs(max(value, _LOWEST), likely))
     return entries

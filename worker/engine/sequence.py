@@ -10,6 +10,7 @@ from worker.adapters import Mixture, members_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from worker.constraints.matcher import Matcher
     from worker.engine.request import GenerationRequest
 
 BACKBONE = -1  # the slot of rows without an adapter
@@ -31,6 +32,7 @@ class TokenSequence:
         "computed",
         "end_ids",
         "key",
+        "matcher",
         "output_ids",
         "prompt_ids",
         "sampling",
@@ -52,6 +54,7 @@ class TokenSequence:
         self.arrival = arrival  # seniority: position in the order of submission
         self.output_ids: list[int] = list(request.resume_ids)
         self.end_ids: frozenset[int] = frozenset()  # tokens that end the answer
+        self.matcher: Matcher | None = None  # where the answer is in its constraint
         self.computed = 0
         self.block_ids: list[int] = []
         self.slots: tuple[int, ...] = ()  # one an adapter, while they are held

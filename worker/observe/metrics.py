@@ -50,6 +50,14 @@ class Metrics:
             "unexpected_events", "Events that no row of a job's life expects: a bug to report."
         )
         self.duplicates = counter("jobs_duplicate", "Records that repeated a known job.")
+        self.constraints = counter(
+            "constraints",
+            "Constraints asked for, by what was done: compiled, cached or refused.",
+            "outcome",
+        )
+        self.constraint_compile_seconds = histogram(
+            "constraint_compile_seconds", "Trying and compiling a constraint, waiting included."
+        )
         self.lost = counter("jobs_lost", "Jobs deleted by retention before anybody finished them.")
         self.unreadable_batches = counter(
             "unreadable_batches", "Batches, or parts of them, that could not be read as records."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 _IDS: Final = ("j", "job-1", "a" * 64, "A.b_c-9")
 _ADAPTERS: Final = ("helpdesk", "a" * 63, "h@" + "0f" * 32, "x-1")
 _WORDS: Final = ("hi", "Grüße, 世界 😀", "x" * 300, "line\nline", " ")
+_CONSTRAINTS: Final = (
+    {"response_format": {"type": "text"}},
+    {"response_format": {"type": "json_object"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}},
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": "{}"}}},
+    {"regex": "(a|b)*"},
+    {"choice": ["yes", "no"]},
+    {"grammar": 'start: "a"'},
+)
 _SLACK: Final = 1_000  # bytes by which a request may grow as it is written again: floats for ints
 
 
@@ -122,6 +132,8 @@ def sampling_fields(rng: Random) -> dict[str, Any]:
     ):
         if chance(rng, 0.3):
             fields[name] = pick(rng, values)
+    if chance(rng, 0.3):
+        fields |= copy.deepcopy(pick(rng, _CONSTRAINTS))  # it is bent in place
     return fields
 
 

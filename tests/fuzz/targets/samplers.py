@@ -37,6 +37,7 @@ class _Row:
     seed: int
     wanted: Any  # the map of a job, perhaps of none that is served
     sampling: Sampling = field(default_factory=Sampling)
+    matcher: None = None
 
     @property
     def index(self) -> int:

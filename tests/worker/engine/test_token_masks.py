@@ -1,0 +1,113 @@
+"""Bits of a batch's masks, applied at once, against one look at each token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from schemas import Sampling
+from worker.engine.sampler import DEAD, INVALID, sample
+from worker.engine.token_masks import TokenMasks
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+VOCAB = 131  # of the constraints: no multiple of 32, nor of 8
+LOGITS = 127
+ENDS = frozenset({2})
+
+
+class ListedMatcher:
+    """Lets through a set of tokens."""
+
+    error = None
+
+    def __init__(self, allowed: Collection[int]) -> None:
+        self.allowed = allowed
+
+    def fill(self, mask: NDArray[np.uint32], end_ids: Collection[int]) -> None:
+        """Write them; what was there before is garbage."""
+        assert end_ids == ENDS
+        mask[:] = 0
+        for token in self.allowed:
+            mask[token >> 5] |= 1 << (token & 31)
+
+
+@dataclass
+class Drawn:
+    """What the sampler needs to know of a row."""
+
+    matcher: Any
+    sampling: Sampling
+    seed: int = 0
+    index: int = 0
+    prompt_ids: tuple[int, ...] = (1,)
+    end_ids: frozenset[int] = ENDS
+    output_ids: list[int] = field(default_factory=list)
+
+
+ALLOWED: tuple[Collection[int] | None, ...] = (
+    range(0, VOCAB, 3),
+    None,
+    {0, LOGITS - 1},
+    {31, 32, 63, 64},
+    None,
+)
+
+
+@pytest.mark.parametrize("rows", [(0, 2, 3), (0, 1, 2, 3, 4)], ids=["all", "some"])
+def test_only_what_may_come_is_left(rows: tuple[int, ...]) -> None:
+    """Bit by bit; rows without a constraint are as they were."""
+    logits = torch.randn(len(rows), LOGITS, generator=torch.Generator().manual_seed(1))
+    masks = TokenMasks(len(rows), VOCAB)
+    masks._bits.fill_(-1)
+    before = logits.clone()
+    constrained = [
+        (place, Drawn(ListedMatcher(allowed), Sampling()))
+        for place, row in enumerate(rows)
+        if (allowed := ALLOWED[row]) is not None
+    ]
+    assert masks.apply_(logits, constrained) == []
+    for place, row in enumerate(rows):
+        allowed = ALLOWED[row]
+        for token in range(LOGITS):
+            free = allowed is None or token in allowed
+            assert logits[place, token] == (before[place, token] if free else -math.inf)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=2.0)])
+def test_rows_with_nothing_left_are_told(sampling: Sampling) -> None:
+    """Nothing may come; what may has no logit, or is beyond the logits; other rows are served."""
+    logits = torch.zeros(5, LOGITS)
+    logits[1, 7] = -math.inf
+    logits[3] = math.nan
+    matchers = [None, {7}, {LOGITS + 1}, {5}, {5}]
+    rows = [
+        Drawn(None if allowed is None else ListedMatcher(allowed), sampling) for allowed in matchers
+    ]
+    found = sample(logits, rows, TokenMasks(5, VOCAB)).ids
+    assert found[0] >= 0
+    assert found[1:] == [DEAD, DEAD, INVALID, 5]
+
+
+def test_flat_rows_draw_nothing_that_is_masked() -> None:
+    """At the very end of the unit interval too, where sums of two orders may differ."""
+    allowed = {*range(0, 5_000, 7)}
+    rows = [
+        Drawn(ListedMatcher(allowed), Sampling(temperature=1.0), seed=seed) for seed in range(40)
+    ]
+    logits = torch.zeros(len(rows), 5_000)
+    assert {*sample(logits, rows, TokenMasks(len(rows), 5_000)).ids} <= allowed
+
+
+def test_constrained_rows_need_masks() -> None:
+    """Whoever forgets them is told, and no free answer comes of it."""
+    with pytest.raises(ValueError, match="need masks"):
+        sample(torch.zeros(1, LOGITS), [Drawn(ListedMatcher({1}), Sampling())])
