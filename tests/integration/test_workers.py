@@ -12,6 +12,7 @@ import pytest
 
 from schemas import DoneEvent, ResetEvent, TokensEvent, TokensRecord, VisibleStream
 from tests.integration.conftest import TENANTS
+from tests.support.constrained import FORMS
 
 if TYPE_CHECKING:
     from aril import Client, Completion
@@ -114,9 +115,14 @@ async def test_a_killed_worker_loses_nothing(site: Site) -> None:
 
 
 async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
-    """Sampled answers with their logprobs: undisturbed, and with kill -9 in mid-stream."""
+    """Sampled answers with their logprobs: undisturbed, and with kill -9 in mid-stream.
+
+    Every third is held to a form, and is of it where it is whole.
+    """
+    whole: Counter[str] = Counter()
 
     async def ask(client: Client, number: int, name: str, begun: asyncio.Event) -> list[object]:
+        form = None if number % 3 else FORMS[number // 3 % len(FORMS)]
         stream = client.stream(
             f"question {number}",
             job_id=f"{name}-{number}",
@@ -127,6 +133,7 @@ async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
                 "seed": number,
                 "logprobs": 2,
                 "ignore_eos": True,
+                **(form.fields if form else {}),
             },
             timeout=200,
         )
@@ -136,6 +143,10 @@ async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
                 begun.set()
                 seen += zip(event.ids, event.logprobs or (), strict=True)
             assert not isinstance(event, ResetEvent)
+        answer = await stream.result()
+        if form is not None and answer.finish_reason == "stop":
+            assert form.fault(answer.text) is None
+            whole[name] += 1
         return seen
 
     async def ask_all(name: str, begun: asyncio.Event) -> list[list[object]]:
@@ -157,6 +168,7 @@ async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
         await begun.wait()
         two.signal(signal.SIGKILL)
         assert await load == undisturbed
+        assert whole["storm"] == whole["calm"] > 0
         assert await three.metric("aril_claims_total") > 0
 
 

@@ -122,10 +122,15 @@ def test_what_takes_for_ever_is_refused_and_the_next_one_served(
     name: str, compiler: ConstraintCompiler
 ) -> None:
     """The process that tried it is gone; another one tries the next."""
+    compiled(compiler, Sampling(regex="[a-z]"))
+    first = compiler._trial._process
+    assert first is not None
     with pytest.raises(JobError, match=TOO_MUCH) as refused:
         compiled(compiler, HOSTILE[name])
     assert refused.value.code is ErrorCode.LIMIT_EXCEEDED
+    assert first.returncode is not None
     compiled(compiler, Sampling(regex="[a-z]+"))
+    assert compiler._trial._process is not first
 
 
 def test_a_schema_cannot_choose_other_separators(compiler: ConstraintCompiler) -> None:

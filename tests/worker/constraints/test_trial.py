@@ -18,7 +18,6 @@ from schemas.constraint import Constraint
 from worker.constraints.compiler import ConstraintCompiler
 from worker.constraints.trial import LENGTH
 from worker.constraints.trial_process import (
-    TOO_MUCH,
     TrialClosedError,
     TrialProcess,
     UnreadableVocabularyError,
@@ -75,20 +74,6 @@ def test_one_that_was_killed_is_replaced(trial: TrialProcess) -> None:
     psutil.Process(trial._process.pid).kill()
     trial._process.wait()
     assert trial.refusal("regex", "a") is None
-
-
-def test_one_that_dies_at_a_constraint_refuses_it(trial: TrialProcess) -> None:
-    """And leaves no process behind."""
-    assert trial.refusal("regex", "(") != TOO_MUCH
-    first = trial._process
-    assert first is not None
-    allof = ",".join(f'{{"pattern":"^(.*[a-f]{{{at + 3}}}.*)$"}}' for at in range(40))
-    assert trial.refusal("json_schema", f'{{"type":"string","allOf":[{allof}]}}') == TOO_MUCH
-    assert first.returncode is not None
-    assert trial.refusal("regex", "a") is None
-    trial.close()
-    assert trial._process is not None
-    assert not psutil.pid_exists(trial._process.pid)
 
 
 def test_a_tokenizer_that_the_engine_cannot_read_is_told() -> None:
