@@ -18,6 +18,13 @@ def test_every_kind_is_in_the_table_once() -> None:
     assert sorted(rows) == sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
+def test_no_refusal_is_an_exceptions_text() -> None:
+    """Who reads the table learns what a model has or lacks, not where Python stumbled."""
+    made = DOC.read_text().partition(BEGIN)[2].partition(END)[0]
+    raised = r"Error:|Error\b|argument: '|positional arg|keyword-only|has no attribute|unexpected"
+    assert not re.findall(rf"^.*(?:{raised}).*$", made, flags=re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_the_table_is_what_the_engine_does() -> None:
     """Each kind is made, and served or refused as the table says: nothing served is lost unseen."""

@@ -1,12 +1,14 @@
 """Where a Hugging Face model's attention layers hand their queries, keys and values to us.
 
-The model is called with `paged=<context>` among its keyword arguments, which transformers passes
-through to every attention layer; the registered function below gives the layer's tensors to that
-context. Nothing is kept in this module, so two models can run in two threads.
+The registered function below gives each layer's tensors to the context of the forward pass under
+way, which `attending` holds for the thread that runs it: not every model hands keyword arguments
+on to its layers (StableLM, Nemotron, GPT-J), and two models can run in two threads.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +26,7 @@ from kernels.attention import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -74,6 +76,24 @@ class AttentionContext(Protocol):
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the output [T, heads, d] of q [T, heads, d] and k, v [T, kv_heads, d]."""
+
+
+_CONTEXT: ContextVar[AttentionContext | None] = ContextVar("attention", default=None)
+
+
+@contextmanager
+def attending(context: AttentionContext) -> Iterator[None]:
+    """Give this context the attention calls of a model that runs meanwhile, in this thread."""
+    token = _CONTEXT.set(context)
+    try:
+        yield
+    finally:
+        _CONTEXT.reset(token)
+
+
+def under_way() -> AttentionContext | None:
+    """Return the context of the forward pass under way; None in a model's own."""
+    return _CONTEXT.get()
 
 
 class PagedAttention:
@@ -150,7 +170,9 @@ class LayoutRecorder:
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Note the layout and attend within the one sequence."""
         if layout.layer in self.layouts:
-            raise UnsupportedModelError(f"attention layer {layout.layer} is called twice")
+            raise UnsupportedModelError(
+                f"layer {layout.layer} attends twice, a cache has one entry"
+            )
         self.layouts[layout.layer] = layout
         position = torch.arange(len(q), device=q.device)
         distance = position[:, None] - position[None, :]
@@ -168,14 +190,13 @@ class LayoutRecorder:
         return out[0].flatten(0, 1).transpose(0, 1).contiguous()  # some models take it by `view`
 
 
-def _attention(
+def attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    paged: AttentionContext,
     scaling: float | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
@@ -188,6 +209,9 @@ def _attention(
     Returns [1, T, heads, d]. Raises UnsupportedModelError for an argument that would change the
     result and that we do not implement.
     """
+    context = under_way()
+    if context is None:
+        raise RuntimeError("a model's attention was called outside of `attending`")
     for name, given in rest.items():
         if name not in _IGNORED and given is not None and given is not False:
             raise UnsupportedModelError(f"attention argument {name!r} is not implemented")
@@ -209,7 +233,7 @@ def _attention(
         softcap=softcap,
         sinks=s_aux,
     )
-    out = paged.attend(layout, *(_widened(each, width) for each in (q, k, v)))
+    out = context.attend(layout, *(_widened(each, width) for each in (q, k, v)))
     if v.shape[2] < width:
         out = out[..., : v.shape[2]].contiguous()
     return out.unsqueeze(0), None
@@ -225,4 +249,4 @@ def _widened(rows: Tensor, width: int) -> Tensor:
 
 # Transformers' registries are global by design: this adds one name, and no mask function, so that
 # models under it build no mask. Registering again is harmless.
-AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionInterface.register(IMPLEMENTATION, attention)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from worker.adapters.base_names import folder_name
@@ -25,9 +26,11 @@ from worker.engine.attention import (
     AttentionLayout,
     LayoutRecorder,
     UnsupportedModelError,
+    attending,
 )
 from worker.engine.checkpoint import read_config, read_model, read_tokenizer
 from worker.engine.device import use_device
+from worker.engine.own_products import lead_products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +70,13 @@ class Backbone:
         `input_ids` and `position_ids` are [T] int64, rows one after the other; `logits_index` [n]
         int64 names places in T; `attention` is the context of this step (see PagedAttention).
         """
-        return self.model(
-            input_ids=input_ids[None],
-            position_ids=position_ids[None],
-            use_cache=False,
-            logits_to_keep=logits_index,
-            paged=attention,
-        ).logits[0]
+        with attending(attention):
+            return self.model(
+                input_ids=input_ids[None],
+                position_ids=position_ids[None],
+                use_cache=False,
+                logits_to_keep=logits_index,
+            ).logits[0]
 
     @torch.inference_mode()
     def plain_forward(self, input_ids: Tensor) -> Tensor:
@@ -110,7 +113,7 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     use_plain_linears(model)
     _refuse_model(model)
     _read_no_ids(model)
-    model.set_attn_implementation(IMPLEMENTATION)
+    _use_attention(model, IMPLEMENTATION)
     model.to(device)
     if not tokenizer.is_fast:
         kind = model.config.model_type
@@ -132,15 +135,23 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
 
 
 def use_plain_linears(model: Any) -> None:
-    """Turn GPT-2's `Conv1D`, which keeps its weight as [in, out], into the linear that it is."""
+    """Turn GPT-2's `Conv1D`, which keeps its weight as [in, out], into the linear that it is.
+
+    So is Falcon's own class, which adds its bias in a step of its own.
+    """
     for path, module in list(model.named_modules()):
         if type(module) is Conv1D:
-            rows, columns = module.weight.shape
-            plain = nn.Linear(rows, columns, bias=True, device="meta")
             weight = module.weight.data.T.contiguous()
-            plain.weight = nn.Parameter(weight, requires_grad=False)
+        elif type(module).__name__ == "FalconLinear":
+            weight = module.weight.data
+        else:
+            continue
+        columns, rows = weight.shape
+        plain = nn.Linear(rows, columns, bias=module.bias is not None, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
             plain.bias = nn.Parameter(module.bias.data, requires_grad=False)
-            model.set_submodule(path, plain)
+        model.set_submodule(path, plain)
 
 
 def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -167,9 +178,12 @@ def _refuse_model(model: Any) -> None:
     if model._is_stateful:  # noqa: SLF001  # how transformers itself marks recurrent models
         raise UnsupportedModelError(f"{kind}: recurrent layers cannot run on packed rows")
     if not model._can_set_attn_implementation():  # noqa: SLF001  # same, for the interface
-        raise UnsupportedModelError(f"{kind}: does not support the attention interface")
+        lead_products(model)
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        raise UnsupportedModelError(f"{kind}: its forward has no logits_to_keep")
+        raise UnsupportedModelError(f"{kind}: it cannot make the logits of chosen positions only")
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    if not any("position_ids" in inspect.signature(part.forward).parameters for part in parts):
+        raise UnsupportedModelError(f"{kind}: it counts positions itself, over all rows of a step")
     for module in model.modules():
         found = getattr(module, "rope_type", None)
         for rope in found.values() if isinstance(found, dict) else (found,):
@@ -200,23 +214,21 @@ def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
     # An index, as in a step: at a mere number Gemma 4 leaves out rows in its upper layers.
     last = torch.tensor([2], device=model.device)
     try:
-        with torch.inference_mode():
-            model(input_ids=ids, use_cache=False, logits_to_keep=last, paged=recorder)
-    except TypeError as error:  # a forward that does not hand on what it does not know
+        with torch.inference_mode(), attending(recorder):
+            model(input_ids=ids, use_cache=False, logits_to_keep=last)
+    except (UnsupportedModelError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if model.device.type == META and isinstance(error, RuntimeError):
+            return ()  # experts that look at what they are given, for one
         raise UnsupportedModelError(
-            f"{config.model_type}: its layers do not pass our attention on: {error}"
-        ) from error
-    except RuntimeError as error:
-        if model.device.type == META:  # experts that look at what they are given, for one
-            return ()
-        raise UnsupportedModelError(
-            f"{config.model_type}: {str(error).strip().splitlines()[0]}"
+            f"{config.model_type}: {_failed_in(error)} cannot run on packed rows"
         ) from error
     layouts = tuple(recorder.layouts[layer] for layer in sorted(recorder.layouts))
     if len(layouts) != config.num_hidden_layers:
         raise UnsupportedModelError(
-            f"{config.model_type}: {len(layouts)} of {config.num_hidden_layers} layers have "
-            "attention; other layers cannot run on packed rows"
+            f"{config.model_type}: {len(layouts)} of {config.num_hidden_layers} layers attend to "
+            "the text itself; other layers cannot run on packed rows"
         )
     for layout, kind in zip(layouts, getattr(config, "layer_types", None) or (), strict=False):
         if kind == "sliding_attention" and layout.window is None:
@@ -224,6 +236,18 @@ def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
                 f"{config.model_type}: layer {layout.layer} does not pass its sliding window on"
             )
     return layouts
+
+
+def _failed_in(error: Exception) -> str:
+    """Say which part of a model raised: the innermost module's class and method."""
+    place, trace = "the model", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        by = trace.tb_frame.f_globals.get("__name__", "")
+        if isinstance(owner, nn.Module) and by.startswith("transformers."):
+            place = f"{type(owner).__name__}.{trace.tb_frame.f_code.co_name}"
+        trace = trace.tb_next
+    return place
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -241,8 +265,15 @@ def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 @contextmanager
 def _own_attention(model: Any) -> Iterator[None]:
     """Run with the attention that transformers itself would choose."""
-    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")  # noqa: SLF001  # no public getter
+    _use_attention(model, "sdpa" if model._supports_sdpa else "eager")  # noqa: SLF001  # no public getter
     try:
         yield
     finally:
-        model.set_attn_implementation(IMPLEMENTATION)
+        _use_attention(model, IMPLEMENTATION)
+
+
+def _use_attention(model: Any, implementation: str) -> None:
+    if model._can_set_attn_implementation():  # noqa: SLF001  # as above
+        model.set_attn_implementation(implementation)
+    else:  # transformers would only warn; masks are made, or not, by this name
+        model.config._attn_implementation = implementation  # noqa: SLF001  # no public setter

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import StableLmConfig, StableLmForCausalLM
 
+from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import make_tiny_model, make_tokenizer
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.model import META, load_backbone
@@ -177,19 +177,15 @@ def test_files_that_cannot_be_read(folder: Path, spoil: str) -> None:
     assert both_refuse(folder)
 
 
-def test_a_model_that_hands_nothing_on(tmp_path: Path) -> None:
-    """StableLM says that it supports the attention interface and passes no arguments through."""
-    config = StableLmConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        vocab_size=384,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    StableLmForCausalLM(config).save_pretrained(tmp_path)
+def test_an_older_model_is_looked_at_like_any_other(tmp_path: Path) -> None:
+    """Falcon's attention is led to ours also where no weights were read, and its ALiBi is found."""
+    make_tiny_backbone("falcon").save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    assert "stablelm: its layers do not pass our attention on" in both_refuse(tmp_path)
+    seen, loaded = (load_backbone(tmp_path, device, torch.float32) for device in (META, "cpu"))
+    assert seen.layouts == loaded.layouts
+    assert seen.linear_shapes == loaded.linear_shapes
+    make_tiny_backbone("falcon", alibi=True).save_pretrained(tmp_path)
+    assert "falcon: positions are a bias on its scores (ALiBi)" in both_refuse(tmp_path)
 
 
 def test_looking_finds_what_loading_finds(whole: Path) -> None:

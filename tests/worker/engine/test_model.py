@@ -14,7 +14,12 @@ from transformers.utils import logging as transformers_logging
 from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
 from worker.engine import packed_logits
-from worker.engine.attention import LayoutRecorder, PagedAttention, UnsupportedModelError
+from worker.engine.attention import (
+    LayoutRecorder,
+    PagedAttention,
+    UnsupportedModelError,
+    attending,
+)
 from worker.engine.kv_cache import KVCache
 from worker.engine.model import Backbone, adopt_backbone, load_backbone
 from worker.engine.packing import PackedRow, pack
@@ -120,10 +125,11 @@ def test_layers_that_leave_rows_out_are_refused() -> None:
     """A layer that attends for some rows only cannot tell whose they are."""
     backbone = tiny_backbone("gemma4_text")
     ids = torch.arange(3)
-    with pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"):
-        backbone.model(
-            input_ids=ids[None], use_cache=False, logits_to_keep=1, paged=LayoutRecorder()
-        )
+    with (
+        pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"),
+        attending(LayoutRecorder()),
+    ):
+        backbone.model(input_ids=ids[None], use_cache=False, logits_to_keep=1)
 
 
 @pytest.mark.parametrize(

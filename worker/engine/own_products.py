@@ -1,0 +1,129 @@
+"""Models that multiply queries and keys themselves, led to our attention.
+
+Older architectures do not call transformers' attention interface. Where queries, keys and values
+come into one's hands in one place, that place is led to `attention` while a context is under way;
+else it does what transformers wrote, so the model's own forward stays the reference of the probe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.engine.attention import UnsupportedModelError, attention, under_way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+_ALIBI: Final = "positions are a bias on its scores (ALiBi), which our attention does not have"
+
+
+def lead_products(model: Any) -> None:
+    """Lead each attention layer of a model without the interface to ours.
+
+    Raises UnsupportedModelError in one line, with the class, where nothing here knows it.
+    """
+    kind = model.config.model_type
+    if kind in {"bloom", "mpt"} or getattr(model.config, "alibi", False):
+        raise UnsupportedModelError(f"{kind}: {_ALIBI}")
+    found = False
+    for module in model.modules():
+        if lead := _KNOWN.get(type(module).__name__):
+            lead(module)
+            found = True
+    if not found:
+        raise UnsupportedModelError(f"{kind}: {_computing(model)} does not use {_INTERFACE}")
+
+
+_INTERFACE: Final = "transformers' attention interface, and has no adapter here"
+
+
+def _computing(model: nn.Module) -> str:
+    """Name the class that attends, or the model's."""
+    names = (type(module).__name__ for module in model.modules())
+    return next((name for name in names if "Attention" in name), type(model).__name__)
+
+
+def _lead(module: Any, name: str, ours: Callable[..., Any]) -> None:
+    """Have a method do `ours` while a context is under way."""
+    own = getattr(module, name)
+
+    def either(*args: Any, **more: Any) -> Any:
+        return (own if under_way() is None else ours)(*args, **more)
+
+    setattr(module, name, either)
+
+
+def _lead_product(module: Any) -> None:
+    """GPT-J, CodeGen, GPT-NeoX Japanese: `_attn` has queries and keys with their positions.
+
+    CodeGen's come in float32.
+    """
+
+    def ours(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
+        out, _ = attention(module, q.to(v.dtype), k.to(v.dtype), v, mask)
+        return out.transpose(1, 2), None
+
+    _lead(module, "_attn", ours)
+
+
+def _lead_gpt_neo(module: Any) -> None:
+    """GPT-Neo: `_attn` as above, scores are not scaled, and every other layer looks back a window.
+
+    The window is known by its mask only: a row of ones, as many as it sees.
+    """
+    module.layer_idx = module.layer_id
+    window = int(module.bias[0, 0, -1].sum()) if module.attention_type == "local" else None
+
+    def ours(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
+        out, _ = attention(module, q, k, v, mask, scaling=1.0, sliding_window=window)
+        return out.transpose(1, 2), None
+
+    _lead(module, "_attn", ours)
+
+
+def _lead_falcon(module: Any) -> None:
+    """Falcon: one linear for all three; keys and values once a group, not once a head."""
+    group = module.num_heads // module.num_kv_heads if module.new_decoder_architecture else 1
+    rotate = type(module).forward.__globals__["apply_rotary_pos_emb"]
+
+    def ours(
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        position_embeddings: tuple[Tensor, Tensor],
+        **_rest: object,
+    ) -> tuple[Tensor, None]:
+        fused = module.query_key_value(hidden_states)
+        q, k, v = (part.transpose(1, 2) for part in module._split_heads(fused))  # noqa: SLF001
+        q, k = rotate(q, k[:, ::group], *position_embeddings)
+        out = attention(module, q, k, v[:, ::group], attention_mask)[0]
+        return module.dense(out.flatten(2)), None
+
+    _lead(module, "forward", ours)
+
+
+def _lead_xglm(module: Any) -> None:
+    """XGLM: linears of their own for each, positions are added to the embeddings."""
+
+    def ours(
+        hidden_states: Tensor, attention_mask: Tensor | None = None, **_rest: object
+    ) -> tuple[Tensor, None]:
+        q, k, v = (
+            linear(hidden_states).unflatten(2, (module.num_heads, -1)).transpose(1, 2)
+            for linear in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        out = attention(module, q, k, v, attention_mask, scaling=module.scaling)[0]
+        return module.out_proj(out.flatten(2)), None
+
+    _lead(module, "forward", ours)
+
+
+_KNOWN: Final[dict[str, Callable[[Any], None]]] = {
+    "CodeGenAttention": _lead_product,
+    "FalconAttention": _lead_falcon,
+    "GPTJAttention": _lead_product,
+    "GPTNeoSelfAttention": _lead_gpt_neo,
+    "GPTNeoXJapaneseAttention": _lead_product,
+    "XGLMAttention": _lead_xglm,
+}
