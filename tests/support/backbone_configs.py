@@ -43,6 +43,8 @@ _SMALL: Final[dict[str, Any]] = {
     "max_position_embeddings": 128,
     "n_positions": 128,
     "sliding_window": 8,
+    "attention_chunk_size": 8,
+    "floor_scale": 4,
     "hidden_size_global": 64,
     "is_decoder": True,
     # so that two layers show what many have

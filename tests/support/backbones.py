@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from worker.engine.attention import AttentionLayout
+    from worker.engine.forward_pass import AttentionLayout
 
 DOC: Final = Path(__file__).parents[2] / "docs" / "backbones.md"
 BEGIN: Final = "<!-- made by `python -m tests.support.backbones` -->\n"
@@ -99,7 +99,7 @@ def make_tiny_backbone(kind: str, *, run: bool = True, **changes: Any) -> PreTra
 
     It is run once by itself: a mistake in its configuration is none of the engine's.
     """
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = model_class(kind)(tiny_config(kind, **changes)).float().eval()
         for name, parameter in model.named_parameters():
@@ -118,6 +118,8 @@ def _attention(layouts: Sequence[AttentionLayout]) -> str:
     windows = [layout.window for layout in layouts]
     some = "every layer" if None not in windows else "some layers"
     found = [f"{some}: a window"] if any(windows) else []
+    if any(layout.chunk for layout in layouts):
+        found.append("some layers: chunks")
     if any(layout.heads != layout.kv_heads for layout in layouts):
         found.append("grouped heads")
     if any(layout.softcap for layout in layouts):

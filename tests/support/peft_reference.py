@@ -95,12 +95,17 @@ class EngineRuns:
         monkeypatch.setattr("worker.engine.engine.sample", listen)
         return runs
 
+    @staticmethod
+    def greedy(tokens: int) -> Sampling:
+        """Say how each of them is sampled."""
+        return Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+
     def generate(
         self, jobs: Iterable[tuple[Sequence[int], AdapterWeights | None]], tokens: int
     ) -> list[Run]:
         """Run all jobs at once, greedily, past any end-of-sequence token."""
         self._logits.clear()
-        sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        sampling = self.greedy(tokens)
         ids: dict[int, list[int]] = {}
         for key, (prompt_ids, adapter) in enumerate(jobs):
             ids[key] = []

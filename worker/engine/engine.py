@@ -65,6 +65,7 @@ class Engine:
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
+            recompute_beyond=backbone.rope_switch,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
@@ -220,6 +221,7 @@ class Engine:
                 row.start,
                 row.sequence.block_ids,
                 row.samples,
+                row.sequence.length,
             )
             for row in plan.rows
         ]
@@ -234,7 +236,11 @@ class Engine:
         )
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
             return self.backbone.forward(
-                packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
+                packed.input_ids,
+                packed.position_ids,
+                packed.logits_index,
+                packed.attention,
+                packed.lengths,
             ).float()
 
     def _plan_adapters(self, row_slots: list[int]) -> SgmvPlan | None:

@@ -20,24 +20,18 @@ from transformers.pytorch_utils import Conv1D
 
 from worker.adapters.base_names import folder_name
 from worker.adapters.own_weights import OwnWeights
-from worker.engine.attention import (
-    IMPLEMENTATION,
-    AttentionContext,
-    AttentionLayout,
-    LayoutRecorder,
-    UnsupportedModelError,
-    attending,
-)
+from worker.engine.attention import IMPLEMENTATION, UnsupportedModelError
 from worker.engine.checkpoint import read_config, read_model, read_tokenizer
 from worker.engine.device import use_device
-from worker.engine.own_products import lead_products
+from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
+from worker.engine.layouts import META, record_layouts
+from worker.engine.own_products import lead_places, lead_products
+from worker.engine.row_rope import rope_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-META = "meta"  # the device of a model that is looked at and not run
-
-_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +46,7 @@ class Backbone:
     vocab_size: int  # width of the logits; the tokenizer may know fewer tokens
     eos_token_ids: frozenset[int]
     max_positions: int | None  # None: the configuration sets no bound
+    rope_switch: int | None  # a longer sequence has other frequencies, in all its tokens
     name: str
     dtype: torch.dtype
     device: torch.device
@@ -64,13 +59,16 @@ class Backbone:
         position_ids: Tensor,
         logits_index: Tensor,
         attention: AttentionContext,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Run packed tokens and return the logits [n, vocab] of the positions asked for.
 
         `input_ids` and `position_ids` are [T] int64, rows one after the other; `logits_index` [n]
         int64 names places in T; `attention` is the context of this step (see PagedAttention).
+        `lengths` [T] int64, of all tokens so far of each one's sequence, are needed where there is
+        a `rope_switch`.
         """
-        with attending(attention):
+        with attending(attention, position_ids, lengths):
             return self.model(
                 input_ids=input_ids[None],
                 position_ids=position_ids[None],
@@ -92,8 +90,8 @@ def load_backbone(
 
     `name` is what the backbone is called, by default `folder_name`. On the device "meta" weights
     are not read and all else is as on any other. Raises UnsupportedModelError with one line for a
-    folder that is not whole, and for models whose rows cannot be packed: recurrent layers, RoPE
-    that depends on the batch (dynamic, longrope), attention features we don't have.
+    folder that is not whole, and for models whose rows cannot be packed: recurrent layers,
+    attention features we don't have.
     """
     use_device(torch.device(device))
     config = read_config(path)
@@ -114,6 +112,8 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     _refuse_model(model)
     _read_no_ids(model)
     _use_attention(model, IMPLEMENTATION)
+    lead_places(model)
+    rope_switch = rope_by_row(model)
     model.to(device)
     if not tokenizer.is_fast:
         kind = model.config.model_type
@@ -122,12 +122,13 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     return Backbone(
         model=model,
         tokenizer=tokenizer,
-        layouts=_record_layouts(model, config),
+        layouts=record_layouts(model, config),
         linear_shapes=linear_shapes(model),
         output_module=next(path for path, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
         max_positions=getattr(config, "max_position_embeddings", None),
+        rope_switch=rope_switch,
         name=name,
         dtype=model.dtype,
         device=torch.device(device),
@@ -184,14 +185,6 @@ def _refuse_model(model: Any) -> None:
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     if not any("position_ids" in inspect.signature(part.forward).parameters for part in parts):
         raise UnsupportedModelError(f"{kind}: it counts positions itself, over all rows of a step")
-    for module in model.modules():
-        found = getattr(module, "rope_type", None)
-        for rope in found.values() if isinstance(found, dict) else (found,):
-            # transformers recomputes the frequencies of these from the call's largest position
-            if isinstance(rope, str) and ("dynamic" in rope or rope == "longrope"):
-                raise UnsupportedModelError(
-                    f"{kind}: RoPE of type {rope!r} depends on the other rows of a batch"
-                )
 
 
 def _read_no_ids(model: Any) -> None:
@@ -202,52 +195,6 @@ def _read_no_ids(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "warn_if_padding_and_no_attention_mask"):
             module.warn_if_padding_and_no_attention_mask = lambda *_: None
-
-
-def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
-    """One short forward that shows what each attention layer stores.
-
-    Nothing on the device "meta" where the model reads its own numbers to go on.
-    """
-    recorder = LayoutRecorder()
-    ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
-    # An index, as in a step: at a mere number Gemma 4 leaves out rows in its upper layers.
-    last = torch.tensor([2], device=model.device)
-    try:
-        with torch.inference_mode(), attending(recorder):
-            model(input_ids=ids, use_cache=False, logits_to_keep=last)
-    except (UnsupportedModelError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if model.device.type == META and isinstance(error, RuntimeError):
-            return ()  # experts that look at what they are given, for one
-        raise UnsupportedModelError(
-            f"{config.model_type}: {_failed_in(error)} cannot run on packed rows"
-        ) from error
-    layouts = tuple(recorder.layouts[layer] for layer in sorted(recorder.layouts))
-    if len(layouts) != config.num_hidden_layers:
-        raise UnsupportedModelError(
-            f"{config.model_type}: {len(layouts)} of {config.num_hidden_layers} layers attend to "
-            "the text itself; other layers cannot run on packed rows"
-        )
-    for layout, kind in zip(layouts, getattr(config, "layer_types", None) or (), strict=False):
-        if kind == "sliding_attention" and layout.window is None:
-            raise UnsupportedModelError(
-                f"{config.model_type}: layer {layout.layer} does not pass its sliding window on"
-            )
-    return layouts
-
-
-def _failed_in(error: Exception) -> str:
-    """Say which part of a model raised: the innermost module's class and method."""
-    place, trace = "the model", error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        by = trace.tb_frame.f_globals.get("__name__", "")
-        if isinstance(owner, nn.Module) and by.startswith("transformers."):
-            place = f"{type(owner).__name__}.{trace.tb_frame.f_code.co_name}"
-        trace = trace.tb_next
-    return place
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.engine.attention import UnsupportedModelError, attention, under_way
+import torch
+
+from worker.engine.attention import UnsupportedModelError, attention
+from worker.engine.forward_pass import lead, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,16 +48,6 @@ def _computing(model: nn.Module) -> str:
     return next((name for name in names if "Attention" in name), type(model).__name__)
 
 
-def _lead(module: Any, name: str, ours: Callable[..., Any]) -> None:
-    """Have a method do `ours` while a context is under way."""
-    own = getattr(module, name)
-
-    def either(*args: Any, **more: Any) -> Any:
-        return (own if under_way() is None else ours)(*args, **more)
-
-    setattr(module, name, either)
-
-
 def _lead_product(module: Any) -> None:
     """GPT-J, CodeGen, GPT-NeoX Japanese: `_attn` has queries and keys with their positions.
 
@@ -65,7 +58,7 @@ def _lead_product(module: Any) -> None:
         out, _ = attention(module, q.to(v.dtype), k.to(v.dtype), v, mask)
         return out.transpose(1, 2), None
 
-    _lead(module, "_attn", ours)
+    lead(module, "_attn", ours)
 
 
 def _lead_gpt_neo(module: Any) -> None:
@@ -80,7 +73,7 @@ def _lead_gpt_neo(module: Any) -> None:
         out, _ = attention(module, q, k, v, mask, scaling=1.0, sliding_window=window)
         return out.transpose(1, 2), None
 
-    _lead(module, "_attn", ours)
+    lead(module, "_attn", ours)
 
 
 def _lead_falcon(module: Any) -> None:
@@ -100,7 +93,7 @@ def _lead_falcon(module: Any) -> None:
         out = attention(module, q, k, v[:, ::group], attention_mask)[0]
         return module.dense(out.flatten(2)), None
 
-    _lead(module, "forward", ours)
+    lead(module, "forward", ours)
 
 
 def _lead_xglm(module: Any) -> None:
@@ -116,7 +109,38 @@ def _lead_xglm(module: Any) -> None:
         out = attention(module, q, k, v, attention_mask, scaling=module.scaling)[0]
         return module.out_proj(out.flatten(2)), None
 
-    _lead(module, "forward", ours)
+    lead(module, "forward", ours)
+
+
+def lead_places(model: Any) -> None:
+    """Give Llama 4's layers without RoPE, which scale queries by position, the rows' positions.
+
+    They count the tokens of a call.
+    """
+    for module in model.modules():
+        places = type(module).__name__ == "Llama4TextAttention" and not module.use_rope
+        if places and module.attn_temperature_tuning:
+            _lead_llama4(module)
+
+
+def _lead_llama4(module: Any) -> None:
+    def ours(
+        hidden_states: Tensor, attention_mask: Tensor | None = None, **_rest: object
+    ) -> tuple[Tensor, None]:
+        q, k, v = (
+            linear(hidden_states).unflatten(2, (-1, module.head_dim)).transpose(1, 2)
+            for linear in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        step = under_way()
+        at = None if step is None else step.positions
+        at = torch.arange(q.shape[2], device=q.device) if at is None else at
+        floors = torch.floor((at.float() + 1.0) / module.floor_scale)
+        scales = torch.log1p(floors) * module.attn_scale + 1.0
+        q = (q * scales[:, None]).to(v.dtype)
+        out = attention(module, q, k, v, attention_mask, scaling=module.scaling)[0]
+        return module.o_proj(out.flatten(2)), None
+
+    lead(module, "forward", ours)
 
 
 _KNOWN: Final[dict[str, Callable[[Any], None]]] = {

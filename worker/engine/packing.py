@@ -27,10 +27,11 @@ class PackedRow:
     start: int
     block_ids: list[int]  # of the whole sequence, its new tokens included
     sampled: bool = True  # whether the logits of its last token are wanted
+    length: int = 0  # of all tokens of the sequence, where more of it is known than this row
 
 
 class HostRows(NamedTuple):
-    """A step's n rows of T tokens together, as numbers; the last four as in PagedAttention."""
+    """A step's n rows of T tokens together, as numbers: see PackedRows and PagedAttention."""
 
     input_ids: list[int]  # T
     position_ids: list[int]  # T
@@ -39,6 +40,7 @@ class HostRows(NamedTuple):
     block_table: list[list[int]]  # n, each as wide as the widest, or as asked
     cu_q: list[int]  # n + 1
     kv_lens: list[int]  # n
+    lengths: list[int]  # T: tokens known of each one's sequence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +51,7 @@ class PackedRows:
     position_ids: Tensor  # [T] int64
     logits_index: Tensor  # [n] int64: place in T of the last token of each row that is sampled
     attention: PagedAttention
+    lengths: Tensor  # [T] int64: tokens known of each one's sequence
 
 
 def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = None) -> HostRows:
@@ -72,6 +75,9 @@ def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = N
         ],
         cu_q=[0, *ends],
         kv_lens=[span.stop for span in spans],
+        lengths=[
+            max(row.length, span.stop) for row, span in zip(rows, spans, strict=True) for _ in span
+        ],
     )
 
 
@@ -111,4 +117,5 @@ def pack(
             backend=backend,
             invariant=invariant,
         ),
+        lengths=tensor(host.lengths, torch.int64),
     )

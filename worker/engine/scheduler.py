@@ -67,6 +67,7 @@ class Scheduler:
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
+    A sequence that grows beyond `recompute_beyond` tokens is computed anew, in the blocks it has.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class Scheduler:
         kv_block: int,
         slots: SlotPool,
         max_passes: int = 64,
+        recompute_beyond: int | None = None,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
         self.max_rows = max_rows
         self.max_step_tokens = max_step_tokens
         self.kv_block = kv_block
+        self.recompute_beyond = recompute_beyond
         self.blocks = BlockAllocator(kv_blocks)
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
@@ -158,6 +161,8 @@ class Scheduler:
             row.sequence.advance(row.count)
             if row.samples:
                 row.sequence.append((next(ids),))
+                if row.sequence.length - 1 == self.recompute_beyond:
+                    row.sequence.computed = 0
 
     def _continue_running(self) -> tuple[list[Row], int]:
         """Rows of the running sequences, oldest first, and how many were preempted for them."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from worker.engine.attention import LayoutRecorder, attending
+from worker.engine.attention import LayoutRecorder
+from worker.engine.forward_pass import attending
 
 if TYPE_CHECKING:
     from worker.engine.model import Backbone

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import make_tiny_model, make_tokenizer
 from worker.engine.attention import UnsupportedModelError
-from worker.engine.model import META, load_backbone
+from worker.engine.layouts import META
+from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
