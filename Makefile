@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-faults test-compose fuzz bench plots kafka jars clean
+.PHONY: help setup demo check test test-all test-faults test-transformers test-compose fuzz bench plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test-all: check jars ## the same with the slow tests
 
 test-faults: setup jars ## kill, halt, cut off for ten minutes (FAULT_SEED, _SECONDS, _JOBS, _FAULTS)
 	$(BIN)/pytest -rP tests/faults
+
+test-transformers: setup ## models and adapters on the oldest transformers that is allowed, and the newest there is
+	deploy/transformers.sh
 
 test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
 	deploy/standins/images.sh

@@ -41,7 +41,9 @@ class Reference:
         from peft import PeftModel  # noqa: PLC0415  # slow
 
         transformers_logging.disable_progress_bar()
-        self.model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            model_path, dtype=torch.float32, attn_implementation="eager"
+        )
         with warnings.catch_warnings():
             # PEFT still reads a property that transformers has renamed.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")

@@ -29,7 +29,7 @@ from worker.engine.own_products import lead_places, lead_products
 from worker.engine.row_rope import rope_by_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
@@ -79,7 +79,7 @@ class Backbone:
     @torch.inference_mode()
     def plain_forward(self, input_ids: Tensor) -> Tensor:
         """Logits [T, vocab] of one sequence [T] by transformers' own attention, no cache."""
-        with _own_attention(self.model):
+        with _own_attention(self.model, self.layouts):
             return self.model(input_ids=input_ids[None], use_cache=False).logits[0]
 
 
@@ -210,9 +210,15 @@ def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 @contextmanager
-def _own_attention(model: Any) -> Iterator[None]:
-    """Run with the attention that transformers itself would choose."""
-    _use_attention(model, "sdpa" if model._supports_sdpa else "eager")  # noqa: SLF001  # no public getter
+def _own_attention(model: Any, layouts: Sequence[AttentionLayout]) -> Iterator[None]:
+    """Run with an attention of transformers that has all that the layers ask for.
+
+    Where scores are capped that is eager only: older versions call Gemma 2 fit for the other, which
+    leaves the cap out without a word.
+    """
+    plain = all(each.softcap is None and each.sinks is None for each in layouts)
+    sdpa = plain and model._supports_sdpa  # noqa: SLF001  # no public getter
+    _use_attention(model, "sdpa" if sdpa else "eager")
     try:
         yield
     finally:

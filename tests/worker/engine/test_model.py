@@ -18,6 +18,7 @@ from worker.engine.attention import (
     LayoutRecorder,
     PagedAttention,
     UnsupportedModelError,
+    attention,
 )
 from worker.engine.forward_pass import attending
 from worker.engine.kv_cache import KVCache
@@ -122,14 +123,14 @@ def test_layers_that_share_keys_and_values() -> None:
 
 
 def test_layers_that_leave_rows_out_are_refused() -> None:
-    """A layer that attends for some rows only cannot tell whose they are."""
-    backbone = tiny_backbone("gemma4_text")
-    ids = torch.arange(3)
+    """A layer that attends for some rows only (Gemma 4, asked for n logits) cannot tell whose."""
+    layer = tiny_backbone("llama").model.model.layers[0].self_attn
+    q, k, v = torch.ones(1, 4, 1, 16), torch.ones(1, 2, 3, 16), torch.ones(1, 2, 3, 16)
     with (
         pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"),
         attending(LayoutRecorder()),
     ):
-        backbone.model(input_ids=ids[None], use_cache=False, logits_to_keep=1)
+        attention(layer, q, k, v, None)
 
 
 @pytest.mark.parametrize(
