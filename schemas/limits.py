@@ -88,6 +88,9 @@ MAX_ABSOLUTE_LOGIT_BIAS: Final = 100.0
 """OpenAI's range: at its ends a token is as good as forbidden, or forced."""
 MAX_LOGPROBS: Final = 20
 """Alternatives per token, OpenAI's bound; a row of 20 is about 280 bytes."""
+MAX_PROMPT_LOGPROB_NUMBERS: Final = 32_768
+"""Numbers that tell of a prompt, 1 + 2n for a token and n alternatives: they come in one record,
+which holds as many also in JSON (21 bytes each)."""
 
 # The rest of a job.
 MAX_ABSOLUTE_PRIORITY: Final = 100

@@ -28,6 +28,7 @@ from schemas.reply import (
     Epoch,
     ErrorRecord,
     FinishReason,
+    PromptLogprobs,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -69,6 +70,7 @@ class DoneEvent:
     base: str
     seed: int
     timings: Timings
+    prompt_logprobs: PromptLogprobs | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -187,6 +189,7 @@ def _done_event(record: DoneRecord) -> DoneEvent:
         base=record.base,
         seed=record.seed,
         timings=record.timings,
+        prompt_logprobs=record.prompt_logprobs,
         metadata=record.metadata,
     )
 

@@ -32,6 +32,10 @@ class TokenLogprobs(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+PromptLogprobs = tuple[TokenLogprobs | None, ...]
+"""One row a prompt token; None for the first, which nothing comes before."""
+
+
 class Usage(NamedTuple):
     """Tokens read and written for a job."""
 
@@ -88,7 +92,10 @@ class TokensRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoneRecord:
-    """The answer is complete: `index` tokens; `text` is what was still held back."""
+    """The answer is complete: `index` tokens; `text` is what was still held back.
+
+    `prompt_logprobs` is None if the job asked for none.
+    """
 
     job: str
     epoch: Epoch
@@ -102,6 +109,7 @@ class DoneRecord:
     base: str
     seed: int
     timings: Timings
+    prompt_logprobs: PromptLogprobs | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 

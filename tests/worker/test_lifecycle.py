@@ -16,6 +16,7 @@ from schemas import (
     Job,
     JobError,
     Sampling,
+    TokenLogprobs,
     encode_request,
 )
 from tests.support.harness import JOBS, REPLY_PARTITIONS, Harness
@@ -89,6 +90,21 @@ async def test_text_that_comes_with_the_finish_is_in_the_terminal() -> None:
         harness.step(Output(key, (1,), "a"), Output(key, (), "b", finish="length"))
         await harness.settle()
         assert harness.visible("acme", "j1").text == "ab"
+
+
+async def test_what_is_told_of_a_prompt_is_in_the_terminal() -> None:
+    """It comes once, with the end, so that a take-over needs no part of it."""
+    rows = (None, TokenLogprobs(-0.5, ((7, -0.25),)))
+    async with Harness() as harness:
+        harness.send(job(sampling=Sampling(prompt_logprobs=1)))
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        assert harness.engine.requests[key].sampling.prompt_logprobs == 1
+        harness.step(Output(key, (1,), "a", finish="length", prompt_logprobs=rows))
+        await harness.settle()
+        terminal = harness.visible("acme", "j1").terminal
+        assert isinstance(terminal, DoneEvent)
+        assert terminal.prompt_logprobs == rows
 
 
 async def test_a_twin_is_done_with_the_first_and_never_answered() -> None:

@@ -123,7 +123,7 @@ class DecodeGraphs:
         in a slot has biases, or changes the logits' own linear: these get their memory when the
         first such adapter comes, after all recordings.
         """
-        if any(len(row.ids) != 1 or not row.sampled for row in rows):
+        if any(len(row.ids) != 1 or row.told or not row.sampled for row in rows):
             return None
         adapters = any(slot != BACKBONE for slot in slots)
         if adapters and self._layers.needs_late_memory:

@@ -91,8 +91,10 @@ class Engine:
         self._check(request)
         answer = self._resume(request)
         if answer.finish is not None:
-            self._ended.append(Output(request.key, finish=answer.finish))
-            return
+            if request.sampling.prompt_logprobs is None:
+                self._ended.append(Output(request.key, finish=answer.finish))
+                return
+            request = replace(request, resume_ids=())  # the prompt alone is run once more
         vocab = self.backbone.vocab_size  # a job may name ids that no model has
         ends = frozenset(token for token in answer.end_ids if token < vocab)
         self._scheduler.add(request).end_ids = ends
@@ -170,17 +172,31 @@ class Engine:
 
     def _sample(self, plan: StepPlan, sequences: list[TokenSequence]) -> Sampled:
         """Run the model and sample; where the batch cannot be sampled from, row by row."""
-        logits = self._forward(plan)
+        logits = self._to_sample(plan, self._forward(plan), tell=True)
         try:
             return sample(logits, sequences)
         except Exception:
             # The logits were overwritten. Rows do not see each other: each gets what it would have
             # got; and a device that is broken raises here.
-            logits = self._forward(plan)
+            logits = self._to_sample(plan, self._forward(plan), tell=False)
             each = [self._sample_alone(logits[i : i + 1], row) for i, row in enumerate(sequences)]
             if len(each) > 1 and all(one.ids == [FAILED] for one in each):
                 raise
         return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each])
+
+    @staticmethod
+    def _to_sample(plan: StepPlan, logits: Tensor, *, tell: bool) -> Tensor:
+        """Return the logits that are sampled from; prompts are told of the others, or not again."""
+        at, sampled = 0, []
+        for row in plan.rows:
+            if row.tells and tell and (rows := row.sequence.prompt_rows) is not None:
+                next_ids = row.sequence.tokens(row.start + row.tells.start + 1, len(row.tells))
+                rows.add(logits[at : at + len(row.tells)], next_ids)
+            at += len(row.tells)
+            if row.samples:
+                sampled.append(at)
+                at += 1
+        return logits if at == len(sampled) else logits[sampled]
 
     def _sample_alone(self, logits: Tensor, sequence: TokenSequence) -> Sampled:
         try:
@@ -214,13 +230,14 @@ class Engine:
         return answer
 
     def _forward(self, plan: StepPlan) -> Tensor:
-        """Logits, float32 [samples, vocab], of the rows that sample."""
+        """Logits, float32 [n, vocab]: row by row the places told of, and the last if it samples."""
         rows = [
             PackedRow(
                 row.sequence.tokens(row.start, row.count),
                 row.start,
                 row.sequence.block_ids,
                 row.samples,
+                row.tells,
                 row.sequence.length,
             )
             for row in plan.rows
@@ -232,7 +249,9 @@ class Engine:
         packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
         self.layers.begin(
             self._plan_adapters([row.sequence.slot for row in plan.rows for _ in range(row.count)]),
-            self._plan_adapters([row.sequence.slot for row in plan.rows if row.samples]),
+            self._plan_adapters(
+                [row.sequence.slot for row in plan.rows for _ in range(row.logits)]
+            ),
         )
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
             return self.backbone.forward(
@@ -259,19 +278,26 @@ class Engine:
         """Turn sampled tokens into outputs and let finished sequences go."""
         outputs = []
         for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
-            output = self._output(sequence.key, token, logprobs)
+            output = self._output(sequence, token, logprobs)
             outputs.append(output)
             if output.finish is not None or output.error is not None:
                 self.cancel(sequence.key)
         return outputs
 
-    def _output(self, key: int, token: int, logprobs: TokenLogprobs | None) -> Output:
-        if token == INVALID:
+    def _output(
+        self, sequence: TokenSequence, token: int, logprobs: TokenLogprobs | None
+    ) -> Output:
+        key, rows = sequence.key, sequence.prompt_rows
+        if token == INVALID or (rows is not None and rows.broken):
             error = JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
             return Output(key, error=error)
         if token == FAILED:
             return Output(key, error=JobError(ErrorCode.INTERNAL, "no token could be chosen"))
         answer = self._answers[key]
+        complete = answer.finish  # when it was resumed
+        if complete is not None:
+            told = None if rows is None else rows.told()
+            return Output(key, finish=complete, prompt_logprobs=told)
         try:
             text = answer.push(token)
         except Exception:
@@ -279,7 +305,8 @@ class Engine:
             error = JobError(ErrorCode.INTERNAL, "a token could not be made text")
             return Output(key, error=error)
         entries = None if logprobs is None else (logprobs,)
-        return Output(key, (token,), text, entries, answer.finish)
+        told = rows.told() if rows is not None and answer.finish is not None else None
+        return Output(key, (token,), text, entries, answer.finish, prompt_logprobs=told)
 
     def _note(self, plan: StepPlan) -> None:
         self._last = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import FinishReason, JobError, Sampling, TokenLogprobs
+from schemas import FinishReason, JobError, PromptLogprobs, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
     from worker.adapters import AdapterWeights
@@ -35,7 +35,8 @@ class Output:
     """What one step brought for one request.
 
     `text` is what became safe to show with `ids`: whole characters, no part of a possible stop
-    string; with `finish` it is all the remaining text. `logprobs` has one entry an id. After
+    string; with `finish` it is all the remaining text. `logprobs` has one entry an id;
+    `prompt_logprobs` come with `finish`, for who asked. After
     `finish` or `error` nothing follows for this key.
     """
 
@@ -44,4 +45,5 @@ class Output:
     text: str = ""
     logprobs: tuple[TokenLogprobs, ...] | None = None
     finish: FinishReason | None = None
+    prompt_logprobs: PromptLogprobs | None = None
     error: JobError | None = None
