@@ -331,4 +331,5 @@ class Dispatcher:
             seed=entry.seed,
             adapter=entry.weights,
             resume_ids=entry.resume_ids,
+            continues_text=job.messages is None or job.continue_final_message,
         )

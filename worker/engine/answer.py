@@ -8,7 +8,7 @@ from worker.engine.stops import StopStrings
 from worker.engine.text import Detokenizer, TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from schemas import FinishReason, Sampling
 
@@ -22,13 +22,17 @@ class Answer:
     text held back until then contains a stop string. The sampler lets none of `end_ids` come among
     the first `min_tokens`, and stop strings are looked for in what follows these. All depends on
     the ids alone, so pushing an answer's visible tokens again gives the same state, and the same
-    text piece for each token.
+    text piece for each token. `prompt_ids` are those of a prompt whose text the answer goes on in.
     """
 
     def __init__(
-        self, detokenizer: Detokenizer, sampling: Sampling, eos_ids: Collection[int]
+        self,
+        detokenizer: Detokenizer,
+        sampling: Sampling,
+        eos_ids: Collection[int],
+        prompt_ids: Sequence[int] = (),
     ) -> None:
-        self._stream = TextStream(detokenizer)
+        self._stream = TextStream(detokenizer, detokenizer.context(prompt_ids))
         # A special token has no text of its own: where it is asked for, it is looked for by id.
         special = {stop: detokenizer.special(stop) for stop in sampling.stop}
         self._stops = StopStrings(stop for stop, token in special.items() if token is None)

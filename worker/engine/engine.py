@@ -220,7 +220,8 @@ class Engine:
         """Make the answer as far as it is visible; another worker's log says how far that is."""
         if not _within(request.resume_ids, self.backbone.vocab_size):
             raise JobError(ErrorCode.INVALID_JOB, "resumed tokens are not of this vocabulary")
-        answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids)
+        prompt = request.prompt_ids if request.continues_text else ()
+        answer = Answer(self._detokenizer, request.sampling, self.backbone.eos_token_ids, prompt)
         for token in request.resume_ids:
             if answer.finish == "length":  # its first owner had more room: what is visible stays
                 break

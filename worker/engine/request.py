@@ -20,6 +20,8 @@ class GenerationRequest:
     `key` is the caller's name for it, unique among the engine's unfinished requests.
     `resume_ids` are tokens of the answer that are already visible: they are taken as forced
     prompt, and generation goes on behind them as if this engine had sampled them itself.
+    `continues_text` says that the answer goes on in the prompt's text, and is no turn of its own:
+    its first space, if it begins with one, is then the answer's.
     """
 
     key: int
@@ -28,6 +30,7 @@ class GenerationRequest:
     seed: int
     adapter: AdapterWeights | None
     resume_ids: tuple[int, ...] = ()
+    continues_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
