@@ -33,7 +33,7 @@ def lead_products(model: Any) -> None:
     found = False
     for module in model.modules():
         if lead := _KNOWN.get(type(module).__name__):
-            lead(module)
+            lead(module, model.config)
             found = True
     if not found:
         raise UnsupportedModelError(f"{kind}: {_computing(model)} does not use {_INTERFACE}")
@@ -48,7 +48,7 @@ def _computing(model: nn.Module) -> str:
     return next((name for name in names if "Attention" in name), type(model).__name__)
 
 
-def _lead_product(module: Any) -> None:
+def _lead_product(module: Any, _config: Any) -> None:
     """GPT-J, CodeGen, GPT-NeoX Japanese: `_attn` has queries and keys with their positions.
 
     CodeGen's come in float32.
@@ -61,13 +61,10 @@ def _lead_product(module: Any) -> None:
     lead(module, "_attn", ours)
 
 
-def _lead_gpt_neo(module: Any) -> None:
-    """GPT-Neo: `_attn` as above, scores are not scaled, and every other layer looks back a window.
-
-    The window is known by its mask only: a row of ones, as many as it sees.
-    """
+def _lead_gpt_neo(module: Any, config: Any) -> None:
+    """GPT-Neo: `_attn` as above; scores are not scaled, and some layers look back a window."""
     module.layer_idx = module.layer_id
-    window = int(module.bias[0, 0, -1].sum()) if module.attention_type == "local" else None
+    window = config.window_size if module.attention_type == "local" else None
 
     def ours(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
         out, _ = attention(module, q, k, v, mask, scaling=1.0, sliding_window=window)
@@ -76,7 +73,7 @@ def _lead_gpt_neo(module: Any) -> None:
     lead(module, "_attn", ours)
 
 
-def _lead_falcon(module: Any) -> None:
+def _lead_falcon(module: Any, _config: Any) -> None:
     """Falcon: one linear for all three; keys and values once a group, not once a head."""
     group = module.num_heads // module.num_kv_heads if module.new_decoder_architecture else 1
     rotate = type(module).forward.__globals__["apply_rotary_pos_emb"]
@@ -96,7 +93,7 @@ def _lead_falcon(module: Any) -> None:
     lead(module, "forward", ours)
 
 
-def _lead_xglm(module: Any) -> None:
+def _lead_xglm(module: Any, _config: Any) -> None:
     """XGLM: linears of their own for each, positions are added to the embeddings."""
 
     def ours(
@@ -143,7 +140,7 @@ def _lead_llama4(module: Any) -> None:
     lead(module, "forward", ours)
 
 
-_KNOWN: Final[dict[str, Callable[[Any], None]]] = {
+_KNOWN: Final[dict[str, Callable[[Any, Any], None]]] = {
     "CodeGenAttention": _lead_product,
     "FalconAttention": _lead_falcon,
     "GPTJAttention": _lead_product,

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 FILE = "model.safetensors"
+LONGROPE: dict[str, Any] = {
+    "original_max_position_embeddings": 24,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 24,
+        "partial_rotary_factor": 1.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+    },
+}
 PROJECTION = "model.layers.1.self_attn.q_proj"
 
 
@@ -178,14 +190,37 @@ def test_files_that_cannot_be_read(folder: Path, spoil: str) -> None:
     assert both_refuse(folder)
 
 
-def test_an_older_model_is_looked_at_like_any_other(tmp_path: Path) -> None:
-    """Falcon's attention is led to ours also where no weights were read, and its ALiBi is found."""
-    make_tiny_backbone("falcon").save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("falcon", {}),
+        ("gptj", {}),
+        ("gpt_neo", {}),
+        ("codegen", {}),
+        ("xglm", {}),
+        ("stablelm", {}),
+        ("llama4_text", {}),
+        ("phi3", LONGROPE),
+        ("llama", {"rope_parameters": LONGROPE["rope_parameters"]}),
+    ],
+)
+def test_each_kind_of_attention_is_looked_at_like_any_other(
+    kind: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """What is led to our attention, and by rows, is so also where no weights were read."""
+    make_tiny_backbone(kind, **changes).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
     seen, loaded = (load_backbone(tmp_path, device, torch.float32) for device in (META, "cpu"))
-    assert seen.layouts == loaded.layouts
+    assert len(loaded.layouts) == 2
+    assert seen.layouts in {loaded.layouts, ()}  # experts look at what they are given
     assert seen.linear_shapes == loaded.linear_shapes
+    assert seen.rope_switch == loaded.rope_switch == (24 if changes else None)
+
+
+def test_alibi_is_found_without_weights(tmp_path: Path) -> None:
+    """By the configuration: of two Falcons one is served."""
     make_tiny_backbone("falcon", alibi=True).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
     assert "falcon: positions are a bias on its scores (ALiBi)" in both_refuse(tmp_path)
 
 
