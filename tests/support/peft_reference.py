@@ -34,6 +34,22 @@ class Run:
     logits: Tensor
 
 
+@torch.no_grad()
+def generate(model: Any, prompt_ids: Sequence[int], tokens: int) -> Run:
+    """Generate greedily, past any end-of-sequence token."""
+    ids = torch.tensor([list(prompt_ids)])
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        eos_token_id=model.config.vocab_size,  # no token has it: goes on to the limit
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return Run(out.sequences[0, len(prompt_ids) :].tolist(), torch.cat(out.logits))
+
+
 class Reference:
     """`PeftModel.generate` with each adapter, and without any."""
 
@@ -64,17 +80,7 @@ class Reference:
         return self._generate(prompt_ids, tokens)
 
     def _generate(self, prompt_ids: Sequence[int], tokens: int) -> Run:
-        ids = torch.tensor([list(prompt_ids)])
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=tokens,
-            eos_token_id=self.model.config.vocab_size,  # no token has it: goes on to the limit
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-        return Run(out.sequences[0, len(prompt_ids) :].tolist(), torch.cat(out.logits))
+        return generate(self.model, prompt_ids, tokens)
 
 
 @dataclass

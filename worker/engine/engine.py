@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from kernels.sgmv import SgmvMode, make_plan
 from schemas import ErrorCode, JobError
 from worker.engine.answer import Answer
+from worker.engine.attention import UnsupportedModelError
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
@@ -65,13 +66,17 @@ class Engine:
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
-            recompute_beyond=backbone.rope_switch,
+            recompute_beyond=backbone.rope.switch,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
             Tokenizer.from_str(backbone.tokenizer.backend_tokenizer.to_str())
         )
         if record is None and config.graphs:
+            if backbone.rope.grows:  # looks at each step's lengths
+                raise UnsupportedModelError(
+                    f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
+                )
             record = CudaRecorder()
         self._graphs = None
         if record is not None:
@@ -239,7 +244,7 @@ class Engine:
                 row.sequence.block_ids,
                 row.samples,
                 row.tells,
-                row.sequence.length,
+                self._length(row.sequence),
             )
             for row in plan.rows
         ]
@@ -262,6 +267,10 @@ class Engine:
                 packed.attention,
                 packed.lengths,
             ).float()
+
+    def _length(self, sequence: TokenSequence) -> int:
+        """Return what its tokens' frequencies go by, where they change with length."""
+        return len(sequence.prompt_ids) if self.backbone.rope.grows else sequence.length
 
     def _plan_adapters(self, row_slots: list[int]) -> SgmvPlan | None:
         """Plan of rows in these slots; None if none of them has an adapter."""

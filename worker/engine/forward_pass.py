@@ -52,7 +52,7 @@ class ForwardPass(NamedTuple):
 
     context: AttentionContext
     positions: Tensor | None = None  # [T] int64; None: one sequence from its beginning
-    lengths: Tensor | None = None  # [T] int64: all tokens so far of each one's sequence
+    lengths: Tensor | None = None  # [T] int64: what the frequencies of RoPE go by
 
 
 _PASS: ContextVar[ForwardPass | None] = ContextVar("forward pass", default=None)

@@ -26,7 +26,7 @@ from worker.engine.device import use_device
 from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
 from worker.engine.layouts import META, record_layouts
 from worker.engine.own_products import lead_places, lead_products
-from worker.engine.row_rope import rope_by_row
+from worker.engine.row_rope import RowRope, rope_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ class Backbone:
     vocab_size: int  # width of the logits; the tokenizer may know fewer tokens
     eos_token_ids: frozenset[int]
     max_positions: int | None  # None: the configuration sets no bound
-    rope_switch: int | None  # a longer sequence has other frequencies, in all its tokens
+    rope: RowRope  # how its frequencies change with a sequence's length
     name: str
     dtype: torch.dtype
     device: torch.device
@@ -65,8 +65,7 @@ class Backbone:
 
         `input_ids` and `position_ids` are [T] int64, rows one after the other; `logits_index` [n]
         int64 names places in T; `attention` is the context of this step (see PagedAttention).
-        `lengths` [T] int64, of all tokens so far of each one's sequence, are needed where there is
-        a `rope_switch`.
+        `lengths` [T] int64 are those that each token's frequencies go by, where `rope` has any.
         """
         with attending(attention, position_ids, lengths):
             return self.model(
@@ -113,8 +112,8 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     _read_no_ids(model)
     _use_attention(model, IMPLEMENTATION)
     lead_places(model)
-    rope_switch = rope_by_row(model)
     model.to(device)
+    rope = rope_by_row(model)
     if not tokenizer.is_fast:
         kind = model.config.model_type
         raise UnsupportedModelError(f"{kind}: there is no tokenizer.json to stream by")
@@ -127,8 +126,8 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
         output_module=next(path for path, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
-        max_positions=getattr(config, "max_position_embeddings", None),
-        rope_switch=rope_switch,
+        max_positions=rope.longest or getattr(config, "max_position_embeddings", None),
+        rope=rope,
         name=name,
         dtype=model.dtype,
         device=torch.device(device),

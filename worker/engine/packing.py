@@ -28,7 +28,7 @@ class PackedRow:
     block_ids: list[int]  # of the whole sequence, its new tokens included
     sampled: bool = True  # whether the logits of its last token are wanted
     told: range = range(0)  # places in `ids` whose logits are wanted, before the last one's
-    length: int = 0  # of all tokens of the sequence, where more of it is known than this row
+    length: int = 0  # that its tokens' frequencies go by, where it is more than up to a token
 
 
 class HostRows(NamedTuple):
@@ -41,7 +41,7 @@ class HostRows(NamedTuple):
     block_table: list[list[int]]  # n, each as wide as the widest, or as asked
     cu_q: list[int]  # n + 1
     kv_lens: list[int]  # n
-    lengths: list[int]  # T: tokens known of each one's sequence
+    lengths: list[int]  # T: what each one's frequencies go by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class PackedRows:
     position_ids: Tensor  # [T] int64
     logits_index: Tensor  # [n] int64, places in T: those told of and sampled, row by row
     attention: PagedAttention
-    lengths: Tensor  # [T] int64: tokens known of each one's sequence
+    lengths: Tensor  # [T] int64: what each one's frequencies go by
 
 
 def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = None) -> HostRows:
@@ -84,7 +84,7 @@ def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = N
         cu_q=[0, *ends],
         kv_lens=[span.stop for span in spans],
         lengths=[
-            max(row.length, span.stop) for row, span in zip(rows, spans, strict=True) for _ in span
+            max(row.length, at + 1) for row, span in zip(rows, spans, strict=True) for at in span
         ],
     )
 

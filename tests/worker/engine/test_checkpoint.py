@@ -214,7 +214,8 @@ def test_each_kind_of_attention_is_looked_at_like_any_other(
     assert len(loaded.layouts) == 2
     assert seen.layouts in {loaded.layouts, ()}  # experts look at what they are given
     assert seen.linear_shapes == loaded.linear_shapes
-    assert seen.rope_switch == loaded.rope_switch == (24 if changes else None)
+    assert seen.rope == loaded.rope
+    assert seen.rope.switch == (24 if changes else None)
 
 
 def test_alibi_is_found_without_weights(tmp_path: Path) -> None:
