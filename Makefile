@@ -20,11 +20,14 @@ check: setup ## lint, format, types and import rules, as CI runs them
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check jars ## check, then the tests, on Apache Kafka where Java and Maven are there
-	$(BIN)/pytest -m "not slow"
+# Whole files go to each process, so that what a file shares is made once.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-all: check jars ## the same with the slow tests
-	$(BIN)/pytest
+test: check jars ## check, then the tests, on Apache Kafka where Java and Maven are there
+	$(BIN)/pytest -m "not slow" $(SIDE_BY_SIDE)
+
+test-all: test ## the same, then the slow tests
+	$(BIN)/pytest -m slow
 
 test-faults: setup jars ## kill, halt, cut off for ten minutes (FAULT_SEED, _SECONDS, _JOBS, _FAULTS)
 	$(BIN)/pytest -rP tests/faults

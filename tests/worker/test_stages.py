@@ -36,7 +36,9 @@ def test_every_event_and_every_effect_is_used() -> None:
     assert {effect for _, effects in rows for effect in effects} == set(Effect)
 
 
-@pytest.mark.parametrize("stage", set(Stage) - {Stage.DROPPED}, ids=lambda stage: stage.name)
+@pytest.mark.parametrize(
+    "stage", [stage for stage in Stage if stage != Stage.DROPPED], ids=lambda stage: stage.name
+)
 def test_every_job_can_end_here(stage: Stage) -> None:
     """From wherever it is a job can be settled, also if it is never dropped or broken off."""
     without = frozenset({Event.DROPPED, *BACK})

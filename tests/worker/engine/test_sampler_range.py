@@ -51,8 +51,8 @@ def logits_of(kind: str, vocab: int, seed: int) -> torch.Tensor:
 
 
 def row_of(sampling: Sampling, vocab: int, seed: int) -> TokenSequence:
-    """Make a sequence with some history; jobs that name unknown tokens never come so far."""
-    known = {token: bias for token, bias in sampling.logit_bias.items() if int(token) < vocab}
+    """Make a sequence with some history; intake has refused biases of ids that there are not."""
+    known = {id_: bias for id_, bias in sampling.logit_bias.items() if int(id_) < vocab}
     sampling = sampling.model_copy(update={"logit_bias": known})
     history = tuple((seed + step * step) % vocab for step in range(12))
     return TokenSequence(
