@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help setup demo check test test-all test-faults test-transformers test-compose fuzz bench plots kafka jars clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with the pinned dependencies, those for development included
 	@deploy/venv.sh dev
