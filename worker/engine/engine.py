@@ -196,7 +196,11 @@ class Engine:
         for row in plan.rows:
             if row.tells and tell and (rows := row.sequence.prompt_rows) is not None:
                 next_ids = row.sequence.tokens(row.start + row.tells.start + 1, len(row.tells))
-                rows.add(logits[at : at + len(row.tells)], next_ids)
+                try:
+                    rows.add(logits[at : at + len(row.tells)], next_ids)
+                except Exception:
+                    log.exception("prompt_not_told", key=row.sequence.key)
+                    rows.broken = True
             at += len(row.tells)
             if row.samples:
                 sampled.append(at)
@@ -298,7 +302,10 @@ class Engine:
         self, sequence: TokenSequence, token: int, logprobs: TokenLogprobs | None
     ) -> Output:
         key, rows = sequence.key, sequence.prompt_rows
-        if token == INVALID or (rows is not None and rows.broken):
+        if rows is not None and rows.broken:
+            error = JobError(ErrorCode.INTERNAL, "the prompt's logits have no probabilities")
+            return Output(key, error=error)
+        if token == INVALID:
             error = JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
             return Output(key, error=error)
         if token == FAILED:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+_INTERFACE: Final = "transformers' attention interface, and has no adapter here"
 _ALIBI: Final = "positions are a bias on its scores (ALiBi), which our attention does not have"
 
 
@@ -32,14 +33,11 @@ def lead_products(model: Any) -> None:
         raise UnsupportedModelError(f"{kind}: {_ALIBI}")
     found = False
     for module in model.modules():
-        if lead := _KNOWN.get(type(module).__name__):
-            lead(module, model.config)
+        if known := _KNOWN.get(type(module).__name__):
+            known(module, model.config)
             found = True
     if not found:
         raise UnsupportedModelError(f"{kind}: {_computing(model)} does not use {_INTERFACE}")
-
-
-_INTERFACE: Final = "transformers' attention interface, and has no adapter here"
 
 
 def _computing(model: nn.Module) -> str:

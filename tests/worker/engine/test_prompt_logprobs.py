@@ -13,6 +13,7 @@ from tests.support.weights import random_adapter
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
+from worker.engine.prompt_rows import PromptRows
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.sampler import sample
 
@@ -200,5 +201,20 @@ def test_a_prompt_without_a_distribution_ends_the_job(folder: Path) -> None:
     backbone.model.model.embed_tokens.weight[PROMPT[1]] = float("nan")
     outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[4:7]))
     assert outputs[0][-1].error is not None
-    assert "not finite" in outputs[0][-1].error.message
+    assert "no probabilities" in outputs[0][-1].error.message
+    assert outputs[1][-1].finish == "length"
+
+
+def test_what_fails_for_one_prompt_ends_one_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its neighbour in the step, which asked for nothing, is answered."""
+
+    def failing(_self: PromptRows, _logits: Tensor, _ids: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(PromptRows, "add", failing)
+    engine = Engine(load(folder), EngineConfig(**LIMITS))
+    outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[4:7]))
+    assert outputs[0][-1].error is not None
     assert outputs[1][-1].finish == "length"
