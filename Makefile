@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-faults test-compose fuzz bench plots kafka jars clean
+.PHONY: help setup demo check test test-all test-faults test-transformers test-compose fuzz bench plots kafka jars clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with the pinned dependencies, those for development included
 	@deploy/venv.sh dev
@@ -31,6 +31,9 @@ test-all: test ## the same, then the slow tests
 
 test-faults: setup jars ## kill, halt, cut off for ten minutes (FAULT_SEED, _SECONDS, _JOBS, _FAULTS)
 	$(BIN)/pytest -rP tests/faults
+
+test-transformers: setup ## models and adapters on the oldest transformers that is allowed, and the newest there is
+	deploy/transformers.sh
 
 test-compose: setup ## the compose stack for real: scale it, kill a worker, count the streams
 	deploy/standins/images.sh

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aril.router import Inbox
-    from schemas import Activation, Event, FinishReason, MixedAdapter, Timings, Usage
+    from schemas import (
+        Activation,
+        Event,
+        FinishReason,
+        MixedAdapter,
+        PromptLogprobs,
+        Timings,
+        Usage,
+    )
 
 
 # Digits enough for an int64 each, then what a job's id is made of.
@@ -73,6 +81,7 @@ class Completion:
     timings: Timings
     resets: int
     metadata: Mapping[str, str]
+    prompt_logprobs: PromptLogprobs | None = None  # a row a token, None for the first
 
     @property
     def adapter_id(self) -> str | None:
@@ -245,6 +254,7 @@ class Stream:
             timings=event.timings,
             resets=visible.resets,
             metadata=event.metadata,
+            prompt_logprobs=event.prompt_logprobs,
         )
 
     def _started(self) -> Inbox:

@@ -1,10 +1,10 @@
 """JSON Schema of the records, for programs in other languages.
 
 `python -m schemas.json_schema` rewrites json/job.schema.json and json/reply.schema.json. They
-describe the msgpack maps as if they were JSON. Four rules cannot be said there and are said in the
+describe the msgpack maps as if they were JSON. Five rules cannot be said there and are said in the
 README: integers are msgpack integers (1.0 is not one), a tokens record has one row of logprobs per
-id, min_tokens is at most max_tokens, and a strict job has no further fields. Every other map may
-hold further fields, which readers ignore.
+id, the numbers of a prompt are whole rows, min_tokens is at most max_tokens, and a strict job has
+no further fields. Every other map may hold further fields, which readers ignore.
 """
 
 import json
@@ -217,6 +217,7 @@ def _done() -> Schema:
         },
         "seed": _integer(limits.MAX_SEED),
         "timings": _map(dict.fromkeys(Timings._fields, milliseconds)),
+        "prompt_logprobs": _prompt_logprobs(),
         "metadata": _metadata(),
     }
     return _record(
@@ -229,9 +230,21 @@ def _done() -> Schema:
             "adapters",
             "base_digest",
             "earlier_bases",
+            "prompt_logprobs",
             "metadata",
         ),
     )
+
+
+def _prompt_logprobs() -> Schema:
+    numbers = {
+        "type": "array",
+        "items": {"type": "number"},
+        "maxItems": limits.MAX_PROMPT_LOGPROB_NUMBERS,
+        "description": "for each prompt token from the second on 1 + 2 * top: its logprob, then id "
+        "and logprob of each of the most likely",
+    }
+    return _or_null(_map({"top": _integer(limits.MAX_LOGPROBS), "numbers": numbers}))
 
 
 def _error() -> Schema:

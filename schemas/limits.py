@@ -99,6 +99,9 @@ MAX_CHOICES: Final = 1_024
 MAX_CHOICE_CHARS: Final = 1_024
 MAX_LOGPROBS: Final = 20
 """Alternatives per token, OpenAI's bound; a row of 20 is about 280 bytes."""
+MAX_PROMPT_LOGPROB_NUMBERS: Final = 32_768
+"""Numbers that tell of a prompt, 1 + 2n for a token and n alternatives: they come in one record,
+which holds as many also in JSON (21 bytes each)."""
 
 # Adapters.
 MAX_ADAPTER_SCALE: Final = 4.0

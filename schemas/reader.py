@@ -30,6 +30,7 @@ from schemas.reply import (
     ErrorRecord,
     FinishReason,
     MixedAdapter,
+    PromptLogprobs,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -75,6 +76,7 @@ class DoneEvent:
     earlier_bases: tuple[str, ...] = ()
     seed: int
     timings: Timings
+    prompt_logprobs: PromptLogprobs | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -197,6 +199,7 @@ def _done_event(record: DoneRecord) -> DoneEvent:
         earlier_bases=record.earlier_bases,
         seed=record.seed,
         timings=record.timings,
+        prompt_logprobs=record.prompt_logprobs,
         metadata=record.metadata,
     )
 

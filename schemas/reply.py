@@ -32,6 +32,10 @@ class TokenLogprobs(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+PromptLogprobs = tuple[TokenLogprobs | None, ...]
+"""One row a prompt token; None for the first, which nothing comes before."""
+
+
 class Usage(NamedTuple):
     """Tokens read and written for a job."""
 
@@ -111,6 +115,7 @@ class DoneRecord:
     `activation` is None for what works everywhere: the backbone, an adapter without an invocation.
     `adapters` are a mixture's; `adapter` and `digest` are None then. `base_digest` is of the
     weights of the backbone that ended it, `earlier_bases` of others that brought some tokens.
+    `prompt_logprobs` is None if the job asked for none.
     """
 
     job: str
@@ -129,6 +134,7 @@ class DoneRecord:
     earlier_bases: tuple[str, ...] = ()
     seed: int
     timings: Timings
+    prompt_logprobs: PromptLogprobs | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 

@@ -12,6 +12,7 @@ from schemas import limits, names
 from schemas.codec import check_version
 from schemas.errors import DecodeError, ErrorCode
 from schemas.form_errors import malformed
+from schemas.prompt_logprobs import unpack_prompt_logprobs
 from schemas.reply import (
     Activation,
     ClaimRecord,
@@ -19,6 +20,7 @@ from schemas.reply import (
     Epoch,
     ErrorRecord,
     MixedAdapter,
+    PromptLogprobs,
     ReleaseRecord,
     ReplyRecord,
     Timings,
@@ -105,6 +107,7 @@ def _decode_done(fields: Fields) -> DoneRecord:
         earlier_bases=_earlier_bases(fields),
         seed=_integer(fields, "seed", limits.MAX_SEED),
         timings=Timings(*(_milliseconds(timings, name) for name in Timings._fields)),
+        prompt_logprobs=_prompt_logprobs(fields.get("prompt_logprobs")),
         metadata=_metadata(fields),
     )
 
@@ -251,6 +254,13 @@ def _logprobs(rows: object, count: int) -> tuple[TokenLogprobs, ...]:
     if type(rows) is not list or len(rows) != count:
         raise _wrong("logprobs")
     return tuple(map(_logprob, rows))
+
+
+def _prompt_logprobs(value: object) -> PromptLogprobs | None:
+    try:
+        return None if value is None else unpack_prompt_logprobs(value)
+    except ValueError:
+        raise _wrong("prompt_logprobs") from None
 
 
 def _logprob(row: object) -> TokenLogprobs:

@@ -7,6 +7,7 @@ import msgpack
 
 from schemas import limits
 from schemas.errors import DecodeError
+from schemas.prompt_logprobs import pack_prompt_logprobs
 from schemas.reply import (
     ClaimRecord,
     DoneRecord,
@@ -103,6 +104,7 @@ def _logprob_row(row: TokenLogprobs) -> list[float]:
 
 
 def _done_fields(record: DoneRecord) -> Fields:
+    rows = record.prompt_logprobs
     return {
         "kind": "done",
         "index": record.index,
@@ -118,6 +120,7 @@ def _done_fields(record: DoneRecord) -> Fields:
         **({"earlier_bases": list(record.earlier_bases)} if record.earlier_bases else {}),
         "seed": record.seed,
         "timings": record.timings._asdict(),
+        **({} if rows is None else {"prompt_logprobs": pack_prompt_logprobs(rows)}),
         "metadata": dict(record.metadata),
     }
 

@@ -79,7 +79,15 @@ class Sampling(BaseModel):
         ),
     ] = None
 
-    prompt_logprobs: Annotated[None, Field(description="not served")] = None
+    prompt_logprobs: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=limits.MAX_LOGPROBS,
+            description="nil: none; n: each prompt token's and the n most likely ones', in the "
+            "terminal",
+        ),
+    ] = None
     response_format: ResponseFormat | None = None
     regex: Annotated[
         Regex | None, Field(repr=False, description="all of the answer matches it")

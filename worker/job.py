@@ -14,7 +14,7 @@ from worker.stages import ENDING, Life, Stage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Activation, Epoch, FinishReason, Job, JobError
+    from schemas import Activation, Epoch, FinishReason, Job, JobError, PromptLogprobs
     from worker.adapters import AdapterWeights, Mixture
     from worker.constraints.compiler import CompiledConstraint
 
@@ -123,6 +123,7 @@ class Entry:
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
     claimed: bool = False  # a claim of its epoch stands in the log
     finish: FinishReason | None = None  # how its answer ended, once it is complete
+    prompt_logprobs: PromptLogprobs | None = None  # with its end, if it asked for them
     error: JobError | None = None  # what it ends with, once that is known
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
     submitted_ms: float = 0.0

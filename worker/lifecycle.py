@@ -196,6 +196,7 @@ class Lifecycle:
             if output.text and not output.ids:
                 self.parts.answers.rest(entry, output.text)
             entry.finish = output.finish
+            entry.prompt_logprobs = output.prompt_logprobs
             self.happened(entry, Event.FINISHED)
 
     # --- from the clock

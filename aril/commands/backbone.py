@@ -12,7 +12,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a downl
 import torch
 
 from worker.engine.attention import UnsupportedModelError
-from worker.engine.model import META, load_backbone
+from worker.engine.layouts import META
+from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from worker.adapters.own_weights import OwnWeights

@@ -70,6 +70,7 @@ SAMPLING: Final = {
     "stop_token_ids": "end at this token",
     "ignore_eos": "go on where the model would end",
     "logprobs": "also give log-probabilities, and those of so many alternatives (with --json)",
+    "prompt_logprobs": "the same of the prompt's tokens, at the answer's end (with --json)",
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.attention.scores import Extras, attend_by_scores
+from kernels.attention.sight import FAR, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,9 +54,9 @@ def make_attention_plan(
     kv_lens: Tensor,
     *,
     block_size: int,
-    window: int | None = None,
+    sight: Sight = FAR,
 ) -> AttentionPlan:
-    """Read the step's lengths on the host, once for all layers.
+    """Read the step's lengths on the host, once for all layers of one sight.
 
     block_table int32 [seqs, max_blocks], cu_q int32 [seqs + 1], kv_lens int32 [seqs].
     """
@@ -69,7 +70,7 @@ def make_attention_plan(
             decodes.append(seq)
         elif queries > 1:
             prefills.append(
-                _plan_prefill(block_table[seq], starts[seq], queries, length, block_size, window)
+                _plan_prefill(block_table[seq], starts[seq], queries, length, block_size, sight)
             )
     decodes.sort(key=lengths.__getitem__, reverse=True)
     batches = []
@@ -77,22 +78,22 @@ def make_attention_plan(
         longest = lengths[decodes[0]]
         count = sum(1 for seq in decodes if lengths[seq] >= longest * MIN_FILL)
         batches.append(
-            _plan_decode(decodes[:count], block_table, starts, lengths, block_size, window)
+            _plan_decode(decodes[:count], block_table, starts, lengths, block_size, sight)
         )
         decodes = decodes[count:]
     return AttentionPlan(tuple(batches), tuple(prefills))
 
 
 def _plan_prefill(  # noqa: PLR0917 - one sequence's numbers
-    pages: Tensor, start: int, queries: int, length: int, block_size: int, window: int | None
+    pages: Tensor, start: int, queries: int, length: int, block_size: int, sight: Sight
 ) -> PrefillSequence:
     mask = None
-    if queries != length or window is not None:
+    if queries != length or sight:
         key = torch.arange(length, device=pages.device)
         query = torch.arange(length - queries, length, device=pages.device)[:, None]
         mask = key <= query
-        if window is not None:
-            mask &= key > query - window
+        if sight:
+            mask &= key >= sight.first(query)
     used = pages[: -(-length // block_size)].to(torch.int64)
     return PrefillSequence(slice(start, start + queries), used, mask, length)
 
@@ -103,18 +104,18 @@ def _plan_decode(  # noqa: PLR0917 - one batch's numbers
     starts: Sequence[int],
     lengths: Sequence[int],
     block_size: int,
-    window: int | None,
+    sight: Sight,
 ) -> DecodeBatch:
     device = block_table.device
     longest = lengths[seqs[0]]
     pages = block_table[torch.tensor(seqs, device=device), : -(-longest // block_size)]
     mask = None
-    if window is not None or lengths[seqs[-1]] != longest:
+    if sight or lengths[seqs[-1]] != longest:
         key = torch.arange(longest, device=device)
         end = torch.tensor([lengths[seq] for seq in seqs], device=device)[:, None]
         mask = key < end
-        if window is not None:
-            mask &= key >= end - window
+        if sight:
+            mask &= key >= sight.first(end - 1)
         mask = mask[:, None, None, :]
     # Table entries past a sequence's own end may be anything: they are masked, but must exist.
     used = pages.to(torch.int64).clamp_(min=0)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from kernels.attention.sight import FAR, Sight
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,7 +32,7 @@ class Split(NamedTuple):
 
 
 class InvariantPlan(NamedTuple):
-    """Index tensors of one step, the same for every layer of one window."""
+    """Index tensors of one step, the same for every layer of one sight."""
 
     rows: Tensor  # [blocks · QUERIES] int64 into T; spare ones repeat the block's last row
     first: Tensor  # [T] int64: where each row stands among `rows`
@@ -43,7 +45,7 @@ def make_invariant_plan(
     kv_lens: Tensor,
     *,
     block_size: int,
-    window: int | None = None,
+    sight: Sight = FAR,
 ) -> InvariantPlan:
     """Cut the rows of each sequence into blocks and its keys into splits; see `paged_attention`."""
     device = block_table.device
@@ -65,8 +67,8 @@ def make_invariant_plan(
     splits = []
     for start in range(0, max(lengths, default=0), SPLIT):
         seen_by = positions[:, -1] >= start
-        if window is not None:
-            seen_by &= positions[:, 0] - window < start + SPLIT - 1
+        if sight:
+            seen_by &= sight.first(positions[:, 0]) < start + SPLIT
         active = seen_by.nonzero()[:, 0]
         if not len(active):
             continue
@@ -75,8 +77,8 @@ def make_invariant_plan(
         places = block_table.long()[owner_of[active, None], page] * block_size + key % block_size
         at = positions[active, :, None]
         hidden = key > at
-        if window is not None:
-            hidden |= key <= at - window
+        if sight:
+            hidden |= key < sight.first(at)
         splits.append(Split(active, places.flatten(), hidden[:, None, :, None]))
     return InvariantPlan(
         indices.flatten(),

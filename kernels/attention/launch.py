@@ -22,6 +22,7 @@ from kernels.registration import operator
 
 if TYPE_CHECKING:
     from kernels.attention.scores import Extras
+    from kernels.attention.sight import Sight
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)
 
@@ -67,6 +68,7 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
     scale: float,
     softcap: float,
     window: int,
+    chunked: bool,
     block_m: int,
     block_n: int,
     split: int,
@@ -108,6 +110,7 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         PAGE=page,
         SPLIT=split,
         HAS_WINDOW=window > 0,
+        CHUNKED=chunked,
         HAS_SOFTCAP=softcap > 0,
         HAS_SINKS=sinks is not None,
         BLOCK_M=block_m,
@@ -129,6 +132,7 @@ def merge_op(  # noqa: PLR0917 - the operands of one launch
     kv_lens: Tensor,
     sinks: Tensor | None,
     window: int,
+    chunked: bool,
     split: int,
 ) -> None:
     """Finish the decode rows whose keys were walked in several splits."""
@@ -146,6 +150,7 @@ def merge_op(  # noqa: PLR0917 - the operands of one launch
         DIM=dim,
         SPLIT=split,
         HAS_WINDOW=window > 0,
+        CHUNKED=chunked,
         HAS_SINKS=sinks is not None,
         BLOCK_D=max(16, triton.next_power_of_2(dim)),
         num_warps=1,
@@ -180,7 +185,7 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
     cu_q: Tensor,
     kv_lens: Tensor,
     scale: float,
-    window: int | None,
+    sight: Sight,
     extras: Extras,
     tiles: AttentionTiles,
 ) -> Tensor:
@@ -214,7 +219,8 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
         extras.sinks,
         scale,
         extras.softcap or 0.0,
-        window or 0,
+        sight.reach,
+        sight.chunk is not None,
         tiles.block_m,
         tiles.block_n,
         tiles.split,
@@ -222,7 +228,17 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
         tiles.stages,
     )
     if splits > 1:
-        merge_op(out, partial, stats, cu_q, kv_lens, extras.sinks, window or 0, tiles.split)
+        merge_op(
+            out,
+            partial,
+            stats,
+            cu_q,
+            kv_lens,
+            extras.sinks,
+            sight.reach,
+            sight.chunk is not None,
+            tiles.split,
+        )
     return out
 
 

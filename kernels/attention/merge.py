@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.online_softmax import add_sink, rescaling
+from kernels.attention.online_softmax import add_sink, first_seen, rescaling
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -22,6 +22,7 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     DIM: tl.constexpr,
     SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    CHUNKED: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ) -> None:
@@ -35,7 +36,7 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     kv_len = tl.load(kv_lens + seq)
     begin = 0
     if HAS_WINDOW:
-        begin = tl.maximum(kv_len - window, 0)
+        begin = first_seen(kv_len - 1, window, CHUNKED)
     first_split = begin // SPLIT
     last_split = tl.cdiv(kv_len, SPLIT)
     if last_split - first_split <= 1:

@@ -1,4 +1,7 @@
-"""Online softmax, in Triton: sums over parts of the keys are kept relative to their maximum."""
+"""Online softmax, in Triton: sums over parts of the keys are kept relative to their maximum.
+
+And which keys: what both kernels have in common.
+"""
 
 from __future__ import annotations
 
@@ -32,3 +35,13 @@ def add_sink(top: tl.tensor, total: tl.tensor, sink: tl.tensor) -> tl.tensor:
     A sink that is so far above every key that it overflows leaves the row 0, as it should be.
     """
     return total + tl.exp2(sink.to(tl.float32) * LOG2_E - top)
+
+
+@triton.jit
+def first_seen(position: tl.tensor, window: tl.tensor, CHUNKED: tl.constexpr) -> tl.tensor:
+    """Return the first position that a query sees: of its window, or of its chunk of so many."""
+    if CHUNKED:  # noqa: SIM108 - the other branch is not compiled
+        first = position // window * window
+    else:
+        first = tl.maximum(position - window + 1, 0)
+    return first

@@ -9,6 +9,7 @@ import torch
 from kernels.attention.gather import attend, make_attention_plan
 from kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
 from kernels.attention.scores import Extras
+from kernels.attention.sight import Sight
 from kernels.backend import uses_triton
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     *,
     scale: float,
     window: int | None = None,
+    chunk: int | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
     invariant: bool = False,
@@ -43,8 +45,9 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
         out = softmax(scale · q Kᵀ + mask) V
 
     where the queries are the last positions of the sequence, each sees itself and what came before
-    it, and with a `window` only the last `window` positions. The rows' own keys and values are
-    already in the cache (`store_kv`). Query head n uses the kv head n // (heads / kv_heads).
+    it, and with a `window` only the last `window` positions, with a `chunk` only those of its own
+    chunk of so many (Llama 4). The rows' own keys and values are already in the cache (`store_kv`).
+    Query head n uses the kv head n // (heads / kv_heads).
     With a `softcap` c the scores become c · tanh(scale · q Kᵀ / c) before the mask (Gemma 2). With
     `sinks` [heads] each head has one logit more, that takes part in the softmax and has no value
     (GPT-OSS).
@@ -58,14 +61,15 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     `invariant` gives a row the same bits alone, among others, and when a prefill computes it again.
     `backend` "auto" is Triton on CUDA and torch elsewhere. `plan` (`make_attention_plan`, or
     `make_invariant_plan`) saves the torch path from reading the lengths at every layer; it must
-    have been made of the same tables and window. `tiles` overrides the choice of the Triton kernel,
+    have been made of the same tables and sight. `tiles` overrides the choice of the Triton kernel,
     for benchmarks and tests.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
     triton = uses_triton(backend, q.device)
     _check(q, k_cache, v_cache, block_table, cu_q, kv_lens)
-    if window is not None and window < 1:
-        raise ValueError(f"window must be positive, got {window}")
+    sight = Sight(window, chunk)
+    if sight and (sight.reach < 1 or None not in sight):
+        raise ValueError(f"one of window and chunk, positive: got {window} and {chunk}")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap must be positive, got {softcap}")
     if sinks is not None and (sinks.shape != q.shape[1:2] or sinks.device != q.device):
@@ -88,11 +92,11 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
         if q.stride(2) != 1:
             q = q.contiguous()
         return attend_triton(
-            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, window, extras, tiles
+            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, sight, extras, tiles
         )
     if plan is None:
         make = make_invariant_plan if invariant else make_attention_plan
-        plan = make(block_table, cu_q, kv_lens, block_size=k_cache.shape[1], window=window)
+        plan = make(block_table, cu_q, kv_lens, block_size=k_cache.shape[1], sight=sight)
     if isinstance(plan, InvariantPlan) is not invariant:
         raise ValueError("the plan is of the other mode")
     if isinstance(plan, InvariantPlan):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.online_softmax import LOG2_E, add_sink, capped, rescaling
+from kernels.attention.online_softmax import LOG2_E, add_sink, capped, first_seen, rescaling
 
 
 @triton.jit
@@ -72,6 +72,7 @@ def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
     DIM: tl.constexpr,
     PAGE: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    CHUNKED: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -101,7 +102,7 @@ def _walk_split(  # noqa: PLR0917 - one tile of queries and where its keys are
         scores = capped(scores, scale, softcap) if HAS_SOFTCAP else scores * (scale * LOG2_E)
         seen = (key[None, :] <= position[:, None]) & live_n[None, :]
         if HAS_WINDOW:
-            seen = seen & (key[None, :] > position[:, None] - window)
+            seen = seen & (key[None, :] >= first_seen(position, window, CHUNKED)[:, None])
         scores = tl.where(seen, scores, float("-inf"))  # [BM, BN]
         new_top = tl.maximum(top, tl.max(scores, 1))
         keep = rescaling(top, new_top)
@@ -147,6 +148,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     PAGE: tl.constexpr,
     SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    CHUNKED: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -177,7 +179,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     end = tl.minimum(context + first_query + BLOCK_Q, kv_len)  # keys that any of the queries sees
     begin = 0
     if HAS_WINDOW:
-        begin = tl.maximum(context + first_query - window + 1, 0)
+        begin = first_seen(context + first_query, window, CHUNKED)
     first_split = begin // SPLIT
     last_split = tl.cdiv(end, SPLIT)
     apart = (q_len == 1) & (last_split - first_split > 1)
@@ -223,6 +225,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
             DIM,
             PAGE,
             HAS_WINDOW,
+            CHUNKED,
             HAS_SOFTCAP,
             BLOCK_M,
             BLOCK_N,

@@ -207,10 +207,10 @@ def bad_fields() -> list[Vector]:
             too_much("messages_too_long", 16_384, 16_385),
         ),
         sampling(
-            "what is asked of the prompt",
-            "Log probabilities are told of the answer only.",
-            {"prompt_logprobs": 1},
-            invalid("none_required"),
+            "prompt logprobs 21",
+            "20 at most.",
+            {"prompt_logprobs": 21},
+            too_much("less_than_equal", 20, 21),
         ),
         sampling(
             "bias of a token that is no number",

@@ -29,6 +29,7 @@ def good_requests() -> list[Vector]:
         "ignore_eos": True,
         "logit_bias": {"0": -100.0, "2147483647": 0.5},
         "logprobs": 0,
+        "prompt_logprobs": 20,
     }
     turns = [
         {"role": "system", "content": "Be brief."},

@@ -115,6 +115,17 @@ def _records() -> list[Vector]:
             DONE | {"timings": {"queue_ms": 1, "ttft_ms": 2, "total_ms": 3}},
             DONE | {"timings": {"queue_ms": 1.0, "ttft_ms": 2.0, "total_ms": 3.0}},
         ),
+        _record(
+            "done with prompt_logprobs",
+            "A prompt of three tokens: two rows of 1 + 2 * top numbers.",
+            DONE | {"prompt_logprobs": {"top": 1, "numbers": [-0.25, 7, -0.25, -3.5, 9, -0.125]}},
+        ),
+        _record(
+            "done with prompt_logprobs of one token",
+            "Nothing comes before the first.",
+            DONE | {"prompt_logprobs": {"top": 0, "numbers": []}},
+        ),
+        _record("nil prompt_logprobs", "The same as none.", DONE | {"prompt_logprobs": None}, DONE),
         _record("error", "With limit and given value.", _ERROR),
         _record("error without a limit", "Both are optional.", plain_error),
         _record(
@@ -194,6 +205,24 @@ def _refused() -> list[Vector]:
             "negative time",
             "From 0.",
             DONE | {"timings": {"queue_ms": -1.0, "ttft_ms": 0.0, "total_ms": 0.0}},
+        ),
+        *(
+            _wrong(name, meaning, DONE | {"prompt_logprobs": {"top": 1, "numbers": numbers}})
+            for name, meaning, numbers in (
+                ("prompt rows of two", "1 + 2 * top numbers a token.", [-0.5, 7]),
+                ("prompt row with a real id", "1.0 is no integer.", [-0.5, 7.0, -0.5]),
+                ("prompt logprob nan", "Numbers are finite.", [float("nan"), 7, -0.5]),
+            )
+        ),
+        _wrong(
+            "prompt_logprobs without numbers",
+            "Both are required.",
+            DONE | {"prompt_logprobs": {"top": 1}},
+        ),
+        _wrong(
+            "prompt_logprobs of 21",
+            "20 at most.",
+            DONE | {"prompt_logprobs": {"top": 21, "numbers": []}},
         ),
         _wrong("unknown code", "The set is closed.", _ERROR | {"code": "bad_luck"}),
         _wrong("retryable not a boolean", "1 is no boolean.", _ERROR | {"retryable": 1}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,15 @@ from aril import (
     TokensEvent,
 )
 from aril.memory import MemoryBroker, MemoryTransport
-from schemas import Cancel, Epoch, ErrorRecord, Job, ReplyRecord, reply_partition
+from schemas import (
+    Cancel,
+    Epoch,
+    ErrorRecord,
+    Job,
+    ReplyRecord,
+    TokenLogprobs,
+    reply_partition,
+)
 from tests.support.fake_worker import FakeWorker, answer, done, tokens
 
 if TYPE_CHECKING:
@@ -72,6 +81,16 @@ async def test_events_then_completion(broker: MemoryBroker, worker: FakeWorker) 
     assert completion.finish_reason == "stop"
     assert completion.adapter_id == f"poet@{worker.digest}"
     assert completion.resets == 0
+
+
+async def test_what_is_told_of_a_prompt(broker: MemoryBroker) -> None:
+    """A completion has the rows that its terminal has."""
+    rows = (None, TokenLogprobs(-0.5, ((7, -0.25),)))
+    async with connect(broker) as client:
+        stream = client.stream("hi", sampling={"prompt_logprobs": 1}, job_id="a")
+        await stream.start()
+        put(broker, replace(done("a", 0), prompt_logprobs=rows))
+        assert (await stream.result()).prompt_logprobs == rows
 
 
 async def test_job_record(broker: MemoryBroker) -> None:

@@ -115,7 +115,7 @@ async def test_a_killed_worker_loses_nothing(site: Site) -> None:
 
 
 async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
-    """Sampled answers with their logprobs: undisturbed, and with kill -9 in mid-stream.
+    """Answers with their logprobs, and their prompts': undisturbed, and with kill -9 in between.
 
     Every third is held to a form, and is of it where it is whole.
     """
@@ -132,6 +132,7 @@ async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
                 "temperature": 1.2,
                 "seed": number,
                 "logprobs": 2,
+                "prompt_logprobs": 1,
                 "ignore_eos": True,
                 **(form.fields if form else {}),
             },
@@ -142,6 +143,10 @@ async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
             if isinstance(event, TokensEvent):
                 begun.set()
                 seen += zip(event.ids, event.logprobs or (), strict=True)
+            if isinstance(event, DoneEvent):
+                assert event.prompt_logprobs is not None
+                assert len(event.prompt_logprobs) == event.usage.prompt_tokens
+                seen.append(event.prompt_logprobs)
             assert not isinstance(event, ResetEvent)
         answer = await stream.result()
         if form is not None and answer.finish_reason == "stop":

@@ -40,6 +40,7 @@ class AttentionCase:
         backend: str,
         *,
         window: int | None = None,
+        chunk: int | None = None,
         softcap: float | None = None,
         sinks: Tensor | None = None,
         invariant: bool = False,
@@ -62,6 +63,7 @@ class AttentionCase:
             there.kv_lens,
             scale=SCALE,
             window=window,
+            chunk=chunk,
             softcap=softcap,
             sinks=None if sinks is None else sinks.to(there.q.device),
             invariant=invariant,
@@ -77,6 +79,7 @@ class AttentionCase:
         self,
         window: int | None = None,
         *,
+        chunk: int | None = None,
         softcap: float | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
@@ -94,6 +97,8 @@ class AttentionCase:
             for row in range(first, stop):
                 end = length - (stop - 1 - row)
                 begin = 0 if window is None else max(0, end - window)
+                if chunk is not None:
+                    begin = (end - 1) // chunk * chunk
                 scores = torch.einsum("hd,khd->hk", self.q[row].double(), keys[begin:end]) * SCALE
                 if softcap is not None:
                     scores = (scores / softcap).tanh() * softcap
@@ -164,6 +169,17 @@ def test_prefill_and_decode_in_one_call(
     case = make_case(MIXED, dtype=dtype)
     result = case.run(backend, window=window).double()
     torch.testing.assert_close(result, case.expected(window), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("backend", "invariant"), [("torch", False), ("torch", True), ("triton", False)]
+)
+@pytest.mark.parametrize("chunk", [7, 16, 64])
+def test_a_query_sees_its_own_chunk_only(backend: str, invariant: bool, chunk: int) -> None:
+    """Chunks shorter and longer than splits, and ones that end where a sequence does."""
+    case = make_case(MIXED)
+    result = case.run(backend, chunk=chunk, invariant=invariant).double()
+    torch.testing.assert_close(result, case.expected(chunk=chunk), rtol=0, atol=2e-6)
 
 
 @BACKENDS
@@ -358,7 +374,9 @@ def test_strided_queries(backend: str) -> None:
         ({"q": torch.zeros(17, 6, 8)}, r"q \[17, 6, 8\]"),
         ({"cu_q": torch.zeros(7, dtype=torch.int32)}, r"cu_q \[7\]"),
         ({"kv_lens": torch.zeros(7)}, "int32"),
-        ({"window": 0}, "window must be positive, got 0"),
+        ({"window": 0}, "one of window and chunk, positive: got 0 and None"),
+        ({"chunk": -1}, "one of window and chunk, positive: got None and -1"),
+        ({"window": 4, "chunk": 4}, "one of window and chunk, positive: got 4 and 4"),
         ({"softcap": 0.0}, "softcap must be positive, got 0.0"),
         ({"sinks": torch.zeros(2)}, r"sinks must be \[6\] on cpu, got \[2\] on cpu"),
         ({"backend": "flash"}, "got 'flash'"),
@@ -396,6 +414,7 @@ def test_registered_operators_pass_opcheck() -> None:
             SCALE,
             0.0,
             0,
+            False,
             16,
             sized(8, 16),
             sized(8, 16),
@@ -404,7 +423,7 @@ def test_registered_operators_pass_opcheck() -> None:
         ),
     )
     torch.library.opcheck(
-        merge_op, (out, partial, stats.fill_(1.0), *tables[1:], None, 0, sized(8, 16))
+        merge_op, (out, partial, stats.fill_(1.0), *tables[1:], None, 0, False, sized(8, 16))
     )
     k, v = torch.zeros(2, 1, 2, 12, device=device)
     place = torch.zeros(1, dtype=torch.int64, device=device)

@@ -85,6 +85,7 @@ def attend(
     *,
     dim: int = 128,
     window: bool = False,
+    chunked: bool = False,
     softcap: bool = False,
     sinks: bool = False,
 ) -> Job:
@@ -99,6 +100,7 @@ def attend(
         "PAGE": 16,
         "SPLIT": tiles.split,
         "HAS_WINDOW": window,
+        "CHUNKED": chunked,
         "HAS_SOFTCAP": softcap,
         "HAS_SINKS": sinks,
         "BLOCK_M": block_m,
@@ -120,7 +122,7 @@ def attend(
 def merge(dtype: str) -> Job:
     """Make the job of the kernel that adds splits."""
     constants: dict[str, Any] = {"DIM": 128, "SPLIT": 512, "BLOCK_D": 128}
-    constants |= dict.fromkeys(("HAS_WINDOW", "HAS_SINKS"), True)
+    constants |= dict.fromkeys(("HAS_WINDOW", "HAS_SINKS"), True) | {"CHUNKED": False}
     pointers = {
         **SEQUENCES,
         **dict.fromkeys(("partial", "stats"), "*fp32"),
@@ -173,6 +175,7 @@ def test_attention_compiles_for_hopper(dtype: str, block_m: int, tmp_path: Path)
     jobs += [attend(dtype, block_m, window=True), merge(dtype), store(dtype)]
     jobs += [attend(dtype, block_m, dim=64, window=True, sinks=True)]  # as GPT-OSS has it
     jobs += [attend(dtype, block_m, dim=256, window=True, softcap=True)]  # as Gemma 2
+    jobs += [attend(dtype, block_m, window=True, chunked=True)]  # as Llama 4
     for job, answer in zip(jobs, compile_all(jobs, tmp_path), strict=True):
         assert answer.shared <= SHARED_MEMORY, job
         assert set(answer.any_value) == STEPS[job.kernel]

@@ -24,6 +24,7 @@ from schemas import (
     encode_reply,
     limits,
 )
+from schemas.json_form import to_json
 from tests.support.records import REPLIES
 
 TOKENS = TokensRecord(job="j", epoch=Epoch(1, 1), worker="w", index=0, ids=(1,), text="a")
@@ -74,6 +75,12 @@ def test_records_are_values(record: ReplyRecord) -> None:
         replace(DONE, worker=""),
         replace(DONE, timings=Timings(0.0, -1.0, 0.0)),
         replace(DONE, metadata={str(n): "" for n in range(17)}),
+        replace(DONE, prompt_logprobs=()),
+        replace(DONE, prompt_logprobs=(TokenLogprobs(-1.0),)),
+        replace(DONE, prompt_logprobs=(None, None)),
+        replace(DONE, prompt_logprobs=(None, TokenLogprobs(-1.0), TokenLogprobs(0.0, ((1, 0.0),)))),
+        replace(DONE, prompt_logprobs=(None, TokenLogprobs(-math.inf))),
+        replace(DONE, prompt_logprobs=(None, *[TokenLogprobs(-1.0)] * 32_769)),
         ClaimRecord(job="a/b", epoch=Epoch(1, 1), worker="w"),
     ],
 )
@@ -100,6 +107,26 @@ def test_largest_tokens_record_fits() -> None:
     data = encode_reply(largest)
     assert len(data) < limits.MAX_REPLY_BYTES
     assert decode_reply(data) == largest
+
+
+@pytest.mark.parametrize("top", [0, 1, 20])
+def test_the_longest_prompt_fits_into_a_terminal(top: int) -> None:
+    """In both forms, beside metadata of the largest size and text that was held back."""
+    value = -0.10000000149011612  # a float32, with as many digits as they have
+    row = TokenLogprobs(value, ((limits.MAX_TOKEN_ID, value),) * top)
+    count = limits.MAX_PROMPT_LOGPROB_NUMBERS // (1 + 2 * top)
+    largest = replace(
+        DONE,
+        text="\u4e16" * 4_096,
+        metadata={
+            "é" * 62 + f"{at:02}": "世" * limits.MAX_METADATA_VALUE_CHARS for at in range(16)
+        },
+        prompt_logprobs=(None, *[row] * count),
+    )
+    data = encode_reply(largest)
+    assert len(data) < limits.MAX_REPLY_BYTES
+    assert len(to_json(data)) < limits.MAX_REPLY_BYTES
+    assert decode_reply(data) == decode_reply(to_json(data)) == largest
 
 
 def test_plain_token_is_small() -> None:

@@ -35,6 +35,22 @@ class Run:
     logits: Tensor
 
 
+@torch.no_grad()
+def generate(model: Any, prompt_ids: Sequence[int], tokens: int) -> Run:
+    """Generate greedily, past any end-of-sequence token."""
+    ids = torch.tensor([list(prompt_ids)])
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        eos_token_id=model.config.vocab_size,  # no token has it: goes on to the limit
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return Run(out.sequences[0, len(prompt_ids) :].tolist(), torch.cat(out.logits))
+
+
 class Reference:
     """`PeftModel.generate` with each adapter, and without any."""
 
@@ -42,7 +58,9 @@ class Reference:
         from peft import PeftModel  # noqa: PLC0415  # slow
 
         transformers_logging.disable_progress_bar()
-        self.model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            model_path, dtype=torch.float32, attn_implementation="eager"
+        )
         with warnings.catch_warnings():
             # PEFT still reads a property that transformers has renamed.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
@@ -81,17 +99,7 @@ class Reference:
         self.model.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
 
     def _generate(self, prompt_ids: Sequence[int], tokens: int) -> Run:
-        ids = torch.tensor([list(prompt_ids)])
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=tokens,
-            eos_token_id=self.model.config.vocab_size,  # no token has it: goes on to the limit
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-        return Run(out.sequences[0, len(prompt_ids) :].tolist(), torch.cat(out.logits))
+        return generate(self.model, prompt_ids, tokens)
 
 
 @dataclass
@@ -114,6 +122,11 @@ class EngineRuns:
         monkeypatch.setattr("worker.engine.engine.sample", listen)
         return runs
 
+    @staticmethod
+    def greedy(tokens: int) -> Sampling:
+        """Say how each of them is sampled."""
+        return Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+
     def generate(
         self,
         jobs: Iterable[tuple[Sequence[int], AdapterWeights | Mixture | None]],
@@ -125,7 +138,7 @@ class EngineRuns:
         `scales` are how strong the adapters are, one a job, all 1 by default.
         """
         self._logits.clear()
-        sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        sampling = self.greedy(tokens)
         ids: dict[int, list[int]] = {}
         for key, (prompt_ids, adapter) in enumerate(jobs):
             ids[key] = []

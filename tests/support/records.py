@@ -15,6 +15,7 @@ from schemas import (
     Job,
     Message,
     MixedAdapter,
+    PromptLogprobs,
     ReleaseRecord,
     ReplyRecord,
     Sampling,
@@ -90,6 +91,7 @@ SAMPLING = st.builds(
     ignore_eos=st.booleans(),
     logit_bias=st.dictionaries(TOKEN_IDS.map(str), st.floats(-100, 100), max_size=3),
     logprobs=st.none() | st.integers(0, limits.MAX_LOGPROBS),
+    prompt_logprobs=st.none() | st.integers(0, limits.MAX_LOGPROBS),
 )
 PROMPTS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"prompt": TEXT.filter(bool)}),
@@ -162,6 +164,14 @@ def tokens_records(draw: st.DrawFn) -> TokensRecord:
     )
 
 
+@st.composite
+def prompt_logprobs(draw: st.DrawFn) -> PromptLogprobs:
+    """Any valid rows of a prompt: all of one length."""
+    top = draw(st.integers(0, 3))
+    pairs = st.lists(st.tuples(TOKEN_IDS, REALS), min_size=top, max_size=top).map(tuple)
+    return (None, *draw(st.lists(st.builds(TokenLogprobs, REALS, pairs), max_size=3)))
+
+
 _MILLISECONDS = st.floats(0, 1e12)
 _DONE = st.builds(
     DoneRecord,
@@ -179,6 +189,7 @@ _DONE = st.builds(
     earlier_bases=st.lists(TEXT, max_size=3).map(tuple),
     seed=st.integers(0, limits.MAX_SEED),
     timings=st.builds(Timings, _MILLISECONDS, _MILLISECONDS, _MILLISECONDS),
+    prompt_logprobs=st.none() | prompt_logprobs(),
     metadata=METADATA,
 )
 _ERRORS = st.builds(

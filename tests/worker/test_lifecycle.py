@@ -16,6 +16,7 @@ from schemas import (
     Job,
     JobError,
     Sampling,
+    TokenLogprobs,
     encode_request,
 )
 from tests.support.harness import JOBS, REPLY_PARTITIONS, Harness
@@ -89,6 +90,41 @@ async def test_text_that_comes_with_the_finish_is_in_the_terminal() -> None:
         harness.step(Output(key, (1,), "a"), Output(key, (), "b", finish="length"))
         await harness.settle()
         assert harness.visible("acme", "j1").text == "ab"
+
+
+@pytest.mark.parametrize(
+    ("asks", "continues"),
+    [
+        ({"prompt": "Hi"}, True),
+        ({"token_ids": (72, 105)}, True),
+        ({"messages": ({"role": "user", "content": "Hi"},)}, False),
+        ({"messages": ({"role": "user", "content": "Hi"},), "continue_final_message": True}, True),
+    ],
+)
+async def test_the_engine_knows_whose_text_an_answer_goes_on_in(
+    asks: dict[str, Any], continues: bool
+) -> None:
+    """A raw prompt's, or that of a message that was left open; a turn begins anew."""
+    async with Harness() as harness:
+        harness.send(Job(id="j1", tenant="acme", **asks))
+        await harness.settle()
+        (request,) = harness.engine.requests.values()
+        assert request.continues_text is continues
+
+
+async def test_what_is_told_of_a_prompt_is_in_the_terminal() -> None:
+    """It comes once, with the end, so that a take-over needs no part of it."""
+    rows = (None, TokenLogprobs(-0.5, ((7, -0.25),)))
+    async with Harness() as harness:
+        harness.send(job(sampling=Sampling(prompt_logprobs=1)))
+        await harness.settle()
+        key = harness.key_of("prompt of j1")
+        assert harness.engine.requests[key].sampling.prompt_logprobs == 1
+        harness.step(Output(key, (1,), "a", finish="length", prompt_logprobs=rows))
+        await harness.settle()
+        terminal = harness.visible("acme", "j1").terminal
+        assert isinstance(terminal, DoneEvent)
+        assert terminal.prompt_logprobs == rows
 
 
 async def test_a_twin_is_done_with_the_first_and_never_answered() -> None:

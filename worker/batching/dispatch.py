@@ -389,4 +389,5 @@ class Dispatcher:
             active_from=(entry.activation and entry.activation.start) or 0,
             resume_ids=entry.resume_ids,
             constraint=entry.constraint,
+            continues_text=job.messages is None or job.continue_final_message,
         )

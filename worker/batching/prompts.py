@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from schemas import ErrorCode, Job, JobError
-from schemas.limits import MAX_PROMPT_CHARS
+from schemas.limits import MAX_PROMPT_CHARS, MAX_PROMPT_LOGPROB_NUMBERS
 from worker.intake.judge import prompt_too_long
 from worker.job import Prompt
 
@@ -54,6 +54,8 @@ class Prompts:
         self._check_known(name, max(ids))  # a tokenizer may know more tokens than its model
         if job.sampling.logit_bias:
             self._check_known("sampling.logit_bias", max(map(int, job.sampling.logit_bias)))
+        if job.sampling.prompt_logprobs is not None:
+            _check_fits(len(ids), job.sampling.prompt_logprobs)
         longest = min(self._max_prompt_tokens, self._context - 1)  # one token is the answer's
         if len(ids) > longest:
             raise prompt_too_long(len(ids), longest)
@@ -116,6 +118,20 @@ class Prompts:
                 given=len(text),
             )
         return text
+
+
+def _check_fits(tokens: int, top: int) -> None:
+    """Refuse to tell more of a prompt than one record holds."""
+    width = 1 + 2 * top
+    numbers = (tokens - 1) * width
+    if numbers > MAX_PROMPT_LOGPROB_NUMBERS:
+        raise JobError(
+            ErrorCode.LIMIT_EXCEEDED,
+            f"sampling.prompt_logprobs: with {top} alternatives a prompt of at most "
+            f"{1 + MAX_PROMPT_LOGPROB_NUMBERS // width} tokens, not {tokens}",
+            limit=1 + MAX_PROMPT_LOGPROB_NUMBERS // width,
+            given=tokens,
+        )
 
 
 def _for_template(message: Message) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from worker.engine.stops import StopStrings
 from worker.engine.text import Detokenizer, TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from schemas import FinishReason, Sampling
     from worker.constraints.matcher import Matcher
@@ -24,6 +24,7 @@ class Answer:
     the first `min_tokens`, and stop strings are looked for in what follows these. A constraint that
     is complete ends it with "stop" before all else. All depends on the ids alone, so pushing an
     answer's visible tokens again gives the same state, and the same text piece for each token.
+    `prompt_ids` are those of a prompt whose text the answer goes on in.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Answer:
         sampling: Sampling,
         eos_ids: Collection[int],
         matcher: Matcher | None = None,
+        prompt_ids: Sequence[int] = (),
     ) -> None:
-        self._stream = TextStream(detokenizer)
+        self._stream = TextStream(detokenizer, detokenizer.context(prompt_ids))
         # A special token has no text of its own: where it is asked for, it is looked for by id.
         special = {stop: detokenizer.special(stop) for stop in sampling.stop}
         self._stops = StopStrings(stop for stop, token in special.items() if token is None)

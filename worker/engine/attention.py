@@ -1,14 +1,12 @@
 """Where a Hugging Face model's attention layers hand their queries, keys and values to us.
 
-The model is called with `paged=<context>` among its keyword arguments, which transformers passes
-through to every attention layer; the registered function below gives the layer's tensors to that
-context. Nothing is kept in this module, so two models can run in two threads.
+The registered function below gives each layer's tensors to the context of the forward pass under
+way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import pad
@@ -16,12 +14,14 @@ from transformers import AttentionInterface
 
 from kernels.attention import (
     Extras,
+    Sight,
     attend_by_scores,
     make_attention_plan,
     make_invariant_plan,
     paged_attention,
     store_kv,
 )
+from worker.engine.forward_pass import AttentionLayout, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,28 +54,6 @@ class UnsupportedModelError(ValueError):
     """This model cannot be served; the message is one line that says which feature is missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionLayout:
-    """What one attention layer stores and how it looks back."""
-
-    layer: int
-    heads: int
-    kv_heads: int
-    head_dim: int  # of keys and values as they are stored: the wider of the two
-    scale: float
-    window: int | None  # a query sees itself and the window - 1 tokens before it; None: all
-    softcap: float | None = None  # scores x become softcap · tanh(x / softcap)
-    # [heads]: the layer's own, a logit a head that takes part in the softmax and has no value
-    sinks: Tensor | None = field(default=None, compare=False, repr=False)
-
-
-class AttentionContext(Protocol):
-    """Takes the attention calls of one forward pass."""
-
-    def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return the output [T, heads, d] of q [T, heads, d] and k, v [T, kv_heads, d]."""
-
-
 class PagedAttention:
     """Context of one step: new keys and values go into the paged cache, then all rows attend.
 
@@ -104,7 +82,7 @@ class PagedAttention:
         self.cu_q, self.kv_lens = cu_q, kv_lens
         self.backend = backend
         self.invariant = invariant
-        self._plans: dict[int | None, AttentionPlan | InvariantPlan] = {}  # by window
+        self._plans: dict[Sight, AttentionPlan | InvariantPlan] = {}
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the rows' keys and values, then attend; see AttentionContext."""
@@ -119,11 +97,12 @@ class PagedAttention:
             self.kv_lens,
             scale=layout.scale,
             window=layout.window,
+            chunk=layout.chunk,
             softcap=layout.softcap,
             sinks=layout.sinks,
             backend=self.backend,
             invariant=self.invariant,
-            plan=self._plan(layout.window, k_cache.shape[1]) if self._on_host else None,
+            plan=self._plan(layout.sight, k_cache.shape[1]) if self._on_host else None,
         )
 
     @property
@@ -131,12 +110,12 @@ class PagedAttention:
         """Whether the torch path runs, which reads the lengths on the host: once is enough."""
         return self.backend == "torch" or (self.backend == "auto" and not self.cu_q.is_cuda)
 
-    def _plan(self, window: int | None, block_size: int) -> AttentionPlan | InvariantPlan:
-        plan = self._plans.get(window)
+    def _plan(self, sight: Sight, block_size: int) -> AttentionPlan | InvariantPlan:
+        plan = self._plans.get(sight)
         if plan is None:
             make = make_invariant_plan if self.invariant else make_attention_plan
-            plan = self._plans[window] = make(
-                self.block_table, self.cu_q, self.kv_lens, block_size=block_size, window=window
+            plan = self._plans[sight] = make(
+                self.block_table, self.cu_q, self.kv_lens, block_size=block_size, sight=sight
             )
         return plan
 
@@ -150,13 +129,13 @@ class LayoutRecorder:
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Note the layout and attend within the one sequence."""
         if layout.layer in self.layouts:
-            raise UnsupportedModelError(f"attention layer {layout.layer} is called twice")
+            raise UnsupportedModelError(
+                f"layer {layout.layer} attends twice, a cache has one entry"
+            )
         self.layouts[layout.layer] = layout
         position = torch.arange(len(q), device=q.device)
-        distance = position[:, None] - position[None, :]
-        visible = distance >= 0
-        if layout.window is not None:
-            visible &= distance < layout.window
+        query = position[:, None]
+        visible = (position <= query) & (position >= layout.sight.first(query))
         out = attend_by_scores(
             q.transpose(0, 1).unflatten(0, (layout.kv_heads, -1))[None],
             k.transpose(0, 1)[None],
@@ -168,14 +147,13 @@ class LayoutRecorder:
         return out[0].flatten(0, 1).transpose(0, 1).contiguous()  # some models take it by `view`
 
 
-def _attention(
+def attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    paged: AttentionContext,
     scaling: float | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
@@ -188,6 +166,9 @@ def _attention(
     Returns [1, T, heads, d]. Raises UnsupportedModelError for an argument that would change the
     result and that we do not implement.
     """
+    step = under_way()
+    if step is None:
+        raise RuntimeError("a model's attention was called outside of `attending`")
     for name, given in rest.items():
         if name not in _IGNORED and given is not None and given is not False:
             raise UnsupportedModelError(f"attention argument {name!r} is not implemented")
@@ -206,13 +187,23 @@ def _attention(
         head_dim=width,
         scale=q.shape[2] ** -0.5 if scaling is None else float(scaling),
         window=sliding_window,
+        chunk=_chunk(module),
         softcap=softcap,
         sinks=s_aux,
     )
-    out = paged.attend(layout, *(_widened(each, width) for each in (q, k, v)))
+    out = step.context.attend(layout, *(_widened(each, width) for each in (q, k, v)))
     if v.shape[2] < width:
         out = out[..., : v.shape[2]].contiguous()
     return out.unsqueeze(0), None
+
+
+def _chunk(module: Any) -> int | None:
+    """Return the chunk of a layer of Llama 4: its mask has it, and no argument tells."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None) or ()
+    if module.layer_idx < len(kinds) and kinds[module.layer_idx] == "chunked_attention":
+        return int(config.attention_chunk_size)
+    return None
 
 
 def _widened(rows: Tensor, width: int) -> Tensor:
@@ -225,4 +216,4 @@ def _widened(rows: Tensor, width: int) -> Tensor:
 
 # Transformers' registries are global by design: this adds one name, and no mask function, so that
 # models under it build no mask. Registering again is harmless.
-AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionInterface.register(IMPLEMENTATION, attention)

@@ -124,7 +124,7 @@ class DecodeGraphs:
         adapters, or an adapter in a slot has biases, or changes the logits' own linear: these get
         their memory when the first such adapter comes, after all recordings.
         """
-        if any(len(row.ids) != 1 or not row.sampled for row in rows):
+        if any(len(row.ids) != 1 or row.told or not row.sampled for row in rows):
             return None
         if any(len(slots) > 1 for slots, _ in applied):
             return None
@@ -148,7 +148,11 @@ class DecodeGraphs:
             self._layers.begin(plans, plans)
             logits.copy_(
                 self._backbone.forward(
-                    static.input_ids, static.positions, static.every, static.attention
+                    static.input_ids,
+                    static.positions,
+                    static.every,
+                    static.attention,
+                    static.lengths,
                 )
             )
 
@@ -164,6 +168,7 @@ class StaticRows:
         self._block_size = cache.block_size
         self.input_ids = torch.zeros(rows, dtype=torch.int64, device=device)
         self.positions = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.lengths = torch.ones(rows, dtype=torch.int64, device=device)
         self.every = torch.arange(rows, device=device)  # all of them are sampled
         self.attention = PagedAttention(
             k_cache=cache.k,
@@ -191,6 +196,7 @@ class StaticRows:
         attention = self.attention
         _put(self.input_ids, host.input_ids)
         _put(self.positions, host.position_ids)
+        _put(self.lengths, host.lengths)
         _put(attention.slot_mapping, host.slot_mapping[: len(rows)] + [-1] * added)
         _put(attention.kv_lens, host.kv_lens)
         _put(attention.block_table, host.block_table)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from schemas import ErrorCode, JobError
 from worker.adapters import Mixture, members_of
 from worker.engine.answer import Answer
+from worker.engine.attention import UnsupportedModelError
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from worker.engine.config import EngineConfig
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
+    from worker.engine.prompt_rows import PromptRows
     from worker.engine.request import GenerationRequest, TokenLogprobs
     from worker.engine.row_adapters import Applied
     from worker.engine.scheduler import StepPlan
@@ -67,12 +69,17 @@ class Engine:
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
+            recompute_beyond=backbone.rope.switch,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
             Tokenizer.from_str(backbone.tokenizer.backend_tokenizer.to_str())
         )
         if record is None and config.graphs:
+            if backbone.rope.grows:  # looks at each step's lengths
+                raise UnsupportedModelError(
+                    f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
+                )
             record = CudaRecorder()
         self._graphs = None
         if record is not None:
@@ -94,12 +101,15 @@ class Engine:
         self._check(request)
         answer = self._resume(request)
         if answer.finish is not None:
-            self._ended.append(Output(request.key, finish=answer.finish))
-            return
+            if request.sampling.prompt_logprobs is None:
+                self._ended.append(Output(request.key, finish=answer.finish))
+                return
+            request = replace(request, resume_ids=())  # the prompt alone is run once more
         vocab = self.backbone.vocab_size  # a job may name ids that no model has
         ends = frozenset(token for token in answer.end_ids if token < vocab)
         sequence = self._scheduler.add(request)
-        sequence.end_ids, sequence.matcher = ends, answer.matcher
+        sequence.end_ids = ends
+        sequence.matcher = answer.matcher if answer.finish is None else None
         if request.constraint is not None and self._masks is None:
             size = request.constraint.vocab_size
             self._masks = TokenMasks(self.config.max_rows, size, self.backbone.device)
@@ -177,17 +187,35 @@ class Engine:
 
     def _sample(self, plan: StepPlan, sequences: list[TokenSequence]) -> Sampled:
         """Run the model and sample; where the batch cannot be sampled from, row by row."""
-        logits = self._forward(plan)
+        logits = self._to_sample(plan, self._forward(plan), tell=True)
         try:
             return sample(logits, sequences, self._masks)
         except Exception:
             # The logits were overwritten. Rows do not see each other: each gets what it would have
             # got; and a device that is broken raises here.
-            logits = self._forward(plan)
+            logits = self._to_sample(plan, self._forward(plan), tell=False)
             each = [self._sample_alone(logits[i : i + 1], row) for i, row in enumerate(sequences)]
             if len(each) > 1 and all(one.ids == [FAILED] for one in each):
                 raise
         return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each])
+
+    @staticmethod
+    def _to_sample(plan: StepPlan, logits: Tensor, *, tell: bool) -> Tensor:
+        """Return the logits that are sampled from; prompts are told of the others, or not again."""
+        at, sampled = 0, []
+        for row in plan.rows:
+            if row.tells and tell and (rows := row.sequence.prompt_rows) is not None:
+                next_ids = row.sequence.tokens(row.start + row.tells.start + 1, len(row.tells))
+                try:
+                    rows.add(logits[at : at + len(row.tells)], next_ids)
+                except Exception:
+                    log.exception("prompt_not_told", key=row.sequence.key)
+                    rows.broken = True
+            at += len(row.tells)
+            if row.samples:
+                sampled.append(at)
+                at += 1
+        return logits if at == len(sampled) else logits[sampled]
 
     def _sample_alone(self, logits: Tensor, sequence: TokenSequence) -> Sampled:
         try:
@@ -223,7 +251,8 @@ class Engine:
             raise JobError(ErrorCode.INVALID_JOB, "resumed tokens are not of this vocabulary")
         matcher = None if request.constraint is None else request.constraint.matcher()
         eos_ids = self.backbone.eos_token_ids
-        answer = Answer(self._detokenizer, request.sampling, eos_ids, matcher)
+        prompt = request.prompt_ids if request.continues_text else ()
+        answer = Answer(self._detokenizer, request.sampling, eos_ids, matcher, prompt)
         for token in request.resume_ids:
             if answer.finish == "length":  # its first owner had more room: what is visible stays
                 break
@@ -233,13 +262,15 @@ class Engine:
         return answer
 
     def _forward(self, plan: StepPlan) -> Tensor:
-        """Logits, float32 [samples, vocab], of the rows that sample."""
+        """Logits, float32 [n, vocab]: row by row the places told of, and the last if it samples."""
         rows = [
             PackedRow(
                 row.sequence.tokens(row.start, row.count),
                 row.start,
                 row.sequence.block_ids,
                 row.samples,
+                row.tells,
+                self._length(row.sequence),
             )
             for row in plan.rows
         ]
@@ -254,12 +285,27 @@ class Engine:
             for row, own in zip(plan.rows, last, strict=True)
             for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
         ]
-        sampled = [own for row, own in zip(plan.rows, last, strict=True) if row.samples]
-        self.layers.begin(self._plans(tokens), self._plans(sampled))
+        outputs = [
+            each
+            for row, own in zip(plan.rows, last, strict=True)
+            for each in (
+                *(NOTHING if at < row.bare else own for at in row.tells),
+                *([own] if row.samples else ()),
+            )
+        ]
+        self.layers.begin(self._plans(tokens), self._plans(outputs))
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
             return self.backbone.forward(
-                packed.input_ids, packed.position_ids, packed.logits_index, packed.attention
+                packed.input_ids,
+                packed.position_ids,
+                packed.logits_index,
+                packed.attention,
+                packed.lengths,
             ).float()
+
+    def _length(self, sequence: TokenSequence) -> int:
+        """Return what its tokens' frequencies go by, where they change with length."""
+        return len(sequence.prompt_ids) if self.backbone.rope.grows else sequence.length
 
     def _plans(self, applied: list[Applied]) -> tuple[SgmvPlan, ...]:
         return make_plans(
@@ -273,21 +319,22 @@ class Engine:
         """Turn sampled tokens into outputs and let finished sequences go."""
         outputs = []
         for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
-            output = self._output(sequence.key, token, logprobs)
+            output = self._output(sequence, token, logprobs)
             outputs.append(output)
             if output.finish is not None or output.error is not None:
                 self.cancel(sequence.key)
         return outputs
 
-    def _output(self, key: int, token: int, logprobs: TokenLogprobs | None) -> Output:
-        if token == INVALID:
-            error = JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
-            return Output(key, error=error)
-        if token == FAILED:
-            return Output(key, error=JobError(ErrorCode.INTERNAL, "no token could be chosen"))
-        answer = self._answers[key]
-        if token == DEAD:
-            return Output(key, error=_dead(answer))
+    def _output(
+        self, sequence: TokenSequence, token: int, logprobs: TokenLogprobs | None
+    ) -> Output:
+        key, rows, answer = sequence.key, sequence.prompt_rows, self._answers[sequence.key]
+        fault = _fault(rows, token, answer)
+        if fault is not None:
+            return Output(key, error=fault)
+        if answer.finish is not None:  # it was resumed whole, for what its prompt is told
+            told = None if rows is None else rows.told()
+            return Output(key, finish=answer.finish, prompt_logprobs=told)
         try:
             text = answer.push(token)
         except JobError as dead:  # of its constraint
@@ -297,7 +344,8 @@ class Engine:
             error = JobError(ErrorCode.INTERNAL, "a token could not be made text")
             return Output(key, error=error)
         entries = None if logprobs is None else (logprobs,)
-        return Output(key, (token,), text, entries, answer.finish)
+        told = rows.told() if rows is not None and answer.finish is not None else None
+        return Output(key, (token,), text, entries, answer.finish, prompt_logprobs=told)
 
     def _note(self, plan: StepPlan) -> None:
         self._last = replace(
@@ -310,10 +358,18 @@ class Engine:
         )
 
 
-def _dead(answer: Answer) -> JobError:
-    """Tell why nothing can follow; where the constraint knows nothing, no such token exists."""
-    known = None if answer.matcher is None else answer.matcher.error
-    return known or JobError(ErrorCode.INVALID_JOB, "the constraint: no token can follow here")
+def _fault(rows: PromptRows | None, token: int, answer: Answer) -> JobError | None:
+    """Tell why a row has no next token, if so."""
+    if rows is not None and rows.broken:
+        return JobError(ErrorCode.INTERNAL, "the prompt's logits have no probabilities")
+    if token == INVALID:
+        return JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
+    if token == FAILED:
+        return JobError(ErrorCode.INTERNAL, "no token could be chosen")
+    if token == DEAD:  # where the constraint knows of nothing, no such token exists
+        known = None if answer.matcher is None else answer.matcher.error
+        return known or JobError(ErrorCode.INVALID_JOB, "the constraint: no token can follow here")
+    return None
 
 
 def _within(ids: Sequence[int], vocab_size: int) -> bool:

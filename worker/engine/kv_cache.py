@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from worker.engine.attention import AttentionLayout
     from worker.engine.config import EngineConfig
+    from worker.engine.forward_pass import AttentionLayout
     from worker.engine.model import Backbone
 
 

@@ -15,26 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from worker.adapters.base_names import folder_name
 from worker.adapters.own_weights import OwnWeights
-from worker.engine.attention import (
-    IMPLEMENTATION,
-    AttentionContext,
-    AttentionLayout,
-    LayoutRecorder,
-    UnsupportedModelError,
-)
+from worker.engine.attention import IMPLEMENTATION, UnsupportedModelError
 from worker.engine.checkpoint import read_config, read_model, read_tokenizer
 from worker.engine.device import use_device
+from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
+from worker.engine.layouts import META, record_layouts
+from worker.engine.own_products import lead_places, lead_products
+from worker.engine.row_rope import RowRope, rope_by_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-META = "meta"  # the device of a model that is looked at and not run
-
-_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +46,7 @@ class Backbone:
     vocab_size: int  # width of the logits; the tokenizer may know fewer tokens
     eos_token_ids: frozenset[int]
     max_positions: int | None  # None: the configuration sets no bound
+    rope: RowRope  # how its frequencies change with a sequence's length
     name: str
     dtype: torch.dtype
     device: torch.device
@@ -61,24 +59,26 @@ class Backbone:
         position_ids: Tensor,
         logits_index: Tensor,
         attention: AttentionContext,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Run packed tokens and return the logits [n, vocab] of the positions asked for.
 
         `input_ids` and `position_ids` are [T] int64, rows one after the other; `logits_index` [n]
         int64 names places in T; `attention` is the context of this step (see PagedAttention).
+        `lengths` [T] int64 are those that each token's frequencies go by, where `rope` has any.
         """
-        return self.model(
-            input_ids=input_ids[None],
-            position_ids=position_ids[None],
-            use_cache=False,
-            logits_to_keep=logits_index,
-            paged=attention,
-        ).logits[0]
+        with attending(attention, position_ids, lengths):
+            return self.model(
+                input_ids=input_ids[None],
+                position_ids=position_ids[None],
+                use_cache=False,
+                logits_to_keep=logits_index,
+            ).logits[0]
 
     @torch.inference_mode()
     def plain_forward(self, input_ids: Tensor) -> Tensor:
         """Logits [T, vocab] of one sequence [T] by transformers' own attention, no cache."""
-        with _own_attention(self.model):
+        with _own_attention(self.model, self.layouts):
             return self.model(input_ids=input_ids[None], use_cache=False).logits[0]
 
 
@@ -89,8 +89,8 @@ def load_backbone(
 
     `name` is what the backbone is called, by default `folder_name`. On the device "meta" weights
     are not read and all else is as on any other. Raises UnsupportedModelError with one line for a
-    folder that is not whole, and for models whose rows cannot be packed: recurrent layers, RoPE
-    that depends on the batch (dynamic, longrope), attention features we don't have.
+    folder that is not whole, and for models whose rows cannot be packed: recurrent layers,
+    attention features we don't have.
     """
     use_device(torch.device(device))
     config = read_config(path)
@@ -110,8 +110,10 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     use_plain_linears(model)
     _refuse_model(model)
     _read_no_ids(model)
-    model.set_attn_implementation(IMPLEMENTATION)
+    _use_attention(model, IMPLEMENTATION)
+    lead_places(model)
     model.to(device)
+    rope = rope_by_row(model)
     if not tokenizer.is_fast:
         kind = model.config.model_type
         raise UnsupportedModelError(f"{kind}: there is no tokenizer.json to stream by")
@@ -119,12 +121,13 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     return Backbone(
         model=model,
         tokenizer=tokenizer,
-        layouts=_record_layouts(model, config),
+        layouts=record_layouts(model, config),
         linear_shapes=linear_shapes(model),
         output_module=next(path for path, module in model.named_modules() if module is output),
         vocab_size=output.weight.shape[0],
         eos_token_ids=_eos_token_ids(model, tokenizer),
-        max_positions=getattr(config, "max_position_embeddings", None),
+        max_positions=rope.longest or getattr(config, "max_position_embeddings", None),
+        rope=rope,
         name=name,
         dtype=model.dtype,
         device=torch.device(device),
@@ -132,15 +135,23 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
 
 
 def use_plain_linears(model: Any) -> None:
-    """Turn GPT-2's `Conv1D`, which keeps its weight as [in, out], into the linear that it is."""
+    """Turn GPT-2's `Conv1D`, which keeps its weight as [in, out], into the linear that it is.
+
+    So is Falcon's own class, which adds its bias in a step of its own.
+    """
     for path, module in list(model.named_modules()):
         if type(module) is Conv1D:
-            rows, columns = module.weight.shape
-            plain = nn.Linear(rows, columns, bias=True, device="meta")
             weight = module.weight.data.T.contiguous()
-            plain.weight = nn.Parameter(weight, requires_grad=False)
+        elif type(module).__name__ == "FalconLinear":
+            weight = module.weight.data
+        else:
+            continue
+        columns, rows = weight.shape
+        plain = nn.Linear(rows, columns, bias=module.bias is not None, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
             plain.bias = nn.Parameter(module.bias.data, requires_grad=False)
-            model.set_submodule(path, plain)
+        model.set_submodule(path, plain)
 
 
 def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -167,17 +178,12 @@ def _refuse_model(model: Any) -> None:
     if model._is_stateful:  # noqa: SLF001  # how transformers itself marks recurrent models
         raise UnsupportedModelError(f"{kind}: recurrent layers cannot run on packed rows")
     if not model._can_set_attn_implementation():  # noqa: SLF001  # same, for the interface
-        raise UnsupportedModelError(f"{kind}: does not support the attention interface")
+        lead_products(model)
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        raise UnsupportedModelError(f"{kind}: its forward has no logits_to_keep")
-    for module in model.modules():
-        found = getattr(module, "rope_type", None)
-        for rope in found.values() if isinstance(found, dict) else (found,):
-            # transformers recomputes the frequencies of these from the call's largest position
-            if isinstance(rope, str) and ("dynamic" in rope or rope == "longrope"):
-                raise UnsupportedModelError(
-                    f"{kind}: RoPE of type {rope!r} depends on the other rows of a batch"
-                )
+        raise UnsupportedModelError(f"{kind}: it cannot make the logits of chosen positions only")
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    if not any("position_ids" in inspect.signature(part.forward).parameters for part in parts):
+        raise UnsupportedModelError(f"{kind}: it counts positions itself, over all rows of a step")
 
 
 def _read_no_ids(model: Any) -> None:
@@ -188,42 +194,6 @@ def _read_no_ids(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "warn_if_padding_and_no_attention_mask"):
             module.warn_if_padding_and_no_attention_mask = lambda *_: None
-
-
-def _record_layouts(model: Any, config: Any) -> tuple[AttentionLayout, ...]:
-    """One short forward that shows what each attention layer stores.
-
-    Nothing on the device "meta" where the model reads its own numbers to go on.
-    """
-    recorder = LayoutRecorder()
-    ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
-    # An index, as in a step: at a mere number Gemma 4 leaves out rows in its upper layers.
-    last = torch.tensor([2], device=model.device)
-    try:
-        with torch.inference_mode():
-            model(input_ids=ids, use_cache=False, logits_to_keep=last, paged=recorder)
-    except TypeError as error:  # a forward that does not hand on what it does not know
-        raise UnsupportedModelError(
-            f"{config.model_type}: its layers do not pass our attention on: {error}"
-        ) from error
-    except RuntimeError as error:
-        if model.device.type == META:  # experts that look at what they are given, for one
-            return ()
-        raise UnsupportedModelError(
-            f"{config.model_type}: {str(error).strip().splitlines()[0]}"
-        ) from error
-    layouts = tuple(recorder.layouts[layer] for layer in sorted(recorder.layouts))
-    if len(layouts) != config.num_hidden_layers:
-        raise UnsupportedModelError(
-            f"{config.model_type}: {len(layouts)} of {config.num_hidden_layers} layers have "
-            "attention; other layers cannot run on packed rows"
-        )
-    for layout, kind in zip(layouts, getattr(config, "layer_types", None) or (), strict=False):
-        if kind == "sliding_attention" and layout.window is None:
-            raise UnsupportedModelError(
-                f"{config.model_type}: layer {layout.layer} does not pass its sliding window on"
-            )
-    return layouts
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -239,10 +209,23 @@ def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 @contextmanager
-def _own_attention(model: Any) -> Iterator[None]:
-    """Run with the attention that transformers itself would choose."""
-    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")  # noqa: SLF001  # no public getter
+def _own_attention(model: Any, layouts: Sequence[AttentionLayout]) -> Iterator[None]:
+    """Run with an attention of transformers that has all that the layers ask for.
+
+    Where scores are capped that is eager only: older versions call Gemma 2 fit for the other, which
+    leaves the cap out without a word.
+    """
+    plain = all(each.softcap is None and each.sinks is None for each in layouts)
+    sdpa = plain and model._supports_sdpa  # noqa: SLF001  # no public getter
+    _use_attention(model, "sdpa" if sdpa else "eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(IMPLEMENTATION)
+        _use_attention(model, IMPLEMENTATION)
+
+
+def _use_attention(model: Any, implementation: str) -> None:
+    if model._can_set_attn_implementation():  # noqa: SLF001  # as above
+        model.set_attn_implementation(implementation)
+    else:  # transformers would only warn; masks are made, or not, by this name
+        model.config._attn_implementation = implementation  # noqa: SLF001  # no public setter

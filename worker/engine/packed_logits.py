@@ -61,12 +61,15 @@ def packed_logits(
         if not owners:
             continue
         rows = [
-            PackedRow(step[owner][known[owner] :], known[owner], blocks[owner]) for owner in owners
+            PackedRow(
+                step[owner][known[owner] :], known[owner], blocks[owner], length=len(whole[owner])
+            )
+            for owner in owners
         ]
         packed = pack(rows, cache, backend, invariant=invariant)
         everywhere = torch.arange(len(packed.input_ids), device=backbone.device)
         logits = backbone.forward(
-            packed.input_ids, packed.position_ids, everywhere, packed.attention
+            packed.input_ids, packed.position_ids, everywhere, packed.attention, packed.lengths
         )
         for owner, part in zip(owners, logits.split([len(row.ids) for row in rows]), strict=True):
             parts[owner].append(part)

@@ -27,18 +27,21 @@ class PackedRow:
     start: int
     block_ids: list[int]  # of the whole sequence, its new tokens included
     sampled: bool = True  # whether the logits of its last token are wanted
+    told: range = range(0)  # places in `ids` whose logits are wanted, before the last one's
+    length: int = 0  # that its tokens' frequencies go by, where it is more than up to a token
 
 
 class HostRows(NamedTuple):
-    """A step's n rows of T tokens together, as numbers; the last four as in PagedAttention."""
+    """A step's n rows of T tokens together, as numbers: see PackedRows and PagedAttention."""
 
     input_ids: list[int]  # T
     position_ids: list[int]  # T
-    logits_index: list[int]  # place in T of the last token of each row that is sampled
+    logits_index: list[int]  # places in T: of each row those told of, and its last if sampled
     slot_mapping: list[int]  # T
     block_table: list[list[int]]  # n, each as wide as the widest, or as asked
     cu_q: list[int]  # n + 1
     kv_lens: list[int]  # n
+    lengths: list[int]  # T: what each one's frequencies go by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +50,9 @@ class PackedRows:
 
     input_ids: Tensor  # [T] int64
     position_ids: Tensor  # [T] int64
-    logits_index: Tensor  # [n] int64: place in T of the last token of each row that is sampled
+    logits_index: Tensor  # [n] int64, places in T: those told of and sampled, row by row
     attention: PagedAttention
+    lengths: Tensor  # [T] int64: what each one's frequencies go by
 
 
 def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = None) -> HostRows:
@@ -60,7 +64,14 @@ def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = N
     return HostRows(
         input_ids=list(chain.from_iterable(row.ids for row in rows)),
         position_ids=list(chain.from_iterable(spans)),
-        logits_index=[end - 1 for row, end in zip(rows, ends, strict=True) if row.sampled],
+        logits_index=[
+            place
+            for row, end in zip(rows, ends, strict=True)
+            for place in (
+                *(end - len(row.ids) + at for at in row.told),
+                *([end - 1] if row.sampled else ()),
+            )
+        ],
         slot_mapping=[
             row.block_ids[at // block_size] * block_size + at % block_size
             for row, span in zip(rows, spans, strict=True)
@@ -72,6 +83,9 @@ def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = N
         ],
         cu_q=[0, *ends],
         kv_lens=[span.stop for span in spans],
+        lengths=[
+            max(row.length, at + 1) for row, span in zip(rows, spans, strict=True) for at in span
+        ],
     )
 
 
@@ -111,4 +125,5 @@ def pack(
             backend=backend,
             invariant=invariant,
         ),
+        lengths=tensor(host.lengths, torch.int64),
     )

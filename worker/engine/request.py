@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import FinishReason, JobError, Sampling, TokenLogprobs
+from schemas import FinishReason, JobError, PromptLogprobs, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
     from worker.adapters import AdapterWeights, Mixture
@@ -23,6 +23,8 @@ class GenerationRequest:
     weight too. It works from the prompt's token `active_from` on (aLoRA), what is before is the
     bare backbone's. `resume_ids` are tokens of the answer that are already visible: they are taken
     as forced prompt, and generation goes on behind them as if this engine had sampled them itself.
+    `continues_text` says that the answer goes on in the prompt's text, and is no turn of its own:
+    its first space, if it begins with one, is then the answer's.
     """
 
     key: int
@@ -34,6 +36,7 @@ class GenerationRequest:
     active_from: int = 0
     resume_ids: tuple[int, ...] = ()
     constraint: CompiledConstraint | None = None  # of `sampling.constraint`
+    continues_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Output:
     """What one step brought for one request.
 
     `text` is what became safe to show with `ids`: whole characters, no part of a possible stop
-    string; with `finish` it is all the remaining text. `logprobs` has one entry an id. After
+    string; with `finish` it is all the remaining text. `logprobs` has one entry an id;
+    `prompt_logprobs` come with `finish`, for who asked. After
     `finish` or `error` nothing follows for this key.
     """
 
@@ -50,4 +54,5 @@ class Output:
     text: str = ""
     logprobs: tuple[TokenLogprobs, ...] | None = None
     finish: FinishReason | None = None
+    prompt_logprobs: PromptLogprobs | None = None
     error: JobError | None = None

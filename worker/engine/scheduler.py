@@ -44,12 +44,21 @@ class SlotPool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens `start` to `start + count` of one sequence; the last one is sampled from or not."""
+    """Tokens `start` to `start + count` of one sequence; the last one is sampled from or not.
+
+    `tells` are those of them, counted from `start`, whose logits tell how likely the prompt is.
+    """
 
     sequence: TokenSequence
     start: int
     count: int
     samples: bool
+    tells: range = range(0)
+
+    @property
+    def logits(self) -> int:
+        """How many of its tokens' logits are made."""
+        return len(self.tells) + self.samples
 
     @property
     def bare(self) -> int:
@@ -81,6 +90,7 @@ class Scheduler:
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
+    A sequence that grows beyond `recompute_beyond` tokens is computed anew, in the blocks it has.
     """
 
     def __init__(
@@ -92,12 +102,14 @@ class Scheduler:
         kv_block: int,
         slots: SlotPool,
         max_passes: int = 64,
+        recompute_beyond: int | None = None,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
         self.max_rows = max_rows
         self.max_step_tokens = max_step_tokens
         self.kv_block = kv_block
+        self.recompute_beyond = recompute_beyond
         self.blocks = BlockAllocator(kv_blocks)
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
@@ -106,6 +118,7 @@ class Scheduler:
         self._slots = slots
         self._starvation = StarvationGuard(max_passes)
         self._arrivals = 0
+        self._tellable = 0  # places of prompts that may still be told of in this step
 
     @property
     def has_work(self) -> bool:
@@ -151,6 +164,7 @@ class Scheduler:
 
         None when there is nothing to do, or when nothing runs and the slot pool gave no slot.
         """
+        self._tellable = self.max_rows  # logits of a step: at most about twice those of its samples
         rows, preempted = self._continue_running()
         self._admit_waiting(rows)
         if not rows:
@@ -170,8 +184,11 @@ class Scheduler:
         ids = iter(sampled_ids)
         for row in plan.rows:
             row.sequence.advance(row.count)
+            row.sequence.told += len(row.tells)
             if row.samples:
                 row.sequence.append((next(ids),))
+                if row.sequence.length - 1 == self.recompute_beyond:
+                    row.sequence.computed = 0
 
     def _continue_running(self) -> tuple[list[Row], int]:
         """Rows of the running sequences, oldest first, and how many were preempted for them."""
@@ -222,13 +239,20 @@ class Scheduler:
 
     def _plan_row(self, sequence: TokenSequence, wanted: int) -> Row | None:
         """Row of up to `wanted` tokens, as far as free blocks go; None if not even one fits."""
+        first = max(sequence.computed, sequence.told)
+        tellable = max(1, self._tellable)
+        if sequence.untold > tellable:  # a vocabulary of logits a place: few at once
+            wanted = min(wanted, first + tellable - sequence.computed)
         blocks = min(self._blocks_missing(sequence, wanted), self.blocks.free)
         sequence.block_ids.extend(self.blocks.allocate(blocks))
         start = sequence.computed
         count = min(wanted, len(sequence.block_ids) * self.kv_block - start)
         if count <= 0:
             return None
-        return Row(sequence, start, count, samples=start + count == sequence.length)
+        stop = min(start + count, sequence.told + sequence.untold)
+        tells = range(first - start, max(first, stop) - start)
+        self._tellable -= len(tells)
+        return Row(sequence, start, count, start + count == sequence.length, tells)
 
     def _blocks_missing(self, sequence: TokenSequence, count: int) -> int:
         """Blocks to allocate before `count` more tokens of this sequence fit."""

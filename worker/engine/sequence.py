@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from worker.adapters import Mixture, members_of
+from worker.engine.prompt_rows import PromptRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,10 +36,12 @@ class TokenSequence:
         "matcher",
         "output_ids",
         "prompt_ids",
+        "prompt_rows",
         "sampling",
         "scales",
         "seed",
         "slots",
+        "told",
     )
 
     def __init__(self, request: GenerationRequest, arrival: int = 0) -> None:
@@ -58,6 +61,9 @@ class TokenSequence:
         self.computed = 0
         self.block_ids: list[int] = []
         self.slots: tuple[int, ...] = ()  # one an adapter, while they are held
+        self.told = 0  # leading tokens whose logits were taken for the prompt's log probabilities
+        asked = request.sampling.prompt_logprobs
+        self.prompt_rows = None if asked is None else PromptRows(asked)
 
     def __repr__(self) -> str:
         return (
@@ -84,6 +90,11 @@ class TokenSequence:
     def pending(self) -> int:
         """Tokens that must pass through the model before the next one can be sampled."""
         return self.length - self.computed
+
+    @property
+    def untold(self) -> int:
+        """Tokens of the prompt, all but its last, whose logits are still to be told of."""
+        return 0 if self.prompt_rows is None else len(self.prompt_ids) - 1 - self.told
 
     @property
     def decoding(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worker.engine.attention import LayoutRecorder
+from worker.engine.forward_pass import attending
 
 if TYPE_CHECKING:
     from worker.engine.model import Backbone
@@ -46,13 +47,9 @@ def find_siblings(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
     ids = torch.arange(_PROBE_TOKENS, device=backbone.device)[None] % backbone.vocab_size
     kept = torch.arange(_PROBE_TOKENS - _PROBE_LOGITS, _PROBE_TOKENS, device=backbone.device)
     try:
-        with torch.no_grad():  # inference mode keeps no versions, which show changes in place
-            backbone.model(
-                input_ids=ids,
-                use_cache=False,
-                logits_to_keep=kept,
-                paged=LayoutRecorder(),
-            )
+        # Inference mode keeps no versions, which show changes in place.
+        with torch.no_grad(), attending(LayoutRecorder()):
+            backbone.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,6 +1,8 @@
 """Token ids to text, piece by piece, without ever showing half a character.
 
-The pieces of an answer joined are exactly `tokenizer.decode(ids, skip_special_tokens=True)`.
+The pieces of an answer joined are exactly `tokenizer.decode(ids, skip_special_tokens=True)`. Where
+it goes on in its prompt's text they are what it adds to that: decoders like Llama 2's leave out a
+space before the very first token, and an answer's first one is then not the very first.
 `tokenizers.decoders.DecodeStream` does not promise that: it waits at any text that ends in U+FFFD,
 decoding an ever longer list meanwhile, and raises when the decoder takes back characters of byte
 tokens because a later byte makes their run invalid (docs/decisions/038-text-pieces.md).
@@ -11,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenizers import Tokenizer
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -50,20 +54,40 @@ class Detokenizer:
         """Whether the token never has text: it is special, or not in the vocabulary."""
         return token in self._special or self._tokenizer.id_to_token(token) is None
 
+    def context(self, prompt_ids: Sequence[int]) -> list[int]:
+        """Return a token of a prompt that an answer is decoded behind; none if it ends in no text.
+
+        A byte, or a part of a character, would be taken together with the answer's: the token
+        before it serves as well.
+        """
+        if not prompt_ids or self.is_silent(prompt_ids[-1]):
+            return []
+        near = [
+            token
+            for token in prompt_ids[-_CONTEXT:]
+            if not self.is_byte(token) and not self.is_silent(token)
+        ]
+        return next(
+            ([token] for token in reversed(near) if _REPLACEMENT not in self.decode([token])), []
+        )
+
     def is_byte(self, token: int) -> bool:
         """Whether the token is one byte of a run that the decoder takes or replaces as a whole."""
         return token in self._bytes
 
 
 class TextStream:
-    """The text of one answer as its tokens come; a pure function of the ids pushed so far."""
+    """The text of one answer as its tokens come; a pure function of the ids pushed so far.
 
-    def __init__(self, detokenizer: Detokenizer) -> None:
+    `context` are tokens before the answer's first (`Detokenizer.context`); their text is not its.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, context: Sequence[int] = ()) -> None:
         self._detokenizer = detokenizer
         # The newest tokens, and how many characters of their text have been returned. The last
         # settled token stays as context: decoders drop a space before the very first token only.
-        self._window: list[int] = []
-        self._shown = 0
+        self._window = [*context]
+        self._shown = len(detokenizer.decode(self._window)) if context else 0
 
     def push(self, token: int) -> str:
         """Return the text that became certain with this token; may be empty."""

@@ -328,5 +328,6 @@ class Answers:
                 max(0.0, (entry.first_token_ms or now) - start),
                 max(0.0, now - start),
             ),
+            prompt_logprobs=entry.prompt_logprobs,
             metadata=job.metadata,
         )

@@ -77,6 +77,7 @@ def _record(rng: Random) -> ReplyRecord:
         base_digest=pick(rng, (None, "0f" * 32)),
         seed=pick(rng, (0, limits.MAX_SEED)),
         timings=Timings(0.5, 12.25, 1e9),
+        prompt_logprobs=pick(rng, (None, (None,), (None, TokenLogprobs(-0.5, ((7, -0.5),))))),
         metadata={"trace": "1"},
     )
 

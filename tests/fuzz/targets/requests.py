@@ -129,6 +129,7 @@ def sampling_fields(rng: Random) -> dict[str, Any]:
         ("stop_token_ids", ([], [0, 2], [limits.MAX_TOKEN_ID] * 64)),
         ("ignore_eos", (True, False)),
         ("logprobs", (None, 0, 5, limits.MAX_LOGPROBS)),
+        ("prompt_logprobs", (None, 0, 5, limits.MAX_LOGPROBS)),
     ):
         if chance(rng, 0.3):
             fields[name] = pick(rng, values)
@@ -213,6 +214,7 @@ def check_job(job: Job) -> None:
         (sampling.frequency_penalty, -limits.MAX_ABSOLUTE_PENALTY, limits.MAX_ABSOLUTE_PENALTY),
         (sampling.seed or 0, 0, limits.MAX_SEED),
         (sampling.logprobs or 0, 0, limits.MAX_LOGPROBS),
+        (sampling.prompt_logprobs or 0, 0, limits.MAX_LOGPROBS),
         (len(sampling.stop), 0, limits.MAX_STOP_STRINGS),
         (len(sampling.stop_token_ids), 0, limits.MAX_STOP_TOKEN_IDS),
         (job.adapter_scale, 0, limits.MAX_ADAPTER_SCALE),

@@ -43,6 +43,24 @@ def job(**fields: Any) -> Job:
     return Job(id="a", tenant="acme", **({"sampling": Sampling(max_tokens=4)} | fields))
 
 
+@pytest.mark.parametrize(("top", "most"), [(0, 32_769), (1, 10_923), (20, 800)])
+def test_more_of_a_prompt_than_a_record_holds_is_refused(
+    tokenizer: Any, top: int, most: int
+) -> None:
+    """The tenant is told how long a prompt may be with so many alternatives."""
+    encoder = prompts(tokenizer, context=40_000, max_prompt_tokens=40_000)
+    asked = Sampling(max_tokens=4, prompt_logprobs=top)
+    assert len(encoder.encode(job(token_ids=(1,) * most, sampling=asked)).ids) == most
+    with pytest.raises(JobError, match="prompt_logprobs: with") as caught:
+        encoder.encode(job(token_ids=(1,) * (most + 1), sampling=asked))
+    error = caught.value
+    assert (error.code, error.limit, error.given) == (
+        ErrorCode.LIMIT_EXCEEDED,
+        most,
+        most + 1,
+    )
+
+
 def test_text_messages_and_ids(tokenizer: Any) -> None:
     """Text is tokenised, messages go through the chat template, ids are taken as they are."""
     encoder = prompts(tokenizer)

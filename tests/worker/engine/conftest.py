@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.tiny import make_tiny_model
-from worker.engine.attention import AttentionLayout
+from worker.engine.forward_pass import AttentionLayout
 from worker.engine.kv_cache import KVCache
 from worker.engine.model import Backbone, load_backbone
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import StableLmConfig, StableLmForCausalLM
 
+from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import make_tiny_model, make_tokenizer
 from worker.engine.attention import UnsupportedModelError
-from worker.engine.model import META, load_backbone
+from worker.engine.layouts import META
+from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 FILE = "model.safetensors"
+LONGROPE: dict[str, Any] = {
+    "original_max_position_embeddings": 24,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 24,
+        "partial_rotary_factor": 1.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+    },
+}
 PROJECTION = "model.layers.1.self_attn.q_proj"
 
 
@@ -177,19 +190,39 @@ def test_files_that_cannot_be_read(folder: Path, spoil: str) -> None:
     assert both_refuse(folder)
 
 
-def test_a_model_that_hands_nothing_on(tmp_path: Path) -> None:
-    """StableLM says that it supports the attention interface and passes no arguments through."""
-    config = StableLmConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        vocab_size=384,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    StableLmForCausalLM(config).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("falcon", {}),
+        ("gptj", {}),
+        ("gpt_neo", {}),
+        ("codegen", {}),
+        ("xglm", {}),
+        ("stablelm", {}),
+        ("llama4_text", {}),
+        ("phi3", LONGROPE),
+        ("llama", {"rope_parameters": LONGROPE["rope_parameters"]}),
+    ],
+)
+def test_each_kind_of_attention_is_looked_at_like_any_other(
+    kind: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """What is led to our attention, and by rows, is so also where no weights were read."""
+    make_tiny_backbone(kind, **changes).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    assert "stablelm: its layers do not pass our attention on" in both_refuse(tmp_path)
+    seen, loaded = (load_backbone(tmp_path, device, torch.float32) for device in (META, "cpu"))
+    assert len(loaded.layouts) == 2
+    assert seen.layouts in {loaded.layouts, ()}  # experts look at what they are given
+    assert seen.linear_shapes == loaded.linear_shapes
+    assert seen.rope == loaded.rope
+    assert seen.rope.switch == (24 if changes else None)
+
+
+def test_alibi_is_found_without_weights(tmp_path: Path) -> None:
+    """By the configuration: of two Falcons one is served."""
+    make_tiny_backbone("falcon", alibi=True).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    assert "falcon: positions are a bias on its scores (ALiBi)" in both_refuse(tmp_path)
 
 
 def test_looking_finds_what_loading_finds(whole: Path) -> None:

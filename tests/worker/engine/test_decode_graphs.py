@@ -22,8 +22,12 @@ from worker.engine import decode_graphs
 from worker.engine.config import EngineConfig
 from worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
 from worker.engine.engine import Engine
+from worker.engine.forward_pass import AttentionLayout
+from worker.engine.kv_cache import KVCache
 from worker.engine.model import adopt_backbone, load_backbone
+from worker.engine.packing import PackedRow
 from worker.engine.request import GenerationRequest
+from worker.engine.row_adapters import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,6 +109,19 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let tables widen within a few tokens."""
     monkeypatch.setattr(decode_graphs, "NARROWEST", 8)
     monkeypatch.setattr(decode_graphs, "WIDER", 2)
+
+
+def test_static_rows_know_how_long_their_sequences_are() -> None:
+    """What longrope goes by is in a tensor that keeps its place; rows that fill up are short."""
+    layout = AttentionLayout(layer=0, heads=1, kv_heads=1, head_dim=4, scale=1.0, window=None)
+    cache = KVCache(
+        [layout], blocks=12, block_size=4, dtype=torch.float32, device=torch.device("cpu")
+    )
+    static = decode_graphs.StaticRows(Shape(rows=3, blocks=8, adapters=False), cache, CONFIG)
+    place = static.lengths
+    static.put([PackedRow([5], 30, list(range(8))), PackedRow([6], 8, [8, 9, 10])], [NOTHING] * 2)
+    assert place.tolist() == [31, 9, 1]
+    assert place is static.lengths
 
 
 @pytest.mark.usefixtures("narrow")

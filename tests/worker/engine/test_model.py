@@ -14,7 +14,13 @@ from transformers.utils import logging as transformers_logging
 from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
 from worker.engine import packed_logits
-from worker.engine.attention import LayoutRecorder, PagedAttention, UnsupportedModelError
+from worker.engine.attention import (
+    LayoutRecorder,
+    PagedAttention,
+    UnsupportedModelError,
+    attention,
+)
+from worker.engine.forward_pass import attending
 from worker.engine.kv_cache import KVCache
 from worker.engine.model import Backbone, adopt_backbone, load_backbone
 from worker.engine.packing import PackedRow, pack
@@ -117,13 +123,14 @@ def test_layers_that_share_keys_and_values() -> None:
 
 
 def test_layers_that_leave_rows_out_are_refused() -> None:
-    """A layer that attends for some rows only cannot tell whose they are."""
-    backbone = tiny_backbone("gemma4_text")
-    ids = torch.arange(3)
-    with pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"):
-        backbone.model(
-            input_ids=ids[None], use_cache=False, logits_to_keep=1, paged=LayoutRecorder()
-        )
+    """A layer that attends for some rows only (Gemma 4, asked for n logits) cannot tell whose."""
+    layer = tiny_backbone("llama").model.model.layers[0].self_attn
+    q, k, v = torch.ones(1, 4, 1, 16), torch.ones(1, 2, 3, 16), torch.ones(1, 2, 3, 16)
+    with (
+        pytest.raises(UnsupportedModelError, match="a layer attends for 1 of 3 rows"),
+        attending(LayoutRecorder()),
+    ):
+        attention(layer, q, k, v, None)
 
 
 @pytest.mark.parametrize(
@@ -175,21 +182,6 @@ def test_probe_notices_nan_in_any_row(row: int, tmp_path: Path) -> None:
         probe_packed_rows(backbone, expected, "torch")
 
 
-@pytest.mark.parametrize("rope", ["dynamic", "longrope"])
-def test_rope_that_depends_on_the_batch_is_refused(rope: str, tmp_path: Path) -> None:
-    """RoPE whose frequencies follow the call's longest row would mix tenants up."""
-    parameters: dict[str, Any] = {"rope_type": rope, "rope_theta": 10000.0, "factor": 2.0}
-    if rope == "longrope":
-        parameters |= {
-            "short_factor": [1.0] * 8,
-            "long_factor": [2.0] * 8,
-            "original_max_position_embeddings": 256,
-        }
-    path = make_tiny_model(tmp_path, "llama", rope_parameters=parameters)
-    with pytest.raises(UnsupportedModelError, match=f"RoPE of type '{rope}' depends on the other"):
-        load(path)
-
-
 def test_static_rope_scaling_is_served(tmp_path: Path) -> None:
     """Llama 3's frequencies are fixed: packed rows give the plain forward's logits."""
     parameters = {
@@ -216,9 +208,9 @@ def test_unknown_layer_types_are_refused(tmp_path: Path) -> None:
     """A kind of layer that is not known to pack is refused before the weights are read."""
     path = make_tiny_model(tmp_path, "qwen3")
     config = (path / "config.json").read_text()
-    (path / "config.json").write_text(config.replace('"full_attention"', '"chunked_attention"'))
+    (path / "config.json").write_text(config.replace('"full_attention"', '"linear_attention"'))
     (path / "model.safetensors").unlink()
-    with pytest.raises(UnsupportedModelError, match="layers of type chunked_attention"):
+    with pytest.raises(UnsupportedModelError, match="layers of type linear_attention"):
         load(path)
 
 

@@ -1,0 +1,220 @@
+"""Log probabilities of prompts: those of transformers, however the prompt came to be computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from schemas import PromptLogprobs, Sampling
+from tests.support.tiny import make_tiny_model
+from tests.support.weights import random_adapter
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
+from worker.engine.model import load_backbone
+from worker.engine.prompt_rows import PromptRows
+from worker.engine.request import GenerationRequest, Output
+from worker.engine.sampler import sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from worker.adapters import AdapterWeights
+    from worker.engine.model import Backbone
+
+PROMPT = tuple((29 * at + 5) % 384 for at in range(40))
+LIMITS: dict[str, Any] = {
+    "max_rows": 4,
+    "max_step_tokens": 24,
+    "slots": 2,
+    "max_rank": 4,
+    "kv_tokens": 256,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make one model."""
+    return make_tiny_model(tmp_path_factory.mktemp("prompts") / "model")
+
+
+def load(folder: Path) -> Backbone:
+    """Load it anew: an engine takes it over."""
+    return load_backbone(folder, "cpu", torch.float32)
+
+
+def request(key: int, prompt: tuple[int, ...] = PROMPT, **given: Any) -> GenerationRequest:
+    """Ask for four tokens, and what is told of the prompt."""
+    resume, adapter = given.pop("resume_ids", ()), given.pop("adapter", None)
+    sampling = Sampling(**({"max_tokens": 4, "temperature": 0.0, "ignore_eos": True} | given))
+    return GenerationRequest(
+        key=key, prompt_ids=prompt, sampling=sampling, seed=0, adapter=adapter, resume_ids=resume
+    )
+
+
+def finish(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:
+    """Run requests to their ends."""
+    for each in requests:
+        engine.submit(each)
+    outputs: dict[int, list[Output]] = {each.key: [] for each in requests}
+    while engine.has_work:
+        for output in engine.step():
+            outputs[output.key].append(output)
+    return outputs
+
+
+def told(outputs: list[Output]) -> PromptLogprobs | None:
+    """Return what came with the end, and nothing before it."""
+    assert outputs[-1].error is None
+    assert all(output.prompt_logprobs is None for output in outputs[:-1])
+    return outputs[-1].prompt_logprobs
+
+
+def check(rows: PromptLogprobs | None, logits: Tensor, prompt: tuple[int, ...], top: int) -> None:
+    """Compare with a log-softmax of a plain forward's logits [tokens, vocab]."""
+    assert rows is not None
+    assert len(rows) == len(prompt)
+    assert rows[0] is None
+    expected = logits.float().log_softmax(-1)
+    for at, row in enumerate(rows[1:]):
+        assert row is not None
+        assert row.chosen == pytest.approx(float(expected[at, prompt[at + 1]]), abs=2e-4)
+        values, ids = expected[at].topk(top)
+        assert [token for token, _ in row.top] == ids.tolist()
+        assert [value for _, value in row.top] == pytest.approx(values.tolist(), abs=2e-4)
+
+
+def test_rows_are_transformers_log_softmax(folder: Path) -> None:
+    """In pieces, beside a job that did not ask, one of two tokens and one of a single one."""
+    plain = load(folder)
+    engine = Engine(load(folder), EngineConfig(**LIMITS))
+    outputs = finish(
+        engine,
+        request(0, prompt_logprobs=5),
+        request(1),
+        request(2, PROMPT[:2], prompt_logprobs=0, logprobs=2),
+        request(3, PROMPT[:1], prompt_logprobs=20),
+    )
+    logits = plain.plain_forward(torch.tensor(PROMPT))
+    check(told(outputs[0]), logits, PROMPT, 5)
+    assert told(outputs[1]) is None
+    check(told(outputs[2]), logits, PROMPT[:2], 0)
+    assert told(outputs[3]) == (None,)
+    ids = {key: [token for each in made for token in each.ids] for key, made in outputs.items()}
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 4
+
+
+def test_an_adapter_changes_them(folder: Path) -> None:
+    """Rows of an adapter are its own, also where it changes the logits' own linear."""
+    backbone = load(folder)
+    adapter: AdapterWeights = random_adapter(
+        backbone.linear_shapes, "a", targets=("q_proj", "lm_head")
+    )
+    engine = Engine(backbone, EngineConfig(**LIMITS))
+    outputs = finish(
+        engine, request(0, prompt_logprobs=1), request(1, prompt_logprobs=1, adapter=adapter)
+    )
+    own, changed = told(outputs[0]), told(outputs[1])
+    check(own, load(folder).plain_forward(torch.tensor(PROMPT)), PROMPT, 1)
+    alone = told(finish(engine, request(2, prompt_logprobs=1, adapter=adapter))[2])
+    assert changed is not None
+    assert alone is not None
+    for one, other in zip(changed[1:], alone[1:], strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.chosen == pytest.approx(other.chosen, abs=2e-4)
+        assert one.top[0][0] == other.top[0][0]
+    assert changed != own
+
+
+def test_a_step_makes_few_logits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary a place: never more places than rows, and those that are sampled."""
+    engine = Engine(load(folder), EngineConfig(**LIMITS))
+    made: list[int] = []
+    forward = engine._forward
+
+    def counting(plan: object) -> Tensor:
+        logits = forward(plan)  # type: ignore[arg-type]
+        made.append(len(logits))
+        return logits
+
+    monkeypatch.setattr(engine, "_forward", counting)
+    outputs = finish(engine, *(request(key, prompt_logprobs=0) for key in range(4)))
+    assert [len(told(each) or ()) for each in outputs.values()] == [len(PROMPT)] * 4
+    # One place at least for each row, so that each advances, and a sample for each that is due.
+    assert max(made) <= LIMITS["max_rows"] + LIMITS["max_rows"] - 1 + LIMITS["max_rows"]
+    assert sum(made) == 4 * (len(PROMPT) - 1) + 4 * 4
+
+
+def test_preemption_tells_nothing_twice(folder: Path) -> None:
+    """A sequence that loses its blocks is computed again, and its prompt is told of once."""
+    expected = finish(Engine(load(folder), EngineConfig(**LIMITS)), request(0, prompt_logprobs=2))
+    scarce = EngineConfig(**(LIMITS | {"kv_tokens": 96, "kv_block": 4}))
+    engine = Engine(load(folder), scarce)
+    asked = [request(key, PROMPT, prompt_logprobs=2, max_tokens=28) for key in range(3)]
+    outputs = finish(engine, *asked)
+    assert engine.stats().preemptions > 0
+    logits = load(folder).plain_forward(torch.tensor(PROMPT))
+    for made in (*expected.values(), *outputs.values()):
+        check(told(made), logits, PROMPT, 2)
+
+
+@pytest.mark.parametrize("visible", [1, 3, 4])
+def test_who_takes_over_tells_them_again(folder: Path, visible: int) -> None:
+    """From any place of the answer on, also where all of it was visible and its end was not."""
+    whole = finish(Engine(load(folder), EngineConfig(**LIMITS)), request(0, prompt_logprobs=1))
+    ids = [token for output in whole[0] for token in output.ids]
+    engine = Engine(load(folder), EngineConfig(**LIMITS))
+    outputs = finish(engine, request(0, prompt_logprobs=1, resume_ids=tuple(ids[:visible])))
+    assert [token for output in outputs[0] for token in output.ids] == ids[visible:]
+    assert outputs[0][-1].finish == "length"
+    check(told(outputs[0]), load(folder).plain_forward(torch.tensor(PROMPT)), PROMPT, 1)
+
+
+def test_sampling_that_fails_tells_nothing_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is run again for the rows that can be sampled: a prompt's places were told then."""
+    calls = 0
+
+    def failing(logits: Tensor, rows: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("planted")
+        return sample(logits, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("worker.engine.engine.sample", failing)
+    engine = Engine(load(folder), EngineConfig(**LIMITS))
+    outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[:2]))
+    check(told(outputs[0]), load(folder).plain_forward(torch.tensor(PROMPT)), PROMPT[:3], 1)
+
+
+def test_a_prompt_without_a_distribution_ends_the_job(folder: Path) -> None:
+    """NaN in the logits of a place is told as what it is, not as a number."""
+    backbone = load(folder)
+    engine = Engine(backbone, EngineConfig(**LIMITS))
+    backbone.model.model.embed_tokens.weight[PROMPT[1]] = float("nan")
+    outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[4:7]))
+    assert outputs[0][-1].error is not None
+    assert "no probabilities" in outputs[0][-1].error.message
+    assert outputs[1][-1].finish == "length"
+
+
+def test_what_fails_for_one_prompt_ends_one_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its neighbour in the step, which asked for nothing, is answered."""
+
+    def failing(_self: PromptRows, _logits: Tensor, _ids: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(PromptRows, "add", failing)
+    engine = Engine(load(folder), EngineConfig(**LIMITS))
+    outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[4:7]))
+    assert outputs[0][-1].error is not None
+    assert outputs[1][-1].finish == "length"
