@@ -54,17 +54,18 @@ class _Reading:
             self.report.add("refusal", self.where, f"answered, {sorted(job.ends)} is right")
         if event.index != job.tokens:
             self.report.add("length", self.where, f"{event.index} tokens of {job.tokens}")
-        if self.text + event.text != text_of(*job.name, 0, job.tokens, job.digest):
+        if self.text + event.text != text_of(*job.name, 0, job.tokens, job.voice):
             self.report.add("text", self.where, "the joined text is not the answer's")
-        if (event.adapter, event.digest) != (job.adapter, job.digest):
-            self.report.add("adapter", self.where, f"answered by {event.adapter}@{event.digest}")
+        found = (event.adapter, event.digest, event.adapters, event.activation)
+        if found != (job.adapter, job.digest, job.told, job.activation):
+            self.report.add("adapter", self.where, f"answered by {found}")
 
     def _failed(self, event: ErrorEvent) -> None:
         if event.code.value not in self.job.ends:
             self.report.add("error", self.where, f"{event.code.value}: {event.message}")
         if event.retryable != event.code.retryable:
             self.report.add("error", self.where, f"retryable={event.retryable}: {event.code.value}")
-        answer = text_of(*self.job.name, 0, self.job.tokens, self.job.digest)
+        answer = text_of(*self.job.name, 0, self.job.tokens, self.job.voice)
         if not answer.startswith(self.text):
             self.report.add("text", self.where, "the text before the error is not the answer's")
 
@@ -83,7 +84,7 @@ def check_content(
 ) -> None:
     """Check that tokens are the job's own, from its own adapter, at their place."""
     end = tokens.index + len(tokens.ids)
-    if tokens.ids != tokens_of(*job.name, tokens.index, end, job.digest):
+    if tokens.ids != tokens_of(*job.name, tokens.index, end, job.voice):
         report.add("content", where, f"tokens {tokens.index} to {end} are not its own")
     if end > job.tokens:
         report.add("length", where, f"tokens up to {end}, {job.tokens} were asked for")

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from schemas import ErrorCode, JobError
 from tests.support.fault_content import (
     ADAPTERS,
+    INVOCATIONS,
     digest_of,
     name_of,
     prompt_of,
     shown,
     text_of,
     tokens_of,
+    voice_of,
 )
 from tests.support.fault_store import StoreTrouble
-from worker.adapters import AdapterWeights
+from worker.adapters import AdapterWeights, Mixture, members_of
 from worker.engine.request import GenerationRequest, Output
 from worker.job import Prompt
 from worker.loading import Loaded
@@ -41,7 +43,7 @@ class _Running(NamedTuple):
 
     tenant: str
     job: str
-    digest: str | None  # of its adapter
+    voice: str | None  # of its adapters
     written: int
     whole: int
 
@@ -65,14 +67,18 @@ class TaggedEngine:
     def submit(self, request: GenerationRequest) -> None:
         """Take a request. Raises JobError when the tokens to go on from are not its own."""
         tenant, job = name_of(request.prompt_ids)
-        digest = request.adapter.digest if request.adapter else None
+        adapter, scale = request.adapter, request.adapter_scale
+        weights = adapter.weights if isinstance(adapter, Mixture) else (1.0,)
+        digests = [each.digest for each in members_of(adapter)]
+        scales = [scale * weight for weight in weights] if digests else []
+        voice = voice_of(digests, scales, request.active_from)
         begun, whole = len(request.resume_ids), request.sampling.longest
-        if request.resume_ids != tokens_of(tenant, job, 0, begun, digest) or begun > whole:
+        if request.resume_ids != tokens_of(tenant, job, 0, begun, voice) or begun > whole:
             raise JobError(ErrorCode.INTERNAL, f"resumed with {begun} tokens that are not its own")
         if begun == whole:
             self._ended.append(Output(request.key, finish="length"))
         else:
-            self._running[request.key] = _Running(tenant, job, digest, begun, whole)
+            self._running[request.key] = _Running(tenant, job, voice, begun, whole)
 
     def cancel(self, key: int) -> None:
         """Drop a request."""
@@ -88,15 +94,15 @@ class TaggedEngine:
             raise RuntimeError("no step with this job in it ends")
         outputs, self._ended = self._ended, []
         for key in list(self._running)[: self._rows]:
-            tenant, job, digest, index, whole = self._running.pop(key)
+            tenant, job, voice, index, whole = self._running.pop(key)
             count = index + 1
-            ids = tokens_of(tenant, job, index, count, digest)
+            ids = tokens_of(tenant, job, index, count, voice)
             if count == whole:
-                text = text_of(tenant, job, shown(index), whole, digest)
+                text = text_of(tenant, job, shown(index), whole, voice)
                 outputs.append(Output(key, ids, text, finish="length"))
             else:
-                self._running[key] = _Running(tenant, job, digest, count, whole)
-                text = text_of(tenant, job, shown(index), shown(count), digest)
+                self._running[key] = _Running(tenant, job, voice, count, whole)
+                text = text_of(tenant, job, shown(index), shown(count), voice)
                 outputs.append(Output(key, ids, text))
         return outputs
 
@@ -125,7 +131,8 @@ class TaggedAdapters:
         digest = digest_of(tenant, name)
         if name not in ADAPTERS or wanted not in {"", digest}:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, f"adapter {name}: no such adapter")
-        return AdapterWeights(name=name, digest=digest, rank=1, modules={})
+        invocation = INVOCATIONS.get(name, ())
+        return AdapterWeights(name=name, digest=digest, rank=1, modules={}, invocation=invocation)
 
 
 def load_tagged(settings: WorkerSettings) -> Loaded:
