@@ -26,7 +26,8 @@ from tests.support.fault_content import (
     voice_of,
 )
 from tests.support.fault_store import StoreTrouble
-from worker.adapters import AdapterWeights, Mixture, members_of
+from worker.adapters import AdapterWeights
+from worker.engine.mixture import Mixture, members_of
 from worker.engine.request import GenerationRequest, Output
 from worker.job import Prompt
 from worker.loading import Loaded

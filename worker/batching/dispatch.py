@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from schemas import Activation, ErrorCode, JobError
-from worker.adapters import Mixture, check_scale, members_of, mix
+from worker.batching.asked_adapters import AskedAdapters, active_from
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
+from worker.engine.mixture import members_of
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
 from worker.observe.logs import get_logger
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from schemas import Job
     from worker.adapters import AdapterWeights
+    from worker.batching.asked_adapters import AdapterSource
+    from worker.engine.mixture import Mixture
     from worker.job import Entry, Partition, Prompt
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
@@ -65,13 +68,6 @@ class PromptEncoder(Protocol):
         """Return them, and what room they leave. Raises JobError."""
 
 
-class AdapterSource(Protocol):
-    """Where a tenant's adapters come from."""
-
-    async def get(self, tenant: str, name: str) -> AdapterWeights:
-        """Return the weights. Raises JobError."""
-
-
 class Dispatcher:
     """Feeds one engine. Everything but tokenising happens on the event loop."""
 
@@ -88,11 +84,10 @@ class Dispatcher:
     ) -> None:
         """Prepare. `reachable` tells whether a job's answer can be written at present."""
         self._max_rows = settings.max_rows
-        self._slots = settings.slots
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
         self._ahead = max(1, settings.max_rows // 4)
         self._prompts = prompts
-        self._adapters = adapters
+        self._adapters = AskedAdapters(adapters, settings.slots)
         self._engine = engine
         self._metrics = metrics
         self._reachable = reachable
@@ -298,33 +293,13 @@ class Dispatcher:
     ) -> tuple[Prompt, int | None]:
         """Return the prompt, and from which of its tokens on the adapter works."""
         prompt = self._prompts.encode(job)
-        if adapter is None or isinstance(adapter, Mixture):
-            return prompt, 0
-        return prompt, adapter.active_from(prompt.ids)
+        return prompt, active_from(adapter, prompt.ids)
 
     async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | Mixture | None:
-        if job.adapter is None and job.adapters is None:
-            return None
-        if self._adapters is None:
-            raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
-        wanted = len(job.adapters or ())
-        if wanted > self._slots:
-            raise JobError(
-                ErrorCode.LIMIT_EXCEEDED,
-                f"adapters: this service mixes at most {self._slots}, not {wanted}",
-                limit=self._slots,
-                given=wanted,
-            )
         loop = asyncio.get_running_loop()
         timer = loop.call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
         try:
-            if job.adapter is not None:
-                adapter = await self._adapters.get(job.tenant, job.adapter)
-                check_scale(adapter, job.adapter_scale)
-                return adapter
-            shares = job.adapters or ()
-            members = [await self._adapters.get(job.tenant, each.name) for each in shares]
-            return mix(tuple(members), tuple(each.weight for each in shares))
+            return await self._adapters.get(job)
         finally:
             timer.cancel()
             self._slow.discard(entry)

@@ -10,11 +10,11 @@ import torch
 from tokenizers import Tokenizer
 
 from schemas import ErrorCode, JobError
-from worker.adapters import Mixture, members_of
 from worker.engine.answer import Answer
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
+from worker.engine.mixture import Mixture, members_of
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from schemas import FinishReason, JobError, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights, Mixture
+    from worker.adapters import AdapterWeights
+    from worker.engine.mixture import Mixture
 
 __all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 
