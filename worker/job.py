@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas import Activation, Epoch, FinishReason, Job, JobError, PromptLogprobs
-    from worker.adapters import AdapterWeights, Mixture
+    from worker.adapters import AdapterWeights
     from worker.constraints.compiler import CompiledConstraint
+    from worker.engine.mixture import Mixture
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from worker.batching.dispatch import AdapterSource, PromptEncoder
+    from worker.batching.asked_adapters import AdapterSource
+    from worker.batching.dispatch import PromptEncoder
     from worker.constraints.cache import Compiler
     from worker.engine.runner import StepEngine
     from worker.observe.engine_stats import EngineStats

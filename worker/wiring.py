@@ -22,7 +22,8 @@ from worker.takeover.parking import Parking
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.batching.dispatch import AdapterSource, EngineHandle, PromptEncoder
+    from worker.batching.asked_adapters import AdapterSource
+    from worker.batching.dispatch import EngineHandle, PromptEncoder
     from worker.constraints.cache import Compiler
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry

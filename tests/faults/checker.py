@@ -60,10 +60,14 @@ def _check_job(report: Report, history: History, job: Asked, folded: Folded) -> 
     report.counts["jobs"] += 1
     report.counts["tokens"] += stream.count
     report.counts["resets"] += stream.resets
-    report.counts["adapters"] += job.adapter is not None and isinstance(stream.terminal, DoneEvent)
-    if job.form is not None and isinstance(stream.terminal, DoneEvent):
-        whole = stream.terminal.finish_reason == "stop"
-        report.counts["constrained, whole" if whole else "constrained, cut"] += 1
+    if isinstance(stream.terminal, DoneEvent):
+        report.counts["adapters"] += bool(job.adapters)
+        report.counts["mixtures"] += bool(job.mixture)
+        report.counts["scaled"] += job.scale != 1
+        report.counts["invoked"] += job.activation is not None
+        if job.form is not None:
+            whole = stream.terminal.finish_reason == "stop"
+            report.counts["constrained, whole" if whole else "constrained, cut"] += 1
     if job.codec is not None:
         report.counts[f"packed by {job.codec}"] += stream.finished
     if isinstance(stream.terminal, ErrorEvent):

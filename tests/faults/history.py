@@ -6,9 +6,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from schemas import VisibleStream
-from tests.support.fault_content import digest_of, text_of, tokens_of
+from schemas import Activation, MixedAdapter, VisibleStream
+from tests.support.fault_content import (
+    INVOCATIONS,
+    digest_of,
+    prompt_of,
+    text_of,
+    tokens_of,
+    voice_of,
+)
 from tests.support.fault_forms import WholeAnswer, whole_answer
+from worker.adapters.invocation import find_last
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +48,8 @@ class Asked:
     tokens: int
     outcome: Outcome = "ok"
     adapter: str | None = None
+    scale: float = 1.0
+    mixture: tuple[tuple[str, float], ...] = ()  # names and weights, in place of an adapter
     ends: frozenset[str] = frozenset({DONE})
     deadline_ms: int | None = None
     codec: str | None = None  # that its record was packed with
@@ -55,24 +65,57 @@ class Asked:
         """The whole answer's."""
         if self._held is not None:
             return self._held.text
-        return text_of(*self.name, 0, self.tokens, self.digest)
+        return text_of(*self.name, 0, self.tokens, self.voice)
 
     def ids(self, start: int, stop: int) -> tuple[int, ...]:
         """Return a range of the whole answer's tokens."""
         if self._held is not None:
             return self._held.ids[start:stop]
-        return tokens_of(*self.name, start, stop, self.digest)
+        return tokens_of(*self.name, start, stop, self.voice)
 
     @property
     def _held(self) -> WholeAnswer | None:
         if self.form is None or DONE not in self.ends:
             return None
-        return whole_answer(*self.name, self.digest, self.form, self.tokens)
+        return whole_answer(*self.name, self.voice, self.form, self.tokens)
 
     @property
     def digest(self) -> str | None:
-        """Of the adapter that its answer has to come from; its content tells."""
+        """Of the adapter that its answer has to come from, as its end tells."""
         return None if self.adapter is None else digest_of(self.name.tenant, self.adapter)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of all adapters that it needs."""
+        return tuple(name for name, _ in self._shares)
+
+    @property
+    def told(self) -> tuple[MixedAdapter, ...]:
+        """What its end says of a mixture."""
+        tenant = self.name.tenant
+        return tuple(
+            MixedAdapter(name, digest_of(tenant, name), weight) for name, weight in self.mixture
+        )
+
+    @property
+    def activation(self) -> Activation | None:
+        """What its end says of where the adapter worked."""
+        if self.adapter not in INVOCATIONS:
+            return None
+        return Activation(find_last(prompt_of(*self.name), INVOCATIONS[self.adapter]))
+
+    @property
+    def voice(self) -> str | None:
+        """What its content has to tell of its adapters."""
+        start = 0 if self.activation is None else self.activation.start
+        if start is None:
+            return None
+        digests = [digest_of(self.name.tenant, name) for name in self.adapters]
+        return voice_of(digests, [self.scale * weight for _, weight in self._shares], start)
+
+    @property
+    def _shares(self) -> tuple[tuple[str, float], ...]:
+        return self.mixture if self.adapter is None else ((self.adapter, 1.0),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ def excused(history: History, logs: Mapping[Name, Folded]) -> dict[Name, Asked]:
     for job in history.asked:
         ended = logs[job.name].ended_ms if job.name in logs else None
         touched = any(
-            (each.tenant, each.adapter) == (job.name.tenant, job.adapter)
+            each.tenant == job.name.tenant
+            and each.adapter in job.adapters
             and job.name in sent
             and sent[job.name] <= each.ended_ms
             and (ended is None or ended >= each.begun_ms)
@@ -86,7 +87,7 @@ def _check_all_answered(
         if isinstance(folded.stream.terminal, DoneEvent) and name in asked and name in sent:
             assert folded.ended_ms is not None
             if outage.begun_ms <= sent[name] and folded.ended_ms <= outage.ended_ms:
-                wanted.discard((name.tenant, asked[name].adapter is not None))
+                wanted.discard((name.tenant, bool(asked[name].adapters)))
     for tenant, adapted in sorted(wanted):
         how = "by an adapter" if adapted else "without an adapter"
         report.add("stood_still", tenant, f"no answer {how} in an outage of {outage.tenant}'s")

@@ -60,8 +60,9 @@ class _Reading:
                 self.report.add("form", self.where, f"{job.form}: {fault}")
         if self.text + event.text != job.text:
             self.report.add("text", self.where, "the joined text is not the answer's")
-        if (event.adapter, event.digest) != (job.adapter, job.digest):
-            self.report.add("adapter", self.where, f"answered by {event.adapter}@{event.digest}")
+        found = (event.adapter, event.digest, event.adapters, event.activation)
+        if found != (job.adapter, job.digest, job.told, job.activation):
+            self.report.add("adapter", self.where, f"answered by {found}")
 
     def _failed(self, event: ErrorEvent) -> None:
         if event.code.value not in self.job.ends:

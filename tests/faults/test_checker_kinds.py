@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import Epoch, ErrorCode, ErrorEvent, ErrorRecord, JobError, TokensEvent
+from schemas import (
+    Activation,
+    Epoch,
+    ErrorCode,
+    ErrorEvent,
+    ErrorRecord,
+    JobError,
+    MixedAdapter,
+    TokensEvent,
+)
 from tests.faults.checker import Report, check
 from tests.faults.histories import (
     SECOND,
@@ -21,7 +30,7 @@ from tests.faults.histories import (
     records_of,
     tokens,
 )
-from tests.faults.history import Asked, Committed, Dead, Input, Trim
+from tests.faults.history import Asked, Committed, Dead, Input, Name, Trim
 from tests.faults.summary import BREACHES, breaches
 from tests.support.fault_content import digest_of
 
@@ -74,6 +83,47 @@ def test_an_adapters_answer_passes_and_no_others() -> None:
             Asked(A, 1),
         )
     ).rules
+
+
+def voiced(asked: Asked, voice: str | None, **told: Any) -> set[str]:
+    """Check a job whose answer tells of its adapters by `voice`, and its end by what is told."""
+    records = [tokens(A, index, digest=voice) for index in range(TOKENS)]
+    end = {"adapter": asked.adapter, "digest": asked.digest} | told
+    return check(of([*records, done(A, **end)], asked)).rules
+
+
+def test_a_strength_passes_and_no_other() -> None:
+    """Of another strength, or of 1 where another was asked for."""
+    support = digest_of(A.tenant, "support")
+    weak = Asked(A, TOKENS, adapter="support", scale=0.5)
+    assert voiced(weak, f"{support}*0.5") == set()
+    assert {"content"} <= voiced(weak, support)
+    assert {"content"} <= voiced(weak, f"{support}*4")
+
+
+def test_a_mixture_passes_and_no_other() -> None:
+    """In another order, with other weights, without one of its adapters; or so its end says."""
+    support, style = digest_of(A.tenant, "support"), digest_of(A.tenant, "house-style")
+    mixed = Asked(A, TOKENS, mixture=(("support", 1.0), ("house-style", -1.0)))
+    told = MixedAdapter("support", support, 1.0), MixedAdapter("house-style", style, -1.0)
+    assert voiced(mixed, f"{support}+{style}*-1", adapters=told) == set()
+    assert voiced(mixed, f"{support}+{style}*-1", adapters=told[:1]) == {"adapter"}
+    assert {"content"} <= voiced(mixed, f"{style}*-1+{support}", adapters=told)
+    assert {"content"} <= voiced(mixed, f"{support}+{style}", adapters=told)
+    assert {"content"} <= voiced(mixed, support, adapters=told)
+
+
+def test_an_invocation_counts_where_it_stands() -> None:
+    """At another place, everywhere, or not at all; without one only the backbone's passes."""
+    tone = digest_of(A.tenant, "tone")
+    plain = Asked(A, TOKENS, adapter="tone")
+    assert plain.activation == Activation(None)
+    assert voiced(plain, None, activation=Activation(None)) == set()
+    assert {"content"} <= voiced(plain, tone, activation=Activation(None))
+    assert voiced(plain, None) == {"adapter"}
+    named = Asked(Name("acme", "job-7-17-1"), TOKENS, adapter="tone")
+    assert named.activation == Activation(len("acme/job-7-1"))
+    assert named.voice == f"{tone}@12"
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from schemas import ErrorCode, JobError
 from tests.support.fault_content import (
     ADAPTERS,
+    INVOCATIONS,
     digest_of,
     name_of,
     prompt_of,
     shown,
     text_of,
     tokens_of,
+    voice_of,
 )
 from tests.support.fault_forms import begin, next_token, vocabulary
 from tests.support.fault_store import StoreTrouble
 from worker.adapters import AdapterWeights
 from worker.constraints.compiler import ConstraintCompiler
+from worker.engine.mixture import Mixture, members_of
 from worker.engine.request import GenerationRequest, Output
 from worker.job import Prompt
 from worker.loading import Loaded
@@ -44,7 +47,7 @@ class _Running(NamedTuple):
 
     tenant: str
     job: str
-    digest: str | None  # of its adapter
+    voice: str | None  # of its adapters
     written: int
     whole: int
     answer: Answer | None = None  # of a constrained one, which is told by `fault_forms`
@@ -69,7 +72,11 @@ class TaggedEngine:
     def submit(self, request: GenerationRequest) -> None:
         """Take a request. Raises JobError when the tokens to go on from are not its own."""
         tenant, job = name_of(request.prompt_ids)
-        digest = request.adapter.digest if request.adapter else None
+        adapter, scale = request.adapter, request.adapter_scale
+        weights = adapter.weights if isinstance(adapter, Mixture) else (1.0,)
+        digests = [each.digest for each in members_of(adapter)]
+        scales = [scale * weight for weight in weights] if digests else []
+        voice = voice_of(digests, scales, request.active_from)
         begun, whole = len(request.resume_ids), request.sampling.longest
         if request.constraint is not None:
             answer = begin(request.constraint, request.sampling)
@@ -78,15 +85,15 @@ class TaggedEngine:
             if answer.finish is not None:
                 self._ended.append(Output(request.key, finish=answer.finish))
             else:
-                row = _Running(tenant, job, digest, begun, whole, answer)
+                row = _Running(tenant, job, voice, begun, whole, answer)
                 self._running[request.key] = row
             return
-        if request.resume_ids != tokens_of(tenant, job, 0, begun, digest) or begun > whole:
+        if request.resume_ids != tokens_of(tenant, job, 0, begun, voice) or begun > whole:
             raise JobError(ErrorCode.INTERNAL, f"resumed with {begun} tokens that are not its own")
         if begun == whole:
             self._ended.append(Output(request.key, finish="length"))
         else:
-            self._running[request.key] = _Running(tenant, job, digest, begun, whole)
+            self._running[request.key] = _Running(tenant, job, voice, begun, whole)
 
     def cancel(self, key: int) -> None:
         """Drop a request."""
@@ -103,22 +110,22 @@ class TaggedEngine:
         outputs, self._ended = self._ended, []
         for key in list(self._running)[: self._rows]:
             row = self._running.pop(key)
-            tenant, job, digest, index, whole, answer = row
+            tenant, job, voice, index, whole, answer = row
             count = index + 1
             if answer is not None:
-                token = next_token(tenant, job, index, digest, answer)
+                token = next_token(tenant, job, index, voice, answer)
                 text = answer.push(token)
                 outputs.append(Output(key, (token,), text, finish=answer.finish))
                 if answer.finish is None:
                     self._running[key] = row._replace(written=count)
                 continue
-            ids = tokens_of(tenant, job, index, count, digest)
+            ids = tokens_of(tenant, job, index, count, voice)
             if count == whole:
-                text = text_of(tenant, job, shown(index), whole, digest)
+                text = text_of(tenant, job, shown(index), whole, voice)
                 outputs.append(Output(key, ids, text, finish="length"))
             else:
-                self._running[key] = _Running(tenant, job, digest, count, whole)
-                text = text_of(tenant, job, shown(index), shown(count), digest)
+                self._running[key] = _Running(tenant, job, voice, count, whole)
+                text = text_of(tenant, job, shown(index), shown(count), voice)
                 outputs.append(Output(key, ids, text))
         return outputs
 
@@ -147,7 +154,8 @@ class TaggedAdapters:
         digest = digest_of(tenant, name)
         if name not in ADAPTERS or wanted not in {"", digest}:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, f"adapter {name}: no such adapter")
-        return AdapterWeights(name=name, digest=digest, rank=1, modules={})
+        invocation = INVOCATIONS.get(name, ())
+        return AdapterWeights(name=name, digest=digest, rank=1, modules={}, invocation=invocation)
 
 
 def load_tagged(settings: WorkerSettings) -> Loaded:

@@ -72,7 +72,7 @@ def begin(constraint: CompiledConstraint, sampling: Sampling) -> Answer:
     return Answer(Detokenizer(tokenizer()), sampling, vocabulary().eos_ids, constraint.matcher())
 
 
-def next_token(tenant: str, job: str, index: int, digest: str | None, answer: Answer) -> int:
+def next_token(tenant: str, job: str, index: int, voice: str | None, answer: Answer) -> int:
     """Draw the token at an index, from what the answer's constraint lets through."""
     matcher = answer.matcher
     assert matcher is not None
@@ -81,7 +81,7 @@ def next_token(tenant: str, job: str, index: int, digest: str | None, answer: An
     if matcher.error is not None:
         raise matcher.error
     allowed = np.unpackbits(mask.view(np.uint8), bitorder="little").nonzero()[0].tolist()
-    told = f"{tenant}/{job}/{index}/{digest or ''}"
+    told = f"{tenant}/{job}/{index}/{voice or ''}"
     drawn = int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest())
     for wanted in (vocabulary().eos_ids, _closing()):
         if soon := [token for token in allowed if token in wanted]:
@@ -93,14 +93,14 @@ def next_token(tenant: str, job: str, index: int, digest: str | None, answer: An
 
 @lru_cache(maxsize=100_000)
 def whole_answer(
-    tenant: str, job: str, digest: str | None, form: str, max_tokens: int
+    tenant: str, job: str, voice: str | None, form: str, max_tokens: int
 ) -> WholeAnswer:
     """Return the answer to a constrained job, as it would be without a fault."""
     answer = begin(_compiled(form), BY_FORM[form].sampling(max_tokens=max_tokens))
     ids: list[int] = []
     text = ""
     while answer.finish is None:
-        ids.append(next_token(tenant, job, len(ids), digest, answer))
+        ids.append(next_token(tenant, job, len(ids), voice, answer))
         text += answer.push(ids[-1])
     return WholeAnswer(tuple(ids), text, answer.finish)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from tests.faults.history import DONE
-from tests.support.fault_content import ADAPTERS, digest_of
+from tests.support.fault_content import ADAPTERS, MIXABLE, digest_of
 from tests.support.fault_forms import BY_FORM, NO_FORM, TOKENS
 from tests.support.fault_packers import CODECS
 
@@ -28,6 +28,10 @@ CONSTRAINED_SHARE = 0.2  # of those that are to be whole
 ADAPTER_SHARE = 0.4
 PACKED_SHARE = 0.3
 PINNED_SHARE = 0.3  # of those by an adapter: it is named with its digest
+SCALED_SHARE = 0.2  # of those by an adapter, or several
+MIXED_SHARE = 0.2
+SCALES = (0.0, 0.5, 4.0)
+WEIGHTS = (-1.0, 0.25, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Wish:
     tokens: int
     ends: frozenset[str] = frozenset({DONE})
     adapter: str | None = None  # as the job names it, perhaps with a digest
+    scale: float = 1.0
+    mixture: tuple[tuple[str, float], ...] = ()  # in place of an adapter
     deadline: float | None = None  # seconds
     cancel_after: float | None = None  # seconds from when it was sent
     messages: bool = False
@@ -64,6 +70,13 @@ class Wish:
         """Whether only a complete answer is right."""
         return self.ends == {DONE}
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of all adapters that it needs."""
+        if self.adapter is not None:
+            return (self.adapter.partition("@")[0],)
+        return tuple(name for name, _ in self.mixture)
+
     def options(self, job_id: str, timeout: float) -> JobOptions:
         """Return the arguments of `Client.stream`, but for the prompt."""
         options: JobOptions = {
@@ -71,8 +84,13 @@ class Wish:
             "timeout": timeout,
             "adapter": self.adapter,
             "sampling": {"max_tokens": self.tokens, **_constraint(self.form)},
+            "adapter_scale": self.scale,
             "deadline": self.deadline,
         }
+        if self.mixture:
+            options["adapters"] = [
+                {"name": name, "weight": weight} for name, weight in self.mixture
+            ]
         if self.messages:
             options["messages"] = [{"role": "user", "content": "?"}]
         return options
@@ -88,29 +106,36 @@ def _draw(chance: random.Random, tenant: str, pressure: Pressure) -> Wish:
     kind = chance.random() - REFUSED_SHARE
     if kind < 0:
         return _refused(chance)
-    tokens, adapter = chance.choice(pressure.lengths), _adapter(chance, tenant)
+    wish = _adapted(chance, tenant, Wish(chance.choice(pressure.lengths)))
     if (kind := kind - CANCELLED_SHARE) < 0:
         moment = chance.choice((0.0, chance.uniform(0, 0.3), chance.uniform(0, 3)))
         ends = frozenset({DONE, "cancelled"})
-        return Wish(tokens, ends, adapter, cancel_after=moment)
+        return replace(wish, ends=ends, cancel_after=moment)
     if kind - DEADLINE_SHARE < 0:
         ends = frozenset({DONE, "deadline_exceeded"})
         seconds = chance.choice((0.001, chance.uniform(0.05, 0.5), chance.uniform(0.5, 5)))
-        return Wish(tokens, ends, adapter, deadline=seconds)
+        return replace(wish, ends=ends, deadline=seconds)
     if chance.random() < CONSTRAINED_SHARE:
-        return Wish(TOKENS, adapter=adapter, form=chance.choice(sorted(BY_FORM)))
-    return Wish(tokens, adapter=adapter)
+        return replace(wish, tokens=TOKENS, form=chance.choice(sorted(BY_FORM)))
+    return wish
 
 
 def _constraint(form: str | None) -> dict[str, Any]:
     return {} if form is None else BY_FORM.get(form, NO_FORM).fields
 
 
-def _adapter(chance: random.Random, tenant: str) -> str | None:
+def _adapted(chance: random.Random, tenant: str, wish: Wish) -> Wish:
+    """Add an adapter, as strong as it likes, or a mixture."""
     if chance.random() >= ADAPTER_SHARE:
-        return None
+        return wish
+    scale = chance.choice(SCALES) if chance.random() < SCALED_SHARE else 1.0
+    if chance.random() < MIXED_SHARE:
+        names = chance.sample(MIXABLE, len(MIXABLE))
+        mixture = tuple((name, chance.choice(WEIGHTS)) for name in names)
+        return replace(wish, scale=scale, mixture=mixture)
     name = chance.choice(ADAPTERS)
-    return f"{name}@{digest_of(tenant, name)}" if chance.random() < PINNED_SHARE else name
+    pinned = f"{name}@{digest_of(tenant, name)}" if chance.random() < PINNED_SHARE else name
+    return replace(wish, scale=scale, adapter=pinned)
 
 
 def _refused(chance: random.Random) -> Wish:

@@ -106,7 +106,7 @@ class Load:
     def wants(self, tenant: str, adapter: str) -> bool:
         """Whether an answer by that adapter is being waited for."""
         return any(
-            name.tenant == tenant and wish.whole and (wish.adapter or "").startswith(adapter)
+            name.tenant == tenant and wish.whole and adapter in wish.adapters
             for name, (wish, _) in self._whole.items()
         )
 
@@ -114,7 +114,7 @@ class Load:
         """Return whose jobs, without an adapter and with one, were asked since and are answered."""
         asked = zip(self.asked, self._begun, strict=True)
         return {
-            (each.name.tenant, each.adapter is not None)
+            (each.name.tenant, bool(each.adapters))
             for each, begun in asked
             if begun >= moment and each.ends == {DONE} and each.outcome == "ok"
         }
@@ -162,6 +162,8 @@ class Load:
                 wish.tokens,
                 outcome or "ok",
                 adapter=wish.adapter and wish.adapter.partition("@")[0],
+                scale=wish.scale,
+                mixture=wish.mixture,
                 ends=wish.ends,
                 deadline_ms=None if wish.deadline is None else int(wish.deadline * 1_000),
                 codec=wish.codec,

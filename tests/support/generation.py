@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas import Sampling
-from worker.adapters import Mixture
+from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest
 from worker.engine.scheduler import StepPlan
 

@@ -35,7 +35,8 @@ from worker.wiring import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.batching.dispatch import AdapterSource, PromptEncoder
+    from worker.batching.asked_adapters import AdapterSource
+    from worker.batching.dispatch import PromptEncoder
     from worker.constraints.cache import Compiler
     from worker.engine.request import GenerationRequest, Output
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pytest
     from torch import Tensor
 
-    from worker.adapters import Mixture
     from worker.engine.engine import Engine
+    from worker.engine.mixture import Mixture
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from schemas import Activation, DoneEvent, ErrorEvent, JobError, MixedAdapter
 from schemas.errors import ErrorCode
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, job, tokens
-from worker.adapters import AdapterWeights, LoraModule, Mixture
+from worker.adapters import AdapterWeights, LoraModule
 from worker.adapters.trained_tokens import TokenRows, TrainedTokens
+from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest, Output
 
 PROMPT = (1, 7, 8, 2, 7, 8, 3)

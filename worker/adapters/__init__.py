@@ -1,7 +1,6 @@
 """Tenants' LoRA adapters: from a folder on disk, through host memory, to slots on the device."""
 
 from worker.adapters.cache import AdapterCache
-from worker.adapters.mixture import Mixture, check_scale, members_of, mix
 from worker.adapters.slot_lru import Placement, SlotLru
 from worker.adapters.store import AdapterRef, AdapterStore
 from worker.adapters.weights import AdapterWeights, LoraModule
@@ -12,10 +11,6 @@ __all__ = [
     "AdapterStore",
     "AdapterWeights",
     "LoraModule",
-    "Mixture",
     "Placement",
     "SlotLru",
-    "check_scale",
-    "members_of",
-    "mix",
 ]

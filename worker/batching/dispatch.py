@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from schemas import Activation, ErrorCode, JobError
-from worker.adapters import Mixture, check_scale, members_of, mix
+from worker.batching.asked_adapters import AskedAdapters, active_from
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
 from worker.constraints.cache import ConstraintCache
+from worker.engine.mixture import members_of
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
 from worker.observe.logs import get_logger
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
     from schemas import Job
     from worker.adapters import AdapterWeights
+    from worker.batching.asked_adapters import AdapterSource
     from worker.constraints.cache import Compiler
     from worker.constraints.compiler import CompiledConstraint
+    from worker.engine.mixture import Mixture
     from worker.job import Entry, Partition, Prompt
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
@@ -70,13 +73,6 @@ class PromptEncoder(Protocol):
         """Return them, and what room they leave. Raises JobError."""
 
 
-class AdapterSource(Protocol):
-    """Where a tenant's adapters come from."""
-
-    async def get(self, tenant: str, name: str) -> AdapterWeights:
-        """Return the weights. Raises JobError."""
-
-
 class Dispatcher:
     """Feeds one engine. Everything but tokenising happens on the event loop."""
 
@@ -94,11 +90,10 @@ class Dispatcher:
     ) -> None:
         """Prepare. `reachable` tells whether a job's answer can be written at present."""
         self._max_rows = settings.max_rows
-        self._slots = settings.slots
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
         self._ahead = max(1, settings.max_rows // 4)
         self._prompts = prompts
-        self._adapters = adapters
+        self._adapters = AskedAdapters(adapters, settings.slots)
         self._constraints = None if constraints is None else ConstraintCache(constraints, metrics)
         self._engine = engine
         self._metrics = metrics
@@ -278,7 +273,7 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            adapter = await self._without_place(entry, self._adapter(job))
+            adapter = await self._without_place(entry, self._adapters.get(job))
             constraint = await self._without_place(entry, self._constraint(job))
             loop = asyncio.get_running_loop()
             prompt, start = await loop.run_in_executor(self._tokenizing, self._encode, job, adapter)
@@ -310,30 +305,7 @@ class Dispatcher:
     ) -> tuple[Prompt, int | None]:
         """Return the prompt, and from which of its tokens on the adapter works."""
         prompt = self._prompts.encode(job)
-        if adapter is None or isinstance(adapter, Mixture):
-            return prompt, 0
-        return prompt, adapter.active_from(prompt.ids)
-
-    async def _adapter(self, job: Job) -> AdapterWeights | Mixture | None:
-        if job.adapter is None and job.adapters is None:
-            return None
-        if self._adapters is None:
-            raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
-        wanted = len(job.adapters or ())
-        if wanted > self._slots:
-            raise JobError(
-                ErrorCode.LIMIT_EXCEEDED,
-                f"adapters: this service mixes at most {self._slots}, not {wanted}",
-                limit=self._slots,
-                given=wanted,
-            )
-        if job.adapter is not None:
-            adapter = await self._adapters.get(job.tenant, job.adapter)
-            check_scale(adapter, job.adapter_scale)
-            return adapter
-        shares = job.adapters or ()
-        members = [await self._adapters.get(job.tenant, each.name) for each in shares]
-        return mix(tuple(members), tuple(each.weight for each in shares))
+        return prompt, active_from(adapter, prompt.ids)
 
     async def _constraint(self, job: Job) -> CompiledConstraint | None:
         constraint = job.sampling.constraint

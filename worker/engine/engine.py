@@ -10,12 +10,12 @@ import torch
 from tokenizers import Tokenizer
 
 from schemas import ErrorCode, JobError
-from worker.adapters import Mixture, members_of
 from worker.engine.answer import Answer
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
+from worker.engine.mixture import Mixture, members_of
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
@@ -332,9 +332,10 @@ class Engine:
         fault = _fault(rows, token, answer)
         if fault is not None:
             return Output(key, error=fault)
-        if answer.finish is not None:  # it was resumed whole, for what its prompt is told
+        whole = answer.finish  # when it was resumed, for what its prompt is told
+        if whole is not None:
             told = None if rows is None else rows.told()
-            return Output(key, finish=answer.finish, prompt_logprobs=told)
+            return Output(key, finish=whole, prompt_logprobs=told)
         try:
             text = answer.push(token)
         except JobError as dead:  # of its constraint

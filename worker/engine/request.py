@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from schemas import FinishReason, JobError, PromptLogprobs, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights, Mixture
+    from worker.adapters import AdapterWeights
     from worker.constraints.compiler import CompiledConstraint
+    from worker.engine.mixture import Mixture
 
 __all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 

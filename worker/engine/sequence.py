@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from worker.adapters import Mixture, members_of
+from worker.engine.mixture import Mixture, members_of
 from worker.engine.prompt_rows import PromptRows
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from schemas import Sampling
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.adapters import mix
 from worker.engine import decode_graphs
 from worker.engine.config import EngineConfig
 from worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
 from worker.engine.engine import Engine
 from worker.engine.forward_pass import AttentionLayout
 from worker.engine.kv_cache import KVCache
+from worker.engine.mixture import mix
 from worker.engine.model import adopt_backbone, load_backbone
 from worker.engine.packing import PackedRow
 from worker.engine.request import GenerationRequest
@@ -32,7 +32,8 @@ from worker.engine.row_adapters import NOTHING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.adapters import AdapterWeights, Mixture
+    from worker.adapters import AdapterWeights
+    from worker.engine.mixture import Mixture
     from worker.engine.model import Backbone
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from schemas import ErrorCode, Job, JobError, Sampling
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
 from worker.engine.request import GenerationRequest
+from worker.engine.weights_digest import weights_digest
 from worker.loading import Loaded, load_model
 from worker.settings import load_settings
 
@@ -89,7 +90,7 @@ async def test_adapters_are_judged_before_the_engine_sees_them(loaded: Loaded) -
 
 
 def test_operators_are_told_what_was_loaded(folder: Path) -> None:
-    """One line of counts: linears, those that take adapters, groups, slots, tokens."""
+    """One line: linears, those that take adapters, groups, slots, tokens; the weights' digest."""
     flags = {"model": str(folder / "model"), "device": "cpu", "slots": 3, "kv_tokens": KV_TOKENS}
     with capture_logs() as logged:
         load_model(load_settings(flags=flags).settings)
@@ -104,5 +105,6 @@ def test_operators_are_told_what_was_loaded(folder: Path) -> None:
             "kv_tokens": 96,
             "context": 96,
             "threads": torch.get_num_threads(),
+            "base_digest": weights_digest(folder / "model"),
         }
     ]

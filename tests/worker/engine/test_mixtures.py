@@ -12,9 +12,10 @@ from schemas import Sampling
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.adapters import AdapterStore, AdapterWeights, Mixture, mix
+from worker.adapters import AdapterStore, AdapterWeights
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
+from worker.engine.mixture import Mixture, mix
 from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest
 

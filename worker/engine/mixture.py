@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from schemas import ErrorCode, JobError
 
 if TYPE_CHECKING:
-    from worker.adapters.weights import AdapterWeights
+    from worker.adapters import AdapterWeights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,16 +21,6 @@ class Mixture:
 
     members: tuple[AdapterWeights, ...]
     weights: tuple[float, ...]
-
-    @property
-    def digest(self) -> str:
-        """What has to be on the device: the contents, whatever their weights."""
-        return "+".join(member.digest for member in self.members)
-
-    @property
-    def warning(self) -> str | None:
-        """Why one of them may not be meant for this backbone."""
-        return next((each.warning for each in self.members if each.warning), None)
 
 
 def members_of(adapter: AdapterWeights | Mixture | None) -> tuple[AdapterWeights, ...]:
