@@ -99,6 +99,8 @@ def load_model(settings: WorkerSettings) -> Loaded:
             max_rank=settings.max_rank,
             base_check=settings.base_check,
             own=backbone.own_weights,
+            parameters=engine.layers.parameters,
+            max_expert_values=settings.expert_bytes // dtype.itemsize,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
@@ -129,6 +131,14 @@ def _return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # musl has none
         trim(0)
+
+
+def served_dtype(settings: WorkerSettings) -> torch.dtype:
+    """Return the type of the numbers that a worker on this machine would serve in."""
+    import torch  # noqa: PLC0415 - see load_model
+
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return _dtype(settings, automatic if settings.device == "auto" else settings.device)
 
 
 def _device(settings: WorkerSettings) -> str:

@@ -16,6 +16,7 @@ from worker.engine.model import META, load_backbone
 
 if TYPE_CHECKING:
     from worker.adapters.own_weights import OwnWeights
+    from worker.adapters.target_parameters import ParameterShapes
 
 
 class ModelFolderError(Exception):
@@ -30,6 +31,7 @@ class ModelFolder:
     kind: str
     parameters: int
     linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in)
+    parameter_shapes: ParameterShapes  # experts and routers
     has_chat_template: bool
     own_weights: OwnWeights | None
 
@@ -52,6 +54,7 @@ def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
         kind=found.model.config.model_type,
         parameters=found.model.num_parameters(),
         linear_shapes=found.linear_shapes,
+        parameter_shapes=found.parameters,
         has_chat_template=bool(found.tokenizer.chat_template),
         own_weights=found.own_weights,
     )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.patterns import Pattern, first_match, read_patterns
+from worker.adapters.target_parameters import read_names
 from worker.adapters.targets import Targets, read_targets
 from worker.adapters.trained_tokens import read_indices
 
@@ -30,6 +31,8 @@ HONOURED: Final = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "target_modules",
+        "target_parameters",
+        "peft_version",
         "exclude_modules",
         "layers_to_transform",
         "layers_pattern",
@@ -53,7 +56,6 @@ TRAINING_ONLY: Final = frozenset(
         "loftq_config",
         "monteclora_config",  # noise in training; what it saves beside A and B is left out
         "megatron_core",  # names a library; counts only with megatron_config, which we refuse
-        "peft_version",
         "qalora_group_size",  # counts only with use_qalora, which we refuse
         "revision",
         "runtime_config",
@@ -88,6 +90,10 @@ class LoraConfig:
     rank_patterns: tuple[Pattern[int], ...]
     alpha_patterns: tuple[Pattern[float], ...]
     targets: Targets
+    parameters: tuple[str, ...]
+    """Paths of parameters, or endings of them, that have LoRA and need be no linear's."""
+    version: object
+    """What PEFT says that it is; None: nothing."""
     ties: bool
     """Whether PEFT would tie what is saved whole as the backbone ties it."""
     token_ids: Mapping[str, tuple[int, ...]]
@@ -158,6 +164,8 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         rank_patterns=read_patterns("rank_pattern", fields, _rank),
         alpha_patterns=read_patterns("alpha_pattern", fields, _alpha),
         targets=read_targets(fields),
+        parameters=read_names(fields),
+        version=fields.get("peft_version"),
         ties=_flag("ensure_weight_tying", fields.get("ensure_weight_tying")),
         token_ids=read_indices(fields),
         training_tensors=_training_tensors(fields),

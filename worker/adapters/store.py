@@ -18,6 +18,7 @@ from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, re
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
 from worker.adapters.own_weights import OwnWeights
+from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.tensors import BackboneShapes, read_tensors
 from worker.adapters.weights import AdapterWeights
 
@@ -54,6 +55,8 @@ class AdapterStore:
         max_rank: int,
         base_check: BaseCheck = "warn",
         own: OwnWeights | None = None,
+        parameters: ParameterShapes | None = None,
+        max_expert_values: int = 0,
     ) -> None:
         """Serve the folder `root`.
 
@@ -61,15 +64,22 @@ class AdapterStore:
         `linear_shapes` the (out, in) features, by module path, of its linears that adapters can
         change. `base_check` says what an adapter for a base model of another name gets. Copies of
         the backbone's weights beside A and B are compared with `own` (None: they are refused).
+        `parameters` are what of the backbone `target_parameters` can name (None: linears), and
+        `max_expert_values` is how many numbers an adapter's LoRA on experts may have.
         """
+        parameters = parameters or ParameterShapes()
         self._root = root.resolve()
         self._base_model = base_model
         self._base_check = base_check
         self._backbone = BackboneShapes(
             linears=dict(linear_shapes),
             max_rank=max_rank,
+            parameters=parameters,
+            max_expert_values=max_expert_values,
             own=own,
-            max_copy_bytes=0 if own is None else own.max_copy_bytes(linear_shapes),
+            max_copy_bytes=0
+            if own is None
+            else own.max_copy_bytes(linear_shapes, parameters.experts),
         )
         self._max_tensor_bytes = self._backbone.max_file_bytes()
         self._digests: OrderedDict[tuple[FileVersion, FileVersion], str] = OrderedDict()
@@ -120,12 +130,15 @@ class AdapterStore:
             )
             if self._base_check == "strict":
                 raise AdapterFault(warning)
-        modules, tokens = read_tensors(data, config, self._backbone)
+        modules, experts, tokens = read_tensors(data, config, self._backbone)
+        ranks = [module.rank for module in modules.values()]
+        ranks += [stack.rank for stack in experts.values()]
         return AdapterWeights(
             name=ref.name,
             digest=content_digest(fields, data),
-            rank=max(module.rank for module in modules.values()),
+            rank=max(ranks),
             modules=modules,
+            experts=experts,
             tokens=tokens,
             warning=warning,
         )

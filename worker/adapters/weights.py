@@ -1,7 +1,7 @@
 """An adapter in host memory: what its reader gives and the engine takes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -37,6 +37,24 @@ class LoraModule:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ExpertsModule:
+    """The adapter of all experts' weights at one place: expert e adds scaling · (x A[e]ᵀ) B[e]ᵀ."""
+
+    rank: int
+    """Of one expert."""
+    scaling: float
+    a: Tensor
+    """[experts, rank, in features], in the dtype of the file; any strides."""
+    b: Tensor
+    """[experts, out features, rank], likewise."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return self.a.nbytes + self.b.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class AdapterWeights:
     """An adapter on the host, ready for any device slot."""
 
@@ -44,9 +62,11 @@ class AdapterWeights:
     digest: str
     """SHA-256 of configuration and tensors, hexadecimal."""
     rank: int
-    """The largest rank of any module."""
+    """The largest rank of any module, or of any one expert."""
     modules: Mapping[str, LoraModule]
     """By the module's path in the backbone, e.g. `model.layers.0.self_attn.q_proj`."""
+    experts: Mapping[str, ExpertsModule] = field(default_factory=dict)
+    """By the parameter's path, e.g. `model.layers.0.mlp.experts.gate_up_proj`."""
     tokens: TrainedTokens | None = None
     """Vectors of some tokens, in place of the backbone's."""
     warning: str | None = None
@@ -56,4 +76,5 @@ class AdapterWeights:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         tokens = 0 if self.tokens is None else self.tokens.nbytes
-        return tokens + sum(module.nbytes for module in self.modules.values())
+        experts = sum(module.nbytes for module in self.experts.values())
+        return tokens + experts + sum(module.nbytes for module in self.modules.values())
