@@ -19,7 +19,7 @@ from tests.support.tiny import (
     make_tiny_model,
 )
 from worker.engine.model import load_backbone
-from worker.settings import WorkerSettings
+from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,8 @@ def test_experts_have_room_that_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     assert (found["rank"], found["targets"]) == (4, ["down_proj", "gate_up_proj"])
     # fp32, 2 layers of 4 experts: (64 + 192) + (96 + 64) numbers each for a rank.
     a_rank = 4 * 2 * 4 * (256 + 160)
-    settings = WorkerSettings(expert_bytes=1 << 20, slots=300, max_rank=128, device="cpu")
+    flagged = {"expert_bytes": 1 << 20, "slots": 300, "max_rank": 128, "device": "cpu"}
+    settings = load_settings(flags=flagged).settings
     rank = (1 << 20) // a_rank
     told = experts_room(settings, read_model_folder(str(model)))
     assert f"up to rank {rank}, 300 slots may take 0.31 GB" in told
