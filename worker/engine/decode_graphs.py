@@ -120,7 +120,7 @@ class DecodeGraphs:
         They are to be used before the next step: of a model in fp32 it overwrites them.
 
         None where no recording serves: a row does more than decode one token, or an adapter
-        in a slot has biases or experts, or changes the logits' own linear: these get memory when the
+        in a slot has biases or experts, or changes the logits: these get memory when the
         first such adapter comes, after all recordings.
         """
         if any(len(row.ids) != 1 or not row.sampled for row in rows):
