@@ -190,6 +190,7 @@ class Worker:
             engine=engine,
             prompts=loaded.prompts,
             adapters=loaded.adapters,
+            templates=loaded.templates,
             prove=commits.prove,
             create_reply_topic=partial(create_reply_topic, self._settings)
             if self._settings.create_topics

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from worker.batching.dispatch import AdapterSource, PromptEncoder
+    from worker.batching.dispatch import AdapterSource, PromptEncoder, Renderer
     from worker.engine.runner import StepEngine
     from worker.observe.engine_stats import EngineStats
     from worker.settings import WorkerSettings
@@ -39,6 +39,7 @@ class Loaded:
     adapters: AdapterSource | None
     base: str  # the backbone's name
     stats: Callable[[], EngineStats] | None = None  # callable from any thread
+    templates: Renderer | None = None  # for adapters' own templates, where they are used
 
 
 def load_model(settings: WorkerSettings) -> Loaded:
@@ -48,7 +49,9 @@ def load_model(settings: WorkerSettings) -> Loaded:
     bound_spinning()
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
+    from worker.adapters.tokenizer_files import BackboneTokenizer  # noqa: PLC0415 - same
     from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
+    from worker.batching.templates import TemplateRenderer  # noqa: PLC0415 - same
     from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
     from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
     from worker.engine.engine import Engine  # noqa: PLC0415 - same
@@ -101,6 +104,8 @@ def load_model(settings: WorkerSettings) -> Loaded:
             own=backbone.own_weights,
             parameters=engine.layers.parameters,
             max_expert_values=settings.expert_bytes // dtype.itemsize,
+            tokenizer=BackboneTokenizer(backbone.tokenizer, path),
+            templates=settings.adapter_templates,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
@@ -116,10 +121,16 @@ def load_model(settings: WorkerSettings) -> Loaded:
     )
 
     def stats() -> EngineStats:
-        other_bases = 0 if adapters is None else adapters.other_bases
-        return replace(engine.stats(), adapters_other_base=other_bases)
+        if adapters is None:
+            return engine.stats()
+        return replace(
+            engine.stats(),
+            adapters_other_base=adapters.other_bases,
+            adapters_other_template=adapters.other_templates,
+        )
 
-    return Loaded(engine, prompts, adapters, backbone.name, stats)
+    templates = TemplateRenderer(prompts.reserved) if settings.adapter_templates else None
+    return Loaded(engine, prompts, adapters, backbone.name, stats, templates)
 
 
 def _return_freed_memory() -> None:

@@ -152,6 +152,11 @@ class WorkerSettings(BaseSettings):
         description="What an adapter gets that fits but names another base model: a warning in the"
         " log, or a refusal.",
     )
+    adapter_templates: bool = Field(
+        default=False,
+        description="Render an adapter's messages by the chat template in its folder, which is its"
+        " tenant's code, in a process that bounds it. The same in all workers of a group.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

@@ -22,7 +22,7 @@ from worker.takeover.parking import Parking
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.batching.dispatch import AdapterSource, EngineHandle, PromptEncoder
+    from worker.batching.dispatch import AdapterSource, EngineHandle, PromptEncoder, Renderer
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry
     from worker.observe.metrics import Metrics
@@ -46,6 +46,7 @@ class Surroundings:
     adapters: AdapterSource | None
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
+    templates: Renderer | None = None  # for adapters' own templates, where they are used
     keys: TenantKeys | None = None  # of the tenants, where they sign
     why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
 
@@ -120,6 +121,7 @@ def wire(
             settings=settings,
             prompts=around.prompts,
             adapters=around.adapters,
+            templates=around.templates,
             engine=around.engine,
             metrics=metrics,
             reachable=parking.reachable,

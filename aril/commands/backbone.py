@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a downl
 
 import torch
 
+from worker.adapters.tokenizer_files import BackboneTokenizer
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.model import META, load_backbone
 
@@ -33,6 +34,7 @@ class ModelFolder:
     linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in)
     parameter_shapes: ParameterShapes  # experts and routers
     has_chat_template: bool
+    tokenizer: BackboneTokenizer
     own_weights: OwnWeights | None
 
 
@@ -56,5 +58,6 @@ def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
         linear_shapes=found.linear_shapes,
         parameter_shapes=found.parameters,
         has_chat_template=bool(found.tokenizer.chat_template),
+        tokenizer=BackboneTokenizer(found.tokenizer, path),
         own_weights=found.own_weights,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,6 +186,27 @@ async def test_topics_are_created_and_told(cluster: Cluster, aril: RunAril) -> N
     refused = await aril("topics", "newcomer", "--reply-partitions", "3", env=env)
     assert refused.code == FAILED
     assert "2 partitions, 3 asked: the number never changes" in refused.out
+
+
+def test_a_template_of_its_own_is_told(
+    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Listed with a warning where it is not used, and without where it is."""
+    adapter = tmp_path / "store" / "acme" / "spoken"
+    shutil.copytree(folders[1] / "acme" / "terse", adapter)
+    (adapter / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    flags = [
+        "adapters",
+        "--model",
+        str(folders[0]),
+        "--adapters",
+        str(tmp_path / "store"),
+        "--json",
+    ]
+    assert main(flags) == OK
+    assert "ARIL_ADAPTER_TEMPLATES" in json.loads(capsys.readouterr().out)[0]["warning"]
+    assert main([*flags, "--adapter-templates"]) == OK
+    assert json.loads(capsys.readouterr().out)[0]["warning"] is None
 
 
 def test_experts_have_room_that_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

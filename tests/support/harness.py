@@ -35,7 +35,7 @@ from worker.wiring import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.batching.dispatch import AdapterSource, PromptEncoder
+    from worker.batching.dispatch import AdapterSource, PromptEncoder, Renderer
     from worker.engine.request import GenerationRequest, Output
 
 REPLY_PARTITIONS = 4
@@ -149,9 +149,9 @@ class HandEngine:
 class BytePrompts:
     """One token a byte."""
 
-    def encode(self, job: Job) -> Prompt:
+    def encode(self, job: Job, rendered: str | None = None) -> Prompt:
         """Return the bytes."""
-        ids = job.token_ids or tuple((job.prompt or "").encode())
+        ids = job.token_ids or tuple((rendered or job.prompt or "").encode())
         return Prompt(ids, job.sampling.longest)
 
 
@@ -164,6 +164,7 @@ class Harness:
         tenants: Sequence[str] = ("acme", "zeta"),
         prompts: PromptEncoder | None = None,
         adapters: AdapterSource | None = None,
+        templates: Renderer | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
         **flags: Any,
     ) -> None:
@@ -181,6 +182,7 @@ class Harness:
             engine=self.engine,
             prompts=prompts or BytePrompts(),
             adapters=adapters,
+            templates=templates,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
             why_refused=why_refused,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.adapters.faults import AdapterFault, quoted
+from worker.adapters.json_files import read_object
 from worker.adapters.patterns import Pattern, first_match, read_patterns
 from worker.adapters.target_parameters import read_names
 from worker.adapters.targets import Targets, read_targets
@@ -74,8 +75,6 @@ _TRAINING_TENSORS: Final = {
     "monteclora_config": r"lora_monteclora_sampler\.(?:default\.)?[a-z_]+",
 }
 
-_MAX_DEPTH: Final = 16
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraConfig:
@@ -114,19 +113,7 @@ class LoraConfig:
 
 def read_fields(data: bytes) -> dict[str, Any]:
     """Decode the JSON object; AdapterFault if it is not exactly one."""
-    try:
-        fields = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except RecursionError:
-        raise AdapterFault("adapter_config.json is nested too deep", limit=_MAX_DEPTH) from None
-    except ValueError as error:
-        raise AdapterFault(f"adapter_config.json is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise AdapterFault("adapter_config.json is not a JSON object")
-    if _is_deeper(fields, _MAX_DEPTH):
-        raise AdapterFault("adapter_config.json is nested too deep", limit=_MAX_DEPTH)
-    return fields
+    return read_object(data, "adapter_config.json")
 
 
 def canonical(fields: Mapping[str, Any]) -> bytes:
@@ -170,24 +157,6 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         token_ids=read_indices(fields),
         training_tensors=_training_tensors(fields),
     )
-
-
-def _is_deeper(value: object, depth: int) -> bool:
-    if not isinstance(value, (dict, list)):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_is_deeper(item, depth - 1) for item in inner)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return fields
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _is_off(value: object) -> bool:

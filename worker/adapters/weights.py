@@ -2,10 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from torch import Tensor
 
+from worker.adapters.chat_template import ChatTemplate
 from worker.adapters.trained_tokens import TrainedTokens
+
+
+class Remark(StrEnum):
+    """What an operator should know of an adapter that is served; its value is the log's event."""
+
+    TEMPLATE_NOT_USED = "adapter_template_not_used"
+    TOKENS_BY_ID = "adapter_tokens_by_id"
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        if self is Remark.TEMPLATE_NOT_USED:
+            return (
+                "its chat template is not the backbone's, which renders its messages all the same"
+                " (ARIL_ADAPTER_TEMPLATES)"
+            )
+        return "tokens that it has added are known by their ids only, text never becomes one"
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -60,7 +79,7 @@ class AdapterWeights:
 
     name: str
     digest: str
-    """SHA-256 of configuration and tensors, hexadecimal."""
+    """SHA-256 of configuration, tensors and tokenizer files, hexadecimal."""
     rank: int
     """The largest rank of any module, or of any one expert."""
     modules: Mapping[str, LoraModule]
@@ -71,10 +90,14 @@ class AdapterWeights:
     """Vectors of some tokens, in place of the backbone's."""
     warning: str | None = None
     """Why it may not be meant for this backbone, though it fits."""
+    template: ChatTemplate | None = None
+    """What its messages are rendered by; None: by the backbone's."""
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         tokens = 0 if self.tokens is None else self.tokens.nbytes
         experts = sum(module.nbytes for module in self.experts.values())
+        tokens += 0 if self.template is None else self.template.nbytes
         return tokens + experts + sum(module.nbytes for module in self.modules.values())

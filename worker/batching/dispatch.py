@@ -60,8 +60,11 @@ class EngineHandle(Protocol):
 class PromptEncoder(Protocol):
     """What makes prompt tokens of a job."""
 
-    def encode(self, job: Job) -> Prompt:
-        """Return them, and what room they leave. Raises JobError."""
+    def encode(self, job: Job, rendered: str | None = None) -> Prompt:
+        """Return them, and what room they leave. Raises JobError.
+
+        `rendered` are its messages by the adapter's own template, where that is used.
+        """
 
 
 class AdapterSource(Protocol):
@@ -69,6 +72,16 @@ class AdapterSource(Protocol):
 
     async def get(self, tenant: str, name: str) -> AdapterWeights:
         """Return the weights. Raises JobError."""
+
+
+class Renderer(Protocol):
+    """What renders messages by an adapter's own template."""
+
+    async def render(self, job: Job, adapter: AdapterWeights) -> str:
+        """Return the text. Raises JobError."""
+
+    def close(self) -> None:
+        """Render nothing any more."""
 
 
 class Dispatcher:
@@ -80,6 +93,7 @@ class Dispatcher:
         settings: WorkerSettings,
         prompts: PromptEncoder,
         adapters: AdapterSource | None,
+        templates: Renderer | None,
         engine: EngineHandle,
         metrics: Metrics,
         reachable: Callable[[Entry], bool],
@@ -91,6 +105,7 @@ class Dispatcher:
         self._ahead = max(1, settings.max_rows // 4)
         self._prompts = prompts
         self._adapters = adapters
+        self._templates = templates
         self._engine = engine
         self._metrics = metrics
         self._reachable = reachable
@@ -199,6 +214,8 @@ class Dispatcher:
         """Let nothing more into the engine; what runs goes on."""
         self._closed = True
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        if self._templates is not None:
+            self._templates.close()
 
     async def run(self) -> None:
         """Move jobs on whenever something changed, until cancelled."""
@@ -266,9 +283,11 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            weights = await self._adapter(entry, job)
+            weights, rendered = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
-            prompt = await loop.run_in_executor(self._tokenizing, self._prompts.encode, job)
+            prompt = await loop.run_in_executor(
+                self._tokenizing, self._prompts.encode, job, rendered
+            )
         except JobError as error:
             refusal = error
         except Exception:
@@ -287,15 +306,19 @@ class Dispatcher:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
 
-    async def _adapter(self, entry: Entry, job: Job) -> AdapterWeights | None:
+    async def _adapter(self, entry: Entry, job: Job) -> tuple[AdapterWeights | None, str | None]:
+        """Return the adapter, and the messages where its own template renders them."""
         if job.adapter is None:
-            return None
+            return None, None
         if self._adapters is None:
             raise JobError(ErrorCode.UNKNOWN_ADAPTER, "adapter: this service has none")
         loop = asyncio.get_running_loop()
         timer = loop.call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
         try:
-            return await self._adapters.get(job.tenant, job.adapter)
+            weights = await self._adapters.get(job.tenant, job.adapter)
+            if weights.template is None or job.messages is None or self._templates is None:
+                return weights, None
+            return weights, await self._templates.render(job, weights)
         finally:
             timer.cancel()
             self._slow.discard(entry)

@@ -49,7 +49,7 @@ class SlowStore:
             await self.open.wait()
         if self.ill:
             raise OSError
-        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}")
+        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}", template=None)
         return weights
 
 
