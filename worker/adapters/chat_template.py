@@ -1,6 +1,6 @@
 """An adapter's own chat template, as tokenizers save it beside the weights.
 
-It is a tenant's code. Here it is only read; worker/batching/template_process.py runs it.
+It is a tenant's code. Here it is only read; worker/batching/template_child.py runs it.
 """
 
 from collections.abc import Mapping

@@ -114,6 +114,16 @@ class OwnWeights:
             and copy.shape == (tables.tokens, tables.features)
         )
 
+    def is_longer_table(self, module: str, copy: Tensor) -> bool:
+        """Whether a module has a vector for each token, and `copy` has more of them."""
+        tables = self.tables
+        return (
+            tables is not None
+            and module in {tables.embedding, tables.output}
+            and copy.ndim == 2  # noqa: PLR2004 - a matrix
+            and len(copy) > tables.tokens
+        )
+
     def read(self, name: str) -> Tensor | None:
         """Return a parameter, in the type of its file; None: no such one."""
         key = self._key(name)
