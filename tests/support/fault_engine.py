@@ -104,7 +104,7 @@ class TaggedEngine:
 class TaggedPrompts:
     """A prompt is the job's name, whatever it says; there is no chat template."""
 
-    def encode(self, job: Job, rendered: str | None = None) -> Prompt:  # noqa: ARG002
+    def encode(self, job: Job, rendered: str | None = None, **_: object) -> Prompt:  # noqa: ARG002
         """Return the name's bytes. Raises JobError for messages."""
         if job.messages is not None:
             raise JobError(ErrorCode.INVALID_JOB, "messages: send a prompt")
@@ -117,6 +117,7 @@ class TaggedAdapter(NamedTuple):
     name: str
     digest: str
     template: None = None
+    added_tokens: None = None
 
 
 class TaggedAdapters:

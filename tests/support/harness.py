@@ -149,7 +149,7 @@ class HandEngine:
 class BytePrompts:
     """One token a byte."""
 
-    def encode(self, job: Job, rendered: str | None = None) -> Prompt:
+    def encode(self, job: Job, rendered: str | None = None, **_: object) -> Prompt:
         """Return the bytes."""
         ids = job.token_ids or tuple((rendered or job.prompt or "").encode())
         return Prompt(ids, job.sampling.longest)

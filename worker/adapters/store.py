@@ -151,6 +151,7 @@ class AdapterStore:
             tokens=tokens,
             warning=warning,
             template=findings.template if self._templates else None,
+            added_tokens=findings.added,
             remarks=self._remarks(findings),
         )
 
@@ -179,7 +180,7 @@ class AdapterStore:
         self, files: Mapping[str, bytes], tokens: TrainedTokens | None
     ) -> TokenizerFindings:
         if self._tokenizer is None or not files:
-            return TokenizerFindings(None, ())
+            return TokenizerFindings(None, {})
         tables = None if self._backbone.own is None else self._backbone.own.tables
         own = None if tokens is None else tokens.input
         rows = 0 if tables is None else tables.tokens
@@ -189,8 +190,8 @@ class AdapterStore:
         remarks = []
         if findings.template is not None and not self._templates:
             remarks.append(Remark.TEMPLATE_NOT_USED)
-        if findings.by_id:
-            remarks.append(Remark.TOKENS_BY_ID)
+        if findings.added:
+            remarks.append(Remark.TOKENS_ADDED)
         return tuple(remarks)
 
 

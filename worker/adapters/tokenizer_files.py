@@ -36,6 +36,7 @@ FILES: Final[Mapping[str, int]] = {
 """What of a tokenizer is read, and of how many bytes at most; Gemma's tokenizer.json has 34 MB."""
 _MAX_VALUES: Final = 4_000_000
 """In a file, about: Gemma's has 1.3 million, and each takes some 60 bytes once decoded."""
+_MAX_TOKEN_CHARS: Final = 256  # of an added one
 _MAX_NAMED: Final = 5  # tokens in a message
 
 
@@ -44,8 +45,8 @@ class TokenizerFindings(NamedTuple):
 
     template: ChatTemplate | None
     """Its own, where it renders otherwise than the backbone's."""
-    by_id: tuple[str, ...]
-    """Tokens that only the adapter has: known by their ids, never found in text."""
+    added: Mapping[str, int]
+    """Tokens that only the adapter has, with their ids."""
 
 
 class BackboneTokenizer:
@@ -68,7 +69,8 @@ class BackboneTokenizer:
         """
         config = {**_object(files, SPECIAL_MAP), **_object(files, CONFIG)}
         added: dict[str, int] = {}
-        for file, token, number in self._named(files, config):
+        greedy = set()
+        for file, token, number, plain in self._named(files, config):
             known = self._tokens.token_to_id(token)
             if known == number:
                 continue
@@ -79,25 +81,33 @@ class BackboneTokenizer:
                     f" tokenizer has {quoted(other) if known is None else known}"
                 )
             added[token] = number
+            if not plain:
+                greedy.add(token)
         added.pop(special_token(config, "pad_token") or "", None)  # fills batches, in no prompt
         self._check_added(added, rows, trained)
+        if taken := sorted(greedy & added.keys()):
+            raise AdapterFault(
+                f"its token {quoted(taken[0])} takes spaces or needs ends of words beside it"
+                " (lstrip, rstrip, single_word), which is not supported"
+            )
         template = read_template(files, config, self.template.special)
         if template is not None and template.renders_as(self.template):
             template = None
-        return TokenizerFindings(template, tuple(added))
+        return TokenizerFindings(template, added)
 
     def _named(
         self, files: Mapping[str, bytes], config: Mapping[str, Any]
-    ) -> Iterator[tuple[str, str, int]]:
-        """Yield all tokens that the files name: file, token, id."""
+    ) -> Iterator[tuple[str, str, int, bool]]:
+        """Yield all tokens that the files name: file, token, id, whether it is found anywhere."""
         decoder = config.get("added_tokens_decoder") or {}
         if not isinstance(decoder, dict):
             raise AdapterFault(f"{CONFIG}: added_tokens_decoder is not an object")
         for number, entry in decoder.items():
-            token = entry.get("content") if isinstance(entry, dict) else None
-            yield CONFIG, *_pair(CONFIG, token, int(number) if _is_number(number) else None)
-        for token, number in _object(files, ADDED).items():
-            yield ADDED, *_pair(ADDED, token, number)
+            given = entry if isinstance(entry, dict) else {}
+            at = int(number) if _is_number(number) else None
+            yield CONFIG, *_pair(CONFIG, given.get("content"), at), _is_plain(given)
+        for name, value in _object(files, ADDED).items():
+            yield ADDED, *_pair(ADDED, name, value), True
         if TOKENIZER in files and _digest(files[TOKENIZER]) != self._file:
             found = _object(files, TOKENIZER)
             model = found.get("model")
@@ -113,10 +123,11 @@ class BackboneTokenizer:
             if not isinstance(extra, list):
                 raise AdapterFault(f"{TOKENIZER}: added_tokens is not an array")
             for token, number in vocabulary_pairs:
-                yield TOKENIZER, *_pair(TOKENIZER, token, number)
+                yield TOKENIZER, *_pair(TOKENIZER, token, number), True
             for entry in extra:
                 given = entry if isinstance(entry, dict) else {}
-                yield TOKENIZER, *_pair(TOKENIZER, given.get("content"), given.get("id"))
+                pair = _pair(TOKENIZER, given.get("content"), given.get("id"))
+                yield TOKENIZER, *pair, _is_plain(given)
 
     @staticmethod
     def _check_added(added: Mapping[str, int], rows: int, trained: Collection[int]) -> None:
@@ -126,6 +137,12 @@ class BackboneTokenizer:
                     f"its token {quoted(token)} lies beyond the backbone's embeddings",
                     limit=rows - 1,
                     given=number,
+                )
+            if len(token) > _MAX_TOKEN_CHARS:
+                raise AdapterFault(
+                    f"its token {quoted(token)} is too long",
+                    limit=_MAX_TOKEN_CHARS,
+                    given=len(token),
                 )
         bare = [token for token, number in added.items() if number not in trained]
         if bare:
@@ -148,9 +165,13 @@ def _object(files: Mapping[str, bytes], file: str) -> dict[str, Any]:
 
 
 def _pair(file: str, token: object, number: object) -> tuple[str, int]:
-    if not isinstance(token, str) or not isinstance(number, int) or number < 0:
+    if not isinstance(token, str) or not token or not isinstance(number, int) or number < 0:
         raise AdapterFault(f"{file} has {quoted(token)} with the id {quoted(number)}, no token")
     return token, number
+
+
+def _is_plain(token: Mapping[str, Any]) -> bool:
+    return not any(token.get(flag) for flag in ("lstrip", "rstrip", "single_word"))
 
 
 def _is_number(text: str) -> bool:

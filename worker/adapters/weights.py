@@ -14,7 +14,7 @@ class Remark(StrEnum):
     """What an operator should know of an adapter that is served; its value is the log's event."""
 
     TEMPLATE_NOT_USED = "adapter_template_not_used"
-    TOKENS_BY_ID = "adapter_tokens_by_id"
+    TOKENS_ADDED = "adapter_tokens_added"
 
     @property
     def text(self) -> str:
@@ -24,7 +24,7 @@ class Remark(StrEnum):
                 "its chat template is not the backbone's, which renders its messages all the same"
                 " (ARIL_ADAPTER_TEMPLATES)"
             )
-        return "tokens that it has added are known by their ids only, text never becomes one"
+        return "it has added tokens, which are found in prompts and left out of the text of answers"
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -92,6 +92,8 @@ class AdapterWeights:
     """Why it may not be meant for this backbone, though it fits."""
     template: ChatTemplate | None = None
     """What its messages are rendered by; None: by the backbone's."""
+    added_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens with their ids that the backbone's tokenizer does not know."""
     remarks: tuple[Remark, ...] = ()
 
     @property

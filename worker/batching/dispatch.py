@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from schemas import ErrorCode, JobError
@@ -25,7 +26,7 @@ from worker.observe.logs import get_logger
 from worker.stages import Event, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from schemas import Job
     from worker.adapters import AdapterWeights
@@ -60,10 +61,13 @@ class EngineHandle(Protocol):
 class PromptEncoder(Protocol):
     """What makes prompt tokens of a job."""
 
-    def encode(self, job: Job, rendered: str | None = None) -> Prompt:
+    def encode(
+        self, job: Job, rendered: str | None = None, *, added: Mapping[str, int] | None = None
+    ) -> Prompt:
         """Return them, and what room they leave. Raises JobError.
 
-        `rendered` are its messages by the adapter's own template, where that is used.
+        `rendered` are its messages by the adapter's own template, where that is used, and `added`
+        tokens that only the adapter knows.
         """
 
 
@@ -285,9 +289,8 @@ class Dispatcher:
         try:
             weights, rendered = await self._adapter(entry, job)
             loop = asyncio.get_running_loop()
-            prompt = await loop.run_in_executor(
-                self._tokenizing, self._prompts.encode, job, rendered
-            )
+            encode = partial(self._prompts.encode, added=weights.added_tokens if weights else None)
+            prompt = await loop.run_in_executor(self._tokenizing, encode, job, rendered)
         except JobError as error:
             refusal = error
         except Exception:

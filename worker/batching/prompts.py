@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from schemas import ErrorCode, Job, JobError
 from schemas.limits import MAX_PROMPT_CHARS
+from worker.batching.added_tokens import AddedTokens
 from worker.batching.conversation import arguments_of, messages_of
 from worker.intake.judge import prompt_too_long
 from worker.job import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WORDS_CHARS = 200  # of a template's own words that a tenant is told
 
@@ -33,6 +37,7 @@ class Prompts:
     ) -> None:
         """`context` is the most tokens that prompt and answer may have together."""
         self._tokenizer = tokenizer
+        self._added = AddedTokens(tokenizer)
         self._vocab_size = vocab_size
         self._context = context
         self._max_prompt_tokens = max_prompt_tokens
@@ -42,12 +47,15 @@ class Prompts:
         special = getattr(tokenizer, "special_tokens_map", {})
         self.reserved = frozenset({*parameters, "messages", *special})
 
-    def encode(self, job: Job, rendered: str | None = None) -> Prompt:
+    def encode(
+        self, job: Job, rendered: str | None = None, *, added: Mapping[str, int] | None = None
+    ) -> Prompt:
         """Return the prompt's tokens. Raises JobError where they cannot be served.
 
-        `rendered` are the job's messages where something else than the backbone has rendered them.
+        `rendered` are the job's messages where something else than the backbone has rendered them,
+        `added` are tokens with their ids that only its adapter knows.
         """
-        ids = self._ids(job, rendered)
+        ids = self._ids(job, rendered, added or {})
         if not ids:
             raise JobError(ErrorCode.INVALID_JOB, "prompt: it has no tokens")
         name = "prompt" if job.token_ids is None else "token_ids"
@@ -78,13 +86,13 @@ class Prompts:
                 given=highest,
             )
 
-    def _ids(self, job: Job, rendered: str | None) -> tuple[int, ...]:
+    def _ids(self, job: Job, rendered: str | None, added: Mapping[str, int]) -> tuple[int, ...]:
         if job.token_ids is not None:
             return job.token_ids
         if job.prompt is not None:
-            return tuple(self._tokenizer.encode(job.prompt))
+            return self._added.encode(job.prompt, added, special=True)
         text = self._rendered(job) if rendered is None else rendered
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._added.encode(text, added, special=False)
 
     def _rendered(self, job: Job) -> str:
         if not getattr(self._tokenizer, "chat_template", None):

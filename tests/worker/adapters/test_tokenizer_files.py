@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from structlog.testing import capture_logs
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from schemas import ErrorCode, JobError
 from tests.support.adapter_folders import SHAPES, tensors, write_adapter
@@ -110,11 +110,13 @@ def test_added_tokens_without_embeddings_are_refused_by_name(
 def test_added_tokens_with_embeddings_are_served_within_the_backbones_rows(
     root: Path, store: AdapterStore
 ) -> None:
-    """They are known by id, which is told; a row that is not there is told with the last one."""
+    """They have ids, which is told; a row that is not there is told with the last one."""
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(["<tool>", "<call>"])
     tokenizer.save_pretrained(write_adapter(root / "acme/pirate", **trained(TOKENS, TOKENS + 1)))
-    assert load(store).remarks == (Remark.TOKENS_BY_ID,)
+    found = load(store)
+    assert found.remarks == (Remark.TOKENS_ADDED,)
+    assert found.added_tokens == {"<tool>": TOKENS, "<call>": TOKENS + 1}
     tokenizer.add_tokens([f"<{at}>" for at in range(9)])
     tokenizer.save_pretrained(root / "acme/pirate")
     error = refusal(store)
@@ -143,6 +145,14 @@ def test_added_tokens_are_found_wherever_they_are_saved(
         assert "has the id 0" in refusal(store).message  # another vocabulary, told first
     else:
         assert "embeddings of: '<tool>'" in refusal(store).message
+
+
+def test_a_token_that_takes_what_is_beside_it_is_refused(root: Path, store: AdapterStore) -> None:
+    """Where it would be found depends on its surroundings, which only its own tokenizer knows."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<tool>", lstrip=True)])
+    tokenizer.save_pretrained(write_adapter(root / "acme/pirate", **trained(TOKENS)))
+    assert "'<tool>' takes spaces" in refusal(store).message
 
 
 def test_another_vocabulary_is_refused(root: Path, store: AdapterStore) -> None:

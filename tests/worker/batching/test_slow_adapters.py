@@ -49,7 +49,7 @@ class SlowStore:
             await self.open.wait()
         if self.ill:
             raise OSError
-        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}", template=None)
+        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}", template=None, added_tokens={})
         return weights
 
 

@@ -27,7 +27,9 @@ class Store:
     async def get(self, tenant: str, name: str) -> AdapterWeights:
         """Return something with a digest, and perhaps a template."""
         template = None if tenant == "zeta" else "its own"
-        weights: Any = SimpleNamespace(digest=f"{tenant}/{name}", template=template)
+        weights: Any = SimpleNamespace(
+            digest=f"{tenant}/{name}", template=template, added_tokens={}
+        )
         return weights
 
 
