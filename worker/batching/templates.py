@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from worker.adapters import AdapterWeights
 
 CPU_SECONDS: Final = 2
-"""Of one rendering; usual ones take a millisecond."""
+"""Of one rendering; usual ones take far less."""
 SPARE_BYTES: Final = 256 << 20
 WORDS_CHARS: Final = 200
 _START_SECONDS: Final = 60.0
