@@ -140,7 +140,7 @@ LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% en
         (LOOPS, "seconds of a processor"),
         (HUGE, "bytes of memory"),
         pytest.param(  # one operation, which nothing within the process interrupts
-            "{{ 9 ** 9 ** 9 }}", "seconds of a processor", marks=pytest.mark.slow
+            "{{ 9 ** (9 ** 9) }}", "seconds of a processor", marks=pytest.mark.slow
         ),
         pytest.param(
             "{% set n = namespace(x='a') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}"
