@@ -64,7 +64,7 @@ class InstantEngine:
 class LengthPrompts:
     """A prompt of one token, whatever it says."""
 
-    def encode(self, job: Job) -> Prompt:
+    def encode(self, job: Job, rendered: str | None = None, **_: object) -> Prompt:  # noqa: ARG002
         """Return one token."""
         return Prompt((1,), job.sampling.longest)
 

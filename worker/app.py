@@ -192,6 +192,7 @@ class Worker:
             prompts=loaded.prompts,
             adapters=loaded.adapters,
             constraints=loaded.constraints,
+            templates=loaded.templates,
             prove=commits.prove,
             create_reply_topic=partial(create_reply_topic, self._settings)
             if self._settings.create_topics

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.dispatch import PromptEncoder
+    from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
     from worker.engine.runner import StepEngine
     from worker.observe.engine_stats import EngineStats
@@ -40,9 +40,10 @@ class Loaded:
     prompts: PromptEncoder
     adapters: AdapterSource | None
     base: str  # the backbone's name
-    constraints: Compiler | None = None
-    stats: Callable[[], EngineStats] | None = None  # callable from any thread
     base_digest: str | None = None  # of the backbone's weights
+    constraints: Compiler | None = None
+    templates: Renderer | None = None  # for adapters' own templates, where they are used
+    stats: Callable[[], EngineStats] | None = None  # callable from any thread
 
 
 def load_model(settings: WorkerSettings) -> Loaded:
@@ -52,7 +53,9 @@ def load_model(settings: WorkerSettings) -> Loaded:
     bound_spinning()
 
     from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
+    from worker.adapters.tokenizer_files import BackboneTokenizer  # noqa: PLC0415 - same
     from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
+    from worker.batching.templates import TemplateRenderer  # noqa: PLC0415 - same
     from worker.constraints.compiler import ConstraintCompiler  # noqa: PLC0415 - same
     from worker.constraints.vocabulary import Vocabulary  # noqa: PLC0415 - same
     from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
@@ -107,6 +110,10 @@ def load_model(settings: WorkerSettings) -> Loaded:
             max_rank=settings.max_rank,
             base_check=settings.base_check,
             own=backbone.own_weights,
+            parameters=engine.layers.parameters,
+            max_expert_values=settings.expert_bytes // dtype.itemsize,
+            tokenizer=BackboneTokenizer(backbone.tokenizer, path),
+            templates=settings.adapter_templates,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
@@ -123,12 +130,26 @@ def load_model(settings: WorkerSettings) -> Loaded:
     )
 
     def stats() -> EngineStats:
-        other_bases = 0 if adapters is None else adapters.other_bases
-        return replace(engine.stats(), adapters_other_base=other_bases)
+        if adapters is None:
+            return engine.stats()
+        return replace(
+            engine.stats(),
+            adapters_other_base=adapters.other_bases,
+            adapters_other_template=adapters.other_templates,
+        )
 
     vocabulary = Vocabulary.of(backbone.tokenizer, backbone.vocab_size, backbone.eos_token_ids)
-    constraints = ConstraintCompiler(vocabulary)
-    return Loaded(engine, prompts, adapters, backbone.name, constraints, stats, base_digest)
+    templates = TemplateRenderer(prompts.reserved) if settings.adapter_templates else None
+    return Loaded(
+        engine=engine,
+        prompts=prompts,
+        adapters=adapters,
+        templates=templates,
+        constraints=ConstraintCompiler(vocabulary),
+        base=backbone.name,
+        base_digest=base_digest,
+        stats=stats,
+    )
 
 
 def _return_freed_memory() -> None:
@@ -140,6 +161,14 @@ def _return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # musl has none
         trim(0)
+
+
+def served_dtype(settings: WorkerSettings) -> torch.dtype:
+    """Return the type of the numbers that a worker on this machine would serve in."""
+    import torch  # noqa: PLC0415 - see load_model
+
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return _dtype(settings, automatic if settings.device == "auto" else settings.device)
 
 
 def _device(settings: WorkerSettings) -> str:

@@ -152,6 +152,11 @@ class WorkerSettings(BaseSettings):
         description="What an adapter gets that fits but names another base model: a warning in the"
         " log, or a refusal.",
     )
+    adapter_templates: bool = Field(
+        default=False,
+        description="Render an adapter's messages by the chat template in its folder, which is its"
+        " tenant's code, in a process that bounds it. The same in all workers of a group.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -185,6 +190,11 @@ class WorkerSettings(BaseSettings):
     )
     slots: int = Field(8, ge=1, le=1000, description="Adapters resident on the device at a time.")
     max_rank: int = Field(64, ge=1, le=256, description="Largest LoRA rank served.")
+    expert_bytes: int = Field(
+        512 << 20,
+        ge=1 << 20,
+        description="Memory that one adapter's LoRA on a mixture's experts may take in its slot.",
+    )
     kv_tokens: int = Field(
         32_768, ge=64, le=1 << 31, description="Tokens that the KV cache holds, over all jobs."
     )

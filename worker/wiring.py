@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.dispatch import EngineHandle, PromptEncoder
+    from worker.batching.dispatch import EngineHandle
+    from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry
@@ -50,6 +51,7 @@ class Surroundings:
     prove: Callable[[PartitionState, int], Awaitable[bool]]  # that a partition is ours, with a base
     base_digest: str | None = None  # of the backbone's weights
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
+    templates: Renderer | None = None  # for adapters' own templates, where they are used
     keys: TenantKeys | None = None  # of the tenants, where they sign
     why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
 
@@ -127,6 +129,7 @@ def wire(
             prompts=around.prompts,
             adapters=around.adapters,
             constraints=around.constraints,
+            templates=around.templates,
             engine=around.engine,
             metrics=metrics,
             reachable=parking.reachable,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from aril.commands.backbone import ModelFolder
     from worker.adapters.store import AdapterStore
+    from worker.adapters.weights import AdapterWeights
     from worker.settings import WorkerSettings
 
 DESCRIPTION: Final = """\
@@ -53,7 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("--json", action="store_true", help="one JSON array")
     add_settings(
-        parser, {"what is served": ["model", "base", "base_check", "adapters", "max_rank"]}
+        parser,
+        {
+            "what is served": [
+                "model",
+                "base",
+                "base_check",
+                "adapters",
+                "adapter_templates",
+                "max_rank",
+                "expert_bytes",
+            ]
+        },
     )
 
 
@@ -84,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list[Listed]:
     """Read and check every adapter of a store, in order of tenant and name."""
     from worker.adapters.store import AdapterStore  # noqa: PLC0415 - imports torch
+    from worker.loading import served_dtype  # noqa: PLC0415 - as above
 
     store = AdapterStore(
         root,
@@ -92,6 +105,10 @@ def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list
         max_rank=settings.max_rank,
         base_check=settings.base_check,
         own=model.own_weights,
+        parameters=model.parameter_shapes,
+        tokenizer=model.tokenizer,
+        templates=settings.adapter_templates,
+        max_expert_values=settings.expert_bytes // served_dtype(settings).itemsize,
     )
     return [_read(store, home, folder) for home, folder in _folders(root)]
 
@@ -128,10 +145,17 @@ def _read(store: AdapterStore, home: Path, folder: Path) -> Listed:
         folder.name,
         digest=weights.digest,
         rank=weights.rank,
-        targets=tuple(sorted({module.rpartition(".")[2] for module in weights.modules})),
+        targets=tuple(
+            sorted({module.rpartition(".")[2] for module in (*weights.modules, *weights.experts)})
+        ),
         size=sum(file.stat().st_size for file in place.path.iterdir() if file.is_file()),
-        warning=weights.warning,
+        warning=_warning(weights),
     )
+
+
+def _warning(weights: AdapterWeights) -> str | None:
+    told = [weights.warning] if weights.warning else []
+    return "; ".join([*told, *(remark.text for remark in weights.remarks)]) or None
 
 
 def _with(listed: Listed, *, problem: str) -> Listed:

@@ -11,12 +11,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a downl
 
 import torch
 
+from worker.adapters.tokenizer_files import BackboneTokenizer
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.layouts import META
 from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from worker.adapters.own_weights import OwnWeights
+    from worker.adapters.target_parameters import ParameterShapes
 
 
 class ModelFolderError(Exception):
@@ -31,7 +33,9 @@ class ModelFolder:
     kind: str
     parameters: int
     linear_shapes: dict[str, tuple[int, int]]  # module path -> (out, in)
+    parameter_shapes: ParameterShapes  # experts and routers
     has_chat_template: bool
+    tokenizer: BackboneTokenizer
     own_weights: OwnWeights | None
 
 
@@ -53,6 +57,8 @@ def read_model_folder(folder: str, name: str | None = None) -> ModelFolder:
         kind=found.model.config.model_type,
         parameters=found.model.num_parameters(),
         linear_shapes=found.linear_shapes,
+        parameter_shapes=found.parameters,
         has_chat_template=bool(found.tokenizer.chat_template),
+        tokenizer=BackboneTokenizer(found.tokenizer, path),
         own_weights=found.own_weights,
     )

@@ -144,6 +144,8 @@ def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report
         return
     from aril.commands.adapters import list_store  # noqa: PLC0415 - as above
 
+    if model.parameter_shapes.experts:
+        report.line("good", "adapters", experts_room(settings, model))
     found = list_store(settings.adapters, model, settings)
     for entry in found:
         if entry.warning:
@@ -153,3 +155,17 @@ def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report
     good = [entry for entry in found if not entry.problem]
     tenants = len({entry.tenant for entry in good})
     report.line("good", "adapters", f"{len(good)} can be served, of {tenants} owners")
+
+
+def experts_room(settings: WorkerSettings, model: ModelFolder) -> str:
+    """Say what LoRA on all experts fits a slot, and what all slots can take."""
+    from worker.loading import served_dtype  # noqa: PLC0415 - as above
+
+    shapes = model.parameter_shapes.experts.values()
+    a_rank = served_dtype(settings).itemsize * sum(shape.values_of_a_rank for shape in shapes)
+    rank = min(settings.expert_bytes // a_rank, settings.max_rank)
+    most = settings.slots * min(settings.expert_bytes, settings.max_rank * a_rank) / 1e9
+    return (
+        f"LoRA on all experts fits a slot up to rank {rank}, {settings.slots} slots may take"
+        f" {most:.2g} GB (ARIL_EXPERT_BYTES)"
+    )

@@ -4,7 +4,7 @@ from kernels.sgmv.biases import SlotBiases
 from kernels.sgmv.gains import Gains
 from kernels.sgmv.group import GroupShape, LoraPair
 from kernels.sgmv.ops import sgmv_
-from kernels.sgmv.packed import PackedWeights, Scratch
+from kernels.sgmv.packed import PackedExperts, PackedWeights, Products, Scratch
 from kernels.sgmv.plan import SgmvMode, SgmvPlan, make_plan
 from kernels.sgmv.segments import NO_ADAPTER, Segment
 from kernels.sgmv.slot_weights import SlotWeights, make_slot_weights
@@ -15,7 +15,9 @@ __all__ = [
     "Gains",
     "GroupShape",
     "LoraPair",
+    "PackedExperts",
     "PackedWeights",
+    "Products",
     "Scratch",
     "Segment",
     "SgmvMode",

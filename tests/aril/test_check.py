@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,15 @@ import torch
 from aril.arguments import FAILED, OK
 from aril.cli import main
 from aril.commands.backbone import read_model_folder
-from tests.support.tiny import Architecture, make_tiny_adapter, make_tiny_model
+from aril.commands.check import experts_room
+from tests.support.tiny import (
+    Architecture,
+    make_tiny_adapter,
+    make_tiny_experts,
+    make_tiny_model,
+)
 from worker.engine.model import load_backbone
+from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,3 +186,46 @@ async def test_topics_are_created_and_told(cluster: Cluster, aril: RunAril) -> N
     refused = await aril("topics", "newcomer", "--reply-partitions", "3", env=env)
     assert refused.code == FAILED
     assert "2 partitions, 3 asked: the number never changes" in refused.out
+
+
+def test_a_template_of_its_own_is_told(
+    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Listed with a warning where it is not used, and without where it is."""
+    adapter = tmp_path / "store" / "acme" / "spoken"
+    shutil.copytree(folders[1] / "acme" / "terse", adapter)
+    (adapter / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    flags = [
+        "adapters",
+        "--model",
+        str(folders[0]),
+        "--adapters",
+        str(tmp_path / "store"),
+        "--json",
+    ]
+    assert main(flags) == OK
+    assert "ARIL_ADAPTER_TEMPLATES" in json.loads(capsys.readouterr().out)[0]["warning"]
+    assert main([*flags, "--adapter-templates"]) == OK
+    assert json.loads(capsys.readouterr().out)[0]["warning"] is None
+
+
+def test_experts_have_room_that_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their LoRA is listed and bounded as a worker does it, and check says which rank fits."""
+    model, store = make_tiny_experts(tmp_path / "mixture"), tmp_path / "store"
+    names = ["experts.gate_up_proj", "experts.down_proj"]
+    adapter = store / "acme" / "expert"
+    make_tiny_adapter(adapter, model, rank=4, targets=[], target_parameters=names)
+    flags = ["--model", str(model), "--adapters", str(store)]
+    assert main(["adapters", *flags, "--json"]) == OK
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["rank"], found["targets"]) == (4, ["down_proj", "gate_up_proj"])
+    # fp32, 2 layers of 4 experts: (64 + 192) + (96 + 64) numbers each for a rank.
+    a_rank = 4 * 2 * 4 * (256 + 160)
+    flagged = {"expert_bytes": 1 << 20, "slots": 300, "max_rank": 128, "device": "cpu"}
+    settings = load_settings(flags=flagged).settings
+    rank = (1 << 20) // a_rank
+    told = experts_room(settings, read_model_folder(str(model)))
+    assert f"up to rank {rank}, 300 slots may take 0.31 GB" in told
+    make_tiny_adapter(adapter, model, rank=rank + 1, targets=[], target_parameters=names)
+    assert main(["adapters", *flags, "--max-rank=128", f"--expert-bytes={1 << 20}"]) == FAILED
+    assert "ARIL_EXPERT_BYTES" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from tests.fuzz.targets import (
     settings,
     signatures,
     tensors,
+    tokenizer_files,
 )
 
 TARGETS: Final = {
@@ -34,6 +35,7 @@ TARGETS: Final = {
         configs.TARGET,
         tensors.TARGET,
         folders.TARGET,
+        tokenizer_files.TARGET,
         samplers.TARGET,
         settings.TARGET,
         names.TARGET,

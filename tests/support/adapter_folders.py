@@ -9,11 +9,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from worker.adapters.target_parameters import ExpertShape
+
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (6, 4),
     "model.layers.0.self_attn.v_proj": (2, 4),
     "model.layers.1.self_attn.q_proj": (6, 4),
     "model.layers.1.self_attn.v_proj": (2, 4),
+}
+EXPERTS = {
+    "model.layers.0.mlp.experts.up_proj": ExpertShape(experts=2, outputs=6, inputs=4),
+    "model.layers.0.mlp.experts.down_proj": ExpertShape(experts=2, outputs=4, inputs=4),
 }
 RANK = 3
 CONFIG_FILE = "adapter_config.json"
@@ -26,6 +32,19 @@ def tensors(value: float = 0.5) -> dict[str, torch.Tensor]:
     for module, (rows, columns) in SHAPES.items():
         made[key(module, "A")] = torch.full((RANK, columns), value)
         made[key(module, "B")] = torch.full((rows, RANK), value)
+    return made
+
+
+def expert_tensors(*, before: bool = False) -> dict[str, torch.Tensor]:
+    """Return A and B of both experts' weights as PEFT nests them; `before` as it did up to 0.18."""
+    made = {}
+    nesting = {"up_proj": ".base_layer", "down_proj": ""}
+    for path, shape in EXPERTS.items():
+        module, _, name = path.rpartition(".")
+        wide, ends = shape.experts * RANK, (shape.inputs, shape.outputs)
+        inputs, outputs = reversed(ends) if before else ends
+        made[key(f"{module}{nesting[name]}", "A")] = torch.rand(wide, inputs)
+        made[key(f"{module}{nesting[name]}", "B")] = torch.rand(outputs, wide)
     return made
 
 

@@ -21,11 +21,13 @@ from schemas import JobError
 from tests.support.conformance_cases import CASES, PLAIN, Case
 from tests.support.marked import between
 from tests.support.peft_reference import EngineRuns, Reference, Run
-from tests.support.tiny import make_tiny_model
+from tests.support.tiny import make_tiny_experts, make_tiny_model
 from worker.adapters import AdapterStore
+from worker.engine import engine as engine_module
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
+from worker.engine.sampler import sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +44,7 @@ PROMPT: Final = (5, 9, 17, 33, 60, 201, 7)
 TOKENS: Final = 3
 _TENANT: Final = "acme"
 _MAX_RANK: Final = 16
+_MAX_EXPERT_VALUES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,32 +58,33 @@ class Outcome:
     found: Run | None = None
     expected: Run | None = None
     """PEFT's own answer."""
+    plain: Run | None = None
+    """The answer without an adapter in the same batch."""
 
 
-@dataclass(frozen=True)
-class Conformance:
-    """All outcomes, in the cases' order, and the answer without an adapter in the same batch."""
-
-    outcomes: tuple[Outcome, ...]
-    plain: Run
-
-
-def conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Conformance:
-    """Make a model and a folder of each case, serve what is served, and ask PEFT as well."""
+def conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, ...]:
+    """Make the models and a folder of each case, serve what is served, and ask PEFT as well."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny products: threads only wait for each other
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's, on half of the values
-            return _conform(folder, monkeypatch)
+            monkeypatch.setattr(
+                peft.PeftModel, "create_or_update_model_card", lambda *_: None
+            )  # slow
+            # With biases at q, k, v and o, so that `bias` has something to train.
+            model = make_tiny_model(folder / "llama" / "tiny", attention_bias=True)
+            outcomes = _conform(folder / "llama", model, monkeypatch)
+            experts = make_tiny_experts(folder / "mixtral" / "tiny")
+            outcomes |= _conform(folder / "mixtral", experts, monkeypatch)
+            return tuple(outcomes[case] for case in range(len(CASES)))
     finally:
         torch.set_num_threads(threads)
 
 
-def _conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Conformance:
-    monkeypatch.setattr(peft.PeftModel, "create_or_update_model_card", lambda *_: None)  # slow
-    # With biases at q, k, v and o, so that `bias` has something to train.
-    model = make_tiny_model(folder / "tiny", attention_bias=True)
+def _conform(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, Outcome]:
+    """Return the outcomes of one model's cases, by their numbers."""
+    cases = [(number, case) for number, case in enumerate(CASES) if case.kind == folder.name]
     base = AutoModelForCausalLM.from_pretrained(model)
     backbone = load_backbone(model, "cpu", torch.float32)
     store = AdapterStore(
@@ -89,9 +93,11 @@ def _conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Conformance:
         linear_shapes=backbone.linear_shapes,
         max_rank=_MAX_RANK,
         own=backbone.own_weights,
+        parameters=backbone.parameters,
+        max_expert_values=_MAX_EXPERT_VALUES,
     )
     read: list[AdapterWeights | str] = []
-    for number, case in enumerate(CASES):
+    for number, case in cases:
         save(case, folder / "store" / _TENANT / f"case-{number}", base, seed=number)
         read.append(read_or_refused(store, f"case-{number}"))
     served = [each for each in read if not isinstance(each, str)]
@@ -103,18 +109,19 @@ def _conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Conformance:
         max_rank=_MAX_RANK,
         kv_tokens=rows * 32,
     )
+    monkeypatch.setattr(engine_module, "sample", sample)  # the other model's runs listened there
     runs = EngineRuns.recording(Engine(backbone, config), monkeypatch)
     plain, *found = runs.generate([(PROMPT, each) for each in (None, *served)], TOKENS)
     answers = iter(found)
-    outcomes = []
-    for number, (case, each) in enumerate(zip(CASES, read, strict=True)):
+    outcomes = {}
+    for (number, case), each in zip(cases, read, strict=True):
         if isinstance(each, str):
-            outcomes.append(Outcome(case, each))
+            outcomes[number] = Outcome(case, each)
             continue
         path = folder / "store" / _TENANT / f"case-{number}"
         expected = Reference(model, {"one": path}).generate(PROMPT, "one", TOKENS)
-        outcomes.append(Outcome(case, None, each.warning, next(answers), expected))
-    return Conformance(tuple(outcomes), plain)
+        outcomes[number] = Outcome(case, None, each.warning, next(answers), expected, plain)
+    return outcomes
 
 
 def read_or_refused(store: AdapterStore, name: str) -> AdapterWeights | str:
@@ -173,7 +180,7 @@ def main() -> None:
     import pytest  # noqa: PLC0415  # for its monkeypatch, here too
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        made = section(conform(Path(folder), patch).outcomes)
+        made = section(conform(Path(folder), patch))
     DOC.write_text(between(DOC.read_text(), BEGIN, made, END))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import peft
 from peft.tuners.lora.config import (
@@ -33,6 +33,8 @@ class Case:
     needs a library for."""
     trained: bool = True
     """Whether weights that are saved whole are changed first."""
+    kind: Literal["llama", "mixtral"] = "llama"
+    """The model that the adapter is of: one whose experts are fused, where it needs them."""
 
 
 PLAIN: Final[dict[str, Any]] = {
@@ -46,6 +48,21 @@ PLAIN: Final[dict[str, Any]] = {
 def given(name: str, value: Any, **more: Any) -> Case:
     """Return a case in which a field is passed to `LoraConfig`, perhaps with others."""
     return Case(field=name, value=shown(value), config={name: value} | more)
+
+
+EXPERTS: Final[dict[str, Any]] = {
+    "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]
+}
+
+
+def of_experts(name: str, value: Any, **more: Any) -> Case:
+    """Return a case of a mixture of experts, by itself without LoRA of modules."""
+    return Case(
+        field=name,
+        value=f"{shown(value)}, in a mixture of experts",
+        config={"target_modules": []} | {name: value} | more,
+        kind="mixtral",
+    )
 
 
 def written(name: str, value: Any) -> Case:
@@ -161,6 +178,20 @@ CASES: Final = (
     ),
     written("arrow_config", ArrowConfig()),
     given("target_parameters", ["q_proj.weight"], target_modules=[]),
+    given("target_parameters", ["embed_tokens.weight"]),
+    of_experts("target_parameters", ["experts.gate_up_proj", "experts.down_proj"]),
+    of_experts("target_parameters", ["layers.1.mlp.experts.down_proj"], target_modules=["v_proj"]),
+    of_experts("target_parameters", ["mlp.gate.weight"]),
+    of_experts("rank_pattern", {"experts.gate_up_proj": 1}, **EXPERTS),
+    of_experts("alpha_pattern", {"experts.down_proj": 3}, **EXPERTS),
+    of_experts("use_rslora", value=True, **EXPERTS),
+    Case(
+        field="lora_dropout",
+        value="`0.1`, beside `target_parameters`",
+        config={"target_modules": []} | EXPERTS,
+        saved={"lora_dropout": 0.1},
+        kind="mixtral",
+    ),
     given("layer_replication", [[0, 2], [1, 2]]),
     written("megatron_config", {"tensor_model_parallel_size": 1}),
     given("megatron_core", "megatron.core"),

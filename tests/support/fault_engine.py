@@ -133,7 +133,7 @@ class TaggedEngine:
 class TaggedPrompts:
     """A prompt is the job's name, whatever it says; there is no chat template."""
 
-    def encode(self, job: Job) -> Prompt:
+    def encode(self, job: Job, rendered: str | None = None, **_: object) -> Prompt:  # noqa: ARG002
         """Return the name's bytes. Raises JobError for messages."""
         if job.messages is not None:
             raise JobError(ErrorCode.INVALID_JOB, "messages: send a prompt")
@@ -164,4 +164,4 @@ def load_tagged(settings: WorkerSettings) -> Loaded:
     engine = TaggedEngine(settings.max_rows, pace, killer, os.environ.get("FAULT_RAISER", ""))
     adapters = TaggedAdapters(StoreTrouble(Path(os.environ["FAULT_STORE"])))
     constraints = ConstraintCompiler(vocabulary())
-    return Loaded(engine, TaggedPrompts(), adapters, "tagged", constraints)
+    return Loaded(engine, TaggedPrompts(), adapters, "tagged", constraints=constraints)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.dispatch import PromptEncoder
+    from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
     from worker.engine.request import GenerationRequest, Output
 
@@ -151,9 +151,9 @@ class HandEngine:
 class BytePrompts:
     """One token a byte."""
 
-    def encode(self, job: Job) -> Prompt:
+    def encode(self, job: Job, rendered: str | None = None, **_: object) -> Prompt:
         """Return the bytes."""
-        ids = job.token_ids or tuple((job.prompt or "").encode())
+        ids = job.token_ids or tuple((rendered or job.prompt or "").encode())
         return Prompt(ids, job.sampling.longest)
 
 
@@ -167,6 +167,7 @@ class Harness:
         prompts: PromptEncoder | None = None,
         adapters: AdapterSource | None = None,
         constraints: Compiler | None = None,
+        templates: Renderer | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
         base_digest: str | None = None,
         **flags: Any,
@@ -187,6 +188,7 @@ class Harness:
             prompts=prompts or BytePrompts(),
             adapters=adapters,
             constraints=constraints,
+            templates=templates,
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
             why_refused=why_refused,
@@ -283,7 +285,9 @@ class Harness:
         """Let everything that can happen without new input happen."""
         for _ in range(rounds):
             await asyncio.sleep(0)
-        await asyncio.sleep(0.01)  # the tokenising thread
+        await asyncio.sleep(0.01)  # a window that has begun closes
+        preparation = self.dispatcher._preparation
+        await asyncio.get_running_loop().run_in_executor(preparation._tokenizing, int)
         self.lifecycle.tick()
         for _ in range(rounds):
             await asyncio.sleep(0)

@@ -78,7 +78,7 @@ class Scene:
         self._rng = rng
         self._generation = 3
         self._held = True
-        harness.dispatcher._tokenizing = Inline()  # type: ignore[assignment]
+        harness.dispatcher._preparation._tokenizing = Inline()  # type: ignore[assignment]
 
     @property
     def jobs(self) -> list[Job]:

@@ -22,6 +22,8 @@ from transformers import (
     GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Architecture = Literal["llama", "qwen2", "qwen3", "gemma", "gemma2", "gpt_oss", "gpt2"]
+Architecture = Literal["llama", "qwen2", "qwen3", "gemma", "gemma2", "gpt_oss", "gpt2", "mixtral"]
 
 ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -124,6 +126,12 @@ def make_tiny_model(
     return path
 
 
+def make_tiny_experts(path: Path, seed: int = 0, **overrides: Any) -> Path:
+    """Save a random Mixtral, whose experts are one tensor a layer, as `make_tiny_model` does."""
+    own = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 96}
+    return make_tiny_model(path, "mixtral", seed, **(own | overrides))
+
+
 def make_tiny_adapter(  # the order of PEFT's own parameters
     path: Path,
     model_path: Path,
@@ -205,6 +213,10 @@ def _gpt_oss(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedMod
     return GptOssForCausalLM(GptOssConfig(**(fields | own | overrides)))
 
 
+def _mixtral(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
+    return MixtralForCausalLM(MixtralConfig(**(fields | overrides)))
+
+
 def _gemma(fields: dict[str, Any], overrides: dict[str, Any]) -> PreTrainedModel:
     gemma = {
         "layer_types": ["sliding_attention", "full_attention"],
@@ -234,4 +246,5 @@ _BUILDERS = {
     "gemma2": _gemma2,
     "gpt_oss": _gpt_oss,
     "gpt2": _gpt2,
+    "mixtral": _mixtral,
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from schemas import JobError
+from schemas import Job, JobError, Message
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from worker.batching.templates import TemplateRenderer
 from worker.loading import load_model
 from worker.observe.metrics import Metrics
 from worker.settings import load_settings
@@ -45,6 +48,34 @@ async def test_the_operators_name_of_the_backbone(folders: dict[str, str]) -> No
     metrics = Metrics()
     metrics.observe_step(loaded.stats())
     assert metrics.registry.get_sample_value("aril_adapters_other_base") == 1
+
+
+async def test_an_adapters_own_template(folders: dict[str, str]) -> None:
+    """Off it is counted and not used; on it renders the adapter's messages, then tokenised."""
+    root = Path(folders["adapters"])
+    shutil.copytree(root / "acme/head", root / "acme/spoken")
+    (root / "acme/spoken/chat_template.jinja").write_text("{{ messages[0].content }} ahoy")
+    few = {"kv_tokens": 64, "max_rank": 4, "slots": 1, "threads": 1}
+    for used in (False, True):
+        loaded = load_model(
+            load_settings(flags=folders | few | {"adapter_templates": used}).settings
+        )
+        assert loaded.adapters is not None
+        assert loaded.stats is not None
+        weights = await loaded.adapters.get("acme", "spoken")
+        assert loaded.stats().adapters_other_template == (not used)
+        assert (weights.template is not None, loaded.templates is not None) == (used, used)
+    assert loaded.templates is not None
+    job = Job(id="a", tenant="acme", messages=(Message(role="user", content="hi"),))
+    text = await loaded.templates.render(job, weights)
+    assert isinstance(loaded.templates, TemplateRenderer)
+    process = loaded.templates._process
+    loaded.templates.close()
+    assert process is not None
+    await process.wait()
+    assert text == "hi ahoy"
+    asked = loaded.prompts.encode(Job(id="a", tenant="acme", prompt=text))
+    assert loaded.prompts.encode(job, text).ids == asked.ids
 
 
 async def test_a_strict_operator(folders: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from schemas import ErrorCode, JobError
 from worker.adapters.byte_lru import ByteLru
 from worker.adapters.store import AdapterRef, AdapterStore
-from worker.adapters.weights import AdapterWeights
+from worker.adapters.weights import AdapterWeights, Remark
 from worker.observe.logs import Sampled, get_logger
 
 _LOADS_AT_ONCE: Final = 2  # reads are bound by the disk, checks by one core each
@@ -61,6 +61,8 @@ class AdapterCache:
         self.loads = 0
         self.other_bases = 0
         """Adapters read that name another base model."""
+        self.other_templates = 0
+        """Adapters read whose own chat template is not used."""
 
     @property
     def nbytes(self) -> int:
@@ -130,6 +132,10 @@ class AdapterCache:
             self.other_bases += 1
             owner = ref.folder.home.name
             log.warning("adapter_base_differs", owner=owner, adapter=ref.name, why=weights.warning)
+        for remark in weights.remarks:
+            self.other_templates += remark is Remark.TEMPLATE_NOT_USED
+            owner = ref.folder.home.name
+            log.warning(remark.value, owner=owner, adapter=ref.name, why=remark.text)
 
     def _raise_refusal(self, content: _Content) -> None:
         until, error = self._refusals.get(content, (0.0, None))

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.invocation import read_invocation
+from worker.adapters.json_files import read_object
 from worker.adapters.patterns import Pattern, first_match, read_patterns
+from worker.adapters.target_parameters import read_names
 from worker.adapters.targets import Targets, read_targets
 from worker.adapters.trained_tokens import read_indices
 
@@ -31,6 +33,8 @@ HONOURED: Final = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "target_modules",
+        "target_parameters",
+        "peft_version",
         "exclude_modules",
         "layers_to_transform",
         "layers_pattern",
@@ -55,7 +59,6 @@ TRAINING_ONLY: Final = frozenset(
         "loftq_config",
         "monteclora_config",  # noise in training; what it saves beside A and B is left out
         "megatron_core",  # names a library; counts only with megatron_config, which we refuse
-        "peft_version",
         "qalora_group_size",  # counts only with use_qalora, which we refuse
         "revision",
         "runtime_config",
@@ -74,8 +77,6 @@ _TRAINING_TENSORS: Final = {
     "monteclora_config": r"lora_monteclora_sampler\.(?:default\.)?[a-z_]+",
 }
 
-_MAX_DEPTH: Final = 16
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraConfig:
@@ -90,6 +91,10 @@ class LoraConfig:
     rank_patterns: tuple[Pattern[int], ...]
     alpha_patterns: tuple[Pattern[float], ...]
     targets: Targets
+    parameters: tuple[str, ...]
+    """Paths of parameters, or endings of them, that have LoRA and need be no linear's."""
+    version: object
+    """What PEFT says that it is; None: nothing."""
     ties: bool
     """Whether PEFT would tie what is saved whole as the backbone ties it."""
     token_ids: Mapping[str, tuple[int, ...]]
@@ -112,19 +117,7 @@ class LoraConfig:
 
 def read_fields(data: bytes) -> dict[str, Any]:
     """Decode the JSON object; AdapterFault if it is not exactly one."""
-    try:
-        fields = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except RecursionError:
-        raise AdapterFault("adapter_config.json is nested too deep", limit=_MAX_DEPTH) from None
-    except ValueError as error:
-        raise AdapterFault(f"adapter_config.json is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise AdapterFault("adapter_config.json is not a JSON object")
-    if _is_deeper(fields, _MAX_DEPTH):
-        raise AdapterFault("adapter_config.json is nested too deep", limit=_MAX_DEPTH)
-    return fields
+    return read_object(data, "adapter_config.json")
 
 
 def canonical(fields: Mapping[str, Any]) -> bytes:
@@ -162,29 +155,13 @@ def parse_config(fields: Mapping[str, Any]) -> LoraConfig:
         rank_patterns=read_patterns("rank_pattern", fields, _rank),
         alpha_patterns=read_patterns("alpha_pattern", fields, _alpha),
         targets=read_targets(fields),
+        parameters=read_names(fields),
+        version=fields.get("peft_version"),
         ties=_flag("ensure_weight_tying", fields.get("ensure_weight_tying")),
         token_ids=read_indices(fields),
         invocation=read_invocation(fields),
         training_tensors=_training_tensors(fields),
     )
-
-
-def _is_deeper(value: object, depth: int) -> bool:
-    if not isinstance(value, (dict, list)):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_is_deeper(item, depth - 1) for item in inner)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return fields
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _is_off(value: object) -> bool:

@@ -58,6 +58,12 @@ def compare_copy(
         return Copy(module, bias=None if bias is None else tensor.float() - bias.float())
     if not same and own.is_table(module, tensor) and _is_saved_whole(key, module, targets):
         return Copy(module, rows=_trained_rows(key, tensor, own.changed_rows(name, tensor)))
+    if not same and own.is_longer_table(module, tensor):
+        raise AdapterFault(
+            f"tensor {quoted(key)} has vectors of more tokens than the backbone has rows for",
+            limit=0 if own.tables is None else own.tables.tokens,
+            given=len(tensor),
+        )
     if not same:
         raise AdapterFault(
             f"tensor {quoted(key)} is not the backbone's own: a weight that was trained whole,"

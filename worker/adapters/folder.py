@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -45,10 +46,14 @@ class AdapterFolder:
             raise AdapterFault("is not a folder")
         return cls(home, path)
 
-    def version(self) -> tuple[FileVersion, FileVersion]:
-        """Return the versions of the configuration and of the tensors."""
-        config, tensors = (self._stat(file) for file in (CONFIG_FILE, TENSORS_FILE))
-        return config, tensors
+    def version(self, others: Iterable[str] = ()) -> tuple[FileVersion | None, ...]:
+        """Return the versions of configuration and tensors, and of others; None for no file."""
+        wanted = [self._stat(file) for file in (CONFIG_FILE, TENSORS_FILE)]
+        return (*wanted, *(self._stat(file) if self.has(file) else None for file in others))
+
+    def has(self, file: str) -> bool:
+        """Whether there is something of that name."""
+        return os.path.lexists(self.path / file)
 
     def read(self, file: str, limit: int) -> bytes:
         """Return the content of `file`; AdapterFault if it has more than `limit` bytes."""

@@ -114,6 +114,16 @@ class OwnWeights:
             and copy.shape == (tables.tokens, tables.features)
         )
 
+    def is_longer_table(self, module: str, copy: Tensor) -> bool:
+        """Whether a module has a vector for each token, and `copy` has more of them."""
+        tables = self.tables
+        return (
+            tables is not None
+            and module in {tables.embedding, tables.output}
+            and copy.ndim == 2  # noqa: PLR2004 - a matrix
+            and len(copy) > tables.tokens
+        )
+
     def read(self, name: str) -> Tensor | None:
         """Return a parameter, in the type of its file; None: no such one."""
         key = self._key(name)
@@ -123,15 +133,24 @@ class OwnWeights:
             tensor: Tensor = file.get_tensor(key)
         return tensor
 
-    def max_copy_bytes(self, linears: Iterable[str]) -> int:
-        """Return what copies of all but the linears inside the model can take, in fp32."""
+    def max_copy_bytes(self, linears: Iterable[str], experts: Iterable[str] = ()) -> int:
+        """Return what copies of all but the model's linears and experts can take, in fp32.
+
+        `experts` are the parameters that hold a layer's experts. A checkpoint may call the layer
+        otherwise and keep each expert apart, but below a module of the same name.
+        """
+        holders = {f".{path.split('.')[-2]}." for path in experts}
         output = None if self.tables is None else self.tables.output
         inner = {f"{path}.weight" for path in linears if path != output}
         names = (set(self._files) | set(self._tied)) - inner
         values = 0
         for name in names:
             key = self._key(name)
-            if key is not None and f"{self._prefix}{key}" not in inner:
+            if (
+                key is not None
+                and f"{self._prefix}{key}" not in inner
+                and not any(holder in name for holder in holders)
+            ):
                 with safetensors.safe_open(self._folder / self._files[key], "pt") as file:
                     values += torch.Size(file.get_slice(key).get_shape()).numel()
         return _FP32_BYTES * values

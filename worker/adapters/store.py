@@ -18,8 +18,11 @@ from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, re
 from worker.adapters.faults import AdapterFault, quoted
 from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
 from worker.adapters.own_weights import OwnWeights
+from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.tensors import BackboneShapes, read_tensors
-from worker.adapters.weights import AdapterWeights
+from worker.adapters.tokenizer_files import FILES, BackboneTokenizer, TokenizerFindings
+from worker.adapters.trained_tokens import TrainedTokens
+from worker.adapters.weights import AdapterWeights, Remark
 
 _MAX_DIGESTS: Final = 65_536  # remembered digests, some 30 MB
 
@@ -36,7 +39,7 @@ class AdapterRef:
     owner: Owner
     folder: AdapterFolder
     digest: str
-    """SHA-256 of configuration and tensors, hexadecimal."""
+    """SHA-256 of configuration, tensors and tokenizer files, hexadecimal."""
 
 
 class AdapterStore:
@@ -54,6 +57,10 @@ class AdapterStore:
         max_rank: int,
         base_check: BaseCheck = "warn",
         own: OwnWeights | None = None,
+        parameters: ParameterShapes | None = None,
+        max_expert_values: int = 0,
+        tokenizer: BackboneTokenizer | None = None,
+        templates: bool = False,
     ) -> None:
         """Serve the folder `root`.
 
@@ -61,18 +68,29 @@ class AdapterStore:
         `linear_shapes` the (out, in) features, by module path, of its linears that adapters can
         change. `base_check` says what an adapter for a base model of another name gets. Copies of
         the backbone's weights beside A and B are compared with `own` (None: they are refused).
+        `parameters` are what of the backbone `target_parameters` can name (None: linears), and
+        `max_expert_values` is how many numbers an adapter's LoRA on experts may have. Tokenizer
+        files are compared with `tokenizer` (None: not looked at), and `templates` says whether an
+        adapter's own chat template is used.
         """
+        parameters = parameters or ParameterShapes()
         self._root = root.resolve()
         self._base_model = base_model
         self._base_check = base_check
+        self._tokenizer = tokenizer
+        self._templates = templates
         self._backbone = BackboneShapes(
             linears=dict(linear_shapes),
             max_rank=max_rank,
+            parameters=parameters,
+            max_expert_values=max_expert_values,
             own=own,
-            max_copy_bytes=0 if own is None else own.max_copy_bytes(linear_shapes),
+            max_copy_bytes=0
+            if own is None
+            else own.max_copy_bytes(linear_shapes, parameters.experts),
         )
         self._max_tensor_bytes = self._backbone.max_file_bytes()
-        self._digests: OrderedDict[tuple[FileVersion, FileVersion], str] = OrderedDict()
+        self._digests: OrderedDict[tuple[FileVersion | None, ...], str] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, tenant: str, name: str) -> AdapterRef:
@@ -110,7 +128,7 @@ class AdapterStore:
             raise fault.for_job(ref.name) from None
 
     def _load(self, ref: AdapterRef) -> AdapterWeights:
-        fields, data = self._read(ref.folder)
+        fields, data, others = self._read(ref.folder)
         config = parse_config(fields)
         warning = None
         if not may_be_same(config.base_model, self._base_model):
@@ -120,19 +138,26 @@ class AdapterStore:
             )
             if self._base_check == "strict":
                 raise AdapterFault(warning)
-        modules, tokens = read_tensors(data, config, self._backbone)
+        modules, experts, tokens = read_tensors(data, config, self._backbone)
+        findings = self._look_at(others, tokens)
+        ranks = [module.rank for module in modules.values()]
+        ranks += [stack.rank for stack in experts.values()]
         return AdapterWeights(
             name=ref.name,
-            digest=content_digest(fields, data),
-            rank=max(module.rank for module in modules.values()),
+            digest=content_digest(fields, data, others),
+            rank=max(ranks),
             modules=modules,
+            experts=experts,
             tokens=tokens,
             invocation=config.invocation,
             warning=warning,
+            template=findings.template if self._templates else None,
+            added_tokens=findings.added,
+            remarks=self._remarks(findings),
         )
 
     def _digest(self, folder: AdapterFolder) -> str:
-        version = folder.version()
+        version = folder.version(FILES)
         with self._lock:
             known = self._digests.get(version)
             if known is not None:
@@ -145,15 +170,44 @@ class AdapterStore:
                 self._digests.popitem(last=False)
         return digest
 
-    def _read(self, folder: AdapterFolder) -> tuple[dict[str, Any], bytes]:
+    def _read(self, folder: AdapterFolder) -> tuple[dict[str, Any], bytes, dict[str, bytes]]:
         fields = read_fields(folder.read(CONFIG_FILE, MAX_CONFIG_BYTES))
-        return fields, folder.read(TENSORS_FILE, self._max_tensor_bytes)
+        others = {
+            file: folder.read(file, limit) for file, limit in FILES.items() if folder.has(file)
+        }
+        return fields, folder.read(TENSORS_FILE, self._max_tensor_bytes), others
+
+    def _look_at(
+        self, files: Mapping[str, bytes], tokens: TrainedTokens | None
+    ) -> TokenizerFindings:
+        if self._tokenizer is None or not files:
+            return TokenizerFindings(None, {})
+        tables = None if self._backbone.own is None else self._backbone.own.tables
+        own = None if tokens is None else tokens.input
+        rows = 0 if tables is None else tables.tokens
+        return self._tokenizer.read(files, rows, frozenset(() if own is None else own.ids))
+
+    def _remarks(self, findings: TokenizerFindings) -> tuple[Remark, ...]:
+        remarks = []
+        if findings.template is not None and not self._templates:
+            remarks.append(Remark.TEMPLATE_NOT_USED)
+        if findings.added:
+            remarks.append(Remark.TOKENS_ADDED)
+        return tuple(remarks)
 
 
-def content_digest(fields: Mapping[str, Any], tensors: bytes) -> str:
-    """Return the SHA-256 (hexadecimal) of a configuration and the bytes of a tensors file."""
+def content_digest(
+    fields: Mapping[str, Any], tensors: bytes, others: Mapping[str, bytes] | None = None
+) -> str:
+    """Return the SHA-256 (hexadecimal) of a configuration and the bytes of a tensors file.
+
+    `others` are the tokenizer's files, by name; without any the digest is that of the two.
+    """
     config = canonical(fields)
     content = hashlib.sha256(len(config).to_bytes(8, "little"))
     content.update(config)
     content.update(tensors)
+    for file, data in sorted((others or {}).items()):
+        for part in (file.encode(), data):
+            content.update(hashlib.sha256(part).digest())
     return content.hexdigest()

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from schemas import Activation, ErrorCode, JobError
-from worker.batching.asked_adapters import AskedAdapters, active_from
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
+from worker.batching.preparation import Preparation
 from worker.batching.turns import Turns
 from worker.batching.window import BatchLimits, Window
-from worker.constraints.cache import ConstraintCache
 from worker.engine.mixture import members_of
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
@@ -28,21 +26,17 @@ from worker.observe.logs import get_logger
 from worker.stages import Event, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from schemas import Job
-    from worker.adapters import AdapterWeights
     from worker.batching.asked_adapters import AdapterSource
+    from worker.batching.preparation import Needs, PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
-    from worker.constraints.compiler import CompiledConstraint
-    from worker.engine.mixture import Mixture
-    from worker.job import Entry, Partition, Prompt
+    from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
 
 log = get_logger(__name__)
-
-FoundT = TypeVar("FoundT")
 
 CHOICES = 256  # at once
 # From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
@@ -66,13 +60,6 @@ class EngineHandle(Protocol):
         """Whether it has failed, or hangs: no step of it will end."""
 
 
-class PromptEncoder(Protocol):
-    """What makes prompt tokens of a job."""
-
-    def encode(self, job: Job) -> Prompt:
-        """Return them, and what room they leave. Raises JobError."""
-
-
 class Dispatcher:
     """Feeds one engine. Everything but tokenising happens on the event loop."""
 
@@ -83,6 +70,7 @@ class Dispatcher:
         prompts: PromptEncoder,
         adapters: AdapterSource | None,
         constraints: Compiler | None,
+        templates: Renderer | None,
         engine: EngineHandle,
         metrics: Metrics,
         reachable: Callable[[Entry], bool],
@@ -92,9 +80,14 @@ class Dispatcher:
         self._max_rows = settings.max_rows
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
         self._ahead = max(1, settings.max_rows // 4)
-        self._prompts = prompts
-        self._adapters = AskedAdapters(adapters, settings.slots)
-        self._constraints = None if constraints is None else ConstraintCache(constraints, metrics)
+        self._preparation = Preparation(
+            prompts=prompts,
+            adapters=adapters,
+            templates=templates,
+            constraints=constraints,
+            slots=settings.slots,
+            metrics=metrics,
+        )
         self._engine = engine
         self._metrics = metrics
         self._reachable = reachable
@@ -115,8 +108,6 @@ class Dispatcher:
         self._behind: list[Entry] = []  # prepared while a suspect has the engine
         self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
-        # One thread: tokenising keeps the order of the jobs, and leaves the cores to the engine.
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._closed = False
 
     @property
@@ -203,9 +194,7 @@ class Dispatcher:
     def close(self) -> None:
         """Let nothing more into the engine; what runs goes on."""
         self._closed = True
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
-        if self._constraints is not None:
-            self._constraints.close()
+        self._preparation.close()
 
     async def run(self) -> None:
         """Move jobs on whenever something changed, until cancelled."""
@@ -273,10 +262,8 @@ class Dispatcher:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
-            adapter = await self._without_place(entry, self._adapters.get(job))
-            constraint = await self._without_place(entry, self._constraint(job))
-            loop = asyncio.get_running_loop()
-            prompt, start = await loop.run_in_executor(self._tokenizing, self._encode, job, adapter)
+            needs = await self._fetch(entry, job)
+            prompt, start = await self._preparation.encode(job, needs)
         except JobError as error:
             refusal = error
         except Exception:
@@ -287,42 +274,24 @@ class Dispatcher:
         else:
             if entry.stage in _PREPARED_IN:  # else it ended meanwhile
                 entry.prompt_ids, entry.answer_tokens = prompt
-                members = members_of(adapter)
+                members = members_of(needs.adapter)
                 entry.digests = tuple(member.digest for member in members)
                 invoked = any(member.invocation for member in members)
                 entry.activation = Activation(start) if invoked else None
                 # An adapter that nothing in the prompt invokes needs no slot.
-                entry.adapter = None if start is None else adapter
-                entry.constraint = constraint
+                entry.adapter = None if start is None else needs.adapter
+                entry.constraint = needs.constraint
                 self._happened(entry, Event.PREPARED)
             return
         if entry.stage in _PREPARED_IN:
             entry.error = refusal
             self._happened(entry, Event.FAILED)
 
-    def _encode(
-        self, job: Job, adapter: AdapterWeights | Mixture | None
-    ) -> tuple[Prompt, int | None]:
-        """Return the prompt, and from which of its tokens on the adapter works."""
-        prompt = self._prompts.encode(job)
-        return prompt, active_from(adapter, prompt.ids)
-
-    async def _constraint(self, job: Job) -> CompiledConstraint | None:
-        constraint = job.sampling.constraint
-        if constraint is None:
-            return None
-        if self._constraints is None:
-            raise JobError(
-                ErrorCode.INVALID_JOB,
-                f"{constraint.field}: this service does not constrain answers",
-            )
-        return await self._constraints.get(job.tenant, constraint)
-
-    async def _without_place(self, entry: Entry, work: Awaitable[FoundT]) -> FoundT:
+    async def _fetch(self, entry: Entry, job: Job) -> Needs:
         """Await what a job needs; where that takes a while, the job holds up nobody meanwhile."""
         timer = asyncio.get_running_loop().call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
         try:
-            return await work
+            return await self._preparation.fetch(job)
         finally:
             timer.cancel()
             self._slow.discard(entry)

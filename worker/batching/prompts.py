@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from schemas import ErrorCode, Job, JobError
 from schemas.limits import MAX_PROMPT_CHARS, MAX_PROMPT_LOGPROB_NUMBERS
+from worker.batching.added_tokens import AddedTokens
+from worker.batching.conversation import arguments_of, messages_of
 from worker.intake.judge import prompt_too_long
 from worker.job import Prompt
 
 if TYPE_CHECKING:
-    from schemas.conversation import Message
+    from collections.abc import Mapping
 
 WORDS_CHARS = 200  # of a template's own words that a tenant is told
 
@@ -36,6 +37,7 @@ class Prompts:
     ) -> None:
         """`context` is the most tokens that prompt and answer may have together."""
         self._tokenizer = tokenizer
+        self._added = AddedTokens(tokenizer)
         self._vocab_size = vocab_size
         self._context = context
         self._max_prompt_tokens = max_prompt_tokens
@@ -43,11 +45,17 @@ class Prompts:
         # What a job may not set by the name of a template's variable: above all the template.
         parameters = inspect.signature(tokenizer.apply_chat_template).parameters
         special = getattr(tokenizer, "special_tokens_map", {})
-        self._reserved = frozenset({*parameters, "messages", *special})
+        self.reserved = frozenset({*parameters, "messages", *special})
 
-    def encode(self, job: Job) -> Prompt:
-        """Return the prompt's tokens. Raises JobError where they cannot be served."""
-        ids = self._ids(job)
+    def encode(
+        self, job: Job, rendered: str | None = None, *, added: Mapping[str, int] | None = None
+    ) -> Prompt:
+        """Return the prompt's tokens. Raises JobError where they cannot be served.
+
+        `rendered` are the job's messages where something else than the backbone has rendered them,
+        `added` are tokens with their ids that only its adapter knows.
+        """
+        ids = self._ids(job, rendered, added or {})
         if not ids:
             raise JobError(ErrorCode.INVALID_JOB, "prompt: it has no tokens")
         name = "prompt" if job.token_ids is None else "token_ids"
@@ -80,31 +88,23 @@ class Prompts:
                 given=highest,
             )
 
-    def _ids(self, job: Job) -> tuple[int, ...]:
+    def _ids(self, job: Job, rendered: str | None, added: Mapping[str, int]) -> tuple[int, ...]:
         if job.token_ids is not None:
             return job.token_ids
         if job.prompt is not None:
-            return tuple(self._tokenizer.encode(job.prompt))
-        return tuple(self._tokenizer.encode(self._rendered(job), add_special_tokens=False))
+            return self._added.encode(job.prompt, added, special=True)
+        text = self._rendered(job) if rendered is None else rendered
+        return self._added.encode(text, added, special=False)
 
     def _rendered(self, job: Job) -> str:
         if not getattr(self._tokenizer, "chat_template", None):
             raise JobError(
                 ErrorCode.INVALID_JOB, "messages: this backbone has no chat template, send a prompt"
             )
-        if reserved := sorted(self._reserved & job.chat_template_kwargs.keys()):
-            raise JobError(
-                ErrorCode.INVALID_JOB, f"chat_template_kwargs: {reserved[0]} is not for jobs to set"
-            )
-        messages = [_for_template(message) for message in job.messages or ()]
+        arguments = arguments_of(job, self.reserved)
         try:
             text: str = self._tokenizer.apply_chat_template(
-                messages,
-                tools=list(job.tools) if job.tools else None,
-                add_generation_prompt=job.add_generation_prompt and not job.continue_final_message,
-                continue_final_message=job.continue_final_message,
-                tokenize=False,
-                **job.chat_template_kwargs,
+                messages_of(job), tokenize=False, **arguments
             )
         except Exception as error:  # noqa: BLE001 - a template's code, on a tenant's values
             raise JobError(
@@ -132,28 +132,6 @@ def _check_fits(tokens: int, top: int) -> None:
             limit=1 + MAX_PROMPT_LOGPROB_NUMBERS // width,
             given=tokens,
         )
-
-
-def _for_template(message: Message) -> dict[str, Any]:
-    """Return a turn as templates know it: content is always there, what else was given is."""
-    turn = message.model_dump(exclude_defaults=True) | {"content": message.text}
-    if message.tool_calls:
-        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return turn
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a call with its arguments as a map, as templates want them; OpenAI has a text."""
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = json.loads(function["arguments"])
-    except (ValueError, RecursionError):
-        return call
-    if not isinstance(arguments, dict):
-        return call
-    return call | {"function": function | {"arguments": arguments}}
 
 
 def _words(error: Exception) -> str:

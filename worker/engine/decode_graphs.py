@@ -121,8 +121,8 @@ class DecodeGraphs:
         They are to be used before the next step: of a model in fp32 it overwrites them.
 
         None where no recording serves: a row does more than decode one token, or has several
-        adapters, or an adapter in a slot has biases, or changes the logits' own linear: these get
-        their memory when the first such adapter comes, after all recordings.
+        adapters, or an adapter in a slot has biases or experts, or changes the logits' own linear:
+        these get their memory when the first such adapter comes, after all recordings.
         """
         if any(len(row.ids) != 1 or row.told or not row.sampled for row in rows):
             return None

@@ -8,10 +8,13 @@ from weakref import WeakKeyDictionary
 
 from kernels.sgmv import GroupShape, LoraPair, Scratch, SlotBiases, make_slot_weights
 from schemas import ErrorCode, JobError
+from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
 from worker.engine.dora import NoDirectionError, gain_of
+from worker.engine.experts import ExpertLayer
 from worker.engine.groups import LinearGroup, StepState
-from worker.engine.siblings import find_siblings
+from worker.engine.routers import install_router
+from worker.engine.siblings import find_siblings, find_whole
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from kernels.sgmv import SgmvPlan, SlotWeights
     from worker.adapters import AdapterWeights, LoraModule
     from worker.engine.config import EngineConfig
+    from worker.engine.experts import Prepared
     from worker.engine.model import Backbone
 
 
@@ -45,14 +49,30 @@ class AdapterLayers:
         self._output = StepState(invariant=config.invariant)
         self._output_slots: set[int] = set()  # whose adapters change the output module
         self._bias_slots: set[int] = set()  # whose adapters have biases
+        routers = backbone.parameters.routers
+        holders = {path.rpartition(".")[0] for path in backbone.parameters.experts}
+        whole = find_whole(backbone, (*routers, *holders)) if holders else ()
         if groups is None:
-            groups = find_siblings(backbone)
+            alone = ((path,) for path in whole if path in routers)
+            groups = (*find_siblings(backbone), *alone)
+        self.experts = {path: self._install_experts(path) for path in whole if path in holders}
         self.groups = tuple(self._install(names) for names in groups)
-        self.shapes = {  # (out, in) of each linear that adapters can change, by module path
+        shapes = {  # (out, in) by path
             name: (width, group.in_features)
             for group in self.groups
             for name, width in zip(group.names, group.widths, strict=True)
         }
+        self.shapes = {name: shape for name, shape in shapes.items() if name not in routers}
+        """(out, in) of each linear that adapters can change, by module path."""
+        self.parameters = ParameterShapes(
+            experts={
+                path: shape
+                for path, shape in backbone.parameters.experts.items()
+                if path.rpartition(".")[0] in self.experts
+            },
+            routers={name: shape for name, shape in shapes.items() if name in routers},
+        )
+        """What of experts and routers they can change."""
         model = backbone.model
         self._tables = (
             InputTable(model.get_input_embeddings(), self._body),
@@ -66,9 +86,11 @@ class AdapterLayers:
     def needs_late_memory(self) -> bool:
         """Whether an adapter in a slot uses what got its memory when the first such adapter came.
 
-        That is the output module's weights, biases, and tokens' vectors.
+        That is the output module's weights, biases, tokens' vectors, and experts.
         """
-        return bool(self._output_slots or self._bias_slots or any(t.used for t in self._tables))
+        used = [table.used for table in self._tables]
+        used += [layer.used for layer in self.experts.values()]
+        return bool(self._output_slots or self._bias_slots or any(used))
 
     def pack(self) -> None:
         """Lay the base weights out for speed."""
@@ -91,9 +113,11 @@ class AdapterLayers:
         JobError `adapter_invalid` for a changed weight that has a row of zeros. That the adapter
         fits `shapes` is its reader's business: ValueError where it does not.
         """
-        unknown = adapter.modules.keys() - self.shapes.keys()
+        unknown = adapter.modules.keys() - self.shapes.keys() - self.parameters.routers.keys()
         if unknown:
             raise ValueError(f"no linear {min(unknown)!r} takes adapters")
+        if unknown := adapter.experts.keys() - self.parameters.experts.keys():
+            raise ValueError(f"no experts {min(unknown)!r} take adapters")
         for group in self.groups:
             modules = [adapter.modules.get(name) for name in group.names]
             if all(module is None or self._has_gain(module) for module in modules):
@@ -113,10 +137,10 @@ class AdapterLayers:
 
         Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, and JobError
         `overloaded` where there is no memory for the first adapter of the output module, or with
-        biases, or for tokens' vectors, before anything has changed.
+        biases, for tokens' vectors or for experts, before anything has changed.
         """
         self.prepare(adapter)
-        token_rows = self._make_room(adapter)
+        token_rows, experts = self._make_room(adapter)
         for slots, member in (
             (self._output_slots, self._backbone.output_module in adapter.modules),
             (self._bias_slots, any(each.bias is not None for each in adapter.modules.values())),
@@ -125,6 +149,8 @@ class AdapterLayers:
             slots.update([slot] if member else [])
         for table, rows in zip(self._tables, token_rows, strict=True):
             table.put(slot, rows)
+        for path, layer in self.experts.items():
+            layer.put(slot, experts[path])
         for group in self.groups:
             pairs = [
                 self._pair(module) if module else None
@@ -137,8 +163,13 @@ class AdapterLayers:
             elif group.weights is not None:
                 group.weights.clear(slot)
 
-    def _make_room(self, adapter: AdapterWeights) -> list[DeviceRows | None]:
-        """Take the memory that is taken when an adapter needs it; return its tokens' vectors."""
+    def _make_room(
+        self, adapter: AdapterWeights
+    ) -> tuple[list[DeviceRows | None], dict[str, Prepared]]:
+        """Take the memory that is taken when an adapter needs it.
+
+        Returns its tokens' vectors, and what it brings for each layer's experts.
+        """
         tokens = adapter.tokens or TrainedTokens()
         device, dtype = self._backbone.device, self._backbone.dtype
         try:
@@ -148,11 +179,13 @@ class AdapterLayers:
                     self._weights(group)
                 if any(module.bias is not None for module in modules) and group.biases is None:
                     group.biases = self._biases(group)
-            return [DeviceRows.of(rows, device, dtype) for rows in (tokens.input, tokens.output)]
+            experts = {path: layer.prepare(adapter.experts) for path, layer in self.experts.items()}
+            both = tokens.input, tokens.output
+            return [DeviceRows.of(rows, device, dtype) for rows in both], experts
         except (MemoryError, RuntimeError) as error:  # torch says both in the same way
             raise JobError(
                 ErrorCode.OVERLOADED,
-                "adapter: no memory for one that changes the output layer, biases or tokens",
+                "adapter: no memory for one of the output layer, biases, tokens or experts",
             ) from error
 
     def _has_gain(self, module: LoraModule) -> bool:
@@ -169,6 +202,10 @@ class AdapterLayers:
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model
+        if names[0] in self._backbone.parameters.routers:
+            router = install_router(names[0], model.get_submodule(names[0]), self._body)
+            self._weights(router)
+            return router
         linears = [model.get_submodule(name) for name in names]
         output = tuple(names) == (self._backbone.output_module,)
         group = LinearGroup(names, linears, self._output if output else self._body)
@@ -178,6 +215,15 @@ class AdapterLayers:
         if not output:
             self._weights(group)
         return group
+
+    def _install_experts(self, path: str) -> ExpertLayer:
+        return ExpertLayer(
+            path,
+            self._backbone.model.get_submodule(path),
+            self._body,
+            slots=self._config.slots,
+            scratch=self._scratch,
+        )
 
     def _biases(self, group: LinearGroup) -> SlotBiases:
         return SlotBiases(

@@ -54,6 +54,8 @@ def _why_apart(member: AdapterWeights) -> str | None:
         return "is DoRA (use_dora): its lengths are of its own weights, not of a sum"
     if member.invocation:
         return "has an invocation (alora_invocation_tokens): it works from there on, others do not"
+    if member.experts:
+        return "changes experts (target_parameters), whose A and B PEFT's sum does not put together"
     if any(module.bias is not None for module in member.modules.values()):
         return "has biases (lora_bias or bias), which a mixture of A and B leaves out"
     if member.tokens is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,11 @@ from transformers.pytorch_utils import Conv1D
 
 from worker.adapters.base_names import folder_name
 from worker.adapters.own_weights import OwnWeights
+from worker.adapters.target_parameters import ParameterShapes
 from worker.engine.attention import IMPLEMENTATION, UnsupportedModelError
 from worker.engine.checkpoint import read_config, read_model, read_tokenizer
 from worker.engine.device import use_device
+from worker.engine.expert_modules import parameter_shapes
 from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
 from worker.engine.layouts import META, record_layouts
 from worker.engine.own_products import lead_places, lead_products
@@ -50,6 +52,7 @@ class Backbone:
     name: str
     dtype: torch.dtype
     device: torch.device
+    parameters: ParameterShapes = field(default_factory=ParameterShapes)  # experts and routers
     own_weights: OwnWeights | None = None  # as the folder has them; None: there is no folder
 
     @torch.inference_mode()
@@ -131,6 +134,7 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
         name=name,
         dtype=model.dtype,
         device=torch.device(device),
+        parameters=parameter_shapes(model),
     )
 
 

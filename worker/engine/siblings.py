@@ -12,6 +12,8 @@ from worker.engine.attention import LayoutRecorder
 from worker.engine.forward_pass import attending
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from worker.engine.model import Backbone
 
 _PROBE_TOKENS = 7
@@ -32,6 +34,26 @@ def find_siblings(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
     of a step could not be matched to their adapters there. The output module sees only the rows
     that are sampled from and is a group of its own.
     """
+    calls = _watch(backbone, backbone.linear_shapes)
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, made in calls.items():
+        rows = _PROBE_LOGITS if name == backbone.output_module else _PROBE_TOKENS
+        if len(made) == 1 and made[0].rows == rows:
+            groups.setdefault((id(made[0].input), made[0].version), []).append(name)
+    return tuple(tuple(names) for names in groups.values())
+
+
+def find_whole(backbone: Backbone, modules: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the modules that one forward pass calls exactly once, with all rows."""
+    return tuple(
+        name
+        for name, made in _watch(backbone, modules).items()
+        if len(made) == 1 and made[0].rows == _PROBE_TOKENS
+    )
+
+
+def _watch(backbone: Backbone, modules: Iterable[str]) -> dict[str, list[_Call]]:
+    """Run one forward pass and note what the modules are given."""
     calls: dict[str, list[_Call]] = {}
 
     def record(name: str, x: Tensor) -> None:
@@ -40,9 +62,12 @@ def find_siblings(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
 
     handles = [
         backbone.model.get_submodule(name).register_forward_pre_hook(
-            lambda _module, args, name=name: record(name, args[0])
+            lambda _module, args, named, name=name: record(
+                name, *args[:1] or [*named.values()][:1]
+            ),
+            with_kwargs=True,
         )
-        for name in backbone.linear_shapes
+        for name in modules
     ]
     ids = torch.arange(_PROBE_TOKENS, device=backbone.device)[None] % backbone.vocab_size
     kept = torch.arange(_PROBE_TOKENS - _PROBE_LOGITS, _PROBE_TOKENS, device=backbone.device)
@@ -53,9 +78,4 @@ def find_siblings(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
     finally:
         for handle in handles:
             handle.remove()
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name, made in calls.items():
-        rows = _PROBE_LOGITS if name == backbone.output_module else _PROBE_TOKENS
-        if len(made) == 1 and made[0].rows == rows:
-            groups.setdefault((id(made[0].input), made[0].version), []).append(name)
-    return tuple(tuple(names) for names in groups.values())
+    return calls

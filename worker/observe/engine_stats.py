@@ -22,3 +22,4 @@ class EngineStats:
     preemptions: int = 0  # since the start
     adapter_loads: int = 0  # since the start
     adapters_other_base: int = 0  # read since the start
+    adapters_other_template: int = 0  # same

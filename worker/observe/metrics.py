@@ -112,6 +112,10 @@ class Metrics:
         self.adapters_other_base = gauge(
             "adapters_other_base", "Adapters read that name another base model, since the start."
         )
+        self.adapters_other_template = gauge(
+            "adapters_other_template",
+            "Adapters read whose own chat template is not used, since the start.",
+        )
 
     def observe_step(self, stats: EngineStats) -> None:
         """Take in the engine's state; the rows are those of its last step."""
@@ -124,3 +128,4 @@ class Metrics:
         self.preemptions.set(stats.preemptions)
         self.adapter_loads.set(stats.adapter_loads)
         self.adapters_other_base.set(stats.adapters_other_base)
+        self.adapters_other_template.set(stats.adapters_other_template)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.fuzz.mutate import INTEGERS, bend, bend_tree, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds, told
-from tests.support.adapter_folders import RANK, SHAPES, fields
+from tests.support.adapter_folders import EXPERTS, RANK, SHAPES, fields
 from worker.adapters.config import canonical, parse_config, read_fields
 from worker.adapters.faults import AdapterFault
+from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.tensors import BackboneShapes
 
 if TYPE_CHECKING:
@@ -17,11 +19,20 @@ if TYPE_CHECKING:
 
     from worker.adapters.config import LoraConfig
 
-BACKBONE: Final = BackboneShapes(linears=SHAPES, max_rank=8)
+BACKBONE: Final = BackboneShapes(
+    linears=SHAPES,
+    max_rank=8,
+    parameters=ParameterShapes(experts=EXPERTS),
+    max_expert_values=1_000,
+)
 _PATTERNS: Final = (
     *("q_proj", "layers.0", "self_attn.q_proj", r".*\.v_proj", "(q|v)_proj", "layers\\.[01]\\..*"),
     *("a*a*a*a*", "(a+)+", "(", "[", "[[a]", "[a--b]", "[a&&b]", "(?i)q", "q{1000000}", "\\1"),
     *("(?P<n>q)", "x{2,1}", "\\", "(?#", "a|b|c", "\\Z", "\\p", "^$", "(q)(v)", "[^]", "é.*", "++"),
+)
+_PARAMETERS: Final[tuple[Any, ...]] = (
+    *(["experts.up_proj", "experts.down_proj"], ["experts.down_proj"], ["q_proj.weight"]),
+    *([], ["nothing"], "experts.up_proj", [3], {}, [""], ["."], ["x"] * 65),
 )
 _EXTRA: Final = (
     *("bias", "modules_to_save", "use_qalora", "layers_to_transform", "lora_bias", "trainable"),
@@ -43,6 +54,9 @@ def config_fields(rng: Random) -> dict[str, Any]:
     ):
         if chance(rng, 0.15):
             made[name] = pick(rng, values)
+    if chance(rng, 0.15):
+        made["target_parameters"] = copy.deepcopy(pick(rng, _PARAMETERS))
+        made["peft_version"] = pick(rng, (None, "0.18.1", "0.19.0", "0.19.0.dev0", "x", 3))
     for field, numbers in (("rank_pattern", (RANK, 1, 8)), ("alpha_pattern", (1, 2.5))):
         if chance(rng, 0.35):
             keys = (pick(rng, _PATTERNS) for _ in range(pick(rng, (0, 1, 2, 9))))

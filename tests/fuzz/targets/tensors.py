@@ -12,7 +12,15 @@ from safetensors.torch import save
 from tests.fuzz.mutate import INTEGERS, TEXTS, bend, bend_tree, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 from tests.fuzz.targets.configs import BACKBONE, config_fields, told_fault
-from tests.support.adapter_folders import RANK, SHAPES, fields, key, tensors
+from tests.support.adapter_folders import (
+    EXPERTS,
+    RANK,
+    SHAPES,
+    expert_tensors,
+    fields,
+    key,
+    tensors,
+)
 from worker.adapters.config import parse_config, read_fields
 from worker.adapters.faults import AdapterFault
 from worker.adapters.store import content_digest
@@ -48,6 +56,8 @@ def _models() -> tuple[bytes, ...]:
         save(tensors() | {key(first, "A"): torch.full((RANK, 4), float("nan"))}),
         save(tensors() | {"base_model.model.lm_head.lora_A.weight": torch.zeros(3, 4)}),
         save({}),
+        save(tensors() | expert_tensors()),
+        save(expert_tensors(before=True)),
     )
 
 
@@ -119,10 +129,15 @@ def _check_tensors(case: Files) -> str:
     try:
         found = read_fields(case.config)
         config = parse_config(found)
-        modules, _ = read_tensors(case.model, config, BACKBONE)
+        modules, experts, _ = read_tensors(case.model, config, BACKBONE)
     except AdapterFault as fault:
         return told_fault(fault)
-    holds(modules, "an adapter changes something")
+    holds(modules or experts, "an adapter changes something")
+    for path, stack in experts.items():
+        count, outputs, inputs, _ = EXPERTS[path]
+        holds(1 <= stack.rank <= BACKBONE.max_rank, "a rank within the bound")
+        holds(tuple(stack.a.shape) == (count, stack.rank, inputs), "A fits the experts")
+        holds(tuple(stack.b.shape) == (count, outputs, stack.rank), "B fits the experts")
     for path, module in modules.items():
         rows, columns = SHAPES[path]
         holds(1 <= module.rank <= BACKBONE.max_rank, "a rank within the bound")

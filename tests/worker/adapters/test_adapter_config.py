@@ -23,7 +23,6 @@ REFUSED = {
     "kasa_config",
     "layer_replication",
     "megatron_config",
-    "target_parameters",
     "use_bdlora",
     "use_qalora",
 }

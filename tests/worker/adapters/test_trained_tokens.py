@@ -55,6 +55,14 @@ def refusal(tmp_path: Path, more: dict[str, Tensor], **given: Any) -> JobError:
     return caught.value
 
 
+def test_a_table_with_more_rows_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    """Tokens that a trainer has added past the last: there is nowhere to put their logits."""
+    longer = {f"{PREFIX}{EMBEDDING}.weight": torch.rand(VOCAB + 3, 4)}
+    error = refusal(tmp_path, longer, modules_to_save=["embed_tokens"])
+    assert "more tokens than the backbone has rows for" in error.message
+    assert (error.limit, error.given) == (VOCAB, VOCAB + 3)
+
+
 def test_tokens_of_tied_tables_count_for_both(tmp_path: Path) -> None:
     """One list of vectors serves input and output, and is held once."""
     values = torch.rand(2, 4)

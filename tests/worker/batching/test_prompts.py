@@ -103,7 +103,7 @@ def test_a_limit_is_told_with_what_was_given(
 
 def test_a_prompt_without_tokens(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to go on from."""
-    monkeypatch.setattr(tokenizer, "encode", lambda _text: [])
+    monkeypatch.setattr(tokenizer, "encode", lambda _text, **_: [])
     with pytest.raises(JobError, match="no tokens") as caught:
         prompts(tokenizer).encode(job(prompt=" "))
     assert caught.value.code == ErrorCode.INVALID_JOB

@@ -1,0 +1,109 @@
+"""A job whose adapter has a chat template: rendered first, and out of others' way."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from schemas import ErrorCode, ErrorRecord, Job, JobError, Message
+from tests.support.harness import Harness
+from worker.batching import dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.adapters import AdapterWeights
+
+HI = (Message(role="user", content="hi"),)
+ROWS = 4
+
+
+class Store:
+    """Each tenant's adapter has a template, but for zeta's."""
+
+    async def get(self, tenant: str, name: str) -> AdapterWeights:
+        """Return something with a digest, and perhaps a template."""
+        template = None if tenant == "zeta" else "its own"
+        weights: Any = SimpleNamespace(
+            digest=f"{tenant}/{name}", template=template, added_tokens={}
+        )
+        return weights
+
+
+class Renderer:
+    """Renders when the test says so."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.asked: list[str] = []
+        self.error: JobError | None = None
+        self.closed = False
+
+    async def render(self, job: Job, adapter: AdapterWeights) -> str:
+        """Return the adapter's name for a text."""
+        self.asked.append(job.id)
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return f"by {adapter.digest}"
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+async def until(harness: Harness, true: Callable[[], bool]) -> None:
+    """Let the worker go on until something is so."""
+    for _ in range(500):
+        if true():
+            return
+        await harness.settle()
+    raise AssertionError("it never was")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call preparing slow as soon as it has to wait."""
+    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.0)
+
+
+async def test_what_was_rendered_is_tokenised() -> None:
+    """Messages by the adapter's template; a prompt, or an adapter without one, needs none."""
+    renderer = Renderer()
+    renderer.open.set()
+    async with Harness(adapters=Store(), templates=renderer) as harness:
+        harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
+        harness.send(Job(id="text", tenant="acme", prompt="text", adapter="a"))
+        harness.send(Job(id="plain", tenant="zeta", messages=HI, adapter="a"))
+        await until(harness, lambda: len(harness.running) == 3)
+        prompts = {bytes(each.prompt_ids) for each in harness.engine.requests.values()}
+    assert prompts == {b"by acme/a", b"text", b""}
+    assert renderer.asked == ["own"]
+    assert renderer.closed
+
+
+async def test_one_that_takes_long_holds_up_its_own_tenant_only() -> None:
+    """As many as a batch holds wait for it, and another tenant's job runs."""
+    renderer = Renderer()
+    async with Harness(adapters=Store(), templates=renderer, max_rows=ROWS) as harness:
+        for number in range(5 * ROWS):
+            harness.send(Job(id=f"slow-{number}", tenant="acme", messages=HI, adapter="a"))
+        await until(harness, lambda: len(harness.dispatcher._slow) == ROWS)
+        harness.send(Job(id="quick", tenant="zeta", prompt="quick", adapter="a"))
+        await until(harness, lambda: harness.running == ["quick"])
+        assert len(renderer.asked) == ROWS
+
+
+async def test_its_refusal_ends_the_job() -> None:
+    """The tenant is told what the template, or its bound, says."""
+    renderer = Renderer()
+    renderer.error = JobError(ErrorCode.INVALID_JOB, "messages: no", limit=2)
+    renderer.open.set()
+    async with Harness(adapters=Store(), templates=renderer) as harness:
+        harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
+        await until(harness, lambda: any(harness.replies("acme", "own")))
+        (told,) = (each for each in harness.replies("acme", "own") if isinstance(each, ErrorRecord))
+    assert (told.code, told.message, told.limit) == (ErrorCode.INVALID_JOB, "messages: no", 2)
