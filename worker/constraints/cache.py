@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
 from schemas import ErrorCode, JobError
-from worker.constraints.trial import STACK_BYTES
+from worker.constraints.bounds import STACK_BYTES
 
 if TYPE_CHECKING:
     from schemas.constraint import Constraint

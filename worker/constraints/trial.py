@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from worker.constraints.bounds import CPU_SECONDS, MEMORY_BYTES, STACK_BYTES
 from worker.constraints.grammar import (
     GrammarError,
     compile_grammar,
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 LENGTH: Final = struct.Struct(">I")
-STACK_BYTES: Final = 64 << 20
-"""For rules that nest: the worst of the bounds' size needs 12 MiB. Virtual until it is used."""
-CPU_SECONDS: Final = 1.0
-"""Of the processor, so that a busy machine refuses no more than an idle one."""
-MEMORY_BYTES: Final = 256 << 20
 WALKS: Final = 2
 TOKENS: Final = 24
 

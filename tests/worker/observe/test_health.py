@@ -77,4 +77,4 @@ def test_no_tenant_and_no_adapter_is_a_label() -> None:
     labels = {
         label for metric in vars(Metrics()).values() for label in getattr(metric, "_labelnames", ())
     }
-    assert labels == {"end", "kind", "reason", "why"}
+    assert labels == {"end", "kind", "outcome", "reason", "why"}
