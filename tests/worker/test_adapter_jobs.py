@@ -14,6 +14,7 @@ from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, job, tokens
 from worker.adapters import AdapterWeights, LoraModule
 from worker.adapters.trained_tokens import TokenRows, TrainedTokens
+from worker.adapters.weights import ExpertsModule
 from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest, Output
 
@@ -48,6 +49,7 @@ class Store:
             digest=f"{tenant}/{name}",
             rank=1,
             modules={"linear": module},
+            experts={"up": ExpertsModule(1, 1.0, a[None], b[None])} if name == "experts" else {},
             tokens=TrainedTokens(rows) if name == "tokens" else None,
             invocation=self.invocations.get(name, ()),
         )
@@ -168,6 +170,7 @@ async def test_each_adapter_of_a_mixture_counts(store: Store) -> None:
         (SAYS, "alora_invocation_tokens"),
         ("biased", "lora_bias"),
         ("tokens", "trained tokens"),
+        ("experts", "target_parameters"),
     ],
 )
 async def test_what_has_no_sum_is_refused_by_name(store: Store, name: str, field: str) -> None:

@@ -2,7 +2,7 @@
 
 A whole hash of a 70B model takes minutes, and nobody may be answered before it is known. So of each
 tensor name, type and shape are hashed, and four pieces of its bytes: whoever trains, merges or
-converts a model changes whole tensors. Docs: decisions/045.
+converts a model changes whole tensors. Docs: decisions/049.
 """
 
 from __future__ import annotations

@@ -159,6 +159,7 @@ def test_a_routers_or_a_linears_weight_is_a_module_like_any_other(tmp_path: Path
         (tensors(), {"lora_bias": True}, "lora_bias is set beside target_parameters"),
         (tensors(), {"fan_in_fan_out": True}, "fan_in_fan_out is set beside"),
         (tensors(), {"lora_dropout": 0.1}, "lora_dropout is set beside"),
+        (tensors(), {"alora_invocation_tokens": [5]}, "alora_invocation_tokens is set beside"),
         (tensors() | expert_tensors(), {"rank_pattern": {"experts.down_proj": 9}}, "has rank 9"),
     ],
 )

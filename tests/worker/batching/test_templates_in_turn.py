@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from schemas import ErrorCode, ErrorRecord, Job, JobError, Message
 from tests.support.harness import Harness
+from worker.adapters.chat_template import ChatTemplate
+from worker.adapters.weights import AdapterWeights
 from worker.batching import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.adapters import AdapterWeights
 
 HI = (Message(role="user", content="hi"),)
 ROWS = 4
@@ -26,11 +26,14 @@ class Store:
 
     async def get(self, tenant: str, name: str) -> AdapterWeights:
         """Return something with a digest, and perhaps a template."""
-        template = None if tenant == "zeta" else "its own"
-        weights: Any = SimpleNamespace(
-            digest=f"{tenant}/{name}", template=template, added_tokens={}
+        own = ChatTemplate("its own")
+        return AdapterWeights(
+            name=name,
+            digest=f"{tenant}/{name}",
+            rank=1,
+            modules={},
+            template=None if tenant == "zeta" else own,
         )
-        return weights
 
 
 class Renderer:

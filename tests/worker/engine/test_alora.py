@@ -21,6 +21,7 @@ from worker.engine.request import GenerationRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from schemas import PromptLogprobs
     from worker.adapters import AdapterWeights
     from worker.engine.request import Output
 
@@ -146,3 +147,36 @@ def test_an_adapter_from_past_the_prompt_on_is_refused(tmp_path: Path) -> None:
     engine = Engine(load_backbone(path, "cpu", torch.float32), CONFIG)
     with pytest.raises(ValueError, match="from token 3"):
         engine.submit(replace(request_of(1, (1, 2, 3), None), active_from=3))
+
+
+def test_a_prompt_is_told_of_by_what_works_there(tmp_path: Path) -> None:
+    """Log probabilities up to the invocation are the backbone's own, those behind are not.
+
+    With LoRA on the output too, and chunks that cut the prompt before, in and behind it.
+    """
+    path = make_tiny_model(tmp_path, num_hidden_layers=1)
+    shapes = load_backbone(path, "cpu", torch.float32).linear_shapes
+    targets = [name.rpartition(".")[2] for name in shapes]
+    alora = replace(random_adapter(shapes, "alora", rank=4, targets=targets), invocation=INVOCATION)
+    prompt = PROMPTS["in the middle"]
+
+    def told(adapter: AdapterWeights | None, **changes: Any) -> PromptLogprobs:
+        config = replace(CONFIG, invariant=True, **changes)
+        engine = Engine(load_backbone(path, "cpu", torch.float32), config)
+        sampling = Sampling(max_tokens=1, prompt_logprobs=1)
+        engine.submit(replace(request_of(0, prompt, adapter), sampling=sampling))
+        outputs = []
+        while engine.has_work:
+            outputs += engine.step()
+        rows = outputs[-1].prompt_logprobs
+        assert rows is not None
+        return rows
+
+    bare, whole = told(None), told(alora)
+    start = alora.active_from(prompt)
+    assert start is not None
+    # The logits of the token before the invocation tell of its first one.
+    same = [ours == theirs for ours, theirs in zip(whole, bare, strict=True)]
+    assert same == [at <= start for at in range(len(prompt))]
+    for step in (start - 1, start + 1, 7):
+        assert told(alora, max_step_tokens=max(step, CONFIG.max_rows)) == whole

@@ -124,20 +124,25 @@ def test_answers_equal_pefts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows without an adapter, with LoRA of attention, of experts, of both: one batch.
+    """Rows without an adapter, with LoRA of attention, of experts, of both, of other strengths.
 
-    Prompts go in chunks, among decodes. GPT-OSS keeps its weights as [in, out] and has biases.
+    All in one batch, prompts in chunks, among decodes. GPT-OSS keeps its weights as
+    [in, out] and has biases.
     """
     scene = Scene(tmp_path, kind, invariant=invariant)
     runs = EngineRuns.recording(scene.engine, monkeypatch)
     jobs = [(PROMPT[: 11 - 2 * at], name) for at, name in enumerate((*ADAPTERS, None))]
-    found = runs.generate([(prompt, scene.adapters[name]) for prompt, name in jobs], TOKENS)
+    scales = [(1.0, 0.5, 2.0)[at % 3] for at in range(len(ADAPTERS))]
+    found = runs.generate(
+        [(prompt, scene.adapters[name]) for prompt, name in jobs], TOKENS, [*scales, 1.0]
+    )
     comparison = Comparison()
     (plain,) = runs.generate([(PROMPT[:1], None)], 1)
-    for (prompt, name), ours in zip(jobs, found, strict=True):
+    for (prompt, name), ours, scale in zip(jobs, found, [*scales, 1.0], strict=True):
         if name is not None:
             reference = Reference(scene.model, {name: scene.paths[name]})
-            comparison.check(f"{kind}, {name}", ours, reference.generate(prompt, name, TOKENS))
+            expected = reference.generate_scaled(prompt, name, scale, TOKENS)
+            comparison.check(f"{kind}, {name}", ours, expected)
     assert torch.equal(found[-1].logits[0], plain.logits[0]) or not invariant
     assert comparison.steps >= 0.9 * len(ADAPTERS) * TOKENS, comparison.near_ties
 
