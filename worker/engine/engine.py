@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -16,13 +15,13 @@ from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
 from worker.engine.mixture import Mixture, members_of
-from worker.engine.packing import PackedRow, pack
+from worker.engine.outputs import next_output
 from worker.engine.probe import install_adapters
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
-from worker.engine.row_adapters import NOTHING, make_plans
-from worker.engine.sampler import DEAD, FAILED, INVALID, Sampled, sample
+from worker.engine.sampler import FAILED, Sampled, sample
 from worker.engine.scheduler import Scheduler
+from worker.engine.step_forward import StepForward
 from worker.engine.text import Detokenizer
 from worker.engine.token_masks import TokenMasks
 from worker.observe.engine_stats import EngineStats
@@ -33,14 +32,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kernels.sgmv import SgmvPlan
     from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
-    from worker.engine.prompt_rows import PromptRows
-    from worker.engine.request import GenerationRequest, TokenLogprobs
-    from worker.engine.row_adapters import Applied
+    from worker.engine.request import GenerationRequest
     from worker.engine.scheduler import StepPlan
     from worker.engine.sequence import TokenSequence
 
@@ -81,9 +77,10 @@ class Engine:
                     f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
                 )
             record = CudaRecorder()
-        self._graphs = None
+        graphs = None
         if record is not None:
-            self._graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
+            graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
+        self._forward = StepForward(backbone, config, self.layers, self._cache, graphs)
         self._masks: TokenMasks | None = None  # once there is a constraint
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
@@ -261,92 +258,15 @@ class Engine:
             answer.push(token)
         return answer
 
-    def _forward(self, plan: StepPlan) -> Tensor:
-        """Logits, float32 [n, vocab]: row by row the places told of, and the last if it samples."""
-        rows = [
-            PackedRow(
-                row.sequence.tokens(row.start, row.count),
-                row.start,
-                row.sequence.block_ids,
-                row.samples,
-                row.tells,
-                self._length(row.sequence),
-            )
-            for row in plan.rows
-        ]
-        last = [(row.slots, row.sequence.scales) if row.slots else NOTHING for row in plan.rows]
-        if self._graphs is not None:
-            logits = self._graphs.forward(rows, last)
-            if logits is not None:
-                return logits
-        packed = pack(rows, self._cache, self.config.backend, invariant=self.config.invariant)
-        tokens = [
-            each
-            for row, own in zip(plan.rows, last, strict=True)
-            for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
-        ]
-        outputs = [
-            each
-            for row, own in zip(plan.rows, last, strict=True)
-            for each in (
-                *(NOTHING if at < row.bare else own for at in row.tells),
-                *([own] if row.samples else ()),
-            )
-        ]
-        self.layers.begin(self._plans(tokens), self._plans(outputs))
-        with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
-            return self.backbone.forward(
-                packed.input_ids,
-                packed.position_ids,
-                packed.logits_index,
-                packed.attention,
-                packed.lengths,
-            ).float()
-
-    def _length(self, sequence: TokenSequence) -> int:
-        """Return what its tokens' frequencies go by, where they change with length."""
-        return len(sequence.prompt_ids) if self.backbone.rope.grows else sequence.length
-
-    def _plans(self, applied: list[Applied]) -> tuple[SgmvPlan, ...]:
-        return make_plans(
-            applied,
-            slots=self.config.slots,
-            invariant=self.config.invariant,
-            device=self.backbone.device,
-        )
-
     def _take(self, sequences: list[TokenSequence], sampled: Sampled) -> list[Output]:
         """Turn sampled tokens into outputs and let finished sequences go."""
         outputs = []
         for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
-            output = self._output(sequence, token, logprobs)
+            output = next_output(sequence, self._answers[sequence.key], token, logprobs)
             outputs.append(output)
             if output.finish is not None or output.error is not None:
                 self.cancel(sequence.key)
         return outputs
-
-    def _output(
-        self, sequence: TokenSequence, token: int, logprobs: TokenLogprobs | None
-    ) -> Output:
-        key, rows, answer = sequence.key, sequence.prompt_rows, self._answers[sequence.key]
-        fault = _fault(rows, token, answer)
-        if fault is not None:
-            return Output(key, error=fault)
-        whole = answer.finish  # when it was resumed, for what its prompt is told
-        if whole is not None:
-            told = None if rows is None else rows.told()
-            return Output(key, finish=whole, prompt_logprobs=told)
-        try:
-            text = answer.push(token)
-        except JobError as dead:  # of its constraint
-            return Output(key, error=dead)
-        except Exception:
-            log.exception("text_failed", key=key)
-            error = JobError(ErrorCode.INTERNAL, "a token could not be made text")
-            return Output(key, error=error)
-        entries = None if logprobs is None else (logprobs,)
-        told = rows.told() if rows is not None and answer.finish is not None else None
-        return Output(key, (token,), text, entries, answer.finish, prompt_logprobs=told)
 
     def _note(self, plan: StepPlan) -> None:
         self._last = replace(
@@ -357,20 +277,6 @@ class Engine:
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,
         )
-
-
-def _fault(rows: PromptRows | None, token: int, answer: Answer) -> JobError | None:
-    """Tell why a row has no next token, if so."""
-    if rows is not None and rows.broken:
-        return JobError(ErrorCode.INTERNAL, "the prompt's logits have no probabilities")
-    if token == INVALID:
-        return JobError(ErrorCode.INTERNAL, "the model's logits are not finite")
-    if token == FAILED:
-        return JobError(ErrorCode.INTERNAL, "no token could be chosen")
-    if token == DEAD:  # where the constraint knows of nothing, no such token exists
-        known = None if answer.matcher is None else answer.matcher.error
-        return known or JobError(ErrorCode.INVALID_JOB, "the constraint: no token can follow here")
-    return None
 
 
 def _within(ids: Sequence[int], vocab_size: int) -> bool:
