@@ -41,7 +41,7 @@ class StepForward:
         self._graphs = graphs
 
     def __call__(self, plan: StepPlan) -> Tensor:
-        """Return logits, float32 [n, vocab]: of each row the places told of, then what it samples."""
+        """Return logits, float32 [n, vocab]: of each row the places told of, then the last."""
         rows = [
             PackedRow(
                 row.sequence.tokens(row.start, row.count),
