@@ -283,14 +283,18 @@ class Harness:
 
     async def settle(self, rounds: int = 50) -> None:
         """Let everything that can happen without new input happen."""
-        for _ in range(rounds):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.01)  # a window that has begun closes
-        preparation = self.dispatcher._preparation
-        await asyncio.get_running_loop().run_in_executor(preparation._tokenizing, int)
+        await self._turn(rounds)
+        await asyncio.sleep(0.01)  # for what a timer ends
         self.lifecycle.tick()
-        for _ in range(rounds):
-            await asyncio.sleep(0)
+        await self._turn(rounds)
+
+    async def _turn(self, rounds: int) -> None:
+        loop, preparation = asyncio.get_running_loop(), self.dispatcher._preparation
+        for last in (False, True):
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            if not last:  # what the tokenising thread was given is done, however busy the machine
+                await loop.run_in_executor(preparation._tokenizing, int)
 
     @property
     def committable(self) -> int | None:

@@ -309,6 +309,8 @@ class Dispatcher:
         batch = self._window.take(now=now, busy=bool(self._running), rows=room)
         if batch:
             self._engine.submit([self._request(entry) for entry in batch])
+            if len(self._window):  # what did not fit into it is the next: nothing else may come
+                self._wake.set()
 
     def _request(self, entry: Entry) -> GenerationRequest:
         job = entry.job

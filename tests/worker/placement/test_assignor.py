@@ -275,6 +275,7 @@ async def test_a_replaced_consumer_speaks_for_what_it_holds(kafka: Kafka, topic:
 async def test_a_worker_with_another_assignor_is_refused(kafka: Kafka, topic: str) -> None:
     """By the broker, at its start: the group goes on undisturbed."""
     async with Joined(kafka, topic) as first:
+        await until(lambda: len(first.numbers) == PARTITIONS)
         with pytest.raises(InconsistentGroupProtocolError):
             await Member(kafka, topic).consumer.start()
         assert len(first.numbers) == PARTITIONS
