@@ -143,8 +143,11 @@ class Client:
         """Return the stream of a new job; it is sent when the stream is started or iterated.
 
         Exactly one of `prompt`, `messages` and `token_ids` must be given. Raises ValueError (a
-        pydantic ValidationError) when the job breaks a limit of the contract.
+        pydantic ValidationError) when the job breaks a limit of the contract, TypeError for an
+        option that there is not.
         """
+        if unknown := sorted(options.keys() - JobOptions.__annotations__.keys()):
+            raise TypeError(_no_option(unknown[0]))
         job = self._job(prompt, options)
         begin = partial(self._begin_new, job)
         return Stream(self, job.id, begin, timeout=options.get("timeout"))
@@ -304,6 +307,11 @@ class Client:
         except BrokerUnavailable as error:
             text = str(error)
             self._router.fail_all(lambda: BrokerUnavailable(text))
+
+
+def _no_option(name: str) -> str:
+    told = f"{name!r} is no option of a job"
+    return f"{told}: it is a field of sampling" if name in Sampling.model_fields else told
 
 
 def _message(message: Message | Mapping[str, Any]) -> Message:

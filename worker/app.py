@@ -220,6 +220,8 @@ class Worker:
         finally:
             await reader.stop()
             await asyncio.to_thread(engine.close, timeout=LAST_STEP_SECONDS)
+            if loaded.templates is not None:
+                await loaded.templates.ended()
 
     async def _work(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from aril.arguments import UsageError
+from aril.commands.forms import FORMS, form_of
 from schemas import Sampling
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Asked = dict[str, Any]
 
 STDIN: Final = "-"
 LISTS: Final = ("stop", "stop_token_ids")
+NO_SCALARS: Final = FORMS.union(LISTS)
 LINE_FIELDS: Final = frozenset(
     {
         "id",
@@ -41,27 +43,28 @@ LINE_FIELDS: Final = frozenset(
 )
 
 
-def one_line(error: ValidationError) -> str:
-    """Return the first thing that is wrong, without the value given."""
+def one_line(error: ValidationError, *within: str) -> str:
+    """Return the first thing that is wrong, without the value given; `within` is what was read."""
     first = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
+    place = ".".join(map(str, (*within, *first["loc"])))
     text = first["msg"][0].lower() + first["msg"][1:]
     return f"{place}: {text}" if place else text
 
 
 def sampling_of(arguments: argparse.Namespace) -> Sampling:
-    """Return what the flags say about sampling. Raises `UsageError`."""
+    """Return what the flags say about sampling, and nothing else as set. Raises `UsageError`."""
     given = {
         name: value
         for name in Sampling.model_fields
         if (value := getattr(arguments, name, None)) is not None
     }
-    scalars = {name: str(value).lower() for name, value in given.items() if name not in LISTS}
+    scalars = {name: str(given[name]).lower() for name in given.keys() - NO_SCALARS}
     try:
-        parsed = Sampling.model_validate_strings(scalars)
-        lists: dict[str, Any] = {"stop": given.get("stop", ())}
-        lists["stop_token_ids"] = [int(text) for text in given.get("stop_token_ids", ())]
-        return Sampling.model_validate(parsed.model_dump() | lists)
+        parsed = Sampling.model_validate_strings(scalars).model_dump(exclude_unset=True)
+        lists: dict[str, Any] = {"stop": given["stop"]} if "stop" in given else {}
+        if "stop_token_ids" in given:
+            lists["stop_token_ids"] = [int(text) for text in given["stop_token_ids"]]
+        return Sampling.model_validate(parsed | lists | form_of(arguments), extra="forbid")
     except ValidationError as error:
         raise UsageError(f"send: --{one_line(error).replace('_', '-', 1)}") from None
     except ValueError:
@@ -142,8 +145,23 @@ def _from_line(number: int, line: str, common: Asked, arguments: argparse.Namesp
         raise UsageError(f"{place}: unknown field {unknown[0]!r}")
     if fields.keys() & {"adapter", "adapters"}:  # a line's own choice goes before the flags'
         common = {name: common[name] for name in common if not name.startswith("adapter")}
+    if "sampling" in fields:
+        fields["sampling"] = _sampling_of_line(place, fields["sampling"], common["sampling"])
     if "id" in fields:
         fields["job_id"] = fields.pop("id")
     if isinstance(fields.get("prompt"), str):
         fields |= _asked(fields.pop("prompt"), arguments)
     return {**common, **fields}
+
+
+def _sampling_of_line(place: str, given: Any, flags: Sampling) -> Sampling:
+    """Return a line's sampling; what it does not say, the flags do."""
+    if not isinstance(given, dict):
+        raise UsageError(f"{place}: sampling: not an object")
+    said = flags.model_dump(exclude_unset=True)
+    if given.keys() & FORMS:
+        said = {name: said[name] for name in said.keys() - FORMS}
+    try:
+        return Sampling.model_validate(said | given, extra="forbid")
+    except ValidationError as error:
+        raise UsageError(f"{place}: {one_line(error, 'sampling')}") from None

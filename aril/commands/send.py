@@ -20,6 +20,7 @@ from aril.arguments import (
     settings_of,
 )
 from aril.client import Client
+from aril.commands.forms import add_forms
 from aril.commands.prompts import one_line, read_prompts, sampling_of
 from aril.commands.show import printer_for
 from aril.errors import ArilError, BadKey, BadToken
@@ -45,14 +46,16 @@ EXAMPLES: Final = """\
 examples:
   aril send -t acme "Where is my parcel?"
   aril send -t acme -a terse --max-tokens 40 --temperature 0 "Where is my parcel?" "And my refund?"
-  cat letter.txt | aril send -t ledgerly -a extract > facts.json
+  cat letter.txt | aril send -t ledgerly -a extract --json-schema facts.schema.json > facts.json
+  aril send -t acme --choice yes --choice no "Is a parcel lost after a month?"
   aril send -t acme --jsonl questions.jsonl --json > answers.jsonl
   token=$(aril send -t acme --detach "A long story, please.") && aril send -t acme --resume "$token"
 
 a line of JSONL: {"prompt": "Hi"}, or with any of
   id, messages, token_ids, adapter, adapters, adapter_scale, sampling, priority, deadline, metadata;
   and with messages
-  tools, chat_template_kwargs, add_generation_prompt, continue_final_message"""
+  tools, chat_template_kwargs, add_generation_prompt, continue_final_message
+what it says goes before the flags, each field of its sampling by itself"""
 
 
 SAMPLING: Final = {
@@ -102,6 +105,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="append", metavar="TOKEN", help="go on with a stream")
     fields = {name: Sampling.model_fields[name] for name in SAMPLING}
     add_fields(parser, "sampling", fields, SAMPLING)
+    add_forms(parser)
     add_settings(parser, {"queue": CONNECTION})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -395,3 +395,16 @@ async def test_unopened_client(broker: MemoryBroker) -> None:
     """A client that was not entered says so."""
     with pytest.raises(ClientClosed, match="async with"):
         await connect(broker).complete("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("samplin", "'samplin' is no option"), ("max_tokens", "it is a field of sampling")],
+)
+def test_an_option_that_there_is_not_is_an_error(
+    broker: MemoryBroker, name: str, told: str
+) -> None:
+    """A misspelt option would else be a job with other settings than its caller thinks."""
+    options: dict[str, Any] = {name: 5}
+    with pytest.raises(TypeError, match=told):
+        connect(broker).stream("hi", **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgpack
@@ -92,3 +93,13 @@ def test_only_texts_and_integers_are_returned() -> None:
     """A tenant that is a map is none, and no object is made of it."""
     fields = [("tenant", {"a": 1}), ("kind", None), ("id", 1.5), ("reply_partition", -1)]
     assert first_fields(record(*fields), NAMES) == {"reply_partition": -1}
+
+
+@pytest.mark.parametrize("value", [[[]] * limits.MAX_CONTAINERS, {str(n): n for n in range(65)}])
+def test_of_a_json_record_past_a_bound_nobody_is_told(value: object) -> None:
+    """The reason is known; whose it is stays unread, since that would make the objects."""
+    with pytest.raises(DecodeError) as caught:
+        decode_request(json.dumps(WHO | {"x": value}).encode())
+    error = caught.value
+    assert error.code == ErrorCode.LIMIT_EXCEEDED
+    assert (error.kind, error.tenant, error.job) == (None, None, None)

@@ -45,6 +45,9 @@ class Renderer(Protocol):
     def close(self) -> None:
         """Render nothing any more."""
 
+    async def ended(self) -> None:
+        """Close, and wait until nothing of it is left."""
+
 
 class Needs(NamedTuple):
     """What a job has to wait for, perhaps a while."""

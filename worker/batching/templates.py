@@ -58,6 +58,7 @@ class TemplateRenderer:
         self._cpu_seconds = cpu_seconds
         self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
+        self._killed: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._closed = False
         self._refusals: OrderedDict[str, tuple[float, JobError]] = OrderedDict()
@@ -100,6 +101,12 @@ class TemplateRenderer:
         """End the process; nothing is rendered any more."""
         self._closed = True
         self._kill()
+
+    async def ended(self) -> None:
+        """Close, and wait until the process is gone: a loop that is closed before complains."""
+        self.close()
+        if self._killed is not None:
+            await self._killed.wait()
 
     async def _ask(self, request: bytes) -> dict[str, Any]:
         """Return the process's answer; nothing where it ended instead."""
@@ -155,6 +162,7 @@ class TemplateRenderer:
         process, self._process = self._process, None
         if process is not None:
             # Kills, and gives the pipes back at once; a process has no public way to do both.
+            self._killed = process
             process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _error(self, answer: Mapping[str, Any]) -> JobError:

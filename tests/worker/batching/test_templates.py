@@ -44,15 +44,7 @@ async def renderer() -> AsyncIterator[TemplateRenderer]:
     """Return a renderer that gives each template a second."""
     made = TemplateRenderer({"messages", "chat_template"}, cpu_seconds=1)
     yield made
-    await ended(made)
-
-
-async def ended(renderer: TemplateRenderer) -> None:
-    """Close it, and wait until its process is gone."""
-    process = renderer._process
-    renderer.close()
-    if process is not None:
-        await process.wait()
+    await made.ended()
 
 
 async def refusal(renderer: TemplateRenderer, text: str, **fields: Any) -> JobError:
@@ -187,7 +179,7 @@ async def test_one_that_is_ended_is_so_once_in_half_a_minute() -> None:
         await refusal(renderer, HUGE)
         assert renderer.starts == 2
     finally:
-        await ended(renderer)
+        await renderer.ended()
 
 
 async def test_answers_do_not_get_mixed_up(renderer: TemplateRenderer) -> None:
@@ -215,7 +207,7 @@ async def test_its_process_knows_no_secret_and_ends_with_the_worker(
     process = renderer._process
     assert process is not None
     assert b"secret" not in await asyncio.to_thread(Path(f"/proc/{process.pid}/environ").read_bytes)
-    await ended(renderer)
+    await renderer.ended()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     with pytest.raises(JobError, match="leaving"):

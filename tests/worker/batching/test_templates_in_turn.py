@@ -57,6 +57,10 @@ class Renderer:
         """Note it."""
         self.closed = True
 
+    async def ended(self) -> None:
+        """Note it as well."""
+        self.close()
+
 
 async def until(harness: Harness, true: Callable[[], bool]) -> None:
     """Let the worker go on until something is so."""
