@@ -266,6 +266,8 @@ class Dispatcher:
             prompt, start = await self._preparation.encode(job, needs)
         except JobError as error:
             refusal = error
+            if self._closed:  # by our leaving, perhaps; whoever has the job next sees for itself
+                return
         except Exception:
             if self._closed:
                 return

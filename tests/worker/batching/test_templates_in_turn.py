@@ -110,3 +110,20 @@ async def test_its_refusal_ends_the_job() -> None:
         await until(harness, lambda: any(harness.replies("acme", "own")))
         (told,) = (each for each in harness.replies("acme", "own") if isinstance(each, ErrorRecord))
     assert (told.code, told.message, told.limit) == (ErrorCode.INVALID_JOB, "messages: no", 2)
+
+
+async def test_what_is_being_rendered_when_the_worker_leaves_is_left_to_others() -> None:
+    """The renderer's process ends with the worker, and that is no fault of the job's."""
+    renderer = Renderer()
+    async with Harness(adapters=Store(), templates=renderer) as harness:
+        harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
+        await until(harness, lambda: renderer.asked == ["own"])
+        harness.dispatcher.close()
+        renderer.error = JobError(ErrorCode.INTERNAL, "the worker is leaving")
+        renderer.open.set()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        harness.lifecycle.release_all()
+        await harness.answers.farewell(1)
+        assert not harness.replies("acme", "own")
+        assert harness.committable == 0
