@@ -41,6 +41,10 @@ class Matcher:
         self.complete = engine.is_stopped() and engine.is_accepting()
         self.error: JobError | None = None
 
+    def goes_on(self) -> None:
+        """Note that the answer goes on in a text: its first blank is shown as any other."""
+        self._dropped_blanks = None
+
     def take(self, token: int) -> None:
         """Go on by one token that is no end of the answer. Raises JobError if it may not come."""
         self._begun = True
