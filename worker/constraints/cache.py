@@ -92,10 +92,12 @@ class ConstraintCache:
         self._metrics.constraints.labels("refused" if refused else "compiled").inc()
         self._metrics.constraint_compile_seconds.observe(time.perf_counter() - begun)
         if not (isinstance(found, JobError) and found.code is ErrorCode.INTERNAL):
-            self._keep(digest, found, len(constraint.text))
+            self._keep(digest, found, len(constraint.text.encode(errors="replace")))
         return found
 
     def _keep(self, digest: bytes, found: CompiledConstraint | JobError, size: int) -> None:
+        if size > MAX_TEXT_BYTES:  # it would push out all others, and itself
+            return
         self._kept[digest] = found, size
         self._bytes += size
         while len(self._kept) > MAX_ENTRIES or self._bytes > MAX_TEXT_BYTES:

@@ -100,6 +100,18 @@ async def test_the_least_recently_used_goes(
     kept.close()
 
 
+async def test_one_that_is_larger_than_the_cache_pushes_nobody_out(
+    compiler: CountingCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted in bytes, as all are; its own tenant's next job compiles it again."""
+    monkeypatch.setattr(cache, "MAX_TEXT_BYTES", 4)
+    kept = ConstraintCache(compiler, Metrics())
+    for text in ("a", "ééé", "a", "ééé"):
+        await kept.get("t", regex(text))
+    assert compiler.compiled == ["a", "ééé", "ééé"]
+    kept.close()
+
+
 class GatedCompiler(CountingCompiler):
     """Compiles one at a time, when it is told to."""
 
