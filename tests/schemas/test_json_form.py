@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -89,7 +89,7 @@ def test_a_long_prompt_of_tokens_passes() -> None:
     assert read.token_ids == tuple(ids)
 
 
-FREE = {
+FREE: dict[str, dict[str, Any]] = {
     "tools": {"tools": [{"limit": 0}]},
     "chat_template_kwargs": {"chat_template_kwargs": {"limit": 0}},
     "tool_calls": {"messages": [{"role": "assistant", "tool_calls": [{"limit": 0}]}]},
@@ -102,7 +102,7 @@ FREE = {
 @pytest.mark.parametrize(("number", "fits"), [(2**64 - 1, True), (-(2**63), True), (2**64, False)])
 def test_numbers_that_msgpack_lacks_are_refused(field: str, number: int, *, fits: bool) -> None:
     """JSON has integers of any length: wherever a job may say what it likes, not past 64 bits."""
-    job = {"v": 1, "kind": "job", "id": "j", "tenant": "t"}
+    job: dict[str, Any] = {"v": 1, "kind": "job", "id": "j", "tenant": "t"}
     job |= {"messages": [{"role": "user", "content": "Hi"}]} | FREE[field]
     data = json.dumps(job).replace(": 0}", f": {number}}}").encode()
     if fits:
