@@ -49,10 +49,12 @@ def _within(limit: int, chars: int) -> None:
 
 
 def sayable_in_json(value: Any) -> Any:
-    """Refuse bytes, and numbers that are none."""
+    """Refuse what not both forms of a record have: bytes, no numbers, integers past 64 bits."""
     for each in _leaves(value):
         if isinstance(each, bytes) or (isinstance(each, float) and not math.isfinite(each)):
             raise PydanticCustomError("no_json", "holds a value that JSON has no word for")
+        if isinstance(each, int) and not -(2**63) <= each < 2**64:
+            raise PydanticCustomError("no_json", "holds an integer of more than 64 bits")
     return value
 
 

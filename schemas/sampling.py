@@ -121,7 +121,7 @@ class Sampling(BaseModel):
         if self.regex is not None:
             return Constraint("regex", self.regex, "regex")
         if self.choice is not None:
-            return Constraint("choice", json.dumps(self.choice), "choice")
+            return Constraint("choice", json.dumps(self.choice, ensure_ascii=False), "choice")
         if self.grammar is not None:
             return Constraint("grammar", self.grammar, "grammar")
         return None if self.response_format is None else self.response_format.constraint

@@ -94,6 +94,7 @@ class Effects:
         entry.epoch = next_attempt(entry.epoch)
         entry.owned = entry.claimed = False
         entry.resume_ids = ()
+        entry.prompt_logprobs = None  # megabytes, where it waits for a log; they are computed again
         entry.first_token_ms = 0.0
 
     def _look_up_later(self, entry: Entry) -> None:

@@ -142,6 +142,7 @@ class Entry:
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it
+    delays: int = 0  # how often it gave the engine back, since what it needs took a while
     kept_waiting: int = 0  # how often its log did not answer when it was to
     settled_with: list[int] = field(default_factory=list)  # offsets finished when this one is
 

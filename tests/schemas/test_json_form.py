@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -87,3 +87,30 @@ def test_a_long_prompt_of_tokens_passes() -> None:
     read = decode_request(json.dumps(job).encode())
     assert isinstance(read, Job)
     assert read.token_ids == tuple(ids)
+
+
+FREE: dict[str, dict[str, Any]] = {
+    "tools": {"tools": [{"limit": 0}]},
+    "chat_template_kwargs": {"chat_template_kwargs": {"limit": 0}},
+    "tool_calls": {"messages": [{"role": "assistant", "tool_calls": [{"limit": 0}]}]},
+    "schema": {"sampling": {"response_format": {"type": "json_schema", "json_schema": {
+        "schema": {"maximum": 0}}}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FREE)
+@pytest.mark.parametrize(("number", "fits"), [(2**64 - 1, True), (-(2**63), True), (2**64, False)])
+def test_numbers_that_msgpack_lacks_are_refused(field: str, number: int, *, fits: bool) -> None:
+    """JSON has integers of any length: wherever a job may say what it likes, not past 64 bits."""
+    job: dict[str, Any] = {"v": 1, "kind": "job", "id": "j", "tenant": "t"}
+    job |= {"messages": [{"role": "user", "content": "Hi"}]} | FREE[field]
+    data = json.dumps(job).replace(": 0}", f": {number}}}").encode()
+    if fits:
+        read = decode_request(data)
+        assert isinstance(read, Job)
+        assert decode_request(encode_request(read)) == read
+        assert question_of(read)
+        return
+    with pytest.raises(DecodeError, match="more than 64 bits") as refused:
+        decode_request(data)
+    assert (refused.value.reason, refused.value.tenant) == ("no_json", "t")

@@ -24,7 +24,7 @@ from worker.engine.request import Output
 from worker.job import Record
 from worker.queue.raw_batch import BATCH, Part
 from worker.replies.producer import AppendError
-from worker.stages import Event
+from worker.stages import Event, Stage
 
 
 def job(name: str = "j1", *, tenant: str = "acme", **fields: Any) -> Job:
@@ -125,6 +125,21 @@ async def test_what_is_told_of_a_prompt_is_in_the_terminal() -> None:
         terminal = harness.visible("acme", "j1").terminal
         assert isinstance(terminal, DoneEvent)
         assert terminal.prompt_logprobs == rows
+
+
+async def test_what_is_told_of_a_prompt_is_not_kept_while_its_log_is_away() -> None:
+    """It is megabytes, and the next attempt computes it again."""
+    async with Harness() as harness:
+        harness.send(job(sampling=Sampling(prompt_logprobs=1)))
+        await harness.settle()
+        (entry,) = harness.state.entries
+        harness.writer.failures.append(AppendError("RequestTimedOutError", hopeless=False))
+        rows = (None, TokenLogprobs(-1.0, ((5, -0.5),)))
+        harness.step(Output(entry.key, (1,), "a", finish="length", prompt_logprobs=rows))
+        assert entry.prompt_logprobs == rows
+        await harness.settle()
+        assert entry.stage is Stage.ARRIVED
+        assert entry.prompt_logprobs is None
 
 
 async def test_a_twin_is_done_with_the_first_and_never_answered() -> None:

@@ -41,6 +41,8 @@ log = get_logger(__name__)
 CHOICES = 256  # at once
 # From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
 SLOW_FETCH_SECONDS = 0.05
+# Of a suspect's: not all that it waited for lasts until its next turn (a rendered conversation).
+PATIENCE_GROWTH = 4
 # Batches that may wait for a slow store, one job a tenant beyond the first: bounds memory.
 SLOW_BATCHES = 8
 _PREPARED_IN = frozenset({Stage.PREPARING, Stage.FETCHING})
@@ -266,6 +268,8 @@ class Dispatcher:
             prompt, start = await self._preparation.encode(job, needs)
         except JobError as error:
             refusal = error
+            if self._closed:  # by our leaving, perhaps; whoever has the job next sees for itself
+                return
         except Exception:
             if self._closed:
                 return
@@ -289,7 +293,9 @@ class Dispatcher:
 
     async def _fetch(self, entry: Entry, job: Job) -> Needs:
         """Await what a job needs; where that takes a while, the job holds up nobody meanwhile."""
-        timer = asyncio.get_running_loop().call_later(SLOW_FETCH_SECONDS, self._is_slow, entry)
+        # A job that takes as long each time it is alone would never run: more patience each time.
+        patience = SLOW_FETCH_SECONDS * PATIENCE_GROWTH**entry.delays
+        timer = asyncio.get_running_loop().call_later(patience, self._is_slow, entry)
         try:
             return await self._preparation.fetch(job)
         finally:
@@ -301,6 +307,7 @@ class Dispatcher:
             self._slow.add(entry)
             if entry is self._turns.alone:  # nobody else could run until its adapter is there
                 self._turns.over(entry)
+                entry.delays += 1
                 self._happened(entry, Event.DELAYED)
             self._wake.set()
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from worker.constraints.compiler import CompiledConstraint
     from worker.observe.metrics import Metrics
 
-MAX_ENTRIES: Final = 256
+MAX_ENTRIES: Final = 64
+"""Each may come to 16,384 states of its lexer, 0.4 to 2 kB each, whatever its text."""
 MAX_TEXT_BYTES: Final = 1 << 20
 """Of all constraints together: one takes 35 times its text in memory, at worst 500 times."""
 
@@ -55,7 +56,7 @@ class ConstraintCache:
     async def get(self, tenant: str, constraint: Constraint) -> CompiledConstraint:
         """Return it compiled, whoever asked first. Raises JobError for what cannot be kept to."""
         digest = self._compiler.digest(constraint)
-        kept = self._kept.get(digest)
+        kept = self._fresh(digest)
         if kept is not None:
             self._kept.move_to_end(digest)
             self._metrics.constraints.labels("cached").inc()
@@ -92,10 +93,21 @@ class ConstraintCache:
         self._metrics.constraints.labels("refused" if refused else "compiled").inc()
         self._metrics.constraint_compile_seconds.observe(time.perf_counter() - begun)
         if not (isinstance(found, JobError) and found.code is ErrorCode.INTERNAL):
-            self._keep(digest, found, len(constraint.text))
+            self._keep(digest, found, len(constraint.text.encode(errors="replace")))
         return found
 
+    def _fresh(self, digest: bytes) -> tuple[CompiledConstraint | JobError, int] | None:
+        """Return what is kept of it; what its answers have worn out goes, and is compiled anew."""
+        kept = self._kept.get(digest)
+        if kept is None or isinstance(kept[0], JobError) or not kept[0].worn:
+            return kept
+        del self._kept[digest]
+        self._bytes -= kept[1]
+        return None
+
     def _keep(self, digest: bytes, found: CompiledConstraint | JobError, size: int) -> None:
+        if size > MAX_TEXT_BYTES:  # it would push out all others, and itself
+            return
         self._kept[digest] = found, size
         self._bytes += size
         while len(self._kept) > MAX_ENTRIES or self._bytes > MAX_TEXT_BYTES:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas import ErrorCode, JobError
 from worker.constraints.grammar import GrammarError, compile_grammar, to_grammar
-from worker.constraints.matcher import Matcher
+from worker.constraints.matcher import Matcher, Wear
 from worker.constraints.schema_text import checked_schema
 from worker.constraints.trial_process import (
     TOO_MUCH,
@@ -29,8 +29,12 @@ WORDS_CHARS: Final = 200
 _NOT_HERE: Final = "answers of this backbone cannot be constrained"
 
 
+MAX_TOKENS: Final = 8_192
+"""Of answers that share a lexer: it is made anew while there is room in it for those that run."""
+
+
 class CompiledConstraint:
-    """What every answer under one constraint begins from; not changed once it is made."""
+    """What every answer under one constraint begins from."""
 
     def __init__(self, engine: LLMatcher, field: str, vocabulary: Vocabulary) -> None:
         self.vocab_size = vocabulary.size
@@ -38,11 +42,17 @@ class CompiledConstraint:
         self._field = field
         self._eos_ids = vocabulary.eos_ids
         self._dropped_blanks = vocabulary.dropped_blanks
+        self._wear = Wear()
+
+    @property
+    def worn(self) -> bool:
+        """Whether the next answers are to begin from another, compiled again; from any thread."""
+        return self._wear.full or self._wear.tokens >= MAX_TOKENS
 
     def matcher(self) -> Matcher:
         """Begin an answer: some microseconds."""
         engine = self._engine.deep_copy()
-        return Matcher(engine, self._field, self._eos_ids, self._dropped_blanks)
+        return Matcher(engine, self._field, self._eos_ids, self._dropped_blanks, self._wear)
 
 
 class ConstraintCompiler:

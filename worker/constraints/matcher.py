@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,16 +16,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TOO_COMPLEX: Final = frozenset({"ParserTooComplex", "LexerTooComplex"})
+_LEXER_FULL: Final = "too many states"  # it has no reason of its own for that
 _DEAD_END: Final = frozenset({"NoExtension", "NoExtensionBias"})
 
 
+@dataclass(slots=True)
+class Wear:
+    """What the answers under one constraint have made of the lexer that they share.
+
+    Its states are added up over all of them and have one bound: once that is met, no answer goes
+    on with it.
+    """
+
+    tokens: int = 0
+    full: bool = False
+
+
 class Matcher:
-    """The state of one answer; a function of the tokens that it took, and of nothing else.
+    """The state of one answer; a function of the tokens that it took, as long as there is room.
 
     `complete`: the answer is whole and nothing can follow. `error`: why it cannot go on.
     """
 
-    __slots__ = ("_begun", "_dropped_blanks", "_engine", "_eos_ids", "_field", "complete", "error")
+    __slots__ = (
+        "_begun",
+        "_dropped_blanks",
+        "_engine",
+        "_eos_ids",
+        "_field",
+        "_wear",
+        "complete",
+        "error",
+    )
 
     def __init__(
         self,
@@ -32,18 +55,25 @@ class Matcher:
         field: str,
         eos_ids: frozenset[int],
         dropped_blanks: NDArray[np.uint32] | None = None,
+        wear: Wear | None = None,
     ) -> None:
         self._engine = engine
         self._field = field
         self._eos_ids = eos_ids
         self._dropped_blanks = dropped_blanks
+        self._wear = Wear() if wear is None else wear
         self._begun = False
         self.complete = engine.is_stopped() and engine.is_accepting()
         self.error: JobError | None = None
 
+    def goes_on(self) -> None:
+        """Note that the answer goes on in a text: its first blank is shown as any other."""
+        self._dropped_blanks = None
+
     def take(self, token: int) -> None:
         """Go on by one token that is no end of the answer. Raises JobError if it may not come."""
         self._begun = True
+        self._wear.tokens += 1
         self._engine.consume_token(token)
         self._look()
         if self.error is not None:
@@ -76,7 +106,9 @@ class Matcher:
     def _look(self) -> None:
         engine = self._engine
         if engine.is_error():
-            self.error = self._why(engine.stop_reason())
+            full = _LEXER_FULL in engine.get_error()
+            self._wear.full |= full
+            self.error = self._why("LexerTooComplex" if full else engine.stop_reason())
         elif engine.is_stopped():
             self.complete = engine.is_accepting()
             if not self.complete:

@@ -24,7 +24,12 @@ def checked_schema(text: str, field: str) -> str:
     schema.pop(_OPTIONS, None)
     _walk(schema, field)
     compact = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
-    size = len(compact.encode(errors="surrogatepass"))
+    try:
+        size = len(compact.encode())
+    except UnicodeEncodeError:  # `"\ud800"` is an escape that JSON has
+        raise JobError(
+            ErrorCode.INVALID_JOB, f"{field}: a string in the schema has half a character"
+        ) from None
     if size > MAX_SCHEMA_BYTES:
         raise _too_much(field, "bytes in the schema", MAX_SCHEMA_BYTES, size)
     return compact

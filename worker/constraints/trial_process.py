@@ -86,6 +86,7 @@ class TrialProcess:
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what ends it may quote a tenant's words
             bufsize=0,
         )
         self._process = process

@@ -35,7 +35,10 @@ class Answer:
         matcher: Matcher | None = None,
         prompt_ids: Sequence[int] = (),
     ) -> None:
-        self._stream = TextStream(detokenizer, detokenizer.context(prompt_ids))
+        context = detokenizer.context(prompt_ids)
+        self._stream = TextStream(detokenizer, context)
+        if matcher is not None and context:
+            matcher.goes_on()
         # A special token has no text of its own: where it is asked for, it is looked for by id.
         special = {stop: detokenizer.special(stop) for stop in sampling.stop}
         self._stops = StopStrings(stop for stop, token in special.items() if token is None)

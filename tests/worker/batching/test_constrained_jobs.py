@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 ROWS = 4
 
 
+class Compiled(str):
+    """A text as what was compiled."""
+
+    __slots__ = ()
+    worn = False
+
+
 class GatedCompiler:
     """Compiles `slow…` when the test says so, refuses `bad`, breaks at `broken`."""
 
@@ -37,7 +44,7 @@ class GatedCompiler:
             raise JobError(ErrorCode.INVALID_JOB, "regex: bad", limit=1, given=2)
         if constraint.text == "broken":
             raise RuntimeError("a secret")
-        return constraint.text
+        return Compiled(constraint.text)
 
     def close(self) -> None:
         """Let go whatever waits."""

@@ -9,6 +9,7 @@ import pytest
 
 from schemas import ErrorCode, ErrorRecord, Job, JobError, Message
 from tests.support.harness import Harness
+from tests.support.older_jobs import OLD, before, claim
 from worker.adapters.chat_template import ChatTemplate
 from worker.adapters.weights import AdapterWeights
 from worker.batching import dispatch
@@ -60,6 +61,16 @@ class Renderer:
     async def ended(self) -> None:
         """Note it as well."""
         self.close()
+
+
+class SleepyRenderer(Renderer):
+    """Takes a while, however often it is asked."""
+
+    async def render(self, job: Job, adapter: AdapterWeights) -> str:
+        """Sleep longer than what is called slow."""
+        await asyncio.sleep(0.02)
+        self.open.set()
+        return await super().render(job, adapter)
 
 
 async def until(harness: Harness, true: Callable[[], bool]) -> None:
@@ -114,3 +125,34 @@ async def test_its_refusal_ends_the_job() -> None:
         await until(harness, lambda: any(harness.replies("acme", "own")))
         (told,) = (each for each in harness.replies("acme", "own") if isinstance(each, ErrorRecord))
     assert (told.code, told.message, told.limit) == (ErrorCode.INVALID_JOB, "messages: no", 2)
+
+
+async def test_what_is_being_rendered_when_the_worker_leaves_is_left_to_others() -> None:
+    """The renderer's process ends with the worker, and that is no fault of the job's."""
+    renderer = Renderer()
+    async with Harness(adapters=Store(), templates=renderer) as harness:
+        harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
+        await until(harness, lambda: renderer.asked == ["own"])
+        harness.dispatcher.close()
+        renderer.error = JobError(ErrorCode.INTERNAL, "the worker is leaving")
+        renderer.open.set()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        harness.lifecycle.release_all()
+        await harness.answers.farewell(1)
+        assert not harness.replies("acme", "own")
+        assert harness.committable == 0
+
+
+async def test_a_suspect_runs_though_its_messages_take_long_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It gives the engine back some times, and then it has it while its template is rendered."""
+    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.001)
+    renderer = SleepyRenderer()
+    async with Harness(adapters=Store(), templates=renderer) as harness:
+        harness.assign(generation=3, end_offset=OLD)
+        before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
+        harness.send(Job(id="j1", tenant="acme", messages=HI, adapter="a"))
+        await until(harness, lambda: harness.running == ["by acme/a"])
+    assert len(renderer.asked) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,6 +14,13 @@ from schemas.constraint import Constraint
 from worker.constraints import cache
 from worker.constraints.cache import ConstraintCache
 from worker.observe.metrics import Metrics
+
+
+@dataclass(eq=False)
+class Compiled:
+    """What answers begin from, worn out when the test says so."""
+
+    worn: bool = False
 
 
 class CountingCompiler:
@@ -33,7 +41,7 @@ class CountingCompiler:
             raise JobError(ErrorCode.INVALID_JOB, "regex: bad", limit=3, given=4)
         if constraint.text.startswith("odd"):
             raise JobError(ErrorCode.INTERNAL, "odd")
-        return object()
+        return Compiled()
 
     def close(self) -> None:
         """Take a note."""
@@ -97,6 +105,30 @@ async def test_the_least_recently_used_goes(
     assert compiler.compiled == ["a", "b", "c"]
     await kept.get("t", regex("b"))
     assert compiler.compiled == ["a", "b", "c", "b"]
+    kept.close()
+
+
+async def test_what_answers_have_worn_out_is_compiled_again(compiler: CountingCompiler) -> None:
+    """Else all later answers under it would end in an error."""
+    kept = ConstraintCache(compiler, Metrics())
+    first = await kept.get("t", regex("a"))
+    assert await kept.get("t", regex("a")) is first
+    vars(first)["worn"] = True
+    assert await kept.get("t", regex("a")) is not first
+    assert compiler.compiled == ["a", "a"]
+    assert kept._bytes == 1
+    kept.close()
+
+
+async def test_one_that_is_larger_than_the_cache_pushes_nobody_out(
+    compiler: CountingCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted in bytes, as all are; its own tenant's next job compiles it again."""
+    monkeypatch.setattr(cache, "MAX_TEXT_BYTES", 4)
+    kept = ConstraintCache(compiler, Metrics())
+    for text in ("a", "ééé", "a", "ééé"):
+        await kept.get("t", regex(text))
+    assert compiler.compiled == ["a", "ééé", "ééé"]
     kept.close()
 
 

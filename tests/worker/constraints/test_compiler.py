@@ -66,6 +66,17 @@ REFUSED: dict[str, tuple[Sampling, str]] = {
         Sampling(response_format={"type": "json_schema", "json_schema": {"schema": "{"}}),  # type: ignore[arg-type]  # pydantic makes a model of it
         "response_format: the schema is no JSON",
     ),
+    "schema, half a character": (
+        Sampling(
+            response_format={
+                "type": "json_schema",
+                "json_schema": {  # type: ignore[arg-type]  # same
+                    "schema": '{"const":"\\ud800"}'
+                },
+            }
+        ),
+        "response_format: a string in the schema has half a character",
+    ),
     "schema, no map": (
         Sampling(response_format={"type": "json_schema", "json_schema": {"schema": "[]"}}),  # type: ignore[arg-type]  # same
         "response_format: the schema is no map",

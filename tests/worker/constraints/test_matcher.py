@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from schemas import JobError, Sampling
+from schemas import ErrorCode, JobError, Sampling
 from tests.support.constrained import FORMS, Form
 from tests.support.tiny import make_tokenizer
 from tests.worker.constraints.conftest import EXTRA
@@ -128,3 +128,37 @@ def test_answers_of_one_constraint_do_not_meet(
     one.take(TOKENIZER.convert_tokens_to_ids("a"))
     assert mask_of(one, vocabulary) != before
     assert mask_of(other, vocabulary) == before
+
+
+WIDE = r"(?s:.{0,400}a.{12}b.{0,400})"  # thousands of states an answer
+
+
+def test_a_lexer_without_room_ends_answers_by_their_limit_and_no_later_ones(
+    compiler: ConstraintCompiler, vocabulary: Vocabulary
+) -> None:
+    """Answers share it. One that it cannot go on with is told a limit, and it is worn out."""
+    constraint = compiled(compiler, Sampling(regex=WIDE))
+    assert not constraint.worn
+    for seed in range(40):
+        matcher = constraint.matcher()
+        try:
+            draw(matcher, vocabulary, seed, most=400)
+        except (JobError, IndexError):  # IndexError: no token was left to choose
+            break
+    assert matcher.error is not None
+    assert matcher.error.code is ErrorCode.LIMIT_EXCEEDED
+    assert constraint.worn
+    again = compiled(compiler, Sampling(regex=WIDE))
+    assert draw(again.matcher(), vocabulary, 0, most=40)
+
+
+def test_a_lexer_is_not_shared_for_ever(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made anew after a number of tokens, those of all answers together."""
+    monkeypatch.setattr("worker.constraints.compiler.MAX_TOKENS", 2)
+    constraint = compiled(compiler, Sampling(choice=("ab",)))
+    letter = TOKENIZER.convert_tokens_to_ids("a")
+    for worn in (False, True):
+        constraint.matcher().take(letter)
+        assert constraint.worn is worn

@@ -18,6 +18,7 @@ from schemas.constraint import Constraint
 from worker.constraints.compiler import ConstraintCompiler
 from worker.constraints.trial import LENGTH
 from worker.constraints.trial_process import (
+    TOO_MUCH,
     TrialClosedError,
     TrialProcess,
     UnreadableVocabularyError,
@@ -97,6 +98,8 @@ def test_what_is_being_tried_while_the_worker_leaves_is_no_refusal(trial: TrialP
 
     def listening(process: Any, question: Any) -> Any:
         process.send_signal(signal.SIGSTOP)  # so that it is in the middle of it
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            threading.Event().wait(0.001)  # one of its threads stops the others
         asked.set()
         return ask(process, question)
 
@@ -116,3 +119,12 @@ def test_what_is_being_tried_while_the_worker_leaves_is_no_refusal(trial: TrialP
     assert len(told) == 1
     with pytest.raises(TrialClosedError):
         trial.refusal("regex", "a")
+
+
+def test_what_ends_it_is_told_to_no_log(
+    trial: TrialProcess, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback, or a panic of the engine's, may quote what a tenant wrote."""
+    assert trial.refusal("regex", b"no text") == TOO_MUCH  # type: ignore[arg-type]
+    assert trial.refusal("regex", "a") is None
+    assert "Traceback" not in capfd.readouterr().err

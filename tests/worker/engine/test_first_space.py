@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from schemas import Sampling
+from schemas import ErrorCode, Sampling
+from worker.constraints.compiler import CompiledConstraint
+from worker.constraints.grammar import compile_grammar, to_grammar
+from worker.constraints.vocabulary import Vocabulary
 from worker.engine.answer import Answer
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
@@ -137,8 +140,8 @@ def test_a_stop_string_meets_the_first_space() -> None:
         assert (answer.push(ids("▁Paris")[0]), answer.finish) == (text, "stop")
 
 
-def test_the_engine_decodes_behind_the_prompt() -> None:
-    """A raw prompt's answer has its space, streamed or resumed; a turn of a chat has none."""
+def make_engine() -> Engine:
+    """Make one with a model of that kind."""
     config = LlamaConfig(
         vocab_size=len(PIECES) + 1,
         hidden_size=32,
@@ -150,7 +153,12 @@ def test_the_engine_decodes_behind_the_prompt() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=TOKENIZER, eos_token="</s>")  # noqa: S106
     backbone = adopt_backbone(LlamaForCausalLM(config), tokenizer, "cpu", name="llama2")
     limits = EngineConfig(max_rows=2, max_step_tokens=16, slots=1, max_rank=4, kv_tokens=64)
-    engine = Engine(backbone, limits)
+    return Engine(backbone, limits)
+
+
+def test_the_engine_decodes_behind_the_prompt() -> None:
+    """A raw prompt's answer has its space, streamed or resumed; a turn of a chat has none."""
+    engine = make_engine()
     paris = ids("▁Paris")[0]
     given: dict[str, Any] = {
         "prompt_ids": PROMPT,
@@ -173,3 +181,36 @@ def test_the_engine_decodes_behind_the_prompt() -> None:
             1:
         ]
         assert [output.text for output in run()] == ["Paris", " Paris"]
+
+
+@pytest.mark.parametrize("visible", range(2))
+def test_a_form_may_begin_with_the_space_that_is_shown(visible: int) -> None:
+    """Behind a raw prompt; a turn of a chat cannot begin so, and is told."""
+    engine = make_engine()
+    vocabulary = Vocabulary.of(engine.backbone.tokenizer, len(PIECES) + 1, frozenset(ids("</s>")))
+    sampling = Sampling(choice=(" Paris it",), temperature=0.0)
+    held = compile_grammar(vocabulary.engine, to_grammar("choice", '[" Paris it"]'))
+    resumed = ids("▁Paris")[:visible]
+
+    def run(**more: Any) -> list[Output]:
+        constraint = CompiledConstraint(held, "choice", vocabulary)
+        sampled = sampling.model_copy(update={"max_tokens": 12})
+        engine.submit(
+            GenerationRequest(
+                key=0, prompt_ids=PROMPT, sampling=sampled, seed=0, adapter=None,
+                constraint=constraint, **more,
+            )
+        )  # fmt: skip
+        outputs = []
+        while engine.has_work:
+            outputs += engine.step()
+        return outputs
+
+    outputs = run(continues_text=True, resume_ids=resumed)
+    assert outputs[-1].finish == "stop"
+    shown = "".join(output.text for output in outputs)
+    assert " Paris"[: 6 * visible] + shown == " Paris it"
+    if not visible:
+        error = run()[-1].error
+        assert error is not None
+        assert error.code is ErrorCode.INVALID_JOB
