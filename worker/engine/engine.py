@@ -184,6 +184,8 @@ class Engine:
 
     def _sample(self, plan: StepPlan, sequences: list[TokenSequence]) -> Sampled:
         """Run the model and sample; where the batch cannot be sampled from, row by row."""
+        if self._masks is not None:  # they are filled while the model runs
+            self._masks.begin([each for each in sequences if each.matcher is not None])
         logits = self._to_sample(plan, self._forward(plan), tell=True)
         try:
             return sample(logits, sequences, self._masks)

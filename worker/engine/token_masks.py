@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn.functional import embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from torch import Tensor
 
@@ -34,6 +36,8 @@ class ConstrainedRow(Protocol):
 class TokenMasks:
     """One bit a token and row, [rows, words of 32 tokens]: allocated once, written in each step.
 
+    What may come next follows from the tokens so far, so it is worked out while the model runs:
+    `begin` leaves that to a thread, which holds no lock of Python's while it does.
     `vocab` is that of the constraints, at least as wide as the logits: see `Vocabulary.size`.
     """
 
@@ -48,6 +52,17 @@ class TokenMasks:
         places = torch.arange(8, device=self._device)
         free = torch.arange(256, device=self._device)[:, None] >> places & 1 == 1
         self._added = torch.zeros(256, 8, device=self._device).masked_fill_(~free, -math.inf)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
+        self._begun: tuple[Sequence[ConstrainedRow], Future[None]] | None = None
+
+    def begin(self, rows: Sequence[ConstrainedRow]) -> None:
+        """Fill the bits of rows for the next `apply_`, which waits for it.
+
+        Nobody may touch their matchers until then, or until `begin` is called again.
+        """
+        if self._begun is not None:
+            self._begun[1].exception()  # waits: nobody wanted it
+        self._begun = (rows, self._thread.submit(self._fill, rows)) if rows else None
 
     def apply_(self, logits: Tensor, rows: Sequence[tuple[int, ConstrainedRow]]) -> list[int]:
         """Put minus infinity where a token may not come; return the rows in which none may.
@@ -56,9 +71,9 @@ class TokenMasks:
         most as many as there is room for. What one row's constraint cannot do ends that row alone:
         its matcher has the `error`.
         """
-        for number, (_, row) in enumerate(rows):
-            if row.matcher is not None:
-                row.matcher.fill(self._words[number], row.end_ids)
+        wanted = [row for _, row in rows]
+        if not self._is_begun(wanted):
+            self._fill(wanted)
         bits = self._bits[: len(rows)].to(self._device, non_blocking=True).view(torch.uint8)
         added = embedding(bits.int(), self._added).flatten(1)[:, : logits.shape[1]]
         places = [place for place, _ in rows]
@@ -72,3 +87,16 @@ class TokenMasks:
             for place, some in zip(places, largest.isfinite().tolist(), strict=True)
             if not some
         ]
+
+    def _is_begun(self, wanted: Sequence[ConstrainedRow]) -> bool:
+        """Wait for what was begun; tell whether that is what is wanted."""
+        if self._begun is None:
+            return False
+        (rows, filled), self._begun = self._begun, None
+        filled.result()
+        return [*map(id, rows)] == [*map(id, wanted)]
+
+    def _fill(self, rows: Sequence[ConstrainedRow]) -> None:
+        for words, row in zip(self._words, rows, strict=False):  # there is room for more
+            if row.matcher is not None:
+                row.matcher.fill(words, row.end_ids)

@@ -40,6 +40,26 @@ class ListedMatcher:
             mask[token >> 5] |= 1 << (token & 31)
 
 
+class CountedMatcher(ListedMatcher):
+    """Counts how often it was asked."""
+
+    fills = 0
+
+    def fill(self, mask: NDArray[np.uint32], end_ids: Collection[int]) -> None:
+        """Count."""
+        self.fills += 1
+        super().fill(mask, end_ids)
+
+
+class BrokenMatcher(ListedMatcher):
+    """Cannot tell."""
+
+    def fill(self, mask: NDArray[np.uint32], end_ids: Collection[int]) -> None:
+        """Raise behind the first bits."""
+        super().fill(mask, end_ids)
+        raise RuntimeError("planted")
+
+
 @dataclass
 class Drawn:
     """What the sampler needs to know of a row."""
@@ -105,6 +125,32 @@ def test_flat_rows_draw_nothing_that_is_masked() -> None:
     ]
     logits = torch.zeros(len(rows), 5_000)
     assert {*sample(logits, rows, TokenMasks(len(rows), 5_000)).ids} <= allowed
+
+
+def test_what_was_begun_is_filled_once() -> None:
+    """By the time it is applied; where others are wanted it is filled again, for them."""
+    masks = TokenMasks(3, VOCAB)
+    for begun, fills in (((0, 1), 1), ((1, 0), 2), ((2,), 2), ((), 1)):
+        told = [CountedMatcher({at}) for at in (3, 5)]
+        rows = [Drawn(each, Sampling()) for each in (*told, ListedMatcher({7}))]
+        masks.begin([rows[at] for at in begun])
+        logits = torch.zeros(2, LOGITS)
+        assert masks.apply_(logits, [(0, rows[0]), (1, rows[1])]) == []
+        assert [row.argmax().item() for row in logits] == [3, 5]
+        assert told[0].fills == (fills if 0 in begun else 1)
+
+
+def test_what_fails_beside_the_model_fails_where_it_is_wanted() -> None:
+    """So that it ends its own row; where nobody wants it any more, nothing fails."""
+    masks = TokenMasks(1, VOCAB)
+    broken, whole = (Drawn(each, Sampling()) for each in (BrokenMatcher(()), ListedMatcher({2})))
+    for _ in range(2):
+        masks.begin([broken])
+        masks.begin([whole])
+        assert masks.apply_(torch.zeros(1, LOGITS), [(0, whole)]) == []
+        masks.begin([broken])
+        with pytest.raises(RuntimeError, match="planted"):
+            masks.apply_(torch.zeros(1, LOGITS), [(0, broken)])
 
 
 def test_constrained_rows_need_masks() -> None:
