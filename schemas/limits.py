@@ -88,13 +88,13 @@ MAX_ABSOLUTE_LOGIT_BIAS: Final = 100.0
 """OpenAI's range: at its ends a token is as good as forbidden, or forced."""
 MAX_SCHEMA_BYTES: Final = 65_536
 """Of a JSON Schema, without blanks; one that came as a map has the record's bounds too. The engine
-takes longer with each byte: the worst of this size that was found takes it 0.4 s."""
+takes longer with each byte."""
 MAX_SCHEMA_DEPTH: Final = 64
 """Nested maps and arrays of a schema that came as text; the engine's own bound is 128."""
 MAX_REGEX_CHARS: Final = 8_192
 """Also of each `pattern` in a schema."""
 MAX_GRAMMAR_CHARS: Final = 8_192
-"""In Lark each rule may nest all others: at this size the worst takes 0.1 s, at 64 Ki 15 s."""
+"""Fewer than of a schema: in Lark each rule may nest all others."""
 MAX_CHOICES: Final = 1_024
 MAX_CHOICE_CHARS: Final = 1_024
 MAX_LOGPROBS: Final = 20

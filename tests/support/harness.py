@@ -288,6 +288,14 @@ class Harness:
         self.lifecycle.tick()
         await self._turn(rounds)
 
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Let the worker go on until something is so."""
+        for _ in range(500):
+            if true():
+                return
+            await self.settle()
+        raise AssertionError("it never was")
+
     async def _turn(self, rounds: int) -> None:
         loop, preparation = asyncio.get_running_loop(), self.dispatcher._preparation
         for last in (False, True):

@@ -1,10 +1,10 @@
-"""From the backlog to the engine: whose turn it is, prompt and adapter at hand, the window, a row.
+"""From the backlog to the engine: whose turn it is, all that it needs at hand, the window, a row.
 
 No more jobs are prepared ahead than one batch holds, so that the backlog, and with it fairness
 between tenants, decides as late as it can. A job that is being claimed, or that has waited a moment
-for its adapter, holds no place of these: a slow reply log or adapter store delays only those who
-need it. Both are bounded; once as many wait for adapters as a batch holds, their tenants are passed
-over. A suspect whose adapter is slow gives the engine back until it is there.
+for its adapters, its constraint or its own template, holds no place of these: a slow reply log or
+adapter store delays only those who need it. Both are bounded; once as many wait so as a batch
+holds, their tenants are passed over. A suspect that waits so gives the engine back meanwhile.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from worker.observe.metrics import Metrics
 
 MAX_ENTRIES: Final = 64
-"""Each may come to 16,384 states of its lexer, 0.4 to 2 kB each, whatever its text."""
+"""Each may come to as many states of its lexer as its bound allows, whatever its text."""
 MAX_TEXT_BYTES: Final = 1 << 20
-"""Of all constraints together: one takes 35 times its text in memory, at worst 500 times."""
+"""Of all constraints together: one takes many times its text in memory."""
 
 
 class Compiler(Protocol):

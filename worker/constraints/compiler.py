@@ -50,7 +50,7 @@ class CompiledConstraint:
         return self._wear.full or self._wear.tokens >= MAX_TOKENS
 
     def matcher(self) -> Matcher:
-        """Begin an answer: some microseconds."""
+        """Begin an answer: a copy, nothing is compiled."""
         engine = self._engine.deep_copy()
         return Matcher(engine, self._field, self._eos_ids, self._dropped_blanks, self._wear)
 

@@ -54,9 +54,10 @@ def _serve() -> None:
     except ValueError as error:
         _write(str(error))
         return
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    bound = pages * resource.getpagesize() + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bound = pages * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     _write(None)
     while (asked := _read()) is not None:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # ends the process, unhandled

@@ -12,8 +12,6 @@ from tests.support.harness import Harness
 from worker.batching import dispatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from schemas.constraint import Constraint
 
 ROWS = 4
@@ -56,15 +54,6 @@ def send(harness: Harness, tenant: str, name: str, regex: str | None = None) -> 
     harness.send(Job(id=name, tenant=tenant, prompt=name, sampling=Sampling(regex=regex)))
 
 
-async def until(harness: Harness, true: Callable[[], bool]) -> None:
-    """Let the worker go on until something is so."""
-    for _ in range(500):
-        if true():
-            return
-        await harness.settle()
-    raise AssertionError("it never was")
-
-
 def error_of(harness: Harness, name: str) -> ErrorRecord | None:
     """Return what a job was told."""
     records = harness.replies("acme", name)
@@ -76,7 +65,7 @@ async def test_what_was_compiled_goes_to_the_engine() -> None:
     async with Harness(constraints=GatedCompiler()) as harness:
         send(harness, "acme", "held", "[a-z]+")
         send(harness, "acme", "free")
-        await until(harness, lambda: len(harness.running) == 2)
+        await harness.until(lambda: len(harness.running) == 2)
         found: dict[str, Any] = {
             name: harness.engine.requests[harness.key_of(name)].constraint
             for name in ("held", "free")
@@ -95,21 +84,21 @@ async def test_what_cannot_be_compiled_is_told(regex: str, code: ErrorCode, word
     """A refusal with its limit, a fault of ours without its words; the next job is served."""
     async with Harness(constraints=GatedCompiler()) as harness:
         send(harness, "acme", "j1", regex)
-        await until(harness, lambda: error_of(harness, "j1") is not None)
+        await harness.until(lambda: error_of(harness, "j1") is not None)
         error = error_of(harness, "j1")
         assert error is not None
         assert (error.code, error.message) == (code, words)
         if code is ErrorCode.INVALID_JOB:
             assert (error.limit, error.given) == (1, 2)
         send(harness, "acme", "j2", "a")
-        await until(harness, lambda: harness.running == ["j2"])
+        await harness.until(lambda: harness.running == ["j2"])
 
 
 async def test_a_service_that_cannot_constrain_says_so() -> None:
     """No answer is free that was to be constrained."""
     async with Harness() as harness:
         send(harness, "acme", "j1", "a")
-        await until(harness, lambda: error_of(harness, "j1") is not None)
+        await harness.until(lambda: error_of(harness, "j1") is not None)
         error = error_of(harness, "j1")
         assert error is not None
         assert error.code is ErrorCode.INVALID_JOB
@@ -123,8 +112,8 @@ async def test_slow_constraints_hold_no_place(monkeypatch: pytest.MonkeyPatch) -
     async with Harness(constraints=compiler, max_rows=ROWS) as harness:
         for number in range(3 * ROWS):
             send(harness, "zeta", f"s{number}", f"slow{number}")
-        await until(harness, lambda: len(harness.dispatcher._slow) == ROWS)
+        await harness.until(lambda: len(harness.dispatcher._slow) == ROWS)
         send(harness, "acme", "hello")
-        await until(harness, lambda: harness.running == ["hello"])
+        await harness.until(lambda: harness.running == ["hello"])
         compiler.open.set()
-        await until(harness, lambda: len(harness.running) > 1)
+        await harness.until(lambda: len(harness.running) > 1)

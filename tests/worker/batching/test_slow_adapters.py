@@ -24,8 +24,6 @@ from worker.engine.request import Output
 from worker.stages import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from worker.job import Entry
 
 ROWS = 4
@@ -56,15 +54,6 @@ def send(harness: Harness, tenant: str, name: str) -> None:
     harness.send(Job(id=name, tenant=tenant, prompt=name, adapter="a"))
 
 
-async def until(harness: Harness, true: Callable[[], bool]) -> None:
-    """Let the worker go on until something is so."""
-    for _ in range(500):
-        if true():
-            return
-        await harness.settle()
-    raise AssertionError("it never was")
-
-
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call a fetch slow as soon as it has to wait."""
@@ -77,12 +66,12 @@ async def test_warm_jobs_pass_cold_ones() -> None:
     async with Harness(tenants=("cold0", "warm"), adapters=store, max_rows=ROWS) as harness:
         for number in range(5 * ROWS):
             send(harness, "cold0", f"cold-{number}")
-        await until(harness, lambda: len(harness.dispatcher._slow) == ROWS)
+        await harness.until(lambda: len(harness.dispatcher._slow) == ROWS)
         send(harness, "warm", "hello")
-        await until(harness, lambda: harness.running == ["hello"])
+        await harness.until(lambda: harness.running == ["hello"])
         assert store.asked.count("cold0") == ROWS  # its other jobs wait in the backlog
         store.open.set()
-        await until(harness, lambda: "cold-0" in harness.running)
+        await harness.until(lambda: "cold-0" in harness.running)
 
 
 async def test_what_waits_for_a_slow_store_is_bounded() -> None:
@@ -93,11 +82,11 @@ async def test_what_waits_for_a_slow_store_is_bounded() -> None:
             for number in range(3):
                 send(harness, tenant, f"{tenant}-{number}")
         most = dispatch.SLOW_BATCHES * ROWS
-        await until(harness, lambda: len(store.asked) >= most)
+        await harness.until(lambda: len(store.asked) >= most)
         await harness.settle()
         assert len(store.asked) < most + ROWS
         store.open.set()
-        await until(harness, lambda: len(harness.running) > 0)
+        await harness.until(lambda: len(harness.running) > 0)
         await harness.settle()
         assert len(harness.running) <= ROWS + 1
 
@@ -107,7 +96,7 @@ async def test_a_cold_job_that_ends_meanwhile_frees_its_place() -> None:
     store = SlowStore()
     async with Harness(tenants=("cold0",), adapters=store, max_rows=ROWS) as harness:
         send(harness, "cold0", "one")
-        await until(harness, lambda: len(harness.dispatcher._slow) == 1)
+        await harness.until(lambda: len(harness.dispatcher._slow) == 1)
         harness.lifecycle.release_all()
         assert harness.dispatcher._chosen == set()
         store.open.set()
@@ -128,9 +117,9 @@ async def test_jobs_that_end_while_they_are_prepared_are_bounded() -> None:
         asked = store.asked.count("cold0")
         assert len(harness.dispatcher._abandoned) == asked <= dispatch.SLOW_BATCHES * ROWS
         store.open.set()
-        await until(harness, lambda: not harness.dispatcher._abandoned)
+        await harness.until(lambda: not harness.dispatcher._abandoned)
         send(harness, "cold0", "last")
-        await until(harness, lambda: harness.running == ["last"])
+        await harness.until(lambda: harness.running == ["last"])
 
 
 def finish(harness: Harness, prompt: str) -> None:
@@ -151,22 +140,22 @@ async def test_a_suspect_whose_adapter_is_slow_gives_the_engine_back() -> None:
     async with Harness(tenants=("acme", "warm"), adapters=store, max_rows=ROWS) as harness:
         harness.assign(generation=3, end_offset=OLD)
         suspect = inherit_a_suspect(harness)
-        await until(harness, lambda: suspect.stage is Stage.FETCHING)
+        await harness.until(lambda: suspect.stage is Stage.FETCHING)
         for name in ("x", "y"):
             send(harness, "warm", name)
-        await until(harness, lambda: harness.running == ["x", "y"])
+        await harness.until(lambda: harness.running == ["x", "y"])
         alone, released = harness.replies("acme", "j1")[-2:]
         assert isinstance(alone, ClaimRecord)
         assert alone.alone
         assert isinstance(released, ReleaseRecord)
         assert released.epoch == alone.epoch
         store.open.set()
-        await until(harness, lambda: suspect.stage is Stage.WAITING)
+        await harness.until(lambda: suspect.stage is Stage.WAITING)
         finish(harness, "x")
         await harness.settle()
         assert harness.running == ["y"]
         finish(harness, "y")
-        await until(harness, lambda: harness.running == ["prompt of j1"])
+        await harness.until(lambda: harness.running == ["prompt of j1"])
         again = harness.replies("acme", "j1")[-1]
         assert isinstance(again, ClaimRecord)
         assert again.alone
@@ -179,10 +168,10 @@ async def test_a_suspect_whose_adapter_is_refused_is_told_so() -> None:
     async with Harness(tenants=("acme",), adapters=store, max_rows=ROWS) as harness:
         harness.assign(generation=3, end_offset=OLD)
         suspect = inherit_a_suspect(harness)
-        await until(harness, lambda: suspect.stage is Stage.FETCHING)
+        await harness.until(lambda: suspect.stage is Stage.FETCHING)
         store.ill = True
         store.open.set()
-        await until(harness, lambda: suspect.stage is Stage.SETTLED)
+        await harness.until(lambda: suspect.stage is Stage.SETTLED)
         end = harness.replies("acme", "j1")[-1]
         assert isinstance(end, ErrorRecord)
         assert (end.code, end.retryable) == (ErrorCode.INTERNAL, True)
@@ -193,11 +182,11 @@ async def bring_a_job_behind_a_suspect(harness: Harness, store: SlowStore) -> No
     """Let the store bring a job's adapter while a suspect has the engine."""
     harness.assign(generation=3, end_offset=OLD)
     send(harness, "cold0", "late")
-    await until(harness, lambda: len(harness.dispatcher._slow) == 1)
+    await harness.until(lambda: len(harness.dispatcher._slow) == 1)
     inherit_a_suspect(harness)
-    await until(harness, lambda: harness.running == ["prompt of j1"])
+    await harness.until(lambda: harness.running == ["prompt of j1"])
     store.open.set()
-    await until(harness, lambda: len(harness.dispatcher._behind) == 1)
+    await harness.until(lambda: len(harness.dispatcher._behind) == 1)
 
 
 async def test_a_suspect_does_not_wait_for_a_slow_store_that_others_need() -> None:
@@ -208,7 +197,7 @@ async def test_a_suspect_does_not_wait_for_a_slow_store_that_others_need() -> No
         await harness.settle()
         assert harness.running == ["prompt of j1"]
         finish(harness, "prompt of j1")
-        await until(harness, lambda: harness.running == ["late"])
+        await harness.until(lambda: harness.running == ["late"])
 
 
 async def test_what_comes_behind_a_suspect_may_end_before_its_turn() -> None:
@@ -217,7 +206,7 @@ async def test_what_comes_behind_a_suspect_may_end_before_its_turn() -> None:
     async with Harness(tenants=("acme", "cold0"), adapters=store, max_rows=ROWS) as harness:
         await bring_a_job_behind_a_suspect(harness, store)
         harness.send(encode_request(Cancel(id="late", tenant="cold0")))
-        await until(harness, lambda: not harness.dispatcher._behind)
+        await harness.until(lambda: not harness.dispatcher._behind)
         finish(harness, "prompt of j1")
         await harness.settle()
         assert harness.running == []

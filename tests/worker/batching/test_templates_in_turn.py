@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +12,6 @@ from tests.support.older_jobs import OLD, before, claim
 from worker.adapters.chat_template import ChatTemplate
 from worker.adapters.weights import AdapterWeights
 from worker.batching import dispatch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 HI = (Message(role="user", content="hi"),)
 ROWS = 4
@@ -73,15 +68,6 @@ class SleepyRenderer(Renderer):
         return await super().render(job, adapter)
 
 
-async def until(harness: Harness, true: Callable[[], bool]) -> None:
-    """Let the worker go on until something is so."""
-    for _ in range(500):
-        if true():
-            return
-        await harness.settle()
-    raise AssertionError("it never was")
-
-
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call preparing slow as soon as it has to wait."""
@@ -96,7 +82,7 @@ async def test_what_was_rendered_is_tokenised() -> None:
         harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
         harness.send(Job(id="text", tenant="acme", prompt="text", adapter="a"))
         harness.send(Job(id="plain", tenant="zeta", messages=HI, adapter="a"))
-        await until(harness, lambda: len(harness.running) == 3)
+        await harness.until(lambda: len(harness.running) == 3)
         prompts = {bytes(each.prompt_ids) for each in harness.engine.requests.values()}
     assert prompts == {b"by acme/a", b"text", b""}
     assert renderer.asked == ["own"]
@@ -109,9 +95,9 @@ async def test_one_that_takes_long_holds_up_its_own_tenant_only() -> None:
     async with Harness(adapters=Store(), templates=renderer, max_rows=ROWS) as harness:
         for number in range(5 * ROWS):
             harness.send(Job(id=f"slow-{number}", tenant="acme", messages=HI, adapter="a"))
-        await until(harness, lambda: len(harness.dispatcher._slow) == ROWS)
+        await harness.until(lambda: len(harness.dispatcher._slow) == ROWS)
         harness.send(Job(id="quick", tenant="zeta", prompt="quick", adapter="a"))
-        await until(harness, lambda: harness.running == ["quick"])
+        await harness.until(lambda: harness.running == ["quick"])
         assert len(renderer.asked) == ROWS
 
 
@@ -122,7 +108,7 @@ async def test_its_refusal_ends_the_job() -> None:
     renderer.open.set()
     async with Harness(adapters=Store(), templates=renderer) as harness:
         harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
-        await until(harness, lambda: any(harness.replies("acme", "own")))
+        await harness.until(lambda: any(harness.replies("acme", "own")))
         (told,) = (each for each in harness.replies("acme", "own") if isinstance(each, ErrorRecord))
     assert (told.code, told.message, told.limit) == (ErrorCode.INVALID_JOB, "messages: no", 2)
 
@@ -132,7 +118,7 @@ async def test_what_is_being_rendered_when_the_worker_leaves_is_left_to_others()
     renderer = Renderer()
     async with Harness(adapters=Store(), templates=renderer) as harness:
         harness.send(Job(id="own", tenant="acme", messages=HI, adapter="a"))
-        await until(harness, lambda: renderer.asked == ["own"])
+        await harness.until(lambda: renderer.asked == ["own"])
         harness.dispatcher.close()
         renderer.error = JobError(ErrorCode.INTERNAL, "the worker is leaving")
         renderer.open.set()
@@ -154,5 +140,5 @@ async def test_a_suspect_runs_though_its_messages_take_long_each_time(
         harness.assign(generation=3, end_offset=OLD)
         before(harness, claim((1, 1), "w-a"), claim((2, 1), "w-b"))
         harness.send(Job(id="j1", tenant="acme", messages=HI, adapter="a"))
-        await until(harness, lambda: harness.running == ["by acme/a"])
+        await harness.until(lambda: harness.running == ["by acme/a"])
     assert len(renderer.asked) > 1

@@ -10,6 +10,7 @@ import torch
 
 from schemas import ErrorCode, JobError, Sampling
 from tests.support.constrained import FORMS, Form
+from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from worker.constraints.compiler import ConstraintCompiler
 from worker.constraints.vocabulary import Vocabulary
@@ -88,17 +89,6 @@ def job(compiler: ConstraintCompiler) -> Callable[..., GenerationRequest]:
         )
 
     return make
-
-
-def finish(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:
-    """Submit, run until nothing is left, and return the outputs by key."""
-    outputs: dict[int, list[Output]] = {request.key: [] for request in requests}
-    for request in requests:
-        engine.submit(request)
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.key].append(output)
-    return outputs
 
 
 def ids(outputs: Iterable[Output]) -> tuple[int, ...]:

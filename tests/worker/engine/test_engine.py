@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from schemas import ErrorCode, JobError, Sampling
+from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
 from worker.engine import sampler
@@ -60,17 +61,6 @@ def job(
 def adapter(engine: Engine, name: str, *, rank: int = 4, scaling: float = 1.0) -> AdapterWeights:
     """Random weights for every linear of the layers, told apart by the name."""
     return random_adapter(engine.backbone.linear_shapes, name, rank=rank, scaling=scaling)
-
-
-def finish(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:
-    """Submit, run until nothing is left, and return the outputs by key."""
-    outputs: dict[int, list[Output]] = {request.key: [] for request in requests}
-    for request in requests:
-        engine.submit(request)
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.key].append(output)
-    return outputs
 
 
 def ids(outputs: Iterable[Output]) -> list[int]:

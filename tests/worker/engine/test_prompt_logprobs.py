@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from schemas import PromptLogprobs, Sampling
+from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
 from worker.engine.config import EngineConfig
@@ -53,17 +54,6 @@ def request(key: int, prompt: tuple[int, ...] = PROMPT, **given: Any) -> Generat
     return GenerationRequest(
         key=key, prompt_ids=prompt, sampling=sampling, seed=0, adapter=adapter, resume_ids=resume
     )
-
-
-def finish(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:
-    """Run requests to their ends."""
-    for each in requests:
-        engine.submit(each)
-    outputs: dict[int, list[Output]] = {each.key: [] for each in requests}
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.key].append(output)
-    return outputs
 
 
 def told(outputs: list[Output]) -> PromptLogprobs | None:
