@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.attention.gather import attend, make_attention_plan
+from kernels.attention.gather import AttentionPlan, attend, make_attention_plan
 from kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
 from kernels.attention.scores import Extras
-from kernels.attention.sight import Sight
-from kernels.backend import uses_triton
+from kernels.attention.sight import FAR, Sight
+from kernels.backend import uses_native, uses_triton
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.gather import AttentionPlan
+    from kernels.attention.few import NativePlan
     from kernels.attention.launch import AttentionTiles
+
+    HostPlan = AttentionPlan | InvariantPlan | NativePlan
 
 
 def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formula
@@ -34,7 +36,7 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     sinks: Tensor | None = None,
     invariant: bool = False,
     backend: str = "auto",
-    plan: AttentionPlan | InvariantPlan | None = None,
+    plan: HostPlan | None = None,
     tiles: AttentionTiles | None = None,
 ) -> Tensor:
     """Causal attention of the new rows of several sequences over their paged keys and values.
@@ -59,9 +61,9 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     what it hides by 0.
 
     `invariant` gives a row the same bits alone, among others, and when a prefill computes it again.
-    `backend` "auto" is Triton on CUDA and torch elsewhere. `plan` (`make_attention_plan`, or
-    `make_invariant_plan`) saves the torch path from reading the lengths at every layer; it must
-    have been made of the same tables and sight. `tiles` overrides the choice of the Triton kernel,
+    `backend` "auto" is Triton on CUDA, machine code on a CPU that can (`uses_native`), and torch
+    elsewhere. `plan` (`make_host_plan`) saves the last two from reading the lengths at every layer;
+    it must have been made of the same tables, sight, mode and backend. `tiles` overrides the choice of the Triton kernel,
     for benchmarks and tests.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
@@ -95,13 +97,52 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
             q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, sight, extras, tiles
         )
     if plan is None:
-        make = make_invariant_plan if invariant else make_attention_plan
-        plan = make(block_table, cu_q, kv_lens, block_size=k_cache.shape[1], sight=sight)
-    if isinstance(plan, InvariantPlan) is not invariant:
-        raise ValueError("the plan is of the other mode")
-    if isinstance(plan, InvariantPlan):
+        plan = make_host_plan(
+            block_table,
+            cu_q,
+            kv_lens,
+            block_size=k_cache.shape[1],
+            sight=sight,
+            invariant=invariant,
+            backend=backend,
+            dtype=q.dtype,
+        )
+    if uses_native(backend, q.device, q.dtype):
+        from kernels.attention.few import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
+
+        if not isinstance(plan, NativePlan) or plan.invariant is not invariant:
+            raise ValueError("the plan is of another backend or mode")
+        return attend_native(q, k_cache, v_cache, plan, scale, extras)
+    if isinstance(plan, InvariantPlan) and invariant:
         return attend_invariant(q, k_cache, v_cache, plan, scale, extras)
-    return attend(q, k_cache, v_cache, plan, scale, extras)
+    if isinstance(plan, AttentionPlan) and not invariant:
+        return attend(q, k_cache, v_cache, plan, scale, extras)
+    raise ValueError("the plan is of another backend or mode")
+
+
+def make_host_plan(
+    block_table: Tensor,
+    cu_q: Tensor,
+    kv_lens: Tensor,
+    *,
+    block_size: int,
+    dtype: torch.dtype,
+    sight: Sight = FAR,
+    invariant: bool = False,
+    backend: str = "auto",
+) -> HostPlan:
+    """Read a step's lengths on the host, once for all layers of one sight.
+
+    For `paged_attention` of that type, mode and backend (which is not Triton): see there.
+    """
+    if uses_native(backend, cu_q.device, dtype):
+        from kernels.attention.few import make_native_plan  # noqa: PLC0415 - loads Numba
+
+        return make_native_plan(
+            block_table, cu_q, kv_lens, block_size=block_size, sight=sight, invariant=invariant
+        )
+    make = make_invariant_plan if invariant else make_attention_plan
+    return make(block_table, cu_q, kv_lens, block_size=block_size, sight=sight)
 
 
 def store_kv(
@@ -138,6 +179,12 @@ def store_kv(
 
         store_triton(k, v, k_cache, v_cache, slot_mapping)
         return
+    if uses_native(backend, k.device, k.dtype) and k.dtype is k_cache.dtype:
+        from kernels.native import store_rows  # noqa: PLC0415 - loads Numba
+
+        if k.stride(2) == v.stride(2) == 1:
+            store_rows(k, v, k_cache, v_cache, slot_mapping)
+            return
     keep = slot_mapping >= 0
     if not bool(keep.all()):
         k, v, slot_mapping = k[keep], v[keep], slot_mapping[keep]

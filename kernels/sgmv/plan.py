@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels.sgmv.few_rows import FEW, FewRows, find_few_rows
 from kernels.sgmv.row_blocks import BlockTable, build_blocks, worst_case_blocks
 from kernels.sgmv.segments import NO_ADAPTER, Segment, find_segments
 
@@ -53,6 +54,7 @@ class SgmvPlan:
             row_scales = torch.ones(row_slots.shape)
         self._row_scales = None if row_scales is None else row_scales.to(device, copy=True)
         self._tables: dict[int, BlockTable] = {}
+        self._few_rows: FewRows | None = None
         self._segments = (
             find_segments(row_slots, device, row_scales) if row_slots.device.type == "cpu" else None
         )
@@ -90,6 +92,14 @@ class SgmvPlan:
             self._segments = find_segments(self._row_slots, self.device, self._row_scales)
         return self._segments
 
+    @property
+    def few_rows(self) -> FewRows:
+        """The segments as machine code on a CPU takes them; found at the first use, then kept."""
+        if self._few_rows is None:
+            most = None if self.invariant else FEW
+            self._few_rows = find_few_rows(self.segments, most=most)
+        return self._few_rows
+
     def blocks(self, block_m: int) -> BlockTable:
         """Return the block table for one block height; built at the first call, then kept."""
         if block_m not in self._tables:
@@ -112,7 +122,7 @@ class SgmvPlan:
         self._row_slots.copy_(row_slots)
         if self._row_scales is not None:
             self._row_scales.copy_(torch.ones(()) if row_scales is None else row_scales)
-        self._segments = None
+        self._segments = self._few_rows = None
         for block_m, table in self._tables.items():
             fresh = self._build(block_m)
             table.rows.copy_(fresh.rows)

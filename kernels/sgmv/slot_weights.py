@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from kernels.backend import uses_triton
+from kernels.backend import uses_native, uses_triton
 from kernels.sgmv.packed import PackedWeights
 from kernels.sgmv.stacked import StackedWeights
 
@@ -56,7 +56,7 @@ def make_slot_weights(
     backend: str = "auto",
     scratch: Scratch | None = None,
 ) -> SlotWeights:
-    """Make the store that suits the backend: packed for torch, stacked for Triton.
+    """Make the store that suits the backend: packed for torch and machine code, stacked for Triton.
 
     `bias` [sum(widths)] is the backbone's, part of y before `add_`: gains leave it out. Groups that
     take turns, as those of one model, share their `scratch` (torch only; default: one of its own).
@@ -64,4 +64,8 @@ def make_slot_weights(
     device = torch.device(device)
     if uses_triton(backend, device):
         return StackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, backend="triton")
+    if uses_native(backend, device, dtype):
+        from kernels.sgmv.native_weights import NativeWeights  # noqa: PLC0415 - loads Numba
+
+        return NativeWeights(shape, slots, dtype=dtype, bias=bias)
     return PackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, scratch=scratch)

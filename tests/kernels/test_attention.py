@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import make_attention_plan, paged_attention, scores
+from kernels.attention import make_host_plan, paged_attention, scores
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SCALE = 0.3
 SINKS = torch.tensor([-2.0, 0.0, 0.5, 1.0, 2.0, 5.0])
-BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
+MODES = [("native", False), ("native", True), ("torch", False), ("torch", True), ("triton", False)]
+BACKENDS = pytest.mark.parametrize("backend", ["native", "torch", "triton"])
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def test_prefill_and_decode_in_one_call(
 
 
 @pytest.mark.parametrize(
-    ("backend", "invariant"), [("torch", False), ("torch", True), ("triton", False)]
+    ("backend", "invariant"), MODES
 )
 @pytest.mark.parametrize("chunk", [7, 16, 64])
 def test_a_query_sees_its_own_chunk_only(backend: str, invariant: bool, chunk: int) -> None:
@@ -208,7 +209,7 @@ def test_random_batches(backend: str, shapes: list[tuple[int, int]], window: int
 
 
 @pytest.mark.parametrize(
-    ("backend", "invariant"), [("torch", False), ("torch", True), ("triton", False)]
+    ("backend", "invariant"), MODES
 )
 @pytest.mark.parametrize(
     ("window", "softcap", "sinks"),
@@ -240,7 +241,7 @@ def test_capped_scores_and_sinks_of_half_types(backend: str, dtype: torch.dtype)
 
 
 @pytest.mark.parametrize(
-    ("backend", "invariant"), [("torch", False), ("torch", True), ("triton", False)]
+    ("backend", "invariant"), MODES
 )
 @pytest.mark.parametrize("sink", [-1e4, 1e4])
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -292,10 +293,11 @@ def test_a_row_has_the_same_bits_decoded_or_prefilled(
         assert torch.equal(decoded[0], whole[length - 1]), f"position {length - 1}"
 
 
-def test_long_sequences_keep_their_bits_on_the_cpu() -> None:
-    """The CPU's invariant path, over several of its real splits."""
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_long_sequences_keep_their_bits_on_the_cpu(backend: str) -> None:
+    """The CPU's invariant paths, over several of their real splits."""
     case = make_case([(40, 700)], page=16)
-    whole = case.run("torch", invariant=True)
+    whole = case.run(backend, invariant=True)
     torch.testing.assert_close(whole.double(), case.expected(), rtol=0, atol=2e-6)
     last = AttentionCase(
         case.q[-1:],
@@ -305,7 +307,7 @@ def test_long_sequences_keep_their_bits_on_the_cpu() -> None:
         torch.tensor([0, 1], dtype=torch.int32),
         case.kv_lens,
     )
-    assert torch.equal(last.run("torch", invariant=True)[0], whole[-1])
+    assert torch.equal(last.run(backend, invariant=True)[0], whole[-1])
 
 
 def test_launches() -> None:
@@ -328,10 +330,18 @@ def test_launches() -> None:
     assert counter.ours == {"paged_attention": 1, "merge_splits": 1}
 
 
-def test_a_plan_serves_every_layer() -> None:
-    """With a plan the torch path reads no lengths: the same plan is right for other caches."""
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_plan_serves_every_layer(backend: str) -> None:
+    """With a plan a path on the host reads no lengths: it is right for other caches too."""
     case = make_case(MIXED)
-    plan = make_attention_plan(case.block_table, case.cu_q, case.kv_lens, block_size=4)
+    plan = make_host_plan(
+        case.block_table,
+        case.cu_q,
+        case.kv_lens,
+        block_size=4,
+        dtype=torch.float32,
+        backend=backend,
+    )
     twice = AttentionCase(
         case.q, case.k_cache * 2, case.v_cache * 3, case.block_table, case.cu_q, case.kv_lens
     )
@@ -344,6 +354,7 @@ def test_a_plan_serves_every_layer() -> None:
             layer.cu_q,
             layer.kv_lens,
             scale=SCALE,
+            backend=backend,
             plan=plan,
         )
         torch.testing.assert_close(result.double(), layer.expected(), rtol=0, atol=1e-5)

@@ -77,7 +77,7 @@ def expected(
     return y
 
 
-BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
+BACKENDS = pytest.mark.parametrize("backend", ["native", "torch", "triton"])
 
 
 @BACKENDS

@@ -13,7 +13,7 @@ from tests.support.device import device_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
+BACKENDS = pytest.mark.parametrize("backend", ["native", "torch", "triton"])
 
 
 @BACKENDS

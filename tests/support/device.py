@@ -2,7 +2,7 @@
 
 Cases are drawn on the host and checked there in fp64. Triton takes them on the GPU where there is
 one, at sizes of real layers, else in its interpreter, at the smallest sizes that have several
-tiles in every direction. torch's path is the CPU's and stays there.
+tiles in every direction. The other paths are the CPU's and stay there.
 """
 
 from __future__ import annotations
@@ -25,4 +25,4 @@ def sized(tiny: Value, real: Value) -> Value:
 
 def device_of(backend: str) -> torch.device:
     """Say where a backend's operands belong."""
-    return torch.device("cpu") if backend == "torch" else DEVICE
+    return DEVICE if backend == "triton" else torch.device("cpu")

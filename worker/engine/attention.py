@@ -16,8 +16,7 @@ from kernels.attention import (
     Extras,
     Sight,
     attend_by_scores,
-    make_attention_plan,
-    make_invariant_plan,
+    make_host_plan,
     paged_attention,
     store_kv,
 )
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from kernels.attention import AttentionPlan, InvariantPlan
+    from kernels.attention.ops import HostPlan
     from worker.engine.config import Backend
 
 IMPLEMENTATION = "aril_paged"
@@ -82,7 +81,7 @@ class PagedAttention:
         self.cu_q, self.kv_lens = cu_q, kv_lens
         self.backend = backend
         self.invariant = invariant
-        self._plans: dict[Sight, AttentionPlan | InvariantPlan] = {}
+        self._plans: dict[Sight, HostPlan] = {}
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the rows' keys and values, then attend; see AttentionContext."""
@@ -102,20 +101,26 @@ class PagedAttention:
             sinks=layout.sinks,
             backend=self.backend,
             invariant=self.invariant,
-            plan=self._plan(layout.sight, k_cache.shape[1]) if self._on_host else None,
+            plan=self._plan(layout.sight, k_cache) if self._on_host else None,
         )
 
     @property
     def _on_host(self) -> bool:
-        """Whether the torch path runs, which reads the lengths on the host: once is enough."""
-        return self.backend == "torch" or (self.backend == "auto" and not self.cu_q.is_cuda)
+        """Whether a path runs that reads the lengths on the host: once is enough."""
+        return self.backend != "triton" and not self.cu_q.is_cuda
 
-    def _plan(self, sight: Sight, block_size: int) -> AttentionPlan | InvariantPlan:
+    def _plan(self, sight: Sight, cache: Tensor) -> HostPlan:
         plan = self._plans.get(sight)
         if plan is None:
-            make = make_invariant_plan if self.invariant else make_attention_plan
-            plan = self._plans[sight] = make(
-                self.block_table, self.cu_q, self.kv_lens, block_size=block_size, sight=sight
+            plan = self._plans[sight] = make_host_plan(
+                self.block_table,
+                self.cu_q,
+                self.kv_lens,
+                block_size=cache.shape[1],
+                dtype=cache.dtype,
+                sight=sight,
+                invariant=self.invariant,
+                backend=self.backend,
             )
         return plan
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-Backend = Literal["auto", "torch", "triton"]
+Backend = Literal["auto", "native", "torch", "triton"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

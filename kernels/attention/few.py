@@ -1,0 +1,91 @@
+"""Attention on a CPU: machine code reads the pages of few queries, SDPA takes long prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kernels.attention.gather import PrefillSequence, attend_prefill, plan_prefill
+from kernels.attention.sight import FAR, Sight
+from kernels.native import Queries, attend_queries
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.attention.scores import Extras
+
+# Up to this many new tokens a sequence's are taken one by one, each along its pages: more of them
+# are a matrix product, which libraries do better.
+FEW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class NativePlan:
+    """What a step's attention needs to know, the same for every layer of one sight."""
+
+    queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
+    prefills: tuple[PrefillSequence, ...]
+    block_table: Tensor  # int32 [seqs, pages], contiguous
+    invariant: bool
+
+
+def make_native_plan(  # noqa: PLR0917 - as its siblings
+    block_table: Tensor,
+    cu_q: Tensor,
+    kv_lens: Tensor,
+    *,
+    block_size: int,
+    sight: Sight = FAR,
+    invariant: bool = False,
+) -> NativePlan:
+    """Sort a step's sequences by how many new tokens they have; shapes as in `paged_attention`."""
+    starts: list[int] = cu_q.tolist()
+    lengths: list[int] = kv_lens.tolist()
+    rows: list[int] = []
+    seqs: list[int] = []
+    ends: list[int] = []
+    prefills = []
+    for seq, length in enumerate(lengths):
+        start, stop = starts[seq], starts[seq + 1]
+        if invariant or stop - start <= FEW:
+            rows += range(start, stop)
+            seqs += [seq] * (stop - start)
+            ends += range(length - (stop - start) + 1, length + 1)
+        else:
+            table = block_table[seq]
+            prefills.append(plan_prefill(table, start, stop - start, length, block_size, sight))
+    end = torch.tensor(ends, dtype=torch.int32)
+    first = sight.first(end - 1).clamp_(min=0).to(torch.int32) if sight else torch.zeros_like(end)
+    queries = Queries(
+        torch.tensor(rows, dtype=torch.int32),
+        torch.tensor(seqs, dtype=torch.int32),
+        first,
+        end,
+        int((end - first).sum()),
+    )
+    return NativePlan(queries, tuple(prefills), block_table.contiguous(), invariant)
+
+
+def attend_native(  # noqa: PLR0917 - the operands
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: NativePlan, scale: float, extras: Extras
+) -> Tensor:
+    """Attention of a step's rows q [T, heads, d] over the cached keys and values."""
+    out = torch.empty(q.shape, dtype=q.dtype)
+    if len(plan.queries.rows):
+        sinks = extras.sinks
+        attend_queries(
+            out,
+            q if q.stride(2) == 1 else q.contiguous(),
+            k_cache,
+            v_cache,
+            plan.block_table,
+            plan.queries,
+            scale=scale,
+            softcap=extras.softcap,
+            sinks=None if sinks is None else sinks.float().contiguous(),
+        )
+    for sequence in plan.prefills:
+        attend_prefill(out, q, k_cache, v_cache, sequence, scale, extras)
+    return out

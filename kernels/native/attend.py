@@ -1,0 +1,274 @@
+"""Attention of few queries over a paged cache: pages are read where they lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numba import carray
+
+from kernels.native.kernel import Kernel, record
+from kernels.native.scalars import (
+    compiled,
+    elements,
+    exp,
+    floats,
+    int32s,
+    load,
+    store,
+    take,
+    untyped,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Keys whose scores are held at once. Spans begin at multiples of it, whatever a query sees: its
+# sums are the same ones alone, among others and when a prefill computes it again.
+SPAN = 64
+
+_OPERANDS = record(
+    *("out", "q", "k", "v", "queries", "seqs", "firsts", "ends", "table", "scratch", "sinks"),
+    *("heads", "kv_heads", "dim", "page", "table_width", "q_row", "q_head", "splits"),
+    *("scale", "softcap"),
+    real=("scale", "softcap"),
+)
+
+
+class Queries(NamedTuple):
+    """Which rows attend, and to what: n queries, each of one sequence."""
+
+    rows: Tensor  # int32 [n], into q and the output
+    seqs: Tensor  # int32 [n], into the block table
+    firsts: Tensor  # int32 [n]: the first position each one sees
+    ends: Tensor  # int32 [n]: the position behind the last one
+    seen: int  # positions they see, all together
+
+
+def attend_queries(  # noqa: PLR0917 - the operands, in the order of the formula
+    out: Tensor,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    queries: Queries,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> None:
+    """Write the queries' rows of out [T, heads, d]; semantics and shapes of `paged_attention`.
+
+    q [T, heads, d] with adjacent features; out, the caches and the table [seqs, pages] contiguous;
+    sinks float32 [heads].
+    """
+    heads, dim = q.shape[1:]
+    page, kv_heads = k_cache.shape[1:3]
+    count = len(queries.rows)
+    # One task reads all heads of a page, which lie together; few queries share their heads out.
+    splits = 1 if count >= 2 * torch.get_num_threads() else kv_heads
+    size = kv_heads // splits * _padded(heads // kv_heads) * (2 * dim + SPAN + 2) + SPAN
+    scratch = torch.empty(count * splits * size, dtype=torch.float32)
+    _ATTEND(
+        q.dtype,
+        count * splits,
+        2 * queries.seen * heads * dim,
+        out.data_ptr(),
+        q.data_ptr(),
+        k_cache.data_ptr(),
+        v_cache.data_ptr(),
+        queries.rows.data_ptr(),
+        queries.seqs.data_ptr(),
+        queries.firsts.data_ptr(),
+        queries.ends.data_ptr(),
+        block_table.data_ptr(),
+        scratch.data_ptr(),
+        0 if sinks is None else sinks.data_ptr(),
+        heads,
+        kv_heads,
+        dim,
+        page,
+        block_table.shape[1],
+        q.stride(0),
+        q.stride(1),
+        splits,
+        scale,
+        softcap or 0.0,
+    )
+
+
+def _padded(group: int) -> int:
+    """Heads of one kv head as they are computed: by fours, and what is left one by one."""
+    return group + (group % 4 == 3)  # noqa: PLR2004 - three cost as much as four
+
+
+_heads_computed = compiled(_padded)
+
+
+def _attend(pointer: Any) -> None:  # noqa: PLR0914, PLR0915 - one loop over memory
+    o = carray(untyped(pointer), (1,), _OPERANDS)[0]
+    out, q = elements(o.out, pointer), elements(o.q, pointer)
+    k, v = elements(o.k, pointer), elements(o.v, pointer)
+    queries, seqs, table = int32s(o.queries), int32s(o.seqs), int32s(o.table)
+    firsts, ends, sinks = int32s(o.firsts), int32s(o.ends), floats(o.sinks)
+    dim, page, group = o.dim, o.page, o.heads // o.kv_heads
+    padded = _heads_computed(group)
+    kv_heads = o.kv_heads // o.splits  # of a task
+    rows = kv_heads * padded
+    size = rows * (2 * dim + SPAN + 2) + SPAN
+    while True:
+        task = take(pointer)
+        if task >= o.tasks:
+            return
+        query, low = task // o.splits, task % o.splits * kv_heads
+        row = np.int64(queries[query])
+        pages = np.int64(seqs[query]) * o.table_width
+        # A task's own floats: its queries, their sums, scores, tops and totals.
+        own = floats(o.scratch + task * size * 4)
+        places = int32s(o.scratch + ((task + 1) * size - SPAN) * 4)
+        sums, scores = rows * dim, 2 * rows * dim
+        tops = scores + rows * SPAN
+        totals = tops + rows
+        for i in range(size - SPAN):
+            own[i] = np.float32(0)
+        for head in range(kv_heads * group):
+            i = head // group * padded + head % group
+            base = row * o.q_row + (low * group + head) * o.q_head
+            for d in range(dim):
+                own[i * dim + d] = load(q, base + d) * np.float32(o.scale)
+        for i in range(rows):
+            own[tops + i] = np.float32(-np.inf)
+        first, end = np.int64(firsts[query]), np.int64(ends[query])
+        start = first // SPAN * SPAN
+        while start < end:
+            begin, stop = max(start, first), min(start + SPAN, end)
+            at = begin // page
+            offset = begin - at * page
+            for t in range(begin, stop):
+                places[t - start] = (table[pages + at] * page + offset) * o.kv_heads + low
+                offset += 1
+                if offset == page:
+                    offset = 0
+                    at += 1
+            for t in range(begin, stop):
+                for head in range(kv_heads):
+                    i = head * padded
+                    key = (np.int64(places[t - start]) + head) * dim
+                    while i + 4 <= (head + 1) * padded:
+                        _score_four(own, i * dim, scores + i * SPAN + t - start, k, key, dim)
+                        i += 4
+                    while i < (head + 1) * padded:
+                        _score_one(own, i * dim, scores + i * SPAN + t - start, k, key, dim)
+                        i += 1
+            for i in range(rows):
+                mine = scores + i * SPAN
+                if o.softcap > 0:
+                    _cap(own, mine + begin - start, stop - begin, np.float32(o.softcap))
+                top = own[tops + i]
+                for t in range(begin, stop):
+                    top = max(top, own[mine + t - start])
+                keep = exp(own[tops + i] - top)
+                total = np.float32(0)
+                for t in range(begin, stop):
+                    weight = exp(own[mine + t - start] - top)
+                    own[mine + t - start] = weight
+                    total += weight
+                own[tops + i] = top
+                own[totals + i] = own[totals + i] * keep + total
+                for d in range(dim):
+                    own[sums + i * dim + d] *= keep
+                for t in range(stop, min(stop + 3, start + SPAN)):
+                    own[mine + t - start] = np.float32(0)  # of values taken twice, to be four
+            for t in range(begin, stop, 4):
+                p0 = np.int64(places[t - start])
+                p1 = np.int64(places[min(t + 1, stop - 1) - start])
+                p2 = np.int64(places[min(t + 2, stop - 1) - start])
+                p3 = np.int64(places[min(t + 3, stop - 1) - start])
+                for head in range(kv_heads):
+                    i = head * padded
+                    v0, v1 = (p0 + head) * dim, (p1 + head) * dim
+                    v2, v3 = (p2 + head) * dim, (p3 + head) * dim
+                    while i + 4 <= (head + 1) * padded:
+                        weights = scores + i * SPAN + t - start
+                        _mix_four(own, sums + i * dim, weights, v, v0, v1, v2, v3, dim)
+                        i += 4
+                    while i < (head + 1) * padded:
+                        weights = scores + i * SPAN + t - start
+                        _mix_one(own, sums + i * dim, weights, v, v0, v1, v2, v3, dim)
+                        i += 1
+            start += SPAN
+        for head in range(kv_heads * group):
+            i = head // group * padded + head % group
+            total = own[totals + i]
+            if o.sinks != 0:
+                total += exp(min(sinks[low * group + head] - own[tops + i], np.float32(87)))
+            base = (row * o.heads + low * group + head) * dim
+            for d in range(dim):
+                store(out, base + d, own[sums + i * dim + d] / total)
+
+
+@compiled
+def _score_one(own: Any, query: Any, score: Any, k: Any, key: Any, dim: Any) -> None:
+    a = np.float32(0)
+    for d in range(dim):
+        a += own[query + d] * load(k, key + d)
+    own[score] = a
+
+
+@compiled
+def _score_four(own: Any, query: Any, score: Any, k: Any, key: Any, dim: Any) -> None:
+    """Four heads at once, which read the key once."""
+    a0 = a1 = a2 = a3 = np.float32(0)
+    for d in range(dim):
+        own_key = load(k, key + d)
+        a0 += own[query + d] * own_key
+        a1 += own[query + dim + d] * own_key
+        a2 += own[query + 2 * dim + d] * own_key
+        a3 += own[query + 3 * dim + d] * own_key
+    own[score], own[score + SPAN] = a0, a1
+    own[score + 2 * SPAN], own[score + 3 * SPAN] = a2, a3
+
+
+@compiled
+def _cap(own: Any, first: Any, count: Any, cap: Any) -> None:
+    """Turn scores x into cap · tanh(x / cap), by the exponential that cannot overflow."""
+    for i in range(first, first + count):
+        x = own[i] / cap
+        e = exp(np.float32(-2) * abs(x))
+        y = cap * (np.float32(1) - e) / (np.float32(1) + e)
+        own[i] = y if x >= 0 else -y
+
+
+@compiled
+def _mix_one(  # noqa: PLR0917 - places in memory
+    own: Any, sums: Any, weights: Any, v: Any, v0: Any, v1: Any, v2: Any, v3: Any, dim: Any
+) -> None:
+    a0, a1, a2, a3 = own[weights], own[weights + 1], own[weights + 2], own[weights + 3]
+    for d in range(dim):
+        one = a0 * load(v, v0 + d) + a1 * load(v, v1 + d)
+        own[sums + d] += one + a2 * load(v, v2 + d) + a3 * load(v, v3 + d)
+
+
+@compiled
+def _mix_four(  # noqa: PLR0914, PLR0917 - as above
+    own: Any, sums: Any, weights: Any, v: Any, v0: Any, v1: Any, v2: Any, v3: Any, dim: Any
+) -> None:
+    """Four values into the sums of four heads, which read them once."""
+    w = weights
+    a0, a1, a2, a3 = own[w], own[w + 1], own[w + 2], own[w + 3]
+    w += SPAN
+    b0, b1, b2, b3 = own[w], own[w + 1], own[w + 2], own[w + 3]
+    w += SPAN
+    c0, c1, c2, c3 = own[w], own[w + 1], own[w + 2], own[w + 3]
+    w += SPAN
+    e0, e1, e2, e3 = own[w], own[w + 1], own[w + 2], own[w + 3]
+    for d in range(dim):
+        x0, x1, x2, x3 = load(v, v0 + d), load(v, v1 + d), load(v, v2 + d), load(v, v3 + d)
+        own[sums + d] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+        own[sums + dim + d] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+        own[sums + 2 * dim + d] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+        own[sums + 3 * dim + d] += e0 * x0 + e1 * x1 + e2 * x2 + e3 * x3
+
+
+_ATTEND = Kernel(_attend, _OPERANDS)

@@ -1,0 +1,149 @@
+"""What Numba lacks for kernels over raw memory: typed addresses, half types, a shared counter.
+
+A kernel's elements are float32, bfloat16 or float16; `load` and `store` convert, so that all sums
+are in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+# Sums may be reordered and products fused, once and for all when the kernel is compiled. NaN and
+# infinities stay what they are.
+RELAXED = {"reassoc", "contract", "nsz", "arcp"}
+
+compiled = njit(fastmath=RELAXED, error_model="numpy")
+
+# What a kernel's elements are is told by the type of its pointer. Numba knows no bfloat16, and of
+# float16 only a part: both are words to it.
+FLOATS = types.CPointer(types.float32)
+BFLOATS = types.CPointer(types.uint16)
+HALVES = types.CPointer(types.int16)
+
+_FLOAT, _WORD, _HALF = ir.FloatType(), ir.IntType(16), ir.HalfType()
+_BITS = ir.IntType(32)
+
+
+def _address(pointee: Any) -> Any:
+    """Make the function that takes a number as the address of such elements."""
+
+    @intrinsic
+    def at(_typing: Any, address: Any) -> Any:
+        pointer = types.CPointer(pointee)
+
+        def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+        return pointer(types.int64), generate
+
+    return at
+
+
+floats = _address(types.float32)
+int32s = _address(types.int32)
+int64s = _address(types.int64)
+
+
+@intrinsic
+def elements(_typing: Any, address: Any, like: Any) -> Any:
+    """Take a number as the address of elements of the type that `like` points to."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(like))
+
+    return like(types.int64, like), generate
+
+
+@intrinsic
+def untyped(_typing: Any, pointer: Any) -> Any:
+    """Return a pointer without its type, as `carray` takes it."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(pointer), generate
+
+
+@intrinsic
+def as_float(_typing: Any, bits: Any) -> Any:
+    """Read 32 bits as a float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _FLOAT)
+
+    return types.float32(types.uint32), generate
+
+
+@intrinsic
+def take(_typing: Any, pointer: Any) -> Any:
+    """Return the number that a pointer leads to and leave one more, atomically."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        counter = builder.bitcast(args[0], word.as_pointer())
+        return builder.atomic_rmw("add", counter, word(1), "monotonic")
+
+    return types.int64(pointer), generate
+
+
+@intrinsic
+def load(_typing: Any, pointer: Any, index: Any) -> Any:
+    """Return pointer[index] as a float32."""
+
+    def generate(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        if signature.args[0] == FLOATS:
+            return value
+        if signature.args[0] == HALVES:
+            return builder.fpext(builder.bitcast(value, _HALF), _FLOAT)
+        return builder.bitcast(builder.shl(builder.zext(value, _BITS), _BITS(16)), _FLOAT)
+
+    return types.float32(pointer, types.int64), generate
+
+
+@intrinsic
+def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Set pointer[index] to a float32, rounded to the nearest (even) where it is a half type."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, at, number = args
+        if signature.args[0] == HALVES:
+            number = builder.bitcast(builder.fptrunc(number, _HALF), _WORD)
+        elif signature.args[0] == BFLOATS:
+            bits = builder.bitcast(number, _BITS)
+            odd = builder.and_(builder.lshr(bits, _BITS(16)), _BITS(1))
+            rounded = builder.add(builder.add(bits, _BITS(0x7FFF)), odd)
+            is_nan = builder.fcmp_unordered("uno", number, number)
+            rounded = builder.select(is_nan, _BITS(0x7FC00000), rounded)
+            number = builder.trunc(builder.lshr(rounded, _BITS(16)), _WORD)
+        builder.store(number, builder.gep(target, [at]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, types.float32), generate
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def exp(x: Any) -> Any:
+    """e^x in float32 for x <= 0, to a unit of the last place; below -87 it is e^-87, NaN is NaN.
+
+    By Cody and Waite's reduction, in whose order the sums have to stay, and the polynomial of
+    Cephes' expf.
+    """
+    given = x
+    x = x if x > np.float32(-87.0) else np.float32(-87.0)
+    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
+    f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * f + np.float32(1.3981999507e-3)
+    p = p * f + np.float32(8.3334519073e-3)
+    p = p * f + np.float32(4.1665795894e-2)
+    p = p * f + np.float32(1.6666665459e-1)
+    p = p * f + np.float32(5.0000001201e-1)
+    p = p * f * f + f + np.float32(1.0)
+    power = p * as_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
+    return power if given == given else given  # noqa: PLR0124 - NaN is what does not equal itself

@@ -1,0 +1,100 @@
+"""Slots in float32 that machine code reads: any half type's rows, one call for all adapters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
+from kernels.sgmv.packed.adapter import pack
+from kernels.sgmv.packed.torch_products import TorchProducts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from kernels.sgmv.few_rows import FewRows
+    from kernels.sgmv.group import GroupShape, LoraPair
+    from kernels.sgmv.packed.adapter import PackedAdapter
+    from kernels.sgmv.plan import SgmvPlan
+
+
+class NativeAdapters:
+    """Numbered adapters of one place; `add_` adds them to rows, see `SlotWeights`."""
+
+    def __init__(self, count: int, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._slots = NativeSlots(count)
+        self._large: list[TorchProducts | None] = [None] * count
+
+    def put(self, slot: int, adapter: PackedAdapter | None) -> None:
+        """Put an adapter in, packed in float32, or take it out."""
+        if adapter is None:
+            self._large[slot] = None
+            self._slots.clear(slot)
+            return
+        self._large[slot] = TorchProducts(adapter, self._dtype)
+        linears = [
+            NativeLinear(
+                part.columns.start,
+                part.outputs.start,
+                part.b,
+                part.gain,
+                None if part.bias is None else part.bias.float().contiguous(),
+            )
+            for part in adapter.linears
+        ]
+        self._slots.load(slot, adapter.a, linears)
+
+    def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
+        """Add the adapters' products. Raises `ValueError` for other types than these were made for.
+
+        In an invariant plan a row's bits depend on nothing but the row and its adapter.
+        """
+        if x.dtype is not self._dtype or y.dtype is not self._dtype:
+            raise ValueError(
+                f"the weights are {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
+            )
+        few = plan.few_rows
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        if len(few.tasks):
+            add_lora_(y, x, self._slots, NativeBlocks(few.tasks, few.rows, few.scales))
+        if few.large:
+            self._add_large_(y, x, few)
+
+    def _add_large_(self, y: Tensor, x: Tensor, few: FewRows) -> None:
+        wide = x.float()
+        for segment in few.large:
+            products = self._large[segment.slot]
+            if products is not None:
+                products.add_((y, wide, None), segment)
+
+
+class NativeWeights:
+    """The slots of one fused group; loading an adapter costs its own size, in float32."""
+
+    def __init__(
+        self, shape: GroupShape, slots: int, *, dtype: torch.dtype, bias: Tensor | None = None
+    ) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.bias = bias
+        self._adapters = NativeAdapters(slots, dtype)
+
+    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+        """Put an adapter into a slot; see `SlotWeights.load`."""
+        self.shape.check(pairs)
+        cpu = torch.device("cpu")
+        packed = pack(pairs, self.shape, device=cpu, dtype=torch.float32, bias=self.bias)
+        self._adapters.put(slot, packed)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot and free its memory."""
+        self._adapters.put(slot, None)
+
+    def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
+        """Add the LoRA products; see `SlotWeights.add_` and `NativeAdapters.add_`."""
+        self._adapters.add_(y, x, plan)
