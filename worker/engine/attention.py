@@ -20,6 +20,7 @@ from kernels.attention import (
     paged_attention,
     store_kv,
 )
+from kernels.backend import uses_native
 from worker.engine.forward_pass import AttentionLayout, under_way
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class PagedAttention:
         self.cu_q, self.kv_lens = cu_q, kv_lens
         self.backend = backend
         self.invariant = invariant
+        cache = next(iter(k_cache.values()))
+        self.native = uses_native(backend, cache.device, cache.dtype)
         self._plans: dict[Sight, HostPlan] = {}
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -127,6 +130,8 @@ class PagedAttention:
 
 class LayoutRecorder:
     """Context that notes the layout of each layer, for one sequence without a cache."""
+
+    native = False
 
     def __init__(self) -> None:
         self.layouts: dict[int, AttentionLayout] = {}

@@ -43,6 +43,8 @@ class AttentionLayout:
 class AttentionContext(Protocol):
     """Takes the attention calls of one forward pass."""
 
+    native: bool  # whether what is beside attention runs in kernels of ours for CPUs
+
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the output [T, heads, d] of q [T, heads, d] and k, v [T, kv_heads, d]."""
 

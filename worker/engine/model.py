@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from kernels.backend import uses_native
 from worker.adapters.base_names import folder_name
 from worker.adapters.own_weights import OwnWeights
 from worker.adapters.target_parameters import ParameterShapes
@@ -28,6 +29,7 @@ from worker.engine.expert_modules import parameter_shapes
 from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
 from worker.engine.layouts import META, record_layouts
 from worker.engine.own_products import lead_places, lead_products
+from worker.engine.row_kernels import lead_rows
 from worker.engine.row_rope import RowRope, rope_by_row
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     _use_attention(model, IMPLEMENTATION)
     lead_places(model)
     model.to(device)
+    if uses_native("auto", torch.device(device), model.dtype):
+        lead_rows(model)
     rope = rope_by_row(model)
     if not tokenizer.is_fast:
         kind = model.config.model_type

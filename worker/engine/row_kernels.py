@@ -1,0 +1,166 @@
+"""A model's norms, gates and rotations led to kernels of ours, where those compute the same.
+
+They are small beside a layer's products, but each is several operators of torch, and a step on a
+CPU has hundreds: a third of its time. What a module computes is not told from its name, which only
+says where to look: both are run on random rows, and the kernel takes over where nothing but
+rounding differs. A model's own forward stays transformers': the kernels work in packed rows only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import nn
+
+from worker.engine.forward_pass import lead, under_way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+# Largest difference as a share of the largest number: kernels round once where torch rounds after
+# each operator. Another formula differs by a hundred times as much.
+_ROUNDING: Final = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+_ROWS: Final = 3
+_OFFSETS: Final = (0.0, 1.0)  # some norms multiply by 1 + weight
+
+_GATES: Final[dict[str, bool]] = {  # classes of transformers.activations and torch: by tanh, or not
+    "SiLU": False,
+    "SiLUActivation": False,
+    "GELUTanh": True,
+    "PytorchGELUTanh": True,
+}
+
+
+def lead_rows(model: Any) -> None:
+    """Lead what can be led, in a model on a CPU whose weights are read."""
+    if model.device.type != "cpu" or model.dtype not in _ROUNDING:
+        return
+    proved: dict[object, Any] = {}  # modules of one class that are alike are run once
+    rotations: set[int] = set()
+    with torch.inference_mode():
+        for module in model.modules():
+            names = type(module).__name__
+            if names.endswith("RMSNorm"):
+                _lead_norm(module, proved)
+            elif {"gate_proj", "up_proj", "down_proj", "act_fn"} <= {
+                name for name, _ in module.named_children()
+            }:
+                _lead_gate(module, proved)
+            elif names.endswith("Attention"):
+                scope = inspect.unwrap(type(module).forward).__globals__
+                if id(scope) not in rotations:
+                    rotations.add(id(scope))
+                    _lead_rotation(scope, model.dtype)
+
+
+def _native() -> bool:
+    step = under_way()
+    return step is not None and step.context.native
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether only rounding tells two results apart."""
+    if not isinstance(one, torch.Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    bound = _ROUNDING[one.dtype] * float(one.float().abs().max())
+    return float((one.float() - other.float()).abs().max()) <= bound
+
+
+def _random(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def _lead_norm(module: Any, proved: dict[object, Any]) -> None:
+    from kernels.native import rms_norm  # noqa: PLC0415 - loads Numba
+
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or not isinstance(eps, float):
+        return
+    own, key = module.forward, (type(module), eps, weight.dtype)
+    if key not in proved:
+        # Weights may all be 0 or 1, which tells no formula from another.
+        kept, weight.data = weight.data, _random(len(weight), dtype=weight.dtype)
+        x = 3 * _random(_ROWS, len(weight), dtype=weight.dtype)
+        expected = own(x)
+        found = [each for each in _OFFSETS if _alike(expected, rms_norm(x, weight, eps, offset=each))]
+        weight.data = kept
+        proved[key] = found[0] if found else None
+    offset = proved[key]
+    if offset is None:
+        return
+
+    def norm(x: Tensor) -> Tensor:
+        if x.dtype is not weight.dtype or not _native():
+            return own(x)
+        return rms_norm(x.contiguous(), weight, eps, offset=offset)
+
+    lead(module, "forward", norm)
+
+
+def _lead_gate(module: Any, proved: dict[object, Any]) -> None:
+    from kernels.native import gate  # noqa: PLC0415 - loads Numba
+
+    tanh = _GATES.get(type(module.act_fn).__name__)
+    if tanh is None:
+        return
+
+    def gated(x: Tensor) -> Tensor:
+        gates, up = module.gate_proj(x), module.up_proj(x)
+        rows = gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
+        return module.down_proj(rows.view(*x.shape[:-1], -1))
+
+    own, key = module.forward, (type(module), type(module.act_fn))
+    if key not in proved:
+        x = _random(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
+        proved[key] = _alike(own(x), gated(x))
+    if proved[key]:
+        lead(module, "forward", lambda x: gated(x) if _native() else own(x))
+
+
+def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
+    """Put ours beside the function that a modelling file rotates queries and keys by."""
+    own = scope.get("apply_rotary_pos_emb")
+    if own is None or getattr(own, "aril", False):
+        return
+    ours = _rotation(own)
+    q, k = _random(1, 4, _ROWS, 8, dtype=dtype), _random(1, 2, _ROWS, 8, dtype=dtype)
+    cos, sin = _random(2, 1, _ROWS, 8, dtype=dtype)
+    try:
+        alike = all(map(_alike, own(q, k, cos, sin), _rotate(q, k, cos, sin)))
+    except (TypeError, RuntimeError, ValueError, IndexError):  # it takes something else
+        return
+    if alike:
+        scope["apply_rotary_pos_emb"] = ours
+
+
+def _rotation(own: Callable[..., Any]) -> Callable[..., Any]:
+    def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any) -> Any:
+        if more or not _native() or not _fits(q, k, cos):
+            return own(q, k, cos, sin, *more)
+        return _rotate(q, k, cos, sin)
+
+    apply_rotary_pos_emb.aril = True  # type: ignore[attr-defined]
+    return apply_rotary_pos_emb
+
+
+def _fits(q: Tensor, k: Tensor, cos: Tensor) -> bool:
+    """Whether these are one row of heads [1, heads, T, d] and angles [1, T, d]."""
+    return (
+        len(q) == len(k) == 1
+        and cos.shape == (1, q.shape[2], q.shape[3])
+        and q.dtype is k.dtype is cos.dtype
+        and q.stride(3) == k.stride(3) == 1
+    )
+
+
+def _rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    from kernels.native import rotate  # noqa: PLC0415 - loads Numba
+
+    q, k = rotate(q[0].transpose(0, 1), k[0].transpose(0, 1), cos[0].contiguous(), sin[0].contiguous())
+    return q.transpose(0, 1)[None], k.transpose(0, 1)[None]
