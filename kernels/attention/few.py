@@ -1,4 +1,4 @@
-"""Attention on a CPU: machine code reads the pages of few queries, SDPA takes long prompts."""
+"""Attention on a CPU: machine code reads the pages of few queries, products take long prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.attention.gather import PrefillSequence, attend_prefill, plan_prefill
+from kernels.attention.long_prompts import LongPrompt, attend_long_prompt, plan_long_prompt
 from kernels.attention.sight import FAR, Sight
 from kernels.native import Queries, attend_queries
 
@@ -26,7 +26,7 @@ class NativePlan:
     """What a step's attention needs to know, the same for every layer of one sight."""
 
     queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
-    prefills: tuple[PrefillSequence, ...]
+    prompts: tuple[LongPrompt, ...]
     block_table: Tensor  # int32 [seqs, pages], contiguous
     invariant: bool
 
@@ -46,7 +46,7 @@ def make_native_plan(  # noqa: PLR0917 - as its siblings
     rows: list[int] = []
     seqs: list[int] = []
     ends: list[int] = []
-    prefills = []
+    prompts = []
     for seq, length in enumerate(lengths):
         start, stop = starts[seq], starts[seq + 1]
         if invariant or stop - start <= FEW:
@@ -54,8 +54,8 @@ def make_native_plan(  # noqa: PLR0917 - as its siblings
             seqs += [seq] * (stop - start)
             ends += range(length - (stop - start) + 1, length + 1)
         else:
-            table = block_table[seq]
-            prefills.append(plan_prefill(table, start, stop - start, length, block_size, sight))
+            pages = block_table[seq, : -(-length // block_size)]
+            prompts.append(plan_long_prompt(pages, start, stop - start, length, sight))
     end = torch.tensor(ends, dtype=torch.int32)
     first = sight.first(end - 1).clamp_(min=0).to(torch.int32) if sight else torch.zeros_like(end)
     queries = Queries(
@@ -65,7 +65,7 @@ def make_native_plan(  # noqa: PLR0917 - as its siblings
         end,
         int((end - first).sum()),
     )
-    return NativePlan(queries, tuple(prefills), block_table.contiguous(), invariant)
+    return NativePlan(queries, tuple(prompts), block_table.contiguous(), invariant)
 
 
 def attend_native(  # noqa: PLR0917 - the operands
@@ -86,6 +86,6 @@ def attend_native(  # noqa: PLR0917 - the operands
             softcap=extras.softcap,
             sinks=None if sinks is None else sinks.float().contiguous(),
         )
-    for sequence in plan.prefills:
-        attend_prefill(out, q, k_cache, v_cache, sequence, scale, extras)
+    for prompt in plan.prompts:
+        attend_long_prompt(out, q, k_cache, v_cache, prompt, scale, extras)
     return out

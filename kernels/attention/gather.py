@@ -70,7 +70,7 @@ def make_attention_plan(
             decodes.append(seq)
         elif queries > 1:
             prefills.append(
-                plan_prefill(block_table[seq], starts[seq], queries, length, block_size, sight)
+                _plan_prefill(block_table[seq], starts[seq], queries, length, block_size, sight)
             )
     decodes.sort(key=lengths.__getitem__, reverse=True)
     batches = []
@@ -84,10 +84,9 @@ def make_attention_plan(
     return AttentionPlan(tuple(batches), tuple(prefills))
 
 
-def plan_prefill(  # noqa: PLR0917 - one sequence's numbers
+def _plan_prefill(  # noqa: PLR0917 - one sequence's numbers
     pages: Tensor, start: int, queries: int, length: int, block_size: int, sight: Sight
 ) -> PrefillSequence:
-    """Plan one sequence with `queries` new rows from `start` on, `length` tokens all together."""
     mask = None
     if queries != length or sight:
         key = torch.arange(length, device=pages.device)
@@ -137,7 +136,7 @@ def attend(  # noqa: PLR0917 - the operands
     for batch in plan.decodes:
         _attend_decodes(out, q, k_cache, v_cache, batch, scale, extras)
     for sequence in plan.prefills:
-        attend_prefill(out, q, k_cache, v_cache, sequence, scale, extras)
+        _attend_prefill(out, q, k_cache, v_cache, sequence, scale, extras)
     return out
 
 
@@ -170,7 +169,7 @@ def _attend_decodes(  # noqa: PLR0917 - the operands
     out[batch.rows] = result.reshape(count, -1, dim)
 
 
-def attend_prefill(  # noqa: PLR0917 - the operands
+def _attend_prefill(  # noqa: PLR0917 - the operands
     out: Tensor,
     q: Tensor,
     k_cache: Tensor,
@@ -179,7 +178,6 @@ def attend_prefill(  # noqa: PLR0917 - the operands
     scale: float,
     extras: Extras,
 ) -> None:
-    """Attend one sequence's rows of q, and write those of out."""
     keys = _gather(k_cache, sequence.pages, 1, sequence.length)
     values = _gather(v_cache, sequence.pages, 1, sequence.length)
     queries = q[None, sequence.rows].transpose(1, 2)

@@ -5,20 +5,32 @@ Importing this loads Numba.
 """
 
 from kernels.native.attend import Queries, attend_queries
-from kernels.native.lora import ROWS, NativeBlocks, NativeLinear, NativeSlots, add_lora_
+from kernels.native.lora import (
+    NativeBlocks,
+    NativeLinear,
+    NativeSlots,
+    add_lora_,
+    add_product_,
+    gather_rows,
+)
+from kernels.native.scores import gather_pages, place_heads, softmax_
 from kernels.native.rows import add_rms_norm, gate, rms_norm, rotate, store_rows
 
 __all__ = [
-    "ROWS",
     "NativeBlocks",
     "NativeLinear",
     "NativeSlots",
     "Queries",
     "add_lora_",
+    "add_product_",
     "add_rms_norm",
     "attend_queries",
     "gate",
+    "gather_pages",
+    "gather_rows",
+    "place_heads",
     "rms_norm",
     "rotate",
+    "softmax_",
     "store_rows",
 ]

@@ -10,6 +10,7 @@ from numba import carray
 
 from kernels.native.kernel import Kernel, record
 from kernels.native.scalars import (
+    cap,
     compiled,
     elements,
     exp,
@@ -164,7 +165,9 @@ def _attend(pointer: Any) -> None:  # noqa: PLR0914, PLR0915 - one loop over mem
             for i in range(rows):
                 mine = scores + i * SPAN
                 if o.softcap > 0:
-                    _cap(own, mine + begin - start, stop - begin, np.float32(o.softcap))
+                    for t in range(begin, stop):
+                        score = own[mine + t - start]
+                        own[mine + t - start] = cap(score, np.float32(o.softcap))
                 top = own[tops + i]
                 for t in range(begin, stop):
                     top = max(top, own[mine + t - start])
@@ -228,16 +231,6 @@ def _score_four(own: Any, query: Any, score: Any, k: Any, key: Any, dim: Any) ->
         a3 += own[query + 3 * dim + d] * own_key
     own[score], own[score + SPAN] = a0, a1
     own[score + 2 * SPAN], own[score + 3 * SPAN] = a2, a3
-
-
-@compiled
-def _cap(own: Any, first: Any, count: Any, cap: Any) -> None:
-    """Turn scores x into cap · tanh(x / cap), by the exponential that cannot overflow."""
-    for i in range(first, first + count):
-        x = own[i] / cap
-        e = exp(np.float32(-2) * abs(x))
-        y = cap * (np.float32(1) - e) / (np.float32(1) + e)
-        own[i] = y if x >= 0 else -y
 
 
 @compiled

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ROWS = 8  # of one adapter in a task, so that its weights are read once for all
+ROWS = 8  # the most of one adapter in a task, so that its weights are read once for all
 COLUMNS = 512  # of y whose sums are held at once
 
 _OPERANDS = record(
     *("y", "x", "y_row", "x_row", "in_features", "slots", "blocks", "rows", "scales"),
     *("scratch", "size"),
 )
+
+_PRODUCT = record("y", "delta", "rows", "y_row", "width", "gain", "bias")
+_GATHERED = record("out", "x", "rows", "count", "width", "x_row")
 
 # An adapter is described to the kernel by int64s: the address of A, the sum of its ranks, how many
 # linears it changes, and of each the numbers below.
@@ -106,6 +109,45 @@ def add_lora_(
     )
 
 
+def add_product_(
+    y: Tensor, delta: Tensor, rows: Tensor, linear: NativeLinear
+) -> None:
+    """Add delta float32 [≥ n, width] to one linear's columns of y's rows int64 [n]; apply its gain.
+
+    Sums are in float32 and rounded once.
+    """
+    width = delta.shape[1]
+    _ADD_PRODUCT(
+        y.dtype,
+        len(rows),
+        2 * len(rows) * width,
+        y.data_ptr() + linear.output * y.element_size(),
+        delta.data_ptr(),
+        rows.data_ptr(),
+        y.stride(0),
+        width,
+        0 if linear.gain is None else linear.gain.data_ptr(),
+        0 if linear.bias is None else linear.bias.data_ptr(),
+    )
+
+
+def gather_rows(x: Tensor, rows: Tensor, padded: int) -> Tensor:
+    """Return the rows int64 [n] of x [T, in] in float32 [padded, in], zeros behind them."""
+    out = torch.empty(padded, x.shape[1])
+    _GATHER_ROWS(
+        x.dtype,
+        padded,
+        out.numel(),
+        out.data_ptr(),
+        x.data_ptr(),
+        rows.data_ptr(),
+        len(rows),
+        x.shape[1],
+        x.stride(0),
+    )
+    return out
+
+
 def _add(pointer: Any) -> None:  # noqa: PLR0914 - one loop over memory
     o = carray(untyped(pointer), (1,), _OPERANDS)[0]
     y, x = elements(o.y, pointer), elements(o.x, pointer)
@@ -148,16 +190,10 @@ def _add(pointer: Any) -> None:  # noqa: PLR0914 - one loop over memory
                     _expand(own, sums, z, b, c, rank, width, columns)
                     base = rows[first + i] * o.y_row + output + c
                     if linear[5] == 0:
-                        for j in range(columns):
-                            store(y, base + j, load(y, base + j) + own[sums + j])
-                    elif linear[6] == 0:
-                        for j in range(columns):
-                            total = load(y, base + j) + own[sums + j]
-                            store(y, base + j, total * gain[c + j])
+                        _add_plain(y, base, own, sums, columns)
                     else:
-                        for j in range(columns):
-                            total = load(y, base + j) - bias[c + j] + own[sums + j]
-                            store(y, base + j, total * gain[c + j] + bias[c + j])
+                        has_bias = linear[6] != 0
+                        _add_scaled(y, base, own, sums, columns, gain, bias, c, has_bias)
 
 
 @compiled
@@ -191,4 +227,54 @@ def _expand(  # noqa: PLR0917 - as above
             own[sums + j] += value * b[r * width + c + j]
 
 
+@compiled
+def _add_plain(y: Any, base: Any, delta: Any, at: Any, columns: Any) -> None:
+    for j in range(columns):
+        store(y, base + j, load(y, base + j) + delta[at + j])
+
+
+@compiled
+def _add_scaled(  # noqa: PLR0917 - as above
+    y: Any, base: Any, delta: Any, at: Any, columns: Any, gain: Any, bias: Any, c: Any, has: Any
+) -> None:
+    for j in range(columns):
+        beta = bias[c + j] if has else np.float32(0)
+        total = load(y, base + j) - beta + delta[at + j]
+        store(y, base + j, total * gain[c + j] + beta)
+
+
+def _add_rows(pointer: Any) -> None:
+    o = carray(untyped(pointer), (1,), _PRODUCT)[0]
+    y, delta, rows = elements(o.y, pointer), floats(o.delta), int64s(o.rows)
+    gain, bias = floats(o.gain), floats(o.bias)
+    while True:
+        row = take(pointer)
+        if row >= o.tasks:
+            return
+        base, at = rows[row] * o.y_row, row * o.width
+        if o.gain == 0:
+            _add_plain(y, base, delta, at, o.width)
+        else:
+            _add_scaled(y, base, delta, at, o.width, gain, bias, 0, o.bias != 0)
+
+
+def _gather(pointer: Any) -> None:
+    o = carray(untyped(pointer), (1,), _GATHERED)[0]
+    out, x, rows = floats(o.out), elements(o.x, pointer), int64s(o.rows)
+    while True:
+        row = take(pointer)
+        if row >= o.tasks:
+            return
+        into = row * o.width
+        if row < o.count:
+            base = rows[row] * o.x_row
+            for i in range(o.width):
+                out[into + i] = load(x, base + i)
+        else:
+            for i in range(o.width):
+                out[into + i] = np.float32(0)
+
+
 _ADD = Kernel(_add, _OPERANDS)
+_ADD_PRODUCT = Kernel(_add_rows, _PRODUCT)
+_GATHER_ROWS = Kernel(_gather, _GATHERED)

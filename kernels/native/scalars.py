@@ -147,3 +147,11 @@ def exp(x: Any) -> Any:
     p = p * f * f + f + np.float32(1.0)
     power = p * as_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
     return power if given == given else given  # noqa: PLR0124 - NaN is what does not equal itself
+
+
+@compiled
+def cap(x: Any, most: Any) -> Any:
+    """most · tanh(x / most), by the exponential that cannot overflow."""
+    e = exp(np.float32(-2) * abs(x / most))
+    y = most * (np.float32(1) - e) / (np.float32(1) + e)
+    return y if x >= 0 else -y

@@ -6,19 +6,30 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
+from kernels.native import (
+    NativeBlocks,
+    NativeLinear,
+    NativeSlots,
+    add_lora_,
+    add_product_,
+    gather_rows,
+)
+from kernels.products import multiply
 from kernels.sgmv.packed.adapter import pack
-from kernels.sgmv.packed.torch_products import TorchProducts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv.few_rows import FewRows
     from kernels.sgmv.group import GroupShape, LoraPair
     from kernels.sgmv.packed.adapter import PackedAdapter
     from kernels.sgmv.plan import SgmvPlan
+    from kernels.sgmv.segments import Segment
+
+
+# Rows of large segments are filled up to whole multiples of this: products of few shapes.
+WHOLE_ROWS = 32
 
 
 class NativeAdapters:
@@ -27,15 +38,14 @@ class NativeAdapters:
     def __init__(self, count: int, dtype: torch.dtype) -> None:
         self._dtype = dtype
         self._slots = NativeSlots(count)
-        self._large: list[TorchProducts | None] = [None] * count
+        self._packed: list[tuple[PackedAdapter, list[NativeLinear]] | None] = [None] * count
 
     def put(self, slot: int, adapter: PackedAdapter | None) -> None:
         """Put an adapter in, packed in float32, or take it out."""
         if adapter is None:
-            self._large[slot] = None
+            self._packed[slot] = None
             self._slots.clear(slot)
             return
-        self._large[slot] = TorchProducts(adapter, self._dtype)
         linears = [
             NativeLinear(
                 part.columns.start,
@@ -46,6 +56,7 @@ class NativeAdapters:
             )
             for part in adapter.linears
         ]
+        self._packed[slot] = adapter, linears
         self._slots.load(slot, adapter.a, linears)
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
@@ -62,15 +73,23 @@ class NativeAdapters:
             x = x.contiguous()
         if len(few.tasks):
             add_lora_(y, x, self._slots, NativeBlocks(few.tasks, few.rows, few.scales))
-        if few.large:
-            self._add_large_(y, x, few)
-
-    def _add_large_(self, y: Tensor, x: Tensor, few: FewRows) -> None:
-        wide = x.float()
         for segment in few.large:
-            products = self._large[segment.slot]
-            if products is not None:
-                products.add_((y, wide, None), segment)
+            self._add_large_(y, x, segment)
+
+    def _add_large_(self, y: Tensor, x: Tensor, segment: Segment) -> None:
+        packed = self._packed[segment.slot]
+        if packed is None:
+            return
+        adapter, linears = packed
+        rows = segment.rows
+        places = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        padded = -(-len(places) // WHOLE_ROWS) * WHOLE_ROWS
+        shrunk = multiply(gather_rows(x, places, padded), adapter.a.T)
+        if segment.scales is not None:
+            shrunk[: len(places)] *= segment.scales
+        for part, linear in zip(adapter.linears, linears, strict=True):
+            delta = multiply(shrunk[:, part.columns].contiguous(), part.b.T)
+            add_product_(y, delta, places, linear)
 
 
 class NativeWeights:
