@@ -32,7 +32,9 @@ def uses_native(backend: str, device: torch.device, dtype: torch.dtype) -> bool:
         return False
     able = device.type == "cpu" and dtype in _NATIVE_TYPES and _has_numba()
     if backend == "native" and not able:
-        raise ValueError(f"native kernels need Numba and half types or float32 on a CPU, got {dtype}")
+        raise ValueError(
+            f"native kernels need Numba and half types or float32 on a CPU, got {dtype}"
+        )
     return able
 
 

@@ -31,7 +31,7 @@ class NativePlan:
     invariant: bool
 
 
-def make_native_plan(  # noqa: PLR0917 - as its siblings
+def make_native_plan(
     block_table: Tensor,
     cu_q: Tensor,
     kv_lens: Tensor,

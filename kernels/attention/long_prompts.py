@@ -32,14 +32,16 @@ class LongPrompt(NamedTuple):
     """One sequence with many queries, the last of its tokens."""
 
     start: int  # of its queries in T
-    count: int
+    queries: int
     length: int  # of its keys, its queries' own included
     pages: Tensor  # int32 [pages]
     firsts: Tensor  # int32 [count]: the first position that a query sees
     ends: Tensor  # int32 [count]: the position behind the last one
 
 
-def plan_long_prompt(pages: Tensor, start: int, count: int, length: int, sight: Sight) -> LongPrompt:
+def plan_long_prompt(
+    pages: Tensor, start: int, count: int, length: int, sight: Sight
+) -> LongPrompt:
     """Plan a sequence whose `count` queries begin at row `start`; pages int32 [pages]."""
     ends = torch.arange(length - count + 1, length + 1, dtype=torch.int32)
     firsts = sight.first(ends - 1).clamp_(min=0) if sight else torch.zeros_like(ends)
@@ -61,12 +63,12 @@ def attend_long_prompt(  # noqa: PLR0917 - the operands
     group = heads // kv_heads
     padded = _filled(prompt.length)
     keys, values = gather_pages(k_cache, v_cache, prompt.pages, prompt.length, padded)
-    own = q[prompt.start : prompt.start + prompt.count].transpose(0, 1).float() * scale
+    own = q[prompt.start : prompt.start + prompt.queries].transpose(0, 1).float() * scale
     sinks = None if extras.sinks is None else extras.sinks.float().contiguous()
     at_once = max(16, min(QUERIES, SCORES // (group * padded) // 16 * 16))
-    for first in range(0, prompt.count, at_once):
-        count = min(at_once, prompt.count - first)
-        seen = _filled(int(prompt.length - prompt.count + first + count))
+    for first in range(0, prompt.queries, at_once):
+        count = min(at_once, prompt.queries - first)
+        seen = _filled(int(prompt.length - prompt.queries + first + count))
         block = own.new_zeros(heads, at_once, dim)
         block[:, :count] = own[:, first : first + count]
         firsts, ends = (each[first : first + count] for each in (prompt.firsts, prompt.ends))

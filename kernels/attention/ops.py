@@ -63,8 +63,8 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     `invariant` gives a row the same bits alone, among others, and when a prefill computes it again.
     `backend` "auto" is Triton on CUDA, machine code on a CPU that can (`uses_native`), and torch
     elsewhere. `plan` (`make_host_plan`) saves the last two from reading the lengths at every layer;
-    it must have been made of the same tables, sight, mode and backend. `tiles` overrides the choice of the Triton kernel,
-    for benchmarks and tests.
+    it must have been made of the same tables, sight, mode and backend. `tiles` overrides the choice
+    of the Triton kernel, for benchmarks and tests.
     Raises `ValueError` with the shapes when they don't fit each other.
     """
     triton = uses_triton(backend, q.device)
@@ -107,15 +107,30 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
             backend=backend,
             dtype=q.dtype,
         )
+    return _attend_on_host(
+        q, k_cache, v_cache, plan, scale, extras, backend=backend, invariant=invariant
+    )
+
+
+def _attend_on_host(  # noqa: PLR0917 - the operands
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    plan: HostPlan,
+    scale: float,
+    extras: Extras,
+    *,
+    backend: str,
+    invariant: bool,
+) -> Tensor:
     if uses_native(backend, q.device, q.dtype):
         from kernels.attention.few import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
 
-        if not isinstance(plan, NativePlan) or plan.invariant is not invariant:
-            raise ValueError("the plan is of another backend or mode")
-        return attend_native(q, k_cache, v_cache, plan, scale, extras)
-    if isinstance(plan, InvariantPlan) and invariant:
+        if isinstance(plan, NativePlan) and plan.invariant is invariant:
+            return attend_native(q, k_cache, v_cache, plan, scale, extras)
+    elif isinstance(plan, InvariantPlan) and invariant:
         return attend_invariant(q, k_cache, v_cache, plan, scale, extras)
-    if isinstance(plan, AttentionPlan) and not invariant:
+    elif isinstance(plan, AttentionPlan) and not invariant:
         return attend(q, k_cache, v_cache, plan, scale, extras)
     raise ValueError("the plan is of another backend or mode")
 

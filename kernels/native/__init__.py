@@ -13,8 +13,8 @@ from kernels.native.lora import (
     add_product_,
     gather_rows,
 )
-from kernels.native.scores import gather_pages, place_heads, softmax_
 from kernels.native.rows import add_rms_norm, gate, rms_norm, rotate, store_rows
+from kernels.native.scores import gather_pages, place_heads, softmax_
 
 __all__ = [
     "NativeBlocks",

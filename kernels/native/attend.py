@@ -47,7 +47,7 @@ class Queries(NamedTuple):
     seen: int  # positions they see, all together
 
 
-def attend_queries(  # noqa: PLR0917 - the operands, in the order of the formula
+def attend_queries(
     out: Tensor,
     q: Tensor,
     k_cache: Tensor,
@@ -107,7 +107,7 @@ def _padded(group: int) -> int:
 _heads_computed = compiled(_padded)
 
 
-def _attend(pointer: Any) -> None:  # noqa: PLR0914, PLR0915 - one loop over memory
+def _attend(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _OPERANDS)[0]
     out, q = elements(o.out, pointer), elements(o.q, pointer)
     k, v = elements(o.k, pointer), elements(o.v, pointer)
@@ -143,7 +143,8 @@ def _attend(pointer: Any) -> None:  # noqa: PLR0914, PLR0915 - one loop over mem
         first, end = np.int64(firsts[query]), np.int64(ends[query])
         start = first // SPAN * SPAN
         while start < end:
-            begin, stop = max(start, first), min(start + SPAN, end)
+            begin: Any = max(start, first)
+            stop: Any = min(start + SPAN, end)
             at = begin // page
             offset = begin - at * page
             for t in range(begin, stop):
@@ -182,12 +183,13 @@ def _attend(pointer: Any) -> None:  # noqa: PLR0914, PLR0915 - one loop over mem
                 for d in range(dim):
                     own[sums + i * dim + d] *= keep
                 for t in range(stop, min(stop + 3, start + SPAN)):
-                    own[mine + t - start] = np.float32(0)  # of values taken twice, to be four
+                    own[mine + t - start] = np.float32(0)
             for t in range(begin, stop, 4):
                 p0 = np.int64(places[t - start])
-                p1 = np.int64(places[min(t + 1, stop - 1) - start])
-                p2 = np.int64(places[min(t + 2, stop - 1) - start])
-                p3 = np.int64(places[min(t + 3, stop - 1) - start])
+                last = stop - 1 - start  # taken again, with weight 0, where there are not four
+                p1 = np.int64(places[min(t + 1 - start, last)])
+                p2 = np.int64(places[min(t + 2 - start, last)])
+                p3 = np.int64(places[min(t + 3 - start, last)])
                 for head in range(kv_heads):
                     i = head * padded
                     v0, v1 = (p0 + head) * dim, (p1 + head) * dim
@@ -234,7 +236,7 @@ def _score_four(own: Any, query: Any, score: Any, k: Any, key: Any, dim: Any) ->
 
 
 @compiled
-def _mix_one(  # noqa: PLR0917 - places in memory
+def _mix_one(
     own: Any, sums: Any, weights: Any, v: Any, v0: Any, v1: Any, v2: Any, v3: Any, dim: Any
 ) -> None:
     a0, a1, a2, a3 = own[weights], own[weights + 1], own[weights + 2], own[weights + 3]
@@ -244,7 +246,7 @@ def _mix_one(  # noqa: PLR0917 - places in memory
 
 
 @compiled
-def _mix_four(  # noqa: PLR0914, PLR0917 - as above
+def _mix_four(
     own: Any, sums: Any, weights: Any, v: Any, v0: Any, v1: Any, v2: Any, v3: Any, dim: Any
 ) -> None:
     """Four values into the sums of four heads, which read them once."""

@@ -5,12 +5,14 @@ is cut into tasks; each thread takes the next one's number from a counter in the
 is left. What a task computes does not depend on who takes it.
 
 A step calls some hundreds of these, so a call must cost little: the record is packed by `struct`
-and the function called through ctypes, which together take two microseconds.
+and the function called through ctypes, which together take two microseconds (decision 068).
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 import struct
 import threading
 from pathlib import Path
@@ -21,83 +23,96 @@ import numpy as np
 import torch
 from numba import types
 
-from kernels.native.scalars import BFLOATS, FLOATS, HALVES, RELAXED
+from kernels.native.scalars import BFLOATS, FLOATS, HALVES, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ELEMENTS: Final = {torch.float32: FLOATS, torch.bfloat16: BFLOATS, torch.float16: HALVES}
 
-# Work below this many steps of an inner loop is done before a second thread has woken up.
-WORTH_WAKING: Final = 60_000
+# Numbers that are read or written: with fewer, one thread is done before another has woken up.
+WORTH_WAKING: Final = 300_000
 
-_BODY = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)  # keeps the GIL: most calls take microseconds
-_LONG_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+# From a millisecond on, other threads of the process may run Python meanwhile. Below, giving the
+# GIL away may cost five, if another one keeps it.
+WORTH_RELEASING: Final = 20_000_000
+
+_BODY = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)  # keeps the GIL
 
 
 def record(*names: str, real: tuple[str, ...] = ()) -> np.dtype[Any]:
-    """Describe a kernel's operands: int64s by name, those in `real` float64s."""
+    """Describe a kernel's operands: int64s by name, those in `real` float64s.
+
+    They stand behind the counter of tasks and their number.
+    """
     kinds = [(name, "f8" if name in real else "i8") for name in names]
     return np.dtype([("next", "i8"), ("tasks", "i8"), *kinds])
 
 
 class Kernel:
-    """One body, compiled for each type of elements when it is first called with it."""
+    """One body, compiled for each type of elements when it is first called with it.
+
+    Machine code is kept in the user's cache (`NUMBA_CACHE_DIR` names another place), and made anew
+    where there is none to write to: a second for the largest kernel.
+    """
 
     def __init__(self, body: Callable[[Any], None], operands: np.dtype[Any]) -> None:
         self._body = body
-        fields = operands.fields or {}
-        self._pack = struct.Struct("".join(
-            "d" if fields[name][0].kind == "f" else "q" for name in operands.names or ()
-        )).pack_into
-        self._size = operands.itemsize
-        self._compiled: dict[torch.dtype, tuple[Any, Any, int]] = {}
+        kinds = (operands[name].kind for name in operands.names or ())
+        self._operands = struct.Struct("".join("d" if kind == "f" else "q" for kind in kinds))
+        self._compiled: dict[torch.dtype, tuple[Callable[[Any], None], int]] = {}
         self._here = threading.local()
 
     def __call__(self, dtype: torch.dtype, tasks: int, work: int, *operands: float) -> None:
-        """Run all tasks; `work` is about how many steps of inner loops they take together."""
-        short, long, address = self._compiled.get(dtype) or self._compile(dtype)
+        """Run all tasks; `work` is about how many numbers they read and write together."""
+        alone, address = self._compiled.get(dtype) or self._compile(dtype)
         try:
             memory = self._here.memory
         except AttributeError:
-            memory = self._here.memory = ctypes.create_string_buffer(self._size)
-        self._pack(memory, 0, 0, tasks, *operands)
-        if work < WORTH_WAKING or tasks == 1:
-            short(memory)
-            return
-        threads = torch.get_num_threads()
-        run = _POOL.run if work < 50 * WORTH_WAKING else _POOL.run_long
-        run(address, memory, min(threads, tasks))
+            memory = self._here.memory = ctypes.create_string_buffer(self._operands.size)
+        self._operands.pack_into(memory, 0, 0, tasks, *operands)
+        if work < WORTH_WAKING or tasks == 1 or _parallel is None:
+            alone(memory)
+        else:
+            run = _parallel if work < WORTH_RELEASING else _parallel_released
+            run(address, memory, min(torch.get_num_threads(), tasks), 0)
 
-    def _compile(self, dtype: torch.dtype) -> tuple[Any, Any, int]:
+    def _compile(self, dtype: torch.dtype) -> tuple[Callable[[Any], None], int]:
         signature = types.void(ELEMENTS[dtype])
-        options = {"fastmath": RELAXED, "error_model": "numpy"}
         try:
-            made = numba.cfunc(signature, cache=True, **options)(self._body)
+            made = numba.cfunc(signature, cache=True, **OPTIONS)(self._body)
         except RuntimeError:  # nowhere to keep it
-            made = numba.cfunc(signature, **options)(self._body)
-        found = (_BODY(made.address), _LONG_BODY(made.address), made.address)
-        self._compiled[dtype] = found
+            made = numba.cfunc(signature, **OPTIONS)(self._body)
+        self._compiled[dtype] = found = (_BODY(made.address), made.address)
         return found
 
 
-class _Pool:
-    """The threads of torch's OpenMP runtime: those that its own operators are run by.
+def _cache_folder() -> str:
+    """Name a folder for machine code of these very sources: Numba looks at a kernel's file only."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - `expanduser` of Path raises where there is no home
+    return str(Path(caches) / "aril" / f"kernels-{digest.hexdigest()[:16]}")
 
-    A second pool beside them would fight for the same cores.
+
+def _find_parallel(kind: Callable[[str], Any]) -> Any:
+    """Find how the OpenMP runtime that torch has loaded runs a function in each of its threads.
+
+    A second pool beside them would fight for the same cores. None on a system whose torch has
+    another runtime: tasks are then the caller's alone.
     """
-
-    def __init__(self) -> None:
-        path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
-        self.run = self._of(ctypes.PyDLL(str(path)))
-        self.run_long = self._of(ctypes.CDLL(str(path)))
-
-    @staticmethod
-    def _of(library: Any) -> Any:
-        parallel = library.GOMP_parallel
-        parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-        parallel.restype = None
-        return lambda address, memory, threads: parallel(address, memory, threads, 0)
+    packages = Path(torch.__file__).parent
+    found = [*packages.glob("lib/libgomp*.so*"), *packages.parent.glob("torch.libs/libgomp*.so*")]
+    if not found:
+        return None
+    parallel = kind(str(found[0])).GOMP_parallel
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+    return parallel
 
 
-_POOL = _Pool()
+if not numba.config.CACHE_DIR:
+    numba.config.CACHE_DIR = _cache_folder()
+_parallel = _find_parallel(ctypes.PyDLL)
+_parallel_released = _find_parallel(ctypes.CDLL)

@@ -33,7 +33,7 @@ _HEAD, _EACH = 3, 7
 
 
 class NativeLinear(NamedTuple):
-    """One linear that an adapter changes; see `PackedLinear`, all tensors float32 and contiguous."""
+    """One linear that an adapter changes, as `PackedLinear`; all float32 and contiguous."""
 
     column: int  # where its columns of x A begin
     output: int  # where its columns of y begin
@@ -77,9 +77,7 @@ class NativeBlocks(NamedTuple):
     scales: Tensor | None = None  # float32, one of each of `rows`; None: 1
 
 
-def add_lora_(
-    y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks
-) -> None:
+def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) -> None:
     """Add scale · (x A) B to y [T, width], and apply gains; in fp32, rounded once.
 
     x [T, in]; both of one type, with adjacent columns. Each row is added alone: its bits do not
@@ -109,9 +107,7 @@ def add_lora_(
     )
 
 
-def add_product_(
-    y: Tensor, delta: Tensor, rows: Tensor, linear: NativeLinear
-) -> None:
+def add_product_(y: Tensor, delta: Tensor, rows: Tensor, linear: NativeLinear) -> None:
     """Add delta float32 [≥ n, width] to one linear's columns of y's rows int64 [n]; apply its gain.
 
     Sums are in float32 and rounded once.
@@ -148,7 +144,7 @@ def gather_rows(x: Tensor, rows: Tensor, padded: int) -> Tensor:
     return out
 
 
-def _add(pointer: Any) -> None:  # noqa: PLR0914 - one loop over memory
+def _add(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _OPERANDS)[0]
     y, x = elements(o.y, pointer), elements(o.x, pointer)
     slots, blocks, rows = int64s(o.slots), int64s(o.blocks), int64s(o.rows)
@@ -197,9 +193,7 @@ def _add(pointer: Any) -> None:  # noqa: PLR0914 - one loop over memory
 
 
 @compiled
-def _shrink_four(  # noqa: PLR0917 - places in memory
-    own: Any, z: Any, x: Any, base: Any, a: Any, at: Any, ranks: Any
-) -> None:
+def _shrink_four(own: Any, z: Any, x: Any, base: Any, a: Any, at: Any, ranks: Any) -> None:
     x0, x1, x2, x3 = load(x, base), load(x, base + 1), load(x, base + 2), load(x, base + 3)
     second, third, fourth = at + ranks, at + 2 * ranks, at + 3 * ranks
     for r in range(ranks):
@@ -208,7 +202,7 @@ def _shrink_four(  # noqa: PLR0917 - places in memory
 
 
 @compiled
-def _expand(  # noqa: PLR0917 - as above
+def _expand(
     own: Any, sums: Any, z: Any, b: Any, c: Any, rank: Any, width: Any, columns: Any
 ) -> None:
     """Make the sums of z times these columns of B [rank, width]."""
@@ -234,7 +228,7 @@ def _add_plain(y: Any, base: Any, delta: Any, at: Any, columns: Any) -> None:
 
 
 @compiled
-def _add_scaled(  # noqa: PLR0917 - as above
+def _add_scaled(
     y: Any, base: Any, delta: Any, at: Any, columns: Any, gain: Any, bias: Any, c: Any, has: Any
 ) -> None:
     for j in range(columns):

@@ -14,7 +14,9 @@ from kernels.native.scalars import compiled, elements, exp, int64s, load, store,
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NORM = record("out", "x", "more", "sum", "weight", "width", "eps", "offset", real=("eps", "offset"))
+_NORM = record(
+    "out", "x", "more", "sum", "weight", "width", "eps", "offset", real=("eps", "offset")
+)
 _ROTATE = record(
     *("q_out", "k_out", "q", "k", "cos", "sin", "heads", "kv_heads", "dim"),
     *("q_row", "q_head", "k_row", "k_head"),
@@ -45,7 +47,7 @@ def add_rms_norm(
     return total, out
 
 
-def _norm_rows(  # noqa: PLR0917 - operands
+def _norm_rows(
     out: Tensor,
     x: Tensor,
     more: Tensor | None,
@@ -187,7 +189,7 @@ def _rotate(pointer: Any) -> None:
 
 
 @compiled
-def _rotate_head(  # noqa: PLR0917 - places in memory
+def _rotate_head(
     out: Any, place: Any, x: Any, base: Any, cos: Any, sin: Any, at: Any, dim: Any
 ) -> None:
     half = dim // 2

@@ -6,7 +6,7 @@ are in float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
@@ -15,9 +15,9 @@ from numba.extending import intrinsic
 
 # Sums may be reordered and products fused, once and for all when the kernel is compiled. NaN and
 # infinities stay what they are.
-RELAXED = {"reassoc", "contract", "nsz", "arcp"}
+OPTIONS: Final = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
-compiled = njit(fastmath=RELAXED, error_model="numpy")
+compiled = njit(**OPTIONS)
 
 # What a kernel's elements are is told by the type of its pointer. Numba knows no bfloat16, and of
 # float16 only a part: both are words to it.
@@ -129,13 +129,13 @@ def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @njit(fastmath={"contract"}, error_model="numpy")
 def exp(x: Any) -> Any:
-    """e^x in float32 for x <= 0, to a unit of the last place; below -87 it is e^-87, NaN is NaN.
+    """Return e^x for x <= 0 in float32, to a unit of the last place; at least e^-87.
 
-    By Cody and Waite's reduction, in whose order the sums have to stay, and the polynomial of
+    NaN is NaN. By Cody and Waite's reduction, in whose order the sums have to stay, and the polynomial of
     Cephes' expf.
     """
     given = x
-    x = x if x > np.float32(-87.0) else np.float32(-87.0)
+    x = max(np.float32(-87.0), x)
     n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
     f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
     p = np.float32(1.9875691500e-4)
@@ -151,7 +151,7 @@ def exp(x: Any) -> Any:
 
 @compiled
 def cap(x: Any, most: Any) -> Any:
-    """most · tanh(x / most), by the exponential that cannot overflow."""
+    """Return most · tanh(x / most), by the exponential that cannot overflow."""
     e = exp(np.float32(-2) * abs(x / most))
     y = most * (np.float32(1) - e) / (np.float32(1) + e)
     return y if x >= 0 else -y

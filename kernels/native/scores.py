@@ -14,10 +14,10 @@ from kernels.native.scalars import cap, elements, exp, floats, int32s, load, sto
 if TYPE_CHECKING:
     from torch import Tensor
 
-_GATHER = record(
-    "k_out", "v_out", "k", "v", "pages", "length", "padded", "heads", "dim", "page"
+_GATHER = record("k_out", "v_out", "k", "v", "pages", "length", "padded", "heads", "dim", "page")
+_SOFTMAX = record(
+    "scores", "ends", "firsts", "width", "queries", "softcap", "sinks", real=("softcap",)
 )
-_SOFTMAX = record("scores", "ends", "firsts", "width", "queries", "softcap", "sinks", real=("softcap",))
 _PLACE = record("out", "sums", "first", "queries", "group", "dim", "row", "head")
 
 
@@ -48,7 +48,7 @@ def gather_pages(
     return k, v
 
 
-def softmax_(  # noqa: PLR0917 - the operands, in the order of the formula
+def softmax_(
     scores: Tensor, firsts: Tensor, ends: Tensor, softcap: float | None, sinks: Tensor | None
 ) -> None:
     """Turn scores float32 [heads, n, width] into weights, in place; hidden ones become 0.

@@ -172,9 +172,7 @@ def test_prefill_and_decode_in_one_call(
     torch.testing.assert_close(result, case.expected(window), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("backend", "invariant"), MODES
-)
+@pytest.mark.parametrize(("backend", "invariant"), MODES)
 @pytest.mark.parametrize("chunk", [7, 16, 64])
 def test_a_query_sees_its_own_chunk_only(backend: str, invariant: bool, chunk: int) -> None:
     """Chunks shorter and longer than splits, and ones that end where a sequence does."""
@@ -208,9 +206,7 @@ def test_random_batches(backend: str, shapes: list[tuple[int, int]], window: int
     torch.testing.assert_close(result, case.expected(window), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    ("backend", "invariant"), MODES
-)
+@pytest.mark.parametrize(("backend", "invariant"), MODES)
 @pytest.mark.parametrize(
     ("window", "softcap", "sinks"),
     [(None, 0.7, None), (11, 0.7, None), (None, None, SINKS), (11, 0.7, SINKS)],
@@ -240,9 +236,7 @@ def test_capped_scores_and_sinks_of_half_types(backend: str, dtype: torch.dtype)
     torch.testing.assert_close(result, expected, rtol=0, atol=3e-2)
 
 
-@pytest.mark.parametrize(
-    ("backend", "invariant"), MODES
-)
+@pytest.mark.parametrize(("backend", "invariant"), MODES)
 @pytest.mark.parametrize("sink", [-1e4, 1e4])
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_a_sink_beyond_all_keys(backend: str, sink: float, *, invariant: bool) -> None:

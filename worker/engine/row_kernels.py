@@ -9,12 +9,13 @@ rounding differs. A model's own forward stays transformers': the kernels work in
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import nn
 
-from worker.engine.forward_pass import lead, under_way
+from worker.engine.forward_pass import under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,9 +64,19 @@ def _native() -> bool:
     return step is not None and step.context.native
 
 
+def _result(call: Callable[..., Any], *operands: Tensor) -> Any:
+    """Return what a module makes of rows; None where it takes something else."""
+    try:
+        return call(*operands)
+    except Exception:  # noqa: BLE001 - anything: it is transformers' code, on operands of our own
+        return None
+
+
 def _alike(one: Any, other: Any) -> bool:
     """Whether only rounding tells two results apart."""
-    if not isinstance(one, torch.Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return False
+    if one.shape != other.shape or one.dtype != other.dtype:
         return False
     bound = _ROUNDING[one.dtype] * float(one.float().abs().max())
     return float((one.float() - other.float()).abs().max()) <= bound
@@ -75,52 +86,77 @@ def _random(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-def _lead_norm(module: Any, proved: dict[object, Any]) -> None:
-    from kernels.native import rms_norm  # noqa: PLC0415 - loads Numba
+class _Norm(NamedTuple):
+    eps: float
+    offset: float
 
+
+def _lead_norm(module: Any, proved: dict[object, Any]) -> None:
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or not isinstance(eps, float):
         return
-    own, key = module.forward, (type(module), eps, weight.dtype)
+    key = (type(module), eps, weight.dtype)
     if key not in proved:
-        # Weights may all be 0 or 1, which tells no formula from another.
-        kept, weight.data = weight.data, _random(len(weight), dtype=weight.dtype)
-        x = 3 * _random(_ROWS, len(weight), dtype=weight.dtype)
-        expected = own(x)
-        found = [each for each in _OFFSETS if _alike(expected, rms_norm(x, weight, eps, offset=each))]
-        weight.data = kept
-        proved[key] = found[0] if found else None
-    offset = proved[key]
-    if offset is None:
-        return
+        proved[key] = _offset_of(module, eps)
+    if proved[key] is not None:
+        _lead(module, _norm, _Norm(eps, proved[key]))
 
-    def norm(x: Tensor) -> Tensor:
-        if x.dtype is not weight.dtype or not _native():
-            return own(x)
-        return rms_norm(x.contiguous(), weight, eps, offset=offset)
 
-    lead(module, "forward", norm)
+def _offset_of(module: Any, eps: float) -> float | None:
+    """Return what this norm adds to its weight; None where it is another norm."""
+    from kernels.native import rms_norm  # noqa: PLC0415 - loads Numba
+
+    # Weights may all be 0 or 1, which tells no formula from another.
+    kept, weight = module.weight.data, _random(*module.weight.shape, dtype=module.weight.dtype)
+    x = 3 * _random(_ROWS, len(weight), dtype=weight.dtype)
+    module.weight.data = weight
+    expected = _result(module.forward, x)
+    module.weight.data = kept
+    for offset in _OFFSETS:
+        if _alike(expected, rms_norm(x, weight, eps, offset=offset)):
+            return offset
+    return None
+
+
+def _norm(self: Any, x: Tensor) -> Tensor:
+    if x.dtype is not self.weight.dtype or not _native():
+        return type(self).forward(self, x)
+    from kernels.native import rms_norm  # noqa: PLC0415 - loads Numba
+
+    return rms_norm(x.contiguous(), self.weight, self.aril.eps, offset=self.aril.offset)
 
 
 def _lead_gate(module: Any, proved: dict[object, Any]) -> None:
-    from kernels.native import gate  # noqa: PLC0415 - loads Numba
-
     tanh = _GATES.get(type(module.act_fn).__name__)
     if tanh is None:
         return
-
-    def gated(x: Tensor) -> Tensor:
-        gates, up = module.gate_proj(x), module.up_proj(x)
-        rows = gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
-        return module.down_proj(rows.view(*x.shape[:-1], -1))
-
-    own, key = module.forward, (type(module), type(module.act_fn))
+    key = (type(module), type(module.act_fn))
     if key not in proved:
         x = _random(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
-        proved[key] = _alike(own(x), gated(x))
+        ours = _result(lambda x: _gated(module, x, tanh=tanh), x)
+        proved[key] = _alike(_result(module.forward, x), ours)
     if proved[key]:
-        lead(module, "forward", lambda x: gated(x) if _native() else own(x))
+        _lead(module, _gate, tanh)
+
+
+def _gate(self: Any, x: Tensor) -> Tensor:
+    return _gated(self, x, tanh=self.aril) if _native() else type(self).forward(self, x)
+
+
+def _gated(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
+    from kernels.native import gate  # noqa: PLC0415 - loads Numba
+
+    gates, up = module.gate_proj(x), module.up_proj(x)
+    rows = gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
+    return module.down_proj(rows.view(*x.shape[:-1], -1))
+
+
+def _lead(module: Any, ours: Callable[..., Any], found: object) -> None:
+    """Have a module run `ours`, with what was found of it; a copy of the module runs it too."""
+    if "forward" not in vars(module):
+        module.aril = found
+        module.forward = MethodType(ours, module)
 
 
 def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
@@ -128,15 +164,11 @@ def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
     own = scope.get("apply_rotary_pos_emb")
     if own is None or getattr(own, "aril", False):
         return
-    ours = _rotation(own)
     q, k = _random(1, 4, _ROWS, 8, dtype=dtype), _random(1, 2, _ROWS, 8, dtype=dtype)
     cos, sin = _random(2, 1, _ROWS, 8, dtype=dtype)
-    try:
-        alike = all(map(_alike, own(q, k, cos, sin), _rotate(q, k, cos, sin)))
-    except (TypeError, RuntimeError, ValueError, IndexError):  # it takes something else
-        return
-    if alike:
-        scope["apply_rotary_pos_emb"] = ours
+    rotated = _result(own, q, k, cos, sin)
+    if isinstance(rotated, tuple) and all(map(_alike, rotated, _rotate(q, k, cos, sin))):
+        scope["apply_rotary_pos_emb"] = _rotation(own)
 
 
 def _rotation(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,5 +194,7 @@ def _fits(q: Tensor, k: Tensor, cos: Tensor) -> bool:
 def _rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     from kernels.native import rotate  # noqa: PLC0415 - loads Numba
 
-    q, k = rotate(q[0].transpose(0, 1), k[0].transpose(0, 1), cos[0].contiguous(), sin[0].contiguous())
+    q, k = rotate(
+        q[0].transpose(0, 1), k[0].transpose(0, 1), cos[0].contiguous(), sin[0].contiguous()
+    )
     return q.transpose(0, 1)[None], k.transpose(0, 1)[None]
