@@ -131,8 +131,8 @@ def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 def exp(x: Any) -> Any:
     """Return e^x for x <= 0 in float32, to a unit of the last place; at least e^-87.
 
-    NaN is NaN. By Cody and Waite's reduction, in whose order the sums have to stay, and the polynomial of
-    Cephes' expf.
+    NaN is NaN. By Cody and Waite's reduction, in whose order the sums have to stay, and the
+    polynomial of Cephes' expf.
     """
     given = x
     x = max(np.float32(-87.0), x)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.backend import uses_triton
+from kernels.backend import uses_native, uses_triton
 from kernels.sgmv.group import GroupShape, LoraPair
 from kernels.sgmv.packed import Scratch, add_segments_, choose_products, pack
 from kernels.sgmv.tiles import choose_tiles
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv.gains import Gains
-    from kernels.sgmv.packed import Products
+    from kernels.sgmv.packed import PackedAdapter
     from kernels.sgmv.plan import SgmvPlan
     from kernels.sgmv.tiles import Tiles
 
@@ -59,8 +59,9 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
     have one floating type; y may have another. x and y may have any strides, all else is
     contiguous.
 
-    `backend` "auto" is Triton on CUDA and torch elsewhere. torch packs the slots that have rows in
-    each call: that is for tests and comparisons, `PackedWeights` does it once. `tiles` overrides
+    `backend` "auto" is Triton on CUDA, machine code on a CPU that can (`uses_native`), for operands
+    of one type, and torch elsewhere. The last two pack the slots that have rows in each call: that
+    is for tests and comparisons, `make_slot_weights` does it once. `tiles` overrides
     the plan table, for benchmarks and tests. Sums run in fp32 (fp64 for fp64 operands), y is
     rounded once by Triton; torch rounds δ to x's type before. y comes in rounded to its own type: a
     gain scales that rounding too.
@@ -68,11 +69,18 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
     Raises `ValueError` with the shapes when the operands don't fit each other.
     """
     triton = uses_triton(backend, x.device)
+    native = not triton and _is_native(backend, y, x)
     _check_shapes(y, x, a, b, ranks, scales, plan)
     if gains is not None:
         gains.check(plan.slots, [part.shape[1] for part in b])
     if not triton:
-        add_segments_(y, x, _packed(y.dtype, a, b, ranks, scales, plan, gains), plan)
+        packed = _packed(a, b, ranks, scales, plan, gains, torch.float32 if native else a.dtype)
+        if native:
+            _add_native_(y, x, packed, plan)
+        else:
+            scratch = Scratch()
+            slots = [each and choose_products(each, scratch, y.dtype) for each in packed]
+            add_segments_(y, x, slots, plan)
         return
     # Loading Triton takes half a second that a CPU service need not spend.
     from kernels.sgmv.launch import sgmv_triton_  # noqa: PLC0415
@@ -129,25 +137,39 @@ def _check_shapes(  # noqa: PLR0917 - the operands of `sgmv_`
         raise ValueError("a, b, ranks and scales must be contiguous")
 
 
+def _is_native(backend: str, y: Tensor, x: Tensor) -> bool:
+    """Whether machine code takes these: of one type, rows of adjacent columns, no gradients."""
+    plain = y.dtype is x.dtype and y.stride(-1) == 1 and not (x.requires_grad or y.requires_grad)
+    return uses_native(backend, x.device, x.dtype) and plain
+
+
+def _add_native_(
+    y: Tensor, x: Tensor, packed: Sequence[PackedAdapter | None], plan: SgmvPlan
+) -> None:
+    from kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba
+
+    adapters = NativeAdapters(len(packed), x.dtype)
+    for slot, adapter in enumerate(packed):
+        adapters.put(slot, adapter)
+    adapters.add_(y, x, plan)
+
+
 def _packed(  # noqa: PLR0917 - the operands of `sgmv_`
-    y_dtype: torch.dtype,
     a: Tensor,
     b: Sequence[Tensor],
     ranks: Tensor,
     scales: Tensor,
     plan: SgmvPlan,
     gains: Gains | None,
-) -> list[Products | None]:
-    """Take the slots that have rows out of the stack, as `PackedWeights` holds them."""
+    dtype: torch.dtype,
+) -> list[PackedAdapter | None]:
+    """Take the slots that have rows out of the stack, as a CPU's stores hold them."""
     shape = GroupShape(a.shape[2], tuple(part.shape[1] for part in b), b[0].shape[2])
     bias = None if gains is None else gains.bias
-    scratch = Scratch()
-    slots: list[Products | None] = [None] * plan.slots
+    slots: list[PackedAdapter | None] = [None] * plan.slots
     for slot in {segment.slot for segment in plan.segments}:
         pairs = [_pair(slot, j, shape, a, b, ranks, scales, gains) for j in range(len(b))]
-        adapter = pack(pairs, shape, device=a.device, dtype=a.dtype, bias=bias)
-        if adapter is not None:
-            slots[slot] = choose_products(adapter, scratch, y_dtype)
+        slots[slot] = pack(pairs, shape, device=a.device, dtype=dtype, bias=bias)
     return slots
 
 

@@ -304,6 +304,20 @@ def test_long_sequences_keep_their_bits_on_the_cpu(backend: str) -> None:
     assert torch.equal(last.run(backend, invariant=True)[0], whole[-1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "extras",
+    [{}, {"window": 50}, {"chunk": 70}, {"softcap": 0.7}, {"sinks": SINKS}],
+    ids=["plain", "window", "chunk", "softcap", "sinks"],
+)
+def test_long_prompts_by_products(extras: dict[str, Any], dtype: torch.dtype) -> None:
+    """A CPU's products: blocks of queries, the last not full, beside decodes and a second chunk."""
+    case = make_case([(150, 150), (1, 40), (133, 300), (9, 9)], page=16, dtype=dtype)
+    result = case.run("native", **extras)
+    bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)
+
+
 def test_launches() -> None:
     """One launch for all rows, a second only where a decode may span several splits."""
     case = make_case([(1, 5), (4, 9)]).to(device_of("triton"))

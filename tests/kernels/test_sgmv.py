@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from kernels.sgmv import make_plan, sgmv_
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
-from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, backend_of, make_case
+from tests.support.sgmv_cases import (
+    SMALL_TILES,
+    TRITON_WAYS,
+    VECTOR_TILES,
+    WAYS,
+    backend_of,
+    make_case,
+)
 
 if TYPE_CHECKING:
     from kernels.sgmv.tiles import Tiles
@@ -149,7 +156,7 @@ def test_empty_and_lone_batches(way: str, row_slots: list[int]) -> None:
     case.check(case.run(way))
 
 
-@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize("way", TRITON_WAYS)
 def test_no_adapter_no_launch(way: str) -> None:
     """A batch of backbone rows launches nothing at all."""
     case = make_case([-1, -1], [[3]], in_features=7, widths=[5])
@@ -302,7 +309,7 @@ def test_operands_that_do_not_fit_are_refused(
 
 def test_unknown_backend_is_refused() -> None:
     """A bad setting is an error, never a silent fallback."""
-    with pytest.raises(ValueError, match="auto, torch, triton, got 'cuda'"):
+    with pytest.raises(ValueError, match="auto, native, torch, triton, got 'cuda'"):
         mixed().run("cuda")
 
 

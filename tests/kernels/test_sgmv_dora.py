@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from kernels.sgmv import Gains
 from tests.support.device import sized
 from tests.support.launches import LaunchCounter
-from tests.support.sgmv_cases import SMALL_TILES, VECTOR_TILES, WAYS, make_case
+from tests.support.sgmv_cases import (
+    SMALL_TILES,
+    VECTOR_TILES,
+    WAYS,
+    make_case,
+)
 
 if TYPE_CHECKING:
     from tests.support.sgmv_cases import SgmvCase

@@ -17,6 +17,7 @@ from kernels.sgmv import (
     make_plan,
     make_slot_weights,
 )
+from kernels.sgmv.native_weights import NativeWeights
 from tests.support.device import DEVICE, device_of
 
 SHAPE = GroupShape(in_features=12, widths=(7, 5), max_rank=6)
@@ -192,17 +193,20 @@ def test_loading_keeps_addresses() -> None:
 
 
 def test_the_store_suits_the_backend() -> None:
-    """On the CPU the default is the packed store; an unknown backend is refused."""
-    assert isinstance(make_slot_weights(SHAPE, 1), PackedWeights)
+    """On a CPU the default is machine code's; torch's is packed; an unknown one is refused."""
+    assert isinstance(make_slot_weights(SHAPE, 1), NativeWeights)
+    assert isinstance(make_slot_weights(SHAPE, 1, dtype=torch.float64), PackedWeights)
+    assert isinstance(make_slot_weights(SHAPE, 1, backend="torch"), PackedWeights)
     assert isinstance(make_slot_weights(SHAPE, 1, backend="triton"), StackedWeights)
     with pytest.raises(ValueError, match="backend"):
         make_slot_weights(SHAPE, 1, backend="numpy")
 
 
 @pytest.mark.parametrize("other", [torch.float64, torch.bfloat16])
-def test_operands_of_another_type_are_refused(other: torch.dtype) -> None:
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_operands_of_another_type_are_refused(backend: str, other: torch.dtype) -> None:
     """How a product is added was chosen for the weights' type: a wrong one raises and is named."""
-    weights = make_slot_weights(SHAPE, 2)
+    weights = make_slot_weights(SHAPE, 2, backend=backend)
     weights.load(0, [pair(3, 7, 1), None])
     x, y = torch.zeros(4, SHAPE.in_features), torch.zeros(4, sum(SHAPE.widths))
     plan = make_plan(ROWS, slots=2)
@@ -211,10 +215,11 @@ def test_operands_of_another_type_are_refused(other: torch.dtype) -> None:
             weights.add_(*operands, plan)
 
 
-def test_large_segments_take_the_large_path() -> None:
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_large_segments_take_the_large_path(backend: str) -> None:
     """A prefill of many rows and a decode row agree with the reference in one call."""
     shape = GroupShape(in_features=64, widths=(96, 32), max_rank=32)
-    weights = make_slot_weights(shape, 2)
+    weights = make_slot_weights(shape, 2, backend=backend)
     generator = torch.Generator().manual_seed(3)
     loras = [
         LoraPair(

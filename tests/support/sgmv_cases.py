@@ -28,7 +28,8 @@ GUARD = 7.0
 
 # All that must agree: each backend, and Triton in its matrix-vector form.
 VECTORS = "triton, matrix-vector"
-WAYS = ("torch", "triton", VECTORS)
+WAYS = ("native", "torch", "triton", VECTORS)
+TRITON_WAYS = WAYS[2:]
 
 
 def backend_of(way: str) -> tuple[str, Tiles | None]:

@@ -105,7 +105,7 @@ def _lead_norm(module: Any, proved: dict[object, Any]) -> None:
 
 def _offset_of(module: Any, eps: float) -> float | None:
     """Return what this norm adds to its weight; None where it is another norm."""
-    from kernels.native import rms_norm  # noqa: PLC0415 - loads Numba
+    from kernels import native  # noqa: PLC0415 - loads Numba
 
     # Weights may all be 0 or 1, which tells no formula from another.
     kept, weight = module.weight.data, _random(*module.weight.shape, dtype=module.weight.dtype)
@@ -114,7 +114,7 @@ def _offset_of(module: Any, eps: float) -> float | None:
     expected = _result(module.forward, x)
     module.weight.data = kept
     for offset in _OFFSETS:
-        if _alike(expected, rms_norm(x, weight, eps, offset=offset)):
+        if _alike(expected, native.rms_norm(x, weight, eps, offset=offset)):
             return offset
     return None
 
@@ -122,9 +122,9 @@ def _offset_of(module: Any, eps: float) -> float | None:
 def _norm(self: Any, x: Tensor) -> Tensor:
     if x.dtype is not self.weight.dtype or not _native():
         return type(self).forward(self, x)
-    from kernels.native import rms_norm  # noqa: PLC0415 - loads Numba
+    from kernels import native  # noqa: PLC0415 - loads Numba
 
-    return rms_norm(x.contiguous(), self.weight, self.aril.eps, offset=self.aril.offset)
+    return native.rms_norm(x.contiguous(), self.weight, self.aril.eps, offset=self.aril.offset)
 
 
 def _lead_gate(module: Any, proved: dict[object, Any]) -> None:
@@ -145,10 +145,10 @@ def _gate(self: Any, x: Tensor) -> Tensor:
 
 
 def _gated(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
-    from kernels.native import gate  # noqa: PLC0415 - loads Numba
+    from kernels import native  # noqa: PLC0415 - loads Numba
 
     gates, up = module.gate_proj(x), module.up_proj(x)
-    rows = gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
+    rows = native.gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
     return module.down_proj(rows.view(*x.shape[:-1], -1))
 
 
@@ -162,7 +162,7 @@ def _lead(module: Any, ours: Callable[..., Any], found: object) -> None:
 def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
     """Put ours beside the function that a modelling file rotates queries and keys by."""
     own = scope.get("apply_rotary_pos_emb")
-    if own is None or getattr(own, "aril", False):
+    if own is None or hasattr(own, "own"):
         return
     q, k = _random(1, 4, _ROWS, 8, dtype=dtype), _random(1, 2, _ROWS, 8, dtype=dtype)
     cos, sin = _random(2, 1, _ROWS, 8, dtype=dtype)
@@ -177,7 +177,7 @@ def _rotation(own: Callable[..., Any]) -> Callable[..., Any]:
             return own(q, k, cos, sin, *more)
         return _rotate(q, k, cos, sin)
 
-    apply_rotary_pos_emb.aril = True  # type: ignore[attr-defined]
+    apply_rotary_pos_emb.own = own  # type: ignore[attr-defined]
     return apply_rotary_pos_emb
 
 
@@ -192,9 +192,9 @@ def _fits(q: Tensor, k: Tensor, cos: Tensor) -> bool:
 
 
 def _rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    from kernels.native import rotate  # noqa: PLC0415 - loads Numba
+    from kernels import native  # noqa: PLC0415 - loads Numba
 
-    q, k = rotate(
+    q, k = native.rotate(
         q[0].transpose(0, 1), k[0].transpose(0, 1), cos[0].contiguous(), sin[0].contiguous()
     )
     return q.transpose(0, 1)[None], k.transpose(0, 1)[None]

@@ -1,12 +1,13 @@
 """LoRA by torch and numpy: each adapter packed at its own rank, segment after segment."""
 
-from kernels.sgmv.packed.adapter import pack
+from kernels.sgmv.packed.adapter import PackedAdapter, pack
 from kernels.sgmv.packed.experts import PackedExperts
 from kernels.sgmv.packed.products import Products, add_segments_, choose_products
 from kernels.sgmv.packed.scratch import Scratch
 from kernels.sgmv.packed.weights import PackedWeights
 
 __all__ = [
+    "PackedAdapter",
     "PackedExperts",
     "PackedWeights",
     "Products",
