@@ -10,6 +10,7 @@ from kernels.sgmv import GroupShape, LoraPair, Scratch, SlotBiases, make_slot_we
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
+from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.experts import ExpertLayer
 from worker.engine.groups import LinearGroup, StepState
@@ -18,7 +19,7 @@ from worker.engine.siblings import find_siblings, find_whole
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from torch import Tensor
 
@@ -96,6 +97,21 @@ class AdapterLayers:
         """Lay the base weights out for speed."""
         for group in self.groups:
             group.pack()
+
+    def find_row_counts(self) -> None:
+        """Let each linear work in the row counts that keep a row's bits, beside those of a block.
+
+        Linears of one kind are asked once. The output module makes logits of a row each.
+        """
+        found: dict[Hashable, tuple[int, ...]] = {}
+        for group in self.groups:
+            output = group.names == (self._backbone.output_module,)
+            largest = self._config.max_rows if output else self._config.max_step_tokens
+            asked = tuple(count for count in ROW_COUNTS if count <= max(largest, BLOCK_ROWS))
+            kind = group.kind, asked
+            if kind not in found:
+                found[kind] = group.find_row_counts(asked)
+            group.row_counts = found[kind]
 
     def begin(self, plans: Sequence[SgmvPlan], output_plans: Sequence[SgmvPlan]) -> None:
         """Start a step: the adapters of all its rows, and of those whose logits are computed.

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 SCALED_TYPES = {torch.float32, torch.float64}
 
 
+def slot_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the type in which slots keep weights for x and y of `dtype`.
+
+    On a CPU that is float32 at least: its small products in half types are several times slower,
+    and nothing else of a step is as small. Decision 066.
+    """
+    return torch.promote_types(dtype, torch.float32) if device.type == "cpu" else dtype
+
+
 class PackedLinear(NamedTuple):
     """One linear of a fused group that the adapter changes."""
 
