@@ -47,7 +47,7 @@ def add_rounded_once_(
 
     x and y are widened once for all segments.
     """
-    if y.dtype is working:
+    if x.dtype is y.dtype is working:
         add_segments_(y, x, slots, plan)
     elif any(slots[segment.slot] is not None for segment in plan.segments):
         wide = y.to(working)
