@@ -31,7 +31,7 @@ from worker.engine.engine import Engine
 from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 QUESTION = "row_counts"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -118,7 +118,7 @@ def _some(keys: Iterator[int]) -> Iterator[int]:
     return (next(keys) for _ in range(JOBS))
 
 
-WAYS = {
+WAYS: Mapping[str, Callable[[torch.dtype], list[float]]] = {
     "grow as they come": functools.partial(grow, few=False),
     "grow in row counts": functools.partial(grow, few=True),
     "serve": serve,
