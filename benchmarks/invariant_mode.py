@@ -2,8 +2,9 @@
 
     python -m benchmarks.invariant_mode    # writes invariant_mode.csv
 
-SmolLM2-135M in float32, the demo's adapters, the same rows in fast and in invariant mode, in turns:
-decode steps of 16 rows and of one, and the prefill of one prompt.
+SmolLM2-135M in float32 and bfloat16, on the backbone alone and over the demo's adapters, the same
+rows in fast and in invariant mode, in turns: decode steps of 16 rows and of one, and the prefill of
+one prompt.
 """
 
 from __future__ import annotations
@@ -30,17 +31,14 @@ ROWS = 16
 PROMPT = tuple(1_000 + index * 7 % 20_000 for index in range(128))
 TOKENS = 24
 TURNS = 3
+MODES = ("fast", "invariant")
 
-row = functools.partial(
-    Row.of,
-    question=QUESTION,
-    config=f"SmolLM2-135M float32, {len(PROMPT)} prompt tokens, {torch.get_num_threads()} threads",
-)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load(*, invariant: bool) -> tuple[Engine, list[AdapterWeights | None]]:
+def load(dtype: torch.dtype, *, invariant: bool) -> tuple[Engine, list[AdapterWeights | None]]:
     """Load an engine and the demo's three adapters; None is the backbone."""
-    backbone = load_smollm2()
+    backbone = load_smollm2(dtype)
     config = EngineConfig(
         max_rows=ROWS,
         max_step_tokens=512,
@@ -48,14 +46,17 @@ def load(*, invariant: bool) -> tuple[Engine, list[AdapterWeights | None]]:
         max_rank=MAX_RANK,
         kv_tokens=8192,
         invariant=invariant,
+        dtype=dtype,
     )
     return Engine(backbone, config), [None, *demo_adapters(backbone)]
 
 
-def run(way: tuple[Engine, list[AdapterWeights | None]], rows: int) -> dict[str, float]:
-    """Answer rows, the adapters in turn; return the ms of a prompt and of a decode step."""
+def run(
+    way: tuple[Engine, list[AdapterWeights | None]], rows: int, *, mixed: bool
+) -> dict[str, float]:
+    """Answer rows, the adapters in turn or none; return the ms of a prompt and of a decode step."""
     engine, adapters = way
-    own = [adapters[key % len(adapters)] for key in range(rows)]
+    own = [adapters[key % len(adapters)] if mixed else None for key in range(rows)]
     found = decode(engine, own, [PROMPT] * rows, TOKENS)
     return {
         "prefill": 1e3 * found.prefill / rows,
@@ -64,12 +65,25 @@ def run(way: tuple[Engine, list[AdapterWeights | None]], rows: int) -> dict[str,
 
 
 def measure() -> list[Row]:
-    """Run both modes in turns."""
-    measured = []
-    modes = {"fast": load(invariant=False), "invariant": load(invariant=True)}
-    for rows in (ROWS, 1):
+    """Run both modes in turns, in each type."""
+    return [row for name in DTYPES for row in in_type(name)]
+
+
+def in_type(name: str) -> list[Row]:
+    """Run both modes in one type."""
+    measured: list[Row] = []
+    modes = {mode: load(DTYPES[name], invariant=mode == "invariant") for mode in MODES}
+    threads = torch.get_num_threads()
+    for rows, mixed in ((ROWS, True), (ROWS, False), (1, False)):
+        who = "backbone and 3 adapters" if mixed else "backbone"
+        row = functools.partial(
+            Row.of,
+            question=QUESTION,
+            config=f"SmolLM2-135M {name}, {who}, {len(PROMPT)} prompt tokens, {threads} threads",
+        )
         found = in_turns(
-            {name: functools.partial(run, way, rows) for name, way in modes.items()}, TURNS
+            {name: functools.partial(run, way, rows, mixed=mixed) for name, way in modes.items()},
+            TURNS,
         )
         for metric in ("prefill", "decode step"):
             times = {name: [each[metric] for each in runs] for name, runs in found.items()}

@@ -2,7 +2,8 @@
 
     python -m benchmarks.memory [--jobs 10000]    # writes memory.csv
 
-One worker with SmolLM2-135M in float32 and the demo's adapters, on a real Kafka. Its resident
+One worker with SmolLM2-135M in the type that a worker takes here by itself, and the demo's
+adapters, on a real Kafka. Its resident
 memory is read when it is ready and after each tenth of the jobs; weights (an output module that is
 tied to the embedding exists twice on a CPU) and KV cache are subtracted. Beside it: what a process
 holds that has imported torch and transformers' models and done nothing.
@@ -26,6 +27,7 @@ from aril.demo.model import ensure_model
 from benchmarks.record import Row
 from benchmarks.smollm2 import DEMO
 from benchmarks.stack import Stack, keep_measured
+from worker.engine.processor import cpu_dtype
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,27 +38,28 @@ QUESTION = "memory"
 ADAPTERS = {"acme": "terse", "blackbeard": "pirate", "ledgerly": "extract", "visitor": None}
 PARTITIONS = 4
 KV_TOKENS = 8_192
-FLOAT32 = 4
+DTYPE = cpu_dtype()
+NAMED = str(DTYPE).removeprefix("torch.")
 PARTS = 10
 AT_ONCE = 256  # jobs that are under way
 MB = 1_000_000
 
 
 def weight_bytes(model: Path) -> int:
-    """Return what the backbone's weights take in float32."""
+    """Return what the backbone's weights take."""
     with safe_open(model / "model.safetensors", framework="pt") as file:
         shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 - no mapping
     config = json.loads((model / "config.json").read_text())
     tied = config["vocab_size"] * config["hidden_size"] if config["tie_word_embeddings"] else 0
-    return (tied + sum(map(math.prod, shapes))) * FLOAT32
+    return (tied + sum(map(math.prod, shapes))) * DTYPE.itemsize
 
 
 def cache_bytes(model: Path) -> int:
-    """Return what the KV cache takes in float32."""
+    """Return what the KV cache takes."""
     config = json.loads((model / "config.json").read_text())
     head = config["hidden_size"] // config["num_attention_heads"]
     heads = config["num_key_value_heads"]
-    return KV_TOKENS * config["num_hidden_layers"] * 2 * heads * head * FLOAT32
+    return KV_TOKENS * config["num_hidden_layers"] * 2 * heads * head * DTYPE.itemsize
 
 
 def imports_bytes() -> int:
@@ -97,7 +100,7 @@ def row(provider: str, metric: str, jobs: int, size: int) -> Row:
         metric=metric,
         x=jobs,
         unit="MB",
-        config=f"SmolLM2-135M float32, {KV_TOKENS} tokens of KV cache, 16 rows, 3 adapters",
+        config=f"SmolLM2-135M {NAMED}, {KV_TOKENS} tokens of KV cache, 16 rows, 3 adapters",
     )
 
 

@@ -91,6 +91,7 @@ class Worker:
         self._health = Health()
         self._stop = asyncio.Event()
         self._started = time.monotonic()
+        self._dtype: str | None = None  # of the backbone's numbers, once it is loaded
         self._keys: TenantKeys | None = None
         self._tenant_topics = TenantTopics(Contract.of(settings), self._metrics)
         consolidates = settings.assignor == "consolidate"
@@ -179,6 +180,7 @@ class Worker:
                 why = f"the engine failed: {type(error).__name__}"
                 failed.set_exception(WorkerFailedError(why))
 
+        self._dtype = loaded.dtype
         engine = EngineThread(loaded.engine)
         reader = KafkaLogReader(self._settings, self._name)
         commits = Commits(self._settings.group)
@@ -302,6 +304,7 @@ class Worker:
             "ready",
             seconds=round(time.monotonic() - self._started, 1),
             partitions=len(consumer.states),
+            dtype=self._dtype,
             stop_with="SIGTERM or Ctrl-C drains, twice stops at once",
         )
 

@@ -41,6 +41,7 @@ class Loaded:
     adapters: AdapterSource | None
     base: str  # the backbone's name
     base_digest: str | None = None  # of the backbone's weights
+    dtype: str | None = None  # of its numbers
     constraints: Compiler | None = None
     templates: Renderer | None = None  # for adapters' own templates, where they are used
     stats: Callable[[], EngineStats] | None = None  # callable from any thread
@@ -74,7 +75,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     dtype = _dtype(settings, device)
     try:
         backbone = load_backbone(path, device, dtype, name=settings.base)
-        base_digest = weights_digest(path)
+        base_digest = weights_digest(path, dtype)
         engine = Engine(
             backbone,
             EngineConfig(
@@ -111,14 +112,16 @@ def load_model(settings: WorkerSettings) -> Loaded:
             base_check=settings.base_check,
             own=backbone.own_weights,
             parameters=engine.layers.parameters,
-            max_expert_values=settings.expert_bytes // dtype.itemsize,
+            max_expert_values=settings.expert_bytes // _slot_value_bytes(dtype, device),
             tokenizer=BackboneTokenizer(backbone.tokenizer, path),
             templates=settings.adapter_templates,
         )
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
+    named = str(dtype).removeprefix("torch.")
     log.info(
         "engine_ready",
+        dtype=named,
         linears=len(backbone.linear_shapes),
         adapted=len(engine.layers.shapes),  # of the linears: those that adapters can change
         groups=len(engine.layers.groups),
@@ -148,6 +151,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         constraints=ConstraintCompiler(vocabulary),
         base=backbone.name,
         base_digest=base_digest,
+        dtype=named,
         stats=stats,
     )
 
@@ -163,12 +167,21 @@ def _return_freed_memory() -> None:
         trim(0)
 
 
-def served_dtype(settings: WorkerSettings) -> torch.dtype:
-    """Return the type of the numbers that a worker on this machine would serve in."""
+def slot_value_bytes(settings: WorkerSettings) -> int:
+    """Return what one value of an adapter would take in its slot, on this machine."""
     import torch  # noqa: PLC0415 - see load_model
 
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    return _dtype(settings, automatic if settings.device == "auto" else settings.device)
+    device = automatic if settings.device == "auto" else settings.device
+    return _slot_value_bytes(_dtype(settings, device), device)
+
+
+def _slot_value_bytes(dtype: torch.dtype, device: str) -> int:
+    import torch  # noqa: PLC0415 - see load_model
+
+    from kernels.sgmv import slot_type  # noqa: PLC0415 - imports torch
+
+    return slot_type(dtype, torch.device(device)).itemsize
 
 
 def _device(settings: WorkerSettings) -> str:
@@ -187,7 +200,9 @@ def _device(settings: WorkerSettings) -> str:
 def _dtype(settings: WorkerSettings, device: str) -> torch.dtype:
     import torch  # noqa: PLC0415 - see load_model
 
+    from worker.engine.processor import cpu_dtype  # noqa: PLC0415 - imports torch
+
     if settings.dtype == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+        return torch.bfloat16 if device.startswith("cuda") else cpu_dtype()
     found: torch.dtype = getattr(torch, settings.dtype)
     return found

@@ -163,7 +163,9 @@ class WorkerSettings(BaseSettings):
         description="Where the model runs; auto takes a GPU if there is one.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Weights and activations; auto: bfloat16 on a GPU, float32 on a CPU."
+        "auto",
+        description="Weights and activations; auto: bfloat16 on a GPU and on a CPU that multiplies"
+        " it (avx512_bf16, AMX), float32 on other CPUs.",
     )
     invariant: bool = Field(
         default=False,

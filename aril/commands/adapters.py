@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list[Listed]:
     """Read and check every adapter of a store, in order of tenant and name."""
     from worker.adapters.store import AdapterStore  # noqa: PLC0415 - imports torch
-    from worker.loading import served_dtype  # noqa: PLC0415 - as above
+    from worker.loading import slot_value_bytes  # noqa: PLC0415 - as above
 
     store = AdapterStore(
         root,
@@ -108,7 +108,7 @@ def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list
         parameters=model.parameter_shapes,
         tokenizer=model.tokenizer,
         templates=settings.adapter_templates,
-        max_expert_values=settings.expert_bytes // served_dtype(settings).itemsize,
+        max_expert_values=settings.expert_bytes // slot_value_bytes(settings),
     )
     return [_read(store, home, folder) for home, folder in _folders(root)]
 

@@ -159,10 +159,10 @@ def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report
 
 def experts_room(settings: WorkerSettings, model: ModelFolder) -> str:
     """Say what LoRA on all experts fits a slot, and what all slots can take."""
-    from worker.loading import served_dtype  # noqa: PLC0415 - as above
+    from worker.loading import slot_value_bytes  # noqa: PLC0415 - as above
 
     shapes = model.parameter_shapes.experts.values()
-    a_rank = served_dtype(settings).itemsize * sum(shape.values_of_a_rank for shape in shapes)
+    a_rank = slot_value_bytes(settings) * sum(shape.values_of_a_rank for shape in shapes)
     rank = min(settings.expert_bytes // a_rank, settings.max_rank)
     most = settings.slots * min(settings.expert_bytes, settings.max_rank * a_rank) / 1e9
     return (

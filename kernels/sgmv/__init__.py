@@ -4,7 +4,7 @@ from kernels.sgmv.biases import SlotBiases
 from kernels.sgmv.gains import Gains
 from kernels.sgmv.group import GroupShape, LoraPair
 from kernels.sgmv.ops import sgmv_
-from kernels.sgmv.packed import PackedExperts, PackedWeights, Products, Scratch
+from kernels.sgmv.packed import PackedExperts, PackedWeights, Products, Scratch, slot_type
 from kernels.sgmv.plan import SgmvMode, SgmvPlan, make_plan
 from kernels.sgmv.segments import NO_ADAPTER, Segment
 from kernels.sgmv.slot_weights import SlotWeights, make_slot_weights
@@ -28,4 +28,5 @@ __all__ = [
     "make_plan",
     "make_slot_weights",
     "sgmv_",
+    "slot_type",
 ]

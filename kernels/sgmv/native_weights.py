@@ -66,7 +66,7 @@ class NativeAdapters:
         """
         if x.dtype is not self._dtype or y.dtype is not self._dtype:
             raise ValueError(
-                f"the weights are {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
+                f"the weights are for {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
             )
         few = plan.few_rows
         if x.stride(1) != 1:

@@ -252,3 +252,28 @@ def test_operands_that_track_gradients() -> None:
     weights.add_(y, x.requires_grad_(), make_plan(ROWS, slots=2))
     assert y.requires_grad
     torch.testing.assert_close(y.detach(), added(weights), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mode", ["fast", "invariant"])
+@pytest.mark.parametrize("gains", [False, True])
+def test_half_types_are_widened_and_rounded_once(half: torch.dtype, mode: str, gains: bool) -> None:
+    """On a CPU slots are float32 whatever x and y are: y has the bits of float32's sum, rounded."""
+    pairs: list[LoraPair | None] = [pair(3, 7, 1), pair(6, 5, 2, scale=0.3)]
+    if gains:
+        pairs = [dora(each, 9) for each in pairs if each is not None]
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(4, SHAPE.in_features, generator=generator).to(half)
+    y = torch.randn(4, sum(SHAPE.widths), generator=generator).to(half)
+    plan = make_plan(ROWS, slots=2, mode=mode)
+    bias = BIAS.to(half)
+    narrow = make_slot_weights(SHAPE, 2, dtype=half, bias=bias)
+    wide = make_slot_weights(SHAPE, 2, bias=bias.float())
+    for weights in (narrow, wide):
+        weights.load(0, pairs)
+    found, expected_wide = y.clone(), y.float()
+    narrow.add_(found, x, plan)
+    wide.add_(expected_wide, x.float(), plan)
+    assert torch.equal(found, expected_wide.to(half))
+    assert not torch.equal(found, y)
+    assert torch.equal(found[ROWS == -1], y[ROWS == -1])

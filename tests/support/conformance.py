@@ -62,8 +62,13 @@ class Outcome:
     """The answer without an adapter in the same batch."""
 
 
-def conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, ...]:
-    """Make the models and a folder of each case, serve what is served, and ask PEFT as well."""
+def conform(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype = torch.float32
+) -> tuple[Outcome, ...]:
+    """Make the models and a folder of each case, serve what is served, and ask PEFT as well.
+
+    We serve in `dtype`, PEFT answers in float32.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny products: threads only wait for each other
     try:
@@ -74,19 +79,21 @@ def conform(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, ...
             )  # slow
             # With biases at q, k, v and o, so that `bias` has something to train.
             model = make_tiny_model(folder / "llama" / "tiny", attention_bias=True)
-            outcomes = _conform(folder / "llama", model, monkeypatch)
+            outcomes = _conform(folder / "llama", model, monkeypatch, dtype)
             experts = make_tiny_experts(folder / "mixtral" / "tiny")
-            outcomes |= _conform(folder / "mixtral", experts, monkeypatch)
+            outcomes |= _conform(folder / "mixtral", experts, monkeypatch, dtype)
             return tuple(outcomes[case] for case in range(len(CASES)))
     finally:
         torch.set_num_threads(threads)
 
 
-def _conform(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, Outcome]:
+def _conform(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> dict[int, Outcome]:
     """Return the outcomes of one model's cases, by their numbers."""
     cases = [(number, case) for number, case in enumerate(CASES) if case.kind == folder.name]
     base = AutoModelForCausalLM.from_pretrained(model)
-    backbone = load_backbone(model, "cpu", torch.float32)
+    backbone = load_backbone(model, "cpu", dtype)
     store = AdapterStore(
         folder / "store",
         base_model=backbone.name,
@@ -108,6 +115,7 @@ def _conform(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         slots=len(served),
         max_rank=_MAX_RANK,
         kv_tokens=rows * 32,
+        dtype=dtype,
     )
     monkeypatch.setattr(engine_module, "sample", sample)  # the other model's runs listened there
     runs = EngineRuns.recording(Engine(backbone, config), monkeypatch)

@@ -9,17 +9,19 @@ serves the group.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
-from worker.engine.block_products import in_blocks
+from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
 from worker.engine.packed_weight import PackedWeight, can_pack
+from worker.engine.row_classes import alike_row_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kernels.sgmv import SgmvPlan, SlotBiases, SlotWeights
 
@@ -31,7 +33,7 @@ class StepState:
     # The adapters of each row, one a plan: the first has all rows with any, a second one those of
     # mixtures. None where no row of this step has an adapter.
     plans: tuple[SgmvPlan, ...] = ()
-    invariant: bool = False  # products run in blocks of one shape
+    invariant: bool = False  # products run in row counts that give a row the same bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class LinearGroup:
             for index, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
         self._packed: PackedWeight | None = None
+        # Of the products; None: of whatever has come.
+        self.row_counts: tuple[int, ...] | None = (BLOCK_ROWS,) if state.invariant else None
         self._pending: _Pending | None = None
 
     def first(self, x: Tensor) -> Tensor:
@@ -100,9 +104,31 @@ class LinearGroup:
         """
         if self._packed is None and can_pack(self.weight):
             self._packed = PackedWeight(self.weight, self.bias)
+            if not self._state.invariant:
+                self.row_counts = ROW_COUNTS
             self.weight = self.weight.to("meta")
             for member in self.members:
                 member.weight = nn.Parameter(member.weight.to("meta"), requires_grad=False)
+
+    @property
+    def kind(self) -> tuple[torch.Size, torch.dtype, bool, bool]:
+        """What a library chooses a product's kernel by, beside the number of rows."""
+        return self.weight.shape, self.weight.dtype, self.bias is None, self._packed is None
+
+    def find_row_counts(self, asked: Sequence[int]) -> tuple[int, ...]:
+        """Return those of `asked` under which a row has the same bits: see row_classes.py."""
+        plain = self._packed is None
+        bias = None if self.bias is None else torch.zeros_like(self.bias)
+
+        def make(weight: Tensor) -> Callable[[Tensor], Tensor]:
+            return (
+                partial(base_linear, weight=weight, bias=bias)
+                if plain
+                else PackedWeight(weight, bias)
+            )
+
+        out, width = self.weight.shape
+        return alike_row_counts(make, (out, width), self.weight.dtype, asked)
 
     def dense_weights(self) -> tuple[Tensor, ...]:
         """Each member's weight [width, in]; of a packed group a copy that is laid out plainly."""
@@ -110,7 +136,8 @@ class LinearGroup:
         return weight.split(self.widths)
 
     def _compute(self, x: Tensor) -> Tensor:
-        y = in_blocks(self._multiply, x) if self._state.invariant else self._multiply(x)
+        counts = self.row_counts
+        y = self._multiply(x) if counts is None else in_pieces(self._multiply, x, counts)
         plans = self._state.plans
         if plans and self.weights is not None:
             rows, inputs = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])

@@ -1,11 +1,12 @@
 """Invariant mode: a row's bits are the same alone, among any others, decoded or prefilled again.
 
 Libraries choose their kernels, and with them the order of their sums, by the shape of the whole
-batch. So every product of a step gets one shape (block_products.py; He and others, "Defeating
-Nondeterminism in LLM Inference", 2025). Attention has its own fixed blocks and splits
-(kernels/attention/invariant.py), adapters theirs (`SgmvMode.INVARIANT`); norms and activations work
-on each row for itself. That this is enough on the machine at hand is not taken on trust:
-`probe_invariance` compares bits through the whole model at start.
+batch (He and others, "Defeating Nondeterminism in LLM Inference", 2025). So a step's products are
+made of row counts that were found to give a row the same bits (row_classes.py). Attention has its
+own fixed blocks and splits (kernels/attention/invariant.py), adapters theirs
+(`SgmvMode.INVARIANT`); norms and activations work on each row for itself. That this is enough on
+the machine at hand is not taken on trust: `probe_invariance` compares bits through the whole model
+at start.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from worker.engine.config import EngineConfig
     from worker.engine.model import Backbone
 
+_DTYPES = frozenset({torch.float32, torch.bfloat16})
+
 # The first is longer than a block of rows, and no multiple of one, nor of a block of queries.
 _LENGTHS = (19, 1, 9, 2)
 
@@ -33,9 +36,8 @@ def refuse_where_not_invariant(config: EngineConfig) -> None:
     """Raise UnsupportedModelError for a device or type of numbers that has no invariant mode."""
     if config.device != "cpu":
         raise UnsupportedModelError("invariant mode is built for the CPU only: ARIL_INVARIANT")
-    if config.dtype is not torch.float32:
-        # oneDNN's half precision products differ by a row's place within its block.
-        raise UnsupportedModelError("invariant mode needs ARIL_DTYPE=float32 on a CPU")
+    if config.dtype not in _DTYPES:
+        raise UnsupportedModelError("invariant mode needs ARIL_DTYPE float32 or bfloat16 on a CPU")
 
 
 def refuse_other_linears(backbone: Backbone, covered: Iterable[str]) -> None:

@@ -10,15 +10,16 @@ from kernels.sgmv import GroupShape, LoraPair, Scratch, SlotBiases, make_slot_we
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
+from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.experts import ExpertLayer
-from worker.engine.groups import LinearGroup, StepState
+from worker.engine.groups import LinearGroup, LoraLinear, StepState
 from worker.engine.routers import install_router
 from worker.engine.siblings import find_siblings, find_whole
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from torch import Tensor
 
@@ -93,9 +94,33 @@ class AdapterLayers:
         return bool(self._output_slots or self._bias_slots or any(used))
 
     def pack(self) -> None:
-        """Lay the base weights out for speed."""
+        """Lay the base weights out for speed, and hold nothing of them twice.
+
+        Weights that are served in their file's type lie in a map of the whole file, which stays in
+        memory as long as one of them does. Such memory cannot be resized; torch says no more of it.
+        """
         for group in self.groups:
             group.pack()
+        for module in self._backbone.model.modules():
+            if not isinstance(module, LoraLinear):
+                for parameter in module.parameters(recurse=False):
+                    if parameter.is_cpu and not parameter.untyped_storage().resizable():
+                        parameter.data = parameter.data.clone()
+
+    def find_row_counts(self) -> None:
+        """Let each linear work in the row counts that keep a row's bits, beside those of a block.
+
+        Linears of one kind are asked once. The output module makes logits of a row each.
+        """
+        found: dict[Hashable, tuple[int, ...]] = {}
+        for group in self.groups:
+            output = group.names == (self._backbone.output_module,)
+            largest = self._config.max_rows if output else self._config.max_step_tokens
+            asked = tuple(count for count in ROW_COUNTS if count <= max(largest, BLOCK_ROWS))
+            kind = group.kind, asked
+            if kind not in found:
+                found[kind] = group.find_row_counts(asked)
+            group.row_counts = found[kind]
 
     def begin(self, plans: Sequence[SgmvPlan], output_plans: Sequence[SgmvPlan]) -> None:
         """Start a step: the adapters of all its rows, and of those whose logits are computed.

@@ -53,6 +53,7 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
     probe_packed_rows(backbone, expected, config.backend)
     if config.invariant:
         refuse_other_linears(backbone, [name for group in layers.groups for name in group.names])
+        layers.find_row_counts()
         probe_invariance(backbone, config)
     return layers
 

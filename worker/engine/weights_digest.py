@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import torch
+
 PIECES: Final = 4
 PIECE_BYTES: Final = 1024
 _LENGTH_BYTES: Final = 8  # a safetensors file begins with the header's length, little-endian
 _MAX_HEADER_BYTES: Final = 100_000_000  # safetensors' own bound
 
 
-def weights_digest(folder: Path) -> str:
-    """Return the digest of a model folder's weights, SHA-256 in hexadecimal.
+def weights_digest(folder: Path, dtype: torch.dtype) -> str:
+    """Return the digest of a model folder's weights in a type of numbers, SHA-256 in hexadecimal.
+
+    The type counts, because `auto` chooses it by the processor: answers in the middle of which it
+    changes were made by two models.
 
     Into which files they are split does not count. Raises OSError, and ValueError for files that
     are no safetensors.
@@ -37,7 +42,7 @@ def weights_digest(folder: Path) -> str:
     for name in files:
         with (folder / name).open("rb") as file:
             tensors |= _tensors(file)
-    whole = hashlib.sha256()
+    whole = hashlib.sha256(f"{dtype}\n".encode())
     for name in sorted(tensors):
         whole.update(tensors[name])
     return whole.hexdigest()

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kernels.sgmv.group import GroupShape, LoraPair
 
+# MKL's fp32 products with fewer columns differ by a row's place within its block on some AMD
+# processors.
+WHOLE_COLUMNS = 8
+
 # B carries the scale in these; in half types it would be rounded once more by that.
 SCALED_TYPES = {torch.float32, torch.float64}
+
+
+def slot_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the type in which slots keep weights for x and y of `dtype`.
+
+    On a CPU that is float32 at least: its small products in half types are several times slower,
+    and nothing else of a step is as small. Decision 066.
+    """
+    return torch.promote_types(dtype, torch.float32) if device.type == "cpu" else dtype
 
 
 class PackedLinear(NamedTuple):
@@ -38,12 +53,33 @@ class PackedLinear(NamedTuple):
         return ((own - self.bias) + delta * self.scale) * self.gain + self.bias
 
 
-class PackedAdapter(NamedTuple):
-    """One adapter, in tensors that need no work per call."""
-
+class _Adapter(NamedTuple):
     a: Tensor  # [in, sum of ranks], contiguous
     linears: tuple[PackedLinear, ...]  # those that the adapter changes, at least one
     width: int  # of the group's outputs
+
+
+class PackedAdapter(_Adapter):
+    """One adapter, in tensors that need no work per call."""
+
+    @cached_property
+    def filled(self) -> PackedAdapter:
+        """The same in fp32 at least, ranks and widths filled with zeros to whole `WHOLE_COLUMNS`.
+
+        Made when it is first asked for, in invariant mode; what is so already is not copied.
+        """
+        working = torch.promote_types(self.a.dtype, torch.float32)
+        linears, columns, first = [], [], 0
+        for linear in self.linears:
+            rank, width = linear.b.shape
+            spare_ranks, spare_outputs = -rank % WHOLE_COLUMNS, -width % WHOLE_COLUMNS
+            place = slice(first, first + rank + spare_ranks)
+            b = pad(linear.b.to(working), (0, spare_outputs, 0, spare_ranks)).contiguous()
+            linears.append(linear._replace(columns=place, b=b))
+            columns.append(pad(self.a[:, linear.columns], (0, spare_ranks)))
+            first = place.stop
+        a = self.a if first == self.a.shape[1] else torch.cat(columns, dim=1)
+        return PackedAdapter(a.to(working), tuple(linears), self.width)
 
 
 def pack(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.sgmv.packed.adapter import SCALED_TYPES, PackedAdapter, PackedLinear
-from kernels.sgmv.packed.products import add_segments_, choose_products
+from kernels.sgmv.packed.adapter import SCALED_TYPES, PackedAdapter, PackedLinear, slot_type
+from kernels.sgmv.packed.products import add_rounded_once_, choose_products
 from kernels.sgmv.packed.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class PackedExperts:
     one over entries. Memory is taken by `pack`, as much as the adapter has.
     """
 
-    __slots__ = ("_device", "_dtype", "_entries", "_scratch", "experts", "slots")
+    __slots__ = ("_device", "_dtype", "_entries", "_scratch", "_working", "experts", "slots")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class PackedExperts:
         self.experts = experts
         self._device = device
         self._dtype = dtype
+        self._working = slot_type(dtype, device)
         self._scratch = Scratch() if scratch is None else scratch
         self._entries: list[Products | None] = [None] * (slots * experts)
 
@@ -55,9 +56,9 @@ class PackedExperts:
             )
         _, rank, _ = a.shape
         width = b.shape[1]
-        columns = a.to(self._device, self._dtype).transpose(1, 2).contiguous()  # [experts, in, r]
-        rows = b.to(self._device, self._dtype)
-        if self._dtype in SCALED_TYPES:
+        columns = a.to(self._device, self._working).transpose(1, 2).contiguous()  # [experts, in, r]
+        rows = b.to(self._device, self._working)
+        if self._working in SCALED_TYPES:
             rows, scale = rows * scale, 1.0
         rows = rows.transpose(1, 2).contiguous()  # [experts, r, out]
         place = slice(0, rank), slice(0, width)
@@ -65,7 +66,7 @@ class PackedExperts:
             choose_products(
                 PackedAdapter(own_a, (PackedLinear(*place, own_b, scale),), width),
                 self._scratch,
-                self._dtype,
+                self._working,
             )
             for own_a, own_b in zip(columns, rows, strict=True)
         ]
@@ -85,6 +86,6 @@ class PackedExperts:
             raise ValueError(f"a plan of {plan.slots} entries, there are {len(self._entries)}")
         if x.dtype is not self._dtype or y.dtype is not self._dtype:
             raise ValueError(
-                f"the weights are {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
+                f"the weights are for {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
             )
-        add_segments_(y, x, self._entries, plan)
+        add_rounded_once_(y, x, self._entries, plan, self._working)

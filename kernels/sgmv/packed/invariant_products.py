@@ -18,34 +18,32 @@ if TYPE_CHECKING:
 
 ROWS_OF_A_BLOCK = 8
 
-# Ranks and widths are filled with zeros to whole multiples of this: MKL's fp32 products with fewer
-# columns differ by a row's place within its block on some AMD processors.
-WHOLE_COLUMNS = 8
-
 
 def add_in_blocks_(adapter: PackedAdapter, y: Tensor, x: Tensor, segment: Segment) -> None:
     """Add the LoRA product of the segment's rows of x to those of y, in place.
 
-    The last block is filled with zeros.
+    The last block is filled with zeros, and so are ranks and
+    widths (`PackedAdapter.filled`). All linears' A are one product.
     """
     _, count, rows, scales = segment
-    working = torch.promote_types(x.dtype, torch.float32)
+    filled = adapter.filled
+    spare = -count % ROWS_OF_A_BLOCK
+    working = filled.a.dtype
     gathered = x[rows].to(working)
-    spare_rows = -count % ROWS_OF_A_BLOCK
-    blocks = pad(gathered, (0, 0, 0, spare_rows)).split(ROWS_OF_A_BLOCK)
-    for linear in adapter.linears:
-        spare_ranks, spare_outputs = (-size % WHOLE_COLUMNS for size in linear.b.shape)
-        a = _fill(adapter.a[:, linear.columns].to(working), rows=0, columns=spare_ranks)
-        b = _fill(linear.b.to(working), rows=spare_ranks, columns=spare_outputs)
-        shrunk = [torch.mm(block, a) for block in blocks]
-        if scales is not None:
-            own_scales = pad(scales, (0, 0, 0, spare_rows)).split(ROWS_OF_A_BLOCK)
-            shrunk = [each * own for each, own in zip(shrunk, own_scales, strict=True)]
-        delta = torch.cat([torch.mm(each, b) for each in shrunk])
+    if spare:
+        gathered = pad(gathered, (0, 0, 0, spare))
+    blocks = gathered.split(ROWS_OF_A_BLOCK)
+    shrunk = [torch.mm(block, filled.a) for block in blocks]
+    if scales is not None:
+        own_scales = pad(scales, (0, 0, 0, spare)).split(ROWS_OF_A_BLOCK)
+        shrunk = [each * own for each, own in zip(shrunk, own_scales, strict=True)]
+    for linear in filled.linears:
+        parts = [torch.mm(each[:, linear.columns], linear.b) for each in shrunk]
+        delta = parts[0] if len(parts) == 1 else torch.cat(parts)
         own = y[:, linear.outputs]
-        own[rows] = linear.combine(own[rows].to(working), delta[:count, : own.shape[1]]).to(y.dtype)
-
-
-def _fill(matrix: Tensor, *, rows: int, columns: int) -> Tensor:
-    """Add rows and columns of zeros at the end."""
-    return pad(matrix, (0, columns, 0, rows)) if rows or columns else matrix
+        delta = delta[:count, : own.shape[1]]
+        plain = linear.gain is None and linear.scale == 1 and y.dtype is working
+        if plain and isinstance(rows, slice):
+            own[rows].add_(delta)
+        else:
+            own[rows] = linear.combine(own[rows].to(working), delta).to(y.dtype)

@@ -40,6 +40,21 @@ def choose_products(adapter: PackedAdapter, scratch: Scratch, y_dtype: torch.dty
     return products
 
 
+def add_rounded_once_(
+    y: Tensor, x: Tensor, slots: Sequence[Products | None], plan: SgmvPlan, working: torch.dtype
+) -> None:
+    """Do `add_segments_` in the type that the weights are kept in, then round y to its own.
+
+    x and y are widened once for all segments.
+    """
+    if x.dtype is y.dtype is working:
+        add_segments_(y, x, slots, plan)
+    elif any(slots[segment.slot] is not None for segment in plan.segments):
+        wide = y.to(working)
+        add_segments_(wide, x.to(working), slots, plan)
+        y.copy_(wide)
+
+
 def add_segments_(y: Tensor, x: Tensor, slots: Sequence[Products | None], plan: SgmvPlan) -> None:
     """Add scale · (x[rows of s] A[s]) B[s] to y[rows of s] for each segment s of the plan.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.sgmv.packed.adapter import pack
-from kernels.sgmv.packed.products import add_segments_, choose_products
+from kernels.sgmv.packed.adapter import pack, slot_type
+from kernels.sgmv.packed.products import add_rounded_once_, choose_products
 from kernels.sgmv.packed.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class PackedWeights:
     `bias` and `scratch` as in `make_slot_weights`.
     """
 
-    __slots__ = ("_adapters", "_device", "_dtype", "_scratch", "bias", "shape", "slots")
+    __slots__ = ("_adapters", "_device", "_dtype", "_scratch", "_working", "bias", "shape", "slots")
 
     def __init__(
         self,
@@ -42,15 +42,16 @@ class PackedWeights:
         self.bias = bias
         self._device = device
         self._dtype = dtype
+        self._working = slot_type(dtype, device)
         self._scratch = Scratch() if scratch is None else scratch
         self._adapters: list[Products | None] = [None] * slots
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
-        adapter = pack(pairs, self.shape, device=self._device, dtype=self._dtype, bias=self.bias)
+        adapter = pack(pairs, self.shape, device=self._device, dtype=self._working, bias=self.bias)
         self._adapters[slot] = (
-            None if adapter is None else choose_products(adapter, self._scratch, self._dtype)
+            None if adapter is None else choose_products(adapter, self._scratch, self._working)
         )
 
     def clear(self, slot: int) -> None:
@@ -61,6 +62,6 @@ class PackedWeights:
         """Add the LoRA products; see `SlotWeights.add_`. Raises `ValueError` for other types."""
         if x.dtype is not self._dtype or y.dtype is not self._dtype:
             raise ValueError(
-                f"the weights are {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
+                f"the weights are for {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
             )
-        add_segments_(y, x, self._adapters, plan)
+        add_rounded_once_(y, x, self._adapters, plan, self._working)

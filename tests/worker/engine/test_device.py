@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +20,6 @@ from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest
 from worker.loading import ModelError, load_model
 from worker.settings import load_settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -79,3 +77,28 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     settings = load_settings(flags={"model": str(model), "device": "cuda:2"}).settings
     with pytest.raises(ModelError, match="cuda:2 was asked for, torch finds 2 GPUs"):
         load_model(settings)
+
+
+def test_products_of_another_thread_have_the_number_that_was_set() -> None:
+    """OpenMP counts for each thread: one that never asked torch would use all cores."""
+    maps = Path("/proc/self/maps")
+    names = {line.split()[-1] for line in maps.read_text().splitlines()} if maps.is_file() else ()
+    openmp = next((name for name in sorted(names) if "libgomp" in name), None)
+    if openmp is None:
+        pytest.skip("torch runs on another OpenMP here")
+    count, before = ctypes.CDLL(openmp).omp_get_max_threads, torch.get_num_threads()
+    found: list[int] = []
+
+    def run() -> None:
+        use_device(torch.device("cpu"))
+        found.append(count())
+
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.tiny import Architecture, make_tiny_model
 from tests.support.weights import random_adapter
 from worker.engine import invariance
 from worker.engine.attention import UnsupportedModelError
-from worker.engine.block_products import BLOCK_ROWS, in_blocks
+from worker.engine.block_products import in_pieces
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.invariance import probe_invariance
@@ -42,9 +43,10 @@ DORA = 4  # the rank of the adapter that has magnitudes
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma")
 
 
-def engine_of(path: Path, **changes: Any) -> Engine:
+def engine_in(path: Path, **changes: Any) -> Engine:
     """Load the model into an engine of its own."""
-    return Engine(load_backbone(path, "cpu", torch.float32), replace(CONFIG, **changes))
+    config = replace(CONFIG, **changes)
+    return Engine(load_backbone(path, "cpu", config.dtype), config)
 
 
 def request_of(key: int, length: int, adapter: AdapterWeights | None, **more: Any) -> Any:
@@ -86,12 +88,16 @@ def adapter_of(shapes: Mapping[str, tuple[int, int]], rank: int) -> AdapterWeigh
     )
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("arch", "dtype"),
+    [*((arch, torch.float32) for arch in ARCHITECTURES), ("llama", torch.bfloat16)],
+)
 def test_an_answer_is_the_same_alone_and_among_any_others(
-    arch: Architecture, tmp_path: Path, mixed: list[AdapterWeights | None]
+    arch: Architecture, dtype: torch.dtype, tmp_path: Path, mixed: list[AdapterWeights | None]
 ) -> None:
     """Twenty jobs of five adapters, chunked prefill beside decodes; then each of some alone."""
     path = make_tiny_model(tmp_path, arch)
+    engine_of = partial(engine_in, dtype=dtype)
     requests = [request_of(key, 1 + 9 * key % 70, mixed[key % 5]) for key in range(20)]
     together = answers(engine_of(path), *requests)
     backwards = answers(engine_of(path, max_rows=7, max_step_tokens=33), *requests[::-1])
@@ -108,9 +114,9 @@ def test_an_answer_goes_on_as_if_nothing_had_happened(
     """Taken over after any token, beside other neighbours: the rest is the rest, bit for bit."""
     path = make_tiny_model(tmp_path, "llama")
     request = request_of(1, 21, mixed[2])
-    whole = answers(engine_of(path), request, *(request_of(n, 5 + n, mixed[n]) for n in (2, 3)))[1]
+    whole = answers(engine_in(path), request, *(request_of(n, 5 + n, mixed[n]) for n in (2, 3)))[1]
     ids = tuple(token for output in whole for token in output.ids)
-    engine = engine_of(path)
+    engine = engine_in(path)
     for cut in range(1, len(ids)):
         resumed = replace(request, resume_ids=ids[:cut])
         rest = answers(engine, resumed, *(request_of(n, 40, mixed[4]) for n in range(9, 9 + cut)))
@@ -122,45 +128,33 @@ def test_the_probe_notices_a_product_that_depends_on_the_batch(
 ) -> None:
     """A last bit that the number of rows decides ends the start."""
 
-    def spoiled(multiply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        return in_blocks(multiply, x) * (1 + 1e-7 * (x.shape[-2] % 3))
+    def spoiled(
+        multiply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, counts: tuple[int, ...]
+    ) -> torch.Tensor:
+        return in_pieces(multiply, x, counts) * (1 + 1e-7 * (x.shape[-2] % 3))
 
-    monkeypatch.setattr("worker.engine.groups.in_blocks", spoiled)
+    monkeypatch.setattr("worker.engine.groups.in_pieces", spoiled)
     with pytest.raises(UnsupportedModelError, match="depend on the rows beside it"):
-        engine_of(make_tiny_model(tmp_path, "llama"))
+        engine_in(make_tiny_model(tmp_path, "llama"))
 
 
 def test_capped_scores_have_it(tmp_path: Path) -> None:
     """Gemma 2 passes the probe: its rows keep their bits."""
-    engine = engine_of(make_tiny_model(tmp_path, "gemma2"))
+    engine = engine_in(make_tiny_model(tmp_path, "gemma2"))
     probe_invariance(engine.backbone, engine.config)
 
 
 @pytest.mark.slow
-def test_a_real_model_has_it() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_real_model_has_it(dtype: torch.dtype) -> None:
     """SmolLM2, whose products are large enough for libraries to choose kernels by the batch."""
-    engine = engine_of(ensure_model())
+    engine = engine_in(ensure_model(), dtype=dtype)
     probe_invariance(engine.backbone, engine.config)
-
-
-@pytest.mark.parametrize("rows", [0, 1, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 50])
-def test_blocks_cover_every_row_once(rows: int) -> None:
-    """Each product has the block's rows; what fills the last block is not seen."""
-    x = torch.arange(2 * rows * 3, dtype=torch.float32).view(2, rows, 3)
-    shapes = []
-
-    def multiply(block: torch.Tensor) -> torch.Tensor:
-        shapes.append(block.shape)
-        return block @ torch.ones(3, 5) + 1
-
-    y = in_blocks(multiply, x)
-    assert torch.equal(y, x @ torch.ones(3, 5) + 1)
-    assert {shape[0] for shape in shapes if x.numel()} <= {BLOCK_ROWS}
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"dtype": torch.bfloat16}, "ARIL_DTYPE=float32"), ({"device": "cuda"}, "CPU only")],
+    [({"dtype": torch.float16}, "float32 or bfloat16"), ({"device": "cuda"}, "CPU only")],
 )
 def test_what_has_no_invariant_mode_is_refused(
     changes: dict[str, Any], word: str, tmp_path: Path

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from schemas import ErrorCode, Job, JobError, Sampling
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
+from worker.engine.processor import cpu_dtype
 from worker.engine.request import GenerationRequest
 from worker.engine.weights_digest import weights_digest
 from worker.loading import Loaded, load_model
@@ -105,6 +106,7 @@ def test_operators_are_told_what_was_loaded(folder: Path) -> None:
             "kv_tokens": 96,
             "context": 96,
             "threads": torch.get_num_threads(),
-            "base_digest": weights_digest(folder / "model"),
+            "base_digest": weights_digest(folder / "model", cpu_dtype()),
+            "dtype": str(cpu_dtype()).removeprefix("torch."),
         }
     ]

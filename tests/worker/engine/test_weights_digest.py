@@ -33,7 +33,7 @@ def digest(folder: Path, tensors: dict[str, Tensor]) -> str:
     """Return the digest of these weights in one file."""
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "model.safetensors")
-    return weights_digest(folder)
+    return weights_digest(folder, torch.float32)
 
 
 def test_the_same_weights_have_the_same_digest(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_same_weights_have_the_same_digest(tmp_path: Path) -> None:
     save_file(rest, split / "b.safetensors")
     placed = {"small": "a.safetensors", "one": "b.safetensors", "large": "b.safetensors"}
     (split / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
-    assert weights_digest(split) == whole
+    assert weights_digest(split, torch.float32) == whole
 
 
 @pytest.mark.parametrize("name", ["large", "small", "one"])
@@ -81,4 +81,11 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     """One line at start, as for any folder that is not whole."""
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 16)
     with pytest.raises(ValueError, match="no safetensors file"):
-        weights_digest(tmp_path)
+        weights_digest(tmp_path, torch.float32)
+
+
+def test_the_type_that_is_served_in_counts(tmp_path: Path) -> None:
+    """Workers whose processors choose differently answer by different models, and say so."""
+    digest(tmp_path, weights())
+    types = torch.float32, torch.bfloat16, torch.float16
+    assert len({weights_digest(tmp_path, dtype) for dtype in types}) == len(types)
