@@ -55,7 +55,7 @@ def invert(logits: Tensor, draws: Draws, size: int) -> Tensor:
     )
     # All tokens have a mass of 1, whatever rounding makes of their sum.
     cut = capped | (draws.min_p > 0)
-    mass = torch.where(cut, left, 1.0)
+    mass = left.masked_fill(~cut, 1.0)
     narrowed = draws.top_p < 1
     mass = torch.where(narrowed, _at(sums, _search(sums, draws.top_p * mass, right=False)), mass)
     goal, total = draws.uniform * mass, sums[:, -1]

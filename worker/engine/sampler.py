@@ -94,7 +94,7 @@ def launch(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None
         ids.index_copy_(0, here.greedy, _pick(logits, here.greedy).max(dim=1).indices)
     if len(told.drawn):
         ids.index_copy_(0, here.drawn, _draw(logits, told, here, usable & alive))
-    ids = ids.where(alive, DEAD).where(usable, INVALID)
+    ids = ids.masked_fill_(~alive, DEAD).masked_fill_(~usable, INVALID)
     if raw is None:
         return ids.double()
     most = min(max(1, *(row.sampling.logprobs or 0 for row in rows)), logits.shape[1])
@@ -122,13 +122,18 @@ def read(values: list[float], rows: Sequence[SamplingRow]) -> Sampled:
     return Sampled(ids, logprobs)
 
 
+def on_host(logits: Tensor) -> bool:
+    """Whether reading costs nothing here."""
+    return logits.device.type == "cpu"
+
+
 def _pick(logits: Tensor, places: Tensor) -> Tensor:
     return logits if len(places) == len(logits) else logits.index_select(0, places)
 
 
 def _draw(logits: Tensor, told: StepSettings, here: StepSettings, some: Tensor) -> Tensor:
     """Invert the drawn rows' distributions at their numbers; `some` [n] have one."""
-    if logits.device.type == "cpu":
+    if on_host(logits):
         return _draw_each(logits, told.drawn.tolist(), told.draws, some.tolist())
     return invert(_pick(logits, here.drawn), here.draws, int(told.draws.top_k.max()))
 
@@ -157,7 +162,6 @@ def _draw_each(logits: Tensor, places: list[int], draws: Draws, some: list[bool]
 def _told(raw: Tensor, ids: Tensor, most: int) -> list[Tensor]:
     """Pick the chosen and the most likely tokens' entries out of raw [a, vocab], as float64."""
     chosen = raw.gather(1, ids.clamp(min=0)[:, None])[:, 0]
-    on_host = raw.device.type == "cpu"
-    columns = top_ordered(raw, most)[1] if on_host else top_keyed(raw, most)
+    columns = top_ordered(raw, most)[1] if on_host(raw) else top_keyed(raw, most)
     top = raw.gather(1, columns)
     return [chosen.double(), top.flatten().double(), columns.flatten().double()]
