@@ -76,6 +76,9 @@ def has_penalties(sampling: Sampling) -> bool:
 def shifts_of(row: ShiftedRow, start: int) -> Shifts:
     """List what is shifted of the row whose logits begin at place `start`; arrays of 64 bits."""
     sampling = row.sampling
+    early = row.index < sampling.min_tokens
+    if not (sampling.logit_bias or early or has_penalties(sampling)):
+        return NO_SHIFTS
     biases = sampling.logit_bias
     seen: Sequence[int] = ()
     if sampling.repetition_penalty != 1:
@@ -86,7 +89,7 @@ def shifts_of(row: ShiftedRow, start: int) -> Shifts:
     return Shifts(
         biased=_ids([*map(int, biases)]) + start,
         biases=np.array([*biases.values()], np.float64),
-        ends=_ids(sorted(row.end_ids) if row.index < sampling.min_tokens else ()) + start,
+        ends=_ids(sorted(row.end_ids) if early else ()) + start,
         seen=_ids(seen) + start,
         written=written + start,
         counts=counts.astype(np.int64),
@@ -133,3 +136,6 @@ def _put(flat: Tensor, places: Tensor, shifted: Tensor, before: Tensor) -> None:
 
 def _ids(ids: Sequence[int]) -> NDArray[np.int64]:
     return np.array(ids, np.int64)
+
+
+NO_SHIFTS: Final = Shifts(_ids(()), np.zeros(0), _ids(()), _ids(()), _ids(()), _ids(()))

@@ -78,6 +78,8 @@ def launch(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None
         raise ValueError(
             f"logits must be float32 [{len(rows)}, vocab], got {logits.dtype} {tuple(logits.shape)}"
         )
+    if not rows:
+        return logits.new_zeros(0, dtype=torch.float64)
     logits = logits.contiguous()
     told = StepSettings.of(rows, logits.shape[1], masks)
     here = told.on(logits.device)

@@ -9,7 +9,7 @@ import numpy as np
 from worker.engine.inversion import Draws
 from worker.engine.noise import uniform
 from worker.engine.one_copy import one_copy
-from worker.engine.penalties import Penalties, ShiftedRow, Shifts, shifts_of
+from worker.engine.penalties import NO_SHIFTS, Penalties, ShiftedRow, Shifts, shifts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,7 @@ class StepSettings(NamedTuple):
         if constrained and masks is not None:
             bits = masks.bits(constrained)
         each = [shifts_of(row, place * vocab) for place, row in enumerate(rows)]
+        some = [shifts for shifts in each if shifts] or [NO_SHIFTS]
         ways = [row.sampling for row in rows]
         return cls(
             greedy=np.flatnonzero(greedy),
@@ -65,7 +66,7 @@ class StepSettings(NamedTuple):
             constrained=np.flatnonzero([row.matcher is not None for row in rows]),
             bits=bits,
             draws=draws_of(drawn, vocab),
-            shifts=Shifts(*map(np.concatenate, zip(*each, strict=True))),
+            shifts=Shifts(*map(np.concatenate, zip(*some, strict=True))),
             penalties=Penalties(
                 np.array([way.repetition_penalty for way in ways], np.float64),
                 np.array([way.frequency_penalty for way in ways], np.float64),

@@ -103,7 +103,12 @@ def test_one_copy_there_and_no_read(
 def test_what_a_row_tells_a_device_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it, before it is copied."""
     told: list[int] = []
-    monkeypatch.setattr(one_copy, "pinned", lambda words: told.append(len(words)) or words)
+
+    def pinned(words: torch.Tensor) -> torch.Tensor:
+        told.append(len(words))
+        return words
+
+    monkeypatch.setattr(one_copy, "pinned", pinned)
     with FakeTensorMode(allow_non_fake_inputs=True), Crossings() as crossings:
         launch(torch.empty(2, VOCAB, device="cuda"), rows_of(("top_p",) * 2, constrained=False))
     assert (len(told), crossings.there) == (1, 1)

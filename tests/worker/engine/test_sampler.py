@@ -264,6 +264,11 @@ def test_broken_logits_hurt_only_their_own_row(bad: float, sampling: Sampling) -
     assert got.logprobs == [expected.logprobs[0], None, expected.logprobs[2]]
 
 
+def test_no_rows_are_no_work() -> None:
+    """A step that brings prompts on alone samples nothing."""
+    assert sample(torch.zeros(0, 5), []) == ([], [])
+
+
 def test_wrong_shapes_are_refused() -> None:
     """Logits that do not belong to the rows raise with the shapes in the message."""
     with pytest.raises(ValueError, match=r"float32 \[1, vocab\], got torch.float32 \(2, 5\)"):
