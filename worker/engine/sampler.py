@@ -155,7 +155,8 @@ def _draw_each(logits: Tensor, places: list[int], draws: Draws, some: list[bool]
         scaled = logits[place].numpy()
         with np.errstate(over="ignore"):
             scaled -= scaled.max()
-            scaled /= temperature
+            if temperature != 1:
+                scaled /= temperature
         torch.softmax(logits[place], 0, out=p)
         found.append(select(scaled, p.numpy(), Cut(*cut)))
     return torch.tensor(found)

@@ -85,7 +85,8 @@ class _Row:
         self._p = probabilities
         self._few = max(_FEW, len(scaled) // 32)
         self._step = max(1, len(scaled) // _SAMPLE)
-        self._sample = np.sort(probabilities[:: self._step])[::-1]  # from the top down
+        self._rising = np.sort(probabilities[:: self._step])
+        self._sample = self._rising[::-1]
         self._sums = np.zeros(len(self._sample) + 1)
         self._sample.cumsum(dtype=np.float64, out=self._sums[1:])
         self._edges = [_Edge(math.inf, 0.0, 0), _Edge(_ALL, math.nan, len(self._sample))]
@@ -256,7 +257,7 @@ class _Row:
         known = self._edges[at].value == value
         if known and not math.isnan(self._edges[at].mass):
             return
-        place = len(self._sample) - int(self._sample[::-1].searchsorted(np.float32(value), "right"))
+        place = len(self._rising) - int(self._rising.searchsorted(np.float32(value), "right"))
         self._edges[at : at + known] = [_Edge(value, mass, place)]
 
 
