@@ -2,7 +2,8 @@
 
     python -m benchmarks.sampler    # writes sampler.csv
 
-16 rows of 49,152 logits, one thread. The flatter a row, the more tokens have to be looked at.
+16 rows of 49,152 logits and of 151,936, one thread. The flatter a row, the more tokens have to be
+looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 QUESTION = "sampler"
 ROWS = 16
-VOCAB = 49_152
+VOCABULARIES = (49_152, 151_936)
 TURNS = 40
 PEAKED = 3.0  # standard deviation of the logits
 FLAT = 0.5
@@ -36,6 +37,7 @@ SETTINGS = {
     "top-p 0.9": (PEAKED, Sampling(max_tokens=1, temperature=1.0, top_p=0.9)),
     "near-flat": (FLAT, Sampling(max_tokens=1, temperature=1.0)),
     "near-flat, top-p 0.9": (FLAT, Sampling(max_tokens=1, temperature=1.0, top_p=0.9)),
+    "near-flat, top-p 0.99": (FLAT, Sampling(max_tokens=1, temperature=1.0, top_p=0.99)),
     "near-flat, min-p 0.1": (FLAT, Sampling(max_tokens=1, temperature=1.0, min_p=0.1)),
     "all equal": (0.0, Sampling(max_tokens=1, temperature=1.0)),
     "repetition penalty": (
@@ -58,17 +60,23 @@ class Drawn:
     index: int = 0
 
 
-def way(spread: float, sampling: Sampling) -> Callable[[], float]:
+def way(vocab: int, spread: float, sampling: Sampling) -> Callable[[], float]:
     """Return what times one call, on logits that are copied first: they are overwritten."""
-    logits = spread * torch.randn(ROWS, VOCAB, generator=torch.Generator().manual_seed(1))
+    logits = spread * torch.randn(ROWS, vocab, generator=torch.Generator().manual_seed(1))
     rows = [Drawn(PROMPT, [], sampling, seed) for seed in range(ROWS)]
     return lambda: milliseconds(functools.partial(sample, logits.clone(), rows))
 
 
 def measure() -> list[Row]:
     """Run all settings in turns."""
-    found = in_turns({name: way(*told) for name, told in SETTINGS.items()}, TURNS)
-    config = f"{ROWS} rows of {VOCAB} logits, one thread"
+    found = in_turns(
+        {
+            (name, vocab): way(vocab, *told)
+            for name, told in SETTINGS.items()
+            for vocab in VOCABULARIES
+        },
+        TURNS,
+    )
     return [
         Row.of(
             samples,
@@ -77,9 +85,9 @@ def measure() -> list[Row]:
             metric="one call",
             x=ROWS,
             unit="ms",
-            config=config,
+            config=f"{ROWS} rows of {vocab} logits, one thread",
         )
-        for name, samples in found.items()
+        for (name, vocab), samples in found.items()
     ]
 
 

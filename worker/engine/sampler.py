@@ -5,27 +5,32 @@ top-p, each on the distribution that the one before left. A row's token is found
 cumulative distribution at one uniform number, with tokens in descending order of logit and equal
 ones by ascending id. So it is a function of the row's logits, history, seed and index: neither the
 row's position nor its neighbours matter, and another worker draws the same.
+
+A device is told everything in one copy and is read once: `launch` asks nothing back, and no shape
+in it depends on what it computes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 import torch
 
-from schemas import Sampling, TokenLogprobs
-from worker.engine.binned import Cut, invert
-from worker.engine.noise import uniform
-from worker.engine.ordered import top_ordered
-from worker.engine.penalties import bias_, has_penalties, penalise_
+from schemas import TokenLogprobs
+from worker.engine.inversion import invert
+from worker.engine.ordered import top_keyed, top_ordered
+from worker.engine.penalties import shift_
+from worker.engine.selection import Cut, select
+from worker.engine.step_settings import SamplingRow, StepSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from worker.constraints.matcher import Matcher
+    from worker.engine.inversion import Draws
     from worker.engine.token_masks import TokenMasks
 
 INVALID: Final = -1
@@ -38,33 +43,6 @@ DEAD: Final = -3
 """In place of a token id where a row's constraint lets no token come."""
 
 _LOWEST: Final = torch.finfo(torch.float32).min
-
-_GREEDY_BELOW: Final = 1e-5  # temperatures under it are greedy, as in vLLM
-
-# Candidates that are looked at first, then for the rows that need more, before all of them are;
-# on a CPU these rows are inverted by bins instead.
-_CANDIDATES: Final = (64, 4096)
-
-
-class SamplingRow(Protocol):
-    """What sampling needs to know of a sequence."""
-
-    prompt_ids: tuple[int, ...]
-    output_ids: list[int]
-    sampling: Sampling
-    seed: int
-
-    @property
-    def matcher(self) -> Matcher | None:
-        """Where the answer is in its constraint, if it has one."""
-
-    @property
-    def end_ids(self) -> frozenset[int]:
-        """What ends the answer, and may not before `min_tokens`."""
-
-    @property
-    def index(self) -> int:
-        """Index in the answer of the token that is sampled."""
 
 
 class Sampled(NamedTuple):
@@ -86,170 +64,107 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None
     constraint lets nothing come gets DEAD; any other row gets a token, whatever its settings.
     `masks` are needed where a row has a matcher.
     """
+    return read(launch(logits, rows, masks).tolist(), rows)
+
+
+def launch(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None = None) -> Tensor:
+    """Do what `sample` does and leave the result where the logits are, for `read`.
+
+    Returns float64, one dimension: the ids [n]; of the `a` rows that asked for log probabilities,
+    and the most that one of them wants, `k`: the chosen tokens' [a], the top ones' [a, k], the top
+    ids [a, k]. One copy to the device, and nothing is waited for.
+    """
     if logits.ndim != 2 or len(logits) != len(rows) or logits.dtype != torch.float32:  # noqa: PLR2004 - [n, vocab]
         raise ValueError(
             f"logits must be float32 [{len(rows)}, vocab], got {logits.dtype} {tuple(logits.shape)}"
         )
-    asked = [i for i, row in enumerate(rows) if row.sampling.logprobs is not None]
-    raw = logits[asked].log_softmax(dim=1) if asked else None
-    ids = _shape_(logits, rows, masks)
-    greedy = [i for i, row in enumerate(rows) if ids[i] >= 0 and _greedy(row.sampling)]
-    if greedy:
-        for i, token in zip(greedy, _pick(logits, greedy).max(dim=1).indices.tolist(), strict=True):
-            ids[i] = token  # of equal maxima, `max` documents the first
-    drawn = [i for i, row in enumerate(rows) if ids[i] >= 0 and not _greedy(row.sampling)]
-    if drawn:
-        tokens = _draw(_pick(logits, drawn), [rows[i] for i in drawn])
-        for i, token in zip(drawn, tokens, strict=True):
-            ids[i] = token
+    if not rows:
+        return logits.new_zeros(0, dtype=torch.float64)
+    logits = logits.contiguous()
+    told = StepSettings.of(rows, logits.shape[1], masks)
+    here = told.on(logits.device)
+    usable = logits.amax(dim=1).isfinite()
+    raw = _pick(logits, here.asked).log_softmax(dim=1) if len(told.asked) else None
+    if told.shifts:
+        shift_(logits, here.shifts, here.penalties)
+    ids = torch.full_like(usable, INVALID, dtype=torch.int64)
+    alive = usable
+    if len(told.constrained) and masks is not None:
+        masks.apply_(logits, here.constrained, here.bits)
+        alive = logits.amax(dim=1).isfinite()
+    if len(told.greedy):  # of equal maxima, `max` documents the first
+        ids.index_copy_(0, here.greedy, _pick(logits, here.greedy).max(dim=1).indices)
+    if len(told.drawn):
+        ids.index_copy_(0, here.drawn, _draw(logits, told, here, usable & alive))
+    ids = ids.masked_fill_(~alive, DEAD).masked_fill_(~usable, INVALID)
+    if raw is None:
+        return ids.double()
+    most = min(max(1, *(row.sampling.logprobs or 0 for row in rows)), logits.shape[1])
+    return torch.cat([ids.double(), *_told(raw, ids.index_select(0, here.asked), most)])
+
+
+def read(values: list[float], rows: Sequence[SamplingRow]) -> Sampled:
+    """Turn what `launch` made into ids and log probabilities."""
+    ids = [*map(int, values[: len(rows)])]
+    wanted = [row.sampling.logprobs for row in rows]
+    asked = sum(each is not None for each in wanted)
+    most = (len(values) - len(rows) - asked) // max(1, 2 * asked)
+    chosen = len(ids)
+    top, columns = chosen + asked, chosen + asked + asked * most
     logprobs: list[TokenLogprobs | None] = [None] * len(rows)
-    if raw is not None:
-        wanted = [rows[i].sampling.logprobs or 0 for i in asked]
-        for i, entry in zip(asked, _logprobs(raw, [ids[i] for i in asked], wanted), strict=True):
-            logprobs[i] = entry
+    for i, count in enumerate(wanted):
+        if count is None:
+            continue
+        shown = min(count, most)
+        pairs = zip(values[columns : columns + shown], values[top : top + shown], strict=True)
+        likely = tuple((int(token), value) for token, value in pairs if value > -math.inf)
+        if ids[i] >= 0:
+            logprobs[i] = TokenLogprobs(max(values[chosen], _LOWEST), likely)
+        chosen, top, columns = chosen + 1, top + most, columns + most
     return Sampled(ids, logprobs)
 
 
-def _shape_(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None) -> list[int]:
-    """Shift logits and mask them, as rows ask; return 0 for each row, or INVALID, or DEAD."""
-    ids = [0 if finite else INVALID for finite in logits.amax(dim=1).isfinite().tolist()]
-    for i, row in enumerate(rows):
-        if ids[i] != INVALID:
-            _shift(logits[i], row)
-    constrained = [
-        (i, row) for i, row in enumerate(rows) if row.matcher is not None and ids[i] != INVALID
-    ]
-    if constrained:
-        if masks is None:
-            raise ValueError("constrained rows need masks")
-        for i in masks.apply_(logits, constrained):
-            ids[i] = DEAD
-    return ids
+def on_host(logits: Tensor) -> bool:
+    """Whether reading costs nothing here."""
+    return logits.device.type == "cpu"
 
 
-def _shift(logits: Tensor, row: SamplingRow) -> None:
-    if row.sampling.logit_bias or row.index < row.sampling.min_tokens:
-        bias_(logits, row.sampling, row.index, row.end_ids)
-    if has_penalties(row.sampling):
-        penalise_(logits, row.sampling, row.prompt_ids, row.output_ids)
+def _pick(logits: Tensor, places: Tensor) -> Tensor:
+    return logits if len(places) == len(logits) else logits.index_select(0, places)
 
 
-def _pick(logits: Tensor, rows: list[int]) -> Tensor:
-    return logits if len(rows) == len(logits) else logits[rows]
+def _draw(logits: Tensor, told: StepSettings, here: StepSettings, some: Tensor) -> Tensor:
+    """Invert the drawn rows' distributions at their numbers; `some` [n] have one."""
+    if on_host(logits):
+        return _draw_each(logits, told.drawn.tolist(), told.draws, some.tolist())
+    return invert(_pick(logits, here.drawn), here.draws, int(told.draws.top_k.max()))
 
 
-def _greedy(sampling: Sampling) -> bool:
-    return sampling.temperature < _GREEDY_BELOW or sampling.top_k == 1
+def _draw_each(logits: Tensor, places: list[int], draws: Draws, some: list[bool]) -> Tensor:
+    """Do on a CPU what `invert` does on a device, without ordering whole rows; overwrites."""
+    found = []
+    p = torch.empty(logits.shape[1])  # for each row again: fresh pages cost more than arithmetic
+    temperatures = draws.temperature.astype(np.float32)
+    cuts = zip(*(each.tolist() for each in draws[1:]), strict=True)
+    for place, temperature, cut in zip(places, temperatures, cuts, strict=True):
+        if not some[place]:
+            found.append(INVALID)
+            continue
+        # From the largest logit down nothing can overflow upwards, however large the logits and
+        # small the temperature.
+        scaled = logits[place].numpy()
+        with np.errstate(over="ignore"):
+            scaled -= scaled.max()
+            if temperature != 1:
+                scaled /= temperature
+        torch.softmax(logits[place], 0, out=p)
+        found.append(select(scaled, p.numpy(), Cut(*cut)))
+    return torch.tensor(found)
 
 
-def _draw(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
-    """Invert each row's distribution at its uniform number: [m, vocab] -> m ids; overwrites."""
-    vocab = logits.shape[1]
-    settings = _Settings.of(rows, vocab).to(logits.device)
-    # In place: fresh pages cost more than the arithmetic. From the largest logit down nothing can
-    # overflow upwards, however large the logits and small the temperature.
-    scaled = logits.sub_(logits.amax(dim=1, keepdim=True)).div_(settings.temperature[:, None])
-    probabilities = scaled.softmax(dim=1)  # row by row, unlike a sum, whose order is by shape
-    chosen = [INVALID] * len(rows)
-    todo = torch.arange(len(rows), device=logits.device)
-    for size in (*(size for size in _CANDIDATES if size < vocab), vocab):
-        ids = top_ordered(scaled, size)[1]
-        position, found = _invert(probabilities.gather(1, ids).double(), settings, vocab)
-        tokens = ids.gather(1, position[:, None])[:, 0]
-        for i, token, final in zip(todo.tolist(), tokens.tolist(), found.tolist(), strict=True):
-            chosen[i] = token if final else INVALID
-        rest = ~found
-        if INVALID not in chosen:
-            break
-        if logits.device.type == "cpu":
-            cuts = settings.cuts()
-            for i in rest.nonzero()[:, 0].tolist():
-                chosen[i] = invert(scaled[i].numpy(), probabilities[i].numpy(), cuts[i])
-            break
-        todo, scaled, probabilities = todo[rest], scaled[rest], probabilities[rest]
-        settings = _Settings(*(tensor[rest] for tensor in settings))
-    return chosen
-
-
-class _Settings(NamedTuple):
-    """Sampling settings of m rows, each [m]; what is off has the value that cuts nothing."""
-
-    temperature: Tensor  # float32
-    min_p: Tensor  # float64, as all that follow but top_k
-    top_k: Tensor  # int64
-    top_p: Tensor
-    uniform: Tensor
-
-    @classmethod
-    def of(cls, rows: list[SamplingRow], vocab: int) -> _Settings:
-        all_sampling = [row.sampling for row in rows]
-        return cls(
-            torch.tensor([sampling.temperature for sampling in all_sampling]),
-            torch.tensor([sampling.min_p for sampling in all_sampling], dtype=torch.float64),
-            torch.tensor([min(sampling.top_k or vocab, vocab) for sampling in all_sampling]),
-            torch.tensor([sampling.top_p for sampling in all_sampling], dtype=torch.float64),
-            torch.tensor([uniform(row.seed, row.index) for row in rows], dtype=torch.float64),
-        )
-
-    def to(self, device: torch.device) -> _Settings:
-        return _Settings(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-    def cuts(self) -> list[Cut]:
-        return list(
-            map(
-                Cut,
-                self.min_p.tolist(),
-                self.top_k.tolist(),
-                self.top_p.tolist(),
-                self.uniform.tolist(),
-            )
-        )
-
-
-def _invert(p: Tensor, settings: _Settings, vocab: int) -> tuple[Tensor, Tensor]:
-    """Find the candidate at which each row's cumulative distribution passes its uniform number.
-
-    p: float64 [m, size], each row's largest probabilities in order. Returns positions [m], and
-    whether they are final [m]: where the answer lies among or depends on tokens that are not in p,
-    the row has to come again with more of them.
-    """
-    size = p.shape[1]
-    cumulative = p.cumsum(dim=1)
-    # Rows are sorted: what would be counted is searched.
-    likely = _count(-p, -settings.min_p * p[:, 0], equal=True)
-    left = likely.minimum(settings.top_k)
-    left_known = (likely < size) | (settings.top_k <= size)
-    uncut = (settings.min_p == 0) & (settings.top_k == vocab)  # so the mass that is left is 1
-    mass = _mass(cumulative, left, left_known)
-    nucleus = 1 + _count(cumulative, settings.top_p * mass, equal=False)
-    kept_known = left_known | (uncut & (nucleus <= size))
-    mass = _mass(cumulative, nucleus.minimum(left), kept_known)
-    # At most 1 - 2**-53, times the mass: rounded, this is always below the mass.
-    target = settings.uniform * mass
-    position = _count(cumulative, target, equal=True)
-    final = kept_known | (uncut & (settings.top_p == 1) & (position < size))
-    return position.clamp(max=size - 1), final
-
-
-def _count(ascending: Tensor, bound: Tensor, *, equal: bool) -> Tensor:
-    """How many entries of each row [m, size] are below the row's bound [m], or equal to it."""
-    return torch.searchsorted(ascending, bound[:, None], right=equal)[:, 0]
-
-
-def _mass(cumulative: Tensor, count: Tensor, known: Tensor) -> Tensor:
-    """Sum of the first `count` probabilities where that is known, else 1, the sum of all."""
-    return cumulative.gather(1, count[:, None] - 1)[:, 0].where(known, 1.0)
-
-
-def _logprobs(raw: Tensor, ids: list[int], wanted: list[int]) -> list[TokenLogprobs | None]:
-    """Pick the chosen and the most likely tokens' entries out of raw [n, vocab]."""
-    chosen = raw.gather(1, torch.tensor(ids, device=raw.device).clamp(min=0)[:, None])[:, 0]
-    top, columns = top_ordered(raw, max(1, *wanted))
-    entries: list[TokenLogprobs | None] = []
-    for token, value, count, values, tokens in zip(
-        ids, chosen.tolist(), wanted, top.tolist(), columns.tolist(), strict=True
-    ):
-        pairs = zip(tokens[:count], values[:count], strict=True)
-        likely = tuple(pair for pair in pairs if pair[1] > -math.inf)
-        entries.append(None if token < 0 else TokenLogprobs(max(value, _LOWEST), likely))
-    return entries
+def _told(raw: Tensor, ids: Tensor, most: int) -> list[Tensor]:
+    """Pick the chosen and the most likely tokens' entries out of raw [a, vocab], as float64."""
+    chosen = raw.gather(1, ids.clamp(min=0)[:, None])[:, 0]
+    columns = top_ordered(raw, most)[1] if on_host(raw) else top_keyed(raw, most)
+    top = raw.gather(1, columns)
+    return [chosen.double(), top.flatten().double(), columns.flatten().double()]

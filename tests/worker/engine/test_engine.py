@@ -12,13 +12,13 @@ from schemas import ErrorCode, JobError, Sampling
 from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine import sampler
+from worker.engine import step_settings
 from worker.engine.answer import Answer
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
 from worker.engine.noise import uniform
-from worker.engine.penalties import penalise_
+from worker.engine.penalties import shifts_of
 from worker.engine.request import GenerationRequest, Output
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def whole(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output
     return outputs
 
 
-@pytest.mark.parametrize("place", ["penalise_", "uniform", "push"])
+@pytest.mark.parametrize("place", ["shifts_of", "uniform", "push"])
 def test_what_fails_for_one_row_ends_that_row_alone(
     make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -320,15 +320,15 @@ def test_what_fails_for_one_row_ends_that_row_alone(
 
         return outer
 
-    if place == "penalise_":
+    if place == "shifts_of":
         monkeypatch.setattr(
-            sampler,
-            "penalise_",
-            raises_for_poison(penalise_, lambda *args: args[2] == jobs[poison].prompt_ids),
+            step_settings,
+            "shifts_of",
+            raises_for_poison(shifts_of, lambda row, _: row.prompt_ids == jobs[poison].prompt_ids),
         )
     elif place == "uniform":
         monkeypatch.setattr(
-            sampler,
+            step_settings,
             "uniform",
             raises_for_poison(uniform, lambda seed, index: seed == poison and index == 2),
         )

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from schemas import Sampling
-from worker.engine import sampler
+from worker.engine import step_settings
 from worker.engine.noise import uniform
 from worker.engine.request import GenerationRequest
 from worker.engine.sampler import INVALID, sample
@@ -208,7 +208,7 @@ def test_ties_at_the_top_k_border_go_to_the_lowest_ids() -> None:
 @pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.25, 1), (0.5, 2), (1 - 2**-53, 3)])
 def test_intervals_are_half_open(monkeypatch: pytest.MonkeyPatch, draw: float, token: int) -> None:
     """A border belongs to the token behind it, 0 to the first, the largest number to the last."""
-    monkeypatch.setattr(sampler, "uniform", lambda _seed, _index: draw)
+    monkeypatch.setattr(step_settings, "uniform", lambda _seed, _index: draw)
     assert sample(torch.zeros(1, 4), [row(Sampling())]).ids == [token]
 
 
@@ -217,7 +217,7 @@ def test_the_largest_number_stays_within_the_nucleus(
     monkeypatch: pytest.MonkeyPatch, top_p: float
 ) -> None:
     """Rounding up the product of a number just below 1 and the kept mass picks no token outside."""
-    monkeypatch.setattr(sampler, "uniform", lambda _seed, _index: 1 - 2**-53)
+    monkeypatch.setattr(step_settings, "uniform", lambda _seed, _index: 1 - 2**-53)
     torch.manual_seed(1)
     logits = torch.randn(200, 20)
     ids = sample(logits.clone(), [row(Sampling(top_p=top_p))] * 200).ids
@@ -262,6 +262,11 @@ def test_broken_logits_hurt_only_their_own_row(bad: float, sampling: Sampling) -
     got = sample(logits, rows)
     assert got.ids == [expected.ids[0], INVALID, expected.ids[2]]
     assert got.logprobs == [expected.logprobs[0], None, expected.logprobs[2]]
+
+
+def test_no_rows_are_no_work() -> None:
+    """A step that brings prompts on alone samples nothing."""
+    assert sample(torch.zeros(0, 5), []) == ([], [])
 
 
 def test_wrong_shapes_are_refused() -> None:

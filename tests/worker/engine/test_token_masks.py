@@ -14,7 +14,7 @@ from worker.engine.sampler import DEAD, INVALID, sample
 from worker.engine.token_masks import TokenMasks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -73,6 +73,12 @@ class Drawn:
     output_ids: list[int] = field(default_factory=list)
 
 
+def apply(masks: TokenMasks, logits: torch.Tensor, rows: Sequence[tuple[int, Drawn]]) -> None:
+    """Mask rows at their places, as the sampler does."""
+    bits = torch.from_numpy(masks.bits([row for _, row in rows]))
+    masks.apply_(logits, torch.tensor([place for place, _ in rows]), bits)
+
+
 ALLOWED: tuple[Collection[int] | None, ...] = (
     range(0, VOCAB, 3),
     None,
@@ -87,14 +93,14 @@ def test_only_what_may_come_is_left(rows: tuple[int, ...]) -> None:
     """Bit by bit; rows without a constraint are as they were."""
     logits = torch.randn(len(rows), LOGITS, generator=torch.Generator().manual_seed(1))
     masks = TokenMasks(len(rows), VOCAB)
-    masks._bits.fill_(-1)
+    masks._words.fill(0xFFFFFFFF)
     before = logits.clone()
     constrained = [
         (place, Drawn(ListedMatcher(allowed), Sampling()))
         for place, row in enumerate(rows)
         if (allowed := ALLOWED[row]) is not None
     ]
-    assert masks.apply_(logits, constrained) == []
+    apply(masks, logits, constrained)
     for place, row in enumerate(rows):
         allowed = ALLOWED[row]
         for token in range(LOGITS):
@@ -135,7 +141,7 @@ def test_what_was_begun_is_filled_once() -> None:
         rows = [Drawn(each, Sampling()) for each in (*told, ListedMatcher({7}))]
         masks.begin([rows[at] for at in begun])
         logits = torch.zeros(2, LOGITS)
-        assert masks.apply_(logits, [(0, rows[0]), (1, rows[1])]) == []
+        apply(masks, logits, [(0, rows[0]), (1, rows[1])])
         assert [row.argmax().item() for row in logits] == [3, 5]
         assert told[0].fills == (fills if 0 in begun else 1)
 
@@ -147,10 +153,10 @@ def test_what_fails_beside_the_model_fails_where_it_is_wanted() -> None:
     for _ in range(2):
         masks.begin([broken])
         masks.begin([whole])
-        assert masks.apply_(torch.zeros(1, LOGITS), [(0, whole)]) == []
+        apply(masks, torch.zeros(1, LOGITS), [(0, whole)])
         masks.begin([broken])
         with pytest.raises(RuntimeError, match="planted"):
-            masks.apply_(torch.zeros(1, LOGITS), [(0, broken)])
+            masks.bits([broken])
 
 
 def test_constrained_rows_need_masks() -> None:
