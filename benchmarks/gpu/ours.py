@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.gpu.providers import Sgmv
-from kernels.sgmv import GroupShape, LoraPair, Scratch, make_plan, make_slot_weights
+from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,6 @@ class AsServed(Sgmv):
         super().__init__("fast")
         self.name = name
         self._backend = backend
-        self._scratch = Scratch()  # one for all layers, as in the engine
 
     def bind(self, problem: Problem, plan: SgmvPlan) -> Callable[[], None]:
         """Load each adapter into its slot."""
@@ -87,7 +86,6 @@ class AsServed(Sgmv):
             device=problem.device,
             dtype=problem.x.dtype,
             backend=self._backend,
-            scratch=self._scratch,
         )
         for slot, rank in enumerate(problem.ranks):
             gains: tuple[Tensor | None, ...] = (None,) * len(problem.widths)

@@ -28,6 +28,7 @@ class NativePlan:
     queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
     prompts: tuple[LongPrompt, ...]
     block_table: Tensor  # int32 [seqs, pages], contiguous
+    blocks: range  # those that are read: machine code asks nobody whether the cache has them
     invariant: bool
 
 
@@ -43,6 +44,12 @@ def make_native_plan(
     """Sort a step's sequences by how many new tokens they have; shapes as in `paged_attention`."""
     starts: list[int] = cu_q.tolist()
     lengths: list[int] = kv_lens.tolist()
+    pages = -(-kv_lens // block_size)
+    places = torch.arange(block_table.shape[1], dtype=torch.int32)
+    used = block_table[places < pages[:, None]]
+    if int(pages.sum()) != len(used):
+        raise ValueError(f"{max(lengths)} tokens in a table of {block_table.shape[1]} blocks")
+    low, high = (int(each) for each in used.aminmax()) if len(used) else (0, -1)
     rows: list[int] = []
     seqs: list[int] = []
     ends: list[int] = []
@@ -54,8 +61,8 @@ def make_native_plan(
             seqs += [seq] * (stop - start)
             ends += range(length - (stop - start) + 1, length + 1)
         else:
-            pages = block_table[seq, : -(-length // block_size)]
-            prompts.append(plan_long_prompt(pages, start, stop - start, length, sight))
+            own = block_table[seq, : -(-length // block_size)]
+            prompts.append(plan_long_prompt(own, start, stop - start, length, sight))
     end = torch.tensor(ends, dtype=torch.int32)
     first = sight.first(end - 1).clamp_(min=0).to(torch.int32) if sight else torch.zeros_like(end)
     queries = Queries(
@@ -65,13 +72,19 @@ def make_native_plan(
         end,
         int((end - first).sum()),
     )
-    return NativePlan(queries, tuple(prompts), block_table.contiguous(), invariant)
+    blocks = range(low, high + 1)
+    return NativePlan(queries, tuple(prompts), block_table.contiguous(), blocks, invariant)
 
 
 def attend_native(  # noqa: PLR0917 - the operands
     q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: NativePlan, scale: float, extras: Extras
 ) -> Tensor:
-    """Attention of a step's rows q [T, heads, d] over the cached keys and values."""
+    """Attention of a step's rows q [T, heads, d] over the cached keys and values.
+
+    Raises `ValueError` for blocks that the cache does not have.
+    """
+    if plan.blocks and not 0 <= plan.blocks.start < plan.blocks.stop <= len(k_cache):
+        raise ValueError(f"blocks {plan.blocks} of a cache of {len(k_cache)}")
     out = torch.empty(q.shape, dtype=q.dtype)
     if len(plan.queries.rows):
         sinks = extras.sinks

@@ -197,7 +197,9 @@ def store_kv(
     if uses_native(backend, k.device, k.dtype) and k.dtype is k_cache.dtype:
         from kernels.native import store_rows  # noqa: PLC0415 - loads Numba
 
-        if k.stride(2) == v.stride(2) == 1:
+        if k.stride(2) == v.stride(2) == 1 and len(slot_mapping):
+            if int(slot_mapping.max()) >= k_cache.shape[0] * k_cache.shape[1]:
+                raise IndexError(f"place {int(slot_mapping.max())} of {list(k_cache.shape[:2])}")
             store_rows(k, v, k_cache, v_cache, slot_mapping)
             return
     keep = slot_mapping >= 0

@@ -1,10 +1,11 @@
 """SGMV: the LoRA products of a batch whose rows belong to different adapters. See README.md."""
 
 from kernels.sgmv.biases import SlotBiases
+from kernels.sgmv.experts import PackedExperts
 from kernels.sgmv.gains import Gains
 from kernels.sgmv.group import GroupShape, LoraPair
 from kernels.sgmv.ops import sgmv_
-from kernels.sgmv.packed import PackedExperts, PackedWeights, Products, Scratch, slot_type
+from kernels.sgmv.packed import PackedAdapter, PackedWeights, slot_type
 from kernels.sgmv.plan import SgmvMode, SgmvPlan, make_plan
 from kernels.sgmv.segments import NO_ADAPTER, Segment
 from kernels.sgmv.slot_weights import SlotWeights, make_slot_weights
@@ -15,10 +16,9 @@ __all__ = [
     "Gains",
     "GroupShape",
     "LoraPair",
+    "PackedAdapter",
     "PackedExperts",
     "PackedWeights",
-    "Products",
-    "Scratch",
     "Segment",
     "SgmvMode",
     "SgmvPlan",

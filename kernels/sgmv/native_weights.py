@@ -39,13 +39,21 @@ class NativeAdapters:
         self._dtype = dtype
         self._slots = NativeSlots(count)
         self._packed: list[tuple[PackedAdapter, list[NativeLinear]] | None] = [None] * count
+        self._shape: tuple[int, int] | None = None  # in, out: of all adapters alike
 
     def put(self, slot: int, adapter: PackedAdapter | None) -> None:
-        """Put an adapter in, packed in float32, or take it out."""
+        """Put an adapter in, packed in float32, or take it out.
+
+        Raises `ValueError` for one of another shape than those before it.
+        """
         if adapter is None:
             self._packed[slot] = None
             self._slots.clear(slot)
             return
+        shape = len(adapter.a), adapter.width
+        if self._shape not in {None, shape}:
+            raise ValueError(f"an adapter of {shape} beside those of {self._shape}")
+        self._shape = shape
         linears = [
             NativeLinear(
                 part.columns.start,
@@ -60,7 +68,7 @@ class NativeAdapters:
         self._slots.load(slot, adapter.a, linears)
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
-        """Add the adapters' products. Raises `ValueError` for other types than these were made for.
+        """Add the adapters' products. Raises `ValueError` for operands that do not fit them.
 
         In an invariant plan a row's bits depend on nothing but the row and its adapter.
         """
@@ -68,6 +76,16 @@ class NativeAdapters:
             raise ValueError(
                 f"the weights are for {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
             )
+        if self._shape is None:
+            return
+        fits = y.shape == (plan.rows, self._shape[1]) and x.shape == (plan.rows, self._shape[0])
+        if not fits or y.stride(1) != 1 or plan.slots != len(self._packed):
+            raise ValueError(
+                f"mismatch of a plan of {plan.rows} rows and {plan.slots} slots, adapters of "
+                f"{self._shape}, x {list(x.shape)} and y {list(y.shape)} of stride {y.stride()}"
+            )
+        if x.requires_grad or y.requires_grad:
+            raise ValueError("machine code has no gradients: backend 'torch' has")
         few = plan.few_rows
         if x.stride(1) != 1:
             x = x.contiguous()

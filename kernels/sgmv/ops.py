@@ -8,7 +8,7 @@ import torch
 
 from kernels.backend import uses_native, uses_triton
 from kernels.sgmv.group import GroupShape, LoraPair
-from kernels.sgmv.packed import Scratch, add_segments_, choose_products, pack
+from kernels.sgmv.packed import TorchProducts, add_segments_, pack
 from kernels.sgmv.tiles import choose_tiles
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
         if native:
             _add_native_(y, x, packed, plan)
         else:
-            scratch = Scratch()
-            slots = [each and choose_products(each, scratch, y.dtype) for each in packed]
+            slots = [each and TorchProducts(each, y.dtype) for each in packed]
             add_segments_(y, x, slots, plan)
         return
     # Loading Triton takes half a second that a CPU service need not spend.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.packed import Scratch
     from kernels.sgmv.plan import SgmvPlan
 
 
@@ -54,12 +53,10 @@ def make_slot_weights(
     dtype: torch.dtype = torch.float32,
     bias: Tensor | None = None,
     backend: str = "auto",
-    scratch: Scratch | None = None,
 ) -> SlotWeights:
     """Make the store that suits the backend: packed for torch and machine code, stacked for Triton.
 
-    `bias` [sum(widths)] is the backbone's, part of y before `add_`: gains leave it out. Groups that
-    take turns, as those of one model, share their `scratch` (torch only; default: one of its own).
+    `bias` [sum(widths)] is the backbone's, part of y before `add_`: gains leave it out.
     """
     device = torch.device(device)
     if uses_triton(backend, device):
@@ -68,4 +65,4 @@ def make_slot_weights(
         from kernels.sgmv.native_weights import NativeWeights  # noqa: PLC0415 - loads Numba
 
         return NativeWeights(shape, slots, dtype=dtype, bias=bias)
-    return PackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, scratch=scratch)
+    return PackedWeights(shape, slots, device=device, dtype=dtype, bias=bias)

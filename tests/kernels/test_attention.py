@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -316,6 +316,24 @@ def test_long_prompts_by_products(extras: dict[str, Any], dtype: torch.dtype) ->
     result = case.run("native", **extras)
     bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
     torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("block", [-1, 8])
+def test_blocks_that_the_cache_does_not_have_are_refused(block: int) -> None:
+    """Machine code asks nobody: the plan knows which blocks a step reads."""
+    case = make_case([(1, 9)])
+    assert len(case.k_cache) < 8
+    case.block_table[0, 1] = block
+    with pytest.raises(ValueError, match="blocks range"):
+        case.run("native")
+
+
+def test_a_table_that_is_too_short_is_refused() -> None:
+    """A sequence has as many blocks as its tokens need."""
+    case = make_case([(1, 9)])
+    short = replace(case, block_table=case.block_table[:, :2].contiguous())
+    with pytest.raises(ValueError, match="9 tokens in a table of 2"):
+        short.run("native")
 
 
 def test_launches() -> None:

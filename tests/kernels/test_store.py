@@ -59,3 +59,11 @@ def test_store_refuses_what_does_not_fit(mapping: Tensor, message: str) -> None:
     rows, cache = torch.zeros(3, 2, 4), torch.zeros(2, 4, 2, 4)
     with pytest.raises(ValueError, match=message):
         store_kv(rows, rows, cache, cache.clone(), mapping)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_places_beyond_the_cache_are_refused(backend: str) -> None:
+    """Nothing is written where no cache is, and nothing before that is noticed."""
+    rows, cache = torch.ones(2, 2, 4), torch.zeros(2, 4, 2, 4)
+    with pytest.raises(IndexError):
+        store_kv(rows, rows, cache, cache.clone(), torch.tensor([0, 8]), backend=backend)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kernels.sgmv import Products, Scratch, SgmvPlan
+    from kernels.sgmv import PackedAdapter, SgmvPlan
     from worker.adapters.weights import ExpertsModule
     from worker.engine.groups import StepState
 
-Prepared = dict[str, "list[Products]"]
+Prepared = dict[str, "list[PackedAdapter]"]
 """What an adapter brings for one layer's experts, by the parameter's path."""
 
 
@@ -42,7 +42,7 @@ class ExpertLayer:
     """Takes the place of the forward of one module of experts."""
 
     def __init__(
-        self, path: str, module: Any, state: StepState, *, slots: int, scratch: Scratch
+        self, path: str, module: Any, state: StepState, *, slots: int, backend: str
     ) -> None:
         self._module = module
         self._state = state
@@ -52,7 +52,7 @@ class ExpertLayer:
         weight = getattr(module, DOWN)
         self._weights = {
             name: PackedExperts(
-                slots, len(weight), device=weight.device, dtype=weight.dtype, scratch=scratch
+                slots, len(weight), device=weight.device, dtype=weight.dtype, backend=backend
             )
             for name in (self._up, self._down)
         }

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from kernels.sgmv import GroupShape, LoraPair, Scratch, SlotBiases, make_slot_weights
+from kernels.sgmv import GroupShape, LoraPair, SlotBiases, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
@@ -44,7 +44,6 @@ class AdapterLayers:
         groups: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self._backbone = backbone
-        self._scratch = Scratch()  # one for all groups: they take turns
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
@@ -247,7 +246,7 @@ class AdapterLayers:
             self._backbone.model.get_submodule(path),
             self._body,
             slots=self._config.slots,
-            scratch=self._scratch,
+            backend=self._config.backend,
         )
 
     def _biases(self, group: LinearGroup) -> SlotBiases:
@@ -267,6 +266,5 @@ class AdapterLayers:
                 dtype=self._backbone.dtype,
                 bias=group.bias,
                 backend=self._config.backend,
-                scratch=self._scratch,
             )
         return group.weights

@@ -9,8 +9,9 @@ import torch
 from kernels.sgmv.packed.torch_sums import choose_sum
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kernels.sgmv.packed.adapter import PackedAdapter
-    from kernels.sgmv.packed.operands import Operands
     from kernels.sgmv.segments import Segment
 
 
@@ -23,9 +24,8 @@ class TorchProducts:
         self.adapter = adapter
         self._sums = [(linear, choose_sum(linear, y_dtype)) for linear in adapter.linears]
 
-    def add_(self, operands: Operands, segment: Segment) -> None:
+    def add_(self, y: Tensor, x: Tensor, segment: Segment) -> None:
         """Add the LoRA product of the segment's rows of x to those of y, in place."""
-        y, x, _ = operands
         rows = segment.rows
         shrunk = torch.mm(x[rows], self.adapter.a)
         if segment.scales is not None:

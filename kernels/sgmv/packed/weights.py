@@ -1,12 +1,12 @@
-"""Slots that hold each adapter packed: what torch and numpy multiply by."""
+"""Slots that hold each adapter packed: what torch multiplies by."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from kernels.sgmv.packed.adapter import pack, slot_type
-from kernels.sgmv.packed.products import add_rounded_once_, choose_products
-from kernels.sgmv.packed.scratch import Scratch
+from kernels.sgmv.packed.products import add_rounded_once_
+from kernels.sgmv.packed.torch_products import TorchProducts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,17 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.packed.products import Products
     from kernels.sgmv.plan import SgmvPlan
 
 
 class PackedWeights:
     """The slots of one fused group; loading an adapter costs its own size.
 
-    `bias` and `scratch` as in `make_slot_weights`.
+    `bias` as in `make_slot_weights`.
     """
 
-    __slots__ = ("_adapters", "_device", "_dtype", "_scratch", "_working", "bias", "shape", "slots")
+    __slots__ = ("_adapters", "_device", "_dtype", "_working", "bias", "shape", "slots")
 
     def __init__(
         self,
@@ -35,7 +34,6 @@ class PackedWeights:
         device: torch.device,
         dtype: torch.dtype,
         bias: Tensor | None = None,
-        scratch: Scratch | None = None,
     ) -> None:
         self.shape = shape
         self.slots = slots
@@ -43,16 +41,13 @@ class PackedWeights:
         self._device = device
         self._dtype = dtype
         self._working = slot_type(dtype, device)
-        self._scratch = Scratch() if scratch is None else scratch
-        self._adapters: list[Products | None] = [None] * slots
+        self._adapters: list[TorchProducts | None] = [None] * slots
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
         adapter = pack(pairs, self.shape, device=self._device, dtype=self._working, bias=self.bias)
-        self._adapters[slot] = (
-            None if adapter is None else choose_products(adapter, self._scratch, self._working)
-        )
+        self._adapters[slot] = adapter and TorchProducts(adapter, self._working)
 
     def clear(self, slot: int) -> None:
         """Empty a slot and free its memory."""

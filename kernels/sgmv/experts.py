@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from kernels.sgmv.packed.adapter import SCALED_TYPES, PackedAdapter, PackedLinear, slot_type
-from kernels.sgmv.packed.products import add_rounded_once_, choose_products
-from kernels.sgmv.packed.scratch import Scratch
+from kernels.backend import uses_native
+from kernels.sgmv.packed import (
+    PackedAdapter,
+    PackedLinear,
+    TorchProducts,
+    add_rounded_once_,
+    slot_type,
+)
+from kernels.sgmv.packed.adapter import SCALED_TYPES
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kernels.sgmv.packed.products import Products
     from kernels.sgmv.plan import SgmvPlan
+
+
+class _Entries(Protocol):
+    def put(self, slot: int, adapter: PackedAdapter | None) -> None: ...
+
+    def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None: ...
+
+
+class _TorchEntries:
+    def __init__(self, count: int, working: torch.dtype) -> None:
+        self._working = working
+        self._products: list[TorchProducts | None] = [None] * count
+
+    def put(self, slot: int, adapter: PackedAdapter | None) -> None:
+        self._products[slot] = adapter and TorchProducts(adapter, self._working)
+
+    def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
+        add_rounded_once_(y, x, self._products, plan, self._working)
 
 
 class PackedExperts:
@@ -23,8 +46,6 @@ class PackedExperts:
     one over entries. Memory is taken by `pack`, as much as the adapter has.
     """
 
-    __slots__ = ("_device", "_dtype", "_entries", "_scratch", "_working", "experts", "slots")
-
     def __init__(
         self,
         slots: int,
@@ -32,17 +53,20 @@ class PackedExperts:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        scratch: Scratch | None = None,
+        backend: str = "auto",
     ) -> None:
         self.slots = slots
         self.experts = experts
         self._device = device
         self._dtype = dtype
         self._working = slot_type(dtype, device)
-        self._scratch = Scratch() if scratch is None else scratch
-        self._entries: list[Products | None] = [None] * (slots * experts)
+        self._entries: _Entries = _TorchEntries(slots * experts, self._working)
+        if uses_native(backend, device, dtype):
+            from kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba
 
-    def pack(self, a: Tensor, b: Tensor, scale: float) -> list[Products]:
+            self._entries = NativeAdapters(slots * experts, dtype)
+
+    def pack(self, a: Tensor, b: Tensor, scale: float) -> list[PackedAdapter]:
         """Lay out an adapter for `put`: a [experts, r, in] and b [experts, out, r], any strides.
 
         Raises `ValueError` with the shapes when they do not fit each other.
@@ -63,29 +87,26 @@ class PackedExperts:
         rows = rows.transpose(1, 2).contiguous()  # [experts, r, out]
         place = slice(0, rank), slice(0, width)
         return [
-            choose_products(
-                PackedAdapter(own_a, (PackedLinear(*place, own_b, scale),), width),
-                self._scratch,
-                self._working,
-            )
+            PackedAdapter(own_a, (PackedLinear(*place, own_b, scale),), width)
             for own_a, own_b in zip(columns, rows, strict=True)
         ]
 
-    def put(self, slot: int, products: list[Products] | None) -> None:
+    def put(self, slot: int, adapters: list[PackedAdapter] | None) -> None:
         """Put what `pack` made into a slot, or empty it."""
-        first = slot * self.experts
-        entries: list[Products | None] = [None] * self.experts
-        self._entries[first : first + self.experts] = products or entries
+        for expert in range(self.experts):
+            own = None if adapters is None else adapters[expert]
+            self._entries.put(slot * self.experts + expert, own)
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
         """Add scale · (x[i] A[e]ᵀ) B[e]ᵀ to y[i] for each row i by its entry, in place.
 
         x [S, in] and y [S, out] have the weights' type; `plan` is over `slots` · `experts` entries.
         """
-        if plan.slots != len(self._entries):
-            raise ValueError(f"a plan of {plan.slots} entries, there are {len(self._entries)}")
+        if plan.slots != self.slots * self.experts:
+            entries = self.slots * self.experts
+            raise ValueError(f"a plan of {plan.slots} entries, there are {entries}")
         if x.dtype is not self._dtype or y.dtype is not self._dtype:
             raise ValueError(
                 f"the weights are for {self._dtype}: x and y must be too, got {x.dtype}, {y.dtype}"
             )
-        add_rounded_once_(y, x, self._entries, plan, self._working)
+        self._entries.add_(y, x, plan)
