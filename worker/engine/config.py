@@ -26,6 +26,7 @@ class EngineConfig:
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
     graphs: bool = False  # decode steps are captured at start and replayed
+    prefix_cache: bool = True  # what was computed of a sequence is found by others of its beginning
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_step_tokens", "slots", "max_rank", "kv_block"):

@@ -65,7 +65,8 @@ class Engine:
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
-            recompute_beyond=backbone.rope.switch,
+            rope=backbone.rope,
+            prefix_cache=config.prefix_cache,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
@@ -146,6 +147,10 @@ class Engine:
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
             kv_blocks_used=scheduler.blocks.used,
+            kv_blocks_named=scheduler.blocks.named,
+            kv_blocks_reclaimed=scheduler.blocks.reclaimed,
+            prefix_hits=scheduler.prefixes.hits,
+            prefix_tokens=scheduler.prefixes.tokens,
             slots_used=self._slots.used,
             adapter_loads=self._slots.loads,
         )
