@@ -87,6 +87,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 dtype=dtype,
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
+                prefix_cache=settings.prefix_cache,
             ),
         )
     except UnsupportedModelError as error:

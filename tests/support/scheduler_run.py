@@ -111,9 +111,7 @@ class Run:
         assert len(running) <= self.limits.rows
         for group in (running, waiting):
             assert [one.arrival for one in group] == sorted(one.arrival for one in group)
-        check_blocks(
-            self.scheduler.blocks, [block for one in running for block in one.block_ids]
-        )
+        check_blocks(self.scheduler.blocks, [block for one in running for block in one.block_ids])
         for sequence in running:
             assert len(sequence.block_ids) == len(set(sequence.block_ids))
             self.model.check(sequence)
