@@ -28,11 +28,12 @@ from worker.engine.expert_modules import parameter_shapes
 from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
 from worker.engine.layouts import META, record_layouts
 from worker.engine.own_products import lead_places, lead_products
-from worker.engine.rope_lengths import RowRope
 from worker.engine.row_rope import rope_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from worker.engine.rope_lengths import RowRope
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
