@@ -14,7 +14,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -197,8 +197,10 @@ class WorkerSettings(BaseSettings):
         ge=1 << 20,
         description="Memory that one adapter's LoRA on a mixture's experts may take in its slot.",
     )
-    kv_tokens: int = Field(
-        32_768, ge=64, le=1 << 31, description="Tokens that the KV cache holds, over all jobs."
+    kv_tokens: Annotated[int, Field(ge=64, le=1 << 31)] | Literal["auto"] = Field(
+        "auto",
+        description="Tokens that the KV cache holds, over all jobs, 64 or more; auto: as many as"
+        " there is memory for beside the weights, on a CPU a quarter of it and at most 32768.",
     )
     prefix_cache: bool = Field(
         default=True,

@@ -119,6 +119,8 @@ def test_the_file_may_be_named_by_the_environment(
         ({"ARIL_MAX_JOB_AGE": "inf"}, {}, "ARIL_MAX_JOB_AGE: input should be a finite number"),
         ({"ARIL_CLOCK_SLACK": "1e999"}, {}, "ARIL_CLOCK_SLACK: input should be a finite number"),
         ({"ARIL_WINDOW_MS": "nan"}, {}, "ARIL_WINDOW_MS: input should be a finite number"),
+        ({"ARIL_KV_TOKENS": "63"}, {}, "ARIL_KV_TOKENS: input should be greater than or equal to"),
+        ({"ARIL_KV_TOKENS": "much"}, {}, "ARIL_KV_TOKENS: input should be a valid integer"),
         ({"ARIL_PREFIX_SHARING": "everybody"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
         ({"ARIL_PREFIX_SHARING": "a,b;c"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
         ({"ARIL_PREFIX_SHARING": "a,B"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),

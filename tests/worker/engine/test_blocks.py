@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from tests.support.scheduler_run import check_blocks
 from worker.engine.blocks import BlockAllocator
 
-
 MOVES = st.lists(
     st.tuples(st.sampled_from(["take", "give", "name", "share"]), st.integers(0, 8)), max_size=60
 )

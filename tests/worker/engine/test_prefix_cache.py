@@ -130,7 +130,7 @@ def test_a_next_turn_finds_the_last() -> None:
 
 
 def test_a_job_taken_over_finds_its_own_prefix() -> None:
-    """Its first owner's visible tokens are prompt like the rest: they are found where they were computed."""
+    """Its first owner's visible tokens are prompt like the rest, and found like the rest."""
     run = Run(LIMITS)
     whole = job(0, max_tokens=6)
     saved(run, whole)
