@@ -48,6 +48,7 @@ def load(*, invariant: bool) -> tuple[Engine, list[AdapterWeights | None]]:
         max_rank=MAX_RANK,
         kv_tokens=8192,
         invariant=invariant,
+        prefix_cache=False,  # every turn has the same prompts
     )
     return Engine(backbone, config), [None, *demo_adapters(backbone)]
 
