@@ -27,7 +27,7 @@ from worker.engine.engine import Engine
 from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from worker.adapters import AdapterWeights
 
@@ -83,7 +83,7 @@ def serve(engine: Engine, adapters: Sequence[AdapterWeights | None], runs: Itera
 def measure() -> list[Row]:
     """Run both engines on both kinds of jobs, in turns."""
     runs = itertools.count()
-    ways = {}
+    ways: dict[tuple[str, str], Callable[[], Served]] = {}
     for name, on in (("cache on", True), ("cache off", False)):
         backbone = load_smollm2()
         config = EngineConfig(
@@ -94,7 +94,10 @@ def measure() -> list[Row]:
             kv_tokens=16_384,
             prefix_cache=on,
         )
-        own = {BACKBONE: [None], MIXED: [None, *demo_adapters(backbone)]}
+        own: dict[str, list[AdapterWeights | None]] = {
+            BACKBONE: [None],
+            MIXED: [None, *demo_adapters(backbone)],
+        }
         engine = Engine(backbone, config)
         for kind, adapters in own.items():
             ways[name, kind] = functools.partial(serve, engine, adapters, runs)
@@ -114,10 +117,10 @@ def measure() -> list[Row]:
         ):
             rows.append(row(values, provider=name, metric=metric, x=kind, unit=unit))
     for kind in (BACKBONE, MIXED):
-        on, off = found["cache on", kind], found["cache off", kind]
+        with_it, without = found["cache on", kind], found["cache off", kind]
         for metric, values in (
-            ("first token, sooner", ratios([a.first for a in off], [b.first for b in on])),
-            ("tokens/s, ratio", ratios([a.whole for a in off], [b.whole for b in on])),
+            ("first token, sooner", ratios([a.first for a in without], [b.first for b in with_it])),
+            ("tokens/s, ratio", ratios([a.whole for a in without], [b.whole for b in with_it])),
         ):
             rows.append(row(values, provider="on / off", metric=metric, x=kind, unit="1"))
     return rows
