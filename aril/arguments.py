@@ -10,7 +10,7 @@ import argparse
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, get_args, get_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -169,5 +169,7 @@ def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "{" + ",".join(map(str, get_args(annotation))) + "}"
     kind = kinds[0] if kinds and get_origin(annotation) is not tuple else annotation
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     names = {int: "N", float: "X", Path: "PATH"}
     return names.get(kind, "TEXT")

@@ -121,7 +121,14 @@ def measure() -> list[Row]:
     backbone = load_smollm2()
     engine = Engine(
         backbone,
-        EngineConfig(max_rows=ROWS, max_step_tokens=512, slots=2, max_rank=8, kv_tokens=ROWS * 128),
+        EngineConfig(
+            max_rows=ROWS,
+            max_step_tokens=512,
+            slots=2,
+            max_rank=8,
+            kv_tokens=ROWS * 128,
+            prefix_cache=False,
+        ),
     )
     vocabulary = Vocabulary.of(backbone.tokenizer, backbone.vocab_size, backbone.eos_token_ids)
     timed = TimedSampling()

@@ -53,7 +53,12 @@ def load_ours(fourth: Path) -> tuple[Engine, list[AdapterWeights | None]]:
     """Load the engine, the demo's three adapters, a fourth of rank 32 on all linears; and None."""
     backbone = load_smollm2()
     config = EngineConfig(
-        max_rows=ROWS, max_step_tokens=512, slots=4, max_rank=MAX_RANK, kv_tokens=4096
+        max_rows=ROWS,
+        max_step_tokens=512,
+        slots=4,
+        max_rank=MAX_RANK,
+        kv_tokens=4096,
+        prefix_cache=False,
     )
     store = AdapterStore(
         fourth, base_model=None, linear_shapes=backbone.linear_shapes, max_rank=MAX_RANK

@@ -47,6 +47,7 @@ def load(dtype: torch.dtype, *, invariant: bool) -> tuple[Engine, list[AdapterWe
         kv_tokens=8192,
         invariant=invariant,
         dtype=dtype,
+        prefix_cache=False,  # every turn has the same prompts
     )
     return Engine(backbone, config), [None, *demo_adapters(backbone)]
 

@@ -84,7 +84,12 @@ def serve(threads: int) -> None:
         torch.set_num_threads(threads)
     backbone = load_smollm2()
     config = EngineConfig(
-        max_rows=ROWS, max_step_tokens=512, slots=4, max_rank=MAX_RANK, kv_tokens=4096
+        max_rows=ROWS,
+        max_step_tokens=512,
+        slots=4,
+        max_rank=MAX_RANK,
+        kv_tokens=4096,
+        prefix_cache=False,
     )
     engine, adapters = Engine(backbone, config), [*demo_adapters(backbone), None]
 

@@ -64,12 +64,13 @@ FAREWELL_SECONDS = 2.0
 LAST_STEP_SECONDS = 10.0  # that the step which is running gets to end, once all is given up
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_SETTING = 2
 
 
 def run_worker(
     settings: WorkerSettings, *, load: Callable[[WorkerSettings], Loaded] = load_model
 ) -> int:
-    """Run until a signal or a failure; return the exit code: 0 drained, 1 failed."""
+    """Run until a signal or a failure; return the exit code: 0 drained, 1 failed, 2 a setting."""
     configure_logs(settings)
     return asyncio.run(Worker(settings, load=load).run())
 
@@ -123,7 +124,8 @@ class Worker:
             return EXIT_FAILED
         except (WorkerFailedError, ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
-            return EXIT_FAILED
+            setting = isinstance(error, WorkerFailedError) and error.setting
+            return EXIT_SETTING if setting else EXIT_FAILED
         except Exception:
             log.exception("worker_failed")
             return EXIT_FAILED

@@ -32,6 +32,10 @@ class ModelError(Exception):
     """The backbone cannot be served; the message is one line."""
 
 
+class RoomError(ModelError):
+    """A setting asks for more memory than there is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What answers jobs."""
@@ -62,6 +66,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
     from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
     from worker.engine.engine import Engine  # noqa: PLC0415 - same
+    from worker.engine.kv_room import KvRoomError  # noqa: PLC0415 - same
     from worker.engine.model import load_backbone  # noqa: PLC0415 - same
     from worker.engine.weights_digest import weights_digest  # noqa: PLC0415 - same
 
@@ -83,13 +88,16 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 max_step_tokens=settings.max_step_tokens,
                 slots=settings.slots,
                 max_rank=settings.max_rank,
-                kv_tokens=settings.kv_tokens,
+                kv_tokens=0 if settings.kv_tokens == "auto" else settings.kv_tokens,
                 device=device,
                 dtype=dtype,
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
+                prefix_cache=settings.prefix_cache,
             ),
         )
+    except KvRoomError as error:
+        raise RoomError(str(error)) from error
     except UnsupportedModelError as error:
         raise ModelError(f"model: {error}") from error
     except (OSError, ValueError, MemoryError, RuntimeError) as error:  # of memory, most of all

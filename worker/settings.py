@@ -14,7 +14,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -23,6 +23,8 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from schemas.names import is_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,8 +199,20 @@ class WorkerSettings(BaseSettings):
         ge=1 << 20,
         description="Memory that one adapter's LoRA on a mixture's experts may take in its slot.",
     )
-    kv_tokens: int = Field(
-        32_768, ge=64, le=1 << 31, description="Tokens that the KV cache holds, over all jobs."
+    kv_tokens: Annotated[int, Field(ge=64, le=1 << 31)] | Literal["auto"] = Field(
+        "auto",
+        description="Tokens that the KV cache holds, over all jobs, 64 or more; auto: as many as"
+        " there is memory for beside the weights, on a CPU a quarter of it and at most 32768.",
+    )
+    prefix_cache: bool = Field(
+        default=True,
+        description="Take what is computed already of a job's beginning from the KV cache.",
+    )
+    prefix_sharing: str = Field(
+        "tenant",
+        description="Who finds whose beginnings: `tenant`, each its own only; `all`; or groups of"
+        " tenants, as in `acme,acme-test;beta,gamma`. Those who share can tell by the time to a"
+        " first token whether another has sent the same beginning.",
     )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."
@@ -265,6 +279,20 @@ class WorkerSettings(BaseSettings):
             raise ValueError("must be host:port or off")
         return value
 
+    @field_validator("prefix_sharing")
+    @classmethod
+    def _each_tenant_in_one_group(cls, value: str) -> str:
+        if value in {"tenant", "all"}:
+            return value
+        groups = [group.split(",") for group in value.split(";")]
+        tenants = [name for group in groups for name in group]
+        if not all(map(is_tenant, tenants)) or min(map(len, groups)) == 1:
+            raise ValueError("must be tenant, all, or groups of tenants: one,other;third,fourth")
+        if len(set(tenants)) != len(tenants):
+            twice = next(name for name in tenants if tenants.count(name) > 1)
+            raise ValueError(f"{twice} is in two groups")
+        return value
+
     @model_validator(mode="after")
     def _tenant_source_fits_topic(self) -> WorkerSettings:
         if self.tenant_from == "topic" and not self.jobs_topic.endswith("*"):
@@ -302,6 +330,15 @@ class WorkerSettings(BaseSettings):
                     f"{name}={topic} takes in reply topics, which begin with {self.replies_prefix}"
                 )
         return self
+
+    def prefix_salt(self, tenant: str) -> str:
+        """Return what jobs have in common that may find each other's beginnings in the cache."""
+        if self.prefix_sharing == "all":
+            return "all"
+        for group in self.prefix_sharing.split(";"):  # `tenant` names no group
+            if "," in group and tenant in group.split(","):
+                return f"group {group}"
+        return f"tenant {tenant}"
 
     @property
     def http_address(self) -> tuple[str, int] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
-from worker.loading import ModelError
+from worker.loading import ModelError, RoomError
 from worker.observe.logs import get_logger
 from worker.replies.producer import LogWriter
 from worker.topics.admin import Contract, TopicAdmin, TopicsError
@@ -35,7 +35,11 @@ RETRY_SECONDS = 1.0
 
 
 class WorkerFailedError(Exception):
-    """The worker cannot go on; the message is one line."""
+    """The worker cannot go on; the message is one line. `setting` says that a setting is why."""
+
+    def __init__(self, message: str, *, setting: bool = False) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class Startup:
@@ -100,7 +104,7 @@ class Startup:
         try:
             loaded = await done
         except ModelError as error:
-            raise WorkerFailedError(str(error)) from error
+            raise WorkerFailedError(str(error), setting=isinstance(error, RoomError)) from error
         self._health.is_ready("model")
         log.info("model_loaded", seconds=round(time.monotonic() - self._started, 1))
         return loaded

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from schemas import Sampling
 from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest
+from worker.engine.rope_lengths import RowRope
 from worker.engine.scheduler import StepPlan
+from worker.engine.sequence import TokenSequence
+
+STATES = 9973
+PLAIN = RowRope()
 
 
 @dataclass(frozen=True)
@@ -98,45 +104,81 @@ class CountingSlots:
 class CacheModel:
     """A model whose next token is a function of what its block table holds.
 
-    It keeps token ids where a real one keeps keys and values. A block that two sequences share, a
-    gap, or a wrong order after a preemption therefore changes an answer.
+    Where a real one keeps keys and values of a token it keeps a number, made of the token, of what
+    works on it, of its RoPE, and of the number before it as the cache has it. So a block that holds
+    anything else than the sequence's own, a gap, or a wrong order changes an answer.
     """
 
-    def __init__(self, kv_block: int) -> None:
+    def __init__(self, kv_block: int, rope: RowRope = PLAIN, *, vocabulary: int = STATES) -> None:
         self.kv_block = kv_block
+        self.rope = rope
+        self.vocabulary = vocabulary
         self.cache: dict[tuple[int, int], int] = {}
+        self.salts: dict[int, str] = {}  # of who wrote into a block last
+        self.computed = 0  # tokens
 
     def run(self, plan: StepPlan) -> list[int]:
         """Store the plan's tokens, then sample from the rows that do."""
         for row in plan.rows:
-            tokens = row.sequence.tokens(row.start, row.count)
+            sequence = row.sequence
+            tokens = sequence.tokens(row.start, row.count)
             assert len(tokens) == row.count
+            self.computed += row.count
             for position, token in enumerate(tokens, row.start):
-                block = row.sequence.block_ids[position // self.kv_block]
-                self.cache[block, position % self.kv_block] = token
+                before = self.at(sequence, position - 1) if position else 0
+                self.cache[self.place(sequence, position)] = mix(
+                    before, token, self.worked(sequence, position)
+                )
+                self.salts[sequence.block_ids[position // self.kv_block]] = sequence.salt
         return [
-            self.next_token(
-                [
-                    self.cache[row.sequence.block_ids[at // self.kv_block], at % self.kv_block]
-                    for at in range(row.start + row.count)
-                ]
-            )
+            self.at(row.sequence, row.start + row.count - 1) % self.vocabulary
             for row in plan.rows
             if row.samples
         ]
 
-    @staticmethod
-    def next_token(tokens: list[int]) -> int:
-        """Mix all the tokens, in order, into one."""
-        mixed = 0
-        for token in tokens:
-            mixed = (mixed * 31 + token + 1) % 9973
-        return mixed
+    def place(self, sequence: TokenSequence, position: int) -> tuple[int, int]:
+        """Return block and offset of a token."""
+        return sequence.block_ids[position // self.kv_block], position % self.kv_block
+
+    def at(self, sequence: TokenSequence, position: int) -> int:
+        """Return what the cache holds of a sequence's token."""
+        return self.cache[self.place(sequence, position)]
+
+    def check(self, sequence: TokenSequence) -> None:
+        """All that a sequence counts as computed is its own, and was written under its salt."""
+        state = 0
+        for position, token in enumerate(sequence.tokens(0, sequence.computed)):
+            state = mix(state, token, self.worked(sequence, position))
+            assert self.at(sequence, position) == state
+        for block in sequence.block_ids[: -(-sequence.computed // self.kv_block)]:
+            assert self.salts[block] == sequence.salt
+
+    def worked(self, sequence: TokenSequence, position: int) -> int:
+        """Return a number for what works on a token beside the backbone, and for its RoPE."""
+        prompt = len(sequence.prompt_ids)
+        length = max(prompt if self.rope.grows else sequence.length, position + 1)
+        if self.rope.grows:
+            frequencies = max(self.rope.first, length)
+        else:
+            frequencies = int(length > (self.rope.switch or length))
+        adapted = bool(sequence.adapters) and position >= sequence.active_from
+        content = (sequence.digests, sequence.scales) if adapted else ()
+        return crc32(repr((content, frequencies)).encode())
 
     @classmethod
-    def answer(cls, job: GenerationRequest) -> list[int]:
+    def answer(
+        cls, job: GenerationRequest, rope: RowRope = PLAIN, *, vocabulary: int = STATES
+    ) -> list[int]:
         """Tokens that an undisturbed run gives."""
-        tokens = [*job.prompt_ids, *job.resume_ids]
-        while len(tokens) < len(job.prompt_ids) + job.sampling.longest:
-            tokens.append(cls.next_token(tokens))
-        return tokens[len(job.prompt_ids) :]
+        model, sequence = cls(1, rope), TokenSequence(job)
+        while sequence.remaining:
+            state = 0
+            for position, token in enumerate(sequence.tokens(0, sequence.length)):
+                state = mix(state, token, model.worked(sequence, position))
+            sequence.append((state % vocabulary,))
+        return sequence.output_ids
+
+
+def mix(before: int, token: int, worked: int) -> int:
+    """Make one number of three."""
+    return (before * 31 + token + 1 + worked) % STATES

@@ -12,7 +12,8 @@ import torch
 from schemas import Job, JobError, Message
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
 from worker.batching.templates import TemplateRenderer
-from worker.loading import load_model
+from worker.engine import kv_room
+from worker.loading import RoomError, load_model
 from worker.observe.metrics import Metrics
 from worker.settings import load_settings
 
@@ -76,6 +77,21 @@ async def test_an_adapters_own_template(folders: dict[str, str]) -> None:
     assert text == "hi ahoy"
     asked = loaded.prompts.encode(Job(id="a", tenant="acme", prompt=text))
     assert loaded.prompts.encode(job, text).ids == asked.ids
+
+
+def test_the_cache_is_as_large_as_memory_lets_it(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default a quarter of what is free; what was asked for and does not fit is told so."""
+    few = {"max_rank": 4, "slots": 1, "threads": 1}
+    monkeypatch.setattr(kv_room, "free_memory", lambda: 1 << 24)
+    loaded = load_model(load_settings(flags=folders | few).settings)
+    assert loaded.stats is not None
+    blocks = loaded.stats().kv_blocks
+    assert 64 < blocks < 32_768 // 16
+    asked = load_settings(flags=folders | few | {"kv_tokens": blocks * 16 * 5}).settings
+    with pytest.raises(RoomError, match="ARIL_KV_TOKENS="):
+        load_model(asked)
 
 
 async def test_a_strict_operator(folders: dict[str, str]) -> None:

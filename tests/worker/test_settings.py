@@ -119,6 +119,12 @@ def test_the_file_may_be_named_by_the_environment(
         ({"ARIL_MAX_JOB_AGE": "inf"}, {}, "ARIL_MAX_JOB_AGE: input should be a finite number"),
         ({"ARIL_CLOCK_SLACK": "1e999"}, {}, "ARIL_CLOCK_SLACK: input should be a finite number"),
         ({"ARIL_WINDOW_MS": "nan"}, {}, "ARIL_WINDOW_MS: input should be a finite number"),
+        ({"ARIL_KV_TOKENS": "63"}, {}, "ARIL_KV_TOKENS: input should be greater than or equal to"),
+        ({"ARIL_KV_TOKENS": "much"}, {}, "ARIL_KV_TOKENS: input should be a valid integer"),
+        ({"ARIL_PREFIX_SHARING": "everybody"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
+        ({"ARIL_PREFIX_SHARING": "a,b;c"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
+        ({"ARIL_PREFIX_SHARING": "a,B"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
+        ({"ARIL_PREFIX_SHARING": "a,b;c,a"}, {}, "ARIL_PREFIX_SHARING: a is in two groups"),
         ({"ARIL_SLOTS\n2": "8"}, {}, r"ARIL_SLOTS\n2: unknown setting"),
         ({f"ARIL_{'X' * 9_000}": "8"}, {}, "XXX…: unknown setting"),
     ],
@@ -189,3 +195,20 @@ def test_every_setting_says_what_it_is() -> None:
 def test_the_address_of_the_probes(http: str, address: tuple[str, int] | None) -> None:
     """Host and port, brackets of IPv6 taken off, or none."""
     assert load_settings(flags={"http": http}).settings.http_address == address
+
+
+@pytest.mark.parametrize(
+    ("sharing", "together"),
+    [
+        (None, ["a", "b", "c", "d", "tenant", "all"]),
+        ("all", ["a b c d tenant all"]),
+        ("a,b;d,tenant", ["a b", "d tenant", "c", "all"]),
+    ],
+)
+def test_who_finds_whose_beginnings(sharing: str | None, together: list[str]) -> None:
+    """A tenant's own alone, but where the operator says otherwise; names are never taken for it."""
+    settings = load_settings(flags={"prefix_sharing": sharing}).settings
+    found: dict[str, list[str]] = {}
+    for tenant in ("a", "b", "c", "d", "tenant", "all"):
+        found.setdefault(settings.prefix_salt(tenant), []).append(tenant)
+    assert sorted(map(" ".join, found.values())) == sorted(together)

@@ -80,6 +80,7 @@ class Dispatcher:
     ) -> None:
         """Prepare. `reachable` tells whether a job's answer can be written at present."""
         self._max_rows = settings.max_rows
+        self._salt_of = settings.prefix_salt
         # Submitted beyond the rows, so that a row that falls free is taken in the same step.
         self._ahead = max(1, settings.max_rows // 4)
         self._preparation = Preparation(
@@ -340,4 +341,5 @@ class Dispatcher:
             resume_ids=entry.resume_ids,
             constraint=entry.constraint,
             continues_text=job.messages is None or job.continue_final_message,
+            salt=self._salt_of(entry.tenant),
         )

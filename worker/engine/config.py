@@ -19,13 +19,15 @@ class EngineConfig:
     max_step_tokens: int  # tokens in one step, prefill and decode together
     slots: int  # adapters resident on the device at once
     max_rank: int
-    kv_tokens: int  # tokens whose keys and values the cache holds; rounded down to whole blocks
+    # Tokens whose keys and values the cache holds, rounded down to whole blocks; 0: see kv_room.py.
+    kv_tokens: int
     kv_block: int = 16
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
     graphs: bool = False  # decode steps are captured at start and replayed
+    prefix_cache: bool = True  # what was computed of a sequence is found by others of its beginning
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_step_tokens", "slots", "max_rank", "kv_block"):
@@ -38,7 +40,7 @@ class EngineConfig:
             )
         if self.graphs and not self.device.startswith("cuda"):
             raise ValueError(f"graphs need a CUDA device, got {self.device}")
-        if self.kv_tokens < self.kv_block:
+        if self.kv_tokens and self.kv_tokens < self.kv_block:
             raise ValueError(
                 f"kv_tokens ({self.kv_tokens}) must hold at least one block of {self.kv_block}"
             )

@@ -14,6 +14,7 @@ from worker.engine.attention import UnsupportedModelError
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.kv_cache import KVCache
+from worker.engine.kv_room import with_kv_tokens
 from worker.engine.mixture import Mixture, members_of
 from worker.engine.outputs import next_output
 from worker.engine.probe import install_adapters
@@ -48,15 +49,16 @@ class Engine:
 
     Takes the backbone over: its linears are replaced. Raises UnsupportedModelError when the
     backbone does not give its own logits on packed rows. `record` says how decode steps are
-    recorded, by default as CUDA graphs where the configuration asks for them.
+    recorded, by default as CUDA graphs where the configuration asks for them. Raises KvRoomError
+    where the cache does not fit beside it.
     """
 
     def __init__(
         self, backbone: Backbone, config: EngineConfig, *, record: Recorder | None = None
     ) -> None:
         self.backbone = backbone
-        self.config = config
         self.layers = install_adapters(backbone, config)
+        config = self.config = with_kv_tokens(config, backbone)
         self._slots = ResidentAdapters(config.slots, self.layers)
         self._cache = KVCache.of(backbone, config)
         self._scheduler = Scheduler(
@@ -65,7 +67,8 @@ class Engine:
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
-            recompute_beyond=backbone.rope.switch,
+            rope=backbone.rope,
+            prefix_cache=config.prefix_cache,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
@@ -146,6 +149,10 @@ class Engine:
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
             kv_blocks_used=scheduler.blocks.used,
+            kv_blocks_named=scheduler.blocks.named,
+            kv_blocks_reclaimed=scheduler.blocks.reclaimed,
+            prefix_hits=scheduler.prefixes.hits,
+            prefix_tokens=scheduler.prefixes.tokens,
             slots_used=self._slots.used,
             adapter_loads=self._slots.loads,
         )

@@ -30,10 +30,12 @@ from worker.engine.forward_pass import AttentionContext, AttentionLayout, attend
 from worker.engine.layouts import META, record_layouts
 from worker.engine.own_products import lead_places, lead_products
 from worker.engine.row_kernels import lead_rows
-from worker.engine.row_rope import RowRope, rope_by_row
+from worker.engine.row_rope import rope_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from worker.engine.rope_lengths import RowRope
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 

@@ -25,7 +25,8 @@ class GenerationRequest:
     bare backbone's. `resume_ids` are tokens of the answer that are already visible: they are taken
     as forced prompt, and generation goes on behind them as if this engine had sampled them itself.
     `continues_text` says that the answer goes on in the prompt's text, and is no turn of its own:
-    its first space, if it begins with one, is then the answer's.
+    its first space, if it begins with one, is then the answer's. Requests of one `salt` find each
+    other's beginnings in the cache, others never.
     """
 
     key: int
@@ -38,6 +39,7 @@ class GenerationRequest:
     resume_ids: tuple[int, ...] = ()
     constraint: CompiledConstraint | None = None  # of `sampling.constraint`
     continues_text: bool = False
+    salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

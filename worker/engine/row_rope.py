@@ -12,27 +12,18 @@ length and each token of the answer those of the length with it, as in `generate
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.forward_pass import lead, under_way
+from worker.engine.rope_lengths import RowRope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class RowRope:
-    """What whoever runs sequences must know of a model's RoPE."""
-
-    switch: int | None = None  # a longer sequence has other frequencies, in all its tokens
-    grows: bool = False  # a token's frequencies are those of the prompt's length, or of its own
-    longest: int | None = None  # where they grow, as many tokens as they are made for
 
 
 def rope_by_row(model: Any) -> RowRope:
@@ -54,7 +45,8 @@ def rope_by_row(model: Any) -> RowRope:
                 lead(module, "forward", _by_length(module.forward, changing, switch))
             elif part is None:
                 first = int(module.config.max_position_embeddings)
-                found.add(RowRope(grows=True, longest=int(first * (parameters.get("factor") or 1))))
+                longest = int(first * (parameters.get("factor") or 1))
+                found.add(RowRope(grows=True, first=first, longest=longest))
                 lead(module, "forward", _growing(module, first))
             else:
                 found |= {RowRope(), RowRope(grows=True)}

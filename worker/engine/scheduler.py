@@ -4,6 +4,13 @@ Decodes first, then prefill in chunks in what is left of the token budget. Senio
 of arrival, for ever: a sequence may take cache blocks from any younger one (which is then computed
 again later), never from an older one, so the oldest unfinished sequence advances in every step it
 runs in, and every sequence becomes the oldest in the end.
+
+Beginnings that are in the cache already are taken from there (prefix_cache.py), and shared blocks
+are nobody's to take away: what a preemption frees are those that nobody else holds. A sequence
+whose next block is computed in this step anyway has no row in it, and takes the block in the next.
+It waits for a row that was planned before its own, in this step and in no other: the oldest waits
+for nobody, each wait ends with a block computed, and whoever is preempted or cancelled is waited
+for no longer.
 """
 
 from __future__ import annotations
@@ -14,6 +21,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from worker.engine.blocks import BlockAllocator
+from worker.engine.prefix_cache import PrefixCache
+from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
 from worker.engine.starvation import StarvationGuard
 
@@ -90,7 +99,7 @@ class Scheduler:
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
-    A sequence that grows beyond `recompute_beyond` tokens is computed anew, in the blocks it has.
+    A sequence that grows beyond the length at which `rope` switches is computed anew.
     """
 
     def __init__(
@@ -102,15 +111,17 @@ class Scheduler:
         kv_block: int,
         slots: SlotPool,
         max_passes: int = 64,
-        recompute_beyond: int | None = None,
+        rope: RowRope = RowRope(),  # noqa: B008 - it is frozen
+        prefix_cache: bool = True,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
         self.max_rows = max_rows
         self.max_step_tokens = max_step_tokens
         self.kv_block = kv_block
-        self.recompute_beyond = recompute_beyond
+        self.rope = rope
         self.blocks = BlockAllocator(kv_blocks)
+        self.prefixes = PrefixCache(self.blocks, kv_block, rope, enabled=prefix_cache)
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
         self.refused: list[tuple[int, Exception]] = []  # keys whose adapter could not be loaded
@@ -165,6 +176,7 @@ class Scheduler:
         None when there is nothing to do, or when nothing runs and the slot pool gave no slot.
         """
         self._tellable = self.max_rows  # logits of a step: at most about twice those of its samples
+        self.prefixes.begin()
         rows, preempted = self._continue_running()
         self._admit_waiting(rows)
         if not rows:
@@ -183,12 +195,14 @@ class Scheduler:
             raise ValueError(f"{plan.samples} sampled tokens expected, got {len(sampled_ids)}")
         ids = iter(sampled_ids)
         for row in plan.rows:
-            row.sequence.advance(row.count)
-            row.sequence.told += len(row.tells)
+            sequence = row.sequence
+            sequence.advance(row.count)
+            sequence.told += len(row.tells)
+            self.prefixes.keep(sequence, row.start)
             if row.samples:
-                row.sequence.append((next(ids),))
-                if row.sequence.length - 1 == self.recompute_beyond:
-                    row.sequence.computed = 0
+                sequence.append((next(ids),))
+                if sequence.length - 1 == self.rope.switch:
+                    self._compute_anew(sequence)
 
     def _continue_running(self) -> tuple[list[Row], int]:
         """Rows of the running sequences, oldest first, and how many were preempted for them."""
@@ -200,8 +214,14 @@ class Scheduler:
         while position < len(self.running):
             sequence = self.running[position]
             position += 1
-            decodes -= sequence.decoding
-            wanted = 1 if sequence.decoding else min(sequence.pending, budget - decodes)
+            wanted = 1
+            if sequence.decoding:
+                decodes -= 1
+            else:
+                self.prefixes.take(sequence, self.prefixes.find(sequence))
+                if self.prefixes.awaits(sequence):
+                    continue
+                wanted = min(sequence.pending, budget - decodes)
             while self._blocks_missing(sequence, wanted) > self.blocks.free:
                 if self.running[-1] is sequence:
                     break
@@ -222,7 +242,9 @@ class Scheduler:
                 return
             if not self._has_slot(sequence):
                 continue
-            if self.running and growth + self._growth(sequence) > self.blocks.free:
+            known = self.prefixes.find(sequence)
+            needed = self._growth(sequence) - len(known) + self.prefixes.idle(known)
+            if self.running and growth + needed > self.blocks.free:
                 return  # the oldest that could run waits for memory; nobody takes it meanwhile
             # Last, since taking a slot may push an idle adapter out.
             if not self._acquire_slot(sequence):
@@ -230,6 +252,10 @@ class Scheduler:
             self._starvation.admitted(sequence.digests)
             self.waiting.remove(sequence)
             insort(self.running, sequence, key=_arrival)
+            self.prefixes.take(sequence, known)
+            if self.prefixes.awaits(sequence):
+                growth += self._growth(sequence)
+                continue
             row = self._plan_row(sequence, min(sequence.pending, budget))
             if row is None:
                 raise RuntimeError(f"no block for {sequence!r} that was checked to fit")
@@ -252,6 +278,7 @@ class Scheduler:
         stop = min(start + count, sequence.told + sequence.untold)
         tells = range(first - start, max(first, stop) - start)
         self._tellable -= len(tells)
+        self.prefixes.plan(sequence, count)
         return Row(sequence, start, count, start + count == sequence.length, tells)
 
     def _blocks_missing(self, sequence: TokenSequence, count: int) -> int:
@@ -300,6 +327,12 @@ class Scheduler:
         sequence = self.running.pop()
         self._free(sequence)
         insort(self.waiting, sequence, key=_arrival)
+
+    def _compute_anew(self, sequence: TokenSequence) -> None:
+        """Leave what was computed by other frequencies of RoPE to whoever may still find it."""
+        self.blocks.release(sequence.block_ids)
+        sequence.forget()
+        sequence.block_names = []
 
     def _free(self, sequence: TokenSequence) -> None:
         self.blocks.release(sequence.block_ids)

@@ -22,7 +22,7 @@ class TokenSequence:
 
     `computed` counts the leading tokens (prompt, then output) whose keys and values are in the
     cache, in the blocks `block_ids`. Preemption sets it to 0: prompt and output are then computed
-    again like one long prompt, and sampling goes on at the same index.
+    again like one long prompt, or found there still, and sampling goes on at the same index.
     """
 
     __slots__ = (
@@ -30,6 +30,7 @@ class TokenSequence:
         "adapters",
         "arrival",
         "block_ids",
+        "block_names",
         "computed",
         "end_ids",
         "key",
@@ -37,6 +38,7 @@ class TokenSequence:
         "output_ids",
         "prompt_ids",
         "prompt_rows",
+        "salt",
         "sampling",
         "scales",
         "seed",
@@ -60,6 +62,8 @@ class TokenSequence:
         self.matcher: Matcher | None = None  # where the answer is in its constraint
         self.computed = 0
         self.block_ids: list[int] = []
+        self.salt = request.salt
+        self.block_names: list[bytes] = []  # of full blocks from the first on (prefix_cache.py)
         self.slots: tuple[int, ...] = ()  # one an adapter, while they are held
         self.told = 0  # leading tokens whose logits were taken for the prompt's log probabilities
         asked = request.sampling.prompt_logprobs
@@ -128,6 +132,10 @@ class TokenSequence:
 
     def reset(self) -> None:
         """Forget what is in the cache; the caller has freed the blocks and the slots."""
+        self.forget()
+        self.slots = ()
+
+    def forget(self) -> None:
+        """Forget what is in the cache and go on; the caller has freed the blocks."""
         self.computed = 0
         self.block_ids = []
-        self.slots = ()

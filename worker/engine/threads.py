@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.engine.cgroups import ROOT, groups_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SPINS = "300"  # turns of a loop: about as long as a wake-up takes
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # an operator who names one of them has decided
@@ -40,36 +45,13 @@ def use_threads(asked: int) -> int:
     return threads
 
 
-def cpu_quota(root: Path = Path("/")) -> float | None:
+def cpu_quota(root: Path = ROOT) -> float | None:
     """Return how many cores' time the process's control groups allow it, None without a limit.
 
-    A group is bound by those it lies in, so the least counts. Both versions of cgroups are read:
-    docs.kernel.org, admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
+    A group is bound by those it lies in, so the least counts.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux
-        return None
-    found = []
-    for line in lines:
-        _, controllers, own = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        # Of version 1 a folder may be called by its controllers in another order, or by one.
-        for name in {controllers, "cpu"} if controllers else {""}:
-            found += _quotas(root / "sys/fs/cgroup" / name, own)
+    found = [quota for group in groups_of("cpu", root) if (quota := _quota_of(group)) is not None]
     return min(found, default=None)
-
-
-def _quotas(mount: Path, own: str) -> list[float]:
-    folder = mount / own.lstrip("/")
-    found = []
-    for group in (folder, *folder.parents):
-        if (quota := _quota_of(group)) is not None:
-            found.append(quota)
-        if group == mount:
-            break
-    return found
 
 
 def _quota_of(group: Path) -> float | None:

@@ -16,6 +16,10 @@ class EngineStats:
     waiting: int = 0
     kv_blocks_used: int = 0
     kv_blocks: int
+    kv_blocks_named: int = 0  # that another sequence may find, in use or not
+    kv_blocks_reclaimed: int = 0  # of these, given to other tokens since the start
+    prefix_hits: int = 0  # sequences whose beginning was in the cache, since the start
+    prefix_tokens: int = 0  # that were there and so not computed, since the start
     slots_used: int = 0
     slots: int
     steps: int = 0  # since the start

@@ -105,6 +105,18 @@ class Metrics:
         )
         self.kv_blocks = gauge("kv_blocks", "Blocks of the KV cache.")
         self.kv_blocks_used = gauge("kv_blocks_used", "Blocks of the KV cache in use.")
+        self.kv_blocks_named = gauge(
+            "kv_blocks_named", "Blocks that jobs with the same beginning may find, in use or not."
+        )
+        self.kv_blocks_reclaimed = gauge(
+            "kv_blocks_reclaimed", "Of these, given to other tokens, since the start."
+        )
+        self.prefix_hits = gauge(
+            "prefix_hits", "Jobs whose beginning was in the KV cache, since the start."
+        )
+        self.prefix_tokens = gauge(
+            "prefix_tokens", "Tokens found there and not computed, since the start."
+        )
         self.slots = gauge("slots", "Adapter slots on the device.")
         self.slots_used = gauge("slots_used", "Adapter slots that hold an adapter.")
         self.preemptions = gauge("preemptions", "Jobs set back for want of cache, since the start.")
@@ -123,6 +135,10 @@ class Metrics:
         self.step_adapters.observe(stats.adapters)
         self.kv_blocks.set(stats.kv_blocks)
         self.kv_blocks_used.set(stats.kv_blocks_used)
+        self.kv_blocks_named.set(stats.kv_blocks_named)
+        self.kv_blocks_reclaimed.set(stats.kv_blocks_reclaimed)
+        self.prefix_hits.set(stats.prefix_hits)
+        self.prefix_tokens.set(stats.prefix_tokens)
         self.slots.set(stats.slots)
         self.slots_used.set(stats.slots_used)
         self.preemptions.set(stats.preemptions)

@@ -4,7 +4,71 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.scheduler_run import check_blocks
 from worker.engine.blocks import BlockAllocator
+
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["take", "give", "name", "share"]), st.integers(0, 8)), max_size=60
+)
+
+
+@given(blocks=st.integers(1, 12), moves=MOVES)
+def test_names_and_holders_are_those_of_a_dictionary(
+    blocks: int, moves: list[tuple[str, int]]
+) -> None:
+    """Whoever takes, names, shares and gives: each block is held, or free, and its name is one."""
+    allocator = BlockAllocator(blocks)
+    held: list[int] = []
+    names: dict[int, bytes] = {}  # by block
+    idle: list[int] = []  # named blocks that nobody holds, let go longest ago first
+    for move, number in moves:
+        name = bytes([number])
+        if move == "take" and number <= allocator.free:
+            plain = blocks - len(set(held)) - len(idle)
+            gone, idle = idle[: max(0, number - plain)], idle[max(0, number - plain) :]
+            for block in gone:
+                del names[block]
+            taken = allocator.allocate(number)
+            assert set(gone) <= set(taken)
+            assert not set(taken) & {*held, *idle}
+            held += taken
+        elif move == "give" and held:
+            block = held.pop(number % len(held))
+            allocator.release([block])
+            if block not in held and block in names:
+                idle.append(block)
+        elif move == "name":
+            alone = [block for block in held if held.count(block) == 1 and block not in names]
+            if alone:
+                allocator.name(alone[0], name)
+                if name not in names.values():
+                    names[alone[0]] = name
+        elif move == "share" and (known := allocator.find(name)) is not None:
+            allocator.share([known])
+            held.append(known)
+            idle = [block for block in idle if block != known]
+        check_blocks(allocator, held)
+        assert allocator._names == names
+        assert list(allocator._idle) == idle
+        assert {number: allocator.find(bytes([number])) for number in range(9)} == {
+            number: next((b for b, own in names.items() if own == bytes([number])), None)
+            for number in range(9)
+        }
+
+
+def test_misuse_of_names_is_refused() -> None:
+    """Sharing what has no name, and naming what others hold or what has one, raises ValueError."""
+    allocator = BlockAllocator(3)
+    allocator.allocate(2)
+    allocator.name(0, b"a")
+    for wrong in ([1], [2], [0, 0], [-1]):
+        with pytest.raises(ValueError, match="no name, or twice"):
+            allocator.share(wrong)
+    for block in (0, 2):
+        with pytest.raises(ValueError, match="not its one holder's"):
+            allocator.name(block, b"b")
+    allocator.share([0])
+    assert (allocator.holders(0), allocator.used) == (2, 2)
 
 
 @given(
