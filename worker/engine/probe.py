@@ -29,7 +29,7 @@ _LENGTHS = (1, 9, 2, 23)
 # Largest difference of a logit, as a share of the largest logit. Both sides round differently (SDPA
 # sums in another order); seen with SmolLM2-135M: 4e-6 in fp32. A wrong mask, position or head
 # moves logits by more than a tenth.
-LOGIT_BOUND = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+LOGIT_BOUND = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
 
 def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
