@@ -15,8 +15,8 @@ from kernels.backend import uses_native, uses_triton
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.few import NativePlan
     from kernels.attention.launch import AttentionTiles
+    from kernels.attention.native import NativePlan
 
     HostPlan = AttentionPlan | InvariantPlan | NativePlan
 
@@ -124,7 +124,7 @@ def _attend_on_host(  # noqa: PLR0917 - the operands
     invariant: bool,
 ) -> Tensor:
     if uses_native(backend, q.device, q.dtype):
-        from kernels.attention.few import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
+        from kernels.attention.native import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
 
         if isinstance(plan, NativePlan) and plan.invariant is invariant:
             return attend_native(q, k_cache, v_cache, plan, scale, extras)
@@ -151,7 +151,7 @@ def make_host_plan(
     For `paged_attention` of that type, mode and backend (which is not Triton): see there.
     """
     if uses_native(backend, cu_q.device, dtype):
-        from kernels.attention.few import make_native_plan  # noqa: PLC0415 - loads Numba
+        from kernels.attention.native import make_native_plan  # noqa: PLC0415 - loads Numba
 
         return make_native_plan(
             block_table, cu_q, kv_lens, block_size=block_size, sight=sight, invariant=invariant

@@ -10,10 +10,8 @@ from kernels.native.lora import (
     NativeLinear,
     NativeSlots,
     add_lora_,
-    add_product_,
-    gather_rows,
 )
-from kernels.native.rows import add_rms_norm, gate, rms_norm, rotate, store_rows
+from kernels.native.rows import gate, rms_norm, rotate, store_rows
 from kernels.native.scores import gather_pages, place_heads, softmax_
 
 __all__ = [
@@ -22,12 +20,9 @@ __all__ = [
     "NativeSlots",
     "Queries",
     "add_lora_",
-    "add_product_",
-    "add_rms_norm",
     "attend_queries",
     "gate",
     "gather_pages",
-    "gather_rows",
     "place_heads",
     "rms_norm",
     "rotate",

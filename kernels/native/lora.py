@@ -16,16 +16,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ROWS = 8  # the most of one adapter in a task, so that its weights are read once for all
 COLUMNS = 512  # of y whose sums are held at once
 
 _OPERANDS = record(
     *("y", "x", "y_row", "x_row", "in_features", "slots", "blocks", "rows", "scales"),
-    *("scratch", "size"),
+    *("scratch", "size", "most"),
 )
-
-_PRODUCT = record("y", "delta", "rows", "y_row", "width", "gain", "bias")
-_GATHERED = record("out", "x", "rows", "count", "width", "x_row")
 
 # An adapter is described to the kernel by int64s: the address of A, the sum of its ranks, how many
 # linears it changes, and of each the numbers below.
@@ -70,11 +66,12 @@ class NativeSlots:
 
 
 class NativeBlocks(NamedTuple):
-    """The rows of a batch by adapter, a block of at most ROWS a task."""
+    """The rows of a batch by adapter, a block a task, which reads the weights once for all."""
 
     blocks: Tensor  # int64 [n, 3]: slot, first of `rows`, how many
     rows: Tensor  # int64 [rows with adapters]: into y and x
-    scales: Tensor | None = None  # float32, one of each of `rows`; None: 1
+    scales: Tensor | None  # float32, one of each of `rows`; None: 1
+    most: int  # rows of a block
 
 
 def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) -> None:
@@ -86,7 +83,7 @@ def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) ->
     ranks = max(slots.ranks)
     if not ranks or not len(blocks.blocks):
         return
-    size = ROWS * ranks + COLUMNS
+    size = blocks.most * ranks + COLUMNS
     tasks = len(blocks.blocks)
     scratch = torch.empty(tasks * size, dtype=torch.float32)
     _ADD(
@@ -104,44 +101,8 @@ def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) ->
         0 if blocks.scales is None else blocks.scales.data_ptr(),
         scratch.data_ptr(),
         size,
+        blocks.most,
     )
-
-
-def add_product_(y: Tensor, delta: Tensor, rows: Tensor, linear: NativeLinear) -> None:
-    """Add delta float32 [≥ n, width] to one linear's columns of y's rows int64 [n]; apply its gain.
-
-    Sums are in float32 and rounded once.
-    """
-    width = delta.shape[1]
-    _ADD_PRODUCT(
-        y.dtype,
-        len(rows),
-        2 * len(rows) * width,
-        y.data_ptr() + linear.output * y.element_size(),
-        delta.data_ptr(),
-        rows.data_ptr(),
-        y.stride(0),
-        width,
-        0 if linear.gain is None else linear.gain.data_ptr(),
-        0 if linear.bias is None else linear.bias.data_ptr(),
-    )
-
-
-def gather_rows(x: Tensor, rows: Tensor, padded: int) -> Tensor:
-    """Return the rows int64 [n] of x [T, in] in float32 [padded, in], zeros behind them."""
-    out = torch.empty(padded, x.shape[1])
-    _GATHER_ROWS(
-        x.dtype,
-        padded,
-        out.numel(),
-        out.data_ptr(),
-        x.data_ptr(),
-        rows.data_ptr(),
-        len(rows),
-        x.shape[1],
-        x.stride(0),
-    )
-    return out
 
 
 def _add(pointer: Any) -> None:
@@ -178,7 +139,7 @@ def _add(pointer: Any) -> None:
             linear = int64s(address + (_HEAD + n * _EACH) * 8)
             column, rank, output, width = linear[0], linear[1], linear[2], linear[3]
             b, gain, bias = floats(linear[4]), floats(linear[5]), floats(linear[6])
-            sums = ROWS * ranks
+            sums = o.most * ranks
             for c in range(0, width, COLUMNS):
                 columns = min(COLUMNS, width - c)
                 for i in range(count):
@@ -237,38 +198,4 @@ def _add_scaled(
         store(y, base + j, total * gain[c + j] + beta)
 
 
-def _add_rows(pointer: Any) -> None:
-    o = carray(untyped(pointer), (1,), _PRODUCT)[0]
-    y, delta, rows = elements(o.y, pointer), floats(o.delta), int64s(o.rows)
-    gain, bias = floats(o.gain), floats(o.bias)
-    while True:
-        row = take(pointer)
-        if row >= o.tasks:
-            return
-        base, at = rows[row] * o.y_row, row * o.width
-        if o.gain == 0:
-            _add_plain(y, base, delta, at, o.width)
-        else:
-            _add_scaled(y, base, delta, at, o.width, gain, bias, 0, o.bias != 0)
-
-
-def _gather(pointer: Any) -> None:
-    o = carray(untyped(pointer), (1,), _GATHERED)[0]
-    out, x, rows = floats(o.out), elements(o.x, pointer), int64s(o.rows)
-    while True:
-        row = take(pointer)
-        if row >= o.tasks:
-            return
-        into = row * o.width
-        if row < o.count:
-            base = rows[row] * o.x_row
-            for i in range(o.width):
-                out[into + i] = load(x, base + i)
-        else:
-            for i in range(o.width):
-                out[into + i] = np.float32(0)
-
-
 _ADD = Kernel(_add, _OPERANDS)
-_ADD_PRODUCT = Kernel(_add_rows, _PRODUCT)
-_GATHER_ROWS = Kernel(_gather, _GATHERED)

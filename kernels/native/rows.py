@@ -14,9 +14,7 @@ from kernels.native.scalars import compiled, elements, exp, int64s, load, store,
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NORM = record(
-    "out", "x", "more", "sum", "weight", "width", "eps", "offset", real=("eps", "offset")
-)
+_NORM = record("out", "x", "weight", "width", "eps", "offset", real=("eps", "offset"))
 _ROTATE = record(
     *("q_out", "k_out", "q", "k", "cos", "sin", "heads", "kv_heads", "dim"),
     *("q_row", "q_head", "k_row", "k_head"),
@@ -34,28 +32,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0) -> T
     x [..., n] contiguous, weight [n], of one type. RMSNorm: arXiv 1910.07467.
     """
     out = torch.empty_like(x)
-    _norm_rows(out, x, None, None, weight, eps, offset)
-    return out
-
-
-def add_rms_norm(
-    x: Tensor, more: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Return s = x + more, rounded to their type, and the norm of that; see `rms_norm`."""
-    out, total = torch.empty_like(x), torch.empty_like(x)
-    _norm_rows(out, x, more, total, weight, eps, offset)
-    return total, out
-
-
-def _norm_rows(
-    out: Tensor,
-    x: Tensor,
-    more: Tensor | None,
-    total: Tensor | None,
-    weight: Tensor,
-    eps: float,
-    offset: float,
-) -> None:
     width = x.shape[-1]
     _NORM_ROWS(
         x.dtype,
@@ -63,13 +39,12 @@ def _norm_rows(
         2 * x.numel(),
         out.data_ptr(),
         x.data_ptr(),
-        0 if more is None else more.data_ptr(),
-        0 if total is None else total.data_ptr(),
         weight.data_ptr(),
         width,
         eps,
         offset,
     )
+    return out
 
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +122,6 @@ def store_rows(
 def _norm(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _NORM)[0]
     out, x, weight = elements(o.out, pointer), elements(o.x, pointer), elements(o.weight, pointer)
-    more, sums = elements(o.more, pointer), elements(o.sum, pointer)
     width, offset = o.width, np.float32(o.offset)
     while True:
         row = take(pointer)
@@ -155,19 +129,12 @@ def _norm(pointer: Any) -> None:
             return
         base = row * width
         total = np.float32(0)
-        if o.more == 0:
-            for i in range(base, base + width):
-                total += load(x, i) * load(x, i)
-        else:
-            for i in range(base, base + width):
-                store(sums, i, load(x, i) + load(more, i))
-            for i in range(base, base + width):
-                total += load(sums, i) * load(sums, i)
-        summed = x if o.more == 0 else sums
+        for i in range(base, base + width):
+            total += load(x, i) * load(x, i)
         inverse = np.float32(1) / np.sqrt(total / np.float32(width) + np.float32(o.eps))
         for i in range(width):
             factor = load(weight, i) + offset
-            store(out, base + i, load(summed, base + i) * inverse * factor)
+            store(out, base + i, load(x, base + i) * inverse * factor)
 
 
 def _rotate(pointer: Any) -> None:

@@ -129,7 +129,7 @@ def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @njit(fastmath={"contract"}, error_model="numpy")
 def exp(x: Any) -> Any:
-    """Return e^x for x <= 0 in float32, to a unit of the last place; at least e^-87.
+    """Return e^x for x <= 87 in float32, to a unit of the last place; at least e^-87.
 
     NaN is NaN. By Cody and Waite's reduction, in whose order the sums have to stay, and the
     polynomial of Cephes' expf.

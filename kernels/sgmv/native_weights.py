@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.native import (
-    NativeBlocks,
-    NativeLinear,
-    NativeSlots,
-    add_lora_,
-    add_product_,
-    gather_rows,
-)
-from kernels.products import multiply
+from kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
+from kernels.sgmv.few_rows import TOGETHER
 from kernels.sgmv.packed.adapter import pack
+from kernels.sgmv.packed.torch_products import TorchProducts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,17 +22,13 @@ if TYPE_CHECKING:
     from kernels.sgmv.segments import Segment
 
 
-# Rows of large segments are filled up to whole multiples of this: products of few shapes.
-WHOLE_ROWS = 32
-
-
 class NativeAdapters:
     """Numbered adapters of one place; `add_` adds them to rows, see `SlotWeights`."""
 
     def __init__(self, count: int, dtype: torch.dtype) -> None:
         self._dtype = dtype
         self._slots = NativeSlots(count)
-        self._packed: list[tuple[PackedAdapter, list[NativeLinear]] | None] = [None] * count
+        self._large: list[TorchProducts | None] = [None] * count
         self._shape: tuple[int, int] | None = None  # in, out: of all adapters alike
 
     def put(self, slot: int, adapter: PackedAdapter | None) -> None:
@@ -47,7 +37,7 @@ class NativeAdapters:
         Raises `ValueError` for one of another shape than those before it.
         """
         if adapter is None:
-            self._packed[slot] = None
+            self._large[slot] = None
             self._slots.clear(slot)
             return
         shape = len(adapter.a), adapter.width
@@ -64,7 +54,7 @@ class NativeAdapters:
             )
             for part in adapter.linears
         ]
-        self._packed[slot] = adapter, linears
+        self._large[slot] = TorchProducts(adapter, torch.float32)
         self._slots.load(slot, adapter.a, linears)
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
@@ -79,7 +69,7 @@ class NativeAdapters:
         if self._shape is None:
             return
         fits = y.shape == (plan.rows, self._shape[1]) and x.shape == (plan.rows, self._shape[0])
-        if not fits or y.stride(1) != 1 or plan.slots != len(self._packed):
+        if not fits or y.stride(1) != 1 or plan.slots != len(self._large):
             raise ValueError(
                 f"mismatch of a plan of {plan.rows} rows and {plan.slots} slots, adapters of "
                 f"{self._shape}, x {list(x.shape)} and y {list(y.shape)} of stride {y.stride()}"
@@ -90,24 +80,18 @@ class NativeAdapters:
         if x.stride(1) != 1:
             x = x.contiguous()
         if len(few.tasks):
-            add_lora_(y, x, self._slots, NativeBlocks(few.tasks, few.rows, few.scales))
-        for segment in few.large:
-            self._add_large_(y, x, segment)
+            add_lora_(y, x, self._slots, NativeBlocks(few.tasks, few.rows, few.scales, TOGETHER))
+        if few.large:
+            self._add_large_(y, x, few.large)
 
-    def _add_large_(self, y: Tensor, x: Tensor, segment: Segment) -> None:
-        packed = self._packed[segment.slot]
-        if packed is None:
-            return
-        adapter, linears = packed
-        rows = segment.rows
-        places = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        padded = -(-len(places) // WHOLE_ROWS) * WHOLE_ROWS
-        shrunk = multiply(gather_rows(x, places, padded), adapter.a.T)
-        if segment.scales is not None:
-            shrunk[: len(places)] *= segment.scales
-        for part, linear in zip(adapter.linears, linears, strict=True):
-            delta = multiply(shrunk[:, part.columns].contiguous(), part.b.T)
-            add_product_(y, delta, places, linear)
+    def _add_large_(self, y: Tensor, x: Tensor, segments: Sequence[Segment]) -> None:
+        wide, wide_x = y.float(), x.float()  # themselves, in float32
+        for segment in segments:
+            products = self._large[segment.slot]
+            if products is not None:
+                products.add_(wide, wide_x, segment)
+        if wide is not y:
+            y.copy_(wide)
 
 
 class NativeWeights:

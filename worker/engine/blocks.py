@@ -1,6 +1,6 @@
 """Which blocks of the KV cache are free, who holds them, and which of them have a name.
 
-A block's name tells what its keys and values were computed from (prefix_names.py). Holders of one
+A block's name tells what its keys and values were computed from (prefix_cache.py). Holders of one
 named block share it and only read it. A named block that nobody holds counts as free: it is handed
 out when no other is left, the one that was let go longest ago first, and its name is forgotten.
 """

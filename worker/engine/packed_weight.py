@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels.products import has_onednn
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,7 +51,6 @@ def can_pack(weight: Tensor) -> bool:
     return (
         weight.device.type == "cpu"
         and weight.dtype in _DTYPES
-        and torch.backends.mkldnn.is_available()
+        and has_onednn()
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from kernels.attention.scores import Extras
 
-# Up to this many new tokens a sequence's are taken one by one, each along its pages: more of them
-# are a matrix product, which libraries do better.
-FEW = 8
+# Up to this many new tokens a sequence's are taken one by one, each along its pages; more of them
+# are the faster as matrix products (benchmarks/results/native_kernels.csv: 9 are not, 16 are).
+FEW = 12
 
 
 @dataclass(frozen=True, slots=True)
