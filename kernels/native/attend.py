@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,14 +37,32 @@ _OPERANDS = record(
 )
 
 
-class Queries(NamedTuple):
-    """Which rows attend, and to what: n queries, each of one sequence."""
+class Queries:
+    """Which rows attend, and to what: n queries, each of one sequence.
 
-    rows: Tensor  # int32 [n], into q and the output
-    seqs: Tensor  # int32 [n], into the block table
-    firsts: Tensor  # int32 [n]: the first position each one sees
-    ends: Tensor  # int32 [n]: the position behind the last one
-    seen: int  # positions they see, all together
+    A step's layers share one: its addresses are read once.
+    """
+
+    def __init__(
+        self, rows: Tensor, seqs: Tensor, firsts: Tensor, ends: Tensor, table: Tensor
+    ) -> None:
+        """Take rows int32 [n] of q and the output, and of each what it sees.
+
+        `seqs` int32 [n] are rows of the block table int32 [seqs, pages]; `firsts` and `ends` int32
+        [n] the first position and the one behind the last. All contiguous.
+        """
+        self.count = len(rows)
+        self.seen = int((ends - firsts).sum())  # positions they see, all together
+        self.addresses = tuple(each.data_ptr() for each in (rows, seqs, firsts, ends, table))
+        self.table_width = table.shape[1]
+        self._kept = rows, seqs, firsts, ends, table  # what is pointed to
+        self._scratch = torch.empty(0)
+
+    def scratch(self, size: int) -> int:
+        """Return the address of so many float32 that a call may write to."""
+        if len(self._scratch) < size:
+            self._scratch = torch.empty(size, dtype=torch.float32)
+        return self._scratch.data_ptr()
 
 
 def attend_queries(
@@ -52,7 +70,6 @@ def attend_queries(
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
-    block_table: Tensor,
     queries: Queries,
     *,
     scale: float,
@@ -61,16 +78,14 @@ def attend_queries(
 ) -> None:
     """Write the queries' rows of out [T, heads, d]; semantics and shapes of `paged_attention`.
 
-    q [T, heads, d] with adjacent features; out, the caches and the table [seqs, pages] contiguous;
-    sinks float32 [heads].
+    q [T, heads, d] with adjacent features; out and the caches contiguous; sinks float32 [heads].
     """
-    heads, dim = q.shape[1:]
-    page, kv_heads = k_cache.shape[1:3]
-    count = len(queries.rows)
+    _, heads, dim = q.shape
+    _, page, kv_heads, _ = k_cache.shape
+    count = queries.count
     # One task reads all heads of a page, which lie together; few queries share their heads out.
     splits = 1 if count >= 2 * torch.get_num_threads() else kv_heads
     size = kv_heads // splits * _padded(heads // kv_heads) * (2 * dim + SPAN + 2) + SPAN
-    scratch = torch.empty(count * splits * size, dtype=torch.float32)
     _ATTEND(
         q.dtype,
         count * splits,
@@ -79,18 +94,14 @@ def attend_queries(
         q.data_ptr(),
         k_cache.data_ptr(),
         v_cache.data_ptr(),
-        queries.rows.data_ptr(),
-        queries.seqs.data_ptr(),
-        queries.firsts.data_ptr(),
-        queries.ends.data_ptr(),
-        block_table.data_ptr(),
-        scratch.data_ptr(),
+        *queries.addresses,
+        queries.scratch(count * splits * size),
         0 if sinks is None else sinks.data_ptr(),
         heads,
         kv_heads,
         dim,
         page,
-        block_table.shape[1],
+        queries.table_width,
         q.stride(0),
         q.stride(1),
         splits,
