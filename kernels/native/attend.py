@@ -17,6 +17,7 @@ from kernels.native.scalars import (
     floats,
     int32s,
     load,
+    prefetch,
     store,
     take,
     untyped,
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
 # sums are the same ones alone, among others and when a prefill computes it again.
 SPAN = 64
 
+# Keys that are asked for before they are multiplied by, across the end of a span too. Pages lie
+# anywhere, and a processor guesses no further than 4 KiB.
+AHEAD = 8
+
 _OPERANDS = record(
     *("out", "q", "k", "v", "queries", "seqs", "firsts", "ends", "table", "scratch", "sinks"),
     *("heads", "kv_heads", "dim", "page", "table_width", "q_row", "q_head", "splits"),
+    "line",
     *("scale", "softcap"),
     real=("scale", "softcap"),
 )
@@ -85,7 +91,7 @@ def attend_queries(
     count = queries.count
     # One task reads all heads of a page, which lie together; few queries share their heads out.
     splits = 1 if count >= 2 * torch.get_num_threads() else kv_heads
-    size = kv_heads // splits * _padded(heads // kv_heads) * (2 * dim + SPAN + 2) + SPAN
+    size = kv_heads // splits * _padded(heads // kv_heads) * (2 * dim + SPAN + 2) + SPAN + AHEAD
     _ATTEND(
         q.dtype,
         count * splits,
@@ -105,6 +111,7 @@ def attend_queries(
         q.stride(0),
         q.stride(1),
         splits,
+        64 // q.element_size(),
         scale,
         softcap or 0.0,
     )
@@ -128,7 +135,7 @@ def _attend(pointer: Any) -> None:
     padded = _heads_computed(group)
     kv_heads = o.kv_heads // o.splits  # of a task
     rows = kv_heads * padded
-    size = rows * (2 * dim + SPAN + 2) + SPAN
+    size = rows * (2 * dim + SPAN + 2) + SPAN + AHEAD
     while True:
         task = take(pointer)
         if task >= o.tasks:
@@ -138,11 +145,11 @@ def _attend(pointer: Any) -> None:
         pages = np.int64(seqs[query]) * o.table_width
         # A task's own floats: its queries, their sums, scores, tops and totals.
         own = floats(o.scratch + task * size * 4)
-        places = int32s(o.scratch + ((task + 1) * size - SPAN) * 4)
+        places = int32s(o.scratch + ((task + 1) * size - SPAN - AHEAD) * 4)
         sums, scores = rows * dim, 2 * rows * dim
         tops = scores + rows * SPAN
         totals = tops + rows
-        for i in range(size - SPAN):
+        for i in range(size - SPAN - AHEAD):
             own[i] = np.float32(0)
         for head in range(kv_heads * group):
             i = head // group * padded + head % group
@@ -158,13 +165,17 @@ def _attend(pointer: Any) -> None:
             stop: Any = min(start + SPAN, end)
             at = begin // page
             offset = begin - at * page
-            for t in range(begin, stop):
+            asked: Any = min(stop + AHEAD, end)
+            for t in range(begin, asked):
                 places[t - start] = (table[pages + at] * page + offset) * o.kv_heads + low
                 offset += 1
                 if offset == page:
                     offset = 0
                     at += 1
             for t in range(begin, stop):
+                _ask(v, np.int64(places[t - start]) * dim, kv_heads * dim, o.line)
+                if t + AHEAD < asked:
+                    _ask(k, np.int64(places[t + AHEAD - start]) * dim, kv_heads * dim, o.line)
                 for head in range(kv_heads):
                     i = head * padded
                     key = (np.int64(places[t - start]) + head) * dim
@@ -222,6 +233,13 @@ def _attend(pointer: Any) -> None:
             base = (row * o.heads + low * group + head) * dim
             for d in range(dim):
                 store(out, base + d, own[sums + i * dim + d] / total)
+
+
+@compiled
+def _ask(x: Any, base: Any, count: Any, line: Any) -> None:
+    """Ask for the cache lines of so many numbers."""
+    for i in range(base, base + count, line):
+        prefetch(x, i)
 
 
 @compiled

@@ -92,6 +92,22 @@ def take(_typing: Any, pointer: Any) -> Any:
 
 
 @intrinsic
+def prefetch(_typing: Any, pointer: Any, index: Any) -> Any:
+    """Ask for the cache line of pointer[index]: it is read soon, and nobody waits for it now."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        line = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [line.type, _BITS, _BITS, _BITS])
+        ask = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            builder.module, kind, "llvm.prefetch.p0"
+        )
+        builder.call(ask, [line, _BITS(0), _BITS(3), _BITS(1)])  # read, into all levels, data
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64), generate
+
+
+@intrinsic
 def load(_typing: Any, pointer: Any, index: Any) -> Any:
     """Return pointer[index] as a float32."""
 
