@@ -10,6 +10,7 @@ from numba import carray
 
 from kernels.native.kernel import Kernel, record
 from kernels.native.scalars import (
+    ask_for,
     cap,
     compiled,
     elements,
@@ -17,7 +18,6 @@ from kernels.native.scalars import (
     floats,
     int32s,
     load,
-    prefetch,
     store,
     take,
     untyped,
@@ -173,9 +173,9 @@ def _attend(pointer: Any) -> None:
                     offset = 0
                     at += 1
             for t in range(begin, stop):
-                _ask(v, np.int64(places[t - start]) * dim, kv_heads * dim, o.line)
+                ask_for(v, np.int64(places[t - start]) * dim, kv_heads * dim, o.line)
                 if t + AHEAD < asked:
-                    _ask(k, np.int64(places[t + AHEAD - start]) * dim, kv_heads * dim, o.line)
+                    ask_for(k, np.int64(places[t + AHEAD - start]) * dim, kv_heads * dim, o.line)
                 for head in range(kv_heads):
                     i = head * padded
                     key = (np.int64(places[t - start]) + head) * dim
@@ -233,13 +233,6 @@ def _attend(pointer: Any) -> None:
             base = (row * o.heads + low * group + head) * dim
             for d in range(dim):
                 store(out, base + d, own[sums + i * dim + d] / total)
-
-
-@compiled
-def _ask(x: Any, base: Any, count: Any, line: Any) -> None:
-    """Ask for the cache lines of so many numbers."""
-    for i in range(base, base + count, line):
-        prefetch(x, i)
 
 
 @compiled

@@ -92,8 +92,7 @@ def take(_typing: Any, pointer: Any) -> Any:
 
 
 @intrinsic
-def prefetch(_typing: Any, pointer: Any, index: Any) -> Any:
-    """Ask for the cache line of pointer[index]: it is read soon, and nobody waits for it now."""
+def _prefetch(_typing: Any, pointer: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         line = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
@@ -141,6 +140,16 @@ def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, types.float32), generate
+
+
+@compiled
+def ask_for(pointer: Any, base: Any, count: Any, line: Any) -> None:
+    """Ask for so many elements, `line` of them a cache line: they are read soon, nobody waits now.
+
+    No address is wrong here: what there is not is not brought.
+    """
+    for i in range(base, base + count, line):
+        _prefetch(pointer, i)
 
 
 @njit(fastmath={"contract"}, error_model="numpy")
