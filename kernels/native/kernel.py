@@ -15,7 +15,7 @@ import hashlib
 import os
 import struct
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from numba import types
 from numba.core.caching import FunctionCache
+from numba.core.registry import cpu_target
 
 from kernels.native.scalars import BFLOATS, FLOATS, HALVES, OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ELEMENTS: Final = {torch.float32: FLOATS, torch.bfloat16: BFLOATS, torch.float16: HALVES}
 
@@ -83,12 +84,13 @@ class Kernel:
 
     def _compile(self, dtype: torch.dtype) -> tuple[Callable[[Any], None], int]:
         signature = types.void(ELEMENTS[dtype])
-        try:
-            made = numba.cfunc(signature, cache=_kept, **OPTIONS)(self._body)
-        except Exception:  # noqa: BLE001 - no room left, or whatever reading a damaged file raises
-            with suppress(Exception):
-                FunctionCache(self._body).flush()  # the next start finds nothing, and keeps it
-            made = numba.cfunc(signature, **OPTIONS)(self._body)
+        with _kept_by_type(dtype):
+            try:
+                made = numba.cfunc(signature, cache=_kept, **OPTIONS)(self._body)
+            except Exception:  # noqa: BLE001 - no room left, or what reading a damaged file raises
+                with suppress(Exception):
+                    FunctionCache(self._body).flush()  # the next start finds nothing, and keeps it
+                made = numba.cfunc(signature, **OPTIONS)(self._body)
         self._compiled[dtype] = found = (_BODY(made.address), made.address)
         return found
 
@@ -97,9 +99,11 @@ def _keep_code() -> bool:
     """Choose where machine code is kept; False where nothing can be written.
 
     A folder for these very sources: Numba looks at a kernel's own file only, and left to itself it
-    would go on to the package's folder, where an older version's code could be found.
+    would go on to the package's folder, where an older version's code could be found. For this
+    Numba and processor too: see `_kept_by_type`.
     """
-    digest = hashlib.sha256()
+    machine = cpu_target.target_context.codegen().magic_tuple()
+    digest = hashlib.sha256(repr((numba.__version__, machine)).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     if numba.config.CACHE_DIR:
@@ -121,6 +125,22 @@ def _keep_code() -> bool:
         return False
 
 
+@contextmanager
+def _kept_by_type(dtype: torch.dtype) -> Iterator[None]:
+    """Have Numba keep a type's code in a folder of its own.
+
+    Where an index has several entries, two processes that add one each at the same time may leave
+    it with the one's entry and the other's code, which nothing checks.
+    """
+    with _compiling:
+        folder = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(Path(folder) / str(dtype).removeprefix("torch."))
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = folder
+
+
 def _find_parallel(kind: Callable[[str], Any]) -> Any:
     """Find how the OpenMP runtime that torch has loaded runs a function in each of its threads.
 
@@ -138,5 +158,6 @@ def _find_parallel(kind: Callable[[str], Any]) -> Any:
 
 
 _kept = _keep_code()
+_compiling = threading.Lock()
 _parallel = _find_parallel(ctypes.PyDLL)
 _parallel_released = _find_parallel(ctypes.CDLL)

@@ -126,6 +126,20 @@ def test_machine_code_is_kept_by_its_sources() -> None:
     assert module._kept == folder.is_dir()
 
 
+def test_each_type_has_an_index_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers of other types that start together cannot mix up what they keep."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "_kept", True)
+    counts = torch.zeros(5, dtype=torch.int64)
+    kernel = Kernel(_count, COUNTED)
+    for dtype in (torch.float32, torch.bfloat16):
+        kernel(dtype, 5, 1, counts.data_ptr())
+    assert numba.config.CACHE_DIR == str(tmp_path)
+    for name in ("float32", "bfloat16"):
+        assert len([*(tmp_path / name).rglob("*.nbi")]) == 1
+        assert len([*(tmp_path / name).rglob("*.nbc")]) == 1
+
+
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("left", [0, 40])
 def test_damaged_machine_code_is_made_anew(
