@@ -348,6 +348,16 @@ def test_a_table_that_is_too_short_is_refused() -> None:
         short.run("native")
 
 
+@pytest.mark.parametrize(("queries", "rows"), [([0, 3], 2), ([0, 1], 2), ([0, 20], 20)])
+def test_lengths_that_do_not_fit_are_refused(queries: list[int], rows: int) -> None:
+    """A plan of more or fewer rows than there are; more queries than the sequence has tokens."""
+    case = make_case([(2, 9)])
+    q = case.q.new_zeros(rows, *case.q.shape[1:])
+    cu_q = torch.tensor(queries, dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"rows under a plan|queries of a sequence"):
+        replace(case, q=q, cu_q=cu_q).run("native")
+
+
 def test_launches() -> None:
     """One launch for all rows, a second only where a decode may span several splits."""
     case = make_case([(1, 5), (4, 9)]).to(device_of("triton"))
