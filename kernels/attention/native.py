@@ -29,6 +29,7 @@ class NativePlan:
     prompts: tuple[LongPrompt, ...]
     block_table: Tensor  # int32 [seqs, pages], contiguous
     blocks: range  # those that are read: machine code asks nobody whether the cache has them
+    tokens: int  # rows of q
     invariant: bool
 
 
@@ -41,7 +42,10 @@ def make_native_plan(
     sight: Sight = FAR,
     invariant: bool = False,
 ) -> NativePlan:
-    """Sort a step's sequences by how many new tokens they have; shapes as in `paged_attention`."""
+    """Sort a step's sequences by how many new tokens they have; shapes as in `paged_attention`.
+
+    Raises `ValueError` for lengths that machine code would read beyond its memory by.
+    """
     starts: list[int] = cu_q.tolist()
     lengths: list[int] = kv_lens.tolist()
     pages = -(-kv_lens // block_size)
@@ -56,6 +60,8 @@ def make_native_plan(
     prompts = []
     for seq, length in enumerate(lengths):
         start, stop = starts[seq], starts[seq + 1]
+        if not 0 <= stop - start <= length:
+            raise ValueError(f"{stop - start} queries of a sequence of {length} tokens")
         if invariant or stop - start <= FEW:
             rows += range(start, stop)
             seqs += [seq] * (stop - start)
@@ -73,7 +79,9 @@ def make_native_plan(
         int((end - first).sum()),
     )
     blocks = range(low, high + 1)
-    return NativePlan(queries, tuple(prompts), block_table.contiguous(), blocks, invariant)
+    return NativePlan(
+        queries, tuple(prompts), block_table.contiguous(), blocks, starts[-1], invariant
+    )
 
 
 def attend_native(  # noqa: PLR0917 - the operands
@@ -81,8 +89,10 @@ def attend_native(  # noqa: PLR0917 - the operands
 ) -> Tensor:
     """Attention of a step's rows q [T, heads, d] over the cached keys and values.
 
-    Raises `ValueError` for blocks that the cache does not have.
+    Raises `ValueError` for blocks that the cache does not have, and for a plan of other rows.
     """
+    if len(q) != plan.tokens:
+        raise ValueError(f"{len(q)} rows under a plan of {plan.tokens}")
     if plan.blocks and not 0 <= plan.blocks.start < plan.blocks.stop <= len(k_cache):
         raise ValueError(f"blocks {plan.blocks} of a cache of {len(k_cache)}")
     out = torch.empty(q.shape, dtype=q.dtype)

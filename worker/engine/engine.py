@@ -69,6 +69,7 @@ class Engine:
             slots=self._slots,
             rope=backbone.rope,
             prefix_cache=config.prefix_cache,
+            finite=self._cache.finite,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(

@@ -65,3 +65,9 @@ class KVCache:
         index = torch.tensor(block_ids, dtype=torch.int64).to(self.device, non_blocking=True)
         for stack in self._stacks:
             stack.index_fill_(1, index, 0)
+
+    def finite(self, block_ids: Sequence[int]) -> bool:
+        """Whether these blocks' numbers are finite in every layer; a device is waited for."""
+        index = torch.tensor(block_ids, dtype=torch.int64).to(self.device, non_blocking=True)
+        bounds = [bound for each in self._stacks for bound in each.index_select(1, index).aminmax()]
+        return bool(torch.stack(bounds).isfinite().all())  # NaN is the bound where there is one

@@ -27,7 +27,7 @@ from worker.engine.sequence import TokenSequence
 from worker.engine.starvation import StarvationGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.adapters import AdapterWeights
     from worker.engine.request import GenerationRequest
@@ -99,7 +99,8 @@ class Scheduler:
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
-    A sequence that grows beyond the length at which `rope` switches is computed anew.
+    A sequence that grows beyond the length at which `rope` switches is computed anew. `finite` says
+    whether blocks hold nothing else: others may then find them.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Scheduler:
         max_passes: int = 64,
         rope: RowRope = RowRope(),  # noqa: B008 - it is frozen
         prefix_cache: bool = True,
+        finite: Callable[[Sequence[int]], bool] = lambda _: True,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
@@ -121,7 +123,9 @@ class Scheduler:
         self.kv_block = kv_block
         self.rope = rope
         self.blocks = BlockAllocator(kv_blocks)
-        self.prefixes = PrefixCache(self.blocks, kv_block, rope, enabled=prefix_cache)
+        self.prefixes = PrefixCache(
+            self.blocks, kv_block, rope, enabled=prefix_cache, finite=finite
+        )
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
         self.refused: list[tuple[int, Exception]] = []  # keys whose adapter could not be loaded
