@@ -5,7 +5,7 @@
 SmolLM2-135M in the type that a worker takes on this processor, an engine of 16 rows over the demo's
 three adapters and the backbone, on one thread. All seconds are its CPU time, jobs come by that
 clock too: other programs on the machine change the figures little. `ARIL_STEP_STRETCH` is as it is
-by default, twice as much, and so large that prompts go in whole chunks, in turns.
+by default, and so large that prompts go in whole chunks, in turns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROWS: Final = 16
 DECODING: Final = 8
 PROMPT: Final = 512
 WHOLE: Final = "whole chunks (stretch 1000)"
-STRETCHES: Final = {"stretch 2 (default)": 2.0, "stretch 4": 4.0, WHOLE: UNBOUND}
+STRETCHES: Final = {"stretch 2 (default)": 2.0, WHOLE: UNBOUND}
 
 
 class Asked(NamedTuple):
@@ -51,11 +51,11 @@ class Asked(NamedTuple):
 
 SCENES: Final = {
     f"{DECODING} rows decode, a prompt of {PROMPT} every 64 steps": [
-        *(Asked(0, 32, 240) for _ in range(DECODING)),
+        *(Asked(0, 32, 200) for _ in range(DECODING)),
         *(Asked(16 + 64 * number, PROMPT, 16) for number in range(3)),
     ],
     "16 jobs at once, 32 to 64 + 64": [Asked(0, 32 + row * 7 % 33, 64) for row in range(ROWS)],
-    f"16 rows always full, {PROMPT} + 64": [Asked(0, PROMPT, 64) for _ in range(24)],
+    f"16 rows always full, {PROMPT} + 64": [Asked(0, PROMPT, 64) for _ in range(20)],
 }
 
 

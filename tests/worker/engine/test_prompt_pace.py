@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.generation import CountingSlots, request
-from worker.engine.block_products import ROW_COUNTS, WEIGHT_ROWS, cut
-from worker.engine.prompt_pace import LEAST, SPREAD_STEPS, UNBOUND, prompt_tokens
+from worker.engine.block_products import ROW_COUNTS, cut
+from worker.engine.prompt_pace import LEAST, SPREAD_STEPS, STEP_ROWS, UNBOUND, prompt_tokens
 from worker.engine.scheduler import Scheduler, StepPlan
 
 DECODES = st.integers(1, 600)
@@ -17,7 +17,7 @@ STRETCH = st.floats(1.0, UNBOUND)
 
 def cost(tokens: int) -> int:
     """Return what a step of so many tokens costs, in rows' arithmetic."""
-    return sum(piece.rows + WEIGHT_ROWS for piece in cut(tokens, ROW_COUNTS))
+    return STEP_ROWS + sum(piece.rows for piece in cut(tokens, ROW_COUNTS))
 
 
 def scheduler(*, stretch: float = 2.0, rows: int = 16, prefix_cache: bool = False) -> Scheduler:
@@ -61,12 +61,12 @@ def test_a_step_lasts_as_long_as_was_asked_and_fills_a_row_count(
 ) -> None:
     """As its cost is modelled, while little waits: no longer, and no more than a third shorter."""
     tokens = decodes + prompt_tokens(decodes, prompts, 0, stretch)
-    wanted = stretch * (decodes + prompts + WEIGHT_ROWS)
+    wanted = stretch * (decodes + prompts + STEP_ROWS)
     if tokens == decodes + LEAST or tokens >= ROW_COUNTS[-1]:
         return
     assert tokens in ROW_COUNTS
     assert cost(tokens) <= wanted
-    assert tokens + WEIGHT_ROWS > wanted * 2 / 3
+    assert tokens + STEP_ROWS > wanted * 2 / 3
 
 
 @given(decodes=DECODES, waiting=WAITING)
