@@ -86,6 +86,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
             EngineConfig(
                 max_rows=settings.max_rows,
                 max_step_tokens=settings.max_step_tokens,
+                step_stretch=settings.step_stretch,
                 slots=settings.slots,
                 max_rank=settings.max_rank,
                 kv_tokens=0 if settings.kv_tokens == "auto" else settings.kv_tokens,

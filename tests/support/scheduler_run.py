@@ -40,6 +40,7 @@ class Run:
         rope: RowRope = PLAIN,
         vocabulary: int = STATES,
         prefix_cache: bool = True,
+        stretch: float = 2.0,
     ) -> None:
         self.limits = limits
         self.slots = CountingSlots(limits.slots)
@@ -51,6 +52,7 @@ class Run:
             kv_block=KV_BLOCK,
             slots=self.slots,
             max_passes=limits.passes,
+            stretch=stretch,
             rope=rope,
             prefix_cache=prefix_cache,
         )

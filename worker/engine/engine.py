@@ -18,6 +18,7 @@ from worker.engine.kv_room import with_kv_tokens
 from worker.engine.mixture import Mixture, members_of
 from worker.engine.outputs import next_output
 from worker.engine.probe import install_adapters
+from worker.engine.prompt_pace import UNBOUND
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
 from worker.engine.sampler import FAILED, Sampled, sample
@@ -67,6 +68,8 @@ class Engine:
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
+            # What a token costs beside decodes was measured on CPUs alone.
+            stretch=config.step_stretch if config.device == "cpu" else UNBOUND,
             rope=backbone.rope,
             prefix_cache=config.prefix_cache,
             finite=self._cache.finite,

@@ -1,9 +1,10 @@
 """Which tokens of which sequences go into the next step.
 
-Decodes first, then prefill in chunks in what is left of the token budget. Seniority is the order
-of arrival, for ever: a sequence may take cache blocks from any younger one (which is then computed
-again later), never from an older one, so the oldest unfinished sequence advances in every step it
-runs in, and every sequence becomes the oldest in the end.
+Decodes first, then prefill in chunks in what is left of the token budget, or in less where decodes
+would wait too long for it (prompt_pace.py). Seniority is the order of arrival, for ever: a sequence
+may take cache blocks from any younger one (which is then computed again later), never from an older
+one, so the oldest unfinished sequence advances in every step it runs in, and every sequence becomes
+the oldest in the end.
 
 Beginnings that are in the cache already are taken from there (prefix_cache.py), and shared blocks
 are nobody's to take away: what a preemption frees are those that nobody else holds. A sequence
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from worker.engine.blocks import BlockAllocator
 from worker.engine.prefix_cache import PrefixCache
+from worker.engine.prompt_pace import prompt_tokens
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
 from worker.engine.starvation import StarvationGuard
@@ -99,6 +101,7 @@ class Scheduler:
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
+    `stretch` is how many times as long as a decode a step with prompts may last, 1 or more.
     A sequence that grows beyond the length at which `rope` switches is computed anew. `finite` says
     whether blocks hold nothing else: others may then find them.
     """
@@ -112,14 +115,18 @@ class Scheduler:
         kv_block: int,
         slots: SlotPool,
         max_passes: int = 64,
+        stretch: float = 2.0,
         rope: RowRope = RowRope(),  # noqa: B008 - it is frozen
         prefix_cache: bool = True,
         finite: Callable[[Sequence[int]], bool] = lambda _: True,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
+        if not stretch >= 1:
+            raise ValueError(f"a step of {stretch} decodes")
         self.max_rows = max_rows
         self.max_step_tokens = max_step_tokens
+        self.stretch = stretch
         self.kv_block = kv_block
         self.rope = rope
         self.blocks = BlockAllocator(kv_blocks)
@@ -133,7 +140,9 @@ class Scheduler:
         self._slots = slots
         self._starvation = StarvationGuard(max_passes)
         self._arrivals = 0
-        self._tellable = 0  # places of prompts that may still be told of in this step
+        # Of the step that is being planned.
+        self._prompt_tokens = 0  # that may still be taken of prompts
+        self._tellable = 0  # places of prompts that may still be told of
 
     @property
     def has_work(self) -> bool:
@@ -180,6 +189,7 @@ class Scheduler:
         None when there is nothing to do, or when nothing runs and the slot pool gave no slot.
         """
         self._tellable = self.max_rows  # logits of a step: at most about twice those of its samples
+        self._prompt_tokens = self._prompt_budget()
         self.prefixes.begin()
         rows, preempted = self._continue_running()
         self._admit_waiting(rows)
@@ -212,37 +222,46 @@ class Scheduler:
         """Rows of the running sequences, oldest first, and how many were preempted for them."""
         rows: list[Row] = []
         preempted = 0
-        budget = self.max_step_tokens
-        decodes = sum(sequence.decoding for sequence in self.running)  # not yet planned
         position = 0
         while position < len(self.running):
             sequence = self.running[position]
             position += 1
             wanted = 1
-            if sequence.decoding:
-                decodes -= 1
-            else:
+            if not (decoding := sequence.decoding):
                 self.prefixes.take(sequence, self.prefixes.find(sequence))
                 if self.prefixes.awaits(sequence):
                     continue
-                wanted = min(sequence.pending, budget - decodes)
+                wanted = min(sequence.pending, self._prompt_tokens)
             while self._blocks_missing(sequence, wanted) > self.blocks.free:
                 if self.running[-1] is sequence:
                     break
                 self._preempt_newest()
                 preempted += 1
             if row := self._plan_row(sequence, wanted):
-                budget -= row.count
                 rows.append(row)
+                if not decoding:
+                    self._prompt_tokens -= row.count
         return rows, preempted
+
+    def _prompt_budget(self) -> int:
+        """Return how many tokens the next step may take of prompts; each decode has its own."""
+        decodes = sum(sequence.decoding for sequence in self.running)
+        left = self.max_step_tokens - decodes
+        if not decodes:
+            return left
+        room = self.max_rows - len(self.running)
+        could = [each for each in self.running if not each.decoding] + self.waiting[:room]
+        waiting = sum(
+            each.pending - len(self.prefixes.find(each)) * self.kv_block for each in could
+        )
+        return min(left, prompt_tokens(decodes, len(could), waiting, self.stretch))
 
     def _admit_waiting(self, rows: list[Row]) -> None:
         """Start waiting sequences in order; only those without an adapter slot are overtaken."""
-        budget = self.max_step_tokens - sum(row.count for row in rows)
         growth = sum(self._growth(sequence) for sequence in self.running)
         self._starvation.begin()
         for sequence in tuple(self.waiting):
-            if budget == 0 or len(self.running) == self.max_rows:
+            if self._prompt_tokens == 0 or len(self.running) == self.max_rows:
                 return
             if not self._has_slot(sequence):
                 continue
@@ -260,10 +279,10 @@ class Scheduler:
             if self.prefixes.awaits(sequence):
                 growth += self._growth(sequence)
                 continue
-            row = self._plan_row(sequence, min(sequence.pending, budget))
+            row = self._plan_row(sequence, min(sequence.pending, self._prompt_tokens))
             if row is None:
                 raise RuntimeError(f"no block for {sequence!r} that was checked to fit")
-            budget -= row.count
+            self._prompt_tokens -= row.count
             growth += self._growth(sequence)
             rows.append(row)
 
