@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.generation import PLAIN, STATES, CacheModel, CountingSlots, request
-from worker.engine.scheduler import Scheduler, StepPlan
+from worker.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from worker.engine.blocks import BlockAllocator
     from worker.engine.request import GenerationRequest
     from worker.engine.rope_lengths import RowRope
     from worker.engine.sequence import TokenSequence
+    from worker.engine.step_plan import StepPlan
 
 KV_BLOCK = 3
 Adapter = str | tuple[str, ...] | None
