@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from schemas import Sampling
-from tests.support.drafting import KINDS, Always, Kind, always
+from tests.support.drafting import KINDS, Always, Kind, Told, always
 from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
@@ -22,13 +22,13 @@ from worker.engine.mixture import mix
 from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.sampler import sample
+from worker.engine.speculation import Speculation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from worker.engine.sequence import TokenSequence
-    from worker.engine.speculation import Speculation
 
 CONFIG = EngineConfig(
     max_rows=6,
@@ -97,10 +97,10 @@ def jobs(path: Path) -> list[GenerationRequest]:
     return made
 
 
-def engine_of(path: Path, speculation: Speculation | None = None, **changes: Any) -> Engine:
+def engine_of(path: Path, drafts: Speculation | None = None, **changes: Any) -> Engine:
     """Load a model of its own into an engine."""
     config = replace(CONFIG, **changes)
-    return Engine(load_backbone(path, "cpu", config.dtype), config, speculation=speculation)
+    return Engine(load_backbone(path, "cpu", config.dtype), config, speculation=drafts)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,36 @@ def test_outputs_are_those_without_drafts(
     if kind == "wrong":
         assert stats.accepted == 0
     assert stats.kv_blocks_used == 0
+
+
+def long(jobs: list[GenerationRequest], **more: Any) -> list[GenerationRequest]:
+    """Ask for long greedy answers."""
+    sampling = Sampling(max_tokens=60, temperature=0.0, ignore_eos=True, **more)
+    return [replace(job, constraint=None, sampling=sampling) for job in jobs[:3]]
+
+
+def test_rows_that_repeat_themselves_take_fewer_steps(
+    path: Path, jobs: list[GenerationRequest]
+) -> None:
+    """As configured: drafts from the row's own tokens, where they pay."""
+    bare, drafting = engine_of(path), engine_of(path, speculation=MOST)
+    same = long(jobs, logit_bias={"7": 100.0})
+    assert finish(drafting, *same) == finish(bare, *same)
+    assert drafting.stats().accepted > 3 * 40
+    assert drafting.stats().steps < bare.stats().steps / 3
+
+
+def test_rows_that_are_guessed_wrong_stop_drafting(
+    path: Path, jobs: list[GenerationRequest]
+) -> None:
+    """What is paid for it does not grow with the answer."""
+    bare = engine_of(path)
+    expected = finish(bare, *long(jobs))
+    wrong = Speculation(MOST, Told(answers_of(expected), "wrong", VOCABULARY))
+    engine = engine_of(path, wrong)
+    assert finish(engine, *long(jobs)) == expected
+    assert engine.stats().steps == bare.stats().steps
+    assert 0 < engine.stats().drafted < 3 * 20
 
 
 def test_preempted_and_cancelled_among_drafts(
