@@ -95,6 +95,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
                 prefix_cache=settings.prefix_cache,
+                speculation=0 if settings.cuda_graphs else settings.speculation,
             ),
         )
     except KvRoomError as error:
@@ -137,6 +138,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         slots=engine.config.slots,
         kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
+        speculation=engine.config.speculation,
         threads=threads,
         base_digest=base_digest,
     )

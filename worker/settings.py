@@ -221,6 +221,14 @@ class WorkerSettings(BaseSettings):
         " tenants, as in `acme,acme-test;beta,gamma`. Those who share can tell by the time to a"
         " first token whether another has sent the same beginning.",
     )
+    speculation: int = Field(
+        7,
+        ge=0,
+        le=11,
+        description="Most tokens that a step guesses ahead for a job, from what followed the same"
+        " words in its own prompt and answer, and checks; 0: none. It changes no token, and is done"
+        " where it pays; not with cuda_graphs.",
+    )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."
     )

@@ -12,12 +12,15 @@ whose next block is computed in this step anyway has no row in it, and takes the
 It waits for a row that was planned before its own, in this step and in no other: the oldest waits
 for nobody, each wait ends with a block computed, and whoever is preempted or cancelled is waited
 for no longer.
+
+Drafts (speculation.py) come last and take what nobody else has use for: tokens that the budget has
+left, and blocks only where those that all running sequences need next are free.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,13 +29,16 @@ from worker.engine.prefix_cache import PrefixCache
 from worker.engine.prompt_pace import prompt_tokens
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
+from worker.engine.speculation import MOST_A_STEP
 from worker.engine.starvation import StarvationGuard
+from worker.engine.step_plan import Row, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from worker.adapters import AdapterWeights
     from worker.engine.request import GenerationRequest
+    from worker.engine.speculation import Speculation
 
 _arrival = attrgetter("arrival")
 
@@ -53,49 +59,6 @@ class SlotPool(Protocol):
         """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Tokens `start` to `start + count` of one sequence; the last one is sampled from or not.
-
-    `tells` are those of them, counted from `start`, whose logits tell how likely the prompt is.
-    """
-
-    sequence: TokenSequence
-    start: int
-    count: int
-    samples: bool
-    tells: range = range(0)
-
-    @property
-    def logits(self) -> int:
-        """How many of its tokens' logits are made."""
-        return len(self.tells) + self.samples
-
-    @property
-    def bare(self) -> int:
-        """How many of the tokens, from the first on, come before the adapter's work."""
-        return max(0, min(self.count, self.sequence.active_from - self.start))
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        """The adapter slots of the last token; none on the backbone."""
-        return () if self.bare == self.count else self.sequence.slots
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """One step: tokens of one (first) adapter slot are adjacent, as far as may be; slots ascend.
-
-    Rows of the backbone come last. One that begins on the backbone and ends on an adapter comes
-    before the adapter's others.
-    """
-
-    rows: tuple[Row, ...]
-    tokens: int
-    samples: int  # rows that end in a sampled token
-    preempted: int  # sequences that lost their blocks to make room
-
-
 class Scheduler:
     """Plans steps over waiting and running sequences; owns the cache's block ids.
 
@@ -103,7 +66,8 @@ class Scheduler:
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
     `stretch` is how many times as long as a decode a step with prompts may last, 1 or more.
     A sequence that grows beyond the length at which `rope` switches is computed anew. `finite` says
-    whether blocks hold nothing else: others may then find them.
+    whether blocks hold nothing else: others may then find them. Without `speculation` nothing is
+    drafted.
     """
 
     def __init__(
@@ -119,6 +83,7 @@ class Scheduler:
         rope: RowRope = RowRope(),  # noqa: B008 - it is frozen
         prefix_cache: bool = True,
         finite: Callable[[Sequence[int]], bool] = lambda _: True,
+        speculation: Speculation | None = None,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
@@ -129,6 +94,7 @@ class Scheduler:
         self.stretch = stretch
         self.kv_block = kv_block
         self.rope = rope
+        self.speculation = speculation
         self.blocks = BlockAllocator(kv_blocks)
         self.prefixes = PrefixCache(
             self.blocks, kv_block, rope, enabled=prefix_cache, finite=finite
@@ -195,6 +161,8 @@ class Scheduler:
         self._admit_waiting(rows)
         if not rows:
             return None
+        if self.speculation is not None:
+            self._draft(rows, self.speculation)
         rows.sort(key=lambda row: (not row.slots, row.slots, row.bare == 0))
         return StepPlan(
             rows=tuple(rows),
@@ -203,19 +171,28 @@ class Scheduler:
             preempted=preempted,
         )
 
-    def advance(self, plan: StepPlan, sampled_ids: Sequence[int]) -> None:
-        """Note that the plan was run; `sampled_ids` has one id for each row that samples."""
+    def advance(self, plan: StepPlan, sampled_ids: Sequence[Sequence[int]]) -> None:
+        """Note that the plan was run; `sampled_ids` has the ids of each row that samples.
+
+        That is one, and one more for each token of its draft that came. None at all: the draft has
+        spoilt the row, which is computed again.
+        """
         if len(sampled_ids) != plan.samples:
-            raise ValueError(f"{plan.samples} sampled tokens expected, got {len(sampled_ids)}")
-        ids = iter(sampled_ids)
+            raise ValueError(f"tokens of {plan.samples} rows expected, of {len(sampled_ids)} given")
+        each = iter(sampled_ids)
         for row in plan.rows:
+            ids: Sequence[int] = next(each) if row.samples else ()
             sequence = row.sequence
-            sequence.advance(row.count)
+            sequence.append(ids[:-1])  # what was drafted and came: its keys and values are there
+            if stands := row.stands(len(ids)):
+                sequence.advance(stands)
             sequence.told += len(row.tells)
             self.prefixes.keep(sequence, row.start)
             if row.samples:
-                sequence.append((next(ids),))
-                if sequence.length - 1 == self.rope.switch:
+                if self.speculation is not None:
+                    self.speculation.note(sequence, row.draft, ids)
+                sequence.append(ids[-1:])
+                if ids and sequence.length - 1 == self.rope.switch:
                     self._compute_anew(sequence)
 
     def _continue_running(self) -> tuple[list[Row], int]:
@@ -303,6 +280,40 @@ class Scheduler:
         self._tellable -= len(tells)
         self.prefixes.plan(sequence, count)
         return Row(sequence, start, count, start + count == sequence.length, tells)
+
+    def _draft(self, rows: list[Row], speculation: Speculation) -> None:
+        """Let rows that decode go on by guesses, in what is left when all is planned."""
+        budget = min(MOST_A_STEP, self.max_step_tokens - sum(row.count for row in rows))
+        decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
+        price = speculation.price(len(decodes))
+        if price >= 1:
+            return
+        early = sum(map(self._growth, self.running)) <= self.blocks.free
+        for place in decodes:
+            row = rows[place]
+            if row.tells:
+                continue
+            draft = speculation.draft(
+                row.sequence, price, min(budget, self._room(row, early=early))
+            )
+            if draft:
+                budget -= len(draft)
+                count = 1 + len(draft)
+                missing = self._blocks_missing(row.sequence, count)
+                row.sequence.block_ids.extend(self.blocks.allocate(missing))
+                rows[place] = replace(row, count=count, draft=draft)
+
+    def _room(self, row: Row, *, early: bool) -> int:
+        """How many tokens may be drafted: to the answer's end, to where RoPE switches, in blocks.
+
+        `early`: blocks may be taken that the sequence will need soon.
+        """
+        sequence = row.sequence
+        room = sequence.remaining - 1
+        if self.rope.switch is not None and sequence.length <= self.rope.switch:
+            room = min(room, self.rope.switch - sequence.length)
+        blocks = len(sequence.block_ids) + (self._growth(sequence) if early else 0)
+        return min(room, blocks * self.kv_block - sequence.length)
 
     def _blocks_missing(self, sequence: TokenSequence, count: int) -> int:
         """Blocks to allocate before `count` more tokens of this sequence fit."""
