@@ -28,6 +28,7 @@ class NativePlan:
     queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
     prompts: tuple[LongPrompt, ...]
     blocks: range  # those that are read: machine code asks nobody whether the cache has them
+    tokens: int  # rows of q
     invariant: bool
 
 
@@ -40,7 +41,10 @@ def make_native_plan(
     sight: Sight = FAR,
     invariant: bool = False,
 ) -> NativePlan:
-    """Sort a step's sequences by how many new tokens they have; shapes as in `paged_attention`."""
+    """Sort a step's sequences by how many new tokens they have; shapes as in `paged_attention`.
+
+    Raises `ValueError` for lengths that machine code would read beyond its memory by.
+    """
     starts: list[int] = cu_q.tolist()
     lengths: list[int] = kv_lens.tolist()
     pages = -(-kv_lens // block_size)
@@ -55,6 +59,8 @@ def make_native_plan(
     prompts = []
     for seq, length in enumerate(lengths):
         start, stop = starts[seq], starts[seq + 1]
+        if not 0 <= stop - start <= length:
+            raise ValueError(f"{stop - start} queries of a sequence of {length} tokens")
         if invariant or stop - start <= FEW:
             rows += range(start, stop)
             seqs += [seq] * (stop - start)
@@ -72,7 +78,7 @@ def make_native_plan(
         block_table.contiguous(),
     )
     blocks = range(low, high + 1)
-    return NativePlan(queries, tuple(prompts), blocks, invariant)
+    return NativePlan(queries, tuple(prompts), blocks, starts[-1], invariant)
 
 
 def attend_native(  # noqa: PLR0917 - the operands
@@ -87,8 +93,10 @@ def attend_native(  # noqa: PLR0917 - the operands
     """Write the attention of a step's rows q [T, heads, d] over the cached keys and values.
 
     Out is of q's shape and type, contiguous. Raises `ValueError` for blocks that the cache does not
-    have.
+    have, and for a plan of other rows.
     """
+    if len(q) != plan.tokens:
+        raise ValueError(f"{len(q)} rows under a plan of {plan.tokens}")
     if plan.blocks and not 0 <= plan.blocks.start < plan.blocks.stop <= len(k_cache):
         raise ValueError(f"blocks {plan.blocks} of a cache of {len(k_cache)}")
     if plan.queries.count:

@@ -196,10 +196,11 @@ def store_kv(
 
         store_triton(k, v, k_cache, v_cache, slot_mapping)
         return
-    if uses_native(backend, k.device, k.dtype) and k.dtype is k_cache.dtype:
+    if uses_native(backend, k.device, k.dtype) and _is_plain(k, v, k_cache, v_cache):
         from kernels.native import store_rows  # noqa: PLC0415 - loads Numba
 
-        if k.stride(2) == v.stride(2) == 1 and len(slot_mapping):
+        slot_mapping = slot_mapping.contiguous()
+        if len(slot_mapping):
             if int(slot_mapping.max()) >= k_cache.shape[0] * k_cache.shape[1]:
                 raise IndexError(f"place {int(slot_mapping.max())} of {list(k_cache.shape[:2])}")
             store_rows(k, v, k_cache, v_cache, slot_mapping)
@@ -209,6 +210,16 @@ def store_kv(
         k, v, slot_mapping = k[keep], v[keep], slot_mapping[keep]
     for rows, cache in ((k, k_cache), (v, v_cache)):
         cache.view(-1, *cache.shape[2:]).index_copy_(0, slot_mapping, rows)
+
+
+def _is_plain(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor) -> bool:
+    """Whether machine code can store these: of one type, heads of adjacent features."""
+    return (
+        k.dtype is v.dtype is k_cache.dtype is v_cache.dtype
+        and k.stride(2) == v.stride(2) == 1
+        and k_cache.is_contiguous()
+        and v_cache.is_contiguous()
+    )
 
 
 def _check(  # noqa: PLR0917 - the operands of `paged_attention`

@@ -206,12 +206,14 @@ def _attend(pointer: Any) -> None:
                     own[sums + i * dim + d] *= keep
                 for t in range(stop, min(stop + 3, start + SPAN)):
                     own[mine + t - start] = np.float32(0)
-            for t in range(begin, stop, 4):
-                p0 = np.int64(places[t - start])
-                last = stop - 1 - start  # taken again, with weight 0, where there are not four
-                p1 = np.int64(places[min(t + 1 - start, last)])
-                p2 = np.int64(places[min(t + 2 - start, last)])
-                p3 = np.int64(places[min(t + 3 - start, last)])
+            # By whole fours of the span. Where one reaches out of what is seen, the first or last
+            # key stands in with weight 0: a span's weights before its beginning were never set.
+            lowest, last = begin - start, stop - 1 - start
+            for t in range(begin - begin % 4, stop, 4):
+                p0 = np.int64(places[max(t - start, lowest)])
+                p1 = np.int64(places[min(max(t + 1 - start, lowest), last)])
+                p2 = np.int64(places[min(max(t + 2 - start, lowest), last)])
+                p3 = np.int64(places[min(max(t + 3 - start, lowest), last)])
                 for head in range(kv_heads):
                     i = head * padded
                     v0, v1 = (p0 + head) * dim, (p1 + head) * dim

@@ -15,18 +15,22 @@ import hashlib
 import os
 import struct
 import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import numba
 import numpy as np
 import torch
 from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.registry import cpu_target
 
 from kernels.native.scalars import BFLOATS, FLOATS, HALVES, OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ELEMENTS: Final = {torch.float32: FLOATS, torch.bfloat16: BFLOATS, torch.float16: HALVES}
 
@@ -53,7 +57,8 @@ class Kernel:
     """One body, compiled for each type of elements when it is first called with it.
 
     Machine code is kept in the user's cache (`NUMBA_CACHE_DIR` names another place), and made anew
-    where there is none to write to: a second for the largest kernel.
+    where there is none to write to, or where what was kept is damaged: a second for the largest
+    kernel.
     """
 
     def __init__(self, body: Callable[[Any], None], operands: np.dtype[Any]) -> None:
@@ -79,21 +84,61 @@ class Kernel:
 
     def _compile(self, dtype: torch.dtype) -> tuple[Callable[[Any], None], int]:
         signature = types.void(ELEMENTS[dtype])
-        try:
-            made = numba.cfunc(signature, cache=True, **OPTIONS)(self._body)
-        except RuntimeError:  # nowhere to keep it
-            made = numba.cfunc(signature, **OPTIONS)(self._body)
+        with _kept_by_type(dtype):
+            try:
+                made = numba.cfunc(signature, cache=_kept, **OPTIONS)(self._body)
+            except Exception:  # noqa: BLE001 - no room left, or what reading a damaged file raises
+                with suppress(Exception):
+                    FunctionCache(self._body).flush()  # the next start finds nothing, and keeps it
+                made = numba.cfunc(signature, **OPTIONS)(self._body)
         self._compiled[dtype] = found = (_BODY(made.address), made.address)
         return found
 
 
-def _cache_folder() -> str:
-    """Name a folder for machine code of these very sources: Numba looks at a kernel's file only."""
-    digest = hashlib.sha256()
+def _keep_code() -> bool:
+    """Choose where machine code is kept; False where nothing can be written.
+
+    A folder for these very sources: Numba looks at a kernel's own file only, and left to itself it
+    would go on to the package's folder, where an older version's code could be found. For this
+    Numba and processor too: see `_kept_by_type`.
+    """
+    machine = cpu_target.target_context.codegen().magic_tuple()
+    digest = hashlib.sha256(repr((numba.__version__, machine)).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - `expanduser` of Path raises where there is no home
-    return str(Path(caches) / "aril" / f"kernels-{digest.hexdigest()[:16]}")
+    if numba.config.CACHE_DIR:
+        place = Path(numba.config.CACHE_DIR).absolute()
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if not caches.is_absolute():  # then it counts for nothing, its specification says
+            caches = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111 - `expanduser` of Path raises where there is no home
+        place = caches / "aril"
+    folder = place / f"kernels-{digest.hexdigest()[:16]}"
+    numba.config.CACHE_DIR = str(folder)
+    if not folder.is_absolute():  # nobody's home
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _kept_by_type(dtype: torch.dtype) -> Iterator[None]:
+    """Have Numba keep a type's code in a folder of its own.
+
+    Where an index has several entries, two processes that add one each at the same time may leave
+    it with the one's entry and the other's code, which nothing checks.
+    """
+    with _compiling:
+        folder = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(Path(folder) / str(dtype).removeprefix("torch."))
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = folder
 
 
 def _find_parallel(kind: Callable[[str], Any]) -> Any:
@@ -112,7 +157,7 @@ def _find_parallel(kind: Callable[[str], Any]) -> Any:
     return parallel
 
 
-if not numba.config.CACHE_DIR:
-    numba.config.CACHE_DIR = _cache_folder()
+_kept = _keep_code()
+_compiling = threading.Lock()
 _parallel = _find_parallel(ctypes.PyDLL)
 _parallel_released = _find_parallel(ctypes.CDLL)

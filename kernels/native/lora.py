@@ -9,7 +9,17 @@ import torch
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import ask_for, compiled, elements, floats, int64s, load, store, take, untyped
+from kernels.native.scalars import (
+    ask_for,
+    compiled,
+    elements,
+    floats,
+    int64s,
+    load,
+    store,
+    take,
+    untyped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 512  # of y whose sums are held at once
-LINE = 16  # float32 in a cache line
-AHEAD = 16  # rows of A that are asked for before they are multiplied by
 
 _OPERANDS = record(
     *("y", "x", "y_row", "x_row", "in_features", "slots", "blocks", "rows", "scales"),
@@ -150,7 +158,6 @@ def _add(pointer: Any) -> None:
         for i in range(count * ranks):
             own[i] = np.float32(0)
         for k in range(0, o.in_features - 3, 4):
-            ask_for(a, (k + AHEAD) * ranks, 4 * ranks, LINE)
             for i in range(count):
                 _shrink_four(own, i * ranks, x, rows[first + i] * o.x_row + k, a, k * ranks, ranks)
         for k in range(o.in_features // 4 * 4, o.in_features):
@@ -169,8 +176,6 @@ def _add(pointer: Any) -> None:
             sums = o.most * ranks
             for c in range(0, width, COLUMNS):
                 columns = min(COLUMNS, width - c)
-                for r in range(rank):  # of the columns that are next
-                    ask_for(b, r * width + c + COLUMNS, min(COLUMNS, width - c - COLUMNS), LINE)
                 for i in range(count):
                     z = i * ranks + column
                     _expand(own, sums, z, b, c, rank, width, columns)

@@ -181,6 +181,18 @@ def test_a_query_sees_its_own_chunk_only(backend: str, invariant: bool, chunk: i
     torch.testing.assert_close(result, case.expected(chunk=chunk), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("invariant", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 3, 6])
+def test_a_sight_may_begin_anywhere_and_reach_far(kv_heads: int, *, invariant: bool) -> None:
+    """Machine code's spans of 64 keys, seen from each place within four of them to their end."""
+    case = make_case([(5, 107), (1, 130), (2, 64), (1, 200)], kv_heads=kv_heads)
+    for window in (65, 66, 67, 68, 90, 129):
+        result = case.run("native", window=window, invariant=invariant).double()
+        torch.testing.assert_close(result, case.expected(window), rtol=0, atol=2e-6)
+    result = case.run("native", chunk=35, invariant=invariant).double()
+    torch.testing.assert_close(result, case.expected(chunk=35), rtol=0, atol=2e-6)
+
+
 @BACKENDS
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim"), [(1, 1, 16), (3, 3, 5), (4, 1, 8), (17, 1, 8)]
@@ -334,6 +346,16 @@ def test_a_table_that_is_too_short_is_refused() -> None:
     short = replace(case, block_table=case.block_table[:, :2].contiguous())
     with pytest.raises(ValueError, match="9 tokens in a table of 2"):
         short.run("native")
+
+
+@pytest.mark.parametrize(("queries", "rows"), [([0, 3], 2), ([0, 1], 2), ([0, 20], 20)])
+def test_lengths_that_do_not_fit_are_refused(queries: list[int], rows: int) -> None:
+    """A plan of more or fewer rows than there are; more queries than the sequence has tokens."""
+    case = make_case([(2, 9)])
+    q = case.q.new_zeros(rows, *case.q.shape[1:])
+    cu_q = torch.tensor(queries, dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"rows under a plan|queries of a sequence"):
+        replace(case, q=q, cu_q=cu_q).run("native")
 
 
 def test_launches() -> None:

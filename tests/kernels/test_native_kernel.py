@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,9 +17,6 @@ from kernels.backend import uses_native
 from kernels.native import kernel as module
 from kernels.native.kernel import WORTH_RELEASING, WORTH_WAKING, Kernel, record
 from kernels.native.scalars import compiled, elements, exp, int64s, load, store, take, untyped
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OPERANDS = record("out", "x", "factor", real=("factor",))
 COUNTED = record("counts")
@@ -122,9 +120,47 @@ def test_what_can_be_served() -> None:
 
 def test_machine_code_is_kept_by_its_sources() -> None:
     """Numba looks at a kernel's own file only: the folder's name stands for the others."""
-    folder = numba.config.CACHE_DIR
-    assert folder == module._cache_folder()
-    assert "kernels-" in folder
+    folder = Path(numba.config.CACHE_DIR)
+    assert folder.is_absolute()
+    assert folder.name.startswith("kernels-")
+    assert module._kept == folder.is_dir()
+
+
+def test_each_type_has_an_index_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers of other types that start together cannot mix up what they keep."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "_kept", True)
+    counts = torch.zeros(5, dtype=torch.int64)
+    kernel = Kernel(_count, COUNTED)
+    for dtype in (torch.float32, torch.bfloat16):
+        kernel(dtype, 5, 1, counts.data_ptr())
+    assert str(tmp_path) == numba.config.CACHE_DIR
+    for name in ("float32", "bfloat16"):
+        assert len([*(tmp_path / name).rglob("*.nbi")]) == 1
+        assert len([*(tmp_path / name).rglob("*.nbc")]) == 1
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 40])
+def test_damaged_machine_code_is_made_anew(
+    ending: str, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves files empty or cut off: the start does not fail for it, and mends them."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "_kept", True)
+
+    def run() -> None:
+        counts = torch.zeros(5, dtype=torch.int64)
+        Kernel(_count, COUNTED)(torch.float32, 5, 1, counts.data_ptr())
+        assert counts.tolist() == [1] * 5
+
+    run()
+    (file,) = tmp_path.rglob(f"*.{ending}")
+    whole = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:left])
+    run()
+    run()
+    assert file.stat().st_size == whole
 
 
 def test_a_worker_without_a_writable_place_compiles(tmp_path: Path) -> None:
@@ -142,3 +178,4 @@ def test_a_worker_without_a_writable_place_compiles(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "[[1.0, 1.0, 1.0, 1.0]]"
+    assert not [*Path(module.__file__).parent.rglob("*.nb?")]  # an older version's could be found

@@ -67,3 +67,21 @@ def test_places_beyond_the_cache_are_refused(backend: str) -> None:
     rows, cache = torch.ones(2, 2, 4), torch.zeros(2, 4, 2, 4)
     with pytest.raises(IndexError):
         store_kv(rows, rows, cache, cache.clone(), torch.tensor([0, 8]), backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_store_by_a_mapping_with_gaps(backend: str) -> None:
+    """Places need not be adjacent in memory."""
+    rows, cache = torch.randn(4, 2, 3), torch.zeros(2, 2, 4, 2, 3)
+    store_kv(
+        rows, rows, cache[0], cache[1], torch.tensor([7, 9, 1, 9, 4, 9, 2, 9])[::2], backend=backend
+    )
+    assert torch.equal(cache[1].view(8, 2, 3)[[7, 1, 4, 2]], rows)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_store_refuses_values_of_another_type(backend: str) -> None:
+    """Machine code would take their bits for other numbers."""
+    rows, cache = torch.randn(4, 2, 3), torch.zeros(2, 2, 4, 2, 3)
+    with pytest.raises(RuntimeError, match="dtype"):
+        store_kv(rows, rows.bfloat16(), cache[0], cache[1], torch.arange(4), backend=backend)

@@ -9,6 +9,10 @@ it. What comes before an adapter's work is named as the backbone's own, for ever
 A name begins with the sequence's `salt`: only sequences of one salt find each other's blocks, since
 the time to a first token tells whether its prompt was found. And with a secret of this process:
 nobody can look for two beginnings of one name beforehand.
+
+Numbers that are not finite get no name. Attention multiplies what a token may not see by 0, which
+makes NaN of a later token's NaN: one on which an adapter went wrong spoils those that it computed
+together with, of the bare backbone too.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from worker.engine.blocks import BlockAllocator
     from worker.engine.rope_lengths import RowRope
@@ -32,17 +36,25 @@ class PrefixCache:
     """Finds, shares and names blocks of `kv_block` tokens; without `enabled` it does nothing.
 
     In a step: `begin`; of each sequence in the order of planning `find` and `take`, then `awaits`,
-    or `plan` of what it computes; `keep` once that is computed.
+    or `plan` of what it computes; `keep` once that is computed. `finite` says whether all numbers
+    of some blocks are.
     """
 
     def __init__(
-        self, blocks: BlockAllocator, kv_block: int, rope: RowRope, *, enabled: bool = True
+        self,
+        blocks: BlockAllocator,
+        kv_block: int,
+        rope: RowRope,
+        *,
+        enabled: bool = True,
+        finite: Callable[[Sequence[int]], bool] = lambda _: True,
     ) -> None:
         self.hits = 0  # sequences whose beginning was found, since the start
         self.tokens = 0  # that were found and so not computed, since the start
         self._blocks = blocks
         self._size = kv_block
         self._rope = rope
+        self._finite = finite
         self._enabled = enabled
         self._secret = secrets.token_bytes(32)
         self._due: set[bytes] = set()  # names of what this step's rows complete
@@ -93,9 +105,15 @@ class PrefixCache:
 
     def keep(self, sequence: TokenSequence, start: int) -> None:
         """Name the blocks that were filled since `start` tokens were computed."""
-        if self._enabled:
-            for index in range(start // self._size, sequence.computed // self._size):
-                self._blocks.name(sequence.block_ids[index], self._name(sequence, index))
+        filled = range(start // self._size, sequence.computed // self._size)
+        if not (
+            self._enabled
+            and filled
+            and self._finite(sequence.block_ids[filled.start : filled.stop])
+        ):
+            return
+        for index in filled:
+            self._blocks.name(sequence.block_ids[index], self._name(sequence, index))
 
     def _wanted(self, sequence: TokenSequence) -> range:
         """Places of the sequence's blocks that could be taken from the cache now."""

@@ -9,6 +9,7 @@ rounding differs. A model's own forward stays transformers': the kernels work in
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,6 +29,7 @@ _ROUNDING: Final = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e
 
 _ROWS: Final = 3
 _OFFSETS: Final = (0.0, 1.0)  # some norms multiply by 1 + weight
+_LARGE_GATE: Final = 30.0  # models that clamp gates do so at 7 or 10
 
 GATES: Final[dict[str, bool]] = {  # classes of transformers.activations and torch: by tanh, or not
     "SiLU": False,
@@ -132,13 +134,28 @@ def _lead_gate(module: Any, proved: dict[object, Any]) -> None:
     tanh = GATES.get(type(module.act_fn).__name__)
     if tanh is None:
         return
-    key = (type(module), type(module.act_fn))
+    key = (type(module), type(module.act_fn), _settings(module))
     if key not in proved:
-        x = drawn(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
-        ours = result(lambda x: _gated(module, x, tanh=tanh), x)
-        proved[key] = alike(result(module.forward, x), ours)
+        proved[key] = _is_gate(module, tanh=tanh)
     if proved[key]:
         _lead(module, _gate, tanh)
+
+
+def _settings(module: Any) -> frozenset[tuple[str, object]]:
+    """Return a module's own numbers and words: layers of one class may differ by them."""
+    plain = (int, float, str)
+    return frozenset(each for each in vars(module).items() if isinstance(each[1], plain))
+
+
+def _is_gate(module: Any, *, tanh: bool) -> bool:
+    """Whether a module computes what the kernel does, also of gates that some models clamp."""
+    x = drawn(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
+    gates = result(module.gate_proj, x)
+    if gates is None:
+        return False
+    larger = x * (_LARGE_GATE / gates.abs().max())
+    ours = partial(_gated, module, tanh=tanh)
+    return all(alike(result(module.forward, rows), result(ours, rows)) for rows in (x, larger))
 
 
 def _gate(self: Any, x: Tensor) -> Tensor:
@@ -173,21 +190,24 @@ def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
 
 
 def _rotation(own: Callable[..., Any]) -> Callable[..., Any]:
-    def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any) -> Any:
-        if more or not _native() or not _fits(q, k, cos):
-            return own(q, k, cos, sin, *more)
+    def apply_rotary_pos_emb(
+        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any
+    ) -> Any:
+        if more or named or not _native() or not _fits(q, k, cos, sin):
+            return own(q, k, cos, sin, *more, **named)
         return _rotate(q, k, cos, sin)
 
     apply_rotary_pos_emb.own = own  # type: ignore[attr-defined]
     return apply_rotary_pos_emb
 
 
-def _fits(q: Tensor, k: Tensor, cos: Tensor) -> bool:
+def _fits(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
     """Whether these are one row of heads [1, heads, T, d] and angles [1, T, d]."""
     return (
         len(q) == len(k) == 1
-        and cos.shape == (1, q.shape[2], q.shape[3])
-        and q.dtype is k.dtype is cos.dtype
+        and q.shape[2:] == k.shape[2:]
+        and cos.shape == sin.shape == (1, q.shape[2], q.shape[3])
+        and q.dtype is k.dtype is cos.dtype is sin.dtype
         and q.stride(3) == k.stride(3) == 1
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from worker.engine.kv_cache import KVCache
 
@@ -17,3 +19,15 @@ def test_each_layer_has_its_own_memory_and_shape(cache: KVCache) -> None:
         tensor.fill_(number)
     assert [float(tensor.mean()) for tensor in tensors] == list(range(6))
     assert all(tensor.is_contiguous() for tensor in tensors)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_one_number_in_any_layer_is_found(cache: KVCache, number: float) -> None:
+    """Of the blocks asked for, and of no others."""
+    for tensor in (*cache.k.values(), *cache.v.values()):
+        tensor.normal_()
+        assert cache.finite([2, 4])
+        tensor[2, 1, -1, 3] = number
+        assert not cache.finite([2, 4])
+        assert cache.finite([0, 1, 3, 4, 5])
+        tensor[2] = 0

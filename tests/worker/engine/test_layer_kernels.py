@@ -136,6 +136,18 @@ def _scaled_by_place(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return forward
 
 
+def _clamped(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def forward(self: Any, hidden_states: Tensor, **given: Any) -> Tensor:
+        linear = self.mlp.down_proj
+        handle = linear.register_forward_pre_hook(lambda _, args: (args[0].clamp(-50, 50),))
+        try:
+            return own(self, hidden_states, **given)
+        finally:
+            handle.remove()
+
+    return forward
+
+
 def _doubled(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(self: Any, hidden_states: Tensor, **given: Any) -> Tensor:
         return 2 * own(self, hidden_states, **given) - hidden_states
@@ -144,11 +156,11 @@ def _doubled(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @DTYPES
-@pytest.mark.parametrize("change", [_scaled_by_place, _doubled])
+@pytest.mark.parametrize("change", [_scaled_by_place, _clamped, _doubled])
 def test_names_promise_nothing(
     change: Callable[..., Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Llama's parts in a layer that scales by distant places, or counts its own part twice."""
+    """Llama's parts in a layer that scales by distant places, clamps, or counts its part twice."""
     monkeypatch.setattr(LlamaDecoderLayer, "forward", change(LlamaDecoderLayer.forward))
     assert not led(install("llama", dtype))
 

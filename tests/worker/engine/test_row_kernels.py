@@ -94,7 +94,7 @@ def test_what_is_led(
     calls: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each kernel's calls in a layer that is not led whole; greedy answers as without them."""
+    """Each kernel's calls a layer, where it is not led whole; greedy answers as without them."""
     monkeypatch.setattr(layer_kernels, "lead_layers", lambda _model: [])
     path = make_tiny_model(tmp_path, arch)
     plain = answer(path, calls, "torch")
@@ -129,6 +129,51 @@ def test_what_computes_something_else_stays(
     plain = answer(path, calls, "torch")
     assert answer(path, calls, "native") == plain
     assert not calls
+
+
+def clamped(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """Do what DeepSeek V4's feed-forward does."""
+    gates = self.gate_proj(x).clamp(max=15)
+    return self.down_proj(self.act_fn(gates) * self.up_proj(x).clamp(-15, 15))
+
+
+def sparse(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """Do what Gemma 3n's feed-forward does: some layers let small gates go."""
+    gates = self.gate_proj(x)
+    gates = gates.where(gates > self.least, 0) if self.least > 0 else gates
+    return self.down_proj(self.act_fn(gates) * self.up_proj(x))
+
+
+def test_gates_that_differ_rarely_or_in_some_layers_stay(
+    tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clamp that random rows do not reach; layers of one class of which one is another."""
+    monkeypatch.setattr(layer_kernels, "lead_layers", lambda _model: [])
+    path = make_tiny_model(tmp_path, "llama")
+    monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", clamped)
+    answer(path, calls, "native")
+    assert calls["gate"] == 0
+    monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", sparse)
+    made = modeling_llama.LlamaDecoderLayer.__init__
+
+    def numbered(self: Any, config: Any, layer_idx: int) -> None:
+        made(self, config, layer_idx)
+        self.mlp.least = 0.5 * layer_idx
+
+    monkeypatch.setattr(modeling_llama.LlamaDecoderLayer, "__init__", numbered)
+    plain = answer(path, calls, "torch")
+    assert answer(path, calls, "native") == plain
+    assert calls["gate"] == STEPS * (LAYERS - 1)
+
+
+def test_a_rotation_may_be_asked_for_by_name(tmp_path: Path) -> None:
+    """Some models name `unsqueeze_dim`: transformers' own function answers that."""
+    load_backbone(make_tiny_model(tmp_path, "llama"), "cpu", torch.float32)
+    led: Any = modeling_llama.apply_rotary_pos_emb
+    q, k = torch.randn(1, 5, 4, 8), torch.randn(1, 5, 2, 8)
+    cos, sin = torch.randn(2, 1, 5, 8)
+    expected = led.own(q, k, cos, sin, unsqueeze_dim=2)
+    assert all(map(torch.equal, led(q, k, cos, sin, unsqueeze_dim=2), expected))
 
 
 def test_a_copy_runs_its_own_weights(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.adapters import AdapterWeights
+    from worker.engine.config import Backend
     from worker.engine.mixture import Mixture
     from worker.engine.request import Output
 
@@ -119,7 +120,7 @@ def test_other_content_under_a_known_name_is_computed(tmp_path: Path) -> None:
 
 
 def test_an_adapter_gone_wrong_spoils_its_own_blocks_only(tmp_path: Path) -> None:
-    """Its keys are not finite; nobody else finds them, nor what is left of them in a block."""
+    """Its keys are not finite; nobody finds them, nor what is left of them in a block."""
     path = make_tiny_model(tmp_path, num_hidden_layers=2)
     engine = engine_of(path, kv_tokens=64)
     shapes = engine.backbone.linear_shapes
@@ -127,9 +128,25 @@ def test_an_adapter_gone_wrong_spoils_its_own_blocks_only(tmp_path: Path) -> Non
     for _ in range(2):
         (output,) = finish(engine, job(0, wrong))[0]
         assert output.error is not None
+    assert engine.stats().kv_blocks_named == 0
     expected = bits(finish(engine_of(path), job(1)))
     assert bits(finish(engine, job(1))) == expected
-    assert engine.stats().kv_blocks_reclaimed > 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_an_invoked_adapter_gone_wrong_spoils_nothing_before_it(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """What it is invoked behind is the backbone's: others find it whole, or compute it."""
+    path = make_tiny_model(tmp_path, num_hidden_layers=4)
+    engine = engine_of(path, backend=backend)
+    wrong = random_adapter(engine.backbone.linear_shapes, "wrong", scaling=1e30)
+    (output,) = finish(engine, job(0, wrong, active_from=42))[0]
+    assert output.error is not None
+    fresh = engine_of(path, backend=backend, prefix_cache=False)
+    assert bits(finish(engine, job(1))) == bits(finish(fresh, job(1)))
+    assert bits(finish(engine, job(2))) == bits(finish(fresh, job(2)))
+    assert engine.stats().prefix_tokens == 40  # of the good one
 
 
 def test_a_shared_block_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
