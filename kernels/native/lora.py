@@ -10,7 +10,6 @@ from numba import carray
 
 from kernels.native.kernel import Kernel, record
 from kernels.native.scalars import (
-    ask_for,
     compiled,
     elements,
     floats,
