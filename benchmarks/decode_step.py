@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 QUESTION = "decode_step"
-ROWS, REPETITIONS = 16, 31
+ROWS, REPETITIONS = 16, 21
 RANKS = (16, 16, 16, 32)
 CONTEXTS = (32, 512)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -105,6 +105,7 @@ def ways_of(engine: Engine) -> dict[str, Callable[[], float]]:
             layer.forward = MethodType(forward, layer)
         return spent(engine.step)
 
+    @torch.inference_mode()
     def multiply() -> None:
         for product, width in products:
             product(inputs[width])
@@ -149,5 +150,4 @@ def measure() -> Iterator[Row]:
 
 if __name__ == "__main__":
     use_one_thread(f"benchmarks.{QUESTION}")
-    with torch.inference_mode():
-        keep(QUESTION, measure())
+    keep(QUESTION, measure())
