@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-faults test-transformers test-compose fuzz bench plots kafka jars clean
+.PHONY: help setup demo check test test-all test-faults test-transformers test-compose fuzz bench bench-peers plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ fuzz: setup ## millions of bad inputs to all that strangers send (FUZZ_CASES, FU
 bench: setup jars ## the benchmarks: print their tables, write their CSV
 	@for file in $$(grep -l '^QUESTION' benchmarks/*.py); do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit; done
+
+bench-peers: setup ## Aril beside vLLM, llama.cpp, OpenVINO GenAI and PEFT on this CPU: 10 GB, two hours
+	benchmarks/peers_cpu/setup.sh build/peers vllm llama openvino
+	$(BIN)/python -m benchmarks.peers_cpu
 
 plots: setup ## draw the pictures in docs/images/ from benchmarks/results/
 	$(BIN)/python -m benchmarks.plots

@@ -22,7 +22,7 @@ from benchmarks.turns import in_turns, use_one_thread
 from schemas import Sampling
 from worker.constraints.compiler import ConstraintCompiler
 from worker.constraints.vocabulary import Vocabulary
-from worker.engine import engine as engine_file
+from worker.engine import step_sampling
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import GenerationRequest
@@ -132,7 +132,7 @@ def measure() -> list[Row]:
     )
     vocabulary = Vocabulary.of(backbone.tokenizer, backbone.vocab_size, backbone.eos_token_ids)
     timed = TimedSampling()
-    engine_file.sample = timed  # type: ignore[attr-defined, assignment]
+    step_sampling.sample = timed  # type: ignore[attr-defined, assignment]
     compiler = ConstraintCompiler(vocabulary)
     prompt = tuple(backbone.tokenizer.encode(PROMPT))
     ways = {}

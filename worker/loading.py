@@ -86,6 +86,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
             EngineConfig(
                 max_rows=settings.max_rows,
                 max_step_tokens=settings.max_step_tokens,
+                step_stretch=settings.step_stretch,
                 slots=settings.slots,
                 max_rank=settings.max_rank,
                 kv_tokens=0 if settings.kv_tokens == "auto" else settings.kv_tokens,
@@ -94,6 +95,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
                 prefix_cache=settings.prefix_cache,
+                speculation=0 if settings.cuda_graphs else settings.speculation,
             ),
         )
     except KvRoomError as error:
@@ -136,6 +138,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         slots=engine.config.slots,
         kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
         context=engine.context,
+        speculation=engine.config.speculation,
         threads=threads,
         base_digest=base_digest,
     )

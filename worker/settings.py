@@ -192,6 +192,13 @@ class WorkerSettings(BaseSettings):
     max_step_tokens: int = Field(
         512, ge=16, le=1_048_576, description="Tokens of one step, decodes and prefill together."
     )
+    step_stretch: float = Field(
+        2.0,
+        ge=1,
+        le=1_000,
+        description="How many times as long as a decode of all its jobs a step may last that"
+        " computes prompts beside decodes; 1000: as long as max_step_tokens lets it. CPU only.",
+    )
     slots: int = Field(8, ge=1, le=1000, description="Adapters resident on the device at a time.")
     max_rank: int = Field(64, ge=1, le=256, description="Largest LoRA rank served.")
     expert_bytes: int = Field(
@@ -213,6 +220,14 @@ class WorkerSettings(BaseSettings):
         description="Who finds whose beginnings: `tenant`, each its own only; `all`; or groups of"
         " tenants, as in `acme,acme-test;beta,gamma`. Those who share can tell by the time to a"
         " first token whether another has sent the same beginning.",
+    )
+    speculation: int = Field(
+        7,
+        ge=0,
+        le=11,
+        description="Most tokens that a step guesses ahead for a job, from what followed the same"
+        " words in its own prompt and answer, and checks; 0: none. It changes no token, and is done"
+        " where it pays; not with cuda_graphs.",
     )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."

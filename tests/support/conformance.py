@@ -23,7 +23,7 @@ from tests.support.marked import between
 from tests.support.peft_reference import EngineRuns, Reference, Run
 from tests.support.tiny import make_tiny_experts, make_tiny_model
 from worker.adapters import AdapterStore
-from worker.engine import engine as engine_module
+from worker.engine import step_sampling
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
@@ -117,7 +117,7 @@ def _conform(
         kv_tokens=rows * 32,
         dtype=dtype,
     )
-    monkeypatch.setattr(engine_module, "sample", sample)  # the other model's runs listened there
+    monkeypatch.setattr(step_sampling, "sample", sample)  # the other model's runs listened there
     runs = EngineRuns.recording(Engine(backbone, config), monkeypatch)
     plain, *found = runs.generate([(PROMPT, each) for each in (None, *served)], TOKENS)
     answers = iter(found)

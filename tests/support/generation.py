@@ -8,8 +8,8 @@ from schemas import Sampling
 from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest
 from worker.engine.rope_lengths import RowRope
-from worker.engine.scheduler import StepPlan
 from worker.engine.sequence import TokenSequence
+from worker.engine.step_plan import Row, StepPlan
 
 STATES = 9973
 PLAIN = RowRope()
@@ -117,11 +117,11 @@ class CacheModel:
         self.salts: dict[int, str] = {}  # of who wrote into a block last
         self.computed = 0  # tokens
 
-    def run(self, plan: StepPlan) -> list[int]:
-        """Store the plan's tokens, then sample from the rows that do."""
+    def run(self, plan: StepPlan) -> list[list[int]]:
+        """Store the plan's tokens, then sample from the rows that do, along their drafts."""
         for row in plan.rows:
             sequence = row.sequence
-            tokens = sequence.tokens(row.start, row.count)
+            tokens = row.ids
             assert len(tokens) == row.count
             self.computed += row.count
             for position, token in enumerate(tokens, row.start):
@@ -130,11 +130,17 @@ class CacheModel:
                     before, token, self.worked(sequence, position)
                 )
                 self.salts[sequence.block_ids[position // self.kv_block]] = sequence.salt
-        return [
-            self.at(row.sequence, row.start + row.count - 1) % self.vocabulary
-            for row in plan.rows
-            if row.samples
-        ]
+        return [self.sample(row) for row in plan.rows if row.samples]
+
+    def sample(self, row: Row) -> list[int]:
+        """Return the token behind each of a row's last ones, up to the first not drafted right."""
+        first = row.start + row.count - row.sampled
+        ids = []
+        for place, guess in enumerate((*row.draft, None), first):
+            ids.append(self.at(row.sequence, place) % self.vocabulary)
+            if ids[-1] != guess:
+                break
+        return ids
 
     def place(self, sequence: TokenSequence, position: int) -> tuple[int, int]:
         """Return block and offset of a token."""

@@ -119,7 +119,7 @@ class EngineRuns:
                 runs._logits.setdefault(row.key, []).append(own.clone())
             return sample(logits, rows, masks)
 
-        monkeypatch.setattr("worker.engine.engine.sample", listen)
+        monkeypatch.setattr("worker.engine.step_sampling.sample", listen)
         return runs
 
     @staticmethod

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.generation import PLAIN, STATES, CacheModel, CountingSlots, request
-from worker.engine.scheduler import Scheduler, StepPlan
+from worker.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from worker.engine.blocks import BlockAllocator
     from worker.engine.request import GenerationRequest
     from worker.engine.rope_lengths import RowRope
     from worker.engine.sequence import TokenSequence
+    from worker.engine.speculation import Speculation
+    from worker.engine.step_plan import StepPlan
 
 KV_BLOCK = 3
 Adapter = str | tuple[str, ...] | None
@@ -40,6 +43,8 @@ class Run:
         rope: RowRope = PLAIN,
         vocabulary: int = STATES,
         prefix_cache: bool = True,
+        stretch: float = 2.0,
+        speculation: Speculation | None = None,
     ) -> None:
         self.limits = limits
         self.slots = CountingSlots(limits.slots)
@@ -51,8 +56,10 @@ class Run:
             kv_block=KV_BLOCK,
             slots=self.slots,
             max_passes=limits.passes,
+            stretch=stretch,
             rope=rope,
             prefix_cache=prefix_cache,
+            speculation=speculation,
         )
         self.jobs: dict[int, GenerationRequest] = {}
         self.unfinished: dict[int, TokenSequence] = {}
@@ -83,10 +90,13 @@ class Run:
 
     def step(self) -> bool:
         """Run one step and check it; False if there was nothing to do."""
+        undrafted = self.undrafted()
         plan = self.scheduler.plan()
         self.check_state()
         if plan is None:
             return False
+        if undrafted is not None:
+            check_drafts(plan, undrafted)
         self.steps += 1
         self.check_plan(plan)
         self.scheduler.advance(plan, self.model.run(plan))
@@ -101,6 +111,14 @@ class Run:
                 assert self.scheduler.remove(key)
         self.check_state()
         return True
+
+    def undrafted(self) -> StepPlan | None:
+        """Return what a scheduler in the very same state plans that drafts nothing."""
+        if self.scheduler.speculation is None:
+            return None
+        other = deepcopy(self.scheduler)
+        other.speculation = None
+        return other.plan()
 
     def check_state(self) -> None:
         """No sequence lost or doubled; blocks and slots held are exactly those in use."""
@@ -133,7 +151,8 @@ class Run:
         for row in rows:
             assert row.start == row.sequence.computed
             assert row.count >= 1
-            assert row.samples == (row.start + row.count == row.sequence.length)
+            known = row.count - len(row.draft)
+            assert row.samples == (row.start + known == row.sequence.length)
             assert not row.tells or row.start + row.tells.start == row.sequence.told
             assert row.start + row.count <= len(row.sequence.block_ids) * KV_BLOCK
             for block in row.sequence.block_ids[row.start // KV_BLOCK :]:  # written, or cleared
@@ -144,6 +163,7 @@ class Run:
         # One that found all but its last token may be left out for want of budget, too.
         if any(one.decoding for one in left_out if one.index):
             assert self.scheduler.blocks.free == 0 or plan.tokens == self.limits.tokens
+            assert not any(row.draft for row in rows)
         assert self.scheduler.running[0].key in planned  # the oldest always moves
 
     def drain(self) -> None:
@@ -155,6 +175,25 @@ class Run:
         assert not self.unfinished
         assert self.scheduler.blocks.used == 0
         assert self.slots.holders == [0] * self.limits.slots
+
+
+def check_drafts(plan: StepPlan, undrafted: StepPlan) -> None:
+    """Drafts are added to the very plan that is made without; they end before the answer does."""
+    added = [
+        (row.sequence.key, row.start, row.count - len(row.draft), row.samples, row.tells)
+        for row in plan.rows
+    ]
+    assert added == [
+        (row.sequence.key, row.start, row.count, row.samples, row.tells) for row in undrafted.rows
+    ]
+    assert (plan.samples, plan.preempted) == (undrafted.samples, undrafted.preempted)
+    assert plan.tokens - undrafted.tokens == sum(len(row.draft) for row in plan.rows)
+    for row in plan.rows:
+        if row.draft:
+            assert row.samples
+            assert row.count - len(row.draft) == 1
+            assert len(row.draft) < row.sequence.remaining
+            assert not row.tells
 
 
 def check_blocks(allocator: BlockAllocator, held: list[int]) -> None:

@@ -470,3 +470,12 @@ async def test_a_job_is_counted_once_however_often_it_was_written(
         sample = harness.metrics.registry.get_sample_value
         assert sample("aril_jobs_total", {"end": "stop"}) == 1.0
         assert sample("aril_job_seconds_count") == 1.0
+
+
+async def test_jobs_that_do_not_fit_into_a_batch_go_into_the_next_step() -> None:
+    """Sixteen jobs in one window, of more tokens than a step: none waits until others end."""
+    async with Harness(max_step_tokens=64, window_ms=20) as harness:
+        for number in range(16):
+            harness.send(job(f"j{number}"))
+        await harness.settle()
+        assert len(harness.engine.requests) == 16

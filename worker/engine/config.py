@@ -27,7 +27,10 @@ class EngineConfig:
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
     graphs: bool = False  # decode steps are captured at start and replayed
+    # How many times as long as a decode of all jobs a step on a CPU with prompts may last.
+    step_stretch: float = 2.0
     prefix_cache: bool = True  # what was computed of a sequence is found by others of its beginning
+    speculation: int = 0  # most tokens that are drafted for a row in one step; 0: none
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_step_tokens", "slots", "max_rank", "kv_block"):
@@ -38,6 +41,12 @@ class EngineConfig:
                 f"max_step_tokens ({self.max_step_tokens}) must be at least max_rows "
                 f"({self.max_rows}): every running row decodes one token a step"
             )
+        if self.step_stretch < 1:
+            raise ValueError(f"step_stretch must be at least 1, got {self.step_stretch}")
+        if self.speculation < 0:
+            raise ValueError(f"speculation must not be negative, got {self.speculation}")
+        if self.graphs and self.speculation:
+            raise ValueError("graphs replay steps of one token a row: no speculation beside them")
         if self.graphs and not self.device.startswith("cuda"):
             raise ValueError(f"graphs need a CUDA device, got {self.device}")
         if self.kv_tokens and self.kv_tokens < self.kv_block:

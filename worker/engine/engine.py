@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,28 +19,27 @@ from worker.engine.kv_room import with_kv_tokens
 from worker.engine.mixture import Mixture, members_of
 from worker.engine.outputs import next_output
 from worker.engine.probe import install_adapters
+from worker.engine.prompt_pace import UNBOUND
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
-from worker.engine.sampler import FAILED, Sampled, sample
 from worker.engine.scheduler import Scheduler
+from worker.engine.speculation import Speculation
 from worker.engine.step_forward import StepForward
+from worker.engine.step_sampling import StepSampler
 from worker.engine.text import Detokenizer
-from worker.engine.token_masks import TokenMasks
 from worker.observe.engine_stats import EngineStats
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
-    from worker.engine.request import GenerationRequest
-    from worker.engine.scheduler import StepPlan
+    from worker.engine.request import GenerationRequest, TokenLogprobs
     from worker.engine.sequence import TokenSequence
+    from worker.engine.step_plan import StepPlan
 
 log = get_logger(__name__)
 
@@ -49,27 +49,39 @@ class Engine:
 
     Takes the backbone over: its linears are replaced. Raises UnsupportedModelError when the
     backbone does not give its own logits on packed rows. `record` says how decode steps are
-    recorded, by default as CUDA graphs where the configuration asks for them. Raises KvRoomError
-    where the cache does not fit beside it.
+    recorded, by default as CUDA graphs where the configuration asks for them; `speculation` is
+    what drafts, by default by the configuration. Raises KvRoomError where the cache does not fit
+    beside it.
     """
 
     def __init__(
-        self, backbone: Backbone, config: EngineConfig, *, record: Recorder | None = None
+        self,
+        backbone: Backbone,
+        config: EngineConfig,
+        *,
+        record: Recorder | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self.backbone = backbone
         self.layers = install_adapters(backbone, config)
         config = self.config = with_kv_tokens(config, backbone)
         self._slots = ResidentAdapters(config.slots, self.layers)
         self._cache = KVCache.of(backbone, config)
+        if speculation is None and config.speculation:
+            speculation = Speculation(config.speculation)
+        self._speculation = speculation
         self._scheduler = Scheduler(
             max_rows=config.max_rows,
             max_step_tokens=config.max_step_tokens,
             kv_blocks=config.kv_blocks,
             kv_block=config.kv_block,
             slots=self._slots,
+            # What a token costs beside decodes was measured on CPUs alone.
+            stretch=config.step_stretch if config.device == "cpu" else UNBOUND,
             rope=backbone.rope,
             prefix_cache=config.prefix_cache,
             finite=self._cache.finite,
+            speculation=speculation,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
@@ -84,8 +96,7 @@ class Engine:
         graphs = None
         if record is not None:
             graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
-        self._forward = StepForward(backbone, config, self.layers, self._cache, graphs)
-        self._masks: TokenMasks | None = None  # once there is a constraint
+        self._sample = StepSampler(StepForward(backbone, config, self.layers, self._cache, graphs))
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)
@@ -111,9 +122,9 @@ class Engine:
         sequence = self._scheduler.add(request)
         sequence.end_ids = ends
         sequence.matcher = answer.matcher if answer.finish is None else None
-        if request.constraint is not None and self._masks is None:
+        if request.constraint is not None:
             size = request.constraint.vocab_size
-            self._masks = TokenMasks(self.config.max_rows, size, self.backbone.device)
+            self._sample.expect_constraints(self.config.max_rows, size, self.backbone.device)
         self._answers[request.key] = answer
 
     def prepare(self, adapter: AdapterWeights) -> None:
@@ -156,12 +167,15 @@ class Engine:
             prefix_tokens=scheduler.prefixes.tokens,
             slots_used=self._slots.used,
             adapter_loads=self._slots.loads,
+            drafted=0 if self._speculation is None else self._speculation.drafted,
+            accepted=0 if self._speculation is None else self._speculation.accepted,
         )
 
     @torch.inference_mode()
     def step(self) -> list[Output]:
-        """Run one step: at most one new token for every sequence in it.
+        """Run one step: a new token for each sequence that is due, more where guesses came true.
 
+        An output has one token at most; a sequence's come in their order.
         What fails for one sequence alone ends that one in `internal`. What it raises is the
         model's, or nobody's: the engine is of no more use.
         """
@@ -170,10 +184,14 @@ class Engine:
         plan = self._scheduler.plan()
         outputs += self._refused()
         if plan is not None:
-            sequences = [row.sequence for row in plan.rows if row.samples]
-            sampled = self._sample(plan, sequences)
-            self._scheduler.advance(plan, sampled.ids)
-            outputs += self._take(sequences, sampled)
+            taken: list[Output] = []
+            ids = self._sample(plan, partial(self._take, taken))
+            self._clear_rejected(plan, ids)
+            self._scheduler.advance(plan, ids)
+            for output in taken:
+                if output.last:
+                    self.cancel(output.key)
+            outputs += taken
             self._note(plan)
         return outputs
 
@@ -189,47 +207,6 @@ class Engine:
             outputs.append(Output(key, error=error))
             del self._answers[key]
         return outputs
-
-    def _sample(self, plan: StepPlan, sequences: list[TokenSequence]) -> Sampled:
-        """Run the model and sample; where the batch cannot be sampled from, row by row."""
-        if self._masks is not None:  # they are filled while the model runs
-            self._masks.begin([each for each in sequences if each.matcher is not None])
-        logits = self._to_sample(plan, self._forward(plan), tell=True)
-        try:
-            return sample(logits, sequences, self._masks)
-        except Exception:
-            # The logits were overwritten. Rows do not see each other: each gets what it would have
-            # got; and a device that is broken raises here.
-            logits = self._to_sample(plan, self._forward(plan), tell=False)
-            each = [self._sample_alone(logits[i : i + 1], row) for i, row in enumerate(sequences)]
-            if len(each) > 1 and all(one.ids == [FAILED] for one in each):
-                raise
-        return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each])
-
-    @staticmethod
-    def _to_sample(plan: StepPlan, logits: Tensor, *, tell: bool) -> Tensor:
-        """Return the logits that are sampled from; prompts are told of the others, or not again."""
-        at, sampled = 0, []
-        for row in plan.rows:
-            if row.tells and tell and (rows := row.sequence.prompt_rows) is not None:
-                next_ids = row.sequence.tokens(row.start + row.tells.start + 1, len(row.tells))
-                try:
-                    rows.add(logits[at : at + len(row.tells)], next_ids)
-                except Exception:
-                    log.exception("prompt_not_told", key=row.sequence.key)
-                    rows.broken = True
-            at += len(row.tells)
-            if row.samples:
-                sampled.append(at)
-                at += 1
-        return logits if at == len(sampled) else logits[sampled]
-
-    def _sample_alone(self, logits: Tensor, sequence: TokenSequence) -> Sampled:
-        try:
-            return sample(logits, [sequence], self._masks)
-        except Exception:
-            log.exception("sampling_failed", key=sequence.key)
-            return Sampled([FAILED], [None])
 
     def _check(self, request: GenerationRequest) -> None:
         """Raise ValueError for what would fail later, in the middle of other tenants' steps."""
@@ -268,15 +245,29 @@ class Engine:
             answer.push(token)
         return answer
 
-    def _take(self, sequences: list[TokenSequence], sampled: Sampled) -> list[Output]:
-        """Turn sampled tokens into outputs and let finished sequences go."""
-        outputs = []
-        for sequence, token, logprobs in zip(sequences, sampled.ids, sampled.logprobs, strict=True):
-            output = next_output(sequence, self._answers[sequence.key], token, logprobs)
-            outputs.append(output)
-            if output.finish is not None or output.error is not None:
-                self.cancel(sequence.key)
-        return outputs
+    def _take(
+        self,
+        outputs: list[Output],
+        sequence: TokenSequence,
+        token: int,
+        logprobs: TokenLogprobs | None,
+    ) -> bool:
+        """Turn a sampled token into an output; tell whether the answer goes on."""
+        output = next_output(sequence, self._answers[sequence.key], token, logprobs)
+        outputs.append(output)
+        return not output.last
+
+    def _clear_rejected(self, plan: StepPlan, ids: list[list[int]]) -> None:
+        """Clear what drafts left in the cache that does not stand: see KVCache."""
+        samples = (row for row in plan.rows if row.samples)
+        places = [
+            row.sequence.block_ids[at // self.config.kv_block] * self.config.kv_block
+            + at % self.config.kv_block
+            for row, came in zip(samples, ids, strict=True)
+            for at in range(row.start + row.stands(len(came)), row.start + row.count)
+        ]
+        if places:
+            self._cache.clear_places(places)
 
     def _note(self, plan: StepPlan) -> None:
         self._last = replace(

@@ -22,6 +22,7 @@ class KVCache:
     Which block belongs to whom is the scheduler's business. A sequence's new blocks are cleared
     before its first token goes in (`clear`): attention multiplies what lies behind a sequence's end
     by zero, and a NaN left there by an adapter gone wrong would pass into another tenant's answer.
+    So are the places of drafts that did not come (`clear_places`): they lie behind the end, too.
     """
 
     def __init__(
@@ -71,3 +72,9 @@ class KVCache:
         index = torch.tensor(block_ids, dtype=torch.int64).to(self.device, non_blocking=True)
         bounds = [bound for each in self._stacks for bound in each.index_select(1, index).aminmax()]
         return bool(torch.stack(bounds).isfinite().all())  # NaN is the bound where there is one
+
+    def clear_places(self, places: Sequence[int]) -> None:
+        """Fill the places of tokens (block * block size + offset) with zeros in every layer."""
+        index = torch.tensor(places, dtype=torch.int64).to(self.device, non_blocking=True)
+        for stack in self._stacks:
+            stack.flatten(1, 2).index_fill_(1, index, 0)

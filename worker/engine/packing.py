@@ -26,8 +26,8 @@ class PackedRow:
     ids: Sequence[int]
     start: int
     block_ids: list[int]  # of the whole sequence, its new tokens included
-    sampled: bool = True  # whether the logits of its last token are wanted
-    told: range = range(0)  # places in `ids` whose logits are wanted, before the last one's
+    sampled: int = 1  # of how many of its last tokens the logits are wanted, to sample from
+    told: range = range(0)  # places in `ids` whose logits are wanted, before these
     length: int = 0  # that its tokens' frequencies go by, where it is more than up to a token
 
 
@@ -36,7 +36,7 @@ class HostRows(NamedTuple):
 
     input_ids: list[int]  # T
     position_ids: list[int]  # T
-    logits_index: list[int]  # places in T: of each row those told of, and its last if sampled
+    logits_index: list[int]  # places in T: of each row those told of, and those sampled from
     slot_mapping: list[int]  # T
     block_table: list[list[int]]  # n, each as wide as the widest, or as asked
     cu_q: list[int]  # n + 1
@@ -50,7 +50,7 @@ class PackedRows:
 
     input_ids: Tensor  # [T] int64
     position_ids: Tensor  # [T] int64
-    logits_index: Tensor  # [n] int64, places in T: those told of and sampled, row by row
+    logits_index: Tensor  # [n] int64, places in T: those told of and sampled from, row by row
     attention: PagedAttention
     lengths: Tensor  # [T] int64: what each one's frequencies go by
 
@@ -69,7 +69,7 @@ def lay_out(rows: Sequence[PackedRow], block_size: int, *, width: int | None = N
             for row, end in zip(rows, ends, strict=True)
             for place in (
                 *(end - len(row.ids) + at for at in row.told),
-                *([end - 1] if row.sampled else ()),
+                *range(end - row.sampled, end),
             )
         ],
         slot_mapping=[

@@ -44,7 +44,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one step brought for one request.
+    """What one step brought for one request, one token of it at most.
 
     `text` is what became safe to show with `ids`: whole characters, no part of a possible stop
     string; with `finish` it is all the remaining text. `logprobs` has one entry an id;
@@ -59,3 +59,8 @@ class Output:
     finish: FinishReason | None = None
     prompt_logprobs: PromptLogprobs | None = None
     error: JobError | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows."""
+        return self.finish is not None or self.error is not None

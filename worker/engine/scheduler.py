@@ -1,9 +1,10 @@
 """Which tokens of which sequences go into the next step.
 
-Decodes first, then prefill in chunks in what is left of the token budget. Seniority is the order
-of arrival, for ever: a sequence may take cache blocks from any younger one (which is then computed
-again later), never from an older one, so the oldest unfinished sequence advances in every step it
-runs in, and every sequence becomes the oldest in the end.
+Decodes first, then prefill in chunks in what is left of the token budget, or in less where decodes
+would wait too long for it (prompt_pace.py). Seniority is the order of arrival, for ever: a sequence
+may take cache blocks from any younger one (which is then computed again later), never from an older
+one, so the oldest unfinished sequence advances in every step it runs in, and every sequence becomes
+the oldest in the end.
 
 Beginnings that are in the cache already are taken from there (prefix_cache.py), and shared blocks
 are nobody's to take away: what a preemption frees are those that nobody else holds. A sequence
@@ -11,26 +12,33 @@ whose next block is computed in this step anyway has no row in it, and takes the
 It waits for a row that was planned before its own, in this step and in no other: the oldest waits
 for nobody, each wait ends with a block computed, and whoever is preempted or cancelled is waited
 for no longer.
+
+Drafts (speculation.py) come last and take what nobody else has use for: tokens that the budget has
+left, and blocks only where those that all running sequences need next are free.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from worker.engine.blocks import BlockAllocator
 from worker.engine.prefix_cache import PrefixCache
+from worker.engine.prompt_pace import prompt_tokens
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
+from worker.engine.speculation import MOST_A_STEP
 from worker.engine.starvation import StarvationGuard
+from worker.engine.step_plan import Row, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from worker.adapters import AdapterWeights
     from worker.engine.request import GenerationRequest
+    from worker.engine.speculation import Speculation
 
 _arrival = attrgetter("arrival")
 
@@ -51,56 +59,15 @@ class SlotPool(Protocol):
         """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Tokens `start` to `start + count` of one sequence; the last one is sampled from or not.
-
-    `tells` are those of them, counted from `start`, whose logits tell how likely the prompt is.
-    """
-
-    sequence: TokenSequence
-    start: int
-    count: int
-    samples: bool
-    tells: range = range(0)
-
-    @property
-    def logits(self) -> int:
-        """How many of its tokens' logits are made."""
-        return len(self.tells) + self.samples
-
-    @property
-    def bare(self) -> int:
-        """How many of the tokens, from the first on, come before the adapter's work."""
-        return max(0, min(self.count, self.sequence.active_from - self.start))
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        """The adapter slots of the last token; none on the backbone."""
-        return () if self.bare == self.count else self.sequence.slots
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """One step: tokens of one (first) adapter slot are adjacent, as far as may be; slots ascend.
-
-    Rows of the backbone come last. One that begins on the backbone and ends on an adapter comes
-    before the adapter's others.
-    """
-
-    rows: tuple[Row, ...]
-    tokens: int
-    samples: int  # rows that end in a sampled token
-    preempted: int  # sequences that lost their blocks to make room
-
-
 class Scheduler:
     """Plans steps over waiting and running sequences; owns the cache's block ids.
 
     Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
+    `stretch` is how many times as long as a decode a step with prompts may last, 1 or more.
     A sequence that grows beyond the length at which `rope` switches is computed anew. `finite` says
-    whether blocks hold nothing else: others may then find them.
+    whether blocks hold nothing else: others may then find them. Without `speculation` nothing is
+    drafted.
     """
 
     def __init__(
@@ -112,16 +79,22 @@ class Scheduler:
         kv_block: int,
         slots: SlotPool,
         max_passes: int = 64,
+        stretch: float = 2.0,
         rope: RowRope = RowRope(),  # noqa: B008 - it is frozen
         prefix_cache: bool = True,
         finite: Callable[[Sequence[int]], bool] = lambda _: True,
+        speculation: Speculation | None = None,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
+        if not stretch >= 1:
+            raise ValueError(f"a step of {stretch} decodes")
         self.max_rows = max_rows
         self.max_step_tokens = max_step_tokens
+        self.stretch = stretch
         self.kv_block = kv_block
         self.rope = rope
+        self.speculation = speculation
         self.blocks = BlockAllocator(kv_blocks)
         self.prefixes = PrefixCache(
             self.blocks, kv_block, rope, enabled=prefix_cache, finite=finite
@@ -133,7 +106,9 @@ class Scheduler:
         self._slots = slots
         self._starvation = StarvationGuard(max_passes)
         self._arrivals = 0
-        self._tellable = 0  # places of prompts that may still be told of in this step
+        # Of the step that is being planned.
+        self._prompt_tokens = 0  # that may still be taken of prompts
+        self._tellable = 0  # places of prompts that may still be told of
 
     @property
     def has_work(self) -> bool:
@@ -184,11 +159,14 @@ class Scheduler:
         None when there is nothing to do, or when nothing runs and the slot pool gave no slot.
         """
         self._tellable = self.max_rows  # logits of a step: at most about twice those of its samples
+        self._prompt_tokens = self._prompt_budget()
         self.prefixes.begin()
         rows, preempted = self._continue_running()
         self._admit_waiting(rows)
         if not rows:
             return None
+        if self.speculation is not None:
+            self._draft(rows, self.speculation)
         rows.sort(key=lambda row: (not row.slots, row.slots, row.bare == 0))
         return StepPlan(
             rows=tuple(rows),
@@ -197,59 +175,77 @@ class Scheduler:
             preempted=preempted,
         )
 
-    def advance(self, plan: StepPlan, sampled_ids: Sequence[int]) -> None:
-        """Note that the plan was run; `sampled_ids` has one id for each row that samples."""
+    def advance(self, plan: StepPlan, sampled_ids: Sequence[Sequence[int]]) -> None:
+        """Note that the plan was run; `sampled_ids` has the ids of each row that samples.
+
+        That is one, and one more for each token of its draft that came. None at all: the draft has
+        spoilt the row, which is computed again.
+        """
         if len(sampled_ids) != plan.samples:
-            raise ValueError(f"{plan.samples} sampled tokens expected, got {len(sampled_ids)}")
-        ids = iter(sampled_ids)
+            raise ValueError(f"tokens of {plan.samples} rows expected, of {len(sampled_ids)} given")
+        each = iter(sampled_ids)
         for row in plan.rows:
+            ids: Sequence[int] = next(each) if row.samples else ()
             sequence = row.sequence
-            sequence.advance(row.count)
+            sequence.append(ids[:-1])  # what was drafted and came: its keys and values are there
+            if stands := row.stands(len(ids)):
+                sequence.advance(stands)
             sequence.told += len(row.tells)
             self.prefixes.keep(sequence, row.start)
             if sequence.held_ids and not sequence.untold:
                 sequence.let_go()
                 self._compute_anew(sequence)
             if row.samples:
-                sequence.append((next(ids),))
-                if sequence.length - 1 == self.rope.switch:
+                if self.speculation is not None:
+                    self.speculation.note(sequence, row.draft, ids)
+                sequence.append(ids[-1:])
+                if ids and sequence.length - 1 == self.rope.switch:
                     self._compute_anew(sequence)
 
     def _continue_running(self) -> tuple[list[Row], int]:
         """Rows of the running sequences, oldest first, and how many were preempted for them."""
         rows: list[Row] = []
         preempted = 0
-        budget = self.max_step_tokens
-        decodes = sum(sequence.decoding for sequence in self.running)  # not yet planned
         position = 0
         while position < len(self.running):
             sequence = self.running[position]
             position += 1
             wanted = 1
-            if sequence.decoding:
-                decodes -= 1
-            else:
+            if not (decoding := sequence.decoding):
                 self.prefixes.take(sequence, self.prefixes.find(sequence))
                 if self.prefixes.awaits(sequence):
                     continue
-                wanted = min(sequence.pending, budget - decodes)
+                wanted = min(sequence.pending, self._prompt_tokens)
             while self._blocks_missing(sequence, wanted) > self.blocks.free:
                 if self.running[-1] is sequence:
                     break
                 self._preempt_newest()
                 preempted += 1
             if row := self._plan_row(sequence, wanted):
-                budget -= row.count
                 rows.append(row)
+                if not decoding:
+                    self._prompt_tokens -= row.count
         return rows, preempted
+
+    def _prompt_budget(self) -> int:
+        """Return how many tokens the next step may take of prompts; each decode has its own."""
+        decodes = sum(sequence.decoding for sequence in self.running)
+        left = self.max_step_tokens - decodes
+        if not decodes:
+            return left
+        room = self.max_rows - len(self.running)
+        could = [each for each in self.running if not each.decoding] + self.waiting[:room]
+        waiting = sum(
+            each.pending - len(self.prefixes.find(each)) * self.kv_block for each in could
+        )
+        return min(left, prompt_tokens(decodes, len(could), waiting, self.stretch))
 
     def _admit_waiting(self, rows: list[Row]) -> None:
         """Start waiting sequences in order; only those without an adapter slot are overtaken."""
-        budget = self.max_step_tokens - sum(row.count for row in rows)
         growth = sum(self._growth(sequence) for sequence in self.running)
         self._starvation.begin()
         for sequence in tuple(self.waiting):
-            if budget == 0 or len(self.running) == self.max_rows:
+            if self._prompt_tokens == 0 or len(self.running) == self.max_rows:
                 return
             if not self._has_slot(sequence):
                 continue
@@ -267,10 +263,10 @@ class Scheduler:
             if self.prefixes.awaits(sequence):
                 growth += self._growth(sequence)
                 continue
-            row = self._plan_row(sequence, min(sequence.pending, budget))
+            row = self._plan_row(sequence, min(sequence.pending, self._prompt_tokens))
             if row is None:
                 raise RuntimeError(f"no block for {sequence!r} that was checked to fit")
-            budget -= row.count
+            self._prompt_tokens -= row.count
             growth += self._growth(sequence)
             rows.append(row)
 
@@ -293,6 +289,40 @@ class Scheduler:
         self._tellable -= len(tells)
         self.prefixes.plan(sequence, count)
         return Row(sequence, start, count, start + count == sequence.length, tells)
+
+    def _draft(self, rows: list[Row], speculation: Speculation) -> None:
+        """Let rows that decode go on by guesses, in what is left when all is planned."""
+        budget = min(MOST_A_STEP, self.max_step_tokens - sum(row.count for row in rows))
+        decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
+        price = speculation.price(len(decodes))
+        if price >= 1:
+            return
+        early = sum(map(self._growth, self.running)) <= self.blocks.free
+        for place in decodes:
+            row = rows[place]
+            if row.tells:
+                continue
+            draft = speculation.draft(
+                row.sequence, price, min(budget, self._room(row, early=early))
+            )
+            if draft:
+                budget -= len(draft)
+                count = 1 + len(draft)
+                missing = self._blocks_missing(row.sequence, count)
+                row.sequence.block_ids.extend(self.blocks.allocate(missing))
+                rows[place] = replace(row, count=count, draft=draft)
+
+    def _room(self, row: Row, *, early: bool) -> int:
+        """How many tokens may be drafted: to the answer's end, to where RoPE switches, in blocks.
+
+        `early`: blocks may be taken that the sequence will need soon.
+        """
+        sequence = row.sequence
+        room = sequence.remaining - 1
+        if self.rope.switch is not None and sequence.length <= self.rope.switch:
+            room = min(room, self.rope.switch - sequence.length)
+        blocks = len(sequence.block_ids) + (self._growth(sequence) if early else 0)
+        return min(room, blocks * self.kv_block - sequence.length)
 
     def _blocks_missing(self, sequence: TokenSequence, count: int) -> int:
         """Blocks to allocate before `count` more tokens of this sequence fit."""

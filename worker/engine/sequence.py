@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from worker.constraints.matcher import Matcher
+    from worker.engine.guessing import Guessing
+    from worker.engine.ngrams import NgramIndex
     from worker.engine.request import GenerationRequest
 
 BACKBONE = -1  # the slot of rows without an adapter
@@ -33,9 +35,11 @@ class TokenSequence:
         "block_names",
         "computed",
         "end_ids",
+        "guessing",
         "held_ids",
         "key",
         "matcher",
+        "ngrams",
         "output_ids",
         "prompt_ids",
         "prompt_rows",
@@ -70,6 +74,8 @@ class TokenSequence:
         self.told = 0  # leading tokens whose logits were taken for the prompt's log probabilities
         asked = request.sampling.prompt_logprobs
         self.prompt_rows = None if asked is None else PromptRows(asked)
+        self.guessing: Guessing | None = None  # once a draft could have been made (speculation.py)
+        self.ngrams: NgramIndex | None = None  # same
 
     def __repr__(self) -> str:
         return (

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from worker.engine.lora import AdapterLayers
     from worker.engine.model import Backbone
     from worker.engine.row_adapters import Applied
-    from worker.engine.scheduler import StepPlan
     from worker.engine.sequence import TokenSequence
+    from worker.engine.step_plan import StepPlan
 
 
 class StepForward:
@@ -41,13 +41,13 @@ class StepForward:
         self._graphs = graphs
 
     def __call__(self, plan: StepPlan) -> Tensor:
-        """Return logits, float32 [n, vocab]: of each row the places told of, then the last."""
+        """Return logits, float32 [n, vocab]: of each row the places told of, then those sampled."""
         rows = [
             PackedRow(
-                row.sequence.tokens(row.start, row.count),
+                row.ids,
                 row.start,
                 row.sequence.block_ids,
-                row.samples,
+                row.sampled,
                 row.tells,
                 self._length(row.sequence),
             )
@@ -69,7 +69,7 @@ class StepForward:
             for row, own in zip(plan.rows, last, strict=True)
             for each in (
                 *(NOTHING if at < row.bare else own for at in row.tells),
-                *([own] if row.samples else ()),
+                *[own] * row.sampled,
             )
         ]
         self._layers.begin(self._plans(tokens), self._plans(outputs))

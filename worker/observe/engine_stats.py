@@ -20,6 +20,8 @@ class EngineStats:
     kv_blocks_reclaimed: int = 0  # of these, given to other tokens since the start
     prefix_hits: int = 0  # sequences whose beginning was in the cache, since the start
     prefix_tokens: int = 0  # that were there and so not computed, since the start
+    drafted: int = 0  # tokens guessed and computed, since the start
+    accepted: int = 0  # of these, tokens that came, since the start
     slots_used: int = 0
     slots: int
     steps: int = 0  # since the start

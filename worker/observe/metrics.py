@@ -117,6 +117,12 @@ class Metrics:
         self.prefix_tokens = gauge(
             "prefix_tokens", "Tokens found there and not computed, since the start."
         )
+        self.drafted_tokens = gauge(
+            "drafted_tokens", "Tokens guessed ahead and computed, since the start."
+        )
+        self.accepted_tokens = gauge(
+            "accepted_tokens", "Of these, tokens that came, since the start."
+        )
         self.slots = gauge("slots", "Adapter slots on the device.")
         self.slots_used = gauge("slots_used", "Adapter slots that hold an adapter.")
         self.preemptions = gauge("preemptions", "Jobs set back for want of cache, since the start.")
@@ -139,6 +145,8 @@ class Metrics:
         self.kv_blocks_reclaimed.set(stats.kv_blocks_reclaimed)
         self.prefix_hits.set(stats.prefix_hits)
         self.prefix_tokens.set(stats.prefix_tokens)
+        self.drafted_tokens.set(stats.drafted)
+        self.accepted_tokens.set(stats.accepted)
         self.slots.set(stats.slots)
         self.slots_used.set(stats.slots_used)
         self.preemptions.set(stats.preemptions)

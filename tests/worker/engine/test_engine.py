@@ -384,7 +384,7 @@ def test_what_fails_for_every_row_ends_the_engine(
     def broken(*_: object) -> None:
         raise RuntimeError("all of it")
 
-    monkeypatch.setattr("worker.engine.engine.sample", broken)
+    monkeypatch.setattr("worker.engine.step_sampling.sample", broken)
     with pytest.raises(RuntimeError, match="all of it"):
         engine.step()
 

@@ -126,14 +126,14 @@ def test_a_step_makes_few_logits(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     """A vocabulary a place: never more places than rows, and those that are sampled."""
     engine = Engine(load(folder), EngineConfig(**LIMITS))
     made: list[int] = []
-    forward = engine._forward
+    forward = engine._sample._forward
 
     def counting(plan: object) -> Tensor:
         logits = forward(plan)  # type: ignore[arg-type]
         made.append(len(logits))
         return logits
 
-    monkeypatch.setattr(engine, "_forward", counting)
+    monkeypatch.setattr(engine._sample, "_forward", counting)
     outputs = finish(engine, *(request(key, prompt_logprobs=0) for key in range(4)))
     assert [len(told(each) or ()) for each in outputs.values()] == [len(PROMPT)] * 4
     # One place at least for each row, so that each advances, and a sample for each that is due.
@@ -179,7 +179,7 @@ def test_sampling_that_fails_tells_nothing_twice(
             raise RuntimeError("planted")
         return sample(*given)
 
-    monkeypatch.setattr("worker.engine.engine.sample", failing)
+    monkeypatch.setattr("worker.engine.step_sampling.sample", failing)
     engine = Engine(load(folder), EngineConfig(**LIMITS))
     outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[:2]))
     check(told(outputs[0]), load(folder).plain_forward(torch.tensor(PROMPT)), PROMPT[:3], 1)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.support.generation import CacheModel, CountingSlots, request
-from worker.engine.scheduler import Scheduler, StepPlan
+from worker.engine.scheduler import Scheduler
+from worker.engine.step_plan import StepPlan
 
 
 def make(
@@ -32,7 +33,7 @@ def step(scheduler: Scheduler) -> StepPlan:
     """Plan and run one step with token 7 for each sampled row, and end what is complete."""
     plan = scheduler.plan()
     assert plan is not None
-    scheduler.advance(plan, [7] * plan.samples)
+    scheduler.advance(plan, [[7]] * plan.samples)
     for row in plan.rows:
         if row.sequence.remaining == 0:
             scheduler.remove(row.sequence.key)
@@ -202,8 +203,8 @@ def test_the_sampled_ids_must_match_the_plan() -> None:
     sequence = scheduler.add(request(0, 3))
     plan = scheduler.plan()
     assert plan is not None
-    with pytest.raises(ValueError, match="1 sampled tokens expected, got 2"):
-        scheduler.advance(plan, [1, 2])
+    with pytest.raises(ValueError, match="tokens of 1 rows expected, of 2 given"):
+        scheduler.advance(plan, [[1], [2]])
     assert sequence.computed == 0
 
 

@@ -28,12 +28,17 @@ JOBS = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(limits=LIMITS, jobs=JOBS, gaps=st.lists(st.integers(0, 4), min_size=14, max_size=14))
+@given(
+    limits=LIMITS,
+    jobs=JOBS,
+    gaps=st.lists(st.integers(0, 4), min_size=14, max_size=14),
+    stretch=st.sampled_from([1.0, 1_000.0]),
+)
 def test_every_job_finishes_with_the_tokens_of_an_undisturbed_run(
-    limits: Limits, jobs: list[tuple[int, int, Adapter, int]], gaps: list[int]
+    limits: Limits, jobs: list[tuple[int, int, Adapter, int]], gaps: list[int], stretch: float
 ) -> None:
     """Jobs come at any time; preempted or resumed, each ends, and with the same answer."""
-    run = Run(limits)
+    run = Run(limits, stretch=stretch)
     for (prompt, max_tokens, adapter, resume), gap in zip(jobs, gaps, strict=False):
         run.add(prompt, max_tokens, adapter, resume)
         for _ in range(gap):
