@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.support.generation import CountingSlots, request
 from worker.engine.block_products import ROW_COUNTS, cut
 from worker.engine.prompt_pace import LEAST, SPREAD_STEPS, STEP_ROWS, UNBOUND, prompt_tokens
-from worker.engine.scheduler import Scheduler, StepPlan
+from worker.engine.scheduler import Scheduler
+from worker.engine.step_plan import StepPlan
 
 DECODES = st.integers(1, 600)
 PROMPTS = st.integers(1, 64)
@@ -37,7 +38,7 @@ def run(planner: Scheduler) -> StepPlan:
     """Run one step with token 7 for each row that samples; end what is complete."""
     plan = planner.plan()
     assert plan is not None
-    planner.advance(plan, [7] * plan.samples)
+    planner.advance(plan, [(7,)] * plan.samples)
     for row in plan.rows:
         if row.sequence.remaining == 0:
             planner.remove(row.sequence.key)
