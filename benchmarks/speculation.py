@@ -15,6 +15,7 @@ tokens that a step without brings in that time. `Speculation.price` is to be no 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from worker.engine.model import Backbone
     from worker.engine.sequence import TokenSequence
 
 QUESTION: Final = "speculation"
@@ -122,25 +124,33 @@ def serve(engine: Engine, requests: list[GenerationRequest]) -> Served:
     return Served(seconds, tokens, row_steps, drafted, accepted, tuple(map(tuple, ids.values())))
 
 
-def config_of(dtype: torch.dtype, speculation: int = 0) -> EngineConfig:
-    """Return the limits of all engines here."""
-    return EngineConfig(
+def engine_of(backbone: Backbone, speculation: Speculation) -> Engine:
+    """Make an engine; ways that are compared share one, since memory is not alike everywhere."""
+    config = EngineConfig(
         max_rows=max(ROWS),
         max_step_tokens=512,
         slots=4,
         max_rank=MAX_RANK,
         kv_tokens=16_384,
-        dtype=dtype,
+        dtype=backbone.dtype,
         prefix_cache=False,
-        speculation=speculation,
     )
+    return Engine(backbone, config, speculation=speculation)
 
 
-def load(dtype: torch.dtype, speculation: int) -> dict[tuple[str, int], Callable[[], Served]]:
-    """Load an engine; return what there is to do with it, by kind and rows."""
-    backbone = load_smollm2(dtype)
+class Switched(Speculation):
+    """As the worker's, and can be turned off."""
+
+    on = True
+
+    def price(self, decodes: int) -> float:
+        """Return what is reckoned with, or a price that nobody pays."""
+        return super().price(decodes) if self.on else 1.0
+
+
+def jobs(backbone: Backbone) -> Callable[[str, int], list[GenerationRequest]]:
+    """Return what makes the requests of a kind, so many of them."""
     extract = demo_adapters(backbone)[-1]
-    engine = Engine(backbone, config_of(dtype, speculation))
 
     def request(kind: str, row: int) -> GenerationRequest:
         prompt = backbone.tokenizer.apply_chat_template(
@@ -154,11 +164,7 @@ def load(dtype: torch.dtype, speculation: int) -> dict[tuple[str, int], Callable
             adapter=extract if kind in {EXTRACT, ALONE} else None,
         )
 
-    return {
-        (kind, rows): functools.partial(serve, engine, [request(kind, row) for row in range(rows)])
-        for kind in (COPY, EXTRACT, ALONE, STORY)
-        for rows in ROWS
-    }
+    return lambda kind, rows: [request(kind, row) for row in range(rows)]
 
 
 class Wrong(Speculation):
@@ -175,11 +181,10 @@ class Wrong(Speculation):
         return (0,) * min(self.length, room)
 
 
-def prices(dtype: torch.dtype) -> list[Row]:
+def prices(backbone: Backbone) -> list[Row]:
     """Measure what drafted tokens cost, by rows, beside what is reckoned with."""
     speculation = Wrong(MOST)
-    backbone = load_smollm2(dtype)
-    engine = Engine(backbone, config_of(dtype), speculation=speculation)
+    engine = engine_of(backbone, speculation)
 
     def step(length: int) -> float:
         speculation.length = length
@@ -205,7 +210,7 @@ def prices(dtype: torch.dtype) -> list[Row]:
             engine.cancel(key)
         costs = [(each - 1) / DRAFT for each in ratios(found[DRAFT], found[0])]
         row = functools.partial(Row.of, question=QUESTION, x=count, unit="tokens")
-        config = f"SmolLM2-135M {_named(dtype)}, wrong drafts of {DRAFT}, context {PROMPT}"
+        config = f"SmolLM2-135M {_named(backbone.dtype)}, wrong drafts of {DRAFT}, context {PROMPT}"
         metric = "price of a drafted token"
         rows += [
             row(costs, provider="measured", metric=metric, config=config),
@@ -215,19 +220,24 @@ def prices(dtype: torch.dtype) -> list[Row]:
 
 
 def measure() -> list[Row]:
-    """Run both engines on all kinds, in turns."""
+    """Run all kinds with drafts and without, in turns."""
     dtype = cpu_dtype()
+    rows = prices(load_smollm2(dtype))
+    backbone = load_smollm2(dtype)
+    speculation = Switched(MOST)
+    make, engine = jobs(backbone), engine_of(backbone, speculation)
     off, on = "no drafts", f"drafts of up to {MOST}"
-    ways = {
-        (name, *what): work
-        for name, most in ((off, 0), (on, MOST))
-        for what, work in load(dtype, most).items()
-    }
-    found = in_turns(ways, TURNS)
+
+    def run(requests: list[GenerationRequest], *, drafts: bool) -> Served:
+        speculation.on = drafts
+        return serve(engine, requests)
+
     config = f"SmolLM2-135M {_named(dtype)}, up to {TOKENS} tokens, one thread, CPU time"
-    rows = prices(dtype)
-    for kind, count in ((kind, count) for name, kind, count in ways if name == on):
-        plain, drafted = found[off, kind, count], found[on, kind, count]
+    for kind, count in itertools.product((COPY, EXTRACT, ALONE, STORY), ROWS):
+        asked = make(kind, count)
+        ways = {name: functools.partial(run, asked, drafts=name == on) for name in (off, on)}
+        found = in_turns(ways, TURNS)
+        plain, drafted = found[off], found[on]
         row = functools.partial(Row.of, question=QUESTION, x=f"{kind}, {count}", config=config)
         for name, turns in ((off, plain), (on, drafted)):
             values = [turn.a_second for turn in turns]
