@@ -2,11 +2,11 @@
 
     python -m benchmarks.speculation    # writes speculation.csv
 
-SmolLM2-135M, one thread, by the thread's CPU time of the steps behind the prompts. Jobs that copy
+SmolLM2-135M, one thread, by its CPU time of the steps in which all rows decode. Jobs that copy
 (a text repeated word for word), that extract (the demo's adapter, people and places as JSON, behind
 earlier turns of the same kind, and without), and that invent (stories, sampled). Each by 1, 4 and
-16 rows of other texts, greedily but for the stories, with drafts and without in turns. Tokens of
-both ways are compared: by rounding they may part where two are nearly as likely.
+16 rows at a time, three jobs a row, greedily but for the stories, with drafts and without in turns.
+Tokens of both ways are compared: by rounding they may part where two are nearly as likely.
 
 What a drafted token costs is measured by drafts that are wrong: how much longer a step takes, in
 tokens that a step without brings in that time. `Speculation.price` is to be no less.
@@ -18,6 +18,7 @@ import functools
 import itertools
 import json
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -44,6 +45,7 @@ EXAMPLES: Final = Path(__file__).parent.parent / "aril" / "demo" / "train" / "ex
 ROWS: Final = (1, 4, 16)
 MOST: Final = 7  # the setting's default
 TOKENS: Final = 96
+JOBS: Final = 3  # a row, one after the other
 SENTENCES: Final = 5  # of a text that is copied
 EARLIER: Final = 3  # turns
 TURNS: Final = 3
@@ -58,7 +60,7 @@ Message = dict[str, str]
 
 
 class Served(NamedTuple):
-    """What the steps behind the prompts took and brought."""
+    """What the steps took and brought in which all rows decoded."""
 
     seconds: float  # of the thread
     tokens: int
@@ -98,16 +100,23 @@ def messages(kind: str, row: int) -> list[Message]:
     return [*earlier[: 2 * EARLIER], asked[EARLIER]]
 
 
-def serve(engine: Engine, requests: list[GenerationRequest]) -> Served:
-    """Answer all. Raises RuntimeError where one fails."""
+def serve(engine: Engine, requests: list[GenerationRequest], rows: int) -> Served:
+    """Answer all, so many at a time; what counts are steps in which all of them decode.
+
+    Rows differ in how well they are guessed: without others behind them the slowest would go on
+    alone. Raises RuntimeError where one fails.
+    """
     ids: dict[int, list[int]] = {request.key: [] for request in requests}
-    for request in requests:
-        engine.submit(request)
-    tokens = row_steps = 0
+    waiting = deque(requests)
+    under_way: set[int] = set()
+    tokens = row_steps = drafted = accepted = 0
     seconds = 0.0
-    before = engine.stats()
-    while engine.has_work:
-        decoding = all(ids.values())
+    while waiting or under_way:
+        while waiting and len(under_way) < rows:
+            under_way.add(waiting[0].key)
+            engine.submit(waiting.popleft())
+        counts = len(under_way) == rows and all(ids[key] for key in under_way)
+        before = engine.stats()
         begun = time.thread_time()
         outputs = engine.step()
         spent = time.thread_time() - begun
@@ -115,12 +124,15 @@ def serve(engine: Engine, requests: list[GenerationRequest]) -> Served:
             if output.error is not None:
                 raise RuntimeError(f"row {output.key} failed: {output.error}")
             ids[output.key] += output.ids
-        if decoding:
+            if output.finish is not None:
+                under_way.discard(output.key)
+        if counts:
+            after = engine.stats()
             seconds += spent
-            tokens += sum(len(output.ids) for output in outputs)
-            row_steps += engine.stats().rows
-    after = engine.stats()
-    drafted, accepted = after.drafted - before.drafted, after.accepted - before.accepted
+            tokens += len(outputs)
+            row_steps += rows
+            drafted += after.drafted - before.drafted
+            accepted += after.accepted - before.accepted
     return Served(seconds, tokens, row_steps, drafted, accepted, tuple(map(tuple, ids.values())))
 
 
@@ -228,14 +240,14 @@ def measure() -> list[Row]:
     make, engine = jobs(backbone), engine_of(backbone, speculation)
     off, on = "no drafts", f"drafts of up to {MOST}"
 
-    def run(requests: list[GenerationRequest], *, drafts: bool) -> Served:
+    def run(requests: list[GenerationRequest], count: int, *, drafts: bool) -> Served:
         speculation.on = drafts
-        return serve(engine, requests)
+        return serve(engine, requests, count)
 
     config = f"SmolLM2-135M {_named(dtype)}, up to {TOKENS} tokens, one thread, CPU time"
     for kind, count in itertools.product((COPY, EXTRACT, ALONE, STORY), ROWS):
-        asked = make(kind, count)
-        ways = {name: functools.partial(run, asked, drafts=name == on) for name in (off, on)}
+        asked = make(kind, JOBS * count)
+        ways = {name: functools.partial(run, asked, count, drafts=name == on) for name in (off, on)}
         found = in_turns(ways, TURNS)
         plain, drafted = found[off], found[on]
         row = functools.partial(Row.of, question=QUESTION, x=f"{kind}, {count}", config=config)
@@ -244,7 +256,7 @@ def measure() -> list[Row]:
             rows.append(row(values, provider=name, metric="tokens/s", unit="1/s"))
         faster = ratios([turn.a_second for turn in drafted], [turn.a_second for turn in plain])
         same = [
-            sum(map(tuple.__eq__, one.ids, other.ids)) / count
+            sum(map(tuple.__eq__, one.ids, other.ids)) / len(asked)
             for one, other in zip(drafted, plain, strict=True)
         ]
         for metric, values in (
