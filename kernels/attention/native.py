@@ -27,7 +27,6 @@ class NativePlan:
 
     queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
     prompts: tuple[LongPrompt, ...]
-    block_table: Tensor  # int32 [seqs, pages], contiguous
     blocks: range  # those that are read: machine code asks nobody whether the cache has them
     tokens: int  # rows of q
     invariant: bool
@@ -76,34 +75,37 @@ def make_native_plan(
         torch.tensor(seqs, dtype=torch.int32),
         first,
         end,
-        int((end - first).sum()),
+        block_table.contiguous(),
     )
     blocks = range(low, high + 1)
-    return NativePlan(
-        queries, tuple(prompts), block_table.contiguous(), blocks, starts[-1], invariant
-    )
+    return NativePlan(queries, tuple(prompts), blocks, starts[-1], invariant)
 
 
 def attend_native(  # noqa: PLR0917 - the operands
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, plan: NativePlan, scale: float, extras: Extras
-) -> Tensor:
-    """Attention of a step's rows q [T, heads, d] over the cached keys and values.
+    out: Tensor,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    plan: NativePlan,
+    scale: float,
+    extras: Extras,
+) -> None:
+    """Write the attention of a step's rows q [T, heads, d] over the cached keys and values.
 
-    Raises `ValueError` for blocks that the cache does not have, and for a plan of other rows.
+    Out is of q's shape and type, contiguous. Raises `ValueError` for blocks that the cache does not
+    have, and for a plan of other rows.
     """
     if len(q) != plan.tokens:
         raise ValueError(f"{len(q)} rows under a plan of {plan.tokens}")
     if plan.blocks and not 0 <= plan.blocks.start < plan.blocks.stop <= len(k_cache):
         raise ValueError(f"blocks {plan.blocks} of a cache of {len(k_cache)}")
-    out = torch.empty(q.shape, dtype=q.dtype)
-    if len(plan.queries.rows):
+    if plan.queries.count:
         sinks = extras.sinks
         attend_queries(
             out,
             q if q.stride(2) == 1 else q.contiguous(),
             k_cache,
             v_cache,
-            plan.block_table,
             plan.queries,
             scale=scale,
             softcap=extras.softcap,
@@ -111,4 +113,3 @@ def attend_native(  # noqa: PLR0917 - the operands
         )
     for prompt in plan.prompts:
         attend_long_prompt(out, q, k_cache, v_cache, prompt, scale, extras)
-    return out

@@ -127,7 +127,9 @@ def _attend_on_host(  # noqa: PLR0917 - the operands
         from kernels.attention.native import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
 
         if isinstance(plan, NativePlan) and plan.invariant is invariant:
-            return attend_native(q, k_cache, v_cache, plan, scale, extras)
+            out = torch.empty(q.shape, dtype=q.dtype)
+            attend_native(out, q, k_cache, v_cache, plan, scale, extras)
+            return out
     elif isinstance(plan, InvariantPlan) and invariant:
         return attend_invariant(q, k_cache, v_cache, plan, scale, extras)
     elif isinstance(plan, AttentionPlan) and not invariant:

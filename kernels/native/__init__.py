@@ -5,6 +5,7 @@ Importing this loads Numba.
 """
 
 from kernels.native.attend import Queries, attend_queries
+from kernels.native.fused import Norm, add_norm, gate_halves, place_heads_of
 from kernels.native.lora import (
     NativeBlocks,
     NativeLinear,
@@ -18,12 +19,16 @@ __all__ = [
     "NativeBlocks",
     "NativeLinear",
     "NativeSlots",
+    "Norm",
     "Queries",
     "add_lora_",
+    "add_norm",
     "attend_queries",
     "gate",
+    "gate_halves",
     "gather_pages",
     "place_heads",
+    "place_heads_of",
     "rms_norm",
     "rotate",
     "softmax_",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numba import carray
 
 from kernels.native.kernel import Kernel, record
 from kernels.native.scalars import (
+    ask_for,
     cap,
     compiled,
     elements,
@@ -29,22 +30,45 @@ if TYPE_CHECKING:
 # sums are the same ones alone, among others and when a prefill computes it again.
 SPAN = 64
 
+# Keys that are asked for before they are multiplied by, across the end of a span too. Pages lie
+# anywhere, and a processor guesses no further than 4 KiB.
+AHEAD = 8
+
 _OPERANDS = record(
     *("out", "q", "k", "v", "queries", "seqs", "firsts", "ends", "table", "scratch", "sinks"),
     *("heads", "kv_heads", "dim", "page", "table_width", "q_row", "q_head", "splits"),
+    "line",
     *("scale", "softcap"),
     real=("scale", "softcap"),
 )
 
 
-class Queries(NamedTuple):
-    """Which rows attend, and to what: n queries, each of one sequence."""
+class Queries:
+    """Which rows attend, and to what: n queries, each of one sequence.
 
-    rows: Tensor  # int32 [n], into q and the output
-    seqs: Tensor  # int32 [n], into the block table
-    firsts: Tensor  # int32 [n]: the first position each one sees
-    ends: Tensor  # int32 [n]: the position behind the last one
-    seen: int  # positions they see, all together
+    A step's layers share one: its addresses are read once.
+    """
+
+    def __init__(
+        self, rows: Tensor, seqs: Tensor, firsts: Tensor, ends: Tensor, table: Tensor
+    ) -> None:
+        """Take rows int32 [n] of q and the output, and of each what it sees.
+
+        `seqs` int32 [n] are rows of the block table int32 [seqs, pages]; `firsts` and `ends` int32
+        [n] the first position and the one behind the last. All contiguous.
+        """
+        self.count = len(rows)
+        self.seen = int((ends - firsts).sum())  # positions they see, all together
+        self.addresses = tuple(each.data_ptr() for each in (rows, seqs, firsts, ends, table))
+        self.table_width = table.shape[1]
+        self._kept = rows, seqs, firsts, ends, table  # what is pointed to
+        self._scratch = torch.empty(0)
+
+    def scratch(self, size: int) -> int:
+        """Return the address of so many float32 that a call may write to."""
+        if len(self._scratch) < size:
+            self._scratch = torch.empty(size, dtype=torch.float32)
+        return self._scratch.data_ptr()
 
 
 def attend_queries(
@@ -52,7 +76,6 @@ def attend_queries(
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
-    block_table: Tensor,
     queries: Queries,
     *,
     scale: float,
@@ -61,16 +84,14 @@ def attend_queries(
 ) -> None:
     """Write the queries' rows of out [T, heads, d]; semantics and shapes of `paged_attention`.
 
-    q [T, heads, d] with adjacent features; out, the caches and the table [seqs, pages] contiguous;
-    sinks float32 [heads].
+    q [T, heads, d] with adjacent features; out and the caches contiguous; sinks float32 [heads].
     """
-    heads, dim = q.shape[1:]
-    page, kv_heads = k_cache.shape[1:3]
-    count = len(queries.rows)
+    _, heads, dim = q.shape
+    _, page, kv_heads, _ = k_cache.shape
+    count = queries.count
     # One task reads all heads of a page, which lie together; few queries share their heads out.
     splits = 1 if count >= 2 * torch.get_num_threads() else kv_heads
-    size = kv_heads // splits * _padded(heads // kv_heads) * (2 * dim + SPAN + 2) + SPAN
-    scratch = torch.empty(count * splits * size, dtype=torch.float32)
+    size = kv_heads // splits * _padded(heads // kv_heads) * (2 * dim + SPAN + 2) + SPAN + AHEAD
     _ATTEND(
         q.dtype,
         count * splits,
@@ -79,21 +100,18 @@ def attend_queries(
         q.data_ptr(),
         k_cache.data_ptr(),
         v_cache.data_ptr(),
-        queries.rows.data_ptr(),
-        queries.seqs.data_ptr(),
-        queries.firsts.data_ptr(),
-        queries.ends.data_ptr(),
-        block_table.data_ptr(),
-        scratch.data_ptr(),
+        *queries.addresses,
+        queries.scratch(count * splits * size),
         0 if sinks is None else sinks.data_ptr(),
         heads,
         kv_heads,
         dim,
         page,
-        block_table.shape[1],
+        queries.table_width,
         q.stride(0),
         q.stride(1),
         splits,
+        64 // q.element_size(),
         scale,
         softcap or 0.0,
     )
@@ -117,7 +135,7 @@ def _attend(pointer: Any) -> None:
     padded = _heads_computed(group)
     kv_heads = o.kv_heads // o.splits  # of a task
     rows = kv_heads * padded
-    size = rows * (2 * dim + SPAN + 2) + SPAN
+    size = rows * (2 * dim + SPAN + 2) + SPAN + AHEAD
     while True:
         task = take(pointer)
         if task >= o.tasks:
@@ -127,11 +145,11 @@ def _attend(pointer: Any) -> None:
         pages = np.int64(seqs[query]) * o.table_width
         # A task's own floats: its queries, their sums, scores, tops and totals.
         own = floats(o.scratch + task * size * 4)
-        places = int32s(o.scratch + ((task + 1) * size - SPAN) * 4)
+        places = int32s(o.scratch + ((task + 1) * size - SPAN - AHEAD) * 4)
         sums, scores = rows * dim, 2 * rows * dim
         tops = scores + rows * SPAN
         totals = tops + rows
-        for i in range(size - SPAN):
+        for i in range(size - SPAN - AHEAD):
             own[i] = np.float32(0)
         for head in range(kv_heads * group):
             i = head // group * padded + head % group
@@ -147,13 +165,17 @@ def _attend(pointer: Any) -> None:
             stop: Any = min(start + SPAN, end)
             at = begin // page
             offset = begin - at * page
-            for t in range(begin, stop):
+            asked: Any = min(stop + AHEAD, end)
+            for t in range(begin, asked):
                 places[t - start] = (table[pages + at] * page + offset) * o.kv_heads + low
                 offset += 1
                 if offset == page:
                     offset = 0
                     at += 1
             for t in range(begin, stop):
+                ask_for(v, np.int64(places[t - start]) * dim, kv_heads * dim, o.line)
+                if t + AHEAD < asked:
+                    ask_for(k, np.int64(places[t + AHEAD - start]) * dim, kv_heads * dim, o.line)
                 for head in range(kv_heads):
                     i = head * padded
                     key = (np.int64(places[t - start]) + head) * dim

@@ -9,7 +9,16 @@ import torch
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import compiled, elements, floats, int64s, load, store, take, untyped
+from kernels.native.scalars import (
+    compiled,
+    elements,
+    floats,
+    int64s,
+    load,
+    store,
+    take,
+    untyped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +52,16 @@ class NativeSlots:
 
     def __init__(self, slots: int) -> None:
         self.addresses = torch.zeros(slots, dtype=torch.int64)
-        self.ranks = [0] * slots  # sums of them
+        self._ranks = [0] * slots  # sums of them
+        self._most: int | None = 0
         self._kept: list[tuple[object, ...]] = [()] * slots
+
+    @property
+    def most(self) -> int:
+        """The largest sum of an adapter's ranks."""
+        if self._most is None:
+            self._most = max(self._ranks)
+        return self._most
 
     def load(self, slot: int, a: Tensor, linears: Sequence[NativeLinear]) -> None:
         """Put an adapter into a slot: A [in, sum of ranks] float32, contiguous, and its linears."""
@@ -55,23 +72,41 @@ class NativeSlots:
             numbers += [0 if each is None else each.data_ptr() for each in vectors]
         described = torch.tensor(numbers, dtype=torch.int64)
         self._kept[slot] = (a, *linears, described)  # what is pointed to
-        self.ranks[slot] = a.shape[1]
-        self.addresses[slot] = described.data_ptr()
+        self._set(slot, a.shape[1], described.data_ptr())
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
-        self.addresses[slot] = 0
-        self.ranks[slot] = 0
+        self._set(slot, 0, 0)
         self._kept[slot] = ()
 
+    def _set(self, slot: int, ranks: int, address: int) -> None:
+        self._ranks[slot], self._most = ranks, None
+        self.addresses[slot] = address
 
-class NativeBlocks(NamedTuple):
-    """The rows of a batch by adapter, a block a task, which reads the weights once for all."""
 
-    blocks: Tensor  # int64 [n, 3]: slot, first of `rows`, how many
-    rows: Tensor  # int64 [rows with adapters]: into y and x
-    scales: Tensor | None  # float32, one of each of `rows`; None: 1
-    most: int  # rows of a block
+class NativeBlocks:
+    """The rows of a batch by adapter, a block a task, which reads the weights once for all.
+
+    A step's layers share one: its addresses are read once.
+    """
+
+    def __init__(self, blocks: Tensor, rows: Tensor, scales: Tensor | None, most: int) -> None:
+        """Take blocks of up to `most` rows, int64 [n, 3]: slot, first of `rows`, how many.
+
+        `rows` int64 [rows with adapters] are into y and x; `scales` float32, one of each; None: 1.
+        All contiguous.
+        """
+        self.count, self.rows, self.most = len(blocks), len(rows), most
+        scale = 0 if scales is None else scales.data_ptr()
+        self.addresses = blocks.data_ptr(), rows.data_ptr(), scale
+        self._kept = blocks, rows, scales  # what is pointed to
+        self._scratch = torch.empty(0)
+
+    def scratch(self, size: int) -> int:
+        """Return the address of so many float32 that a call may write to."""
+        if len(self._scratch) < size:
+            self._scratch = torch.empty(size, dtype=torch.float32)
+        return self._scratch.data_ptr()
 
 
 def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) -> None:
@@ -80,26 +115,24 @@ def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) ->
     x [T, in]; both of one type, with adjacent columns. Each row is added alone: its bits do not
     depend on the others.
     """
-    ranks = max(slots.ranks)
-    if not ranks or not len(blocks.blocks):
+    ranks, tasks = slots.most, blocks.count
+    if not ranks or not tasks:
         return
     size = blocks.most * ranks + COLUMNS
-    tasks = len(blocks.blocks)
-    scratch = torch.empty(tasks * size, dtype=torch.float32)
+    (y_row, _), (x_row, _) = y.stride(), x.stride()
+    in_features = x.shape[1]
     _ADD(
         y.dtype,
         tasks,
-        len(blocks.rows) * ranks * (x.shape[1] + y.shape[1]),
+        blocks.rows * ranks * (in_features + y.shape[1]),
         y.data_ptr(),
         x.data_ptr(),
-        y.stride(0),
-        x.stride(0),
-        x.shape[1],
+        y_row,
+        x_row,
+        in_features,
         slots.addresses.data_ptr(),
-        blocks.blocks.data_ptr(),
-        blocks.rows.data_ptr(),
-        0 if blocks.scales is None else blocks.scales.data_ptr(),
-        scratch.data_ptr(),
+        *blocks.addresses,
+        blocks.scratch(tasks * size),
         size,
         blocks.most,
     )

@@ -82,7 +82,7 @@ def gate(gates: Tensor, up: Tensor, *, tanh: bool = False) -> Tensor:
     """
     rows, width = gates.shape
     out = torch.empty(rows, width, dtype=gates.dtype)
-    _GATE_ROWS(
+    GATE_ROWS(
         gates.dtype,
         rows,
         8 * rows * width,
@@ -128,13 +128,19 @@ def _norm(pointer: Any) -> None:
         if row >= o.tasks:
             return
         base = row * width
-        total = np.float32(0)
-        for i in range(base, base + width):
-            total += load(x, i) * load(x, i)
-        inverse = np.float32(1) / np.sqrt(total / np.float32(width) + np.float32(o.eps))
+        inverse = np.float32(1) / root_of_mean(x, base, width, o.eps)
         for i in range(width):
             factor = load(weight, i) + offset
             store(out, base + i, load(x, base + i) * inverse * factor)
+
+
+@compiled
+def root_of_mean(x: Any, base: Any, width: Any, eps: Any) -> Any:
+    """Return √(mean(x²) + eps) of the numbers from base on."""
+    total = np.float32(0)
+    for i in range(base, base + width):
+        total += load(x, i) * load(x, i)
+    return np.sqrt(total / np.float32(width) + np.float32(eps))
 
 
 def _rotate(pointer: Any) -> None:
@@ -149,16 +155,17 @@ def _rotate(pointer: Any) -> None:
         at = row * o.dim
         for h in range(o.heads):
             place = (row * o.heads + h) * o.dim
-            _rotate_head(q_out, place, q, row * o.q_row + h * o.q_head, cos, sin, at, o.dim)
+            rotate_head(q_out, place, q, row * o.q_row + h * o.q_head, cos, sin, at, o.dim)
         for h in range(o.kv_heads):
             place = (row * o.kv_heads + h) * o.dim
-            _rotate_head(k_out, place, k, row * o.k_row + h * o.k_head, cos, sin, at, o.dim)
+            rotate_head(k_out, place, k, row * o.k_row + h * o.k_head, cos, sin, at, o.dim)
 
 
 @compiled
-def _rotate_head(
+def rotate_head(
     out: Any, place: Any, x: Any, base: Any, cos: Any, sin: Any, at: Any, dim: Any
 ) -> None:
+    """Rotate one head of x into out by the angles of its row, which begin at `at`."""
     half = dim // 2
     for i in range(half):
         a, b = load(x, base + i), load(x, base + half + i)
@@ -213,5 +220,5 @@ def _store(pointer: Any) -> None:
 
 _NORM_ROWS = Kernel(_norm, _NORM)
 _ROTATE_ROWS = Kernel(_rotate, _ROTATE)
-_GATE_ROWS = Kernel(_gate, _GATE)
+GATE_ROWS = Kernel(_gate, _GATE)
 _STORE_ROWS = Kernel(_store, _STORE)

@@ -92,6 +92,21 @@ def take(_typing: Any, pointer: Any) -> Any:
 
 
 @intrinsic
+def _prefetch(_typing: Any, pointer: Any, index: Any) -> Any:
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        line = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [line.type, _BITS, _BITS, _BITS])
+        ask = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            builder.module, kind, "llvm.prefetch.p0"
+        )
+        builder.call(ask, [line, _BITS(0), _BITS(3), _BITS(1)])  # read, into all levels, data
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64), generate
+
+
+@intrinsic
 def load(_typing: Any, pointer: Any, index: Any) -> Any:
     """Return pointer[index] as a float32."""
 
@@ -125,6 +140,16 @@ def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, types.float32), generate
+
+
+@compiled
+def ask_for(pointer: Any, base: Any, count: Any, line: Any) -> None:
+    """Ask for so many elements, `line` of them a cache line: they are read soon, nobody waits now.
+
+    No address is wrong here: what there is not is not brought.
+    """
+    for i in range(base, base + count, line):
+        _prefetch(pointer, i)
 
 
 @njit(fastmath={"contract"}, error_model="numpy")

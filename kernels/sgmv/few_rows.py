@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kernels.native import NativeBlocks
     from kernels.sgmv.segments import Segment
 
 # Up to this many rows machine code of ours is about as fast as matrix products of a library, above
@@ -21,7 +23,8 @@ FEW = 32
 TOGETHER = 8
 
 
-class FewRows(NamedTuple):
+@dataclass(slots=True, eq=False)
+class FewRows:
     """The rows of small segments in tasks, and the segments that are too large for that.
 
     `tasks` int64 [n, 3]: a slot, the first of `rows` and how many of them; `rows` int64; `scales`
@@ -32,6 +35,7 @@ class FewRows(NamedTuple):
     rows: Tensor
     scales: Tensor | None
     large: tuple[Segment, ...]
+    blocks: NativeBlocks | None = None  # the same as the kernel takes it, once it has been asked
 
 
 def find_few_rows(segments: Sequence[Segment], *, most: int | None) -> FewRows:

@@ -79,8 +79,9 @@ class NativeAdapters:
         few = plan.few_rows
         if x.stride(1) != 1:
             x = x.contiguous()
-        if len(few.tasks):
-            add_lora_(y, x, self._slots, NativeBlocks(few.tasks, few.rows, few.scales, TOGETHER))
+        if few.blocks is None:
+            few.blocks = NativeBlocks(few.tasks, few.rows, few.scales, TOGETHER)
+        add_lora_(y, x, self._slots, few.blocks)
         if few.large:
             self._add_large_(y, x, few.large)
 

@@ -35,7 +35,7 @@ IMPLEMENTATION = "aril_paged"
 
 # Arguments that carry no meaning for us: positions are already rotated into queries and keys, a
 # cache is never used, dropout is off in eval mode, and attention weights are never asked for.
-_IGNORED = frozenset(
+IGNORED = frozenset(
     {
         "position_ids",
         "position_embeddings",
@@ -104,7 +104,7 @@ class PagedAttention:
             sinks=layout.sinks,
             backend=self.backend,
             invariant=self.invariant,
-            plan=self._plan(layout.sight, k_cache) if self._on_host else None,
+            plan=self.host_plan(layout.sight, k_cache) if self._on_host else None,
         )
 
     @property
@@ -112,7 +112,8 @@ class PagedAttention:
         """Whether a path runs that reads the lengths on the host: once is enough."""
         return self.backend != "triton" and not self.cu_q.is_cuda
 
-    def _plan(self, sight: Sight, cache: Tensor) -> HostPlan:
+    def host_plan(self, sight: Sight, cache: Tensor) -> HostPlan:
+        """Return what layers of one sight share; made for the first of them."""
         plan = self._plans.get(sight)
         if plan is None:
             plan = self._plans[sight] = make_host_plan(
@@ -180,7 +181,7 @@ def attention(
     if step is None:
         raise RuntimeError("a model's attention was called outside of `attending`")
     for name, given in rest.items():
-        if name not in _IGNORED and given is not None and given is not False:
+        if name not in IGNORED and given is not None and given is not False:
             raise UnsupportedModelError(f"attention argument {name!r} is not implemented")
     if attention_mask is not None:
         raise UnsupportedModelError("attention argument 'attention_mask' is not implemented")

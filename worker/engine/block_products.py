@@ -46,10 +46,11 @@ def in_pieces(
 
     `row_counts` rise, and there is at least one. `multiply` takes and returns matrices.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    count = len(rows)
+    width = x.shape[-1]
+    count = x.numel() // width
     if count == 0 or count in row_counts:
         return multiply(x)
+    rows = x.reshape(-1, width)
     made = [
         multiply(_filled(rows[first:last], size))[: last - first]
         for first, last, size in cut(count, row_counts)

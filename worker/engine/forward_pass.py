@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kernels.attention import Sight
 
@@ -49,12 +49,14 @@ class AttentionContext(Protocol):
         """Return the output [T, heads, d] of q [T, heads, d] and k, v [T, kv_heads, d]."""
 
 
-class ForwardPass(NamedTuple):
+@dataclass(slots=True, eq=False)
+class ForwardPass:
     """What a layer cannot be told by its arguments; T packed tokens."""
 
     context: AttentionContext
     positions: Tensor | None = None  # [T] int64; None: one sequence from its beginning
     lengths: Tensor | None = None  # [T] int64: what the frequencies of RoPE go by
+    rows: Any = None  # the `StepRows` that layers of ours share, once one has run
 
 
 _PASS: ContextVar[ForwardPass | None] = ContextVar("forward pass", default=None)

@@ -73,8 +73,8 @@ class LinearGroup:
     def first(self, x: Tensor) -> Tensor:
         """Return x [..., in] through the first member, [..., width]; compute all the others too."""
         if len(self.widths) == 1:
-            return self._compute(x)
-        own, *others = self._compute(x).split(self.widths, dim=-1)
+            return self.compute(x)
+        own, *others = self.compute(x).split(self.widths, dim=-1)
         self._pending = _Pending(x, dict(enumerate(others, start=1)))
         return own
 
@@ -87,7 +87,7 @@ class LinearGroup:
         pending = self._pending
         if pending is None or pending.x is not x or index not in pending.outputs:
             self._pending = None
-            return self._compute(x).split(self.widths, dim=-1)[index]
+            return self.compute(x).split(self.widths, dim=-1)[index]
         output = pending.outputs.pop(index)
         if not pending.outputs:
             self._pending = None  # so that activations don't outlive the layer
@@ -135,12 +135,15 @@ class LinearGroup:
         weight = self.weight if self._packed is None else self._packed.dense()
         return weight.split(self.widths)
 
-    def _compute(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
+        """Return x [..., in] through all members, side by side [..., sum of widths]."""
         counts = self.row_counts
         y = self._multiply(x) if counts is None else in_pieces(self._multiply, x, counts)
         plans = self._state.plans
         if plans and self.weights is not None:
-            rows, inputs = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+            rows, inputs = y, x
+            if x.ndim != 2:  # noqa: PLR2004 - rows and features
+                rows, inputs = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
             for plan in plans:
                 self.weights.add_(rows, inputs, plan)
                 if self.biases is not None:
@@ -159,12 +162,12 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self._group = group
+        self.group = group
         self._index = index
 
     def forward(self, x: Tensor) -> Tensor:
         """Return base plus LoRA product of x [..., in]."""
-        return self._group.first(x) if self._index == 0 else self._group.later(self._index, x)
+        return self.group.first(x) if self._index == 0 else self.group.later(self._index, x)
 
 
 def _stack(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels.backend import uses_native
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.invariance import (
     probe_invariance,
@@ -51,12 +52,30 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
         )
         probe_packed_rows(backbone, expected, config.backend)
     layers.pack()
-    probe_packed_rows(backbone, expected, config.backend)
+    _lead_layers(backbone, expected, config.backend)
     if config.invariant:
         refuse_other_linears(backbone, [name for group in layers.groups for name in group.names])
         layers.find_row_counts()
         probe_invariance(backbone, config)
     return layers
+
+
+def _lead_layers(backbone: Backbone, expected: list[Tensor], backend: Backend) -> None:
+    """Lead decoder layers to a function of ours, and prove the whole, with them or without."""
+    led = []
+    if uses_native(backend, backbone.device, backbone.dtype):
+        from worker.engine.layer_kernels import lead_layers, let_go  # noqa: PLC0415 - loads Numba
+
+        led = lead_layers(backbone.model)
+    try:
+        probe_packed_rows(backbone, expected, backend)
+    except UnsupportedModelError as error:
+        if not led:
+            raise
+        kind = backbone.model.config.model_type
+        log.warning("layers_not_led", model=kind, reason=str(error))
+        let_go(led)
+        probe_packed_rows(backbone, expected, backend)
 
 
 def _why_not_fused(backbone: Backbone, expected: list[Tensor], backend: Backend) -> str | None:

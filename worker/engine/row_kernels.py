@@ -19,7 +19,7 @@ from torch import nn
 from worker.engine.forward_pass import under_way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -31,7 +31,7 @@ _ROWS: Final = 3
 _OFFSETS: Final = (0.0, 1.0)  # some norms multiply by 1 + weight
 _LARGE_GATE: Final = 30.0  # models that clamp gates do so at 7 or 10
 
-_GATES: Final[dict[str, bool]] = {  # classes of transformers.activations and torch: by tanh, or not
+GATES: Final[dict[str, bool]] = {  # classes of transformers.activations and torch: by tanh, or not
     "SiLU": False,
     "SiLUActivation": False,
     "GELUTanh": True,
@@ -66,7 +66,7 @@ def _native() -> bool:
     return step is not None and step.context.native
 
 
-def _result(call: Callable[..., Any], *operands: Tensor) -> Any:
+def result(call: Callable[..., Any], *operands: Tensor) -> Any:
     """Return what a module makes of rows; None where it takes something else."""
     try:
         return call(*operands)
@@ -74,17 +74,18 @@ def _result(call: Callable[..., Any], *operands: Tensor) -> Any:
         return None
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether only rounding tells two results apart."""
+def alike(one: Any, other: Any, rounding: Mapping[torch.dtype, float] = _ROUNDING) -> bool:
+    """Whether only rounding, up to such a share of the largest number, tells results apart."""
     if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
         return False
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    bound = _ROUNDING[one.dtype] * float(one.float().abs().max())
+    bound = rounding[one.dtype] * float(one.float().abs().max())
     return float((one.float() - other.float()).abs().max()) <= bound
 
 
-def _random(*shape: int, dtype: torch.dtype) -> Tensor:
+def drawn(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Draw what both are run on: normal numbers, the same each time."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
@@ -110,13 +111,13 @@ def _offset_of(module: Any, eps: float) -> float | None:
     from kernels import native  # noqa: PLC0415 - loads Numba
 
     # Weights may all be 0 or 1, which tells no formula from another.
-    kept, weight = module.weight.data, _random(*module.weight.shape, dtype=module.weight.dtype)
-    x = 3 * _random(_ROWS, len(weight), dtype=weight.dtype)
+    kept, weight = module.weight.data, drawn(*module.weight.shape, dtype=module.weight.dtype)
+    x = 3 * drawn(_ROWS, len(weight), dtype=weight.dtype)
     module.weight.data = weight
-    expected = _result(module.forward, x)
+    expected = result(module.forward, x)
     module.weight.data = kept
     for offset in _OFFSETS:
-        if _alike(expected, native.rms_norm(x, weight, eps, offset=offset)):
+        if alike(expected, native.rms_norm(x, weight, eps, offset=offset)):
             return offset
     return None
 
@@ -130,7 +131,7 @@ def _norm(self: Any, x: Tensor) -> Tensor:
 
 
 def _lead_gate(module: Any, proved: dict[object, Any]) -> None:
-    tanh = _GATES.get(type(module.act_fn).__name__)
+    tanh = GATES.get(type(module.act_fn).__name__)
     if tanh is None:
         return
     key = (type(module), type(module.act_fn), _settings(module))
@@ -148,13 +149,13 @@ def _settings(module: Any) -> frozenset[tuple[str, object]]:
 
 def _is_gate(module: Any, *, tanh: bool) -> bool:
     """Whether a module computes what the kernel does, also of gates that some models clamp."""
-    x = _random(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
-    gates = _result(module.gate_proj, x)
+    x = drawn(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
+    gates = result(module.gate_proj, x)
     if gates is None:
         return False
     larger = x * (_LARGE_GATE / gates.abs().max())
     ours = partial(_gated, module, tanh=tanh)
-    return all(_alike(_result(module.forward, rows), _result(ours, rows)) for rows in (x, larger))
+    return all(alike(result(module.forward, rows), result(ours, rows)) for rows in (x, larger))
 
 
 def _gate(self: Any, x: Tensor) -> Tensor:
@@ -181,10 +182,10 @@ def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
     own = scope.get("apply_rotary_pos_emb")
     if own is None or hasattr(own, "own"):
         return
-    q, k = _random(1, 4, _ROWS, 8, dtype=dtype), _random(1, 2, _ROWS, 8, dtype=dtype)
-    cos, sin = _random(2, 1, _ROWS, 8, dtype=dtype)
-    rotated = _result(own, q, k, cos, sin)
-    if isinstance(rotated, tuple) and all(map(_alike, rotated, _rotate(q, k, cos, sin))):
+    q, k = drawn(1, 4, _ROWS, 8, dtype=dtype), drawn(1, 2, _ROWS, 8, dtype=dtype)
+    cos, sin = drawn(2, 1, _ROWS, 8, dtype=dtype)
+    rotated = result(own, q, k, cos, sin)
+    if isinstance(rotated, tuple) and all(map(alike, rotated, _rotate(q, k, cos, sin))):
         scope["apply_rotary_pos_emb"] = _rotation(own)
 
 
