@@ -2,11 +2,11 @@
 
     python -m benchmarks.speculation    # writes speculation.csv
 
-SmolLM2-135M, one thread, by the thread's CPU time of the steps behind the prompts. Jobs that copy
+SmolLM2-135M, one thread, by its CPU time of the steps in which all rows decode. Jobs that copy
 (a text repeated word for word), that extract (the demo's adapter, people and places as JSON, behind
 earlier turns of the same kind, and without), and that invent (stories, sampled). Each by 1, 4 and
-16 rows of other texts, greedily but for the stories, with drafts and without in turns. Tokens of
-both ways are compared: by rounding they may part where two are nearly as likely.
+16 rows at a time, three jobs a row, greedily but for the stories, with drafts and without in turns.
+Tokens of both ways are compared: by rounding they may part where two are nearly as likely.
 
 What a drafted token costs is measured by drafts that are wrong: how much longer a step takes, in
 tokens that a step without brings in that time. `Speculation.price` is to be no less.
@@ -15,8 +15,10 @@ tokens that a step without brings in that time. `Speculation.price` is to be no 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from worker.engine.model import Backbone
     from worker.engine.sequence import TokenSequence
 
 QUESTION: Final = "speculation"
@@ -42,6 +45,7 @@ EXAMPLES: Final = Path(__file__).parent.parent / "aril" / "demo" / "train" / "ex
 ROWS: Final = (1, 4, 16)
 MOST: Final = 7  # the setting's default
 TOKENS: Final = 96
+JOBS: Final = 3  # a row, one after the other
 SENTENCES: Final = 5  # of a text that is copied
 EARLIER: Final = 3  # turns
 TURNS: Final = 3
@@ -56,7 +60,7 @@ Message = dict[str, str]
 
 
 class Served(NamedTuple):
-    """What the steps behind the prompts took and brought."""
+    """What the steps took and brought in which all rows decoded."""
 
     seconds: float  # of the thread
     tokens: int
@@ -96,16 +100,23 @@ def messages(kind: str, row: int) -> list[Message]:
     return [*earlier[: 2 * EARLIER], asked[EARLIER]]
 
 
-def serve(engine: Engine, requests: list[GenerationRequest]) -> Served:
-    """Answer all. Raises RuntimeError where one fails."""
+def serve(engine: Engine, requests: list[GenerationRequest], rows: int) -> Served:
+    """Answer all, so many at a time; what counts are steps in which all of them decode.
+
+    Rows differ in how well they are guessed: without others behind them the slowest would go on
+    alone. Raises RuntimeError where one fails.
+    """
     ids: dict[int, list[int]] = {request.key: [] for request in requests}
-    for request in requests:
-        engine.submit(request)
-    tokens = row_steps = 0
+    waiting = deque(requests)
+    under_way: set[int] = set()
+    tokens = row_steps = drafted = accepted = 0
     seconds = 0.0
-    before = engine.stats()
-    while engine.has_work:
-        decoding = all(ids.values())
+    while waiting or under_way:
+        while waiting and len(under_way) < rows:
+            under_way.add(waiting[0].key)
+            engine.submit(waiting.popleft())
+        counts = len(under_way) == rows and all(ids[key] for key in under_way)
+        before = engine.stats()
         begun = time.thread_time()
         outputs = engine.step()
         spent = time.thread_time() - begun
@@ -113,34 +124,45 @@ def serve(engine: Engine, requests: list[GenerationRequest]) -> Served:
             if output.error is not None:
                 raise RuntimeError(f"row {output.key} failed: {output.error}")
             ids[output.key] += output.ids
-        if decoding:
+            if output.finish is not None:
+                under_way.discard(output.key)
+        if counts:
+            after = engine.stats()
             seconds += spent
-            tokens += sum(len(output.ids) for output in outputs)
-            row_steps += engine.stats().rows
-    after = engine.stats()
-    drafted, accepted = after.drafted - before.drafted, after.accepted - before.accepted
+            tokens += len(outputs)
+            row_steps += rows
+            drafted += after.drafted - before.drafted
+            accepted += after.accepted - before.accepted
     return Served(seconds, tokens, row_steps, drafted, accepted, tuple(map(tuple, ids.values())))
 
 
-def config_of(dtype: torch.dtype, speculation: int = 0) -> EngineConfig:
-    """Return the limits of all engines here."""
-    return EngineConfig(
+def engine_of(backbone: Backbone, speculation: Speculation) -> Engine:
+    """Make an engine; ways that are compared share one, since memory is not alike everywhere."""
+    config = EngineConfig(
         max_rows=max(ROWS),
         max_step_tokens=512,
         slots=4,
         max_rank=MAX_RANK,
         kv_tokens=16_384,
-        dtype=dtype,
+        dtype=backbone.dtype,
         prefix_cache=False,
-        speculation=speculation,
     )
+    return Engine(backbone, config, speculation=speculation)
 
 
-def load(dtype: torch.dtype, speculation: int) -> dict[tuple[str, int], Callable[[], Served]]:
-    """Load an engine; return what there is to do with it, by kind and rows."""
-    backbone = load_smollm2(dtype)
+class Switched(Speculation):
+    """As the worker's, and can be turned off."""
+
+    on = True
+
+    def price(self, decodes: int) -> float:
+        """Return what is reckoned with, or a price that nobody pays."""
+        return super().price(decodes) if self.on else 1.0
+
+
+def jobs(backbone: Backbone) -> Callable[[str, int], list[GenerationRequest]]:
+    """Return what makes the requests of a kind, so many of them."""
     extract = demo_adapters(backbone)[-1]
-    engine = Engine(backbone, config_of(dtype, speculation))
 
     def request(kind: str, row: int) -> GenerationRequest:
         prompt = backbone.tokenizer.apply_chat_template(
@@ -154,11 +176,7 @@ def load(dtype: torch.dtype, speculation: int) -> dict[tuple[str, int], Callable
             adapter=extract if kind in {EXTRACT, ALONE} else None,
         )
 
-    return {
-        (kind, rows): functools.partial(serve, engine, [request(kind, row) for row in range(rows)])
-        for kind in (COPY, EXTRACT, ALONE, STORY)
-        for rows in ROWS
-    }
+    return lambda kind, rows: [request(kind, row) for row in range(rows)]
 
 
 class Wrong(Speculation):
@@ -175,11 +193,10 @@ class Wrong(Speculation):
         return (0,) * min(self.length, room)
 
 
-def prices(dtype: torch.dtype) -> list[Row]:
+def prices(backbone: Backbone) -> list[Row]:
     """Measure what drafted tokens cost, by rows, beside what is reckoned with."""
     speculation = Wrong(MOST)
-    backbone = load_smollm2(dtype)
-    engine = Engine(backbone, config_of(dtype), speculation=speculation)
+    engine = engine_of(backbone, speculation)
 
     def step(length: int) -> float:
         speculation.length = length
@@ -205,7 +222,7 @@ def prices(dtype: torch.dtype) -> list[Row]:
             engine.cancel(key)
         costs = [(each - 1) / DRAFT for each in ratios(found[DRAFT], found[0])]
         row = functools.partial(Row.of, question=QUESTION, x=count, unit="tokens")
-        config = f"SmolLM2-135M {_named(dtype)}, wrong drafts of {DRAFT}, context {PROMPT}"
+        config = f"SmolLM2-135M {_named(backbone.dtype)}, wrong drafts of {DRAFT}, context {PROMPT}"
         metric = "price of a drafted token"
         rows += [
             row(costs, provider="measured", metric=metric, config=config),
@@ -215,26 +232,31 @@ def prices(dtype: torch.dtype) -> list[Row]:
 
 
 def measure() -> list[Row]:
-    """Run both engines on all kinds, in turns."""
+    """Run all kinds with drafts and without, in turns."""
     dtype = cpu_dtype()
+    rows = prices(load_smollm2(dtype))
+    backbone = load_smollm2(dtype)
+    speculation = Switched(MOST)
+    make, engine = jobs(backbone), engine_of(backbone, speculation)
     off, on = "no drafts", f"drafts of up to {MOST}"
-    ways = {
-        (name, *what): work
-        for name, most in ((off, 0), (on, MOST))
-        for what, work in load(dtype, most).items()
-    }
-    found = in_turns(ways, TURNS)
+
+    def run(requests: list[GenerationRequest], count: int, *, drafts: bool) -> Served:
+        speculation.on = drafts
+        return serve(engine, requests, count)
+
     config = f"SmolLM2-135M {_named(dtype)}, up to {TOKENS} tokens, one thread, CPU time"
-    rows = prices(dtype)
-    for kind, count in ((kind, count) for name, kind, count in ways if name == on):
-        plain, drafted = found[off, kind, count], found[on, kind, count]
+    for kind, count in itertools.product((COPY, EXTRACT, ALONE, STORY), ROWS):
+        asked = make(kind, JOBS * count)
+        ways = {name: functools.partial(run, asked, count, drafts=name == on) for name in (off, on)}
+        found = in_turns(ways, TURNS)
+        plain, drafted = found[off], found[on]
         row = functools.partial(Row.of, question=QUESTION, x=f"{kind}, {count}", config=config)
         for name, turns in ((off, plain), (on, drafted)):
             values = [turn.a_second for turn in turns]
             rows.append(row(values, provider=name, metric="tokens/s", unit="1/s"))
         faster = ratios([turn.a_second for turn in drafted], [turn.a_second for turn in plain])
         same = [
-            sum(map(tuple.__eq__, one.ids, other.ids)) / count
+            sum(map(tuple.__eq__, one.ids, other.ids)) / len(asked)
             for one, other in zip(drafted, plain, strict=True)
         ]
         for metric, values in (

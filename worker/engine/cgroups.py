@@ -64,6 +64,13 @@ def _left_in(group: Path) -> int | None:
     for limit, usage, cached in _MEMORY:
         with suppress(OSError, ValueError):
             most, used = (int((group / name).read_text()) for name in (limit, usage))
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            return max(0, most - used + sum(int(stat.get(name, 0)) for name in cached))
+            return max(0, most - used + _cached_in(group, cached))
     return None
+
+
+def _cached_in(group: Path, names: tuple[str, ...]) -> int:
+    """Return what a group's files take; 0 where that is not told: the limit holds all the same."""
+    with suppress(OSError, ValueError):
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return sum(int(stat.get(name, 0)) for name in names)
+    return 0

@@ -130,6 +130,10 @@ class Scheduler:
         if whole > self.kv_tokens:
             raise ValueError(f"{whole} tokens, the whole cache holds {self.kv_tokens}")
         sequence = TokenSequence(request, self._arrivals)
+        # What a resumed prompt is told of goes by its own frequencies, as it did before.
+        switch = self.rope.switch
+        if switch and sequence.untold > 0 and len(sequence.prompt_ids) <= switch < sequence.length:
+            sequence.hold_back()
         self._arrivals += 1
         self._sequences[request.key] = sequence
         self.waiting.append(sequence)
@@ -188,6 +192,9 @@ class Scheduler:
                 sequence.advance(stands)
             sequence.told += len(row.tells)
             self.prefixes.keep(sequence, row.start)
+            if sequence.held_ids and not sequence.untold:
+                sequence.let_go()
+                self._compute_anew(sequence)
             if row.samples:
                 if self.speculation is not None:
                     self.speculation.note(sequence, row.draft, ids)
@@ -269,6 +276,8 @@ class Scheduler:
         tellable = max(1, self._tellable)
         if sequence.untold > tellable:  # a vocabulary of logits a place: few at once
             wanted = min(wanted, first + tellable - sequence.computed)
+        if sequence.held_ids:  # the prompt's last token comes before the answer's, not before a new
+            wanted = min(wanted, sequence.pending - 1)
         blocks = min(self._blocks_missing(sequence, wanted), self.blocks.free)
         sequence.block_ids.extend(self.blocks.allocate(blocks))
         start = sequence.computed

@@ -36,6 +36,7 @@ class TokenSequence:
         "computed",
         "end_ids",
         "guessing",
+        "held_ids",
         "key",
         "matcher",
         "ngrams",
@@ -62,6 +63,7 @@ class TokenSequence:
         self.active_from = request.active_from  # tokens before are the backbone's
         self.arrival = arrival  # seniority: position in the order of submission
         self.output_ids: list[int] = list(request.resume_ids)
+        self.held_ids: list[int] = []  # that follow once the prompt was told of
         self.end_ids: frozenset[int] = frozenset()  # tokens that end the answer
         self.matcher: Matcher | None = None  # where the answer is in its constraint
         self.computed = 0
@@ -135,6 +137,14 @@ class TokenSequence:
     def append(self, ids: Iterable[int]) -> None:
         """Append sampled tokens."""
         self.output_ids.extend(ids)
+
+    def hold_back(self) -> None:
+        """Let the answer's tokens come later: until then it is the prompt alone."""
+        self.held_ids, self.output_ids = self.output_ids, []
+
+    def let_go(self) -> None:
+        """Let the tokens follow that were held back."""
+        self.output_ids, self.held_ids = self.held_ids, []
 
     def reset(self) -> None:
         """Forget what is in the cache; the caller has freed the blocks and the slots."""

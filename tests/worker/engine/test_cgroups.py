@@ -40,6 +40,7 @@ V1_GROUP = {
             | {"pods/memory.max": "5000", "pods/memory.current": "1000", "pods/memory.stat": ""},
             4_000,
         ),
+        (V2, {"memory.max": "5000", "memory.current": "1000"}, 4_000),  # nothing told of files
         (V1, V1_GROUP, 150_000),
         (V1, V1_GROUP | {"memory/docker/a1/memory.limit_in_bytes": str(2**63 - 4096)}, 2000 << 10),
         ("3:cpu:/docker/a1\n", V1_GROUP, 2000 << 10),

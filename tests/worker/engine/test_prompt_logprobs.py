@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,3 +209,28 @@ def test_what_fails_for_one_prompt_ends_one_job(
     outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[4:7]))
     assert outputs[0][-1].error is not None
     assert outputs[1][-1].finish == "length"
+
+
+@pytest.mark.parametrize("step", [5, 64])
+def test_a_prompt_keeps_its_frequencies_when_its_answer_is_resumed_beyond_them(
+    step: int, tmp_path: Path
+) -> None:
+    """RoPE switches within the answer: what is told of the prompt is what was told of it before."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": len(PROMPT) + 4,
+        "short_factor": [1.0] * 8,
+        "long_factor": [3.0 + at for at in range(8)],
+    }
+    folder = make_tiny_model(tmp_path / "model", rope_parameters=rope)
+    limits = LIMITS | {"max_step_tokens": step, "invariant": True}
+    engine = Engine(load(folder), EngineConfig(**limits))
+    whole = request(0, max_tokens=8, prompt_logprobs=1)
+    outputs = finish(engine, whole)[0]
+    ids = tuple(token for output in outputs for token in output.ids)
+    for seen in (3, 4, 5, 7):
+        rest = finish(engine, replace(whole, resume_ids=ids[:seen]))[0]
+        assert tuple(token for output in rest for token in output.ids) == ids[seen:]
+        assert rest[-1].prompt_logprobs == outputs[-1].prompt_logprobs
