@@ -114,10 +114,10 @@ class Run:
 
     def undrafted(self) -> StepPlan | None:
         """Return what a scheduler in the very same state plans that drafts nothing."""
-        if self.scheduler.speculation is None:
+        if self.scheduler.drafting is None:
             return None
         other = deepcopy(self.scheduler)
-        other.speculation = None
+        other.drafting = None
         return other.plan()
 
     def check_state(self) -> None:

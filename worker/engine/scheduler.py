@@ -20,43 +20,26 @@ left, and blocks only where those that all running sequences need next are free.
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from worker.engine.blocks import BlockAllocator
+from worker.engine.drafting import Drafting
 from worker.engine.prefix_cache import PrefixCache
 from worker.engine.prompt_pace import prompt_tokens
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
-from worker.engine.speculation import MOST_A_STEP
-from worker.engine.starvation import StarvationGuard
+from worker.engine.slot_turns import SlotTurns
 from worker.engine.step_plan import Row, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.adapters import AdapterWeights
     from worker.engine.request import GenerationRequest
+    from worker.engine.slot_turns import SlotPool
     from worker.engine.speculation import Speculation
 
 _arrival = attrgetter("arrival")
-
-
-class SlotPool(Protocol):
-    """Adapter slots of the device, as far as planning needs them."""
-
-    def can_acquire(self, adapters: Sequence[AdapterWeights]) -> bool:
-        """Whether `acquire` would give slots; changes nothing."""
-
-    def acquire(self, adapters: Sequence[AdapterWeights]) -> tuple[int, ...] | None:
-        """Hold each adapter's slot once more, or take an idle one for it; None: not now.
-
-        What it raises is an adapter's fault: its sequence is given up, see `Scheduler.refused`.
-        """
-
-    def release(self, slots: Sequence[int]) -> None:
-        """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
 
 
 class Scheduler:
@@ -94,17 +77,18 @@ class Scheduler:
         self.stretch = stretch
         self.kv_block = kv_block
         self.rope = rope
-        self.speculation = speculation
         self.blocks = BlockAllocator(kv_blocks)
         self.prefixes = PrefixCache(
             self.blocks, kv_block, rope, enabled=prefix_cache, finite=finite
         )
+        self.drafting = None
+        if speculation is not None:
+            self.drafting = Drafting(speculation, self.blocks, kv_block, rope)
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
         self.refused: list[tuple[int, Exception]] = []  # keys whose adapter could not be loaded
         self._sequences: dict[int, TokenSequence] = {}
-        self._slots = slots
-        self._starvation = StarvationGuard(max_passes)
+        self._slots = SlotTurns(slots, max_passes)
         self._arrivals = 0
         # Of the step that is being planned.
         self._prompt_tokens = 0  # that may still be taken of prompts
@@ -149,8 +133,7 @@ class Scheduler:
             self._free(sequence)
         else:
             self.waiting.remove(sequence)
-        if all(other.digests != sequence.digests for other in self.waiting):
-            self._starvation.forget(sequence.digests)
+        self._slots.left(sequence, self.waiting)
         return True
 
     def plan(self) -> StepPlan | None:
@@ -165,8 +148,9 @@ class Scheduler:
         self._admit_waiting(rows)
         if not rows:
             return None
-        if self.speculation is not None:
-            self._draft(rows, self.speculation)
+        if self.drafting is not None:
+            left = self.max_step_tokens - sum(row.count for row in rows)
+            self.drafting.extend(rows, self.running, left)
         rows.sort(key=lambda row: (not row.slots, row.slots, row.bare == 0))
         return StepPlan(
             rows=tuple(rows),
@@ -196,8 +180,8 @@ class Scheduler:
                 sequence.let_go()
                 self._compute_anew(sequence)
             if row.samples:
-                if self.speculation is not None:
-                    self.speculation.note(sequence, row.draft, ids)
+                if self.drafting is not None:
+                    self.drafting.speculation.note(sequence, row.draft, ids)
                 sequence.append(ids[-1:])
                 if ids and sequence.length - 1 == self.rope.switch:
                     self._compute_anew(sequence)
@@ -216,7 +200,7 @@ class Scheduler:
                 if self.prefixes.awaits(sequence):
                     continue
                 wanted = min(sequence.pending, self._prompt_tokens)
-            while self._blocks_missing(sequence, wanted) > self.blocks.free:
+            while sequence.blocks_missing(wanted, self.kv_block) > self.blocks.free:
                 if self.running[-1] is sequence:
                     break
                 self._preempt_newest()
@@ -242,32 +226,34 @@ class Scheduler:
 
     def _admit_waiting(self, rows: list[Row]) -> None:
         """Start waiting sequences in order; only those without an adapter slot are overtaken."""
-        growth = sum(self._growth(sequence) for sequence in self.running)
-        self._starvation.begin()
+        # Left free, so that a new sequence is rarely preempted at once.
+        growth = sum(sequence.growth(self.kv_block) for sequence in self.running)
+        self._slots.begin()
         for sequence in tuple(self.waiting):
             if self._prompt_tokens == 0 or len(self.running) == self.max_rows:
                 return
-            if not self._has_slot(sequence):
+            if not self._slots.free(sequence, self.running):
                 continue
             known = self.prefixes.find(sequence)
-            needed = self._growth(sequence) - len(known) + self.prefixes.idle(known)
+            needed = sequence.growth(self.kv_block) - len(known) + self.prefixes.idle(known)
             if self.running and growth + needed > self.blocks.free:
                 return  # the oldest that could run waits for memory; nobody takes it meanwhile
             # Last, since taking a slot may push an idle adapter out.
-            if not self._acquire_slot(sequence):
+            if error := self._slots.take(sequence):
+                self.refused.append((sequence.key, error))
+                self.remove(sequence.key)
                 continue
-            self._starvation.admitted(sequence.digests)
             self.waiting.remove(sequence)
             insort(self.running, sequence, key=_arrival)
             self.prefixes.take(sequence, known)
             if self.prefixes.awaits(sequence):
-                growth += self._growth(sequence)
+                growth += sequence.growth(self.kv_block)
                 continue
             row = self._plan_row(sequence, min(sequence.pending, self._prompt_tokens))
             if row is None:
                 raise RuntimeError(f"no block for {sequence!r} that was checked to fit")
             self._prompt_tokens -= row.count
-            growth += self._growth(sequence)
+            growth += sequence.growth(self.kv_block)
             rows.append(row)
 
     def _plan_row(self, sequence: TokenSequence, wanted: int) -> Row | None:
@@ -278,7 +264,7 @@ class Scheduler:
             wanted = min(wanted, first + tellable - sequence.computed)
         if sequence.held_ids:  # the prompt's last token comes before the answer's, not before a new
             wanted = min(wanted, sequence.pending - 1)
-        blocks = min(self._blocks_missing(sequence, wanted), self.blocks.free)
+        blocks = min(sequence.blocks_missing(wanted, self.kv_block), self.blocks.free)
         sequence.block_ids.extend(self.blocks.allocate(blocks))
         start = sequence.computed
         count = min(wanted, len(sequence.block_ids) * self.kv_block - start)
@@ -289,82 +275,6 @@ class Scheduler:
         self._tellable -= len(tells)
         self.prefixes.plan(sequence, count)
         return Row(sequence, start, count, start + count == sequence.length, tells)
-
-    def _draft(self, rows: list[Row], speculation: Speculation) -> None:
-        """Let rows that decode go on by guesses, in what is left when all is planned."""
-        budget = min(MOST_A_STEP, self.max_step_tokens - sum(row.count for row in rows))
-        decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
-        price = speculation.price(len(decodes))
-        if price >= 1:
-            return
-        early = sum(map(self._growth, self.running)) <= self.blocks.free
-        for place in decodes:
-            row = rows[place]
-            if row.tells:
-                continue
-            draft = speculation.draft(
-                row.sequence, price, min(budget, self._room(row, early=early))
-            )
-            if draft:
-                budget -= len(draft)
-                count = 1 + len(draft)
-                missing = self._blocks_missing(row.sequence, count)
-                row.sequence.block_ids.extend(self.blocks.allocate(missing))
-                rows[place] = replace(row, count=count, draft=draft)
-
-    def _room(self, row: Row, *, early: bool) -> int:
-        """How many tokens may be drafted: to the answer's end, to where RoPE switches, in blocks.
-
-        `early`: blocks may be taken that the sequence will need soon.
-        """
-        sequence = row.sequence
-        room = sequence.remaining - 1
-        if self.rope.switch is not None and sequence.length <= self.rope.switch:
-            room = min(room, self.rope.switch - sequence.length)
-        blocks = len(sequence.block_ids) + (self._growth(sequence) if early else 0)
-        return min(room, blocks * self.kv_block - sequence.length)
-
-    def _blocks_missing(self, sequence: TokenSequence, count: int) -> int:
-        """Blocks to allocate before `count` more tokens of this sequence fit."""
-        return max(0, -(-(sequence.computed + count) // self.kv_block) - len(sequence.block_ids))
-
-    def _growth(self, sequence: TokenSequence) -> int:
-        """Blocks that the sequence needs soon: for all its tokens and the next block's worth.
-
-        Admission leaves them free, so that a new sequence is rarely preempted at once.
-        """
-        final = len(sequence.prompt_ids) + sequence.sampling.longest
-        soon = min(sequence.length + self.kv_block, final)
-        return self._blocks_missing(sequence, soon - sequence.computed)
-
-    def _has_slot(self, sequence: TokenSequence) -> bool:
-        if not sequence.adapters:
-            return True
-        if self._starvation.closed(sequence.digests):
-            return False
-        if not self._slots.can_acquire(sequence.adapters):
-            self._starvation.refused(sequence.digests, self.running)
-            return False
-        return True
-
-    def _acquire_slot(self, sequence: TokenSequence) -> bool:
-        """Take the slots that there are; False if an adapter cannot be loaded."""
-        if not sequence.adapters:
-            return True
-        try:
-            slots = self._slots.acquire(sequence.adapters)
-        except Exception as error:  # noqa: BLE001 - told by whoever takes it from the list
-            self.refused.append((sequence.key, error))
-            self.remove(sequence.key)
-            return False
-        if slots is None:
-            raise RuntimeError(f"no slot for {sequence!r} that was checked to be there")
-        sequence.slots = slots
-        return True
-
-    def _release_slot(self, sequence: TokenSequence) -> None:
-        self._slots.release(sequence.slots)
-        sequence.slots = ()
 
     def _preempt_newest(self) -> None:
         sequence = self.running.pop()
@@ -379,5 +289,5 @@ class Scheduler:
 
     def _free(self, sequence: TokenSequence) -> None:
         self.blocks.release(sequence.block_ids)
-        self._release_slot(sequence)
+        self._slots.release(sequence)
         sequence.reset()

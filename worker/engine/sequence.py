@@ -118,6 +118,15 @@ class TokenSequence:
         """Tokens that may still be sampled before `max_tokens` ends the answer."""
         return self.sampling.longest - len(self.output_ids)
 
+    def blocks_missing(self, count: int, block: int) -> int:
+        """Blocks of so many tokens to allocate before `count` more tokens fit into the cache."""
+        return max(0, -(-(self.computed + count) // block) - len(self.block_ids))
+
+    def growth(self, block: int) -> int:
+        """Blocks that it needs soon: for all its tokens and the next block's worth."""
+        final = len(self.prompt_ids) + self.sampling.longest
+        return self.blocks_missing(min(self.length + block, final) - self.computed, block)
+
     def tokens(self, start: int, count: int) -> list[int]:
         """Token ids `start` to `start + count` of prompt and output together."""
         prompt = self.prompt_ids

@@ -17,14 +17,15 @@ def make(
     kv_block: int = 4,
     slots: int = 2,
     passes: int = 64,
+    pool: CountingSlots | None = None,
 ) -> Scheduler:
-    """Build a scheduler with a fresh slot pool."""
+    """Build a scheduler, with a fresh slot pool if none is given."""
     return Scheduler(
         max_rows=rows,
         max_step_tokens=tokens,
         kv_blocks=blocks,
         kv_block=kv_block,
-        slots=CountingSlots(slots),
+        slots=CountingSlots(slots) if pool is None else pool,
         max_passes=passes,
     )
 
@@ -232,7 +233,8 @@ def test_limits_that_cannot_work_are_refused(rows: int, tokens: int) -> None:
 
 def test_a_job_that_waits_for_memory_takes_no_slot() -> None:
     """An idle adapter stays where it is until the job that needs its slot can run."""
-    scheduler = make(blocks=8, slots=2)
+    pool = CountingSlots(2)
+    scheduler = make(blocks=8, pool=pool)
     scheduler.add(request(1, 4, max_tokens=1, adapter="hot"))
     step(scheduler)
     scheduler.add(request(2, 4, max_tokens=20, adapter="running"))
@@ -242,17 +244,14 @@ def test_a_job_that_waits_for_memory_takes_no_slot() -> None:
     scheduler.add(request(4, 4, max_tokens=1, adapter="hot"))
     scheduler.remove(3)
     assert [key for key, *_ in shape(step(scheduler))] == [4, 2]
-    slots = scheduler._slots
-    assert isinstance(slots, CountingSlots)
-    assert slots.loads == ["hot", "running"]
+    assert pool.loads == ["hot", "running"]
 
 
 def test_a_job_whose_adapter_cannot_be_loaded_is_given_up_alone() -> None:
     """It is named with the reason and holds nothing; the jobs behind it start in the same step."""
-    scheduler = make()
-    slots = scheduler._slots
-    assert isinstance(slots, CountingSlots)
-    slots.broken = {"b"}
+    pool = CountingSlots(2)
+    pool.broken = {"b"}
+    scheduler = make(pool=pool)
     for key, adapter in enumerate(["a", "b", "a"]):
         scheduler.add(request(key, 3, adapter=adapter))
     assert [key for key, *_ in shape(step(scheduler))] == [0, 2]
