@@ -6,6 +6,7 @@ Importing this loads Numba.
 
 from kernels.native.attend import Queries, attend_queries
 from kernels.native.fused import Norm, add_norm, gate_halves, place_heads_of
+from kernels.native.int8_rows import quantize_rows, widen_rows
 from kernels.native.lora import (
     NativeBlocks,
     NativeLinear,
@@ -29,8 +30,10 @@ __all__ = [
     "gather_pages",
     "place_heads",
     "place_heads_of",
+    "quantize_rows",
     "rms_norm",
     "rotate",
     "softmax_",
     "store_rows",
+    "widen_rows",
 ]

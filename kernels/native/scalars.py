@@ -45,6 +45,7 @@ def _address(pointee: Any) -> Any:
 
 
 floats = _address(types.float32)
+bytes_at = _address(types.uint8)
 int32s = _address(types.int32)
 int64s = _address(types.int64)
 

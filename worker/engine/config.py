@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 Backend = Literal["auto", "native", "torch", "triton"]
+Weights = Literal["stored", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class EngineConfig:
     kv_block: int = 16
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    weights: Weights = "stored"  # of the backbone's linears
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
     graphs: bool = False  # decode steps are captured at start and replayed

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
 from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
+from worker.engine.int8_weight import Int8Weight
 from worker.engine.packed_weight import PackedWeight, can_pack
 from worker.engine.row_classes import alike_row_counts
 
@@ -65,7 +66,8 @@ class LinearGroup:
             LoraLinear(self, index, weight, bias)
             for index, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
-        self._packed: PackedWeight | None = None
+        self._packed: PackedWeight | Int8Weight | None = None
+        self._pack: type[PackedWeight | Int8Weight] = PackedWeight
         # Of the products; None: of whatever has come.
         self.row_counts: tuple[int, ...] | None = (BLOCK_ROWS,) if state.invariant else None
         self._pending: _Pending | None = None
@@ -97,13 +99,15 @@ class LinearGroup:
         """Drop what was left and not picked up: a new step may come in the same tensors."""
         self._pending = None
 
-    def pack(self) -> None:
+    def pack(self, *, int8: bool = False) -> None:
         """Trade the weight for one that is faster to multiply by, where there is such a thing.
 
-        `weight`, and that of each member, is then a shape without contents; see `dense_weights`.
+        With `int8` for one in eight bits, on a processor that can. `weight`, and that of each
+        member, is then a shape without contents; see `dense_weights`.
         """
-        if self._packed is None and can_pack(self.weight):
-            self._packed = PackedWeight(self.weight, self.bias)
+        if self._packed is None and (int8 or can_pack(self.weight)):
+            self._pack = Int8Weight if int8 else PackedWeight
+            self._packed = self._pack(self.weight, self.bias)
             if not self._state.invariant:
                 self.row_counts = ROW_COUNTS
             self.weight = self.weight.to("meta")
@@ -124,7 +128,7 @@ class LinearGroup:
             return (
                 partial(base_linear, weight=weight, bias=bias)
                 if plain
-                else PackedWeight(weight, bias)
+                else self._pack(weight, bias)
             )
 
         out, width = self.weight.shape

@@ -99,7 +99,7 @@ class AdapterLayers:
         memory as long as one of them does. Such memory cannot be resized; torch says no more of it.
         """
         for group in self.groups:
-            group.pack()
+            group.pack(int8=self._config.weights == "int8")
         for module in self._backbone.model.modules():
             if not isinstance(module, LoraLinear):
                 for parameter in module.parameters(recurse=False):

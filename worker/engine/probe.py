@@ -52,6 +52,8 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
         )
         probe_packed_rows(backbone, expected, config.backend)
     layers.pack()
+    if config.weights == "int8":  # other weights: how other is told by `aril check`
+        expected = plain_logits(backbone)
     _lead_layers(backbone, expected, config.backend)
     if config.invariant:
         refuse_other_linears(backbone, [name for group in layers.groups for name in group.names])
