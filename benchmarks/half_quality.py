@@ -24,9 +24,11 @@ from worker.engine.packed_logits import packed_logits
 from worker.engine.probe import install_adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
+    from worker.engine.config import Weights
 
 QUESTION = "half_quality"
 DOCS = Path(__file__).parent.parent / "docs"
@@ -37,8 +39,13 @@ SLOTS = 4
 NAMES = ("backbone", *(f"{tenant}/{name}" for tenant, name in NAMED))
 
 
-def log_probabilities(dtype: torch.dtype) -> tuple[list[list[Tensor]], list[list[int]]]:
-    """Return float32 [TOKENS, vocab] for each of `NAMES` and each piece, and the pieces' ids."""
+def log_probabilities(
+    dtype: torch.dtype, weights: Weights = "stored", *, adapters: bool = True
+) -> tuple[list[list[Tensor]], list[list[int]]]:
+    """Return float32 [TOKENS, vocab] for each of `NAMES` and each piece, and the pieces' ids.
+
+    Without `adapters` for the first of them alone, the backbone.
+    """
     backbone = load_smollm2(dtype)
     pieces = []
     for text in TEXTS:
@@ -51,13 +58,14 @@ def log_probabilities(dtype: torch.dtype) -> tuple[list[list[Tensor]], list[list
         max_rank=MAX_RANK,
         kv_tokens=TOKENS,
         dtype=dtype,
+        weights=weights,
     )
-    adapters = demo_adapters(backbone)
+    loaded = demo_adapters(backbone) if adapters else []
     layers = install_adapters(backbone, config)
-    for slot, adapter in enumerate(adapters):
+    for slot, adapter in enumerate(loaded):
         layers.load(slot, adapter)
     found: list[list[Tensor]] = []
-    for slot in range(-1, len(adapters)):
+    for slot in range(-1, len(loaded)):
         plan = make_plan(torch.full((TOKENS,), slot, dtype=torch.int32), slots=SLOTS)
         layers.begin((plan,), (plan,))
         found.append(
@@ -71,9 +79,20 @@ def measure() -> Iterator[Row]:
     torch.manual_seed(0)
     whole, pieces = log_probabilities(torch.float32)
     half, _ = log_probabilities(torch.bfloat16)
-    for name, ours, theirs in zip(NAMES, half, whole, strict=True):
+    yield from compare(QUESTION, "bfloat16", half, whole, pieces)
+
+
+def compare(
+    question: str,
+    changed: str,
+    ours: Sequence[Sequence[Tensor]],
+    theirs: Sequence[Sequence[Tensor]],
+    pieces: Sequence[Sequence[int]],
+) -> Iterator[Row]:
+    """Compare what is changed with float32, adapter by adapter; see `log_probabilities`."""
+    for name, own_pieces, reference_pieces in zip(NAMES[: len(ours)], ours, theirs, strict=True):
         kl, agree, own, reference = [], [], [], []
-        for p, q, ids in zip(theirs, ours, pieces, strict=True):
+        for p, q, ids in zip(reference_pieces, own_pieces, pieces, strict=True):
             kl += (p.exp() * (p - q)).sum(-1).clamp(min=0).tolist()
             agree += (p.argmax(-1) == q.argmax(-1)).float().tolist()
             following = torch.tensor(ids[1:])[:, None]
@@ -82,7 +101,7 @@ def measure() -> Iterator[Row]:
         means = {
             ("KL to float32, mean", "nat"): sum(kl) / len(kl),
             ("same best token", "1"): sum(agree) / len(agree),
-            ("loss in bfloat16", "nat"): sum(own) / len(own),
+            (f"loss in {changed}", "nat"): sum(own) / len(own),
             ("loss in float32", "nat"): sum(reference) / len(reference),
         }
         samples = {key: [value] for key, value in means.items()}
@@ -90,12 +109,12 @@ def measure() -> Iterator[Row]:
         for (metric, unit), values in samples.items():
             yield Row.of(
                 values,
-                question=QUESTION,
+                question=question,
                 provider=name,
                 metric=metric,
                 x=len(kl),
                 unit=unit,
-                config=f"SmolLM2-135M bfloat16, {len(pieces)} pieces of {TOKENS} tokens",
+                config=f"SmolLM2-135M {changed}, {len(pieces)} pieces of {TOKENS} tokens",
             )
 
 

@@ -307,6 +307,7 @@ class Worker:
             seconds=round(time.monotonic() - self._started, 1),
             partitions=len(consumer.states),
             dtype=self._dtype,
+            weights=self._settings.weights,
             stop_with="SIGTERM or Ctrl-C drains, twice stops at once",
         )
 

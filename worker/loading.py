@@ -76,11 +76,10 @@ def load_model(settings: WorkerSettings) -> Loaded:
     if settings.adapters is not None and not settings.adapters.is_dir():
         raise ModelError(f"adapters: {settings.adapters} is no folder: ARIL_ADAPTERS")
     threads = use_threads(settings.threads)
-    device = _device(settings)
-    dtype = _dtype(settings, device)
+    device, dtype = device_and_type(settings)
     try:
         backbone = load_backbone(path, device, dtype, name=settings.base)
-        base_digest = weights_digest(path, dtype)
+        base_digest = weights_digest(path, dtype, settings.weights)
         engine = Engine(
             backbone,
             EngineConfig(
@@ -92,6 +91,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 kv_tokens=0 if settings.kv_tokens == "auto" else settings.kv_tokens,
                 device=device,
                 dtype=dtype,
+                weights=settings.weights,
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
                 prefix_cache=settings.prefix_cache,
@@ -132,6 +132,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
     log.info(
         "engine_ready",
         dtype=named,
+        weights=settings.weights,
         linears=len(backbone.linear_shapes),
         adapted=len(engine.layers.shapes),  # of the linears: those that adapters can change
         groups=len(engine.layers.groups),
@@ -185,6 +186,12 @@ def slot_value_bytes(settings: WorkerSettings) -> int:
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = automatic if settings.device == "auto" else settings.device
     return _slot_value_bytes(_dtype(settings, device), device)
+
+
+def device_and_type(settings: WorkerSettings) -> tuple[str, torch.dtype]:
+    """Return where a model is computed on this machine, and in which type. Raises ModelError."""
+    device = _device(settings)
+    return device, _dtype(settings, device)
 
 
 def _slot_value_bytes(dtype: torch.dtype, device: str) -> int:

@@ -169,6 +169,12 @@ class WorkerSettings(BaseSettings):
         description="Weights and activations; auto: bfloat16 on a GPU and on a CPU that multiplies"
         " it (avx512_bf16, AMX), float32 on other CPUs.",
     )
+    weights: Literal["stored", "int8"] = Field(
+        "stored",
+        description="The backbone's layers as they are stored, or rounded to eight bits at start:"
+        " smaller, and faster on a CPU with avx512_vnni or avx_vnni; `aril check` says how much"
+        " the answers change. CPU only, the same in all workers of a group.",
+    )
     invariant: bool = Field(
         default=False,
         description="Answers do not depend on who shares the batch, bit for bit; slower, CPU only.",

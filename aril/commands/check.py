@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 DESCRIPTION: Final = """\
 Try a worker's settings before a worker does: do they parse, do the brokers answer, are the topics
 as the contract demands, could the model be loaded, can every adapter be served? A line each; exit
-code 1 if one of them is not so. Takes the flags of `aril worker`.
+code 1 if one of them is not so. Takes the flags of `aril worker`. With --weights int8 the model is
+loaded, and a line says how much its answers change.
 
 With --ready [URL] it asks a running worker instead, and nothing else: exit code 0 if it takes jobs.
 That is light enough for a container's health check."""
@@ -52,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     tenants = asyncio.run(_check_queue(settings, report))
     check_keys(settings, tenants, report)
     model = _check_model(settings, report)
+    if model is not None and settings.weights == "int8":
+        _check_int8(settings, report)
     if model is not None:
         _check_adapters(settings, model, report)
     return FAILED if report.failed else OK
@@ -133,6 +136,18 @@ def _check_model(settings: WorkerSettings, report: Report) -> ModelFolder | None
     if not model.has_chat_template:
         report.line("warning", "model", "no chat template: jobs with messages will be refused")
     return model
+
+
+def _check_int8(settings: WorkerSettings, report: Report) -> None:
+    from aril.commands.int8_change import measure  # noqa: PLC0415 - as above
+    from worker.loading import ModelError  # noqa: PLC0415 - same
+
+    try:
+        change = measure(settings)
+    except ModelError as error:
+        report.line("bad", "weights", str(error))
+        return
+    report.line("good", "weights", str(change))
 
 
 def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report) -> None:

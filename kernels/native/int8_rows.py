@@ -14,15 +14,21 @@ from kernels.native.scalars import bytes_at, elements, floats, load, store, take
 if TYPE_CHECKING:
     from torch import Tensor
 
-_QUANTIZE = record("out", "scales", "x", "width", "x_row")
+_QUANTIZE = record("out", "scales", "x", "factors", "width", "x_row")
 _WIDEN = record("out", "sums", "scales", "bias", "width")
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x [T, n] as uint8 around 128, and each row's scale, float32 [T].
+# A row of numbers below this is one of zeros, one with a number above the other is not finite: 127
+# over the largest, and times it, would be no float32.
+_LEAST, _MOST = np.float32(1e-36), np.float32(1e36)
 
-    A row's largest number becomes 127 steps of its scale. The scale of a row with one that is not
-    finite is NaN. x has adjacent columns.
+
+def quantize_rows(x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x [T, n] times `factors` as uint8 around 128, and each row's scale, float32 [T].
+
+    A row's largest product becomes 127 steps of its scale, and each lies half a step away at most.
+    The scale of a row with one that is not finite, or above 1e36, is NaN. x has adjacent columns,
+    `factors` [n] are float32.
     """
     rows, width = x.shape
     out = torch.empty(rows, width, dtype=torch.uint8)
@@ -30,10 +36,11 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     _QUANTIZE_ROWS(
         x.dtype,
         rows,
-        3 * rows * width,
+        4 * rows * width,
         out.data_ptr(),
         scales.data_ptr(),
         x.data_ptr(),
+        factors.data_ptr(),
         width,
         x.stride(0),
     )
@@ -63,25 +70,28 @@ def widen_rows(sums: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.d
 def _quantize(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _QUANTIZE)[0]
     x = elements(o.x, pointer)
-    out, scales = bytes_at(o.out), floats(o.scales)
+    out, scales, factors = bytes_at(o.out), floats(o.scales), floats(o.factors)
     while True:
         row = take(pointer)
         if row >= o.tasks:
             return
         base = row * o.x_row
         largest, spoilt = np.float32(0), np.float32(0)
-        for i in range(base, base + o.width):
-            value = load(x, i)
+        for i in range(o.width):
+            value = load(x, base + i) * factors[i]
             largest = max(largest, abs(value))
             spoilt += value * np.float32(0)  # of what is not finite: NaN
+        if largest > _MOST:
+            spoilt = np.float32(np.nan)
         scales[row] = largest / np.float32(127) + spoilt
-        if largest == 0 or spoilt != 0:  # NaN is not equal to anything
+        if largest < _LEAST or spoilt != 0:  # NaN is not equal to anything
             for i in range(o.width):
                 out[row * o.width + i] = np.uint8(128)
             continue
         steps = np.float32(127) / largest
         for i in range(o.width):
-            nearest = np.floor(load(x, base + i) * steps + np.float32(128.5))
+            value = load(x, base + i) * factors[i]
+            nearest = np.floor(value * steps + np.float32(128.5))
             out[row * o.width + i] = np.uint8(np.int32(nearest))
 
 

@@ -20,6 +20,7 @@ from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
 from worker.engine.int8_weight import Int8Weight
 from worker.engine.packed_weight import PackedWeight, can_pack
 from worker.engine.row_classes import alike_row_counts
+from worker.engine.smoothing import smoothing_factors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ class LinearGroup:
             for index, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
         self._packed: PackedWeight | Int8Weight | None = None
-        self._pack: type[PackedWeight | Int8Weight] = PackedWeight
+        self._pack: Callable[[Tensor, Tensor | None], PackedWeight | Int8Weight] = PackedWeight
         # Of the products; None: of whatever has come.
         self.row_counts: tuple[int, ...] | None = (BLOCK_ROWS,) if state.invariant else None
         self._pending: _Pending | None = None
@@ -99,14 +100,16 @@ class LinearGroup:
         """Drop what was left and not picked up: a new step may come in the same tensors."""
         self._pending = None
 
-    def pack(self, *, int8: bool = False) -> None:
+    def pack(self, largest: Tensor | None = None) -> None:
         """Trade the weight for one that is faster to multiply by, where there is such a thing.
 
-        With `int8` for one in eight bits, on a processor that can. `weight`, and that of each
-        member, is then a shape without contents; see `dense_weights`.
+        With `largest`, x's largest numbers by column [in], for one in eight bits. `weight`, and
+        that of each member, is then a shape without contents; see `dense_weights`.
         """
-        if self._packed is None and (int8 or can_pack(self.weight)):
-            self._pack = Int8Weight if int8 else PackedWeight
+        if self._packed is None and (largest is not None or can_pack(self.weight)):
+            if largest is not None:
+                factors = smoothing_factors(largest, self.weight)
+                self._pack = partial(Int8Weight, factors=factors)
             self._packed = self._pack(self.weight, self.bias)
             if not self._state.invariant:
                 self.row_counts = ROW_COUNTS
@@ -115,9 +118,9 @@ class LinearGroup:
                 member.weight = nn.Parameter(member.weight.to("meta"), requires_grad=False)
 
     @property
-    def kind(self) -> tuple[torch.Size, torch.dtype, bool, bool]:
+    def kind(self) -> tuple[torch.Size, torch.dtype, bool, type]:
         """What a library chooses a product's kernel by, beside the number of rows."""
-        return self.weight.shape, self.weight.dtype, self.bias is None, self._packed is None
+        return self.weight.shape, self.weight.dtype, self.bias is None, type(self._packed)
 
     def find_row_counts(self, asked: Sequence[int]) -> tuple[int, ...]:
         """Return those of `asked` under which a row has the same bits: see row_classes.py."""
@@ -132,7 +135,8 @@ class LinearGroup:
             )
 
         out, width = self.weight.shape
-        return alike_row_counts(make, (out, width), self.weight.dtype, asked)
+        integers = isinstance(self._packed, Int8Weight)
+        return alike_row_counts(make, (out, width), self.weight.dtype, asked, integers=integers)
 
     def dense_weights(self) -> tuple[Tensor, ...]:
         """Each member's weight [width, in]; of a packed group a copy that is laid out plainly."""

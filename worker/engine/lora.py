@@ -15,7 +15,9 @@ from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.experts import ExpertLayer
 from worker.engine.groups import LinearGroup, LoraLinear, StepState
 from worker.engine.routers import install_router
+from worker.engine.sample_texts import CALIBRATION
 from worker.engine.siblings import find_siblings, find_whole
+from worker.engine.smoothing import column_maxima
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
@@ -93,18 +95,34 @@ class AdapterLayers:
         return bool(self._output_slots or self._bias_slots or any(used))
 
     def pack(self) -> None:
-        """Lay the base weights out for speed, and hold nothing of them twice.
+        """Lay the base weights out for speed, or in eight bits, and hold nothing of them twice.
+
+        In eight bits are the linears of the layers. The output module and routers, whose small
+        differences decide, stay as they are stored, and so do experts.
 
         Weights that are served in their file's type lie in a map of the whole file, which stays in
         memory as long as one of them does. Such memory cannot be resized; torch says no more of it.
         """
+        maxima = self._column_maxima() if self._config.weights == "int8" else {}
         for group in self.groups:
-            group.pack(int8=self._config.weights == "int8")
+            group.pack(maxima.get(group.names))
         for module in self._backbone.model.modules():
             if not isinstance(module, LoraLinear):
                 for parameter in module.parameters(recurse=False):
                     if parameter.is_cpu and not parameter.untyped_storage().resizable():
                         parameter.data = parameter.data.clone()
+
+    def in_eight_bits(self, group: LinearGroup) -> bool:
+        """Whether `ARIL_WEIGHTS=int8` means this group."""
+        kept = {self._backbone.output_module, *self._backbone.parameters.routers}
+        return kept.isdisjoint(group.names)
+
+    def _column_maxima(self) -> dict[tuple[str, ...], Tensor]:
+        """Return what each group that is to be in eight bits needs to know of its rows."""
+        groups = [group for group in self.groups if self.in_eight_bits(group)]
+        firsts = [group.members[0] for group in groups]
+        maxima = column_maxima(self._backbone, firsts, CALIBRATION)
+        return {group.names: each for group, each in zip(groups, maxima, strict=True)}
 
     def find_row_counts(self) -> None:
         """Let each linear work in the row counts that keep a row's bits, beside those of a block.

@@ -40,12 +40,15 @@ def alike_row_counts(
     shape: tuple[int, int],
     dtype: torch.dtype,
     row_counts: Sequence[int],
+    *,
+    integers: bool = False,
 ) -> tuple[int, ...]:
     """Return those of the row counts under which a row has the same bits, rising.
 
-    `make` turns a weight of `shape` (out, in) into its product, as the model's own are made.
+    `make` turns a weight of `shape` (out, in) into its product, as the model's own are made. Where
+    its sums are of integers they are exact, and the question is how they are rounded.
     """
-    weight, rows = cancelling(shape, dtype)
+    weight, rows = (positive if integers else cancelling)(shape, dtype)
     multiply = make(weight)
     del weight
     anchor, expected = _anchor(multiply, rows)
@@ -78,6 +81,17 @@ def cancelling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tens
     rows[:, places[:half]] = values
     rows[:, places[half : 2 * half]] = values
     return weight, rows
+
+
+def positive(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a weight [out, in] and rows [3, in] whose products in eight bits are all rounded.
+
+    None is negative, so sums are as large as they get, and each row has its own scale.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    out, width = shape
+    weight = torch.rand(out, width, generator=generator).to(dtype)
+    return weight, torch.rand(_ROWS, width, generator=generator).to(dtype)
 
 
 def _anchor(multiply: Product, rows: Tensor) -> tuple[int, Tensor]:

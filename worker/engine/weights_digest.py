@@ -25,11 +25,11 @@ _LENGTH_BYTES: Final = 8  # a safetensors file begins with the header's length, 
 _MAX_HEADER_BYTES: Final = 100_000_000  # safetensors' own bound
 
 
-def weights_digest(folder: Path, dtype: torch.dtype) -> str:
+def weights_digest(folder: Path, dtype: torch.dtype, weights: str = "stored") -> str:
     """Return the digest of a model folder's weights in a type of numbers, SHA-256 in hexadecimal.
 
     The type counts, because `auto` chooses it by the processor: answers in the middle of which it
-    changes were made by two models.
+    changes were made by two models. So does whether the weights are computed in as they are stored.
 
     Into which files they are split does not count. Raises OSError, and ValueError for files that
     are no safetensors.
@@ -42,7 +42,8 @@ def weights_digest(folder: Path, dtype: torch.dtype) -> str:
     for name in files:
         with (folder / name).open("rb") as file:
             tensors |= _tensors(file)
-    whole = hashlib.sha256(f"{dtype}\n".encode())
+    numbers = str(dtype) if weights == "stored" else f"{dtype} {weights}"
+    whole = hashlib.sha256(f"{numbers}\n".encode())
     for name in sorted(tensors):
         whole.update(tensors[name])
     return whole.hexdigest()
