@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from aril.arguments import FAILED, OK
 from aril.cli import main
 from aril.commands.backbone import read_model_folder
 from aril.commands.check import experts_room
+from aril.commands.int8_change import compare
+from tests.support.int8 import why_not
 from tests.support.tiny import (
     Architecture,
     make_tiny_adapter,
@@ -131,6 +135,41 @@ def test_another_base_model_is_a_warning(
     out = capsys.readouterr().out
     assert "! adapters  acme/terse: it was made for" in out
     assert "✓ adapters  2 can be served" in out
+
+
+def test_check_tells_what_eight_bits_change(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, only where they are asked for; on a processor without them that it has none."""
+    flags = ["check", "--bootstrap", "127.0.0.1:1", "--model", str(folders[0])]
+    main(flags)
+    assert "weights" not in capsys.readouterr().out
+    flags += ["--weights", "int8", "--dtype", "float32"]
+    if why_not() is None:
+        main(flags)
+        (line,) = [each for each in capsys.readouterr().out.splitlines() if "weights" in each]
+        told = re.fullmatch(
+            r"✓ weights   int8 changes the next token by ([\d.e-]+) nats"
+            r" \(KL to the stored weights\), the likeliest is the same after (\d+)% of"
+            r" (\d+) tokens",
+            line,
+        )
+        assert told is not None
+        assert 0 < float(told[1]) < 0.1
+        assert 80 < int(told[2]) <= 100
+        assert int(told[3]) > 256
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert main(flags) == FAILED
+    assert "✗ weights   ARIL_WEIGHTS=int8 needs a processor with" in capsys.readouterr().out
+
+
+def test_a_change_is_measured_by_its_formulas() -> None:
+    """KL from the stored to the changed probabilities, and how often the best token stays."""
+    stored = torch.tensor([[0.5, 0.5, 0.0], [0.8, 0.1, 0.1]]).log().nan_to_num(neginf=-1e4)
+    changed = torch.tensor([[0.25, 0.75, 0.0], [0.8, 0.1, 0.1]]).log().nan_to_num(neginf=-1e4)
+    found = compare(stored, changed)
+    assert found.divergence == pytest.approx(0.25 * math.log(4 / 3), rel=1e-5)
+    assert (found.same_best, found.tokens) == (0.5, 2)
 
 
 @pytest.mark.kafka

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from schemas import Job, JobError, Message
+from tests.support.int8 import why_not
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
 from worker.batching.templates import TemplateRenderer
 from worker.engine import kv_room
-from worker.loading import RoomError, load_model
+from worker.loading import ModelError, RoomError, load_model
 from worker.observe.metrics import Metrics
 from worker.settings import load_settings
 
@@ -92,6 +94,22 @@ def test_the_cache_is_as_large_as_memory_lets_it(
     asked = load_settings(flags=folders | few | {"kv_tokens": blocks * 16 * 5}).settings
     with pytest.raises(RoomError, match="ARIL_KV_TOKENS="):
         load_model(asked)
+
+
+def test_weights_in_eight_bits(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told in the log, with a digest of their own; a processor without ends the start."""
+    few = {"kv_tokens": 64, "max_rank": 4, "slots": 1, "threads": 1, "weights": "int8"}
+    settings = load_settings(flags=folders | few).settings
+    if why_not() is None:
+        with capture_logs() as logged:
+            loaded = load_model(settings)
+        told = next(line for line in logged if line["event"] == "engine_ready")
+        assert told["weights"] == "int8"
+        stored = settings.model_copy(update={"weights": "stored"})
+        assert loaded.base_digest != load_model(stored).base_digest
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(ModelError, match=r"^model: ARIL_WEIGHTS=int8 needs a processor with .*$"):
+        load_model(settings)
 
 
 async def test_a_strict_operator(folders: dict[str, str]) -> None:

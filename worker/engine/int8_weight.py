@@ -91,11 +91,6 @@ class Int8Weight:
         steps: Tensor = self._weight.to_dense().T.float()
         return (steps * self._scales[:, None] * self._factors).to(self._dtype)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weight, without the bias."""
-        return sum(each.nbytes for each in (self._weight, self._scales, self._factors, self._zeros))
-
     def _prove(self, steps: Tensor) -> None:
         """Compare some sums with those of integers, the largest that there are among them."""
         steps = steps[:_PROVED]

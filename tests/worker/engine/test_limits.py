@@ -109,5 +109,6 @@ def test_operators_are_told_what_was_loaded(folder: Path) -> None:
             "threads": torch.get_num_threads(),
             "base_digest": weights_digest(folder / "model", cpu_dtype()),
             "dtype": str(cpu_dtype()).removeprefix("torch."),
+            "weights": "stored",
         }
     ]

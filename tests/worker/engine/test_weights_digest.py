@@ -89,3 +89,12 @@ def test_the_type_that_is_served_in_counts(tmp_path: Path) -> None:
     digest(tmp_path, weights())
     types = torch.float32, torch.bfloat16, torch.float16
     assert len({weights_digest(tmp_path, dtype) for dtype in types}) == len(types)
+
+
+def test_eight_bits_count(tmp_path: Path) -> None:
+    """Over either type they are another model; what is stored keeps the digest that it had."""
+    plain = digest(tmp_path, weights())
+    assert weights_digest(tmp_path, torch.float32, "stored") == plain
+    types = torch.float32, torch.bfloat16
+    found = {weights_digest(tmp_path, dtype, "int8") for dtype in types}
+    assert len(found | {plain}) == 3
