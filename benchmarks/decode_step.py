@@ -31,6 +31,8 @@ from worker.engine.request import GenerationRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from worker.engine.config import Weights
+
 QUESTION = "decode_step"
 ROWS, REPETITIONS = 16, 21
 RANKS = (16, 16, 16, 32)
@@ -39,7 +41,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 OURS, MODULES, PRODUCTS = "one function a layer", "modules", "bare products"
 
 
-def load(dtype: torch.dtype, context: int, *, adapters: bool) -> Engine:
+def load(
+    dtype: torch.dtype, context: int, *, adapters: bool, weights: Weights = "stored"
+) -> Engine:
     """Make an engine and run its rows' prompts, so that the next steps only decode."""
     torch.manual_seed(0)
     shape = LlamaConfig(
@@ -63,6 +67,7 @@ def load(dtype: torch.dtype, context: int, *, adapters: bool) -> Engine:
         kv_tokens=ROWS * (longest + 16),
         prefix_cache=False,
         dtype=dtype,
+        weights=weights,
     )
     engine = Engine(backbone, config)
     own = [adapter(engine, number) for number in range(len(RANKS))]

@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.half_quality import compare, log_probabilities
 from benchmarks.record import keep
+from tests.support.int8 import why_not
 from worker.engine import groups, lora
 
 if TYPE_CHECKING:
@@ -47,4 +48,7 @@ def measure() -> Iterator[Row]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     with torch.inference_mode(mode=False):
-        keep(QUESTION, measure())
+        if (why := why_not()) is None:
+            keep(QUESTION, measure())
+        else:
+            print(why)
