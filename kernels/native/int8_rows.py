@@ -9,7 +9,17 @@ import torch
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import bytes_at, elements, floats, load, store, take, untyped
+from kernels.native.scalars import (
+    as_float,
+    bytes_at,
+    elements,
+    floats,
+    load,
+    size_bits,
+    store,
+    take,
+    untyped,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,23 +86,21 @@ def _quantize(pointer: Any) -> None:
         if row >= o.tasks:
             return
         base = row * o.x_row
-        largest, spoilt = np.float32(0), np.float32(0)
+        top = np.int32(0)
         for i in range(o.width):
-            value = load(x, base + i) * factors[i]
-            largest = max(largest, abs(value))
-            spoilt += value * np.float32(0)  # of what is not finite: NaN
-        if largest > _MOST:
-            spoilt = np.float32(np.nan)
-        scales[row] = largest / np.float32(127) + spoilt
-        if largest < _LEAST or spoilt != 0:  # NaN is not equal to anything
+            top = max(top, size_bits(load(x, base + i) * factors[i]))
+        largest = as_float(np.uint32(top))
+        if not largest <= _MOST:  # NaN is not, either
+            largest = np.float32(np.nan)
+        scales[row] = largest / np.float32(127)
+        if not largest >= _LEAST:
             for i in range(o.width):
                 out[row * o.width + i] = np.uint8(128)
             continue
         steps = np.float32(127) / largest
         for i in range(o.width):
             value = load(x, base + i) * factors[i]
-            nearest = np.floor(value * steps + np.float32(128.5))
-            out[row * o.width + i] = np.uint8(np.int32(nearest))
+            out[row * o.width + i] = np.uint8(np.int32(value * steps + np.float32(128.5)))
 
 
 def _widen(pointer: Any) -> None:
