@@ -171,9 +171,9 @@ class WorkerSettings(BaseSettings):
     )
     weights: Literal["stored", "int8"] = Field(
         "stored",
-        description="The backbone's layers as they are stored, or rounded to eight bits at start:"
-        " smaller, and faster on a CPU with avx512_vnni or avx_vnni; `aril check` says how much"
-        " the answers change. CPU only, the same in all workers of a group.",
+        description="The backbone's layers as they are stored, or rounded to eight bits at start,"
+        " which is smaller and faster; `aril check` says how much the answers change. Only on a CPU"
+        " with avx512_vnni or avx_vnni; the same in all workers of a group.",
     )
     invariant: bool = Field(
         default=False,
