@@ -4,8 +4,8 @@
 
 SmolLM2-135M and the demo's adapters; writes peers_cpu.csv. Every peer is first asked what PEFT has
 answered, and left out, loudly, where its answers are others. Then rounds: each case by each peer in
-turn. A measurement beside foreign load is taken again. `--older` names a checkout of another build
-of Aril, which then takes part as "Aril older f32".
+turn. PEFT itself is measured where it is named. A measurement beside foreign load is taken again.
+`--older` names a checkout of another build of Aril, which then takes part as "Aril older f32".
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ QUESTION: Final = "peers_cpu"
 ROOT: Final = Path(__file__).parent.parent.parent
 FOREIGN: Final = 0.06  # of the machine, by others
 PATIENCE: Final = 120.0  # seconds
-TRIES: Final = 4
+TRIES: Final = 3
+WARM: Final = 8  # tokens
 ALIKE: Final = 0.5  # share of tokens before the first that differs; another adapter's have far less
 
 OURS: Final = "Aril"
@@ -53,7 +54,14 @@ NAMES: Final = (
     "llama.cpp q8_0",
     REFERENCE,
 )
-USUAL: Final = (OURS, "Aril f32", "OpenVINO GenAI bf16", "vLLM bf16", "llama.cpp bf16", REFERENCE)
+USUAL: Final = (
+    OURS,
+    "Aril f32",
+    "Aril worker f32",
+    "OpenVINO GenAI bf16",
+    "vLLM bf16",
+    "llama.cpp bf16",
+)
 _TYPES: Final = {"f32": "float32", "bf16": "bfloat16"}
 
 
@@ -104,10 +112,9 @@ class Alike(NamedTuple):
         return min(self.shares.values()) >= ALIKE
 
 
-def checked(peers: Sequence[Peer], workload: Workload) -> list[Peer]:
+def checked(peers: Sequence[Peer], workload: Workload, wanted: Sequence[list[int]]) -> list[Peer]:
     """Return the peers whose answers are the reference's."""
     checks = workload.checks()
-    wanted = next(peer for peer in peers if peer.name == REFERENCE).ask(checks).ids
     right = []
     for peer in peers:
         alike = Alike.of(peer.ask(checks).ids, wanted)
@@ -167,18 +174,21 @@ def measure(
     workload = Workload(ensure_model())
     with ExitStack() as held:
         peers = [held.enter_context(closing(start(name, folder, older))) for name in names]
-        peers = checked(peers, workload)
+        with closing(start(REFERENCE, folder, older)) as reference:
+            wanted = reference.ask(workload.checks()).ids
+        peers = checked(peers, workload, wanted)
+        for case in cases:
+            for peer in peers:  # to warm up
+                requests = workload.requests(case, 0)
+                peer.ask([each._replace(new=min(each.new, WARM)) for each in requests])
         runs: dict[tuple[str, str], list[Answered]] = defaultdict(list)
-        for number in range(rounds + 1):  # the first one warms up
+        for number in range(1, rounds + 1):
             for case in cases:
                 for peer in peers:
                     found = measured(peer, case, number, workload)
-                    if number:
-                        runs[case, peer.name].append(found)
-                        print(
-                            f"{case} {peer.name}: {found.tokens / found.seconds:.1f} tokens/s",
-                            file=sys.stderr,
-                        )
+                    runs[case, peer.name].append(found)
+                    rate = found.tokens / found.seconds
+                    print(f"{case} {peer.name}: {rate:.1f} tokens/s", file=sys.stderr)
         rows: list[Row] = []
         for case in cases:
             for peer in peers:
@@ -217,8 +227,6 @@ def main() -> None:
     names, cases = given.peers.split(","), given.cases.split(",")
     if unknown := [*({*names} - {*NAMES}), *({*cases} - {*CASES})]:
         words.error(f"unknown: {', '.join(unknown)}")
-    if REFERENCE not in names:
-        names.append(REFERENCE)
     if given.older is not None:
         names.append(OLDER)
     keep(QUESTION, measure(names, cases, given.rounds, given.folder, given.older))
