@@ -47,7 +47,7 @@ bench: setup jars ## the benchmarks: print their tables, write their CSV
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit; done
 
 bench-peers: setup ## Aril beside vLLM, llama.cpp, OpenVINO GenAI and PEFT on this CPU: 10 GB, two hours
-	benchmarks/peers_cpu/setup.sh build/peers vllm llama openvino
+	benchmarks/peers_cpu/setup.sh build/peers-cpu vllm llama openvino
 	$(BIN)/python -m benchmarks.peers_cpu
 
 plots: setup ## draw the pictures in docs/images/ from benchmarks/results/

@@ -218,7 +218,7 @@ def beside(case: str, runs: dict[str, list[Answered]]) -> Iterator[Row]:
 def main() -> None:
     """Read the words of the command."""
     words = argparse.ArgumentParser(prog="python -m benchmarks.peers_cpu")
-    words.add_argument("--folder", type=Path, default=ROOT / "build" / "peers")
+    words.add_argument("--folder", type=Path, default=ROOT / "build" / "peers-cpu")
     words.add_argument("--peers", default=",".join(USUAL), help=f"of {', '.join(NAMES)}")
     words.add_argument("--cases", default=",".join(CASES))
     words.add_argument("--rounds", type=int, default=3)
