@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 QUESTION: Final = "speculation"
 EXAMPLES: Final = Path(__file__).parent.parent / "aril" / "demo" / "train" / "extract.jsonl"
 ROWS: Final = (1, 4, 16)
-MOST: Final = 7  # the setting's default
+MOST: Final = 7
 TOKENS: Final = 96
 JOBS: Final = 3  # a row, one after the other
 SENTENCES: Final = 5  # of a text that is copied

@@ -98,6 +98,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 speculation=0 if settings.cuda_graphs else settings.speculation,
             ),
         )
+        _compile_kernels(device, dtype)
     except KvRoomError as error:
         raise RoomError(str(error)) from error
     except UnsupportedModelError as error:
@@ -192,6 +193,18 @@ def device_and_type(settings: WorkerSettings) -> tuple[str, torch.dtype]:
     """Return where a model is computed on this machine, and in which type. Raises ModelError."""
     device = _device(settings)
     return device, _dtype(settings, device)
+
+
+def _compile_kernels(device: str, dtype: torch.dtype) -> None:
+    """Make the machine code that jobs may need before there are any: see `compile_kernels`."""
+    import torch  # noqa: PLC0415 - see load_model
+
+    from kernels.backend import uses_native  # noqa: PLC0415 - same
+
+    if uses_native("auto", torch.device(device), dtype):
+        from kernels.native import compile_kernels  # noqa: PLC0415 - loads Numba
+
+        compile_kernels(dtype)
 
 
 def _slot_value_bytes(dtype: torch.dtype, device: str) -> int:

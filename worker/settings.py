@@ -228,12 +228,12 @@ class WorkerSettings(BaseSettings):
         " first token whether another has sent the same beginning.",
     )
     speculation: int = Field(
-        7,
+        0,
         ge=0,
         le=11,
         description="Most tokens that a step guesses ahead for a job, from what followed the same"
-        " words in its own prompt and answer, and checks; 0: none. It changes no token, and is done"
-        " where it pays; not with cuda_graphs.",
+        " words in its own prompt and answer, and checks, as 7; 0: none. It changes no token. For"
+        " few jobs at a time whose answers copy; not with cuda_graphs.",
     )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."

@@ -4,6 +4,7 @@ Elements are float32 or bfloat16 on the CPU; a caller asks `kernels.backend.uses
 Importing this loads Numba.
 """
 
+from kernels.native.ahead import compile_kernels
 from kernels.native.attend import Queries, attend_queries
 from kernels.native.fused import Norm, add_norm, gate_halves, place_heads_of
 from kernels.native.int8_rows import quantize_rows, widen_rows
@@ -25,6 +26,7 @@ __all__ = [
     "add_lora_",
     "add_norm",
     "attend_queries",
+    "compile_kernels",
     "gate",
     "gate_halves",
     "gather_pages",

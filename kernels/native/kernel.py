@@ -61,12 +61,26 @@ class Kernel:
     kernel.
     """
 
-    def __init__(self, body: Callable[[Any], None], operands: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        body: Callable[[Any], None],
+        operands: np.dtype[Any],
+        *,
+        only: torch.dtype | None = None,
+    ) -> None:
+        """`only` is the type of all its elements, if it is not a model's."""
+        self.only = only
         self._body = body
         kinds = (operands[name].kind for name in operands.names or ())
         self._operands = struct.Struct("".join("d" if kind == "f" else "q" for kind in kinds))
         self._compiled: dict[torch.dtype, tuple[Callable[[Any], None], int]] = {}
         self._here = threading.local()
+
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Compile it for a model's type, if it is not yet."""
+        kind = self.only or dtype
+        if kind not in self._compiled:
+            self._compile(kind)
 
     def __call__(self, dtype: torch.dtype, tasks: int, work: int, *operands: float) -> None:
         """Run all tasks; `work` is about how many numbers they read and write together."""

@@ -160,5 +160,5 @@ def _place(pointer: Any) -> None:
 
 
 _GATHER_PAGES = Kernel(_gather, _GATHER)
-_SOFTMAX_ROWS = Kernel(_softmax, _SOFTMAX)
+_SOFTMAX_ROWS = Kernel(_softmax, _SOFTMAX, only=torch.float32)
 _PLACE_HEADS = Kernel(_place, _PLACE)

@@ -1,0 +1,19 @@
+"""All kernels compiled before they are needed: else the first jobs would wait for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernels.native import attend, fused, int8_rows, lora, rows, scores
+from kernels.native.kernel import Kernel
+
+if TYPE_CHECKING:
+    import torch
+
+
+def compile_kernels(dtype: torch.dtype) -> None:
+    """Compile what a model of this type may call: seconds, unless an earlier start has kept it."""
+    for module in (attend, fused, int8_rows, lora, rows, scores):
+        for each in vars(module).values():
+            if isinstance(each, Kernel):
+                each.prepare(dtype)
