@@ -46,7 +46,7 @@ bench: setup jars ## the benchmarks: print their tables, write their CSV
 	@for file in $$(grep -l '^QUESTION' benchmarks/*.py); do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit; done
 
-bench-peers: setup ## Aril beside vLLM, llama.cpp, OpenVINO GenAI and PEFT on this CPU: 10 GB, two hours
+bench-peers: setup ## Aril beside vLLM, llama.cpp, OpenVINO GenAI and PEFT on this CPU: 10 GB, an hour and more
 	benchmarks/peers_cpu/setup.sh build/peers-cpu vllm llama openvino
 	$(BIN)/python -m benchmarks.peers_cpu
 

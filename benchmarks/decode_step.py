@@ -14,9 +14,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.record import Row, keep, ratios
+from benchmarks.smollm2 import random_smollm2
 from benchmarks.turns import in_turns, use_one_thread
 from schemas import Sampling
 from tests.support.tiny import make_tokenizer
@@ -45,18 +45,7 @@ def load(
     dtype: torch.dtype, context: int, *, adapters: bool, weights: Weights = "stored"
 ) -> Engine:
     """Make an engine and run its rows' prompts, so that the next steps only decode."""
-    torch.manual_seed(0)
-    shape = LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(shape).to(dtype)
+    model = random_smollm2().to(dtype)
     backbone = adopt_backbone(model, make_tokenizer(384), "cpu", name="shape of SmolLM2-135M")
     longest = context + 4 * REPETITIONS
     config = EngineConfig(

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.record import Row, keep
+from benchmarks.smollm2 import random_smollm2
 from schemas import Epoch, Sampling, TokensRecord, encode_reply
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.runner import EngineThread
@@ -45,17 +45,7 @@ class ModelEngine:
     """Runs one token of each row through the model and samples, for ever until cancelled."""
 
     def __init__(self) -> None:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=49_152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            tie_word_embeddings=True,
-        )
-        self._model = LlamaForCausalLM(config).eval()
+        self._model = random_smollm2()
         self._sequences: dict[int, TokenSequence] = {}
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from aril.demo.model import MODEL_NAME, ensure_model
 from worker.adapters import AdapterStore
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 DEMO = Path(__file__).parent.parent / "aril" / "demo" / "adapters"
 NAMED = (("acme", "terse"), ("blackbeard", "pirate"), ("ledgerly", "extract"))
 MAX_RANK = 32
+
+
+def random_smollm2() -> LlamaForCausalLM:
+    """Make a model of SmolLM2-135M's shape with random weights, the same each time."""
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(shape).eval()
 
 
 def load_smollm2(dtype: torch.dtype = torch.float32) -> Backbone:

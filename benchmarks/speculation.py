@@ -140,7 +140,7 @@ def engine_of(backbone: Backbone, speculation: Speculation) -> Engine:
     """Make an engine; ways that are compared share one, since memory is not alike everywhere."""
     config = EngineConfig(
         max_rows=max(ROWS),
-        max_step_tokens=512,
+        max_step_tokens=8192,  # all prompts at once, so that rows decode together
         slots=4,
         max_rank=MAX_RANK,
         kv_tokens=16_384,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.native import attend, fused, int8_rows, lora, rows, scores
+from kernels.native import attend, fused, lora, rows, scores
 from kernels.native.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 
 def compile_kernels(dtype: torch.dtype) -> None:
-    """Compile what a model of this type may call: seconds, unless an earlier start has kept it."""
-    for module in (attend, fused, int8_rows, lora, rows, scores):
+    """Compile what a model of this type may call: seconds, unless an earlier start has kept it.
+
+    Not what weights in eight bits need: where there are any, the start's own proof has called it.
+    """
+    for module in (attend, fused, lora, rows, scores):
         for each in vars(module).values():
             if isinstance(each, Kernel):
                 each.prepare(dtype)

@@ -58,7 +58,7 @@ class Kernel:
 
     Machine code is kept in the user's cache (`NUMBA_CACHE_DIR` names another place), and made anew
     where there is none to write to, or where what was kept is damaged: a second for the largest
-    kernel.
+    kernel. `only` is the type of all its elements, where that is not a model's.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class Kernel:
         *,
         only: torch.dtype | None = None,
     ) -> None:
-        """`only` is the type of all its elements, if it is not a model's."""
         self.only = only
         self._body = body
         kinds = (operands[name].kind for name in operands.names or ())

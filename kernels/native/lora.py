@@ -9,16 +9,7 @@ import torch
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import (
-    compiled,
-    elements,
-    floats,
-    int64s,
-    load,
-    store,
-    take,
-    untyped,
-)
+from kernels.native.scalars import compiled, elements, floats, int64s, load, store, take, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

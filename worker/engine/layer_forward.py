@@ -53,7 +53,7 @@ class StepRows:
     """What the layers of one forward pass share: T rows, their angles, and buffers."""
 
     def __init__(self, context: PagedAttention, x: Tensor) -> None:
-        """Begin with the first layer's x [1, T, hidden]; see `fits` for what it may be."""
+        """Begin with the first layer's x [1, T, hidden]."""
         self.context = context
         self.shape, self.dtype = x.shape, x.dtype
         self.carried: Tensor | None = None  # [T, hidden], to be added to `shown`

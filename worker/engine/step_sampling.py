@@ -87,7 +87,9 @@ class StepSampler:
         came: list[list[int]] = [[] for _ in rows]
         turn, going = 0, [*range(len(rows))]
         while going:
-            seen = [_seen(rows[each].sequence, came[each]) for each in going]
+            seen = {
+                rows[each].sequence.key: _seen(rows[each].sequence, came[each]) for each in going
+            }
             sampled = self._sample(plan, logits, [begins[each] + turn for each in going], seen)
             further = []
             for each, token, logprobs in zip(going, sampled.ids, sampled.logprobs, strict=True):
@@ -102,25 +104,27 @@ class StepSampler:
         return came
 
     def _sample(
-        self, plan: StepPlan, logits: Tensor, places: list[int], rows: Sequence[SamplingRow]
+        self, plan: StepPlan, logits: Tensor, places: list[int], rows: dict[int, SamplingRow]
     ) -> Sampled:
-        """Sample from these places; where the batch cannot be sampled from, row by row."""
+        """Sample from these places, of rows by their jobs' keys; one by one where that fails."""
         try:
-            return sample(_picked(logits, places), rows, self._masks)
+            return sample(_picked(logits, places), [*rows.values()], self._masks)
         except Exception:
             # The logits may be overwritten. Rows do not see each other: each gets what it would
             # have got; and a device that is broken raises here.
             logits = _picked(_to_sample(plan, self._forward(plan), tell=False), places)
-            each = [self._sample_alone(logits[i : i + 1], row) for i, row in enumerate(rows)]
+            each = [
+                self._sample_alone(logits[i : i + 1], *row) for i, row in enumerate(rows.items())
+            ]
             if len(each) > 1 and all(one.ids == [FAILED] for one in each):
                 raise
         return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each])
 
-    def _sample_alone(self, logits: Tensor, row: SamplingRow) -> Sampled:
+    def _sample_alone(self, logits: Tensor, key: int, row: SamplingRow) -> Sampled:
         try:
             return sample(logits, [row], self._masks)
         except Exception:
-            log.exception("sampling_failed", seed=row.seed, index=row.index)
+            log.exception("sampling_failed", key=key)
             return Sampled([FAILED], [None])
 
 
