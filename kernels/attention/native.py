@@ -1,4 +1,4 @@
-"""Attention on a CPU: machine code reads the pages of few queries, products take long prompts."""
+"""Attention on a CPU: few queries along their pages, long prompts by tiles."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.attention.long_prompts import LongPrompt, attend_long_prompt, plan_long_prompt
 from kernels.attention.sight import FAR, Sight
-from kernels.native import Queries, attend_queries
+from kernels.native import Prompt, Queries, attend_prompt, attend_queries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from kernels.attention.scores import Extras
 
 # Up to this many new tokens a sequence's are taken one by one, each along its pages; more of them
-# are the faster as matrix products (benchmarks/results/native_kernels.csv: 9 are not, 16 are).
-FEW = 12
+# are faster by tiles, which lay their keys out first.
+FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class NativePlan:
     """What a step's attention needs to know, the same for every layer of one sight."""
 
     queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
-    prompts: tuple[LongPrompt, ...]
+    prompts: tuple[Prompt, ...]
     blocks: range  # those that are read: machine code asks nobody whether the cache has them
     tokens: int  # rows of q
     invariant: bool
@@ -67,13 +66,14 @@ def make_native_plan(
             ends += range(length - (stop - start) + 1, length + 1)
         else:
             own = block_table[seq, : -(-length // block_size)]
-            prompts.append(plan_long_prompt(own, start, stop - start, length, sight))
+            end = torch.arange(length - (stop - start) + 1, length + 1, dtype=torch.int32)
+            first = _firsts(end, sight)
+            prompts.append(Prompt(start, length, own.contiguous(), first, end))
     end = torch.tensor(ends, dtype=torch.int32)
-    first = sight.first(end - 1).clamp_(min=0).to(torch.int32) if sight else torch.zeros_like(end)
     queries = Queries(
         torch.tensor(rows, dtype=torch.int32),
         torch.tensor(seqs, dtype=torch.int32),
-        first,
+        _firsts(end, sight),
         end,
         block_table.contiguous(),
     )
@@ -99,17 +99,19 @@ def attend_native(  # noqa: PLR0917 - the operands
         raise ValueError(f"{len(q)} rows under a plan of {plan.tokens}")
     if plan.blocks and not 0 <= plan.blocks.start < plan.blocks.stop <= len(k_cache):
         raise ValueError(f"blocks {plan.blocks} of a cache of {len(k_cache)}")
+    sinks = None if extras.sinks is None else extras.sinks.float().contiguous()
+    q = q if q.stride(2) == 1 else q.contiguous()
+    cap = extras.softcap
     if plan.queries.count:
-        sinks = extras.sinks
         attend_queries(
-            out,
-            q if q.stride(2) == 1 else q.contiguous(),
-            k_cache,
-            v_cache,
-            plan.queries,
-            scale=scale,
-            softcap=extras.softcap,
-            sinks=None if sinks is None else sinks.float().contiguous(),
+            out, q, k_cache, v_cache, plan.queries, scale=scale, softcap=cap, sinks=sinks
         )
     for prompt in plan.prompts:
-        attend_long_prompt(out, q, k_cache, v_cache, prompt, scale, extras)
+        attend_prompt(out, q, k_cache, v_cache, prompt, scale=scale, softcap=cap, sinks=sinks)
+
+
+def _firsts(ends: Tensor, sight: Sight) -> Tensor:
+    """Return the first position that each query sees, int32, of those behind their last ones."""
+    if not sight:
+        return torch.zeros_like(ends)
+    return sight.first(ends - 1).clamp_(min=0).to(torch.int32)

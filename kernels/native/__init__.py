@@ -14,28 +14,27 @@ from kernels.native.lora import (
     NativeSlots,
     add_lora_,
 )
+from kernels.native.prompts import Prompt, attend_prompt
 from kernels.native.rows import gate, rms_norm, rotate, store_rows
-from kernels.native.scores import gather_pages, place_heads, softmax_
 
 __all__ = [
     "NativeBlocks",
     "NativeLinear",
     "NativeSlots",
     "Norm",
+    "Prompt",
     "Queries",
     "add_lora_",
     "add_norm",
+    "attend_prompt",
     "attend_queries",
     "compile_kernels",
     "gate",
     "gate_halves",
-    "gather_pages",
-    "place_heads",
     "place_heads_of",
     "quantize_rows",
     "rms_norm",
     "rotate",
-    "softmax_",
     "store_rows",
     "widen_rows",
 ]

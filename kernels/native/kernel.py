@@ -47,10 +47,10 @@ _BODY = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)  # keeps the GIL
 def record(*names: str, real: tuple[str, ...] = ()) -> np.dtype[Any]:
     """Describe a kernel's operands: int64s by name, those in `real` float64s.
 
-    They stand behind the counter of tasks and their number.
+    They stand behind the counter of tasks, their number, and a counter of threads.
     """
     kinds = [(name, "f8" if name in real else "i8") for name in names]
-    return np.dtype([("next", "i8"), ("tasks", "i8"), *kinds])
+    return np.dtype([("next", "i8"), ("tasks", "i8"), ("threads", "i8"), *kinds])
 
 
 class Kernel:
@@ -88,7 +88,7 @@ class Kernel:
             memory = self._here.memory
         except AttributeError:
             memory = self._here.memory = ctypes.create_string_buffer(self._operands.size)
-        self._operands.pack_into(memory, 0, 0, tasks, *operands)
+        self._operands.pack_into(memory, 0, 0, tasks, 0, *operands)
         if work < WORTH_WAKING or tasks == 1 or _parallel is None:
             alone(memory)
         else:

@@ -93,16 +93,24 @@ def size_bits(_typing: Any, value: Any) -> Any:
     return types.int32(types.float32), generate
 
 
-@intrinsic
-def take(_typing: Any, pointer: Any) -> Any:
-    """Return the number that a pointer leads to and leave one more, atomically."""
+def _counter(place: int, purpose: str) -> Any:
+    """Make the function that counts one on in a word of a kernel's record, see `record`."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        counter = builder.bitcast(args[0], word.as_pointer())
-        return builder.atomic_rmw("add", counter, word(1), "monotonic")
+    @intrinsic
+    def count(_typing: Any, pointer: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            word = ir.IntType(64)
+            counter = builder.gep(builder.bitcast(args[0], word.as_pointer()), [word(place)])
+            return builder.atomic_rmw("add", counter, word(1), "monotonic")
 
-    return types.int64(pointer), generate
+        return types.int64(pointer), generate
+
+    count.__doc__ = purpose
+    return count
+
+
+take = _counter(0, "Return the number of the next task, each once.")
+own_number = _counter(2, "Return a number that no other thread of this call has; ask once.")
 
 
 @intrinsic
@@ -120,17 +128,29 @@ def _prefetch(_typing: Any, pointer: Any, index: Any) -> Any:
     return types.void(pointer, types.int64), generate
 
 
+def widened(builder: Any, kind: Any, value: Any) -> Any:
+    """Emit what makes floats of elements that a `kind` points to: of one, or of a vector."""
+    lanes = value.type.count if isinstance(value.type, ir.VectorType) else 0
+
+    def like(each: Any) -> Any:
+        return ir.VectorType(each, lanes) if lanes else each
+
+    if kind == FLOATS:
+        return value
+    if kind == HALVES:
+        return builder.fpext(builder.bitcast(value, like(_HALF)), like(_FLOAT))
+    bits = builder.zext(value, like(_BITS))
+    by = like(_BITS)([16] * lanes if lanes else 16)
+    return builder.bitcast(builder.shl(bits, by), like(_FLOAT))
+
+
 @intrinsic
 def load(_typing: Any, pointer: Any, index: Any) -> Any:
     """Return pointer[index] as a float32."""
 
     def generate(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(builder.gep(args[0], [args[1]]))
-        if signature.args[0] == FLOATS:
-            return value
-        if signature.args[0] == HALVES:
-            return builder.fpext(builder.bitcast(value, _HALF), _FLOAT)
-        return builder.bitcast(builder.shl(builder.zext(value, _BITS), _BITS(16)), _FLOAT)
+        return widened(builder, signature.args[0], value)
 
     return types.float32(pointer, types.int64), generate
 

@@ -322,9 +322,9 @@ def test_long_sequences_keep_their_bits_on_the_cpu(backend: str) -> None:
     [{}, {"window": 50}, {"chunk": 70}, {"softcap": 0.7}, {"sinks": SINKS}],
     ids=["plain", "window", "chunk", "softcap", "sinks"],
 )
-def test_long_prompts_by_products(extras: dict[str, Any], dtype: torch.dtype) -> None:
-    """A CPU's products: blocks of queries, the last not full, beside decodes and a second chunk."""
-    case = make_case([(150, 150), (1, 40), (133, 300), (9, 9)], page=16, dtype=dtype)
+def test_long_prompts_by_tiles(extras: dict[str, Any], dtype: torch.dtype) -> None:
+    """Blocks of queries, the last not full, beside decodes and a second chunk."""
+    case = make_case([(150, 150), (1, 40), (133, 300), (9, 9), (70, 500)], page=16, dtype=dtype)
     result = case.run("native", **extras)
     bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
     torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from kernels.native import quantize_rows, widen_rows
-from kernels.products import has_onednn
 from worker.engine.attention import UnsupportedModelError
+from worker.engine.processor import has_onednn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

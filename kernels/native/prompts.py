@@ -1,0 +1,367 @@
+"""Attention of a sequence with several new tokens: blocks of keys laid out for tiles.
+
+A task takes a block of queries, all heads of one kv head together, along the blocks of keys that
+any of them sees. The softmax is made as keys come, so scores and sums stay in the processor's
+cache. FlashAttention: arXiv 2205.14135.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numba import carray
+
+from kernels.native.kernel import Kernel, record
+from kernels.native.scalars import (
+    cap,
+    compiled,
+    elements,
+    exp,
+    floats,
+    int32s,
+    load,
+    own_number,
+    store,
+    take,
+    untyped,
+)
+from kernels.native.tiles import (
+    COLUMNS,
+    LANES,
+    ROWS,
+    add_narrow,
+    add_wide,
+    largest,
+    set_wide,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEYS = 64  # of a block: whole tiles
+
+# Queries times heads of a task, about: with 64 features its rows, sums and scores take 72 KB.
+_AT_ONCE = 96
+
+_GATHER = record("k_out", "v_out", "k", "v", "pages", "length", "heads", "dim", "wide", "page")
+_OPERANDS = record(
+    *(
+        "out",
+        "q",
+        "keys",
+        "values",
+        "k",
+        "v",
+        "pages",
+        "firsts",
+        "ends",
+        "sinks",
+        "scratch",
+        "size",
+    ),
+    *("start", "length", "page", "queries", "at_once", "heads", "kv_heads", "blocks"),
+    *("dim", "wide"),
+    *("q_row", "q_head", "scale", "softcap"),
+    real=("scale", "softcap"),
+)
+
+
+class Prompt:
+    """One sequence with n queries, the last of its tokens.
+
+    A step's layers share one, and its memory.
+    """
+
+    def __init__(
+        self, start: int, length: int, pages: Tensor, firsts: Tensor, ends: Tensor
+    ) -> None:
+        """Take the rows from `start` on, of a sequence of so many keys.
+
+        `pages` int32; `firsts` and `ends` int32 [n]: the first position that a query sees, and the
+        one behind the last. All contiguous.
+        """
+        self.start, self.length, self.queries = start, length, len(firsts)
+        self.blocks = -(-length // KEYS)
+        self.seen = int((ends - firsts).sum())  # positions they see, all together
+        self.pages = pages.data_ptr()
+        self.sight = firsts.data_ptr(), ends.data_ptr()
+        self._kept = pages, firsts, ends  # what is pointed to
+        self._memory: dict[str, Tensor] = {}
+
+    def memory(self, use: str, size: int) -> Tensor:
+        """Return so many float32, the same ones for each layer."""
+        found = self._memory.get(use)
+        if found is None or len(found) < size:
+            found = self._memory[use] = torch.empty(size, dtype=torch.float32)
+        return found
+
+
+def attend_prompt(
+    out: Tensor,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    prompt: Prompt,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> None:
+    """Write the prompt's rows of out [T, heads, d]; semantics and shapes of `paged_attention`.
+
+    q [T, heads, d] with adjacent features; out and the caches contiguous; sinks float32 [heads].
+    """
+    _, heads, dim = q.shape
+    _, page, kv_heads, _ = k_cache.shape
+    wide = -(-dim // LANES) * LANES
+    count = kv_heads * prompt.blocks * KEYS
+    group = heads // kv_heads
+    at_once = max(1, _AT_ONCE // group)  # queries of a task
+    keys = values = 0
+    if prompt.queries > at_once:  # tasks that read the same keys find them laid out
+        keys = prompt.memory("keys", count * dim).data_ptr()
+        values = prompt.memory("values", count * wide).data_ptr()
+        _GATHER_PAGES(
+            k_cache.dtype,
+            kv_heads * prompt.blocks,
+            2 * count * dim,
+            keys,
+            values,
+            k_cache.data_ptr(),
+            v_cache.data_ptr(),
+            prompt.pages,
+            prompt.length,
+            kv_heads,
+            dim,
+            wide,
+            page,
+        )
+    rows = -(-min(at_once, prompt.queries) * group // ROWS) * ROWS
+    size = rows * (dim + wide + KEYS + 2) + (dim + wide) * KEYS
+    scratch = prompt.memory("scratch", torch.get_num_threads() * size)
+    _ATTEND(
+        q.dtype,
+        -(-prompt.queries // at_once) * kv_heads,
+        heads * prompt.seen * dim // 8,  # sums of a vector each
+        out.data_ptr(),
+        q.data_ptr(),
+        keys,
+        values,
+        k_cache.data_ptr(),
+        v_cache.data_ptr(),
+        prompt.pages,
+        *prompt.sight,
+        0 if sinks is None else sinks.data_ptr(),
+        scratch.data_ptr(),
+        size,
+        prompt.start,
+        prompt.length,
+        page,
+        prompt.queries,
+        at_once,
+        heads,
+        kv_heads,
+        prompt.blocks,
+        dim,
+        wide,
+        q.stride(0),
+        q.stride(1),
+        scale,
+        softcap or 0.0,
+    )
+
+
+def _gather(pointer: Any) -> None:
+    o = carray(untyped(pointer), (1,), _GATHER)[0]
+    k, v = elements(o.k, pointer), elements(o.v, pointer)
+    k_out, v_out, pages = floats(o.k_out), floats(o.v_out), int32s(o.pages)
+    heads, dim, wide = o.heads, o.dim, o.wide
+    while True:
+        task = take(pointer)
+        if task >= o.tasks:
+            return
+        block, head = task // heads, task % heads
+        place = head * (o.tasks // heads) + block
+        keys, values = place * dim * KEYS, place * KEYS * wide
+        begin = block * KEYS
+        end: Any = min(begin + KEYS, o.length)
+        _lay_out_keys(k_out, keys, k, pages, begin, end, o.page, heads, head, dim)
+        _lay_out_values(v_out, values, v, pages, begin, end, o.page, heads, head, dim, wide)
+
+
+@compiled
+def _lay_out_keys(
+    out: Any,
+    into: Any,
+    k: Any,
+    pages: Any,
+    begin: Any,
+    end: Any,
+    page: Any,
+    heads: Any,
+    head: Any,
+    dim: Any,
+) -> None:
+    """Write a block's keys of a head as float32 [dim, KEYS], zeros behind the last one."""
+    if end - begin < KEYS:
+        for i in range(dim * KEYS):
+            out[into + i] = np.float32(0)
+    for t in range(begin, end):
+        at = _place(pages, t, page, heads, head) * dim
+        for d in range(dim):
+            out[into + d * KEYS + t - begin] = load(k, at + d)
+
+
+@compiled
+def _lay_out_values(
+    out: Any,
+    into: Any,
+    v: Any,
+    pages: Any,
+    begin: Any,
+    end: Any,
+    page: Any,
+    heads: Any,
+    head: Any,
+    dim: Any,
+    wide: Any,
+) -> None:
+    """Write a block's values of a head as float32 [KEYS, wide], zeros behind features and keys."""
+    if end - begin < KEYS or dim < wide:
+        for i in range(KEYS * wide):
+            out[into + i] = np.float32(0)
+    for t in range(begin, end):
+        at = _place(pages, t, page, heads, head) * dim
+        for d in range(dim):
+            out[into + (t - begin) * wide + d] = load(v, at + d)
+
+
+@compiled
+def _place(pages: Any, t: Any, page: Any, heads: Any, head: Any) -> Any:
+    return (np.int64(pages[t // page]) * page + t % page) * heads + head
+
+
+def _attend(pointer: Any) -> None:
+    o = carray(untyped(pointer), (1,), _OPERANDS)[0]
+    out, q = elements(o.out, pointer), elements(o.q, pointer)
+    k, v, pages = elements(o.k, pointer), elements(o.v, pointer), int32s(o.pages)
+    firsts, ends, sinks = int32s(o.firsts), int32s(o.ends), floats(o.sinks)
+    dim, wide, group = o.dim, o.wide, o.heads // o.kv_heads
+    # A thread's own floats: a block's keys and values, rows of queries, of sums and of scores,
+    # tops and totals.
+    mine = o.scratch + own_number(pointer) * o.size * 4
+    laid_out = o.keys != 0
+    keys, values = floats(o.keys if laid_out else mine), floats(o.values if laid_out else mine)
+    own = floats(mine + (dim + wide) * KEYS * 4)
+    most = (o.size - (dim + wide) * KEYS) // (dim + wide + KEYS + 2)
+    sums, scores = most * dim, most * (dim + wide)
+    tops = scores + most * KEYS
+    totals = tops + most
+    while True:
+        task = take(pointer)
+        if task >= o.tasks:
+            return
+        task = o.tasks - 1 - task  # those that see most come first
+        head, begin = task % o.kv_heads, task // o.kv_heads * o.at_once
+        count: Any = min(o.at_once, o.queries - begin)
+        rows = (count * group + ROWS - 1) // ROWS * ROWS
+        for i in range(count * group, rows):
+            for d in range(dim):
+                own[i * dim + d] = np.float32(0)
+        for i in range(rows * wide):
+            own[sums + i] = np.float32(0)
+        for i in range(rows):
+            own[tops + i], own[totals + i] = np.float32(-np.inf), np.float32(0)
+        low, high = np.int64(firsts[begin]), np.int64(0)
+        for i in range(count):
+            low, high = min(low, np.int64(firsts[begin + i])), max(high, np.int64(ends[begin + i]))
+            for g in range(group):
+                base = (o.start + begin + i) * o.q_row + (head * group + g) * o.q_head
+                for d in range(dim):
+                    own[(i * group + g) * dim + d] = load(q, base + d) * np.float32(o.scale)
+        for block in range(low // KEYS, (high + KEYS - 1) // KEYS):
+            first = block * KEYS
+            seen: Any = min(KEYS, high - first)
+            if laid_out:
+                place = head * o.blocks + block
+                key, value = place * dim * KEYS, place * KEYS * wide
+            else:
+                key, value = 0, dim * KEYS
+                end: Any = min(first + KEYS, o.length)
+                _lay_out_keys(keys, key, k, pages, first, end, o.page, o.kv_heads, head, dim)
+                _lay_out_values(
+                    values, value, v, pages, first, end, o.page, o.kv_heads, head, dim, wide
+                )
+            for r in range(0, rows, ROWS):
+                for c in range(0, seen, COLUMNS):
+                    s = scores + r * KEYS + c
+                    set_wide(own, s, KEYS, own, r * dim, dim, keys, key + c, KEYS, dim)
+            for i in range(count * group):
+                query = begin + i // group
+                lowest: Any = max(np.int64(firsts[query]) - first, 0)
+                behind: Any = min(np.int64(ends[query]) - first, KEYS)
+                if lowest < behind:
+                    row = scores + i * KEYS
+                    keep = _weigh(own, row, lowest, behind, tops + i, totals + i, o.softcap)
+                    if keep != 1:
+                        for d in range(wide):
+                            own[sums + i * wide + d] *= keep
+                else:
+                    for t in range(KEYS):
+                        own[scores + i * KEYS + t] = np.float32(0)
+            for r in range(0, rows, ROWS):
+                s, mixed, c = scores + r * KEYS, sums + r * wide, 0
+                while c + COLUMNS <= wide:
+                    add_wide(own, mixed + c, wide, own, s, KEYS, values, value + c, wide, seen)
+                    c += COLUMNS
+                while c < wide:
+                    add_narrow(own, mixed + c, wide, own, s, KEYS, values, value + c, wide, seen)
+                    c += LANES
+        for i in range(count * group):
+            at = head * group + i % group
+            total = own[totals + i]
+            if o.sinks != 0:
+                total += exp(min(sinks[at] - own[tops + i], np.float32(87)))
+            inverse = np.float32(1) / total
+            base = ((o.start + begin + i // group) * o.heads + at) * dim
+            for d in range(dim):
+                store(out, base + d, own[sums + i * wide + d] * inverse)
+
+
+@compiled
+def _weigh(own: Any, base: Any, first: Any, end: Any, top: Any, total: Any, softcap: Any) -> Any:
+    """Turn a row's scores of a block into weights; return what its sums so far are worth now.
+
+    It sees the keys first … end - 1 of the block, one of them at least. Loops over whole blocks
+    are what vectors are made for.
+    """
+    whole = first == 0 and end == KEYS
+    if softcap > 0:
+        for t in range(base, base + KEYS):
+            own[t] = cap(own[t], np.float32(softcap))
+    if not whole:
+        for t in range(KEYS):
+            own[base + t] = own[base + t] if first <= t < end else np.float32(-np.inf)
+    before = own[top]
+    highest: Any = max(before, largest(own, base, KEYS))
+    added = np.float32(0)
+    for t in range(base, base + KEYS):
+        weight = exp(own[t] - highest)
+        own[t] = weight
+        added += weight
+    if not whole:  # a hidden key's weight is the least that there is: it shall be none
+        added = np.float32(0)
+        for t in range(KEYS):
+            weight = own[base + t] if first <= t < end else np.float32(0)
+            own[base + t] = weight
+            added += weight
+    keep = exp(before - highest)
+    own[top] = highest
+    own[total] = own[total] * keep + added
+    return keep
+
+
+_GATHER_PAGES = Kernel(_gather, _GATHER)
+_ATTEND = Kernel(_attend, _OPERANDS)

@@ -1,0 +1,176 @@
+"""Small products whose sums stay in registers: what compilers do not find for themselves.
+
+A tile of a product c = a · b is `ROWS` rows by some vectors of columns. For each k a vector of b is
+loaded once and added, times a number of each row, to all of them. Each sum is made alone and in the
+order of k, so its bits depend neither on the tile that it is in nor on the other rows.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any, Final
+
+from llvmlite import binding, ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.native.scalars import FLOATS, widened
+
+ROWS: Final = 4
+"""Rows of a tile."""
+
+
+def _vectors() -> tuple[int, int]:
+    """Return this processor's floats in a vector, and vectors of a tile that fit its registers."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16, 4
+    if features.get("avx"):
+        return 8, 2
+    return 4, 4 if platform.machine() in {"aarch64", "arm64"} else 2
+
+
+LANES, WIDE = _vectors()
+
+COLUMNS: Final = LANES * WIDE
+"""Columns of a wide tile; narrow ones have LANES. It divides 64."""
+
+
+class _Tile:
+    """Generates one kind of tile."""
+
+    def __init__(self, rows: int, vectors: int, *, adds: bool) -> None:
+        self._rows, self._vectors, self._adds = rows, vectors, adds
+        self._type = ir.VectorType(ir.FloatType(), LANES)
+
+    def generate(self, context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """Emit the loop over k, with one vector of sums a row and vector of columns."""
+        c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, depth = args
+        word = ir.IntType(64)
+
+        def place(at: Any, row: int, width: Any, column: Any) -> Any:
+            begin = builder.add(at, builder.mul(word(row), width))
+            return builder.add(begin, column)
+
+        targets = [
+            self._vector_at(builder, c, place(c_at, row, c_row, word(vector * LANES)))
+            for row in range(self._rows)
+            for vector in range(self._vectors)
+        ]
+        zero = self._type([0.0] * LANES)
+        begin = [builder.load(each, align=4) if self._adds else zero for each in targets]
+        before = builder.block
+        head, body, after = (builder.append_basic_block(name) for name in ("k", "add", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        k = builder.phi(word)
+        k.add_incoming(word(0), before)
+        sums = [builder.phi(self._type) for _ in targets]
+        for own, start in zip(sums, begin, strict=True):
+            own.add_incoming(start, before)
+        builder.cbranch(builder.icmp_signed("<", k, depth), body, after)
+        builder.position_at_end(body)
+        line = builder.add(b_at, builder.mul(k, b_row))
+        columns = [
+            self._loaded(builder, signature.args[6], b, builder.add(line, word(vector * LANES)))
+            for vector in range(self._vectors)
+        ]
+        multiply_add = self._multiply_add(builder)
+        for row in range(self._rows):
+            number = builder.load(builder.gep(a, [place(a_at, row, a_row, k)]))
+            factor = self._everywhere(builder, widened(builder, signature.args[3], number))
+            for vector, column in enumerate(columns):
+                own = sums[row * self._vectors + vector]
+                own.add_incoming(builder.call(multiply_add, [factor, column, own]), body)
+        k.add_incoming(builder.add(k, word(1)), body)
+        builder.branch(head)
+        builder.position_at_end(after)
+        for target, own in zip(targets, sums, strict=True):
+            builder.store(own, target, align=4)
+        return context.get_dummy_value()
+
+    def _vector_at(self, builder: Any, pointer: Any, at: Any) -> Any:
+        return builder.bitcast(builder.gep(pointer, [at]), self._type.as_pointer())
+
+    def _loaded(self, builder: Any, kind: Any, pointer: Any, at: Any) -> Any:
+        """Load LANES elements from `at` on, as floats."""
+        place = builder.gep(pointer, [at])
+        elements = ir.VectorType(place.type.pointee, LANES)
+        align = 4 if kind == FLOATS else 2
+        value = builder.load(builder.bitcast(place, elements.as_pointer()), align=align)
+        return widened(builder, kind, value)
+
+    def _everywhere(self, builder: Any, number: Any) -> Any:
+        bits = ir.IntType(32)
+        one = builder.insert_element(self._type(ir.Undefined), number, bits(0))
+        return builder.shuffle_vector(
+            one, self._type(ir.Undefined), ir.VectorType(bits, LANES)([0] * LANES)
+        )
+
+    def _multiply_add(self, builder: Any) -> Any:
+        name = f"llvm.fma.v{LANES}f32"
+        kind = ir.FunctionType(self._type, [self._type] * 3)
+        return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+
+def _tile(rows: int, vectors: int, *, adds: bool) -> Any:
+    made = _Tile(rows, vectors, adds=adds)
+    at = types.int64
+
+    @intrinsic
+    def multiply(
+        _typing: Any,
+        c: Any,
+        c_at: Any,
+        c_row: Any,
+        a: Any,
+        a_at: Any,
+        a_row: Any,
+        b: Any,
+        b_at: Any,
+        b_row: Any,
+        depth: Any,
+    ) -> Any:
+        return types.void(c, at, at, a, at, at, b, at, at, at), made.generate
+
+    return multiply
+
+
+set_wide, set_narrow = (_tile(ROWS, vectors, adds=False) for vectors in (WIDE, 1))
+add_wide, add_narrow = (_tile(ROWS, vectors, adds=True) for vectors in (WIDE, 1))
+
+
+@intrinsic
+def largest(_typing: Any, pointer: Any, at: Any, count: Any) -> Any:
+    """Return the largest of `count` floats, a multiple of LANES; NaN is passed over."""
+    vector = ir.VectorType(ir.FloatType(), LANES)
+    word, bits = ir.IntType(64), ir.IntType(32)
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        floats, begin, number = args
+        lowest = vector([float("-inf")] * LANES)
+        before = builder.block
+        head, body, after = (builder.append_basic_block(name) for name in ("i", "more", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i, top = builder.phi(word), builder.phi(vector)
+        i.add_incoming(word(0), before)
+        top.add_incoming(lowest, before)
+        builder.cbranch(builder.icmp_signed("<", i, number), body, after)
+        builder.position_at_end(body)
+        place = builder.gep(floats, [builder.add(begin, i)])
+        found = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+        larger = builder.select(builder.fcmp_ordered(">", found, top), found, top)
+        top.add_incoming(larger, body)
+        i.add_incoming(builder.add(i, word(LANES)), body)
+        builder.branch(head)
+        builder.position_at_end(after)
+        half = LANES // 2
+        while half:
+            order = [*range(half, 2 * half)] + [0] * (LANES - half)
+            turned = builder.shuffle_vector(top, top, ir.VectorType(bits, LANES)(order))
+            top = builder.select(builder.fcmp_ordered(">", turned, top), turned, top)
+            half //= 2
+        return builder.extract_element(top, bits(0))
+
+    return types.float32(pointer, types.int64, types.int64), generate
