@@ -1,4 +1,4 @@
-"""The LoRA products of few rows, for all adapters of a batch in one call."""
+"""The LoRA products of a step's rows, for all adapters in one call, by tiles."""
 
 from __future__ import annotations
 
@@ -9,69 +9,92 @@ import torch
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import compiled, elements, floats, int64s, load, store, take, untyped
+from kernels.native.scalars import (
+    compiled,
+    elements,
+    floats,
+    int64s,
+    load,
+    own_number,
+    store,
+    take,
+    untyped,
+)
+from kernels.native.tiles import LANES, in_strips, set_product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-COLUMNS = 512  # of y whose sums are held at once
+AT_ONCE = 512  # columns of y whose sums are held: whole tiles
 
 _OPERANDS = record(
     *("y", "x", "y_row", "x_row", "in_features", "slots", "blocks", "rows", "scales"),
-    *("scratch", "size", "most"),
+    *("scratch", "size", "sums"),
 )
 
-# An adapter is described to the kernel by int64s: the address of A, the sum of its ranks, how many
-# linears it changes, and of each the numbers below.
-_HEAD, _EACH = 3, 7
+# An adapter is described to the kernel by int64s: the addresses of A and of its columns' scales,
+# how many these are, how many linears it changes, and of each the numbers that `load` gives.
+_HEAD, _EACH = 4, 7
 
 
 class NativeLinear(NamedTuple):
-    """One linear that an adapter changes, as `PackedLinear`; all float32 and contiguous."""
+    """One linear that an adapter changes, as `PackedLinear`."""
 
     column: int  # where its columns of x A begin
     output: int  # where its columns of y begin
-    b: Tensor  # [r, width], times the scale
-    gain: Tensor | None = None  # [width]
-    bias: Tensor | None = None  # [width]: what the gain leaves out
+    b: Tensor  # [r, width]
+    scale: float = 1.0  # of x A B
+    gain: Tensor | None = None  # float32 [width]
+    bias: Tensor | None = None  # float32 [width]: what the gain leaves out
 
 
 class NativeSlots:
-    """The adapters of one fused group, as the kernel finds them: an address a slot, 0 for none."""
+    """The adapters of one fused group, as the kernel finds them: an address a slot, 0 for none.
 
-    def __init__(self, slots: int) -> None:
+    Weights are kept in `dtype`, that of the rows.
+    """
+
+    def __init__(self, slots: int, dtype: torch.dtype) -> None:
         self.addresses = torch.zeros(slots, dtype=torch.int64)
-        self._ranks = [0] * slots  # sums of them
+        self._dtype = dtype
+        self._columns = [0] * slots  # of A
         self._most: int | None = 0
         self._kept: list[tuple[object, ...]] = [()] * slots
 
     @property
     def most(self) -> int:
-        """The largest sum of an adapter's ranks."""
+        """The most columns of an adapter's A."""
         if self._most is None:
-            self._most = max(self._ranks)
+            self._most = max(self._columns)
         return self._most
 
     def load(self, slot: int, a: Tensor, linears: Sequence[NativeLinear]) -> None:
-        """Put an adapter into a slot: A [in, sum of ranks] float32, contiguous, and its linears."""
-        numbers = [a.data_ptr(), a.shape[1], len(linears)]
+        """Put an adapter into a slot: A [in, sum of ranks], and its linears."""
+        columns = -(-a.shape[1] // LANES) * LANES
+        a, scales = in_strips(a.to(self._dtype)), torch.ones(columns)
+        kept: list[object] = [a, scales]
+        numbers = [a.data_ptr(), scales.data_ptr(), columns, len(linears)]
         for linear in linears:
-            numbers += [linear.column, len(linear.b), linear.output, linear.b.shape[1]]
-            vectors = (linear.b, linear.gain, linear.bias)
+            rank, width = linear.b.shape
+            scales[linear.column : linear.column + rank] = linear.scale
+            b = in_strips(linear.b.to(self._dtype))
+            numbers += [linear.column, rank, linear.output, width]
+            vectors = (b, linear.gain, linear.bias)
             numbers += [0 if each is None else each.data_ptr() for each in vectors]
+            kept += vectors
         described = torch.tensor(numbers, dtype=torch.int64)
-        self._kept[slot] = (a, *linears, described)  # what is pointed to
-        self._set(slot, a.shape[1], described.data_ptr())
+        self._kept[slot] = (*kept, described)  # what is pointed to
+        self._set(slot, columns, described.data_ptr())
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
         self._set(slot, 0, 0)
         self._kept[slot] = ()
 
-    def _set(self, slot: int, ranks: int, address: int) -> None:
-        self._ranks[slot], self._most = ranks, None
+    def _set(self, slot: int, columns: int, address: int) -> None:
+        self._columns[slot], self._most = columns, None
         self.addresses[slot] = address
 
 
@@ -103,19 +126,20 @@ class NativeBlocks:
 def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) -> None:
     """Add scale · (x A) B to y [T, width], and apply gains; in fp32, rounded once.
 
-    x [T, in]; both of one type, with adjacent columns. Each row is added alone: its bits do not
-    depend on the others.
+    x [T, in]; both of the slots' type, with adjacent columns. Each row is added alone: its bits do
+    not depend on the others.
     """
-    ranks, tasks = slots.most, blocks.count
-    if not ranks or not tasks:
+    columns, tasks = slots.most, blocks.count
+    if not columns or not tasks:
         return
-    size = blocks.most * ranks + COLUMNS
     (y_row, _), (x_row, _) = y.stride(), x.stride()
     in_features = x.shape[1]
+    before = blocks.most * (in_features + columns)
+    size = before + blocks.most * AT_ONCE
     _ADD(
         y.dtype,
         tasks,
-        blocks.rows * ranks * (in_features + y.shape[1]),
+        blocks.rows * columns * (in_features + y.shape[1]),
         y.data_ptr(),
         x.data_ptr(),
         y_row,
@@ -123,9 +147,9 @@ def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) ->
         in_features,
         slots.addresses.data_ptr(),
         *blocks.addresses,
-        blocks.scratch(tasks * size),
+        blocks.scratch(torch.get_num_threads() * size),
         size,
-        blocks.most,
+        before,
     )
 
 
@@ -133,7 +157,8 @@ def _add(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _OPERANDS)[0]
     y, x = elements(o.y, pointer), elements(o.x, pointer)
     slots, blocks, rows = int64s(o.slots), int64s(o.blocks), int64s(o.rows)
-    scales = floats(o.scales)
+    scales, width = floats(o.scales), o.in_features
+    own = floats(o.scratch + own_number(pointer) * o.size * 4)  # rows of x, of x A, of sums
     while True:
         task = take(pointer)
         if task >= o.tasks:
@@ -143,67 +168,33 @@ def _add(pointer: Any) -> None:
             continue
         first, count = blocks[3 * task + 1], blocks[3 * task + 2]
         adapter = int64s(address)
-        a, ranks = floats(adapter[0]), adapter[1]
-        own = floats(o.scratch + task * o.size * 4)
-        for i in range(count * ranks):
-            own[i] = np.float32(0)
-        for k in range(0, o.in_features - 3, 4):
-            for i in range(count):
-                _shrink_four(own, i * ranks, x, rows[first + i] * o.x_row + k, a, k * ranks, ranks)
-        for k in range(o.in_features // 4 * 4, o.in_features):
-            for i in range(count):
-                value = load(x, rows[first + i] * o.x_row + k)
-                for r in range(ranks):
-                    own[i * ranks + r] += value * a[k * ranks + r]
-        if o.scales != 0:
-            for i in range(count):
-                for r in range(ranks):
-                    own[i * ranks + r] *= scales[first + i]
-        for n in range(adapter[2]):
+        a, factors, ranks = elements(adapter[0], pointer), floats(adapter[1]), adapter[2]
+        for i in range(count):
+            for k in range(width):
+                own[i * width + k] = load(x, rows[first + i] * o.x_row + k)
+        shrunk = count * width
+        set_product(own, shrunk, ranks, own, 0, width, a, 0, width, count, ranks)
+        for i in range(count):
+            scale = scales[first + i] if o.scales != 0 else np.float32(1)
+            for r in range(ranks):
+                own[shrunk + i * ranks + r] *= scale * factors[r]
+        for n in range(adapter[3]):
             linear = int64s(address + (_HEAD + n * _EACH) * 8)
-            column, rank, output, width = linear[0], linear[1], linear[2], linear[3]
-            b, gain, bias = floats(linear[4]), floats(linear[5]), floats(linear[6])
-            sums = o.most * ranks
-            for c in range(0, width, COLUMNS):
-                columns = min(COLUMNS, width - c)
+            column, rank, output, outputs = linear[0], linear[1], linear[2], linear[3]
+            b, gain, bias = elements(linear[4], pointer), floats(linear[5]), floats(linear[6])
+            z = shrunk + column
+            for c in range(0, outputs, AT_ONCE):
+                columns = min(AT_ONCE, outputs - c)
+                at = c * rank
+                set_product(own, o.sums, AT_ONCE, own, z, ranks, b, at, rank, count, columns)
                 for i in range(count):
-                    z = i * ranks + column
-                    _expand(own, sums, z, b, c, rank, width, columns)
                     base = rows[first + i] * o.y_row + output + c
+                    delta = o.sums + i * AT_ONCE
                     if linear[5] == 0:
-                        _add_plain(y, base, own, sums, columns)
+                        _add_plain(y, base, own, delta, columns)
                     else:
                         has_bias = linear[6] != 0
-                        _add_scaled(y, base, own, sums, columns, gain, bias, c, has_bias)
-
-
-@compiled
-def _shrink_four(own: Any, z: Any, x: Any, base: Any, a: Any, at: Any, ranks: Any) -> None:
-    x0, x1, x2, x3 = load(x, base), load(x, base + 1), load(x, base + 2), load(x, base + 3)
-    second, third, fourth = at + ranks, at + 2 * ranks, at + 3 * ranks
-    for r in range(ranks):
-        one = x0 * a[at + r] + x1 * a[second + r]
-        own[z + r] += one + x2 * a[third + r] + x3 * a[fourth + r]
-
-
-@compiled
-def _expand(
-    own: Any, sums: Any, z: Any, b: Any, c: Any, rank: Any, width: Any, columns: Any
-) -> None:
-    """Make the sums of z times these columns of B [rank, width]."""
-    for j in range(columns):
-        own[sums + j] = np.float32(0)
-    for r in range(0, rank - 3, 4):
-        z0, z1, z2, z3 = own[z + r], own[z + r + 1], own[z + r + 2], own[z + r + 3]
-        first = r * width + c
-        second, third, fourth = first + width, first + 2 * width, first + 3 * width
-        for j in range(columns):
-            one = z0 * b[first + j] + z1 * b[second + j]
-            own[sums + j] += one + z2 * b[third + j] + z3 * b[fourth + j]
-    for r in range(rank // 4 * 4, rank):
-        value = own[z + r]
-        for j in range(columns):
-            own[sums + j] += value * b[r * width + c + j]
+                        _add_scaled(y, base, own, delta, columns, gain, bias, c, has_bias)
 
 
 @compiled

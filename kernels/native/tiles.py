@@ -8,13 +8,18 @@ order of k, so its bits depend neither on the tile that it is in nor on the othe
 from __future__ import annotations
 
 import platform
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
+from torch.nn.functional import pad
 
-from kernels.native.scalars import FLOATS, widened
+from kernels.native.scalars import FLOATS, compiled, widened
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS: Final = 4
 """Rows of a tile."""
@@ -136,8 +141,85 @@ def _tile(rows: int, vectors: int, *, adds: bool) -> Any:
     return multiply
 
 
-set_wide, set_narrow = (_tile(ROWS, vectors, adds=False) for vectors in (WIDE, 1))
-add_wide, add_narrow = (_tile(ROWS, vectors, adds=True) for vectors in (WIDE, 1))
+set_wide, add_wide = (_tile(ROWS, WIDE, adds=adds) for adds in (False, True))
+add_narrow = _tile(ROWS, 1, adds=True)
+
+
+def _strip(vectors: int) -> Any:
+    """Make the function that multiplies any number of rows by a strip of so many vectors."""
+    four, two, one = (_tile(rows, vectors, adds=False) for rows in (ROWS, 2, 1))
+    pitch = vectors * LANES
+
+    @compiled
+    def multiply(
+        c: Any,
+        c_at: Any,
+        c_row: Any,
+        a: Any,
+        a_at: Any,
+        a_row: Any,
+        b: Any,
+        b_at: Any,
+        depth: Any,
+        rows: Any,
+    ) -> None:
+        i = 0
+        while i + ROWS <= rows:
+            four(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, b, b_at, pitch, depth)
+            i += ROWS
+        if i + 2 <= rows:
+            two(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, b, b_at, pitch, depth)
+            i += 2
+        if i < rows:
+            one(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, b, b_at, pitch, depth)
+
+    return multiply
+
+
+_one, _two, _three = (_strip(min(vectors, WIDE)) for vectors in (1, 2, 3))
+_whole = _strip(WIDE)
+
+
+@compiled
+def set_product(
+    c: Any,
+    c_at: Any,
+    c_row: Any,
+    a: Any,
+    a_at: Any,
+    a_row: Any,
+    b: Any,
+    b_at: Any,
+    depth: Any,
+    rows: Any,
+    columns: Any,
+) -> None:
+    """Write c [rows, columns] = a [rows, depth] · b, of which `in_strips` has made strips.
+
+    c has room for whole vectors. All numbers but the last three are places and distances of rows.
+    """
+    at = 0
+    while at + COLUMNS <= columns:
+        _whole(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+        at += COLUMNS
+    left = columns - at
+    if left > 3 * LANES:
+        _whole(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+    elif left > 2 * LANES:
+        _three(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+    elif left > LANES:
+        _two(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+    elif left > 0:
+        _one(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+
+
+def in_strips(weight: Tensor) -> Tensor:
+    """Lay [depth, columns] out as tiles read it, one dimension: COLUMNS columns after the other.
+
+    Zeros fill the last ones up to whole vectors.
+    """
+    filled = pad(weight, (0, -weight.shape[1] % LANES))
+    return torch.cat([strip.flatten() for strip in filled.split(COLUMNS, 1)])
 
 
 @intrinsic

@@ -59,7 +59,7 @@ class PackedExperts:
         self.experts = experts
         self._device = device
         self._dtype = dtype
-        self._working = slot_type(dtype, device)
+        self._working = slot_type(dtype, device, backend)
         self._entries: _Entries = _TorchEntries(slots * experts, self._working)
         if uses_native(backend, device, dtype):
             from kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba

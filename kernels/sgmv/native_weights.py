@@ -1,4 +1,4 @@
-"""Slots in float32 that machine code reads: any half type's rows, one call for all adapters."""
+"""Slots that machine code reads: one call for all adapters of a batch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
-from kernels.sgmv.few_rows import TOGETHER
 from kernels.sgmv.packed.adapter import pack
-from kernels.sgmv.packed.torch_products import TorchProducts
+from kernels.sgmv.row_tasks import TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from kernels.sgmv.group import GroupShape, LoraPair
     from kernels.sgmv.packed.adapter import PackedAdapter
     from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.segments import Segment
 
 
 class NativeAdapters:
@@ -27,17 +25,16 @@ class NativeAdapters:
 
     def __init__(self, count: int, dtype: torch.dtype) -> None:
         self._dtype = dtype
-        self._slots = NativeSlots(count)
-        self._large: list[TorchProducts | None] = [None] * count
+        self._slots = NativeSlots(count, dtype)
+        self._count = count
         self._shape: tuple[int, int] | None = None  # in, out: of all adapters alike
 
     def put(self, slot: int, adapter: PackedAdapter | None) -> None:
-        """Put an adapter in, packed in float32, or take it out.
+        """Put an adapter in, or take it out.
 
         Raises `ValueError` for one of another shape than those before it.
         """
         if adapter is None:
-            self._large[slot] = None
             self._slots.clear(slot)
             return
         shape = len(adapter.a), adapter.width
@@ -49,18 +46,18 @@ class NativeAdapters:
                 part.columns.start,
                 part.outputs.start,
                 part.b,
+                part.scale,
                 part.gain,
                 None if part.bias is None else part.bias.float().contiguous(),
             )
             for part in adapter.linears
         ]
-        self._large[slot] = TorchProducts(adapter, torch.float32)
         self._slots.load(slot, adapter.a, linears)
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
         """Add the adapters' products. Raises `ValueError` for operands that do not fit them.
 
-        In an invariant plan a row's bits depend on nothing but the row and its adapter.
+        A row's bits depend on nothing but the row and its adapter.
         """
         if x.dtype is not self._dtype or y.dtype is not self._dtype:
             raise ValueError(
@@ -69,34 +66,23 @@ class NativeAdapters:
         if self._shape is None:
             return
         fits = y.shape == (plan.rows, self._shape[1]) and x.shape == (plan.rows, self._shape[0])
-        if not fits or y.stride(1) != 1 or plan.slots != len(self._large):
+        if not fits or y.stride(1) != 1 or plan.slots != self._count:
             raise ValueError(
                 f"mismatch of a plan of {plan.rows} rows and {plan.slots} slots, adapters of "
                 f"{self._shape}, x {list(x.shape)} and y {list(y.shape)} of stride {y.stride()}"
             )
         if x.requires_grad or y.requires_grad:
             raise ValueError("machine code has no gradients: backend 'torch' has")
-        few = plan.few_rows
         if x.stride(1) != 1:
             x = x.contiguous()
-        if few.blocks is None:
-            few.blocks = NativeBlocks(few.tasks, few.rows, few.scales, TOGETHER)
-        add_lora_(y, x, self._slots, few.blocks)
-        if few.large:
-            self._add_large_(y, x, few.large)
-
-    def _add_large_(self, y: Tensor, x: Tensor, segments: Sequence[Segment]) -> None:
-        wide, wide_x = y.float(), x.float()  # themselves, in float32
-        for segment in segments:
-            products = self._large[segment.slot]
-            if products is not None:
-                products.add_(wide, wide_x, segment)
-        if wide is not y:
-            y.copy_(wide)
+        tasks = plan.row_tasks
+        if tasks.blocks is None:
+            tasks.blocks = NativeBlocks(tasks.tasks, tasks.rows, tasks.scales, TOGETHER)
+        add_lora_(y, x, self._slots, tasks.blocks)
 
 
 class NativeWeights:
-    """The slots of one fused group; loading an adapter costs its own size, in float32."""
+    """The slots of one fused group; loading an adapter costs its own size."""
 
     def __init__(
         self, shape: GroupShape, slots: int, *, dtype: torch.dtype, bias: Tensor | None = None
@@ -104,13 +90,14 @@ class NativeWeights:
         self.shape = shape
         self.slots = slots
         self.bias = bias
+        self._dtype = dtype
         self._adapters = NativeAdapters(slots, dtype)
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
         cpu = torch.device("cpu")
-        packed = pack(pairs, self.shape, device=cpu, dtype=torch.float32, bias=self.bias)
+        packed = pack(pairs, self.shape, device=cpu, dtype=self._dtype, bias=self.bias)
         self._adapters.put(slot, packed)
 
     def clear(self, slot: int) -> None:

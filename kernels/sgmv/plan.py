@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.few_rows import FEW, FewRows, find_few_rows
 from kernels.sgmv.row_blocks import BlockTable, build_blocks, worst_case_blocks
+from kernels.sgmv.row_tasks import RowTasks, cut_into_tasks
 from kernels.sgmv.segments import NO_ADAPTER, Segment, find_segments
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SgmvPlan:
             row_scales = torch.ones(row_slots.shape)
         self._row_scales = None if row_scales is None else row_scales.to(device, copy=True)
         self._tables: dict[int, BlockTable] = {}
-        self._few_rows: FewRows | None = None
+        self._row_tasks: RowTasks | None = None
         self._segments = (
             find_segments(row_slots, device, row_scales) if row_slots.device.type == "cpu" else None
         )
@@ -93,12 +93,11 @@ class SgmvPlan:
         return self._segments
 
     @property
-    def few_rows(self) -> FewRows:
+    def row_tasks(self) -> RowTasks:
         """The segments as machine code on a CPU takes them; found at the first use, then kept."""
-        if self._few_rows is None:
-            most = None if self.invariant else FEW
-            self._few_rows = find_few_rows(self.segments, most=most)
-        return self._few_rows
+        if self._row_tasks is None:
+            self._row_tasks = cut_into_tasks(self.segments)
+        return self._row_tasks
 
     def blocks(self, block_m: int) -> BlockTable:
         """Return the block table for one block height; built at the first call, then kept."""
@@ -122,7 +121,7 @@ class SgmvPlan:
         self._row_slots.copy_(row_slots)
         if self._row_scales is not None:
             self._row_scales.copy_(torch.ones(()) if row_scales is None else row_scales)
-        self._segments = self._few_rows = None
+        self._segments = self._row_tasks = None
         for block_m, table in self._tables.items():
             fresh = self._build(block_m)
             table.rows.copy_(fresh.rows)

@@ -1,4 +1,4 @@
-"""Tiles against products of integers, which are exact; a row's bits beside any others."""
+"""Tiles against products of integers, which are exact; each number's bits in any place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
@@ -16,12 +18,14 @@ from kernels.native.tiles import (
     ROWS,
     add_narrow,
     add_wide,
+    in_strips,
     largest,
-    set_narrow,
+    set_product,
     set_wide,
 )
 
 OPERANDS = record("c", "a", "b", "depth", "columns")
+PRODUCT = record("c", "a", "b", "pitch", "depth", "rows", "columns")
 NUMBERS = record("out", "x", "count")
 
 
@@ -31,10 +35,7 @@ def _set(pointer: Any) -> None:
     while True:
         if take(pointer) >= o.tasks:
             return
-        if o.columns == COLUMNS:
-            set_wide(c, 0, COLUMNS, a, 0, o.depth, b, 0, COLUMNS, o.depth)
-        else:
-            set_narrow(c, 0, LANES, a, 0, o.depth, b, 0, LANES, o.depth)
+        set_wide(c, 0, COLUMNS, a, 0, o.depth, b, 0, COLUMNS, o.depth)
 
 
 def _add(pointer: Any) -> None:
@@ -49,6 +50,15 @@ def _add(pointer: Any) -> None:
             add_narrow(c, 0, LANES, a, 0, o.depth, b, 0, LANES, o.depth)
 
 
+def _product(pointer: Any) -> None:
+    o = carray(untyped(pointer), (1,), PRODUCT)[0]
+    c, a, b = floats(o.c), elements(o.a, pointer), elements(o.b, pointer)
+    while True:
+        if take(pointer) >= o.tasks:
+            return
+        set_product(c, 0, o.pitch, a, 0, o.depth, b, 0, o.depth, o.rows, o.columns)
+
+
 def _find(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), NUMBERS)[0]
     out, x = floats(o.out), floats(o.x)
@@ -59,6 +69,7 @@ def _find(pointer: Any) -> None:
 
 
 SET, ADD = Kernel(_set, OPERANDS), Kernel(_add, OPERANDS)
+PRODUCTS = Kernel(_product, PRODUCT)
 FIND = Kernel(_find, NUMBERS, only=torch.float32)
 
 
@@ -75,39 +86,58 @@ def draw(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randint(-60, 61, shape, generator=generator).to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("columns", [COLUMNS, LANES])
+def multiplied(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply any number of rows by strips of any number of columns."""
+    (rows, depth), columns = a.shape, b.shape[1]
+    c = torch.full((rows + 1, columns + -columns % LANES), -7.0)
+    strips = in_strips(b)
+    addresses = (each.data_ptr() for each in (c, a, strips))
+    PRODUCTS(a.dtype, 1, 1, *addresses, c.shape[1], depth, rows, columns)
+    assert bool((c[rows] == -7).all()), "a row behind the last one"
+    return c[:rows, :columns]
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+
+
+@DTYPES
 @pytest.mark.parametrize("depth", [0, 1, 7, 300])
-def test_products_of_integers_are_exact(depth: int, columns: int, dtype: torch.dtype) -> None:
+def test_tiles_of_integers_are_exact(depth: int, dtype: torch.dtype) -> None:
     """Set where something else stood, and added to what stands."""
-    a, b = draw(ROWS, depth, dtype=dtype), draw(depth, columns, dtype=dtype)
-    before = draw(ROWS, columns, dtype=torch.float32)
-    expected = (a.double() @ b.double()).float()
-    assert torch.equal(multiply(SET, before.clone(), a, b), expected)
-    assert torch.equal(multiply(ADD, before.clone(), a, b), expected + before)
+    for columns, kernels in ((COLUMNS, (SET, ADD)), (LANES, (ADD,))):
+        a, b = draw(ROWS, depth, dtype=dtype), draw(depth, columns, dtype=dtype)
+        before = draw(ROWS, columns, dtype=torch.float32)
+        expected = (a.double() @ b.double()).float()
+        for kernel in kernels:
+            found = multiply(kernel, before.clone(), a, b)
+            assert torch.equal(found, expected + before if kernel is ADD else expected)
 
 
-@pytest.mark.parametrize("columns", [COLUMNS, LANES])
-def test_a_row_has_its_bits_in_every_place(columns: int) -> None:
-    """Numbers that are rounded at each step: another order of a sum would show."""
+@DTYPES
+@given(
+    rows=st.integers(1, 2 * ROWS + 3),
+    columns=st.integers(1, 2 * COLUMNS + 5),
+    depth=st.integers(1, 40),
+)
+def test_products_of_integers_are_exact(
+    rows: int, columns: int, depth: int, dtype: torch.dtype
+) -> None:
+    """Any shape; nothing is written behind its rows."""
+    a, b = draw(rows, depth, dtype=dtype), draw(depth, columns, dtype=dtype)
+    assert torch.equal(multiplied(a, b), (a.double() @ b.double()).float())
+
+
+@given(rows=st.integers(1, 2 * ROWS + 3), columns=st.integers(1, 2 * COLUMNS + 5))
+def test_a_number_has_its_bits_in_every_place(rows: int, columns: int) -> None:
+    """Sums that are rounded at each step: another order would show; alone and in any tile."""
     generator = torch.Generator().manual_seed(8)
-    a = torch.randn(ROWS, 100, generator=generator)
-    b = torch.randn(100, COLUMNS, generator=generator)[:, :columns].contiguous()
-    together = multiply(SET, torch.empty(ROWS, columns), a, b)
-    for turn in range(ROWS):
-        turned = multiply(SET, torch.empty(ROWS, columns), a.roll(turn, 0).contiguous(), b)
-        assert torch.equal(turned, together.roll(turn, 0))
-
-
-def test_wide_and_narrow_tiles_agree_in_every_bit() -> None:
-    """A column's sum is the same sum in both."""
-    generator = torch.Generator().manual_seed(9)
-    a, b = (torch.randn(*shape, generator=generator) for shape in ((ROWS, 90), (90, COLUMNS)))
-    wide = multiply(SET, torch.empty(ROWS, COLUMNS), a, b)
-    for first in range(0, COLUMNS, LANES):
-        own = b[:, first : first + LANES].contiguous()
-        narrow = multiply(SET, torch.empty(ROWS, LANES), a, own)
-        assert torch.equal(narrow, wide[:, first : first + LANES])
+    a = torch.randn(rows, 100, generator=generator)
+    b = torch.randn(100, columns, generator=generator)
+    together = multiplied(a, b)
+    first, last = multiplied(a[:1].contiguous(), b), multiplied(a, b[:, -1:].contiguous())
+    assert torch.equal(first, together[:1])
+    assert torch.equal(last, together[:, -1:])
+    assert torch.equal(multiplied(a.flip(0).contiguous(), b), together.flip(0))
 
 
 @pytest.mark.parametrize("count", [LANES, 64])

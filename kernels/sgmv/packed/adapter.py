@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from kernels.backend import uses_native
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,13 +24,15 @@ WHOLE_COLUMNS = 8
 SCALED_TYPES = {torch.float32, torch.float64}
 
 
-def slot_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def slot_type(dtype: torch.dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
     """Return the type in which slots keep weights for x and y of `dtype`.
 
-    On a CPU that is float32 at least: its small products in half types are several times slower,
-    and nothing else of a step is as small. Decision 066.
+    Torch's way on a CPU has float32 at least: its small products in half types are several times
+    slower, and nothing else of a step is as small. Decisions 066 and 076.
     """
-    return torch.promote_types(dtype, torch.float32) if device.type == "cpu" else dtype
+    if device.type != "cpu" or uses_native(backend, device, dtype):
+        return dtype
+    return torch.promote_types(dtype, torch.float32)
 
 
 class PackedLinear(NamedTuple):

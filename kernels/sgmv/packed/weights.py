@@ -40,7 +40,7 @@ class PackedWeights:
         self.bias = bias
         self._device = device
         self._dtype = dtype
-        self._working = slot_type(dtype, device)
+        self._working = slot_type(dtype, device, "torch")
         self._adapters: list[TorchProducts | None] = [None] * slots
 
     def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:

@@ -1,4 +1,4 @@
-"""A step's segments as a CPU takes them: those of few rows in one call, the others one by one."""
+"""A step's segments as machine code on a CPU takes them: a few rows of one adapter at a time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ if TYPE_CHECKING:
     from kernels.native import NativeBlocks
     from kernels.sgmv.segments import Segment
 
-# Up to this many rows machine code of ours is about as fast as matrix products of a library, above
-# it is slower (benchmarks/results/native_kernels.csv).
-FEW = 32
-
-# Rows of one adapter that one thread takes together, reading its weights once.
+# Rows of one adapter that a thread takes together, reading its weights once. Four to sixty-four
+# take the same time; fewer share a small step out to more threads.
 TOGETHER = 8
 
 
 @dataclass(slots=True, eq=False)
-class FewRows:
-    """The rows of small segments in tasks, and the segments that are too large for that.
+class RowTasks:
+    """All rows that have an adapter, in tasks.
 
     `tasks` int64 [n, 3]: a slot, the first of `rows` and how many of them; `rows` int64; `scales`
     float32 [rows], None where all are 1.
@@ -34,20 +31,15 @@ class FewRows:
     tasks: Tensor
     rows: Tensor
     scales: Tensor | None
-    large: tuple[Segment, ...]
     blocks: NativeBlocks | None = None  # the same as the kernel takes it, once it has been asked
 
 
-def find_few_rows(segments: Sequence[Segment], *, most: int | None) -> FewRows:
-    """Sort segments on the host; all are small where `most` is None."""
+def cut_into_tasks(segments: Sequence[Segment]) -> RowTasks:
+    """Cut segments into tasks on the host."""
     tasks: list[tuple[int, int, int]] = []
     rows: list[int] = []
     scales: list[float] = []
-    large = []
     for segment in segments:
-        if most is not None and segment.size > most:
-            large.append(segment)
-            continue
         own = segment.rows
         places = range(own.start, own.stop) if isinstance(own, slice) else own.tolist()
         tasks += [
@@ -56,9 +48,8 @@ def find_few_rows(segments: Sequence[Segment], *, most: int | None) -> FewRows:
         ]
         rows += places
         scales += [1.0] * segment.size if segment.scales is None else segment.scales[:, 0].tolist()
-    return FewRows(
+    return RowTasks(
         torch.tensor(tasks, dtype=torch.int64).view(-1, 3),
         torch.tensor(rows, dtype=torch.int64),
         None if all(each == 1 for each in scales) else torch.tensor(scales, dtype=torch.float32),
-        tuple(large),
     )

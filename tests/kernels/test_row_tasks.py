@@ -1,4 +1,4 @@
-"""Segments of few and many rows on a CPU: rows apart, some linears, scales within B."""
+"""LoRA of rows together and apart on a CPU: some linears, gains, scales."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.native.lora import COLUMNS
+from kernels.native.lora import AT_ONCE
 from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
-from kernels.sgmv.few_rows import FEW, TOGETHER, find_few_rows
+from kernels.sgmv.row_tasks import TOGETHER, cut_into_tasks
 from kernels.sgmv.segments import find_segments
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def expected(
 @BACKENDS
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("wide", [5, COLUMNS + 3])
+@pytest.mark.parametrize("wide", [5, AT_ONCE + 3])
 @pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("count", [1, TOGETHER + 1, FEW + 1])
+@pytest.mark.parametrize("count", [1, 3, 4 * TOGETHER + 3])
 def test_rows_match_the_definition(
     backend: str, count: int, wide: int, *, apart: bool, with_bias: bool, dora: bool
 ) -> None:
@@ -156,22 +156,20 @@ def test_operands_of_another_width_are_refused(y: tuple[int, int], x: tuple[int,
 
 
 def test_tasks_cover_each_row_once() -> None:
-    """Small segments in tasks of their own adapter, with the rows' scales; large ones apart."""
-    ids = [0] * (FEW + 1) + [1, -1] * (TOGETHER + 2) + [2] * FEW
+    """Rows in tasks of their own adapter, with the rows' scales."""
+    ids = [0] * (4 * TOGETHER + 1) + [1, -1] * (TOGETHER + 2) + [2] * TOGETHER
     scales = torch.arange(len(ids), dtype=torch.float32)
     slots = torch.tensor(ids, dtype=torch.int32)
-    few = find_few_rows(find_segments(slots, torch.device("cpu"), scales), most=FEW)
-    assert [segment.slot for segment in few.large] == [0]
-    assert few.scales is not None
+    cut = cut_into_tasks(find_segments(slots, torch.device("cpu"), scales))
+    assert cut.scales is not None
     seen = []
-    for slot, first, count in few.tasks.tolist():
+    for slot, first, count in cut.tasks.tolist():
         assert 1 <= count <= TOGETHER
-        rows = few.rows[first : first + count].tolist()
+        rows = cut.rows[first : first + count].tolist()
         assert all(ids[row] == slot for row in rows)
-        assert few.scales[first : first + count].tolist() == rows
+        assert cut.scales[first : first + count].tolist() == rows
         seen += rows
-    assert sorted(seen) == [row for row, slot in enumerate(ids) if slot in {1, 2}]
-    assert not find_few_rows(find_segments(slots, torch.device("cpu")), most=None).large
+    assert sorted(seen) == [row for row, slot in enumerate(ids) if slot >= 0]
 
 
 def test_a_row_has_its_own_bits_in_an_invariant_plan() -> None:
