@@ -16,13 +16,13 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from kernels.attention.merge import merge_kernel
+from kernels.attention.sight import FAR, Sight
 from kernels.attention.store import store_kernel
 from kernels.attention.unified import attend_kernel
 from kernels.registration import operator
 
 if TYPE_CHECKING:
     from kernels.attention.scores import Extras
-    from kernels.attention.sight import Sight
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)
 
@@ -177,35 +177,48 @@ def store_op(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
     )
 
 
+class DevicePlan(NamedTuple):
+    """What a step's attention needs to know, as it lies on the device: see `paged_attention`."""
+
+    block_table: Tensor
+    cu_q: Tensor
+    kv_lens: Tensor
+    block_size: int
+    sight: Sight = FAR
+    invariant: bool = False
+
+
 def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
+    out: Tensor,
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
-    block_table: Tensor,
-    cu_q: Tensor,
-    kv_lens: Tensor,
+    plan: DevicePlan,
     scale: float,
-    sight: Sight,
     extras: Extras,
-    tiles: AttentionTiles,
-) -> Tensor:
+    tiles: AttentionTiles | None = None,
+) -> None:
     """Attend in one launch, and a second one where a decode may have more keys than a split.
 
+    Out [T, heads, d] is of q's type, contiguous; q's features are adjacent.
     Takes seqs · heads · splits · (d + 2) floats of scratch, splits by the width of the table, which
     should be no wider than the longest sequence: 273 MB for 64 sequences, 32 heads of 128, and a
     table of 131,072 tokens.
     """
     rows, heads, dim = q.shape
-    if heads // k_cache.shape[2] > tiles.block_m or tiles.split % tiles.block_n:
-        raise ValueError(f"{tiles} cannot hold {heads // k_cache.shape[2]} heads, or splits a tile")
-    seqs = kv_lens.shape[0]
-    out = torch.empty(rows, heads, dim, device=q.device, dtype=q.dtype)
+    group, seqs = heads // k_cache.shape[2], plan.kv_lens.shape[0]
+    if tiles is None:
+        tall = not plan.invariant and q.dtype is not torch.float32
+        tiles = choose_tiles(rows=rows, seqs=seqs, group=group, dim=dim, tall=tall)
+    if group > tiles.block_m or tiles.split % tiles.block_n:
+        raise ValueError(f"{tiles} cannot hold {group} heads, or splits a tile")
     if rows == 0:
-        return out
-    room = block_table.shape[1] * k_cache.shape[1]
+        return
+    room = plan.block_table.shape[1] * plan.block_size
     splits = max(1, triton.cdiv(room, tiles.split))
     partial = torch.empty(seqs, heads, splits, dim, device=q.device, dtype=torch.float32)
     stats = torch.empty(seqs, heads, splits, 2, device=q.device, dtype=torch.float32)
+    reach, chunked = plan.sight.reach, plan.sight.chunk is not None
     attend_op(
         out,
         partial,
@@ -213,14 +226,14 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
         q,
         k_cache,
         v_cache,
-        block_table,
-        cu_q,
-        kv_lens,
+        plan.block_table,
+        plan.cu_q,
+        plan.kv_lens,
         extras.sinks,
         scale,
         extras.softcap or 0.0,
-        sight.reach,
-        sight.chunk is not None,
+        reach,
+        chunked,
         tiles.block_m,
         tiles.block_n,
         tiles.split,
@@ -229,17 +242,9 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
     )
     if splits > 1:
         merge_op(
-            out,
-            partial,
-            stats,
-            cu_q,
-            kv_lens,
-            extras.sinks,
-            sight.reach,
-            sight.chunk is not None,
-            tiles.split,
+            *(out, partial, stats, plan.cu_q, plan.kv_lens, extras.sinks),
+            *(reach, chunked, tiles.split),
         )
-    return out
 
 
 def store_triton(
