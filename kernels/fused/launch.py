@@ -1,14 +1,15 @@
 """The operations of `FusedKernels` by Triton; each registered operator is one kernel launch.
 
-Nothing here asks the device for a value, so all of it can be captured in a CUDA graph. Each row is
-a program of its own, or several: its bits don't depend on what is beside it.
+Nothing here asks the device for a value, so all of it can be captured in a CUDA graph. Tiles
+depend on widths alone, and no row's numbers meet another's: its bits don't depend on what is beside
+it.
 
 Imported at the first use of the Triton backend, so that a CPU service never loads Triton.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import triton
@@ -24,24 +25,45 @@ if TYPE_CHECKING:
     from kernels.attention import Extras
     from kernels.norm import Norm
 
-# Numbers that a program takes at once; so many that a thread loads 16 bytes of a half type. By
-# geometry, not measured.
+# Numbers that a program takes at once: rows that are shorter share one. By geometry, not measured.
+NORM_BLOCK = 1024  # a longer row is one program's nevertheless
 GATE_BLOCK = 1024
 HEAD_BLOCK = 512  # of each half
-THREAD = 8
+THREAD = 8  # so many of a half type are one load of 16 bytes
 MAX_WARPS = 16
 
 
-def norm_tiles(width: int) -> tuple[int, int]:
-    """Return how many numbers a norm's program holds, which is a row, and by how many warps."""
-    block = triton.next_power_of_2(width)
-    return block, min(MAX_WARPS, max(1, block // (32 * THREAD)))
+class RowTiles(NamedTuple):
+    """Rows and columns of a program, and its warps."""
+
+    block_m: int
+    block_n: int
+    warps: int
 
 
-def head_tiles(heads: int, dim: int) -> tuple[int, int]:
-    """Return how many heads a program takes, of so many, and how wide a half of one is there."""
-    block_d = triton.next_power_of_2(dim // 2)
-    return min(triton.next_power_of_2(heads), max(1, HEAD_BLOCK // block_d)), block_d
+def norm_tiles(width: int) -> RowTiles:
+    """Choose for norms of rows, which a program has whole."""
+    block_n = triton.next_power_of_2(width)
+    block_m = max(1, NORM_BLOCK // block_n)
+    return RowTiles(block_m, block_n, warps_for(block_m * block_n))
+
+
+def gate_tiles(width: int) -> RowTiles:
+    """Choose for gates, whose columns have nothing to do with each other."""
+    block_n = min(GATE_BLOCK, triton.next_power_of_2(width))
+    return RowTiles(GATE_BLOCK // block_n, block_n, warps_for(GATE_BLOCK))
+
+
+def head_tiles(dim: int) -> RowTiles:
+    """Choose how many heads a program takes, and how wide a half of one is there."""
+    block_n = triton.next_power_of_2(dim // 2)
+    block_m = max(1, HEAD_BLOCK // block_n)
+    return RowTiles(block_m, block_n, warps_for(block_m * block_n))
+
+
+def warps_for(numbers: int) -> int:
+    """Return how many warps take so many numbers with a load of 16 bytes a thread."""
+    return min(MAX_WARPS, max(1, numbers // (32 * THREAD)))
 
 
 @operator("add_norm", mutates=("out", "sums"))
@@ -70,13 +92,14 @@ def _norm(  # noqa: PLR0917 - the operands of one launch
     add: bool,
 ) -> None:
     width = weight.shape[0]
-    block, warps = norm_tiles(width)
-    norm_kernel[(x.numel() // width,)](
-        *(out, sums, x, y, weight, eps, offset),
+    rows, tiles = x.numel() // width, norm_tiles(width)
+    norm_kernel[(triton.cdiv(rows, tiles.block_m),)](
+        *(out, sums, x, y, weight, eps, offset, rows),
         ADD=add,
         WIDTH=width,
-        BLOCK=block,
-        num_warps=warps,
+        BLOCK_M=tiles.block_m,
+        BLOCK_N=tiles.block_n,
+        num_warps=tiles.warps,
     )
 
 
@@ -84,14 +107,15 @@ def _norm(  # noqa: PLR0917 - the operands of one launch
 def gate_op(out: Tensor, gates: Tensor, up: Tensor, skipped: int, tanh: bool) -> None:
     """Write the gate of rows [T, n], up's beginning so many columns behind its first."""
     rows, width = out.shape
-    block = min(GATE_BLOCK, triton.next_power_of_2(width))
-    gate_kernel[(rows, triton.cdiv(width, block))](
-        *(out, gates, up, gates.stride(0), up.stride(0)),
+    tiles = gate_tiles(width)
+    gate_kernel[(triton.cdiv(rows, tiles.block_m), triton.cdiv(width, tiles.block_n))](
+        *(out, gates, up, gates.stride(0), up.stride(0), rows),
         UP=skipped,
         WIDTH=width,
         TANH=tanh,
-        BLOCK=block,
-        num_warps=max(1, block // (32 * THREAD)),
+        BLOCK_M=tiles.block_m,
+        BLOCK_N=tiles.block_n,
+        num_warps=tiles.warps,
     )
 
 
@@ -114,21 +138,21 @@ def place_op(  # noqa: PLR0917 - the operands of one launch
     """Take each row's queries, keys and values apart; see `FusedKernels.place_heads_of`."""
     count, heads, dim = q_out.shape
     pages, page, kv_heads, _ = k_cache.shape
-    block_h, block_d = head_tiles(heads, dim)
-    blocks = triton.cdiv(heads, block_h) + 2 * triton.cdiv(kv_heads, block_h)
-    place_kernel[(count, blocks)](
+    tiles = head_tiles(dim)
+    q_blocks, kv_blocks = (triton.cdiv(count * each, tiles.block_m) for each in (heads, kv_heads))
+    place_kernel[(q_blocks + 2 * kv_blocks,)](
         *(q_out, k_cache, v_cache, rows, places, cos, sin),
         cos if q_weight is None else q_weight,  # not read without Q_NORM and K_NORM
         cos if k_weight is None else k_weight,
-        *(q_eps, q_offset, k_eps, k_offset, pages * page, rows.stride(0)),
+        *(q_eps, q_offset, k_eps, k_offset, pages * page, rows.stride(0), count),
         HEADS=heads,
         KV_HEADS=kv_heads,
         HALF=dim // 2,
         Q_NORM=q_weight is not None,
         K_NORM=k_weight is not None,
-        BLOCK_H=block_h,
-        BLOCK_D=block_d,
-        num_warps=_warps(block_h * block_d),
+        BLOCK_H=tiles.block_m,
+        BLOCK_D=tiles.block_n,
+        num_warps=tiles.warps,
     )
 
 
@@ -136,19 +160,15 @@ def place_op(  # noqa: PLR0917 - the operands of one launch
 def rotate_op(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Rotate heads [T, heads, d] by their rows' angles [T, d] into out, which is contiguous."""
     count, heads, dim = out.shape
-    block_h, block_d = head_tiles(heads, dim)
-    rotate_kernel[(count, triton.cdiv(heads, block_h))](
-        *(out, x, cos, sin, x.stride(0), x.stride(1)),
+    tiles = head_tiles(dim)
+    rotate_kernel[(triton.cdiv(count * heads, tiles.block_m),)](
+        *(out, x, cos, sin, x.stride(0), x.stride(1), count),
         HEADS=heads,
         HALF=dim // 2,
-        BLOCK_H=block_h,
-        BLOCK_D=block_d,
-        num_warps=_warps(block_h * block_d),
+        BLOCK_H=tiles.block_m,
+        BLOCK_D=tiles.block_n,
+        num_warps=tiles.warps,
     )
-
-
-def _warps(numbers: int) -> int:
-    return max(1, numbers // (32 * THREAD))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, offset: float = 0.0) -> Tensor:

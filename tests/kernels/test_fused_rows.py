@@ -15,7 +15,7 @@ from torch.nn.functional import gelu, rms_norm, silu
 from kernels.fused import FusedKernels, fused_kernels
 from kernels.norm import Norm
 from tests.support.device import device_of
-from tests.support.fused import BACKENDS, DTYPES, close, draw, kernels_of, many, rounded
+from tests.support.fused import BACKENDS, DTYPES, close, draw, kernels_of, many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ def test_norm(rows: int, width: int, offset: float, dtype: torch.dtype, backend:
     close(kernels_of(backend).rms_norm(x, weight, 1e-5, offset=offset), expected)
 
 
+@pytest.mark.usefixtures("rounds_to_nearest")
 @BACKENDS
 @DTYPES
 @SIZES
@@ -53,7 +54,7 @@ def test_sum_and_norm(
     weight = draw(width, dtype=dtype, backend=backend, seed=2)
     out, sums = torch.full_like(x, torch.nan), torch.full_like(x, torch.nan)
     kernels.add_norm(out, sums, x, y, Norm(weight, 1e-5, offset))
-    assert torch.equal(sums, rounded(x.float() + y.float(), dtype, backend))
+    assert torch.equal(sums, x + y)
     close(out, rms_norm(sums.double(), (width,), weight.double() + offset, eps=1e-5))
     assert torch.equal(out, kernels.rms_norm(sums, weight, 1e-5, offset=offset))
 
@@ -84,7 +85,8 @@ def test_whole_numbers_are_exact(dtype: torch.dtype, backend: str) -> None:
     signs = draw(4, 64, dtype=dtype, backend=backend).sign()
     weight = torch.arange(-32, 32, device=device).to(dtype)
     out, sums = torch.empty_like(signs), torch.empty_like(signs)
-    kernels.add_norm(out, sums, 5 * signs, 3 * signs, Norm(weight, 0.0, 1.0))
+    with np.errstate(divide="ignore", invalid="ignore"):  # beside the rows, where a tile is larger
+        kernels.add_norm(out, sums, 5 * signs, 3 * signs, Norm(weight, 0.0, 1.0))
     assert torch.equal(out, signs * (weight + 1))
     both = torch.cat([torch.full_like(signs, 40.0), signs * weight], 1)
     kernels.gate_halves(out, both)

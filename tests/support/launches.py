@@ -50,6 +50,11 @@ class LaunchCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     @property
+    def total(self) -> int:
+        """All kernels that were started so far."""
+        return self.launches.total()
+
+    @property
     def ours(self) -> dict[str, int]:
         """The calls of Aril's own operators, by short name."""
         return {
