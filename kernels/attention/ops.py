@@ -15,8 +15,8 @@ from kernels.backend import uses_native, uses_triton
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.launch import AttentionTiles
     from kernels.attention.native import NativePlan
+    from kernels.attention.tiles import AttentionTiles
 
     HostPlan = AttentionPlan | InvariantPlan | NativePlan
 
