@@ -37,14 +37,6 @@ def pytest_report_header() -> str:
     return brokers.report_header()
 
 
-@pytest.fixture
-def rounds_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Triton's interpreter round to bfloat16 as a GPU does."""
-    from tests.support.interpreter import round_to_nearest  # noqa: PLC0415 - loads Triton
-
-    round_to_nearest(monkeypatch)
-
-
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[brokers.Kafka]:
     """Run one broker for all tests that need one."""

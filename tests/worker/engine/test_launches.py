@@ -13,6 +13,7 @@ import torch
 
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
+from tests.support.device import DEVICE
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tokenizer
 from worker.engine import attention
@@ -36,7 +37,7 @@ LAYERS = 2
 def counted(kind: str, dtype: torch.dtype, lead: Callable[[Any], object]) -> dict[bool, list[int]]:
     """Record a model's decode steps; return each layer's launches with adapters and without."""
     model = make_tiny_backbone(kind, num_hidden_layers=LAYERS, max_position_embeddings=1024)
-    backbone = adopt_backbone(model.to(dtype), make_tokenizer(VOCABULARY), "cpu", name=kind)
+    backbone = adopt_backbone(model.to(dtype), make_tokenizer(VOCABULARY), str(DEVICE), name=kind)
     layers = AdapterLayers(backbone, CONFIG)
     lead(backbone.model)
     found: dict[bool, list[int]] = {}

@@ -11,6 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
+from tests.support.device import device_of
 from tests.support.tiny import make_tokenizer
 from worker.engine import layer_forward
 from worker.engine.config import EngineConfig
@@ -46,8 +47,12 @@ def install(
 ) -> Backbone:
     """Make a tiny backbone of a kind with adapter layers, as an engine does."""
     model = make_tiny_backbone(kind, **changes).to(dtype)
-    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), "cpu", name=kind)
-    install_adapters(backbone, replace(CONFIG, dtype=dtype, invariant=invariant, backend=backend))
+    device = str(device_of(backend))
+    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), device, name=kind)
+    install_adapters(
+        backbone,
+        replace(CONFIG, device=device, dtype=dtype, invariant=invariant, backend=backend),
+    )
     return backbone
 
 
@@ -180,8 +185,9 @@ def test_names_promise_nothing(
     """Llama's parts in a layer that scales by distant places, clamps, or counts its part twice."""
     monkeypatch.setattr(LlamaDecoderLayer, "forward", change(LlamaDecoderLayer.forward))
     model = make_tiny_backbone("llama", num_hidden_layers=1).to(dtype)
-    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), "cpu", name="changed")
-    AdapterLayers(backbone, CONFIG)
+    device = str(device_of(backend))
+    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), device, name="changed")
+    AdapterLayers(backbone, replace(CONFIG, backend=backend))
     assert not lead_layers(model, backend)
     monkeypatch.undo()
     assert lead_layers(model, backend)

@@ -12,6 +12,7 @@ from transformers.models.llama import modeling_llama
 
 from kernels.fused import native
 from schemas import Sampling
+from tests.support.device import DEVICE
 from tests.support.engine_runs import finish
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
@@ -109,7 +110,7 @@ def test_what_is_led(
 
 def test_a_device_runs_what_was_led(tmp_path: Path) -> None:
     """By Triton, in layers of another shape than Llama's: the model's own logits."""
-    backbone = load_backbone(make_tiny_model(tmp_path, "gemma2"), "cpu", torch.float32)
+    backbone = load_backbone(make_tiny_model(tmp_path, "gemma2"), str(DEVICE), torch.float32)
     expected = plain_logits(backbone)
     with LaunchCounter() as counter:
         probe_packed_rows(backbone, expected, "triton")
