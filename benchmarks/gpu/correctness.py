@@ -31,7 +31,11 @@ KERNELS = Suite(
     ("tests/kernels",), ("hypothesis",), ("--confcutdir=tests/kernels", "-m", "not slow")
 )
 ENGINE = Suite(
-    ("tests/benchmarks/test_gpu_engine.py", "tests/worker/engine/test_decode_graphs.py"),
+    (
+        "tests/benchmarks/test_gpu_engine.py",
+        "tests/worker/engine/test_decode_graphs.py",
+        "tests/worker/engine/test_launches.py",  # layers are led there, or it counts others
+    ),
     ("transformers", "tokenizers", "pydantic", "msgpack", "safetensors"),
 )
 

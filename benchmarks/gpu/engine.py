@@ -4,16 +4,18 @@
 
 A backbone of an 8B model's shape with random weights, 32 rows of one token each, and adapters on
 all seven linears of a layer. Steps are timed by the host's clock, tokens on the host included: what
-a worker sees, eagerly and with decode steps captured. Batches take turns, so that a drift of the
-clock meets all alike.
+a worker sees, eagerly and with decode steps captured, by our kernels between a layer's products and
+by torch's. Batches take turns, so that a drift of the clock meets all alike.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -22,12 +24,13 @@ from benchmarks.decoding import decode
 from benchmarks.record import ratios
 from tests.support.tiny import make_tokenizer
 from worker.adapters import AdapterWeights, LoraModule
+from worker.engine import attention, probe
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import adopt_backbone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.gpu.results import Results
     from worker.engine.model import Backbone
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 QUESTION = "engine_gpu"
 BACKBONE_ONLY = "backbone only"
 ONE_AT_A_TIME = "Distinct, one adapter at a time"
+OURS, TORCHS = "one function a layer", "torch between products"
 WARM_UP = 3
 
 
@@ -155,21 +159,34 @@ def run_again(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def measure(results: Results, *, turns: int) -> None:
-    """Measure an engine that runs eagerly, then one that replays its decode steps."""
-    for graphs in (False, True):
-        measure_engine(results, turns=turns, graphs=graphs)
-        if results.device.type == "cuda":
-            gc.collect()  # an engine refers to itself, and the next one needs its room
-            torch.cuda.empty_cache()
+    """Measure an engine that runs eagerly, then one that replays its decode steps, by both ways."""
+    for layers in (OURS, TORCHS):
+        for graphs in (False, True):
+            with torch_between_products() if layers == TORCHS else nullcontext():
+                measure_engine(results, turns=turns, graphs=graphs, layers=layers)
+            if results.device.type == "cuda":
+                gc.collect()  # an engine refers to itself, and the next one needs its room
+                torch.cuda.empty_cache()
 
 
-def measure_engine(results: Results, *, turns: int, graphs: bool) -> None:
+@contextmanager
+def torch_between_products() -> Iterator[None]:
+    """Run layers as transformers has them: norms, rotations and gates by operators of torch."""
+    with (
+        patch.object(attention, "fused_kernels", return_value=None),
+        patch.object(probe, "lead_layers", return_value=[]),
+    ):
+        yield
+
+
+def measure_engine(results: Results, *, turns: int, graphs: bool, layers: str) -> None:
     """Decode each batch in turns and keep steps, tokens a second, and their ratios."""
     on_gpu = results.device.type == "cuda"
     size = LLAMA_8B if on_gpu else TINY
     dtype = torch.bfloat16 if on_gpu else torch.float32
     way = "CUDA graphs" if graphs else "eager"
-    config = f"{size.name}, random weights; rank {size.rank}; {dtype}; prompt {size.prompt}; {way}"
+    config = f"{size.name}, random weights; rank {size.rank}; {dtype}; prompt {size.prompt}"
+    config += f"; {way}; {layers}"
     print(f"\n{config}; {size.rows} rows")
     bench = Bench(size, str(results.device), dtype, graphs=graphs)
     batches = bench.batches()

@@ -18,7 +18,7 @@ from benchmarks.gpu.problem import TOLERANCE, row_error
 from benchmarks.gpu.screening import SCREENED, Screening, passes, rows_of, time_calls
 from benchmarks.gpu.sequences import Shape, make_problem, tiny_shapes
 from benchmarks.gpu.timing import IN_A_GRAPH, sets_needed
-from kernels.attention.launch import AttentionTiles, choose_tiles
+from kernels.attention.tiles import AttentionTiles, choose_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """The registered operators of paged attention: one kernel launch each.
 
-Both kernels that add splits are compiled without fused multiply-adds, so that they round alike: a
-row's bits are then the same from a prefill and from a decode.
+Both kernels that add splits are compiled without fused multiply-adds, so that they round alike: in
+the invariant mode a row's bits are then the same from a prefill and from a decode.
 
 Imported at the first use of the Triton backend, so that a CPU service never loads Triton.
 """
@@ -16,41 +16,16 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from kernels.attention.merge import merge_kernel
+from kernels.attention.sight import FAR, Sight
 from kernels.attention.store import store_kernel
+from kernels.attention.tiles import AttentionTiles, choose_tiles, processors_of, spread_decodes
 from kernels.attention.unified import attend_kernel
 from kernels.registration import operator
 
 if TYPE_CHECKING:
     from kernels.attention.scores import Extras
-    from kernels.attention.sight import Sight
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)
-
-
-class AttentionTiles(NamedTuple):
-    """Tile sizes. `split` and `block_n` decide the order of a row's sum: they never vary.
-
-    Starting values, not yet measured on a GPU. Above 16 rows one stage only: the weights are made
-    in registers, and ptxas before CUDA 13.3 miscompiles a pipelined wgmma that reads them there.
-    """
-
-    block_m: int
-    block_n: int = 64
-    split: int = 512  # tokens
-    warps: int = 4
-    stages: int = 1  # how deep the walk over the keys is pipelined
-
-
-def choose_tiles(*, rows: int, seqs: int, group: int, dim: int, tall: bool) -> AttentionTiles:
-    """Take the smallest tile that holds a group of heads, where allowed a tall one for prefills.
-
-    Wide heads in a tall tile need twice the threads, or its sums spill out of the registers.
-    """
-    block_m = max(16, triton.next_power_of_2(group))
-    if tall and rows > 4 * seqs:
-        block_m = max(64, block_m)
-    wide = dim > 128 and block_m >= 64  # noqa: PLR2004 - see above
-    return AttentionTiles(block_m, warps=8 if wide else 4, stages=2 if block_m == 16 else 1)  # noqa: PLR2004
 
 
 @operator("paged_attention", mutates=("out", "partial", "stats"))
@@ -98,6 +73,7 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         scale,
         softcap,
         window,
+        split,
         heads,
         q.stride(0),
         q.stride(1),
@@ -108,7 +84,6 @@ def attend_op(  # noqa: PLR0917 - the operands of one launch
         GROUP=group,
         DIM=dim,
         PAGE=page,
-        SPLIT=split,
         HAS_WINDOW=window > 0,
         CHUNKED=chunked,
         HAS_SOFTCAP=softcap > 0,
@@ -146,9 +121,9 @@ def merge_op(  # noqa: PLR0917 - the operands of one launch
         out if sinks is None else sinks,  # as above
         splits,
         window,
+        split,
         heads,
         DIM=dim,
-        SPLIT=split,
         HAS_WINDOW=window > 0,
         CHUNKED=chunked,
         HAS_SINKS=sinks is not None,
@@ -177,35 +152,47 @@ def store_op(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
     )
 
 
+class DevicePlan(NamedTuple):
+    """What a step's attention needs to know, as it lies on the device: see `paged_attention`."""
+
+    block_table: Tensor
+    cu_q: Tensor
+    kv_lens: Tensor
+    block_size: int
+    sight: Sight = FAR
+    invariant: bool = False
+
+
 def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
+    out: Tensor,
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
-    block_table: Tensor,
-    cu_q: Tensor,
-    kv_lens: Tensor,
+    plan: DevicePlan,
     scale: float,
-    sight: Sight,
     extras: Extras,
-    tiles: AttentionTiles,
-) -> Tensor:
+    tiles: AttentionTiles | None = None,
+) -> None:
     """Attend in one launch, and a second one where a decode may have more keys than a split.
 
+    Out [T, heads, d] is of q's type, contiguous; q's features are adjacent.
     Takes seqs · heads · splits · (d + 2) floats of scratch, splits by the width of the table, which
     should be no wider than the longest sequence: 273 MB for 64 sequences, 32 heads of 128, and a
     table of 131,072 tokens.
     """
     rows, heads, dim = q.shape
-    if heads // k_cache.shape[2] > tiles.block_m or tiles.split % tiles.block_n:
-        raise ValueError(f"{tiles} cannot hold {heads // k_cache.shape[2]} heads, or splits a tile")
-    seqs = kv_lens.shape[0]
-    out = torch.empty(rows, heads, dim, device=q.device, dtype=q.dtype)
+    group, seqs = heads // k_cache.shape[2], plan.kv_lens.shape[0]
+    room = plan.block_table.shape[1] * plan.block_size
+    if tiles is None:
+        tiles = _choose(q, plan, group=group, room=room)
+    if group > tiles.block_m or tiles.split % tiles.block_n:
+        raise ValueError(f"{tiles} cannot hold {group} heads, or splits a tile")
     if rows == 0:
-        return out
-    room = block_table.shape[1] * k_cache.shape[1]
+        return
     splits = max(1, triton.cdiv(room, tiles.split))
     partial = torch.empty(seqs, heads, splits, dim, device=q.device, dtype=torch.float32)
     stats = torch.empty(seqs, heads, splits, 2, device=q.device, dtype=torch.float32)
+    reach, chunked = plan.sight.reach, plan.sight.chunk is not None
     attend_op(
         out,
         partial,
@@ -213,14 +200,14 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
         q,
         k_cache,
         v_cache,
-        block_table,
-        cu_q,
-        kv_lens,
+        plan.block_table,
+        plan.cu_q,
+        plan.kv_lens,
         extras.sinks,
         scale,
         extras.softcap or 0.0,
-        sight.reach,
-        sight.chunk is not None,
+        reach,
+        chunked,
         tiles.block_m,
         tiles.block_n,
         tiles.split,
@@ -229,17 +216,25 @@ def attend_triton(  # noqa: PLR0917 - the operands, in the order of the formula
     )
     if splits > 1:
         merge_op(
-            out,
-            partial,
-            stats,
-            cu_q,
-            kv_lens,
-            extras.sinks,
-            sight.reach,
-            sight.chunk is not None,
-            tiles.split,
+            *(out, partial, stats, plan.cu_q, plan.kv_lens, extras.sinks),
+            *(reach, chunked, tiles.split),
         )
-    return out
+
+
+def _choose(q: Tensor, plan: DevicePlan, *, group: int, room: int) -> AttentionTiles:
+    rows, heads, dim = q.shape
+    seqs = plan.kv_lens.shape[0]
+    tall = not plan.invariant and q.dtype is not torch.float32
+    tiles = choose_tiles(rows=rows, seqs=seqs, group=group, dim=dim, tall=tall)
+    if plan.invariant or rows > seqs:  # prompts walk their splits one after the other
+        return tiles
+    return spread_decodes(
+        tiles,
+        walks=seqs * (heads // group),
+        room=room,
+        sight=plan.sight,
+        processors=processors_of(q.device),
+    )
 
 
 def store_triton(

@@ -18,9 +18,9 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     sinks: tl.tensor,
     splits: tl.tensor,
     window: tl.tensor,
+    split_keys: tl.tensor,
     heads: tl.tensor,
     DIM: tl.constexpr,
-    SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
     CHUNKED: tl.constexpr,
     HAS_SINKS: tl.constexpr,
@@ -37,8 +37,8 @@ def merge_kernel(  # noqa: PLR0917 - the operands of one launch
     begin = 0
     if HAS_WINDOW:
         begin = first_seen(kv_len - 1, window, CHUNKED)
-    first_split = begin // SPLIT
-    last_split = tl.cdiv(kv_len, SPLIT)
+    first_split = begin // split_keys
+    last_split = tl.cdiv(kv_len, split_keys)
     if last_split - first_split <= 1:
         return
     row_head = q_start.to(tl.int64) * heads + head

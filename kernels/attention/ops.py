@@ -15,8 +15,8 @@ from kernels.backend import uses_native, uses_triton
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.launch import AttentionTiles
     from kernels.attention.native import NativePlan
+    from kernels.attention.tiles import AttentionTiles
 
     HostPlan = AttentionPlan | InvariantPlan | NativePlan
 
@@ -81,21 +81,14 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     extras = Extras(softcap, sinks)
     if triton:
         # Loading Triton takes half a second that a CPU service need not spend.
-        from kernels.attention.launch import attend_triton, choose_tiles  # noqa: PLC0415
+        from kernels.attention.launch import DevicePlan, attend_triton  # noqa: PLC0415
 
-        if tiles is None:
-            tiles = choose_tiles(
-                rows=q.shape[0],
-                seqs=kv_lens.shape[0],
-                group=q.shape[1] // k_cache.shape[2],
-                dim=q.shape[2],
-                tall=not invariant and q.dtype is not torch.float32,
-            )
         if q.stride(2) != 1:
             q = q.contiguous()
-        return attend_triton(
-            q, k_cache, v_cache, block_table, cu_q, kv_lens, scale, sight, extras, tiles
-        )
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        there = DevicePlan(block_table, cu_q, kv_lens, k_cache.shape[1], sight, invariant)
+        attend_triton(out, q, k_cache, v_cache, there, scale, extras, tiles)
+        return out
     if plan is None:
         plan = make_host_plan(
             block_table,

@@ -1,9 +1,9 @@
 """Paged attention in Triton: prefill and decode rows of many sequences in one launch.
 
-Keys are walked in splits of a fixed number of tokens that begin at fixed positions. A decode row's
+Keys are walked in splits of so many tokens, which begin at multiples of that. A decode row's
 splits are separate programs whose results `merge_kernel` adds in order; a block of prefill rows
-walks its splits one after the other and adds them by the same steps. So a row's sum has one order,
-however it came to be computed.
+walks its splits one after the other and adds them by the same steps. So with splits of one length a
+row's sum has one order, however it came to be computed.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     scale: tl.tensor,
     softcap: tl.tensor,
     window: tl.tensor,
+    split_keys: tl.tensor,
     heads: tl.tensor,
     stride_q_row: tl.tensor,
     stride_q_head: tl.tensor,
@@ -146,7 +147,6 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PAGE: tl.constexpr,
-    SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
     CHUNKED: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
@@ -180,8 +180,8 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
     begin = 0
     if HAS_WINDOW:
         begin = first_seen(context + first_query, window, CHUNKED)
-    first_split = begin // SPLIT
-    last_split = tl.cdiv(end, SPLIT)
+    first_split = begin // split_keys
+    last_split = tl.cdiv(end, split_keys)
     apart = (q_len == 1) & (last_split - first_split > 1)
     idle = tl.where(apart, (own_split < first_split) | (own_split >= last_split), own_split > 0)
     if idle:
@@ -215,8 +215,8 @@ def attend_kernel(  # noqa: PLR0917 - the operands of one launch
             k_cache + kv_head * stride_kv_head,
             v_cache + kv_head * stride_kv_head,
             block_table + seq * stride_table,
-            tl.maximum(split * SPLIT, begin // BLOCK_N * BLOCK_N),
-            tl.minimum(split * SPLIT + SPLIT, end),
+            tl.maximum(split * split_keys, begin // BLOCK_N * BLOCK_N),
+            tl.minimum(split * split_keys + split_keys, end),
             scale,
             softcap,
             window,

@@ -6,7 +6,7 @@ Importing this loads Numba.
 
 from kernels.native.ahead import compile_kernels
 from kernels.native.attend import Queries, attend_queries
-from kernels.native.fused import Norm, add_norm, gate_halves, place_heads_of
+from kernels.native.fused import add_norm, gate_halves, place_heads_of
 from kernels.native.int8_rows import quantize_rows, widen_rows
 from kernels.native.lora import (
     NativeBlocks,
@@ -16,6 +16,7 @@ from kernels.native.lora import (
 )
 from kernels.native.prompts import Prompt, attend_prompt
 from kernels.native.rows import gate, rms_norm, rotate, store_rows
+from kernels.norm import Norm
 
 __all__ = [
     "NativeBlocks",

@@ -6,7 +6,7 @@ caller's: a step has the same few for all its layers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import carray
@@ -18,6 +18,8 @@ from kernels.native.scalars import compiled, elements, int64s, load, store, take
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kernels.norm import Norm
+
 _ADD_NORM = record(
     *("out", "sums", "x", "y", "weight", "width", "eps", "offset"), real=("eps", "offset")
 )
@@ -27,14 +29,6 @@ _PLACE = record(
     *("q_eps", "q_offset", "k_eps", "k_offset"),
     real=("q_eps", "q_offset", "k_eps", "k_offset"),
 )
-
-
-class Norm(NamedTuple):
-    """RMSNorm's weight [n], and what is added to a mean square and to the weight."""
-
-    weight: Tensor
-    eps: float
-    offset: float = 0.0
 
 
 _NO_NORM = (0, 0.0, 0.0)

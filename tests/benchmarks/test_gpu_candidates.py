@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kernels.attention.launch import AttentionTiles
+    from kernels.attention.tiles import AttentionTiles
 
 FEW_BYTES = 64  # spilled: registers around the loop; a tile that doesn't fit is hundreds and more
 BATCH = 150  # jobs of one process, which has a time limit
@@ -70,7 +70,7 @@ def test_no_half_of_sgmv_spills(rank: int, tmp_path: Path) -> None:
 def attention_job(tiles: AttentionTiles, dim: int) -> Job:
     """Make the job of attention with given tiles."""
     job = attend("bf16", 16, dim=dim)
-    fields = {"BLOCK_M": tiles.block_m, "BLOCK_N": tiles.block_n, "SPLIT": tiles.split}
+    fields = {"BLOCK_M": tiles.block_m, "BLOCK_N": tiles.block_n}
     return replace(job, constants=job.constants | fields, warps=tiles.warps, stages=tiles.stages)
 
 

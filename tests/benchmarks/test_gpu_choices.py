@@ -16,7 +16,7 @@ from benchmarks.gpu.sweep_attention import candidates, current, kind_of, shapes_
 if TYPE_CHECKING:
     from benchmarks.gpu.sequences import Shape
     from benchmarks.record import Row
-    from kernels.attention.launch import AttentionTiles
+    from kernels.attention.tiles import AttentionTiles
 
 Figures = tuple[float, float, float]
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
+from tests.support.interpreter import round_to_nearest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -48,6 +50,12 @@ def rows_keep_their_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         return TensorHandle(total + d.data, d.dtype.scalar)
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+
+
+@pytest.fixture
+def rounds_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the interpreter round to bfloat16 as a GPU does."""
+    round_to_nearest(monkeypatch)
 
 
 def _filled(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels.attention import make_host_plan, paged_attention, scores
+from kernels.attention.tiles import AttentionTiles
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 
@@ -49,8 +50,6 @@ class AttentionCase:
         """Attend; on Triton with tiles small enough that tiny sequences have several splits."""
         tiles = None
         if backend == "triton":
-            from kernels.attention.launch import AttentionTiles  # noqa: PLC0415 - loads Triton
-
             tall = 32 if self.q.shape[1] > 16 * self.k_cache.shape[2] else 16
             # A GPU's product takes 16 at least; the interpreter takes less, and is the quicker.
             tiles = AttentionTiles(block_m=tall, block_n=sized(8, 16), split=sized(16, 32))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kernels.attention.tiles import choose_tiles as choose_attention
 from kernels.sgmv import SgmvMode
 from kernels.sgmv.tiles import EXPAND_STAGES, Tiles, choose_tiles, matrix_vector_tiles
 from tests.support.offline_compile import Job, compile_all
@@ -90,15 +91,12 @@ def attend(
     sinks: bool = False,
 ) -> Job:
     """Make the job of the attention kernel."""
-    from kernels.attention.launch import choose_tiles as choose  # noqa: PLC0415 - loads Triton
-
-    tiles = choose(rows=100 * (block_m > 16), seqs=1, group=4, dim=dim, tall=block_m > 16)
+    tiles = choose_attention(rows=100 * (block_m > 16), seqs=1, group=4, dim=dim, tall=block_m > 16)
     assert tiles.block_m == block_m
     constants = {
         "GROUP": 4,
         "DIM": dim,
         "PAGE": 16,
-        "SPLIT": tiles.split,
         "HAS_WINDOW": window,
         "CHUNKED": chunked,
         "HAS_SOFTCAP": softcap,
@@ -121,7 +119,7 @@ def attend(
 
 def merge(dtype: str) -> Job:
     """Make the job of the kernel that adds splits."""
-    constants: dict[str, Any] = {"DIM": 128, "SPLIT": 512, "BLOCK_D": 128}
+    constants: dict[str, Any] = {"DIM": 128, "BLOCK_D": 128}
     constants |= dict.fromkeys(("HAS_WINDOW", "HAS_SINKS"), True) | {"CHUNKED": False}
     pointers = {
         **SEQUENCES,

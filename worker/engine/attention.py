@@ -6,6 +6,7 @@ way.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from kernels.attention import (
     paged_attention,
     store_kv,
 )
-from kernels.backend import uses_native
+from kernels.fused import fused_kernels
 from worker.engine.forward_pass import AttentionLayout, under_way
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from kernels.attention.ops import HostPlan
+    from kernels.fused import FusedKernels
     from worker.engine.config import Backend
 
 IMPLEMENTATION = "aril_paged"
@@ -83,8 +84,8 @@ class PagedAttention:
         self.backend = backend
         self.invariant = invariant
         cache = next(iter(k_cache.values()))
-        self.native = uses_native(backend, cache.device, cache.dtype)
-        self._plans: dict[Sight, HostPlan] = {}
+        self.kernels = fused_kernels(backend, cache.device, cache.dtype)
+        self._plans: dict[Sight, Any] = {}
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the rows' keys and values, then attend; see AttentionContext."""
@@ -104,7 +105,7 @@ class PagedAttention:
             sinks=layout.sinks,
             backend=self.backend,
             invariant=self.invariant,
-            plan=self.host_plan(layout.sight, k_cache) if self._on_host else None,
+            plan=self.plan(layout.sight, k_cache) if self._on_host else None,
         )
 
     @property
@@ -112,19 +113,18 @@ class PagedAttention:
         """Whether a path runs that reads the lengths on the host: once is enough."""
         return self.backend != "triton" and not self.cu_q.is_cuda
 
-    def host_plan(self, sight: Sight, cache: Tensor) -> HostPlan:
+    def plan(self, sight: Sight, cache: Tensor) -> Any:
         """Return what layers of one sight share; made for the first of them."""
         plan = self._plans.get(sight)
         if plan is None:
-            plan = self._plans[sight] = make_host_plan(
+            make = partial(make_host_plan, dtype=cache.dtype, backend=self.backend)
+            plan = self._plans[sight] = (self.kernels.make_plan if self.kernels else make)(
                 self.block_table,
                 self.cu_q,
                 self.kv_lens,
                 block_size=cache.shape[1],
-                dtype=cache.dtype,
                 sight=sight,
                 invariant=self.invariant,
-                backend=self.backend,
             )
         return plan
 
@@ -132,7 +132,7 @@ class PagedAttention:
 class LayoutRecorder:
     """Context that notes the layout of each layer, for one sequence without a cache."""
 
-    native = False
+    kernels: FusedKernels | None = None  # a model is looked at as it is
 
     def __init__(self) -> None:
         self.layouts: dict[int, AttentionLayout] = {}

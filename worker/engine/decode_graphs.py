@@ -1,6 +1,6 @@
 """Decode steps that are recorded once and replayed, as CUDA graphs.
 
-A step in which each row decodes one token launches the same kernels every time, about a thousand
+A step in which each row decodes one token launches the same kernels every time, about six hundred
 for an 8B model, and the host starts each. Recorded, they start by one call. All that changes
 between steps lies in tensors that keep their place: tokens, positions, block tables, and which row
 has which adapter. Rows are rounded up to a recorded number; those that are added read one key of

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kernels.fused import FusedKernels
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionLayout:
@@ -43,7 +45,7 @@ class AttentionLayout:
 class AttentionContext(Protocol):
     """Takes the attention calls of one forward pass."""
 
-    native: bool  # whether what is beside attention runs in kernels of ours for CPUs
+    kernels: FusedKernels | None  # for what is between products; None: torch computes it
 
     def attend(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the output [T, heads, d] of q [T, heads, d] and k, v [T, kv_heads, d]."""

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from kernels.attention.native import NativePlan, attend_native
-from kernels.native import Norm, add_norm, gate_halves, place_heads_of, rms_norm
 from worker.engine.attention import IGNORED, PagedAttention, UnsupportedModelError
 from worker.engine.forward_pass import under_way
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.attention import Extras
+    from kernels.fused import FusedKernels
+    from kernels.norm import Norm
     from worker.engine.forward_pass import AttentionLayout, ForwardPass
     from worker.engine.groups import LinearGroup
 
@@ -52,16 +52,16 @@ class Layer:
 class StepRows:
     """What the layers of one forward pass share: T rows, their angles, and buffers."""
 
-    def __init__(self, context: PagedAttention, x: Tensor) -> None:
+    def __init__(self, context: PagedAttention, kernels: FusedKernels, x: Tensor) -> None:
         """Begin with the first layer's x [1, T, hidden]."""
-        self.context = context
+        self.context, self.kernels = context, kernels
         self.shape, self.dtype = x.shape, x.dtype
         self.carried: Tensor | None = None  # [T, hidden], to be added to `shown`
         places = context.slot_mapping
         if places.shape != x.shape[1:2] or places.dtype is not torch.int64:
             raise ValueError(f"places {list(places.shape)} {places.dtype} of {x.shape[1]} rows")
         self.places = places.contiguous()
-        self._highest = int(places.max()) if len(places) else -1
+        self._highest = kernels.highest_place(places)
         self.normed, self.first, self.second = (x.new_empty(x.shape[1:]) for _ in range(3))
         self.shown = self.second[None]  # what a layer gives that carries
         self._heads: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
@@ -96,7 +96,7 @@ class StepRows:
         return self._angles
 
     def caches(self, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
-        """Return a layer's caches; machine code asks nobody whether they have a step's places."""
+        """Return a layer's caches; kernels ask nobody whether these are as the layer has them."""
         k, v = self.context.k_cache[layout.layer], self.context.v_cache[layout.layer]
         blocks, page, kv_heads, dim = k.shape
         if not (
@@ -132,7 +132,7 @@ class StepRows:
 def layer_forward(module: Any, hidden_states: Tensor, *more: Any, **given: Any) -> Any:
     """Do a led layer's forward; transformers' own outside of a step, and where one does not fit."""
     step = under_way()
-    if step is not None and step.context.native:
+    if step is not None and step.context.kernels is not None:
         layer: Layer = module.aril
         rows, angles = _fitting(layer, step, hidden_states, more, given)
         if angles is not None:
@@ -146,7 +146,8 @@ def _fitting(
     layer: Layer, step: ForwardPass, x: Tensor, more: tuple[Any, ...], given: dict[str, Any]
 ) -> tuple[Any, tuple[Tensor, Tensor] | None]:
     """Return the step's rows, and the layer's angles; None for these where something is odd."""
-    if more or not isinstance(step.context, PagedAttention):
+    context = step.context
+    if more or not isinstance(context, PagedAttention) or context.kernels is None:
         return None, None
     for name, value in given.items():
         if value is not None and value is not False and name not in IGNORED:
@@ -155,7 +156,7 @@ def _fitting(
     if rows is None:
         if x.ndim != 3 or len(x) != 1 or not x.numel():  # noqa: PLR2004 - one row of T tokens
             return None, None
-        rows = step.rows = StepRows(step.context, x)
+        rows = step.rows = StepRows(context, context.kernels, x)
     weight = layer.parts.norm.weight
     if x.shape != rows.shape or not x.dtype is rows.dtype is weight.dtype or not x.is_contiguous():
         return rows, None
@@ -168,24 +169,23 @@ def _fitting(
 def run_layer(layer: Layer, rows: StepRows, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return the layer of x [1, T, hidden] at these angles [T, d]; see `StepRows.carried`."""
     norm, post_norm, q_norm, k_norm, qkv, out, gate_up, down, tanh = layer.parts
-    layout, normed, summed = layer.layout, rows.normed, rows.second
+    layout, kernels, normed, summed = layer.layout, rows.kernels, rows.normed, rows.second
     carried = rows.take(x)
     if carried is None:
         residual = x[0]
-        normed = rms_norm(residual, norm.weight, norm.eps, offset=norm.offset)
+        normed = kernels.rms_norm(residual, norm.weight, norm.eps, offset=norm.offset)
     else:
         residual = rows.first
-        add_norm(normed, residual, summed, carried, norm)
+        kernels.add_norm(normed, residual, summed, carried, norm)
     q, attended, flat = rows.heads(layout.heads, layout.head_dim)
     caches = rows.caches(layout)
-    place_heads_of(q, qkv.compute(normed), *caches, rows.places, cos, sin, q_norm, k_norm)
-    plan = rows.context.host_plan(layout.sight, caches[0])
-    assert isinstance(plan, NativePlan)  # noqa: S101 - the context is native
-    attend_native(attended, q, *caches, plan, layout.scale, layer.extras)
+    kernels.place_heads_of(q, qkv.compute(normed), *caches, rows.places, cos, sin, q_norm, k_norm)
+    plan = rows.context.plan(layout.sight, caches[0])
+    kernels.attend(attended, q, *caches, plan, layout.scale, layer.extras)
     normed = rows.normed
-    add_norm(normed, summed, residual, out.compute(flat), post_norm)
+    kernels.add_norm(normed, summed, residual, out.compute(flat), post_norm)
     both = gate_up.compute(normed)
     gated = rows.gated(both.shape[1] // 2)
-    gate_halves(gated, both, tanh=tanh)
+    kernels.gate_halves(gated, both, tanh=tanh)
     rows.carried = down.compute(gated)
     return rows.shown if layer.carries else rows.settle(rows.shown)

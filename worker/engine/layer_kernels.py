@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kernels.attention import Extras
-from kernels.native import Norm
+from kernels.norm import Norm
 from worker.engine.attention import LayoutRecorder, PagedAttention
 from worker.engine.forward_pass import attending
 from worker.engine.groups import LoraLinear
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from worker.engine.config import Backend
     from worker.engine.forward_pass import AttentionContext, AttentionLayout
     from worker.engine.groups import LinearGroup
 
@@ -42,17 +43,20 @@ _LARGER: Final = 30.0
 _FARTHEST: Final = 6  # power of ten: some scale by position, and by little near the beginning
 
 
-def lead_layers(model: Any) -> list[Any]:
-    """Lead what can be led, in a model on a CPU whose linears are in groups; return those layers.
+def lead_layers(model: Any, backend: Backend) -> list[Any]:
+    """Lead what can be led, in a model whose linears are in groups; return those layers.
 
-    A layer that is followed by another one leaves its last sum to that one.
+    They are proved where the model lies, by the kernels that the backend has there. A layer that is
+    followed by another one leaves its last sum to that one.
     """
     led = []
     with torch.inference_mode():
         for stack in model.modules():
             if not isinstance(stack, nn.ModuleList):
                 continue
-            found: list[tuple[Any, Layer | None]] = [(each, _proved(each)) for each in stack]
+            found: list[tuple[Any, Layer | None]] = [
+                (each, _proved(each, backend)) for each in stack
+            ]
             for module, layer in found:
                 if layer is not None:
                     module.aril = layer
@@ -70,14 +74,13 @@ def let_go(layers: Sequence[Any]) -> None:
         del module.forward, module.aril
 
 
-def _proved(module: Any) -> Layer | None:
+def _proved(module: Any, backend: Backend) -> Layer | None:
     """Return what is known of a layer; None for one of another kind."""
     parts, dim = _parts(module), getattr(getattr(module, "self_attn", None), "head_dim", None)
     if parts is None or not isinstance(dim, int) or "forward" in vars(module):
         return None
-    dtype = parts.norm.weight.dtype
-    x = _SIZE * drawn(1, _ROWS, len(parts.norm.weight), dtype=dtype)
-    cos, sin = drawn(2, 1, _ROWS, dim, dtype=dtype)
+    x = _SIZE * drawn(1, _ROWS, len(parts.norm.weight), like=parts.norm.weight)
+    cos, sin = drawn(2, 1, _ROWS, dim, like=x)
     recorder = LayoutRecorder()
     expected = _run(module.forward, recorder, x, (cos, sin))
     if not isinstance(expected, torch.Tensor) or len(recorder.layouts) != 1:
@@ -87,21 +90,23 @@ def _proved(module: Any) -> Layer | None:
         return None
     sinks = None if layout.sinks is None else layout.sinks.float().contiguous()
     layer = Layer(parts, layout, Extras(layout.softcap, sinks))
-    if not _same(module, layer, x, (cos, sin)):
+    if not _same(module, layer, x, (cos, sin), backend):
         return None
     weight, offset = parts.post_norm.weight, parts.post_norm.offset
     kept = weight.data
     weight.data = (kept + offset) * _LARGER - offset
-    same = _same(module, layer, x, (cos, sin))
+    same = _same(module, layer, x, (cos, sin), backend)
     weight.data = kept
     return layer if same else None
 
 
-def _same(module: Any, layer: Layer, x: Tensor, angles: tuple[Tensor, Tensor]) -> bool:
+def _same(
+    module: Any, layer: Layer, x: Tensor, angles: tuple[Tensor, Tensor], backend: Backend
+) -> bool:
     """Whether only rounding tells what both add to x apart: beside x a part might be lost."""
     expected = _run(module.forward, LayoutRecorder(), x, angles)
     module.aril = layer
-    context = _paged(layer.layout, x.dtype)
+    context = _paged(layer.layout, x, backend)
     ours = _run(MethodType(layer_forward, module), context, x, angles)
     del module.aril
     if not isinstance(expected, torch.Tensor) or not isinstance(ours, torch.Tensor):
@@ -169,7 +174,7 @@ def _agree(parts: Parts, layout: AttentionLayout) -> bool:
 def _run(
     forward: Callable[..., Any], context: AttentionContext, x: Tensor, angles: tuple[Tensor, Tensor]
 ) -> Any:
-    positions = torch.logspace(0, _FARTHEST, _ROWS).long() - 1
+    positions = torch.logspace(0, _FARTHEST, _ROWS).long().to(x.device) - 1
     with attending(context, positions):
         return result(
             lambda: forward(
@@ -183,17 +188,18 @@ def _run(
         )
 
 
-def _paged(layout: AttentionLayout, dtype: torch.dtype) -> PagedAttention:
+def _paged(layout: AttentionLayout, x: Tensor, backend: Backend) -> PagedAttention:
     """Make a context of one sequence, over a cache of its own whose blocks are in no order."""
     blocks = -(-_ROWS // _PAGE)
-    k, v = torch.zeros(2, blocks, _PAGE, layout.kv_heads, layout.head_dim, dtype=dtype)
+    k, v = x.new_zeros(2, blocks, _PAGE, layout.kv_heads, layout.head_dim)
     table = torch.arange(blocks, dtype=torch.int32).flip(0)
     places = torch.arange(_ROWS)
     return PagedAttention(
         k_cache={layout.layer: k},
         v_cache={layout.layer: v},
-        slot_mapping=table[places // _PAGE].long() * _PAGE + places % _PAGE,
-        block_table=table[None],
-        cu_q=torch.tensor([0, _ROWS], dtype=torch.int32),
-        kv_lens=torch.tensor([_ROWS], dtype=torch.int32),
+        slot_mapping=(table[places // _PAGE].long() * _PAGE + places % _PAGE).to(x.device),
+        block_table=table[None].to(x.device),
+        cu_q=torch.tensor([0, _ROWS], dtype=torch.int32).to(x.device),
+        kv_lens=torch.tensor([_ROWS], dtype=torch.int32).to(x.device),
+        backend=backend,
     )

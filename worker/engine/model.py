@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from kernels.backend import uses_native
 from worker.adapters.base_names import folder_name
 from worker.adapters.own_weights import OwnWeights
 from worker.adapters.target_parameters import ParameterShapes
@@ -120,8 +119,7 @@ def adopt_backbone(model: Any, tokenizer: Any, device: str, *, name: str) -> Bac
     _use_attention(model, IMPLEMENTATION)
     lead_places(model)
     model.to(device)
-    if uses_native("auto", torch.device(device), model.dtype):
-        lead_rows(model)
+    lead_rows(model)
     rope = rope_by_row(model)
     if not tokenizer.is_fast:
         kind = model.config.model_type

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.backend import uses_native
+from kernels.fused import fused_kernels
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.int8_weight import refuse_where_no_int8
 from worker.engine.invariance import (
@@ -14,6 +14,7 @@ from worker.engine.invariance import (
     refuse_other_linears,
     refuse_where_not_invariant,
 )
+from worker.engine.layer_kernels import lead_layers, let_go
 from worker.engine.lora import AdapterLayers
 from worker.engine.packed_logits import packed_logits, probe_sequences
 from worker.observe.logs import get_logger
@@ -77,10 +78,8 @@ def install_adapters(backbone: Backbone, config: EngineConfig) -> AdapterLayers:
 def _lead_layers(backbone: Backbone, expected: list[Tensor], backend: Backend) -> None:
     """Lead decoder layers to a function of ours, and prove the whole, with them or without."""
     led = []
-    if uses_native(backend, backbone.device, backbone.dtype):
-        from worker.engine.layer_kernels import lead_layers, let_go  # noqa: PLC0415 - loads Numba
-
-        led = lead_layers(backbone.model)
+    if fused_kernels(backend, backbone.device, backbone.dtype) is not None:
+        led = lead_layers(backbone.model, backend)
     try:
         probe_packed_rows(backbone, expected, backend)
     except UnsupportedModelError as error:

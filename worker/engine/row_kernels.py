@@ -1,9 +1,10 @@
 """A model's norms, gates and rotations led to kernels of ours, where those compute the same.
 
-They are small beside a layer's products, but each is several operators of torch, and a step on a
-CPU has hundreds: a third of its time. What a module computes is not told from its name, which only
-says where to look: both are run on random rows, and the kernel takes over where nothing but
-rounding differs. A model's own forward stays transformers': the kernels work in packed rows only.
+They are small beside a layer's products, but each is several operators of torch, and a step has
+hundreds: a third of its time on a CPU, a launch each on a GPU. What a module computes is not told
+from its name, which only says where to look: both are run on random rows, and the kernel takes over
+where nothing but rounding differs. A model's own forward stays transformers': the kernels work in
+packed rows only.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import nn
 
+from kernels.fused import fused_kernels
 from worker.engine.forward_pass import under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
+
+    from kernels.fused import FusedKernels
 
 # Largest difference as a share of the largest number: kernels round once where torch rounds after
 # each operator. Another formula differs by a hundred times as much.
@@ -40,8 +44,9 @@ GATES: Final[dict[str, bool]] = {  # classes of transformers.activations and tor
 
 
 def lead_rows(model: Any) -> None:
-    """Lead what can be led, in a model on a CPU whose weights are read."""
-    if model.device.type != "cpu" or model.dtype not in _ROUNDING:
+    """Lead what can be led, in a model whose weights are read, where it lies."""
+    kernels = fused_kernels("auto", model.device, model.dtype)
+    if kernels is None:
         return
     proved: dict[object, Any] = {}  # modules of one class that are alike are run once
     rotations: set[int] = set()
@@ -49,21 +54,22 @@ def lead_rows(model: Any) -> None:
         for module in model.modules():
             names = type(module).__name__
             if names.endswith("RMSNorm"):
-                _lead_norm(module, proved)
+                _lead_norm(module, kernels, proved)
             elif {"gate_proj", "up_proj", "down_proj", "act_fn"} <= {
                 name for name, _ in module.named_children()
             }:
-                _lead_gate(module, proved)
+                _lead_gate(module, kernels, proved)
             elif names.endswith("Attention"):
                 scope = inspect.unwrap(type(module).forward).__globals__
                 if id(scope) not in rotations:
                     rotations.add(id(scope))
-                    _lead_rotation(scope, model.dtype)
+                    _lead_rotation(scope, kernels, model)
 
 
-def _native() -> bool:
+def _kernels() -> FusedKernels | None:
+    """Return those of the step under way, if it has any."""
     step = under_way()
-    return step is not None and step.context.native
+    return None if step is None else step.context.kernels
 
 
 def result(call: Callable[..., Any], *operands: Tensor) -> Any:
@@ -84,9 +90,9 @@ def alike(one: Any, other: Any, rounding: Mapping[torch.dtype, float] = _ROUNDIN
     return float((one.float() - other.float()).abs().max()) <= bound
 
 
-def drawn(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Draw what both are run on: normal numbers, the same each time."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+def drawn(*shape: int, like: Tensor) -> Tensor:
+    """Draw what both are run on: normal numbers, the same each time, of this type and there."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(like)
 
 
 class _Norm(NamedTuple):
@@ -94,49 +100,46 @@ class _Norm(NamedTuple):
     offset: float
 
 
-def _lead_norm(module: Any, proved: dict[object, Any]) -> None:
+def _lead_norm(module: Any, kernels: FusedKernels, proved: dict[object, Any]) -> None:
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or not isinstance(eps, float):
         return
     key = (type(module), eps, weight.dtype)
     if key not in proved:
-        proved[key] = _offset_of(module, eps)
+        proved[key] = _offset_of(module, kernels, eps)
     if proved[key] is not None:
         _lead(module, _norm, _Norm(eps, proved[key]))
 
 
-def _offset_of(module: Any, eps: float) -> float | None:
+def _offset_of(module: Any, kernels: FusedKernels, eps: float) -> float | None:
     """Return what this norm adds to its weight; None where it is another norm."""
-    from kernels import native  # noqa: PLC0415 - loads Numba
-
     # Weights may all be 0 or 1, which tells no formula from another.
-    kept, weight = module.weight.data, drawn(*module.weight.shape, dtype=module.weight.dtype)
-    x = 3 * drawn(_ROWS, len(weight), dtype=weight.dtype)
+    kept, weight = module.weight.data, drawn(*module.weight.shape, like=module.weight)
+    x = 3 * drawn(_ROWS, len(weight), like=weight)
     module.weight.data = weight
     expected = result(module.forward, x)
     module.weight.data = kept
     for offset in _OFFSETS:
-        if alike(expected, native.rms_norm(x, weight, eps, offset=offset)):
+        if alike(expected, kernels.rms_norm(x, weight, eps, offset=offset)):
             return offset
     return None
 
 
 def _norm(self: Any, x: Tensor) -> Tensor:
-    if x.dtype is not self.weight.dtype or not _native():
+    kernels = _kernels()
+    if kernels is None or x.dtype is not self.weight.dtype:
         return type(self).forward(self, x)
-    from kernels import native  # noqa: PLC0415 - loads Numba
-
-    return native.rms_norm(x.contiguous(), self.weight, self.aril.eps, offset=self.aril.offset)
+    return kernels.rms_norm(x.contiguous(), self.weight, self.aril.eps, offset=self.aril.offset)
 
 
-def _lead_gate(module: Any, proved: dict[object, Any]) -> None:
+def _lead_gate(module: Any, kernels: FusedKernels, proved: dict[object, Any]) -> None:
     tanh = GATES.get(type(module.act_fn).__name__)
     if tanh is None:
         return
     key = (type(module), type(module.act_fn), _settings(module))
     if key not in proved:
-        proved[key] = _is_gate(module, tanh=tanh)
+        proved[key] = _is_gate(module, kernels, tanh=tanh)
     if proved[key]:
         _lead(module, _gate, tanh)
 
@@ -147,26 +150,27 @@ def _settings(module: Any) -> frozenset[tuple[str, object]]:
     return frozenset(each for each in vars(module).items() if isinstance(each[1], plain))
 
 
-def _is_gate(module: Any, *, tanh: bool) -> bool:
+def _is_gate(module: Any, kernels: FusedKernels, *, tanh: bool) -> bool:
     """Whether a module computes what the kernel does, also of gates that some models clamp."""
-    x = drawn(1, _ROWS, module.gate_proj.in_features, dtype=module.gate_proj.weight.dtype)
+    x = drawn(1, _ROWS, module.gate_proj.in_features, like=module.gate_proj.weight)
     gates = result(module.gate_proj, x)
     if gates is None:
         return False
     larger = x * (_LARGE_GATE / gates.abs().max())
-    ours = partial(_gated, module, tanh=tanh)
+    ours = partial(_gated, module, kernels, tanh=tanh)
     return all(alike(result(module.forward, rows), result(ours, rows)) for rows in (x, larger))
 
 
 def _gate(self: Any, x: Tensor) -> Tensor:
-    return _gated(self, x, tanh=self.aril) if _native() else type(self).forward(self, x)
+    kernels = _kernels()
+    if kernels is None:
+        return type(self).forward(self, x)
+    return _gated(self, kernels, x, tanh=self.aril)
 
 
-def _gated(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
-    from kernels import native  # noqa: PLC0415 - loads Numba
-
+def _gated(module: Any, kernels: FusedKernels, x: Tensor, *, tanh: bool) -> Tensor:
     gates, up = module.gate_proj(x), module.up_proj(x)
-    rows = native.gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
+    rows = kernels.gate(gates.view(-1, gates.shape[-1]), up.view(-1, up.shape[-1]), tanh=tanh)
     return module.down_proj(rows.view(*x.shape[:-1], -1))
 
 
@@ -177,15 +181,16 @@ def _lead(module: Any, ours: Callable[..., Any], found: object) -> None:
         module.forward = MethodType(ours, module)
 
 
-def _lead_rotation(scope: dict[str, Any], dtype: torch.dtype) -> None:
+def _lead_rotation(scope: dict[str, Any], kernels: FusedKernels, model: Any) -> None:
     """Put ours beside the function that a modelling file rotates queries and keys by."""
     own = scope.get("apply_rotary_pos_emb")
     if own is None or hasattr(own, "own"):
         return
-    q, k = drawn(1, 4, _ROWS, 8, dtype=dtype), drawn(1, 2, _ROWS, 8, dtype=dtype)
-    cos, sin = drawn(2, 1, _ROWS, 8, dtype=dtype)
+    like = torch.empty(0, dtype=model.dtype, device=model.device)
+    q, k = drawn(1, 4, _ROWS, 8, like=like), drawn(1, 2, _ROWS, 8, like=like)
+    cos, sin = drawn(2, 1, _ROWS, 8, like=like)
     rotated = result(own, q, k, cos, sin)
-    if isinstance(rotated, tuple) and all(map(alike, rotated, _rotate(q, k, cos, sin))):
+    if isinstance(rotated, tuple) and all(map(alike, rotated, _rotate(kernels, q, k, cos, sin))):
         scope["apply_rotary_pos_emb"] = _rotation(own)
 
 
@@ -193,9 +198,10 @@ def _rotation(own: Callable[..., Any]) -> Callable[..., Any]:
     def apply_rotary_pos_emb(
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any
     ) -> Any:
-        if more or named or not _native() or not _fits(q, k, cos, sin):
+        kernels = _kernels()
+        if more or named or kernels is None or not _fits(q, k, cos, sin):
             return own(q, k, cos, sin, *more, **named)
-        return _rotate(q, k, cos, sin)
+        return _rotate(kernels, q, k, cos, sin)
 
     apply_rotary_pos_emb.own = own  # type: ignore[attr-defined]
     return apply_rotary_pos_emb
@@ -212,10 +218,10 @@ def _fits(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
     )
 
 
-def _rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    from kernels import native  # noqa: PLC0415 - loads Numba
-
-    q, k = native.rotate(
+def _rotate(
+    kernels: FusedKernels, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor]:
+    q, k = kernels.rotate(
         q[0].transpose(0, 1), k[0].transpose(0, 1), cos[0].contiguous(), sin[0].contiguous()
     )
     return q.transpose(0, 1)[None], k.transpose(0, 1)[None]

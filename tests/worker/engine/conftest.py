@@ -26,6 +26,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def rounds_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Triton's interpreter round to bfloat16 as a GPU does."""
+    from tests.support.interpreter import round_to_nearest  # noqa: PLC0415 - loads Triton
+
+    round_to_nearest(monkeypatch)
+
+
 def layout(layer: int, kv_heads: int = 2, head_dim: int = 8) -> AttentionLayout:
     """Layout of one layer; only its shape matters here."""
     return AttentionLayout(layer, 4, kv_heads, head_dim, scale=1.0, window=None)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CONFIG = EngineConfig(
-    max_rows=3, max_step_tokens=32, slots=2, max_rank=4, kv_tokens=96, kv_block=4,
+    max_rows=4, max_step_tokens=32, slots=2, max_rank=4, kv_tokens=96, kv_block=4,
     device=DEVICE, backend="triton",
 )  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
     shapes = shapes_of(CONFIG, backbone.max_positions)
     assert recorder.recorded == len(shapes)
     used = [shapes[number] for number in recorder.replays]
-    assert {shape.rows for shape in used} == {1, 2, 3}
+    assert {shape.rows for shape in used} == {1, 2, 4}  # three rows are four
     assert {shape.adapters for shape in used} == {False, True}
     assert len({shape.blocks for shape in used}) > 1
     assert recorded.stats().adapter_loads == 3
@@ -167,7 +167,7 @@ def test_every_decode_step_has_a_shape() -> None:
     """Rows double up to the most, widths grow to the longest sequence; the smallest come first."""
     shapes = shapes_of(CONFIG, 40)
     assert shapes[0] == Shape(1, 10, adapters=False)
-    assert {shape.rows for shape in shapes} == {1, 2, 3}
+    assert {shape.rows for shape in shapes} == {1, 2, 4}
     assert {shape.blocks for shape in shapes} == {10}
     wide = shapes_of(
         EngineConfig(max_rows=64, max_step_tokens=64, slots=1, max_rank=1, kv_tokens=1 << 20),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,10 +11,12 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
+from tests.support.device import device_of
 from tests.support.tiny import make_tokenizer
 from worker.engine import layer_forward
 from worker.engine.config import EngineConfig
-from worker.engine.layer_kernels import let_go
+from worker.engine.layer_kernels import lead_layers, let_go
+from worker.engine.lora import AdapterLayers
 from worker.engine.model import adopt_backbone
 from worker.engine.packed_logits import packed_logits, probe_sequences
 from worker.engine.probe import LOGIT_BOUND, install_adapters, plain_logits, probe_packed_rows
@@ -23,28 +26,33 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from worker.engine.config import Backend
     from worker.engine.model import Backbone
 
+CONFIG = EngineConfig(max_rows=4, max_step_tokens=64, slots=2, max_rank=4, kv_tokens=256)
 LED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma")
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = pytest.mark.parametrize("dtype", TYPES)
+# What a GPU runs, in Triton's interpreter, which takes seconds: each form and each type once.
+TRITON = (("llama", torch.bfloat16), ("qwen3", torch.float32), ("gemma", torch.float16))
 
 
 def install(
-    kind: str, dtype: torch.dtype = torch.float32, *, invariant: bool = False, **changes: Any
+    kind: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    invariant: bool = False,
+    backend: Backend = "auto",
+    **changes: Any,
 ) -> Backbone:
     """Make a tiny backbone of a kind with adapter layers, as an engine does."""
     model = make_tiny_backbone(kind, **changes).to(dtype)
-    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), "cpu", name=kind)
-    config = EngineConfig(
-        max_rows=4,
-        max_step_tokens=64,
-        slots=2,
-        max_rank=4,
-        kv_tokens=256,
-        dtype=dtype,
-        invariant=invariant,
+    device = str(device_of(backend))
+    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), device, name=kind)
+    install_adapters(
+        backbone,
+        replace(CONFIG, device=device, dtype=dtype, invariant=invariant, backend=backend),
     )
-    install_adapters(backbone, config)
     return backbone
 
 
@@ -57,14 +65,23 @@ def _led(module: Any) -> bool:
     return isinstance(getattr(module, "aril", None), layer_forward.Layer)
 
 
-@DTYPES
-@pytest.mark.parametrize("kind", LED)
-def test_led_layers_give_the_models_own_logits(kind: str, dtype: torch.dtype) -> None:
+@pytest.mark.usefixtures("rounds_to_nearest")
+@pytest.mark.parametrize(
+    ("kind", "dtype", "backend"),
+    [
+        *((kind, dtype, "native") for kind in LED for dtype in TYPES),
+        *((kind, dtype, "triton") for kind, dtype in TRITON),
+        *(pytest.param(kind, TYPES[0], "triton", marks=pytest.mark.slow) for kind in LED),
+    ],
+)
+def test_led_layers_give_the_models_own_logits(
+    kind: str, dtype: torch.dtype, backend: Backend
+) -> None:
     """Both layers are led, the first leaves its sum to the second, and logits are the model's."""
-    backbone = install(kind, dtype)
+    backbone = install(kind, dtype, backend=backend)
     layers = led(backbone)
     assert [layer.aril.carries for layer in layers] == [True, False]
-    assert probe_packed_rows(backbone, plain_logits(backbone), "native") <= LOGIT_BOUND[dtype]
+    assert probe_packed_rows(backbone, plain_logits(backbone), backend) <= LOGIT_BOUND[dtype]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
@@ -155,14 +172,25 @@ def _doubled(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return forward
 
 
-@DTYPES
+@pytest.mark.parametrize(
+    ("dtype", "backend"), [*((dtype, "native") for dtype in TYPES), (torch.float32, "triton")]
+)
 @pytest.mark.parametrize("change", [_scaled_by_place, _clamped, _doubled])
 def test_names_promise_nothing(
-    change: Callable[..., Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    change: Callable[..., Any],
+    dtype: torch.dtype,
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Llama's parts in a layer that scales by distant places, clamps, or counts its part twice."""
     monkeypatch.setattr(LlamaDecoderLayer, "forward", change(LlamaDecoderLayer.forward))
-    assert not led(install("llama", dtype))
+    model = make_tiny_backbone("llama", num_hidden_layers=1).to(dtype)
+    device = str(device_of(backend))
+    backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), device, name="changed")
+    AdapterLayers(backbone, replace(CONFIG, backend=backend))
+    assert not lead_layers(model, backend)
+    monkeypatch.undo()
+    assert lead_layers(model, backend)
 
 
 def test_an_argument_that_is_not_known_goes_to_the_layers_own(
@@ -197,6 +225,5 @@ def test_something_between_two_layers_lets_all_go() -> None:
     model = make_tiny_backbone("llama")
     model.model.layers[0].register_forward_hook(lambda _module, _args, x: x * 1.5)
     backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), "cpu", name="llama")
-    config = EngineConfig(max_rows=4, max_step_tokens=64, slots=2, max_rank=4, kv_tokens=256)
-    install_adapters(backbone, config)
+    install_adapters(backbone, CONFIG)
     assert not led(backbone)

@@ -10,14 +10,17 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from kernels import native
+from kernels.fused import native
 from schemas import Sampling
+from tests.support.device import DEVICE
 from tests.support.engine_runs import finish
+from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
-from worker.engine import layer_kernels
+from worker.engine import probe
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import load_backbone
+from worker.engine.probe import plain_logits, probe_packed_rows
 from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def test_what_is_led(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each kernel's calls a layer, where it is not led whole; greedy answers as without them."""
-    monkeypatch.setattr(layer_kernels, "lead_layers", lambda _model: [])
+    monkeypatch.setattr(probe, "lead_layers", lambda *_: [])
     path = make_tiny_model(tmp_path, arch)
     plain = answer(path, calls, "torch")
     assert not calls
@@ -103,6 +106,18 @@ def test_what_is_led(
     last = 1 if norms else 0  # before the logits
     assert calls["rms_norm"] == STEPS * (LAYERS * norms + last)
     assert (calls["gate"], calls["rotate"]) == (STEPS * LAYERS * gates, STEPS * LAYERS * rotations)
+
+
+def test_a_device_runs_what_was_led(tmp_path: Path) -> None:
+    """By Triton, in layers of another shape than Llama's: the model's own logits."""
+    backbone = load_backbone(make_tiny_model(tmp_path, "gemma2"), str(DEVICE), torch.float32)
+    expected = plain_logits(backbone)
+    with LaunchCounter() as counter:
+        probe_packed_rows(backbone, expected, "triton")
+    steps, both = 2, 2  # queries and keys are turned one after the other
+    assert counter.ours["rms_norm"] == steps * (LAYERS * 4 + 1)
+    assert counter.ours["gate"] == steps * LAYERS
+    assert counter.ours["rotate"] == steps * LAYERS * both
 
 
 def test_what_computes_something_else_stays(
@@ -148,7 +163,7 @@ def test_gates_that_differ_rarely_or_in_some_layers_stay(
     tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clamp that random rows do not reach; layers of one class of which one is another."""
-    monkeypatch.setattr(layer_kernels, "lead_layers", lambda _model: [])
+    monkeypatch.setattr(probe, "lead_layers", lambda *_: [])
     path = make_tiny_model(tmp_path, "llama")
     monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", clamped)
     answer(path, calls, "native")
