@@ -62,12 +62,12 @@ class Queries:
         self.addresses = tuple(each.data_ptr() for each in (rows, seqs, firsts, ends, table))
         self.table_width = table.shape[1]
         self._kept = rows, seqs, firsts, ends, table  # what is pointed to
-        self._scratch = torch.empty(0)
+        self._scratch, self._room = torch.empty(0), 0
 
     def scratch(self, size: int) -> int:
         """Return the address of so many float32 that a call may write to."""
-        if len(self._scratch) < size:
-            self._scratch = torch.empty(size, dtype=torch.float32)
+        if size > self._room:
+            self._scratch, self._room = torch.empty(size, dtype=torch.float32), size
         return self._scratch.data_ptr()
 
 

@@ -57,7 +57,8 @@ class NativeSlots:
     """
 
     def __init__(self, slots: int, dtype: torch.dtype) -> None:
-        self.addresses = torch.zeros(slots, dtype=torch.int64)
+        self._addresses = torch.zeros(slots, dtype=torch.int64)
+        self.address = self._addresses.data_ptr()
         self._dtype = dtype
         self._columns = [0] * slots  # of A
         self._most: int | None = 0
@@ -95,7 +96,7 @@ class NativeSlots:
 
     def _set(self, slot: int, columns: int, address: int) -> None:
         self._columns[slot], self._most = columns, None
-        self.addresses[slot] = address
+        self._addresses[slot] = address
 
 
 class NativeBlocks:
@@ -114,12 +115,12 @@ class NativeBlocks:
         scale = 0 if scales is None else scales.data_ptr()
         self.addresses = blocks.data_ptr(), rows.data_ptr(), scale
         self._kept = blocks, rows, scales  # what is pointed to
-        self._scratch = torch.empty(0)
+        self._scratch, self._room = torch.empty(0), 0
 
     def scratch(self, size: int) -> int:
         """Return the address of so many float32 that a call may write to."""
-        if len(self._scratch) < size:
-            self._scratch = torch.empty(size, dtype=torch.float32)
+        if size > self._room:
+            self._scratch, self._room = torch.empty(size, dtype=torch.float32), size
         return self._scratch.data_ptr()
 
 
@@ -145,7 +146,7 @@ def add_lora_(y: Tensor, x: Tensor, slots: NativeSlots, blocks: NativeBlocks) ->
         y_row,
         x_row,
         in_features,
-        slots.addresses.data_ptr(),
+        slots.address,
         *blocks.addresses,
         blocks.scratch(torch.get_num_threads() * size),
         size,
