@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels.attention.shared import find_shared
 from kernels.attention.sight import FAR, Sight
 from kernels.native import Prompt, Queries, attend_prompt, attend_queries
 
@@ -26,6 +27,7 @@ class NativePlan:
 
     queries: Queries  # of sequences with few new tokens; of all where bits must not depend on it
     prompts: tuple[Prompt, ...]
+    shared: tuple[Prompt, ...]  # beginnings that several of the queries have in common
     blocks: range  # those that are read: machine code asks nobody whether the cache has them
     tokens: int  # rows of q
     invariant: bool
@@ -46,10 +48,10 @@ def make_native_plan(
     """
     starts: list[int] = cu_q.tolist()
     lengths: list[int] = kv_lens.tolist()
-    pages = -(-kv_lens // block_size)
+    needed = -(-kv_lens // block_size)
     places = torch.arange(block_table.shape[1], dtype=torch.int32)
-    used = block_table[places < pages[:, None]]
-    if int(pages.sum()) != len(used):
+    used = block_table[places < needed[:, None]]
+    if int(needed.sum()) != len(used):
         raise ValueError(f"{max(lengths)} tokens in a table of {block_table.shape[1]} blocks")
     low, high = (int(each) for each in used.aminmax()) if len(used) else (0, -1)
     rows: list[int] = []
@@ -68,17 +70,22 @@ def make_native_plan(
             own = block_table[seq, : -(-length // block_size)]
             end = torch.arange(length - (stop - start) + 1, length + 1, dtype=torch.int32)
             first = _firsts(end, sight)
-            prompts.append(Prompt(start, length, own.contiguous(), first, end))
-    end = torch.tensor(ends, dtype=torch.int32)
-    queries = Queries(
-        torch.tensor(rows, dtype=torch.int32),
-        torch.tensor(seqs, dtype=torch.int32),
-        _firsts(end, sight),
-        end,
-        block_table.contiguous(),
-    )
+            own_rows = torch.arange(start, stop, dtype=torch.int32)
+            prompts.append(Prompt(length, own.contiguous(), own_rows, first, end))
+    row, seq_of, end = (torch.tensor(each, dtype=torch.int32) for each in (rows, seqs, ends))
+    first, begun = _firsts(end, sight), torch.zeros_like(end)
+    shared = []
+    if not invariant and not sight:  # other sums; and who looks back a window sees no beginning
+        for common in find_shared(block_table, seqs, ends, block_size):
+            own = row[common.places]
+            seen = torch.zeros_like(own), torch.full_like(own, common.tokens)
+            places = common.places.to(torch.int32)
+            shared.append(Prompt(common.tokens, common.pages, own, *seen, places))
+            first[common.places], begun[common.places] = common.tokens, 1
+    table = block_table.contiguous()
+    queries = Queries(row, seq_of, first, end, table, begun if shared else None)
     blocks = range(low, high + 1)
-    return NativePlan(queries, tuple(prompts), blocks, starts[-1], invariant)
+    return NativePlan(queries, tuple(prompts), tuple(shared), blocks, starts[-1], invariant)
 
 
 def attend_native(  # noqa: PLR0917 - the operands
@@ -102,6 +109,10 @@ def attend_native(  # noqa: PLR0917 - the operands
     sinks = None if extras.sinks is None else extras.sinks.float().contiguous()
     q = q if q.stride(2) == 1 else q.contiguous()
     cap = extras.softcap
+    if plan.shared:
+        states = plan.queries.states(*q.shape[1:])
+        for each in plan.shared:
+            attend_prompt(out, q, k_cache, v_cache, each, scale=scale, softcap=cap, states=states)
     if plan.queries.count:
         attend_queries(
             out, q, k_cache, v_cache, plan.queries, scale=scale, softcap=cap, sinks=sinks

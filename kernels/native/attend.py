@@ -35,7 +35,8 @@ SPAN = 64
 AHEAD = 8
 
 _OPERANDS = record(
-    *("out", "q", "k", "v", "queries", "seqs", "firsts", "ends", "table", "scratch", "sinks"),
+    *("out", "q", "k", "v", "queries", "seqs", "firsts", "ends", "begun", "table", "states"),
+    *("scratch", "sinks"),
     *("heads", "kv_heads", "dim", "page", "table_width", "q_row", "q_head", "splits"),
     "line",
     *("scale", "softcap"),
@@ -50,19 +51,40 @@ class Queries:
     """
 
     def __init__(
-        self, rows: Tensor, seqs: Tensor, firsts: Tensor, ends: Tensor, table: Tensor
+        self,
+        rows: Tensor,
+        seqs: Tensor,
+        firsts: Tensor,
+        ends: Tensor,
+        table: Tensor,
+        begun: Tensor | None = None,
     ) -> None:
         """Take rows int32 [n] of q and the output, and of each what it sees.
 
         `seqs` int32 [n] are rows of the block table int32 [seqs, pages]; `firsts` and `ends` int32
-        [n] the first position and the one behind the last. All contiguous.
+        [n] the first position and the one behind the last. `begun` int32 [n] is 1 where `states`
+        will hold what was summed before the first position. All contiguous.
         """
         self.count = len(rows)
         self.seen = int((ends - firsts).sum())  # positions they see, all together
-        self.addresses = tuple(each.data_ptr() for each in (rows, seqs, firsts, ends, table))
-        self.table_width = table.shape[1]
-        self._kept = rows, seqs, firsts, ends, table  # what is pointed to
+        given = rows, seqs, firsts, ends
+        self.addresses = tuple(each.data_ptr() for each in given)
+        self.begun = 0 if begun is None else begun.data_ptr()
+        self.table, self.table_width = table.data_ptr(), table.shape[1]
+        self._kept = given, table, begun  # what is pointed to
+        self._states = torch.empty(0)
         self._scratch, self._room = torch.empty(0), 0
+
+    def states(self, heads: int, dim: int) -> int:
+        """Return the address of the sums so far: float32 [n, heads, 2 + dim].
+
+        They are a query's largest score, the sum of its weights, and that of its weighted values.
+        """
+        if not self.begun:
+            return 0
+        if self._states.shape[1:] != (heads, 2 + dim):
+            self._states = torch.empty(self.count, heads, 2 + dim)
+        return self._states.data_ptr()
 
     def scratch(self, size: int) -> int:
         """Return the address of so many float32 that a call may write to."""
@@ -101,6 +123,9 @@ def attend_queries(
         k_cache.data_ptr(),
         v_cache.data_ptr(),
         *queries.addresses,
+        queries.begun,
+        queries.table,
+        queries.states(heads, dim),
         queries.scratch(count * splits * size),
         0 if sinks is None else sinks.data_ptr(),
         heads,
@@ -131,6 +156,7 @@ def _attend(pointer: Any) -> None:
     k, v = elements(o.k, pointer), elements(o.v, pointer)
     queries, seqs, table = int32s(o.queries), int32s(o.seqs), int32s(o.table)
     firsts, ends, sinks = int32s(o.firsts), int32s(o.ends), floats(o.sinks)
+    begun, states = int32s(o.begun), floats(o.states)
     dim, page, group = o.dim, o.page, o.heads // o.kv_heads
     padded = _heads_computed(group)
     kv_heads = o.kv_heads // o.splits  # of a task
@@ -158,6 +184,13 @@ def _attend(pointer: Any) -> None:
                 own[i * dim + d] = load(q, base + d) * np.float32(o.scale)
         for i in range(rows):
             own[tops + i] = np.float32(-np.inf)
+        if o.begun != 0 and begun[query] != 0:
+            for head in range(kv_heads * group):
+                i = head // group * padded + head % group
+                state = (query * o.heads + low * group + head) * (dim + 2)
+                own[tops + i], own[totals + i] = states[state], states[state + 1]
+                for d in range(dim):
+                    own[sums + i * dim + d] = states[state + 2 + d]
         first, end = np.int64(firsts[query]), np.int64(ends[query])
         start = first // SPAN * SPAN
         while start < end:

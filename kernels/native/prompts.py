@@ -1,8 +1,9 @@
-"""Attention of a sequence with several new tokens: blocks of keys laid out for tiles.
+"""Attention of several queries to the same keys: blocks of keys laid out for tiles.
 
-A task takes a block of queries, all heads of one kv head together, along the blocks of keys that
-any of them sees. The softmax is made as keys come, so scores and sums stay in the processor's
-cache. FlashAttention: arXiv 2205.14135.
+They are a sequence's new tokens, or those of many sequences that share their beginning, which is
+then read once for all of them (Hydragen: arXiv 2402.05099). A task takes a block of queries, all
+heads of one kv head together, along the blocks of keys that any of them sees. The softmax is made
+as keys come, so scores and sums stay in the processor's cache (FlashAttention: arXiv 2205.14135).
 """
 
 from __future__ import annotations
@@ -47,21 +48,9 @@ _AT_ONCE = 96
 
 _GATHER = record("k_out", "v_out", "k", "v", "pages", "length", "heads", "dim", "wide", "page")
 _OPERANDS = record(
-    *(
-        "out",
-        "q",
-        "keys",
-        "values",
-        "k",
-        "v",
-        "pages",
-        "firsts",
-        "ends",
-        "sinks",
-        "scratch",
-        "size",
-    ),
-    *("start", "length", "page", "queries", "at_once", "heads", "kv_heads", "blocks"),
+    *("out", "states", "q", "keys", "values", "k", "v", "pages", "scratch", "size"),
+    *("rows", "firsts", "ends", "places", "sinks"),
+    *("length", "page", "queries", "at_once", "heads", "kv_heads", "blocks"),
     *("dim", "wide"),
     *("q_row", "q_head", "scale", "softcap"),
     real=("scale", "softcap"),
@@ -69,25 +58,34 @@ _OPERANDS = record(
 
 
 class Prompt:
-    """One sequence with n queries, the last of its tokens.
+    """n queries over the same keys.
 
     A step's layers share one, and its memory.
     """
 
     def __init__(
-        self, start: int, length: int, pages: Tensor, firsts: Tensor, ends: Tensor
+        self,
+        length: int,
+        pages: Tensor,
+        rows: Tensor,
+        firsts: Tensor,
+        ends: Tensor,
+        places: Tensor | None = None,
     ) -> None:
-        """Take the rows from `start` on, of a sequence of so many keys.
+        """Take so many keys in `pages` int32, and rows int32 [n] of q.
 
-        `pages` int32; `firsts` and `ends` int32 [n]: the first position that a query sees, and the
-        one behind the last. All contiguous.
+        `firsts` and `ends` int32 [n]: the first position that a query sees, and the one behind the
+        last. `places` int32 [n], where more keys follow: whose sums these are, see `Queries`. All
+        contiguous.
         """
-        self.start, self.length, self.queries = start, length, len(firsts)
+        self.length, self.queries = length, len(rows)
         self.blocks = -(-length // KEYS)
         self.seen = int((ends - firsts).sum())  # positions they see, all together
         self.pages = pages.data_ptr()
-        self.sight = firsts.data_ptr(), ends.data_ptr()
-        self._kept = pages, firsts, ends  # what is pointed to
+        self.whole = places is None
+        given = rows, firsts, ends, rows if places is None else places
+        self.addresses = tuple(each.data_ptr() for each in given)
+        self._kept = pages, given  # what is pointed to
         self._memory: dict[str, Tensor] = {}
 
     def memory(self, use: str, size: int) -> Tensor:
@@ -108,10 +106,12 @@ def attend_prompt(
     scale: float,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    states: int = 0,
 ) -> None:
     """Write the prompt's rows of out [T, heads, d]; semantics and shapes of `paged_attention`.
 
     q [T, heads, d] with adjacent features; out and the caches contiguous; sinks float32 [heads].
+    Where more keys follow, what is summed so far goes to the address `states` instead.
     """
     _, heads, dim = q.shape
     _, page, kv_heads, _ = k_cache.shape
@@ -146,17 +146,17 @@ def attend_prompt(
         -(-prompt.queries // at_once) * kv_heads,
         heads * prompt.seen * dim // 8,  # sums of a vector each
         out.data_ptr(),
+        0 if prompt.whole else states,
         q.data_ptr(),
         keys,
         values,
         k_cache.data_ptr(),
         v_cache.data_ptr(),
         prompt.pages,
-        *prompt.sight,
-        0 if sinks is None else sinks.data_ptr(),
         scratch.data_ptr(),
         size,
-        prompt.start,
+        *prompt.addresses,
+        0 if sinks is None else sinks.data_ptr(),
         prompt.length,
         page,
         prompt.queries,
@@ -247,7 +247,8 @@ def _attend(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _OPERANDS)[0]
     out, q = elements(o.out, pointer), elements(o.q, pointer)
     k, v, pages = elements(o.k, pointer), elements(o.v, pointer), int32s(o.pages)
-    firsts, ends, sinks = int32s(o.firsts), int32s(o.ends), floats(o.sinks)
+    query_rows, firsts, ends = int32s(o.rows), int32s(o.firsts), int32s(o.ends)
+    states, places, sinks = floats(o.states), int32s(o.places), floats(o.sinks)
     dim, wide, group = o.dim, o.wide, o.heads // o.kv_heads
     # A thread's own floats: a block's keys and values, rows of queries, of sums and of scores,
     # tops and totals.
@@ -278,7 +279,7 @@ def _attend(pointer: Any) -> None:
         for i in range(count):
             low, high = min(low, np.int64(firsts[begin + i])), max(high, np.int64(ends[begin + i]))
             for g in range(group):
-                base = (o.start + begin + i) * o.q_row + (head * group + g) * o.q_head
+                base = query_rows[begin + i] * o.q_row + (head * group + g) * o.q_head
                 for d in range(dim):
                     own[(i * group + g) * dim + d] = load(q, base + d) * np.float32(o.scale)
         for block in range(low // KEYS, (high + KEYS - 1) // KEYS):
@@ -321,13 +322,20 @@ def _attend(pointer: Any) -> None:
                     c += LANES
         for i in range(count * group):
             at = head * group + i % group
+            mixed = sums + i * wide
+            if o.states != 0:
+                state = (places[begin + i // group] * o.heads + at) * (dim + 2)
+                states[state], states[state + 1] = own[tops + i], own[totals + i]
+                for d in range(dim):
+                    states[state + 2 + d] = own[mixed + d]
+                continue
             total = own[totals + i]
             if o.sinks != 0:
                 total += exp(min(sinks[at] - own[tops + i], np.float32(87)))
             inverse = np.float32(1) / total
-            base = ((o.start + begin + i // group) * o.heads + at) * dim
+            base = (query_rows[begin + i // group] * o.heads + at) * dim
             for d in range(dim):
-                store(out, base + d, own[sums + i * wide + d] * inverse)
+                store(out, base + d, own[mixed + d] * inverse)
 
 
 @compiled

@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import make_host_plan, paged_attention, scores
+from kernels.attention import Sight, make_host_plan, paged_attention, scores
+from kernels.attention.native import NativePlan
 from kernels.attention.tiles import AttentionTiles
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
@@ -326,6 +327,38 @@ def test_long_prompts_by_tiles(extras: dict[str, Any], dtype: torch.dtype) -> No
     case = make_case([(150, 150), (1, 40), (133, 300), (9, 9), (70, 500)], page=16, dtype=dtype)
     result = case.run("native", **extras)
     bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("extras", [{}, {"window": 50}, {"softcap": 0.7}, {"sinks": SINKS}])
+@pytest.mark.parametrize("invariant", [False, True])
+def test_beginnings_that_sequences_share(
+    extras: dict[str, Any], dtype: torch.dtype, *, invariant: bool
+) -> None:
+    """Two groups on pages of their own, one with several queries a sequence; and some alone."""
+    seqs = [(1, 83), (1, 200), (2, 90), (3, 84), (1, 81), (1, 300), (1, 97), (1, 70), (20, 95)]
+    case = make_case([*seqs, (1, 97), (1, 65), (1, 66), (1, 80)], page=16, dtype=dtype)
+    table = case.block_table
+    table[1:7:2, :5] = table[0, :5]
+    table[2:7:2, :5] = table[0, :5]
+    table[8:12, :4] = table[7, :4]
+    plan = make_host_plan(
+        table,
+        case.cu_q,
+        case.kv_lens,
+        block_size=16,
+        dtype=dtype,
+        sight=Sight(extras.get("window")),
+        invariant=invariant,
+        backend="native",
+    )
+    assert isinstance(plan, NativePlan)
+    assert [each.length for each in plan.shared] == (
+        [] if invariant or "window" in extras else [80, 64]
+    )
+    result = case.run("native", **extras, invariant=invariant)
+    bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
     torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)
 
 
