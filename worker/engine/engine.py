@@ -14,6 +14,7 @@ from worker.engine.answer import Answer
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
+from worker.engine.filled_blocks import FilledBlocks
 from worker.engine.kv_cache import KVCache
 from worker.engine.kv_room import with_kv_tokens
 from worker.engine.mixture import Mixture, members_of
@@ -67,6 +68,7 @@ class Engine:
         config = self.config = with_kv_tokens(config, backbone)
         self._slots = ResidentAdapters(config.slots, self.layers)
         self._cache = KVCache.of(backbone, config)
+        self._filled = FilledBlocks()
         if speculation is None and config.speculation:
             speculation = Speculation(config.speculation)
         self._speculation = speculation
@@ -80,7 +82,7 @@ class Engine:
             stretch=config.step_stretch if config.device == "cpu" else UNBOUND,
             rope=backbone.rope,
             prefix_cache=config.prefix_cache,
-            finite=self._cache.finite,
+            finite=self._filled.finite,
             speculation=speculation,
         )
         # A copy: the original may be encoding prompts in another thread.
@@ -96,7 +98,8 @@ class Engine:
         graphs = None
         if record is not None:
             graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
-        self._sample = StepSampler(StepForward(backbone, config, self.layers, self._cache, graphs))
+        forward = StepForward(backbone, config, self.layers, self._cache, graphs)
+        self._sample = StepSampler(forward, self._filled)
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)

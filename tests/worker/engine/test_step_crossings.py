@@ -1,0 +1,183 @@
+"""What a step does between host and device: it tells it twice, and waits for it once.
+
+Without a GPU: on a device that is none (tests/support/fake_gpu.py) an engine runs whole, and what
+crosses is counted. Tokens must be those that it gives on the host.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from schemas import Sampling
+from tests.support.fake_gpu import FakeGpu, fake_gpu
+from tests.support.tiny import make_tiny_model
+from tests.support.weights import random_adapter
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
+from worker.engine.model import adopt_backbone, load_backbone
+from worker.engine.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from worker.engine.decode_graphs import Recorder
+    from worker.engine.model import Backbone
+
+ROWS = 3
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """One tiny Llama of one layer, on the CPU."""
+    path = make_tiny_model(tmp_path_factory.mktemp("model"), "llama", num_hidden_layers=1)
+    return load_backbone(path, "cpu", torch.float32)
+
+
+@pytest.fixture
+def gpu() -> Iterator[FakeGpu]:
+    """Turn on a device that is none."""
+    with fake_gpu() as found:
+        yield found
+
+
+def engine_on(backbone: Backbone, device: str, record: Recorder | None = None) -> Engine:
+    """Make an engine over a copy of the backbone."""
+    own = adopt_backbone(copy.deepcopy(backbone.model), backbone.tokenizer, device, name="tiny")
+    config = EngineConfig(
+        max_rows=ROWS,
+        max_step_tokens=16,
+        slots=2,
+        max_rank=4,
+        kv_tokens=96,
+        kv_block=4,
+        device=device,
+    )
+    return Engine(own, config, record=record)
+
+
+def jobs_of(backbone: Backbone, seed: int) -> list[GenerationRequest]:
+    """Draw jobs: some on the backbone, some of an adapter's own strength, some from its middle on.
+
+    Prompts are shorter and longer than a step's room; some begin alike.
+    """
+    dice = random.Random(seed)
+    adapters = [random_adapter(backbone.linear_shapes, f"a{rank}", rank=rank) for rank in (4, 1, 3)]
+    begin = [dice.randrange(384) for _ in range(8)]
+    jobs = []
+    for key in range(6):
+        prompt = [*begin, *(dice.randrange(384) for _ in range(dice.choice([1, 3, 20])))]
+        prompt = prompt[dice.choice([0, 0, 5]) :]
+        adapter = dice.choice([None, *adapters])
+        jobs.append(
+            GenerationRequest(
+                key=key,
+                prompt_ids=tuple(prompt),
+                sampling=Sampling(
+                    max_tokens=dice.randrange(1, 8),
+                    temperature=dice.choice([0.0, 1.0]),
+                    logprobs=dice.choice([None, 2]),
+                    repetition_penalty=dice.choice([1.0, 1.2]),
+                    ignore_eos=True,
+                ),
+                seed=dice.getrandbits(60),
+                adapter=adapter,
+                adapter_scale=1.0 if adapter is None else dice.choice([1.0, 0.5]),
+                active_from=0 if adapter is None else dice.choice([0, len(prompt) - 1]),
+            )
+        )
+    return jobs
+
+
+def run(
+    engine: Engine, jobs: Sequence[GenerationRequest], after: Callable[[], None] | None = None
+) -> dict[int, list[int]]:
+    """Run jobs, a few at a time; `after` is called behind each step."""
+    tokens: dict[int, list[int]] = {each.key: [] for each in jobs}
+    waiting = list(jobs)
+    while waiting or engine.has_work:
+        if waiting and engine.stats().running + engine.stats().waiting < ROWS:
+            engine.submit(waiting.pop(0))
+        for output in engine.step():
+            assert output.error is None
+            tokens[output.key] += output.ids
+        if after is not None:
+            after()
+    return tokens
+
+
+class Again:
+    """A recorder that runs the step again, and counts how often."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Record it."""
+        step()
+
+        def replay() -> None:
+            self.replays += 1
+            step()
+
+        return replay
+
+
+@pytest.mark.parametrize("record", [None, Again()])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_step_tells_the_device_twice_and_waits_once(
+    backbone: Backbone, gpu: FakeGpu, record: Again | None, seed: int
+) -> None:
+    """Its numbers and the sampler's, both pinned; and the tokens with all that it wants to know."""
+    jobs = jobs_of(backbone, seed)
+    expected = run(engine_on(backbone, "cpu"), jobs)
+    engine = engine_on(backbone, "cuda", record)
+    loads, steps = 0, []
+
+    def count() -> None:
+        nonlocal loads
+        if engine.stats().adapter_loads == loads:  # what a load tells is its own business
+            steps.append((len(gpu.told), gpu.late, len(gpu.reads)))
+        loads = engine.stats().adapter_loads
+        gpu.reset()
+
+    gpu.reset()
+    assert run(engine, jobs, count) == expected
+    assert loads
+    assert len(steps) > 5
+    assert all(told <= 2 and not late and read <= 1 for told, late, read in steps), steps
+    assert sum(read for _, _, read in steps) > 5
+    assert record is None or record.replays > 0
+
+
+def test_the_device_shows_what_would_cross(gpu: FakeGpu) -> None:
+    """What the test above goes by: copies out of any memory, waits, and operands on two sides."""
+    there = torch.arange(4.0, device="cuda")
+    gpu.reset()
+    here = torch.ones(3)
+    there[:3].copy_(here)
+    here.to("cuda")
+    there[[1, 2]]
+    assert (len(gpu.told), len(gpu.late)) == (3, 3)
+    here.pin_memory().to("cuda", non_blocking=True)
+    assert (len(gpu.told), len(gpu.late)) == (4, 3)
+    assert not gpu.reads
+    for read in (
+        there.tolist,
+        there[0].item,
+        lambda: bool(there[1] > 0),
+        there.cpu,
+        there.nonzero,
+        lambda: there[there > 1],
+    ):
+        read()
+    assert len(gpu.reads) == 6
+    with pytest.raises(RuntimeError, match="on the host and on a GPU"):
+        there[:3] + here
+    assert there.tolist() == [1, 1, 1, 3]
