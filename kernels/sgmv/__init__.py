@@ -9,6 +9,7 @@ from kernels.sgmv.packed import PackedAdapter, PackedWeights, slot_type
 from kernels.sgmv.plan import SgmvMode, SgmvPlan, make_plan, plan_on
 from kernels.sgmv.plan_layout import PlanLayout
 from kernels.sgmv.segments import NO_ADAPTER, Segment
+from kernels.sgmv.slot_copies import SlotCopies
 from kernels.sgmv.slot_weights import SlotWeights, make_slot_weights
 from kernels.sgmv.stacked import StackedWeights
 from kernels.sgmv.tiles import block_height
@@ -26,6 +27,7 @@ __all__ = [
     "SgmvMode",
     "SgmvPlan",
     "SlotBiases",
+    "SlotCopies",
     "SlotWeights",
     "StackedWeights",
     "block_height",

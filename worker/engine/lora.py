@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from kernels.sgmv import GroupShape, LoraPair, SlotBiases, make_slot_weights
+from kernels.sgmv import GroupShape, LoraPair, SlotBiases, SlotCopies, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
+from worker.engine.adapter_block import on_device, pin
 from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
+from worker.engine.copy_stream import CopyStream
 from worker.engine.dora import NoDirectionError, gain_of
 from worker.engine.experts import ExpertLayer
 from worker.engine.groups import LinearGroup, LoraLinear, StepState
+from worker.engine.one_copy import one_copy
 from worker.engine.routers import install_router
 from worker.engine.sample_texts import CALIBRATION
 from worker.engine.siblings import find_siblings, find_whole
@@ -21,13 +26,14 @@ from worker.engine.smoothing import column_maxima
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from torch import Tensor
 
     from kernels.sgmv import SgmvPlan, SlotWeights
     from worker.adapters import AdapterWeights, LoraModule
     from worker.engine.config import EngineConfig
+    from worker.engine.copy_stream import Arrival
     from worker.engine.experts import Prepared
     from worker.engine.model import Backbone
 
@@ -80,6 +86,7 @@ class AdapterLayers:
             InputTable(model.get_input_embeddings(), self._body),
             OutputTable(model.get_output_embeddings(), self._output),
         )
+        self._copies = CopyStream.of(backbone.device)
         self._lock = threading.Lock()
         # DoRA's gains are kept as long as the host keeps the adapter.
         self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
@@ -149,7 +156,7 @@ class AdapterLayers:
             group.forget()
 
     def prepare(self, adapter: AdapterWeights) -> None:
-        """Compute what DoRA needs of the backbone's weights.
+        """Compute what DoRA needs of the backbone's weights; put it where a GPU can fetch it.
 
         The gains are remembered with the adapter's modules, so that `load` only copies. Raises
         JobError `adapter_invalid` for a changed weight that has a row of zeros. That the adapter
@@ -173,16 +180,32 @@ class AdapterLayers:
                         raise JobError(ErrorCode.ADAPTER_INVALID, f"{name}: {error}") from None
                     with self._lock:
                         self._gains[module] = gain
+        if self._copies is not None:
+            pin(adapter)
 
-    def load(self, slot: int, adapter: AdapterWeights) -> None:
+    def load(self, slot: int, adapter: AdapterWeights) -> Arrival | None:
         """Put an adapter into a slot, in place of all that was there.
 
-        Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, and JobError
-        `overloaded` where there is no memory for the first adapter of the output module, or with
-        biases, for tokens' vectors or for experts, before anything has changed.
+        Returns what tells when it is there; None where it is: on a CPU. On a GPU no step waits for
+        it but those with rows of the slot, which are nobody's until then. Linears that the adapter
+        leaves alone get rank 0. Raises what `prepare` raises, and JobError `overloaded` where there
+        is no memory for the first adapter of the output module, or with biases, for tokens' vectors
+        or for experts, before anything has changed.
         """
         self.prepare(adapter)
-        token_rows, experts = self._make_room(adapter)
+        self._take_room(adapter)  # every step's own from now on: it is made before, not beside
+        if self._copies is None:
+            self._put(slot, adapter, adapter)
+            return None
+        with self._copies.copying() as arrival:
+            with _room_needed():
+                there = on_device(adapter, self._backbone.device)
+            self._put(slot, adapter, there)
+        return arrival
+
+    def _put(self, slot: int, adapter: AdapterWeights, there: AdapterWeights) -> None:
+        """Fill a slot from `there`, which is the adapter, or a copy of it on the device."""
+        token_rows, experts = self._late_memory(there)
         for slots, member in (
             (self._output_slots, self._backbone.output_module in adapter.modules),
             (self._bias_slots, any(each.bias is not None for each in adapter.modules.values())),
@@ -193,42 +216,45 @@ class AdapterLayers:
             table.put(slot, rows)
         for path, layer in self.experts.items():
             layer.put(slot, experts[path])
+        copies = SlotCopies(partial(one_copy, device=self._backbone.device))
         for group in self.groups:
             pairs = [
-                self._pair(module) if module else None
-                for module in map(adapter.modules.get, group.names)
+                self._pair(adapter.modules[name], there.modules[name])
+                if name in adapter.modules
+                else None
+                for name in group.names
             ]
             if group.biases is not None:
                 group.biases.load(slot, pairs)
             if any(pairs):
-                self._weights(group).load(slot, pairs)
+                self._weights(group).load(slot, pairs, copies)
             elif group.weights is not None:
-                group.weights.clear(slot)
+                group.weights.clear(slot, copies)
+        copies.run()
 
-    def _make_room(
-        self, adapter: AdapterWeights
-    ) -> tuple[list[DeviceRows | None], dict[str, Prepared]]:
-        """Take the memory that is taken when an adapter needs it.
-
-        Returns its tokens' vectors, and what it brings for each layer's experts.
-        """
-        tokens = adapter.tokens or TrainedTokens()
-        device, dtype = self._backbone.device, self._backbone.dtype
-        try:
+    def _take_room(self, adapter: AdapterWeights) -> None:
+        """Take the memory of all slots that is taken when the first adapter needs it."""
+        with _room_needed():
             for group in self.groups:
                 modules = [adapter.modules[name] for name in group.names if name in adapter.modules]
                 if modules:
                     self._weights(group)
                 if any(module.bias is not None for module in modules) and group.biases is None:
                     group.biases = self._biases(group)
+
+    def _late_memory(
+        self, adapter: AdapterWeights
+    ) -> tuple[list[DeviceRows | None], dict[str, Prepared]]:
+        """Take the memory that is an adapter's own.
+
+        Returns its tokens' vectors, and what it brings for each layer's experts.
+        """
+        tokens = adapter.tokens or TrainedTokens()
+        device, dtype = self._backbone.device, self._backbone.dtype
+        with _room_needed():
             experts = {path: layer.prepare(adapter.experts) for path, layer in self.experts.items()}
             both = tokens.input, tokens.output
             return [DeviceRows.of(rows, device, dtype) for rows in both], experts
-        except (MemoryError, RuntimeError) as error:  # torch says both in the same way
-            raise JobError(
-                ErrorCode.OVERLOADED,
-                "adapter: no memory for one of the output layer, biases, tokens or experts",
-            ) from error
 
     def _has_gain(self, module: LoraModule) -> bool:
         """Whether nothing is left to compute: the module has its gain, or needs none."""
@@ -237,10 +263,10 @@ class AdapterLayers:
         with self._lock:
             return module in self._gains
 
-    def _pair(self, module: LoraModule) -> LoraPair:
+    def _pair(self, module: LoraModule, there: LoraModule) -> LoraPair:
         with self._lock:
             gain = self._gains.get(module)
-        return LoraPair(module.a, module.b, module.scaling, gain, module.bias, module.scaled_bias)
+        return LoraPair(there.a, there.b, there.scaling, gain, there.bias, there.scaled_bias)
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model
@@ -286,3 +312,15 @@ class AdapterLayers:
                 backend=self._config.backend,
             )
         return group.weights
+
+
+@contextmanager
+def _room_needed() -> Iterator[None]:
+    """Say `overloaded` where memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch says both in the same way
+        raise JobError(
+            ErrorCode.OVERLOADED,
+            "adapter: no memory for one of the output layer, biases, tokens or experts",
+        ) from error

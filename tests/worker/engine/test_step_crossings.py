@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,7 @@ from worker.engine.request import GenerationRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from worker.adapters import AdapterWeights
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
 
@@ -142,10 +144,12 @@ def test_a_step_tells_the_device_twice_and_waits_once(
 
     def count() -> None:
         nonlocal loads
-        if engine.stats().adapter_loads == loads:  # what a load tells is its own business
-            steps.append((len(gpu.told), gpu.late, len(gpu.reads)))
+        # An adapter is one copy, and one for the numbers of all its linears.
+        of_loads = 2 * (engine.stats().adapter_loads - loads)
         loads = engine.stats().adapter_loads
+        steps.append((len(gpu.told) - of_loads, gpu.late, len(gpu.reads)))
         gpu.reset()
+        gpu.streams[0].run()
 
     gpu.reset()
     assert run(engine, jobs, count) == expected
@@ -154,6 +158,68 @@ def test_a_step_tells_the_device_twice_and_waits_once(
     assert all(told <= 2 and not late and read <= 1 for told, late, read in steps), steps
     assert sum(read for _, _, read in steps) > 5
     assert record is None or record.replays > 0
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_on_its_way_stops_nobody_else(
+    backbone: Backbone, gpu: FakeGpu, *, dora: bool
+) -> None:
+    """Others decode on while it is copied; its rows come when it is there, with its own answer.
+
+    The device's second stream does nothing until it is told to: a row that ran before would have
+    other tokens. Slots are taken again by adapters of other ranks.
+    """
+    shapes = backbone.linear_shapes
+    adapters = [random_adapter(shapes, f"a{rank}", rank=rank, dora=dora) for rank in (4, 1, 3, 2)]
+
+    def job(key: int, tokens: int, adapter: AdapterWeights | None) -> GenerationRequest:
+        sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        return GenerationRequest(
+            key=key, prompt_ids=(5, key, 9), sampling=sampling, seed=key, adapter=adapter
+        )
+
+    jobs = [job(0, 60, None), *(job(key, 4, each) for key, each in enumerate(adapters, start=1))]
+    expected = run(engine_on(backbone, "cpu"), jobs)
+    engine = engine_on(backbone, "cuda")
+    tokens: dict[int, list[int]] = {each.key: [] for each in jobs}
+
+    def step() -> None:
+        gpu.reset()
+        for output in engine.step():
+            tokens[output.key] += output.ids
+        assert len(gpu.reads) <= 1
+
+    engine.submit(jobs[0])
+    step()
+    for each in jobs[1:]:
+        engine.submit(each)
+        loads, others = engine.stats().adapter_loads, len(tokens[0])
+        for _ in range(3):
+            step()
+            assert not gpu.late
+        assert engine.stats().adapter_loads == loads + 1
+        assert (len(tokens[0]), tokens[each.key]) == (others + 3, [])
+        gpu.streams[0].run()
+        while len(tokens[each.key]) < each.sampling.longest:
+            step()
+    while engine.has_work:
+        step()
+    assert tokens == expected
+    assert gpu.streams[0].waited == len(adapters)
+
+
+def test_nobody_spins_where_nobody_else_could_run(backbone: Backbone, gpu: FakeGpu) -> None:
+    """The step is planned, and the device waits for the adapter."""
+    adapter = random_adapter(backbone.linear_shapes, "a", rank=4)
+    job = replace(jobs_of(backbone, 1)[0], adapter=adapter, active_from=0, adapter_scale=1.0)
+    engine = engine_on(backbone, "cuda")
+    engine.submit(job)
+    assert engine.stats().steps == 0
+    while engine.has_work:
+        steps = engine.stats().steps
+        engine.step()
+        assert engine.stats().steps == steps + 1
+    assert run(engine_on(backbone, "cuda"), [job]) == run(engine_on(backbone, "cpu"), [job])
 
 
 def test_the_device_shows_what_would_cross(gpu: FakeGpu) -> None:
