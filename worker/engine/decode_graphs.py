@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from worker.engine.capture import capturing
 from worker.engine.one_copy import one_copy, words_of
 from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
 from worker.engine.row_adapters import NOTHING, Applied, Planner, arrays_of
@@ -47,19 +48,21 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Captures steps as CUDA graphs, which share one pool of memory: they never run together."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """Capture one step."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        own = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(own)
+        with torch.cuda.stream(self._stream):
             for _ in range(_RUNS_BEFORE):
                 step()
-        torch.cuda.current_stream().wait_stream(stream)
+        own.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with capturing(graph, pool=self._pool, stream=self._stream):
             step()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -123,15 +126,14 @@ class DecodeGraphs:
         a model in fp32 it overwrites the logits.
 
         None where no recording serves: a row does more than decode one token, or has several
-        adapters, or an adapter in a slot has biases or experts, or changes the logits' own linear:
-        these get their memory when the first such adapter comes, after all recordings.
+        adapters, or one that brings what no recording has (`AdapterLayers.recordable`).
         """
         if any(len(row.ids) != 1 or row.told or not row.sampled for row in rows):
             return None
         if any(len(slots) > 1 for slots, _ in applied):
             return None
         adapters = any(slots for slots, _ in applied)
-        if adapters and self._layers.needs_late_memory:
+        if not self._layers.recordable(slot for slots, _ in applied for slot in slots):
             return None
         width = max(len(row.block_ids) for row in rows)
         static, replay = next(
@@ -147,7 +149,7 @@ class DecodeGraphs:
     def _step(self, static: StaticRows, logits: Tensor) -> Callable[[], None]:
         def step() -> None:
             plans = () if static.plan is None else (static.plan,)
-            self._layers.begin(plans, plans)
+            self._layers.begin(plans, ())
             logits.copy_(
                 self._backbone.forward(
                     static.input_ids,

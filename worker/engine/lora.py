@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from kernels.backend import uses_triton
 from kernels.sgmv import GroupShape, LoraPair, SlotBiases, SlotCopies, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
@@ -26,7 +27,7 @@ from worker.engine.smoothing import column_maxima
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -55,8 +56,7 @@ class AdapterLayers:
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
-        self._output_slots: set[int] = set()  # whose adapters change the output module
-        self._bias_slots: set[int] = set()  # whose adapters have biases
+        self._late_slots: set[int] = set()  # whose adapters bring more than the layers' linears
         routers = backbone.parameters.routers
         holders = {path.rpartition(".")[0] for path in backbone.parameters.experts}
         whole = find_whole(backbone, (*routers, *holders)) if holders else ()
@@ -91,15 +91,14 @@ class AdapterLayers:
         # DoRA's gains are kept as long as the host keeps the adapter.
         self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
 
-    @property
-    def needs_late_memory(self) -> bool:
-        """Whether an adapter in a slot uses what got its memory when the first such adapter came.
+    def recordable(self, slots: Iterable[int]) -> bool:
+        """Whether rows of these slots need nothing but what a recorded step has.
 
-        That is the output module's weights, biases, tokens' vectors, and experts.
+        Their adapters change the layers' linears alone: not the output module, whose product is as
+        wide as the vocabulary, nor experts, and they have no biases or tokens' vectors. What others
+        bring of these changes no bit of their rows.
         """
-        used = [table.used for table in self._tables]
-        used += [layer.used for layer in self.experts.values()]
-        return bool(self._output_slots or self._bias_slots or any(used))
+        return self._late_slots.isdisjoint(slots)
 
     def pack(self) -> None:
         """Lay the base weights out for speed, or in eight bits, and hold nothing of them twice.
@@ -151,7 +150,9 @@ class AdapterLayers:
 
         See `StepState.plans`.
         """
-        self._body.plans, self._output.plans = tuple(plans), tuple(output_plans)
+        # Where nobody changes the logits, kernels over the vocabulary need not be launched.
+        self._body.plans = tuple(plans)
+        self._output.plans = tuple(output_plans) if self._late_slots else ()
         for group in self.groups:
             group.forget()
 
@@ -206,12 +207,14 @@ class AdapterLayers:
     def _put(self, slot: int, adapter: AdapterWeights, there: AdapterWeights) -> None:
         """Fill a slot from `there`, which is the adapter, or a copy of it on the device."""
         token_rows, experts = self._late_memory(there)
-        for slots, member in (
-            (self._output_slots, self._backbone.output_module in adapter.modules),
-            (self._bias_slots, any(each.bias is not None for each in adapter.modules.values())),
+        self._late_slots.discard(slot)
+        if (
+            self._backbone.output_module in adapter.modules
+            or any(each.bias is not None for each in adapter.modules.values())
+            or any(experts.values())
+            or any(rows is not None for rows in token_rows)
         ):
-            slots.discard(slot)
-            slots.update([slot] if member else [])
+            self._late_slots.add(slot)
         for table, rows in zip(self._tables, token_rows, strict=True):
             table.put(slot, rows)
         for path, layer in self.experts.items():
@@ -279,8 +282,10 @@ class AdapterLayers:
         group = LinearGroup(names, linears, self._output if output else self._body)
         for name, member in zip(names, group.members, strict=True):
             model.set_submodule(name, member)
-        # Few adapters change the output module, and its B is as wide as the vocabulary.
-        if not output:
+        # Few adapters change the output module. Where each has memory of its own it costs none
+        # before; where slots are of one size it is there from the start, a twentieth of them for a
+        # model of 8B, since later the cache has what was free.
+        if not output or uses_triton(self._config.backend, self._backbone.device):
             self._weights(group)
         return group
 

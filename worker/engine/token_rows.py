@@ -47,11 +47,6 @@ class TokenTable:
         self._state = state
         self._slots: dict[int, DeviceRows] = {}
 
-    @property
-    def used(self) -> bool:
-        """Whether any slot has vectors of its own."""
-        return bool(self._slots)
-
     def put(self, slot: int, rows: DeviceRows | None) -> None:
         """Put an adapter's vectors into a slot, or none, in place of what was there."""
         self._slots.pop(slot, None)
