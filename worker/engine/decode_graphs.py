@@ -117,6 +117,11 @@ class DecodeGraphs:
             static = StaticRows(shape, cache, config)
             self._recorded[shape] = static, record(self._step(static, self._logits[: shape.rows]))
 
+    @property
+    def recordings(self) -> int:
+        """How many steps are recorded."""
+        return len(self._recorded)
+
     def forward(
         self, rows: Sequence[PackedRow], applied: Sequence[Applied], blocks: StepBlocks
     ) -> tuple[Tensor, Tensor] | None:

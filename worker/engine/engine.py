@@ -11,10 +11,9 @@ from tokenizers import Tokenizer
 
 from schemas import ErrorCode, JobError
 from worker.engine.answer import Answer
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
 from worker.engine.filled_blocks import FilledBlocks
+from worker.engine.graph_start import make_graphs
 from worker.engine.kv_cache import KVCache
 from worker.engine.kv_room import with_kv_tokens
 from worker.engine.mixture import Mixture, members_of
@@ -50,7 +49,7 @@ class Engine:
 
     Takes the backbone over: its linears are replaced. Raises UnsupportedModelError when the
     backbone does not give its own logits on packed rows. `record` says how decode steps are
-    recorded, by default as CUDA graphs where the configuration asks for them; `speculation` is
+    recorded, by default as CUDA graphs where the configuration lets them be; `speculation` is
     what drafts, by default by the configuration. Raises KvRoomError where the cache does not fit
     beside it.
     """
@@ -63,6 +62,7 @@ class Engine:
         record: Recorder | None = None,
         speculation: Speculation | None = None,
     ) -> None:
+        use_device(backbone.device)
         self.backbone = backbone
         self.layers = install_adapters(backbone, config)
         config = self.config = with_kv_tokens(config, backbone)
@@ -89,15 +89,7 @@ class Engine:
         self._detokenizer = Detokenizer(
             Tokenizer.from_str(backbone.tokenizer.backend_tokenizer.to_str())
         )
-        if record is None and config.graphs:
-            if backbone.rope.grows:  # looks at each step's lengths
-                raise UnsupportedModelError(
-                    f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
-                )
-            record = CudaRecorder()
-        graphs = None
-        if record is not None:
-            graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
+        graphs = make_graphs(backbone, self.layers, self._cache, config, record)
         forward = StepForward(backbone, config, self.layers, self._cache, graphs)
         self._sample = StepSampler(forward, self._filled)
         self._answers: dict[int, Answer] = {}

@@ -12,6 +12,8 @@ from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, pack
 from worker.engine.row_adapters import NOTHING, Planner, arrays_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from worker.engine.config import EngineConfig
@@ -62,28 +64,39 @@ class StepForward:
         blocks = StepBlocks.of(rows, self._cache.block_size)
         if not self._config.prefix_cache:  # then nobody asks
             blocks = blocks._replace(filled=blocks.filled[:0])
-        served = self._graphs and self._graphs.forward(rows, last, blocks)
-        logits, filled = served or self._eagerly(plan, rows, last, blocks)
+        served = None
+        if self._graphs is not None:
+            served = self._graphs.forward(rows, last, blocks)
+        if served is None:
+            tokens = [
+                each
+                for row, own in zip(plan.rows, last, strict=True)
+                for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
+            ]
+            outputs = [
+                each
+                for row, own in zip(plan.rows, last, strict=True)
+                for each in (
+                    *(NOTHING if at < row.bare else own for at in row.tells),
+                    *[own] * row.sampled,
+                )
+            ]
+            served = self.run(rows, tokens, outputs, blocks)
+        logits, filled = served
         finite = self._cache.finite(filled) if len(filled) else None
         return Forwarded(logits, blocks.filled.tolist(), finite)
 
-    def _eagerly(
-        self, plan: StepPlan, rows: list[PackedRow], last: list[Applied], blocks: StepBlocks
+    def run(
+        self,
+        rows: Sequence[PackedRow],
+        tokens: Sequence[Applied],
+        outputs: Sequence[Applied],
+        blocks: StepBlocks,
     ) -> tuple[Tensor, Tensor]:
-        """Return logits, and the blocks that are filled, on the device."""
-        tokens = [
-            each
-            for row, own in zip(plan.rows, last, strict=True)
-            for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
-        ]
-        outputs = [
-            each
-            for row, own in zip(plan.rows, last, strict=True)
-            for each in (
-                *(NOTHING if at < row.bare else own for at in row.tells),
-                *[own] * row.sampled,
-            )
-        ]
+        """Run rows eagerly: logits in fp32, and the blocks that are filled, on the device.
+
+        `tokens` is what works on each token, `outputs` on each place whose logits are wanted.
+        """
         host = lay_out(rows, self._cache.block_size)
         bodies, heads = self._planner.lay_out(tokens), self._planner.lay_out(outputs)
         arrays = [*host, *blocks, *arrays_of(bodies), *arrays_of(heads)]

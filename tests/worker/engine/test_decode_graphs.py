@@ -54,7 +54,7 @@ class Rerun:
         """Record by CUDA where it is there."""
         number = self.recorded
         self.recorded += 1
-        again = CudaRecorder()(step) if DEVICE == "cuda" else step
+        again = CudaRecorder(torch.device(DEVICE))(step) if DEVICE == "cuda" else step
 
         def replay() -> None:
             self.replays.append(number)
@@ -226,4 +226,4 @@ def test_the_watch_sees_what_waits(name: str, step: Callable[[torch.Tensor], obj
 def test_graphs_need_a_gpu() -> None:
     """A CPU engine that is told to capture is refused."""
     with pytest.raises(ValueError, match="graphs need a CUDA device, got cpu"):
-        EngineConfig(max_rows=1, max_step_tokens=1, slots=1, max_rank=1, kv_tokens=16, graphs=True)
+        EngineConfig(max_rows=1, max_step_tokens=1, slots=1, max_rank=1, kv_tokens=16, graphs="on")
