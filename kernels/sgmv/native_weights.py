@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kernels.sgmv.group import GroupShape, LoraPair
     from kernels.sgmv.packed.adapter import PackedAdapter
     from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.slot_copies import SlotCopies
     from kernels.sgmv.segments import Segment
+    from kernels.sgmv.slot_copies import SlotCopies
 
 
 class NativeAdapters:

@@ -47,18 +47,17 @@ class SlotCopies:
     def run(self) -> None:
         """Write all of it."""
         for zeros in self._zeros.values():
-            torch._foreach_zero_(zeros)  # noqa: SLF001 - what torch's optimizers are made of
+            torch._foreach_zero_(zeros)  # as torch's optimizers do
         for pairs in self._copies.values():
-            places, sources = zip(*pairs, strict=True)
-            torch._foreach_copy_(list(places), list(sources))  # noqa: SLF001 - same
+            torch._foreach_copy_([place for place, _ in pairs], [source for _, source in pairs])
         kinds = list(self._numbers.values())
         arrays = [
             np.array(
-                [value for _, values in pairs for value in values],
-                np.int32 if pairs[0][0].dtype is torch.int32 else np.float32,
+                [value for _, values in numbers for value in values],
+                np.int32 if numbers[0][0].dtype is torch.int32 else np.float32,
             )
-            for pairs in kinds
+            for numbers in kinds
         ]
-        for pairs, there in zip(kinds, self._send(arrays), strict=True):
-            sizes = [len(values) for _, values in pairs]
-            torch._foreach_copy_([place for place, _ in pairs], list(there.split(sizes)))  # noqa: SLF001 - same
+        for numbers, there in zip(kinds, self._send(arrays), strict=True):
+            parts = there.split([len(values) for _, values in numbers])
+            torch._foreach_copy_([place for place, _ in numbers], list(parts))

@@ -83,6 +83,10 @@ class FakeStream:
         other.run()
         self.waited += 1
 
+    def wait_event(self, event: FakeEvent) -> None:
+        """Go on behind it: what goes on at once has it done now."""
+        event.finish()
+
     def run(self) -> None:
         """Do what waits."""
         while self.waiting:
@@ -105,8 +109,8 @@ class FakeEvent:
         """Whether all of that is done."""
         return self.stream is None or self.stream.done >= self.place
 
-    def wait(self) -> None:
-        """Let the stream that is asked now go on behind it: the device's own asks for all."""
+    def finish(self) -> None:
+        """Have it done."""
         if self.stream is not None:
             self.stream.run()
 
@@ -146,6 +150,16 @@ class FakeGpu(TorchDispatchMode):
             yield
         finally:
             self.stream = before
+
+    @contextmanager
+    def on_device(self, device: torch.device) -> Iterator[None]:
+        """Let it be the current one meanwhile."""
+        before = self.current
+        self.set_device(device)
+        try:
+            yield
+        finally:
+            self.current = before
 
     def set_device(self, device: torch.device) -> None:
         """Choose where calls go to that name no number."""
@@ -270,6 +284,8 @@ def fake_gpu() -> Iterator[FakeGpu]:
         "current_stream": lambda _device=None: gpu.stream,
         "mem_get_info": lambda _device=None: (1 << 34, 1 << 34),
         "set_device": gpu.set_device,
+        "current_device": lambda: gpu.current,
+        "device": gpu.on_device,
         "is_available": lambda: True,
     }
     lifts = torch._C._only_lift_cpu_tensors()

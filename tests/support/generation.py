@@ -1,9 +1,10 @@
 """Generation requests, a pool of adapter slots and a model, all small enough to check by eye."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from schemas import Sampling
@@ -11,7 +12,11 @@ from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
-from worker.engine.step_plan import Row, StepPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.engine.step_plan import Row, StepPlan
 
 STATES = 9973
 PLAIN = RowRope()

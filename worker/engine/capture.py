@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,9 +15,9 @@ _broken: list[torch.cuda.CUDAGraph] = []
 
 @contextmanager
 def capturing(
-    graph: torch.cuda.CUDAGraph, *, pool: tuple[int, int], stream: torch.cuda.Stream | None = None
+    graph: torch.cuda.CUDAGraph, *, pool: Any, stream: torch.cuda.Stream | None = None
 ) -> Iterator[None]:
-    """Record into a graph what is launched meanwhile, in the memory of a pool.
+    """Record into a graph what is launched meanwhile, in memory of a pool: a handle of torch's.
 
     `stream` is where it is launched, by default torch's own for captures, which belongs to the
     device that was the current one at the first capture.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -11,14 +11,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Arrival(Protocol):
-    """Stands behind what was copied: a CUDA event."""
+class Arrival:
+    """Stands behind what was copied."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._event = torch.cuda.Event()
+
+    def record(self, stream: torch.cuda.Stream) -> None:
+        """Stand behind all that a stream was asked until now."""
+        self._event.record(stream)
 
     def query(self) -> bool:
         """Whether all of it is there: whatever is asked of the device from then on sees it."""
+        return self._event.query()
 
     def wait(self) -> None:
         """Let the steps that are asked from now on wait for it, on the device; the host goes on."""
+        torch.cuda.current_stream(self._device).wait_event(self._event)
 
 
 class CopyStream:
@@ -42,7 +52,7 @@ class CopyStream:
         nobody when it is used again.
         """
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        arrival = torch.cuda.Event()
+        arrival = Arrival(self._device)
         with torch.cuda.stream(self._stream):
             yield arrival
             arrival.record(self._stream)

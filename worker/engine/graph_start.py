@@ -58,8 +58,7 @@ def make_graphs(
     if record is None and (config.graphs == "off" or (config.graphs == "auto" and not on_gpu)):
         return None
     try:
-        if reason := _why_not(backbone, config):
-            raise UnsupportedModelError(reason)
+        _refuse(backbone, config)
         recorder = CudaRecorder(backbone.device) if record is None else record
         graphs = DecodeGraphs(backbone, layers, cache, config, recorder)
         worst = 0.0
@@ -77,12 +76,15 @@ def make_graphs(
     return graphs
 
 
-def _why_not(backbone: Backbone, config: EngineConfig) -> str | None:
+def _refuse(backbone: Backbone, config: EngineConfig) -> None:
     if backbone.rope.grows:  # looks at each step's lengths
-        return f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
+        raise UnsupportedModelError(
+            f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
+        )
     if config.speculation:
-        return "a recording is of rows of one token, drafts have more: ARIL_SPECULATION"
-    return None
+        raise UnsupportedModelError(
+            "a recording is of rows of one token, drafts have more: ARIL_SPECULATION"
+        )
 
 
 @torch.inference_mode()

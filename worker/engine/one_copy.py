@@ -20,7 +20,10 @@ _KINDS: Final = {
     np.dtype(np.int32): torch.int32,
     np.dtype(np.float32): torch.float32,
 }
-_WORD: Final = 8  # bytes; each array begins at a whole one
+_WORD: Final = 8  # bytes
+# Words at whose multiples arrays begin: Triton compiles a kernel once more for each pointer that
+# is no multiple of 16 bytes.
+_ALIGNED: Final = 2
 
 
 def one_copy(
@@ -64,4 +67,5 @@ def pinned(words: Tensor) -> Tensor:
 
 def _starts(arrays: Sequence[NDArray[Any]]) -> list[int]:
     """Return the word at which each array begins, and that behind the last one."""
-    return [0, *accumulate(-(-each.nbytes // _WORD) for each in arrays)]
+    bytes_ = _ALIGNED * _WORD
+    return [0, *accumulate(-(-each.nbytes // bytes_) * _ALIGNED for each in arrays)]

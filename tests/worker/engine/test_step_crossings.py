@@ -208,7 +208,50 @@ def test_an_adapter_on_its_way_stops_nobody_else(
     assert gpu.streams[0].waited == len(adapters)
 
 
-def test_nobody_spins_where_nobody_else_could_run(backbone: Backbone, gpu: FakeGpu) -> None:
+def test_any_gpu_will_do(backbone: Backbone, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lands on the thread's current device where the engine's is another."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
+    jobs = jobs_of(backbone, 1)
+    engine = engine_on(backbone, "cuda:1", Again())
+    assert run(engine, jobs) == run(engine_on(backbone, "cpu"), jobs)
+    assert gpu.current == 0
+    assert {each.device for each in engine._cache.k.values()} == {torch.device("cuda:1")}
+    with pytest.raises(RuntimeError, match="on two GPUs"):
+        torch.ones(2, device="cuda:1") + torch.ones(2, device="cuda")
+
+
+def test_an_adapter_of_the_output_keeps_only_its_own_rows_from_replays(
+    backbone: Backbone, gpu: FakeGpu
+) -> None:
+    """Others' steps are replayed while it is in a slot; its memory was there from the start."""
+    shapes = backbone.linear_shapes
+    with_output = random_adapter(shapes, "out", rank=2, targets=tuple(shapes))
+    plain = random_adapter(shapes, "in", rank=3)
+    record = Again()
+    engine = engine_on(backbone, "cuda", record)
+    (output,) = (group for group in engine.layers.groups if group.names == ("lm_head",))
+    place = output.weights
+    assert place is not None
+
+    def job(key: int, tokens: int, adapter: AdapterWeights) -> GenerationRequest:
+        sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        return GenerationRequest(
+            key=key, prompt_ids=(5, key), sampling=sampling, seed=0, adapter=adapter
+        )
+
+    jobs = [job(0, 4, with_output), job(1, 9, plain)]
+    replays: list[int] = []
+    assert run(engine, jobs, lambda: replays.append(record.replays)) == run(
+        engine_on(backbone, "cpu"), jobs
+    )
+    gpu.streams[0].run()
+    assert replays[3] == 0  # the first one's answer has four tokens
+    assert replays[-1] >= 5
+    assert output.weights is place
+
+
+@pytest.mark.usefixtures("gpu")
+def test_nobody_spins_where_nobody_else_could_run(backbone: Backbone) -> None:
     """The step is planned, and the device waits for the adapter."""
     adapter = random_adapter(backbone.linear_shapes, "a", rank=4)
     job = replace(jobs_of(backbone, 1)[0], adapter=adapter, active_from=0, adapter_scale=1.0)
