@@ -18,6 +18,7 @@ from schemas import Sampling
 from tests.support.fake_gpu import FakeGpu, fake_gpu
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
+from worker.adapters.trained_tokens import TokenRows, TrainedTokens
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.model import adopt_backbone, load_backbone
@@ -160,17 +161,47 @@ def test_a_step_tells_the_device_twice_and_waits_once(
     assert record is None or record.replays > 0
 
 
-@pytest.mark.parametrize("dora", [False, True])
+def adapters_of(backbone: Backbone, kind: str) -> list[AdapterWeights]:
+    """Draw three of a kind, of other ranks."""
+    shapes = backbone.linear_shapes
+    targets = tuple(shapes) if kind == "output" else None
+    found = [
+        random_adapter(shapes, f"a{rank}", rank=rank, dora=kind == "dora", targets=targets)
+        for rank in (4, 1, 3)
+    ]
+    if kind == "bias":
+        found = [
+            replace(
+                each,
+                modules={
+                    name: replace(module, bias=torch.linspace(-1, 1, len(module.b)))
+                    for name, module in each.modules.items()
+                },
+            )
+            for each in found
+        ]
+    if kind == "tokens":
+        rows = [
+            TokenRows((7, 9, place), torch.randn(3, 64, generator=torch.Generator().manual_seed(1)))
+            for place in range(3)
+        ]
+        found = [
+            replace(each, tokens=TrainedTokens(own, own))
+            for each, own in zip(found, rows, strict=True)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["plain", "dora", "output", "bias", "tokens"])
 def test_an_adapter_on_its_way_stops_nobody_else(
-    backbone: Backbone, gpu: FakeGpu, *, dora: bool
+    backbone: Backbone, gpu: FakeGpu, kind: str
 ) -> None:
     """Others decode on while it is copied; its rows come when it is there, with its own answer.
 
     The device's second stream does nothing until it is told to: a row that ran before would have
     other tokens. Slots are taken again by adapters of other ranks.
     """
-    shapes = backbone.linear_shapes
-    adapters = [random_adapter(shapes, f"a{rank}", rank=rank, dora=dora) for rank in (4, 1, 3, 2)]
+    adapters = adapters_of(backbone, kind)
 
     def job(key: int, tokens: int, adapter: AdapterWeights | None) -> GenerationRequest:
         sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
@@ -178,7 +209,7 @@ def test_an_adapter_on_its_way_stops_nobody_else(
             key=key, prompt_ids=(5, key, 9), sampling=sampling, seed=key, adapter=adapter
         )
 
-    jobs = [job(0, 60, None), *(job(key, 4, each) for key, each in enumerate(adapters, start=1))]
+    jobs = [job(0, 30, None), *(job(key, 4, each) for key, each in enumerate(adapters, start=1))]
     expected = run(engine_on(backbone, "cpu"), jobs)
     engine = engine_on(backbone, "cuda")
     tokens: dict[int, list[int]] = {each.key: [] for each in jobs}
