@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from worker.engine.one_copy import one_copy
 from worker.engine.sampler import FAILED, INVALID, Sampled, sample
 from worker.engine.token_masks import TokenMasks
 from worker.observe.logs import get_logger
@@ -156,7 +159,10 @@ def _seen(sequence: TokenSequence, came: list[int]) -> SamplingRow:
 
 def _picked(logits: Tensor, places: list[int]) -> Tensor:
     """Return rows of the logits, a copy unless it is all of them."""
-    return logits if len(places) == len(logits) else logits[places]
+    if len(places) == len(logits):
+        return logits
+    (index,) = one_copy([np.array(places, np.int64)], logits.device)
+    return logits.index_select(0, index)
 
 
 def _to_sample(plan: StepPlan, logits: Tensor, *, tell: bool) -> Tensor:

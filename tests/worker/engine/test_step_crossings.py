@@ -321,3 +321,34 @@ def test_the_device_shows_what_would_cross(gpu: FakeGpu) -> None:
     with pytest.raises(RuntimeError, match="on the host and on a GPU"):
         there[:3] + here
     assert there.tolist() == [1, 1, 1, 3]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("top", [0, 3])
+def test_a_prompt_that_is_told_of_is_read_when_it_is_whole(
+    backbone: Backbone, gpu: FakeGpu, top: int
+) -> None:
+    """Its pieces are told what comes next in pinned copies, and stay on the device until then."""
+    sampling = Sampling(max_tokens=3, temperature=0.0, prompt_logprobs=top, ignore_eos=True)
+    prompt = tuple((29 * at + 5) % 384 for at in range(30))  # of several steps
+    job = GenerationRequest(key=0, prompt_ids=prompt, sampling=sampling, seed=0, adapter=None)
+    told = {}
+    for device in ("cpu", "cuda"):
+        engine = engine_on(backbone, device)
+        engine.submit(job)
+        reads = []
+        while engine.has_work:
+            gpu.reset()
+            for output in engine.step():
+                if output.prompt_logprobs is not None:
+                    told[device] = output.prompt_logprobs
+            assert not gpu.late
+            assert len(gpu.told) <= 4
+            reads.append(len(gpu.reads))
+        assert device == "cpu" or sorted(reads)[-2:] == [1, 2]
+    assert len(told["cuda"]) == len(prompt)
+    for one, other in zip(told["cuda"][1:], told["cpu"][1:], strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.chosen == pytest.approx(other.chosen, abs=1e-4)
+        assert [token for token, _ in one.top] == [token for token, _ in other.top]
