@@ -9,12 +9,13 @@ ours are replaced (fake_kernels.py).
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from tests.support.fake_kernels import KERNELS
 
@@ -73,6 +74,7 @@ class FakeStream:
 
     def __init__(self, device: object = None, *, at_once: bool = False) -> None:
         self.device = device
+        self.device_index = 0
         self.at_once = at_once
         self.waiting: list[Callable[[], object]] = []
         self.done = 0
@@ -116,6 +118,24 @@ class FakeEvent:
             self.stream.run()
 
 
+class FakeGraph:
+    """What was launched while it was captured: again with the very tensors, and nothing else.
+
+    Numbers that Python had by then are what they were, as in a CUDA graph.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+        self.replays = 0
+
+    def replay(self) -> None:
+        """Launch it again."""
+        self.replays += 1
+        with torch.inference_mode():
+            for call in self.calls:
+                call()
+
+
 class FakeGpu(TorchDispatchMode):
     """The device. Counts, since the last `reset`.
 
@@ -130,6 +150,8 @@ class FakeGpu(TorchDispatchMode):
         self.current = 0  # number of the device that calls go to where none is named
         self.stream = FakeStream(at_once=True)
         self.streams: list[FakeStream] = []  # beside its own
+        self.graphs: list[FakeGraph] = []
+        self._captured: FakeGraph | None = None  # while it is
         self.reset()
 
     def reset(self) -> None:
@@ -161,6 +183,16 @@ class FakeGpu(TorchDispatchMode):
             yield
         finally:
             self.current = before
+
+    @contextmanager
+    def capture(self, graph: FakeGraph, **_: object) -> Iterator[None]:
+        """Record what is launched meanwhile."""
+        self.graphs.append(graph)
+        self._captured = graph
+        try:
+            yield
+        finally:
+            self._captured = None
 
     def set_device(self, device: torch.device) -> None:
         """Choose where calls go to that name no number."""
@@ -196,13 +228,19 @@ class FakeGpu(TorchDispatchMode):
             device = self._numbered(torch.device(target))
         if device is None and not ours:
             return func(*args, **kwargs)
+        waits = len(self.late) + len(self.reads)
         self._count(name, args, ours, device)
         self._check(name, flat, ours)
+        if self._captured is not None and len(self.late) + len(self.reads) > waits:
+            raise RuntimeError(f"{name}: not permitted when stream is capturing")
         inner, more = tree_map_only(FakeTensorOnGpu, lambda each: each.held, (args, kwargs))
         if ours and not self.stream.at_once and name.endswith("_"):
             self.stream.waiting.append(lambda: func(*inner, **more))
             return None if name.startswith("_foreach") else args[0]
-        result = KERNELS.get(name, func)(*inner, **more)
+        kernel = KERNELS.get(name, func)
+        result = kernel(*inner, **more)
+        if self._captured is not None:
+            self._captured.calls.append(partial(_launch_again, kernel, inner, more, result))
         if device is None:
             return result
         known = {id(each.held): each for each in ours}  # what is written in place is returned
@@ -269,6 +307,14 @@ class FakeGpu(TorchDispatchMode):
             raise RuntimeError(f"{name}: operands on two GPUs")
 
 
+def _launch_again(kernel: Callable[..., Any], args: Any, more: dict[str, Any], result: Any) -> None:
+    """Compute once more, into the memory that the result had."""
+    for old, new in zip(tree_leaves(result), tree_leaves(kernel(*args, **more)), strict=True):
+        own = isinstance(old, torch.Tensor)
+        if own and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
+            old.copy_(new)
+
+
 def _is_composite(func: Any) -> bool:
     composite = torch._C.DispatchKey.CompositeImplicitAutograd
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite))
@@ -278,6 +324,10 @@ def _is_composite(func: Any) -> bool:
 def fake_gpu() -> Iterator[FakeGpu]:
     """Let "cuda" be such a device meanwhile."""
     gpu = FakeGpu()
+
+    def graph(own: FakeGraph, **more: object) -> Any:
+        return gpu.capture(own, **more)
+
     instead: dict[str, Any] = {
         "Stream": gpu.new_stream,
         "Event": FakeEvent,
@@ -288,6 +338,9 @@ def fake_gpu() -> Iterator[FakeGpu]:
         "current_device": lambda: gpu.current,
         "device": gpu.on_device,
         "is_available": lambda: True,
+        "CUDAGraph": FakeGraph,
+        "graph": graph,
+        "graph_pool_handle": lambda: (0, 0),
     }
     lifts = torch._C._only_lift_cpu_tensors()
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()

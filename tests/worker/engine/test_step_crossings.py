@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from worker.adapters import AdapterWeights
-    from worker.engine.decode_graphs import Recorder
+    from worker.engine.config import Graphs
     from worker.engine.model import Backbone
 
 ROWS = 3
@@ -50,7 +50,7 @@ def gpu() -> Iterator[FakeGpu]:
         yield found
 
 
-def engine_on(backbone: Backbone, device: str, record: Recorder | None = None) -> Engine:
+def engine_on(backbone: Backbone, device: str, graphs: Graphs = "off") -> Engine:
     """Make an engine over a copy of the backbone."""
     own = adopt_backbone(copy.deepcopy(backbone.model), backbone.tokenizer, device, name="tiny")
     config = EngineConfig(
@@ -61,8 +61,9 @@ def engine_on(backbone: Backbone, device: str, record: Recorder | None = None) -
         kv_tokens=96,
         kv_block=4,
         device=device,
+        graphs=graphs,
     )
-    return Engine(own, config, record=record)
+    return Engine(own, config)
 
 
 def jobs_of(backbone: Backbone, seed: int) -> list[GenerationRequest]:
@@ -98,6 +99,11 @@ def jobs_of(backbone: Backbone, seed: int) -> list[GenerationRequest]:
     return jobs
 
 
+def count_replays(gpu: FakeGpu) -> int:
+    """Count them over all recordings."""
+    return sum(graph.replays for graph in gpu.graphs)
+
+
 def run(
     engine: Engine, jobs: Sequence[GenerationRequest], after: Callable[[], None] | None = None
 ) -> dict[int, list[int]]:
@@ -115,33 +121,17 @@ def run(
     return tokens
 
 
-class Again:
-    """A recorder that runs the step again, and counts how often."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Record it."""
-        step()
-
-        def replay() -> None:
-            self.replays += 1
-            step()
-
-        return replay
-
-
-@pytest.mark.parametrize("record", [None, Again()])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("graphs", ["off", "auto"])
+@pytest.mark.parametrize("seed", [1, 3])
 def test_a_step_tells_the_device_twice_and_waits_once(
-    backbone: Backbone, gpu: FakeGpu, record: Again | None, seed: int
+    backbone: Backbone, gpu: FakeGpu, graphs: Graphs, seed: int
 ) -> None:
     """Its numbers and the sampler's, both pinned; and the tokens with all that it wants to know."""
     jobs = jobs_of(backbone, seed)
     expected = run(engine_on(backbone, "cpu"), jobs)
-    engine = engine_on(backbone, "cuda", record)
+    engine = engine_on(backbone, "cuda", graphs)
     loads, steps = 0, []
+    replays = count_replays(gpu)
 
     def count() -> None:
         nonlocal loads
@@ -158,7 +148,7 @@ def test_a_step_tells_the_device_twice_and_waits_once(
     assert len(steps) > 5
     assert all(told <= 2 and not late and read <= 1 for told, late, read in steps), steps
     assert sum(read for _, _, read in steps) > 5
-    assert record is None or record.replays > 0
+    assert (count_replays(gpu) > replays) == (graphs == "auto")
 
 
 def adapters_of(backbone: Backbone, kind: str) -> list[AdapterWeights]:
@@ -192,7 +182,14 @@ def adapters_of(backbone: Backbone, kind: str) -> list[AdapterWeights]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["plain", "dora", "output", "bias", "tokens"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        "bias",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dora", "output", "tokens")),
+    ],
+)
 def test_an_adapter_on_its_way_stops_nobody_else(
     backbone: Backbone, gpu: FakeGpu, kind: str
 ) -> None:
@@ -243,9 +240,10 @@ def test_any_gpu_will_do(backbone: Backbone, gpu: FakeGpu, monkeypatch: pytest.M
     """Nothing lands on the thread's current device where the engine's is another."""
     monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
     jobs = jobs_of(backbone, 1)
-    engine = engine_on(backbone, "cuda:1", Again())
+    engine = engine_on(backbone, "cuda:1", "auto")
     assert run(engine, jobs) == run(engine_on(backbone, "cpu"), jobs)
     assert gpu.current == 0
+    assert gpu.graphs
     assert {each.device for each in engine._cache.k.values()} == {torch.device("cuda:1")}
     with pytest.raises(RuntimeError, match="on two GPUs"):
         torch.ones(2, device="cuda:1") + torch.ones(2, device="cuda")
@@ -258,8 +256,7 @@ def test_an_adapter_of_the_output_keeps_only_its_own_rows_from_replays(
     shapes = backbone.linear_shapes
     with_output = random_adapter(shapes, "out", rank=2, targets=tuple(shapes))
     plain = random_adapter(shapes, "in", rank=3)
-    record = Again()
-    engine = engine_on(backbone, "cuda", record)
+    engine = engine_on(backbone, "cuda", "auto")
     (output,) = (group for group in engine.layers.groups if group.names == ("lm_head",))
     place = output.weights
     assert place is not None
@@ -271,8 +268,8 @@ def test_an_adapter_of_the_output_keeps_only_its_own_rows_from_replays(
         )
 
     jobs = [job(0, 4, with_output), job(1, 9, plain)]
-    replays: list[int] = []
-    assert run(engine, jobs, lambda: replays.append(record.replays)) == run(
+    before, replays = count_replays(gpu), []
+    assert run(engine, jobs, lambda: replays.append(count_replays(gpu) - before)) == run(
         engine_on(backbone, "cpu"), jobs
     )
     gpu.streams[0].run()
@@ -294,6 +291,25 @@ def test_nobody_spins_where_nobody_else_could_run(backbone: Backbone) -> None:
         engine.step()
         assert engine.stats().steps == steps + 1
     assert run(engine_on(backbone, "cuda"), [job]) == run(engine_on(backbone, "cpu"), [job])
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_capture_keeps_what_python_knew() -> None:
+    """What the tests above go by: tensors are read again, numbers and places are not."""
+    place, told = torch.zeros(3, device="cuda"), torch.zeros(3, device="cuda")
+    number = 2.0
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = place * number
+        told.copy_(made + 1)
+    place.fill_(5.0)
+    number = 7.0
+    graph.replay()
+    assert told.tolist() == [11.0] * 3
+    assert made.tolist() == [10.0] * 3
+    for waits in (place.tolist, lambda: place.copy_(torch.ones(3))):
+        with pytest.raises(RuntimeError, match="capturing"), torch.cuda.graph(graph):
+            waits()
 
 
 def test_the_device_shows_what_would_cross(gpu: FakeGpu) -> None:
