@@ -26,6 +26,7 @@ from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from worker.adapters import AdapterWeights
     from worker.engine.config import Graphs
@@ -149,6 +150,28 @@ def test_a_step_tells_the_device_twice_and_waits_once(
     assert all(told <= 2 and not late and read <= 1 for told, late, read in steps), steps
     assert sum(read for _, _, read in steps) > 5
     assert (count_replays(gpu) > replays) == (graphs == "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "gemma", "gemma2", "gpt2"])
+def test_no_kind_of_backbone_asks_for_more(tmp_path: Path, gpu: FakeGpu, kind: str) -> None:
+    """What transformers does in a forward pass crosses nowhere, and can be recorded."""
+    path = make_tiny_model(tmp_path, kind, num_hidden_layers=2)
+    other = load_backbone(path, "cpu", torch.float32)
+    jobs = jobs_of(other, 2)
+    expected = run(engine_on(other, "cpu"), jobs)
+    engine = engine_on(other, "cuda", "auto")
+    replays = count_replays(gpu)
+    crossed = []
+
+    def count() -> None:
+        crossed.append((gpu.late, len(gpu.reads)))
+        gpu.reset()
+
+    gpu.reset()
+    assert run(engine, jobs, count) == expected
+    assert all(not late and reads <= 1 for late, reads in crossed), crossed
+    assert count_replays(gpu) > replays
 
 
 def adapters_of(backbone: Backbone, kind: str) -> list[AdapterWeights]:
