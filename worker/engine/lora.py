@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from kernels.backend import uses_triton
-from kernels.sgmv import GroupShape, LoraPair, SlotBiases, SlotCopies, make_slot_weights
+from kernels.sgmv import GroupShape, SlotBiases, SlotCopies, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
 from worker.engine.adapter_block import on_device, pin
 from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
 from worker.engine.copy_stream import CopyStream
-from worker.engine.dora import NoDirectionError, gain_of
+from worker.engine.dora_gains import DoraGains
 from worker.engine.experts import ExpertLayer
 from worker.engine.groups import LinearGroup, LoraLinear, StepState
 from worker.engine.one_copy import one_copy
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kernels.sgmv import SgmvPlan, SlotWeights
-    from worker.adapters import AdapterWeights, LoraModule
+    from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
     from worker.engine.copy_stream import Arrival
     from worker.engine.experts import Prepared
@@ -87,9 +85,7 @@ class AdapterLayers:
             OutputTable(model.get_output_embeddings(), self._output),
         )
         self._copies = CopyStream.of(backbone.device)
-        self._lock = threading.Lock()
-        # DoRA's gains are kept as long as the host keeps the adapter.
-        self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
+        self._gains = DoraGains()
 
     def recordable(self, slots: Iterable[int]) -> bool:
         """Whether rows of these slots need nothing but what a recorded step has.
@@ -168,19 +164,7 @@ class AdapterLayers:
             raise ValueError(f"no linear {min(unknown)!r} takes adapters")
         if unknown := adapter.experts.keys() - self.parameters.experts.keys():
             raise ValueError(f"no experts {min(unknown)!r} take adapters")
-        for group in self.groups:
-            modules = [adapter.modules.get(name) for name in group.names]
-            if all(module is None or self._has_gain(module) for module in modules):
-                continue
-            weights = group.dense_weights()
-            for name, module, weight in zip(group.names, modules, weights, strict=True):
-                if module is not None and not self._has_gain(module):
-                    try:
-                        gain = gain_of(weight, module)
-                    except NoDirectionError as error:
-                        raise JobError(ErrorCode.ADAPTER_INVALID, f"{name}: {error}") from None
-                    with self._lock:
-                        self._gains[module] = gain
+        self._gains.prepare(adapter, self.groups)
         if self._copies is not None:
             pin(adapter)
 
@@ -222,7 +206,7 @@ class AdapterLayers:
         copies = SlotCopies(partial(one_copy, device=self._backbone.device))
         for group in self.groups:
             pairs = [
-                self._pair(adapter.modules[name], there.modules[name])
+                self._gains.pair(adapter.modules[name], there.modules[name])
                 if name in adapter.modules
                 else None
                 for name in group.names
@@ -258,18 +242,6 @@ class AdapterLayers:
             experts = {path: layer.prepare(adapter.experts) for path, layer in self.experts.items()}
             both = tokens.input, tokens.output
             return [DeviceRows.of(rows, device, dtype) for rows in both], experts
-
-    def _has_gain(self, module: LoraModule) -> bool:
-        """Whether nothing is left to compute: the module has its gain, or needs none."""
-        if module.magnitude is None:
-            return True
-        with self._lock:
-            return module in self._gains
-
-    def _pair(self, module: LoraModule, there: LoraModule) -> LoraPair:
-        with self._lock:
-            gain = self._gains.get(module)
-        return LoraPair(there.a, there.b, there.scaling, gain, there.bias, there.scaled_bias)
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model

@@ -10,22 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from structlog.testing import capture_logs
 
 from schemas import Sampling
-from tests.support.fake_gpu import fake_gpu
-from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
 from worker.engine.attention import UnsupportedModelError
 from worker.engine.config import EngineConfig, Graphs
 from worker.engine.decode_graphs import StaticRows
 from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone, load_backbone
+from worker.engine.model import adopt_backbone
 from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from worker.engine.decode_graphs import Recorder
     from worker.engine.model import Backbone
@@ -34,21 +31,7 @@ CONFIG = EngineConfig(
     max_rows=3, max_step_tokens=16, slots=2, max_rank=4, kv_tokens=96, kv_block=4, device="cuda"
 )
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """One tiny Llama of one layer, on the CPU."""
-    path = make_tiny_model(tmp_path_factory.mktemp("model"), "llama", num_hidden_layers=1)
-    return load_backbone(path, "cpu", torch.float32)
-
-
-@pytest.fixture(autouse=True)
-def gpu() -> Iterator[None]:
-    """Let "cuda" be a device that is none."""
-    with fake_gpu():
-        yield
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def engine_of(backbone: Backbone, graphs: Graphs, record: Recorder, **more: Any) -> Engine:
@@ -79,10 +62,10 @@ def graphs_of(engine: Engine) -> Any:
     return engine._sample._forward._graphs  # type: ignore[attr-defined]
 
 
-def test_what_is_shown_to_be_right_is_used(backbone: Backbone) -> None:
+def test_what_is_shown_to_be_right_is_used(one_layer: Backbone) -> None:
     """One line says so; slots and cache are left as if nothing had been."""
     with capture_logs() as logs:
-        engine = engine_of(backbone, "auto", again)
+        engine = engine_of(one_layer, "auto", again)
     assert [line["event"] for line in logs] == ["decode_graphs_on"]
     assert logs[0]["recordings"] == graphs_of(engine).recordings
     assert float(logs[0]["difference"]) <= 1e-4
@@ -113,18 +96,18 @@ def forgetting(name: str) -> Callable[..., Any]:
     "name", ["input_ids", "position_ids", "slot_mapping", "block_table", "kv_lens", "plan"]
 )
 def test_what_a_replay_would_forget_is_found(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
+    one_layer: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Any of a step's numbers: steps run eagerly, and one line says why."""
     monkeypatch.setattr(StaticRows, "_lay_out", forgetting(name))
     with capture_logs() as logs:
-        engine = engine_of(backbone, "auto", again)
+        engine = engine_of(one_layer, "auto", again)
     assert graphs_of(engine) is None
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("decode_graphs_off", "warning")
     assert "replayed decode steps differ" in line["reason"]
     with pytest.raises(UnsupportedModelError, match="differ from eager ones"):
-        engine_of(backbone, "on", again)
+        engine_of(one_layer, "on", again)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +115,11 @@ def test_what_a_replay_would_forget_is_found(
     [(idle, "differ from eager ones"), (refused, "operation not permitted")],
 )
 def test_a_recorder_that_does_not_work_is_not_used(
-    backbone: Backbone, record: Recorder, reason: str
+    one_layer: Backbone, record: Recorder, reason: str
 ) -> None:
     """Answers are those of eager steps; who insists is told at start."""
     with capture_logs() as logs:
-        engine = engine_of(backbone, "auto", record)
+        engine = engine_of(one_layer, "auto", record)
     assert len(logs) == 1
     assert reason in logs[0]["reason"]
     assert "\n" not in logs[0]["reason"]
@@ -145,7 +128,7 @@ def test_a_recorder_that_does_not_work_is_not_used(
         prompt_ids=(3, 4),
         sampling=Sampling(max_tokens=3, temperature=0.0, ignore_eos=True),
         seed=0,
-        adapter=random_adapter(backbone.linear_shapes, "a", rank=2),
+        adapter=random_adapter(one_layer.linear_shapes, "a", rank=2),
     )
     engine.submit(job)
     ids = []
@@ -153,15 +136,15 @@ def test_a_recorder_that_does_not_work_is_not_used(
         ids += [token for output in engine.step() for token in output.ids]
     assert len(ids) == 3
     with pytest.raises(UnsupportedModelError, match=reason):
-        engine_of(backbone, "on", record)
+        engine_of(one_layer, "on", record)
 
 
-def test_drafts_leave_no_steps_to_record(backbone: Backbone) -> None:
+def test_drafts_leave_no_steps_to_record(one_layer: Backbone) -> None:
     """Whoever asks for them gets them; a CPU has nothing to record, and says nothing."""
     with capture_logs() as logs:
-        assert graphs_of(engine_of(backbone, "auto", again, speculation=2)) is None
+        assert graphs_of(engine_of(one_layer, "auto", again, speculation=2)) is None
     assert [line["event"] for line in logs] == ["decode_graphs_off"]
-    own = adopt_backbone(copy.deepcopy(backbone.model), backbone.tokenizer, "cpu", name="tiny")
+    own = adopt_backbone(copy.deepcopy(one_layer.model), one_layer.tokenizer, "cpu", name="tiny")
     with capture_logs() as logs:
         assert graphs_of(Engine(own, replace(CONFIG, graphs="auto", device="cpu"))) is None
     assert not logs
