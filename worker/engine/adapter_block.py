@@ -7,6 +7,7 @@ that is running.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import torch
@@ -30,11 +31,13 @@ _ALIGNMENT: Final = 16  # bytes
 def pin(adapter: AdapterWeights) -> None:
     """Move what slots take of an adapter into one pinned block, in place; it is read as before.
 
-    Takes as long as copying it once; the old memory is freed. May be called again.
+    Takes as long as copying it once; the old memory is freed. May be called again: each job of the
+    adapter does, so one look has to do.
     """
-    tensors = [each for each in _tensors(adapter) if each.device.type == "cpu"]
-    if not tensors or _block_of(tensors) is not None:
+    first = next(_tensors(adapter), None)
+    if first is None or first.is_cuda or first.is_pinned():
         return
+    tensors = [each for each in _tensors(adapter) if each.device.type == "cpu"]
     places, size = [], 0
     for each in tensors:
         places.append(size)
@@ -84,13 +87,16 @@ def on_device(adapter: AdapterWeights, device: torch.device) -> AdapterWeights:
 def _tensors(adapter: AdapterWeights) -> Iterator[Tensor]:
     """List what slots take, each once."""
     tokens = adapter.tokens or TrainedTokens()
-    parts = [
-        *((each.a, each.b, each.bias, each.scaled_bias) for each in adapter.modules.values()),
-        *((each.a, each.b) for each in adapter.experts.values()),
-        *((each.values,) for each in (tokens.input, tokens.output) if each is not None),
-    ]
-    found = {id(each): each for part in parts for each in part if each is not None}
-    return iter(found.values())
+    parts = chain(
+        ((each.a, each.b, each.bias, each.scaled_bias) for each in adapter.modules.values()),
+        ((each.a, each.b) for each in adapter.experts.values()),
+        ((each.values,) for each in (tokens.input, tokens.output) if each is not None),
+    )
+    seen = set()
+    for each in chain.from_iterable(parts):
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
 
 
 def _block_of(tensors: list[Tensor]) -> Tensor | None:
