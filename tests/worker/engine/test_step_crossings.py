@@ -54,6 +54,7 @@ def test_a_step_tells_the_device_twice_and_waits_once(
     assert all(told <= 2 and not late and read <= 1 for told, late, read in steps), steps
     assert sum(read for _, _, read in steps) > 5
     assert (count_replays(gpu) > replays) == (graphs == "auto")
+    assert engine.stats().kv_blocks_named > 0  # what was read with the tokens says so
 
 
 @pytest.mark.slow
