@@ -179,9 +179,10 @@ class WorkerSettings(BaseSettings):
         default=False,
         description="Answers do not depend on who shares the batch, bit for bit; slower, CPU only.",
     )
-    cuda_graphs: bool = Field(
-        default=False,
-        description="Capture decode steps at start and replay them; GPU only, not yet run on one.",
+    cuda_graphs: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Capture decode steps at start and replay them, on a GPU; auto: where replays"
+        " are shown to give what eager steps give, and not with speculation; on: or do not start.",
     )
     threads: int = Field(
         0,
@@ -233,7 +234,7 @@ class WorkerSettings(BaseSettings):
         le=11,
         description="Most tokens that a step guesses ahead for a job, from what followed the same"
         " words in its own prompt and answer, and checks; 0: none. It changes no token. 7 is good"
-        " for few jobs at a time whose answers copy. Not with cuda_graphs.",
+        " for few jobs at a time whose answers copy. No steps are captured beside it.",
     )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."
@@ -329,6 +330,14 @@ class WorkerSettings(BaseSettings):
             )
         if self.max_step_tokens < self.max_rows:
             raise ValueError("max_step_tokens must be at least max_rows")
+        return self
+
+    @model_validator(mode="after")
+    def _recordings_have_no_drafts(self) -> WorkerSettings:
+        if self.cuda_graphs == "on" and self.speculation:
+            raise ValueError(
+                "cuda_graphs=on captures steps of one token a row: no speculation beside it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ class Bench:
                 device=device,
                 dtype=dtype,
                 backend="triton",
-                graphs=graphs and device != "cpu",
+                graphs="on" if graphs and device != "cpu" else "off",
             ),
             record=run_again if graphs and device == "cpu" else None,
         )

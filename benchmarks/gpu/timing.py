@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
 
+from worker.engine.capture import capturing
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     # Who failed, and what it raised; takes it out of the calls, so that its memory can go.
     Failed = Callable[[str, Exception], None]
@@ -83,41 +84,11 @@ def _captured(pool: Sequence[Callable[[], None]]) -> tuple[torch.cuda.CUDAGraph,
     most = int(SECONDS_A_REPLAY / (time.perf_counter() - begin))
     rounds = max(1, min(CALLS_A_REPLAY // len(pool), most))
     graph = torch.cuda.CUDAGraph()
-    with _capture(graph):
+    with capturing(graph, pool=torch.cuda.graph_pool_handle()):
         for _ in range(rounds):
             for call in pool:
                 call()
     return graph, rounds * len(pool)
-
-
-_broken: list[torch.cuda.CUDAGraph] = []
-
-
-@contextmanager
-def _capture(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
-    """Record a graph; leave torch as it was where that fails.
-
-    A call that may not be captured makes CUDA end the capture with an error, and torch 2.11 then
-    stays on the capture's stream and holds the capture's memory. The graph itself has to live on:
-    the allocators of pinned memory go on asking it whether a stream is its own.
-    """
-    stream, pool = torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
-    cause: BaseException | None = None
-    try:
-        with torch.cuda.graph(graph, pool=pool):
-            try:
-                yield
-            except BaseException as error:
-                cause = error
-                raise
-    except BaseException as error:  # noqa: BLE001 - raised again below
-        _broken.append(graph)
-        torch.cuda.graph.default_capture_stream = None
-        torch.cuda.set_stream(stream)
-        with suppress(RuntimeError):  # where the capture did end, that is done already
-            torch._C._cuda_endAllocateToPool(stream.device_index, pool)  # noqa: SLF001 - no other way
-            torch._C._cuda_releasePool(stream.device_index, pool)  # noqa: SLF001 - same
-        raise cause or error from None  # not that the capture has ended, but why
 
 
 def _replayed(graph: torch.cuda.CUDAGraph, count: int) -> float:

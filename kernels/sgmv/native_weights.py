@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kernels.sgmv.group import GroupShape, LoraPair
     from kernels.sgmv.packed.adapter import PackedAdapter
     from kernels.sgmv.plan import SgmvPlan
+    from kernels.sgmv.slot_copies import SlotCopies
 
 
 class NativeAdapters:
@@ -93,14 +94,19 @@ class NativeWeights:
         self._dtype = dtype
         self._adapters = NativeAdapters(slots, dtype)
 
-    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+    def load(
+        self,
+        slot: int,
+        pairs: Sequence[LoraPair | None],
+        copies: SlotCopies | None = None,  # noqa: ARG002 - an adapter's memory is its own here
+    ) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
         cpu = torch.device("cpu")
         packed = pack(pairs, self.shape, device=cpu, dtype=self._dtype, bias=self.bias)
         self._adapters.put(slot, packed)
 
-    def clear(self, slot: int) -> None:
+    def clear(self, slot: int, copies: SlotCopies | None = None) -> None:  # noqa: ARG002 - same
         """Empty a slot and free its memory."""
         self._adapters.put(slot, None)
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels.sgmv.plan_layout import PlanLayout
 from kernels.sgmv.row_blocks import BlockTable, build_blocks, worst_case_blocks
 from kernels.sgmv.row_tasks import RowTasks, cut_into_tasks
-from kernels.sgmv.segments import NO_ADAPTER, Segment, find_segments
+from kernels.sgmv.segments import Segment, find_segments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 
@@ -27,7 +30,7 @@ class SgmvMode(StrEnum):
 
 
 class SgmvPlan:
-    """The segments of one step. Make it with `make_plan`.
+    """The segments of one step. Make it with `make_plan` or `plan_on`.
 
     The same plan serves every layer of the step, because the rows of a batch keep their adapter
     through the whole model.
@@ -42,22 +45,21 @@ class SgmvPlan:
         mode: SgmvMode,
         device: torch.device,
         static: bool,
+        layout: PlanLayout | None,
+        table: BlockTable | None = None,
     ) -> None:
         self.slots = slots
         self.mode = mode
         self.invariant = mode is SgmvMode.INVARIANT
         self.device = device
         self.static = static
-        self._row_slots = row_slots.to(device, copy=True)
-        # A static plan has them always: what a later step brings has to have its place.
-        if static and row_scales is None:
-            row_scales = torch.ones(row_slots.shape)
-        self._row_scales = None if row_scales is None else row_scales.to(device, copy=True)
-        self._tables: dict[int, BlockTable] = {}
+        self._row_slots = row_slots
+        self._row_scales = row_scales
+        self._layout = layout  # the same on the host, where it is known there
+        self._sent = table  # whose contents come with the plan's
+        self._tables: dict[int, BlockTable] = {} if table is None else {table.block_m: table}
         self._row_tasks: RowTasks | None = None
-        self._segments = (
-            find_segments(row_slots, device, row_scales) if row_slots.device.type == "cpu" else None
-        )
+        self._segments: tuple[Segment, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -80,16 +82,21 @@ class SgmvPlan:
     @property
     def adapters(self) -> int | None:
         """How many adapters the rows are of; None where only the device knows or it may change."""
-        return None if self.static or self._segments is None else len(self._segments)
+        return None if self.static or self._layout is None else self._layout.adapters
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """One segment per adapter, in the order of first appearance.
+        """One segment per adapter, in the order of first appearance; found at the first use.
 
-        Ids that were given on a device are read by the host at the first use.
+        Ids that were given on a device are read by the host then. On a device each segment of
+        scattered rows costs a copy: Triton's kernels do without.
         """
         if self._segments is None:
-            self._segments = find_segments(self._row_slots, self.device, self._row_scales)
+            if self._layout is None:
+                ids, scales = self._row_slots, self._row_scales
+            else:
+                ids, scales = self._layout.ids, self._layout.scales
+            self._segments = find_segments(ids, self.device, scales)
         return self._segments
 
     @property
@@ -117,21 +124,31 @@ class SgmvPlan:
             raise ValueError("only a static plan can be updated: make_plan(..., static=True)")
         if row_slots.shape != self._row_slots.shape:
             raise ValueError(f"the plan has {self.rows} rows, got {tuple(row_slots.shape)}")
-        _check(row_slots, row_scales, self.slots)
+        layout = _layout_of(row_slots, row_scales, self.slots)
         self._row_slots.copy_(row_slots)
         if self._row_scales is not None:
             self._row_scales.copy_(torch.ones(()) if row_scales is None else row_scales)
+        self._sent = None
+        self.follow(layout)
+
+    def follow(self, layout: PlanLayout | None) -> None:
+        """Note that a static plan's tensors hold another step's numbers by now.
+
+        That is `PlanLayout.arrays` of this one, copied to where `plan_on` took the tensors from.
+        """
+        self._layout = layout
         self._segments = self._row_tasks = None
         for block_m, table in self._tables.items():
-            fresh = self._build(block_m)
-            table.rows.copy_(fresh.rows)
-            table.slots.copy_(fresh.slots)
+            if table is not self._sent:
+                fresh = self._build(block_m)
+                table.rows.copy_(fresh.rows)
+                table.slots.copy_(fresh.slots)
 
     def _build(self, block_m: int) -> BlockTable:
-        if self.static or self._segments is None:
+        if self.static or self._layout is None:
             blocks = worst_case_blocks(self.rows, self.slots, block_m)
         else:
-            blocks = sum(-(-segment.size // block_m) for segment in self._segments)
+            blocks = self._layout.blocks(block_m)
         return build_blocks(self._row_slots, slots=self.slots, block_m=block_m, blocks=blocks)
 
 
@@ -154,24 +171,56 @@ def make_plan(
     Ids on the host are checked, and grids fit the segments exactly. Ids that are already on a
     device are planned there without waiting for it: grids then have room for the worst case, and
     an id that is no slot counts as no adapter. `device` is where x and y live (default: where
-    `row_slots` lives). A `static` plan can be changed in place by `SgmvPlan.update_`.
+    `row_slots` lives). A `static` plan can be changed in place by `SgmvPlan.update_`. Each of the
+    plan's tensors is copied by itself: for a step's numbers in one copy see `plan_on`.
 
     Raises `ValueError` when the tensor has another shape or type or an id is out of range.
     """
-    if slots < 1:
-        raise ValueError(f"slots must be positive, got {slots}")
-    _check(row_slots, row_scales, slots)
+    layout = _layout_of(row_slots, row_scales, slots)
+    # A static plan has them always: what a later step brings has to have its place.
+    if static and row_scales is None:
+        row_scales = torch.ones(row_slots.shape)
+    place = torch.device(device) if device is not None else row_slots.device
     return SgmvPlan(
-        row_slots,
-        row_scales,
+        row_slots.to(place, copy=True),
+        None if row_scales is None else row_scales.to(place, copy=True),
         slots=slots,
         mode=SgmvMode(mode),
-        device=torch.device(device) if device is not None else row_slots.device,
+        device=place,
         static=static,
+        layout=layout,
     )
 
 
-def _check(row_slots: Tensor, row_scales: Tensor | None, slots: int) -> None:
+def plan_on(
+    layout: PlanLayout,
+    there: Iterator[Tensor],
+    *,
+    mode: SgmvMode | str = SgmvMode.FAST,
+    device: torch.device,
+) -> SgmvPlan:
+    """Make a plan of a layout whose `arrays` are tensors on a device by now, the next of `there`.
+
+    The tensors are the plan's own from then on; a static one follows what is copied there.
+    """
+    ids, scales, rows, slots = (next(there) for _ in layout.arrays)
+    table = None if layout.table is None else BlockTable(rows, slots, layout.table.block_m)
+    return SgmvPlan(
+        ids,
+        scales if len(scales) else None,
+        slots=layout.slots,
+        mode=SgmvMode(mode),
+        device=device,
+        static=layout.static,
+        layout=layout,
+        table=table,
+    )
+
+
+def _layout_of(row_slots: Tensor, row_scales: Tensor | None, slots: int) -> PlanLayout | None:
+    """Check ids, and return them as they are known on the host; None for those on a device."""
+    if slots < 1:
+        raise ValueError(f"slots must be positive, got {slots}")
     if row_slots.ndim != 1 or row_slots.dtype != torch.int32:
         raise ValueError(
             f"row_slots must be int32 [T], got {row_slots.dtype} {tuple(row_slots.shape)}"
@@ -183,8 +232,7 @@ def _check(row_slots: Tensor, row_scales: Tensor | None, slots: int) -> None:
             f"row_scales must be float32 {list(row_slots.shape)}, got {row_scales.dtype} "
             f"{list(row_scales.shape)}"
         )
-    if row_slots.numel() == 0 or row_slots.device.type != "cpu":
-        return
-    low, high = (int(bound) for bound in torch.aminmax(row_slots))
-    if low < NO_ADAPTER or high >= slots:
-        raise ValueError(f"row_slots hold ids from {low} to {high}, allowed are -1 to {slots - 1}")
+    if row_slots.device.type != "cpu":
+        return None
+    scales = None if row_scales is None else row_scales.cpu().numpy().copy()
+    return PlanLayout(row_slots.numpy().copy(), scales, slots=slots)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ids = NDArray[np.int32]
 
 
 class BlockTable(NamedTuple):
@@ -15,8 +21,8 @@ class BlockTable(NamedTuple):
     `slots` int32 [blocks]: the block's slot, -1 where a static table has more room than work.
     """
 
-    rows: Tensor
-    slots: Tensor
+    rows: Any  # a tensor; an array while it is on its way from the host
+    slots: Any
     block_m: int
 
 
@@ -24,6 +30,28 @@ def worst_case_blocks(rows: int, slots: int, block_m: int) -> int:
     """How many blocks any segmentation of `rows` rows can need: the room of a static table."""
     used = min(rows, slots)
     return (rows + used * (block_m - 1)) // block_m
+
+
+def lay_out_blocks(row_slots: Ids, *, block_m: int, slots: int, static: bool = False) -> BlockTable:
+    """Group rows by slot on the host, as `build_blocks` does on a device: arrays, the same numbers.
+
+    `row_slots` int32 [T] is in [-1, slots). The table is as long as it has to be, or with `static`
+    as `worst_case_blocks` says.
+    """
+    rows = len(row_slots)
+    order = np.argsort(row_slots, kind="stable")
+    order = order[row_slots[order] >= 0]
+    used, first, sizes = np.unique(row_slots[order], return_index=True, return_counts=True)
+    needed = -(-sizes // block_m)
+    ends = needed.cumsum()
+    whole = int(needed.sum())
+    blocks = worst_case_blocks(rows, slots, block_m) if static else whole
+    table = np.full(blocks * block_m, rows, np.int32)
+    starts = (ends - needed) * block_m  # of each group, in the table
+    table[np.arange(len(order)) + np.repeat(starts - first, sizes)] = order
+    block_slots = np.full(blocks, -1, np.int32)
+    block_slots[:whole] = np.repeat(used, needed)
+    return BlockTable(table, block_slots, block_m)
 
 
 def build_blocks(row_slots: Tensor, *, slots: int, block_m: int, blocks: int) -> BlockTable:

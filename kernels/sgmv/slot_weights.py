@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kernels.sgmv.group import GroupShape, LoraPair
     from kernels.sgmv.plan import SgmvPlan
+    from kernels.sgmv.slot_copies import SlotCopies
 
 
 class SlotWeights(Protocol):
@@ -28,15 +29,18 @@ class SlotWeights(Protocol):
     shape: GroupShape
     slots: int
 
-    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+    def load(
+        self, slot: int, pairs: Sequence[LoraPair | None], copies: SlotCopies | None = None
+    ) -> None:
         """Put an adapter into a slot, in place of all that was there; None = linear untouched.
 
+        Where `copies` are given, a store whose slots are memory of its own leaves writing to them.
         Raises `ValueError` with the shapes when the pairs don't fit the group; nothing has changed
         then.
         """
 
-    def clear(self, slot: int) -> None:
-        """Empty a slot: rows that still name it are left as they are."""
+    def clear(self, slot: int, copies: SlotCopies | None = None) -> None:
+        """Empty a slot: rows that still name it are left as they are. See `load`."""
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
         """Add the LoRA of x [T, in] to y [T, sum(widths)] by the plan's rows, in place.

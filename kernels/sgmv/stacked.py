@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kernels.sgmv.gains import Gains
 from kernels.sgmv.ops import sgmv_
+from kernels.sgmv.slot_copies import SlotCopies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from kernels.sgmv.group import GroupShape, LoraPair
@@ -54,34 +56,47 @@ class StackedWeights:
         )
         self._with_gains: set[int] = set()
 
-    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+    def load(
+        self, slot: int, pairs: Sequence[LoraPair | None], copies: SlotCopies | None = None
+    ) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
-        self.clear(slot)
+        own = SlotCopies(self._send) if copies is None else copies
+        self._empty(slot, own)
         for index, (pair, offset) in enumerate(zip(pairs, self.shape.offsets, strict=True)):
             if pair is None:
                 continue
             rank = pair.a.shape[0]
             first = index * self.shape.max_rank
-            self.a[slot, first : first + rank].copy_(pair.a)
-            self.b[index][slot, :, :rank].copy_(pair.b)
-            self.scales[slot, index] = pair.scale
+            own.copy(self.a[slot, first : first + rank], pair.a)
+            own.copy(self.b[index][slot, :, :rank], pair.b)
             if pair.gain is not None:
-                self.gains.values[slot, offset : offset + len(pair.gain)].copy_(pair.gain)
-                self.gains.present[slot, index] = 1
+                own.copy(self.gains.values[slot, offset : offset + len(pair.gain)], pair.gain)
                 self._with_gains.add(slot)
-            self.ranks[slot, index] = rank
+        own.numbers(self.ranks[slot], [0 if pair is None else pair.a.shape[0] for pair in pairs])
+        own.numbers(self.scales[slot], [0.0 if pair is None else pair.scale for pair in pairs])
+        own.numbers(
+            self.gains.present[slot], [pair is not None and pair.gain is not None for pair in pairs]
+        )
+        if copies is None:
+            own.run()
 
-    def clear(self, slot: int) -> None:
-        """Empty a slot wholly, so that nothing of a larger adapter stays behind a smaller one."""
+    def clear(self, slot: int, copies: SlotCopies | None = None) -> None:
+        """Empty a slot wholly; see `SlotWeights.clear`."""
+        own = SlotCopies(self._send) if copies is None else copies
+        self._empty(slot, own)
+        for numbers in (self.ranks, self.scales, self.gains.present):
+            own.zero(numbers[slot])
+        if copies is None:
+            own.run()
+
+    def _empty(self, slot: int, copies: SlotCopies) -> None:
+        """Let nothing of a larger adapter stay behind a smaller one."""
         self._with_gains.discard(slot)
-        self.ranks[slot].zero_()
-        self.scales[slot].zero_()
-        self.gains.present[slot].zero_()
-        self.gains.values[slot].zero_()
-        self.a[slot].zero_()
-        for b in self.b:
-            b[slot].zero_()
+        copies.zero(self.a[slot], *(b[slot] for b in self.b), self.gains.values[slot])
+
+    def _send(self, arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
+        return [torch.from_numpy(each).to(self.a.device) for each in arrays]
 
     def add_(self, y: Tensor, x: Tensor, plan: SgmvPlan) -> None:
         """Add the LoRA products; see `SlotWeights.add_`.

@@ -60,13 +60,14 @@ def choose_tiles(
     `adapters` is how many the rows are of; None where that may change, as in a captured graph,
     which keeps its tiles and is replayed with other segments.
     """
-    if mode is SgmvMode.FAST and 1 <= rows <= MATRIX_VECTOR_ROWS:
+    if _few(mode, rows):
         return matrix_vector_tiles(rows, in_features=in_features, max_rank=max_rank)
     shrink_k = min(128, _power_of_two(in_features))
-    many = mode is SgmvMode.FAST and rows > MAX_SPLIT_K_ROWS
-    tall = many and (adapters is None or rows >= TALL_SEGMENT * adapters)
+    many = _many(mode, rows)
+    block_m = block_height(mode, rows=rows, adapters=adapters)
+    tall = block_m > MIN_TILE
     return Tiles(
-        block_m=64 if tall else 16,
+        block_m=block_m,
         shrink_n=min(64 if tall else 32, _power_of_two(max_rank)),
         shrink_k=min(64, shrink_k) if tall else shrink_k,
         splits=1 if many else _splits(in_features, shrink_k),
@@ -77,6 +78,14 @@ def choose_tiles(
     )
 
 
+def block_height(mode: SgmvMode, *, rows: int, adapters: int | None) -> int:
+    """Return the `block_m` that `choose_tiles` takes: of all linears alike."""
+    if _few(mode, rows):
+        return _vectors(rows)
+    tall = _many(mode, rows) and (adapters is None or rows >= TALL_SEGMENT * adapters)
+    return 4 * MIN_TILE if tall else MIN_TILE
+
+
 def matrix_vector_tiles(rows: int, *, in_features: int, max_rank: int) -> Tiles:
     """Choose a matrix-vector form for a batch of so many rows; not measured.
 
@@ -84,7 +93,7 @@ def matrix_vector_tiles(rows: int, *, in_features: int, max_rank: int) -> Tiles:
     however the rows share them. A step of shrink takes 16 rows of A, a step of expand up to 64 of
     the rank; both are as wide as their sums have registers.
     """
-    block_m = min(MAX_VECTORS, 1 << (rows - 1).bit_length())
+    block_m = _vectors(rows)
     shrink_k = min(VECTOR_SUMS // (MIN_TILE * max(2, block_m)), _power_of_two(in_features))
     expand_r = min(64, _power_of_two(max_rank))
     return Tiles(
@@ -97,6 +106,18 @@ def matrix_vector_tiles(rows: int, *, in_features: int, max_rank: int) -> Tiles:
         warps=4,
         shrink_stages=1,
     )
+
+
+def _few(mode: SgmvMode, rows: int) -> bool:
+    return mode is SgmvMode.FAST and 1 <= rows <= MATRIX_VECTOR_ROWS
+
+
+def _many(mode: SgmvMode, rows: int) -> bool:
+    return mode is SgmvMode.FAST and rows > MAX_SPLIT_K_ROWS
+
+
+def _vectors(rows: int) -> int:
+    return min(MAX_VECTORS, 1 << (rows - 1).bit_length())
 
 
 def _splits(in_features: int, shrink_k: int) -> int:

@@ -111,7 +111,7 @@ class StandIn:
         for name, replacement in {
             "CUDAGraph": Graph,
             "Event": Event,
-            "graph": lambda graph, *, pool: device.capture(graph, pool),
+            "graph": lambda graph, *, pool, **_: device.capture(graph, pool),
             "synchronize": lambda *_: None,
             "current_stream": lambda: device.stream,
             "set_stream": device.set_stream,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.sgmv import make_plan
+from kernels.sgmv import PlanLayout, SgmvMode, block_height, make_plan, plan_on
 from kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
+from kernels.sgmv.tiles import choose_tiles
 
 SLOTS = 6
 ROW_SLOTS = st.lists(st.integers(-1, SLOTS - 1), max_size=60)
@@ -128,3 +132,56 @@ def test_only_a_static_plan_is_updated() -> None:
         plan.update_(int32([0, 1]))
     with pytest.raises(ValueError, match="2 rows"):
         make_plan(int32([0, 0]), slots=2, static=True).update_(int32([0]))
+
+
+@settings(max_examples=60)
+@given(
+    row_slots=st.lists(st.integers(-1, SLOTS - 1), min_size=1, max_size=40),
+    block_m=st.sampled_from([1, 2, 4, 16]),
+    static=st.booleans(),
+)
+def test_blocks_are_the_same_from_the_host(
+    row_slots: list[int], block_m: int, *, static: bool
+) -> None:
+    """What is laid out there, and comes with other numbers, is what a device would build."""
+    ids = np.array(row_slots, np.int32)
+    layout = PlanLayout(ids, None, slots=SLOTS, block_m=block_m, static=static)
+    there = iter([torch.from_numpy(each) for each in layout.arrays])
+    plan = plan_on(layout, there, device=torch.device("cpu"))
+    built = make_plan(torch.from_numpy(ids), slots=SLOTS, static=static)
+    assert torch.equal(plan.blocks(block_m).rows, built.blocks(block_m).rows)
+    assert torch.equal(plan.blocks(block_m).slots, built.blocks(block_m).slots)
+    assert plan.adapters == built.adapters
+    assert [(s.slot, s.size) for s in plan.segments] == [(s.slot, s.size) for s in built.segments]
+
+
+@settings(max_examples=30)
+@given(steps=st.lists(st.lists(st.integers(-1, 5), min_size=9, max_size=9), min_size=2, max_size=2))
+def test_a_plan_follows_what_is_copied_to_its_tensors(steps: list[list[int]]) -> None:
+    """Tables of other heights too, which nobody has copied."""
+    first, second = (
+        PlanLayout(np.array(each, np.int32), None, slots=SLOTS, block_m=4, static=True)
+        for each in steps
+    )
+    places = [torch.from_numpy(each.copy()) for each in first.arrays]
+    plan = plan_on(first, iter(places), device=torch.device("cpu"))
+    plan.blocks(2)
+    for place, each in zip(places, second.arrays, strict=True):
+        place.copy_(torch.from_numpy(each))
+    plan.follow(second)
+    fresh = make_plan(int32(steps[1]), slots=SLOTS, static=True)
+    for block_m in (2, 4):
+        assert torch.equal(plan.blocks(block_m).rows, fresh.blocks(block_m).rows)
+        assert torch.equal(plan.blocks(block_m).slots, fresh.blocks(block_m).slots)
+    assert [(s.slot, s.size) for s in plan.segments] == [(s.slot, s.size) for s in fresh.segments]
+
+
+def test_the_height_that_is_laid_out_is_the_one_that_is_asked_for() -> None:
+    """Of every shape of weights: what comes with a step is not built again."""
+    for mode in SgmvMode:
+        for rows, adapters in product((1, 3, 16, 130, 600), (None, 1, 4)):
+            for features, rank in ((64, 8), (4096, 64)):
+                tiles = choose_tiles(
+                    mode, rows=rows, in_features=features, max_rank=rank, adapters=adapters
+                )
+                assert tiles.block_m == block_height(mode, rows=rows, adapters=adapters)

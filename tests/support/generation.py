@@ -1,7 +1,10 @@
 """Generation requests, a pool of adapter slots and a model, all small enough to check by eye."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from schemas import Sampling
@@ -9,7 +12,11 @@ from worker.engine.mixture import Mixture
 from worker.engine.request import GenerationRequest
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
-from worker.engine.step_plan import Row, StepPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.engine.step_plan import Row, StepPlan
 
 STATES = 9973
 PLAIN = RowRope()
@@ -59,6 +66,8 @@ class CountingSlots:
         self.holders = [0] * slots
         self.loads: list[str] = []
         self.broken: set[str] = set()  # adapters that cannot be loaded
+        self.delays: Iterator[int] = repeat(0)  # steps until each load is there
+        self.under_way: dict[int, int] = {}  # by slot
 
     def can_acquire(self, adapters: Any) -> bool:
         """Whether there are slots for all."""
@@ -89,10 +98,26 @@ class CountingSlots:
             )
             self.loads.append(digest)
             self.resident[slot] = digest
+            self.under_way[slot] = next(self.delays)
         slots = tuple(map(self.resident.index, digests))
         for slot in slots:
             self.holders[slot] += 1
         return slots
+
+    def tick(self) -> None:
+        """Let a step's time pass."""
+        for slot in self.under_way:
+            self.under_way[slot] -= 1
+
+    def arrived(self, slots: Any) -> bool:
+        """Whether all are there."""
+        return all(self.under_way[slot] <= 0 for slot in slots)
+
+    def expect(self) -> bool:
+        """Let all be there."""
+        late = [slot for slot, left in self.under_way.items() if left > 0]
+        self.under_way.update(dict.fromkeys(late, 0))
+        return bool(late)
 
     def release(self, slots: Any) -> None:
         """Let go; more often than held is a bug of the caller."""

@@ -114,10 +114,10 @@ class EngineRuns:
         """Listen at the engine's sampler."""
         runs = cls(engine)
 
-        def listen(logits: Tensor, rows: Any, masks: Any) -> Any:
+        def listen(logits: Tensor, rows: Any, *more: Any) -> Any:
             for row, own in zip(rows, logits, strict=True):
                 runs._logits.setdefault(row.key, []).append(own.clone())
-            return sample(logits, rows, masks)
+            return sample(logits, rows, *more)
 
         monkeypatch.setattr("worker.engine.step_sampling.sample", listen)
         return runs

@@ -11,6 +11,8 @@ from tests.support.generation import PLAIN, STATES, CacheModel, CountingSlots, r
 from worker.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from worker.engine.blocks import BlockAllocator
     from worker.engine.request import GenerationRequest
     from worker.engine.rope_lengths import RowRope
@@ -45,9 +47,12 @@ class Run:
         prefix_cache: bool = True,
         stretch: float = 2.0,
         speculation: Speculation | None = None,
+        delays: Iterator[int] | None = None,
     ) -> None:
         self.limits = limits
         self.slots = CountingSlots(limits.slots)
+        if delays is not None:
+            self.slots.delays = delays
         self.model = CacheModel(KV_BLOCK, rope, vocabulary=vocabulary)
         self.scheduler = Scheduler(
             max_rows=limits.rows,
@@ -90,6 +95,7 @@ class Run:
 
     def step(self) -> bool:
         """Run one step and check it; False if there was nothing to do."""
+        self.slots.tick()
         undrafted = self.undrafted()
         plan = self.scheduler.plan()
         self.check_state()
@@ -159,12 +165,15 @@ class Run:
                 assert self.scheduler.blocks.holders(block) == 1
                 assert self.scheduler.blocks.name_of(block) is None
         planned = {row.sequence.key for row in rows}
-        left_out = [one for one in self.scheduler.running if one.key not in planned]
+        # Rows whose adapter is on its way wait for it, and nobody else does.
+        ready = [one for one in self.scheduler.running if self.slots.arrived(one.slots)]
+        assert planned <= {one.key for one in ready}
+        left_out = [one for one in ready if one.key not in planned]
         # One that found all but its last token may be left out for want of budget, too.
         if any(one.decoding for one in left_out if one.index):
             assert self.scheduler.blocks.free == 0 or plan.tokens == self.limits.tokens
             assert not any(row.draft for row in rows)
-        assert self.scheduler.running[0].key in planned  # the oldest always moves
+        assert ready[0].key in planned  # the oldest always moves
 
     def drain(self) -> None:
         """Run until all is done; the bound holds with room for every recomputation there can be."""

@@ -7,6 +7,7 @@ import torch
 
 Backend = Literal["auto", "native", "torch", "triton"]
 Weights = Literal["stored", "int8"]
+Graphs = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class EngineConfig:
     weights: Weights = "stored"  # of the backbone's linears
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
-    graphs: bool = False  # decode steps are captured at start and replayed
+    graphs: Graphs = "off"  # whether decode steps are captured at start and replayed
     # How many times as long as a decode of all jobs a step on a CPU with prompts may last.
     step_stretch: float = 2.0
     prefix_cache: bool = True  # what was computed of a sequence is found by others of its beginning
@@ -47,9 +48,9 @@ class EngineConfig:
             raise ValueError(f"step_stretch must be at least 1, got {self.step_stretch}")
         if self.speculation < 0:
             raise ValueError(f"speculation must not be negative, got {self.speculation}")
-        if self.graphs and self.speculation:
+        if self.graphs == "on" and self.speculation:
             raise ValueError("graphs replay steps of one token a row: no speculation beside them")
-        if self.graphs and not self.device.startswith("cuda"):
+        if self.graphs == "on" and not self.device.startswith("cuda"):
             raise ValueError(f"graphs need a CUDA device, got {self.device}")
         if self.kv_tokens and self.kv_tokens < self.kv_block:
             raise ValueError(

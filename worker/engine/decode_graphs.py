@@ -11,20 +11,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
-from kernels.sgmv import make_plan
-from worker.engine.attention import PagedAttention
-from worker.engine.packing import PackedRow, clear_fresh, lay_out
-from worker.engine.row_adapters import NOTHING, Applied, layer_of
-from worker.engine.sequence import BACKBONE
+from worker.engine.capture import capturing
+from worker.engine.one_copy import one_copy, words_of
+from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
+from worker.engine.row_adapters import NOTHING, Applied, Planner, arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv import SgmvPlan
+    from kernels.sgmv import PlanLayout, SgmvPlan
     from worker.engine.config import EngineConfig
     from worker.engine.kv_cache import KVCache
     from worker.engine.lora import AdapterLayers
@@ -48,19 +48,21 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Captures steps as CUDA graphs, which share one pool of memory: they never run together."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """Capture one step."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        own = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(own)
+        with torch.cuda.stream(self._stream):
             for _ in range(_RUNS_BEFORE):
                 step()
-        torch.cuda.current_stream().wait_stream(stream)
+        own.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with capturing(graph, pool=self._pool, stream=self._stream):
             step()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -115,37 +117,44 @@ class DecodeGraphs:
             static = StaticRows(shape, cache, config)
             self._recorded[shape] = static, record(self._step(static, self._logits[: shape.rows]))
 
-    def forward(self, rows: Sequence[PackedRow], applied: Sequence[Applied]) -> Tensor | None:
-        """Decode rows with these adapters: logits [len(rows), vocab] in fp32.
+    @property
+    def recordings(self) -> int:
+        """How many steps are recorded."""
+        return len(self._recorded)
 
-        They are to be used before the next step: of a model in fp32 it overwrites them.
+    def forward(
+        self, rows: Sequence[PackedRow], applied: Sequence[Applied], blocks: StepBlocks
+    ) -> tuple[Tensor, Tensor] | None:
+        """Decode rows with these adapters: logits [len(rows), vocab] in fp32, and filled blocks.
+
+        The blocks are those of `blocks`, on the device. All is to be used before the next step: of
+        a model in fp32 it overwrites the logits.
 
         None where no recording serves: a row does more than decode one token, or has several
-        adapters, or an adapter in a slot has biases or experts, or changes the logits' own linear:
-        these get their memory when the first such adapter comes, after all recordings.
+        adapters, or one that brings what no recording has (`AdapterLayers.recordable`).
         """
         if any(len(row.ids) != 1 or row.told or not row.sampled for row in rows):
             return None
         if any(len(slots) > 1 for slots, _ in applied):
             return None
         adapters = any(slots for slots, _ in applied)
-        if adapters and self._layers.needs_late_memory:
+        if not self._layers.recordable(slot for slots, _ in applied for slot in slots):
             return None
-        blocks = max(len(row.block_ids) for row in rows)
+        width = max(len(row.block_ids) for row in rows)
         static, replay = next(
             recorded
             for shape, recorded in self._recorded.items()
-            if shape.rows >= len(rows) and shape.blocks >= blocks and shape.adapters == adapters
+            if shape.rows >= len(rows) and shape.blocks >= width and shape.adapters == adapters
         )
-        clear_fresh(rows, self._cache)
-        static.put(rows, applied)
+        fresh, filled = static.put(rows, applied, blocks)
+        self._cache.clear(fresh)
         replay()
-        return self._logits[: len(rows)].float()
+        return self._logits[: len(rows)].float(), filled
 
     def _step(self, static: StaticRows, logits: Tensor) -> Callable[[], None]:
         def step() -> None:
             plans = () if static.plan is None else (static.plan,)
-            self._layers.begin(plans, plans)
+            self._layers.begin(plans, ())
             logits.copy_(
                 self._backbone.forward(
                     static.input_ids,
@@ -160,50 +169,53 @@ class DecodeGraphs:
 
 
 class StaticRows:
-    """The tensors of one shape's steps, at addresses that never change."""
+    """The tensors of one shape's steps, at addresses that never change: parts of one buffer."""
 
     def __init__(self, shape: Shape, cache: KVCache, config: EngineConfig) -> None:
-        rows, device = shape.rows, cache.device
         self._shape = shape
         self._block_size = cache.block_size
-        self.input_ids = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.positions = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.lengths = torch.ones(rows, dtype=torch.int64, device=device)
-        self.every = torch.arange(rows, device=device)  # all of them are sampled
-        self.attention = PagedAttention(
-            k_cache=cache.k,
-            v_cache=cache.v,
-            slot_mapping=torch.full((rows,), -1, dtype=torch.int64, device=device),
-            block_table=torch.zeros(rows, shape.blocks, dtype=torch.int32, device=device),
-            cu_q=torch.arange(rows + 1, dtype=torch.int32, device=device),
-            kv_lens=torch.ones(rows, dtype=torch.int32, device=device),
-            backend=config.backend,
-        )
-        self.plan: SgmvPlan | None = None
-        if shape.adapters:
-            self.plan = make_plan(
-                torch.full((rows,), BACKBONE, dtype=torch.int32),
-                slots=config.slots,
-                device=device,
-                static=True,
-            )
+        self._device = cache.device
+        self._planner = Planner.of(config, cache.device)
+        self._room = np.zeros(shape.rows, np.int64)
+        host, layouts = self._lay_out([], [])
+        arrays = [*host, *arrays_of(layouts), self._room, self._room]
+        self._buffer = torch.empty(words_of(arrays), dtype=torch.int64, device=cache.device)
+        there = iter(one_copy(arrays, cache.device, self._buffer))
+        packed = packed_rows(HostRows(*(next(there) for _ in host)), cache, config.backend)
+        self.input_ids = packed.input_ids
+        self.positions = packed.position_ids
+        self.lengths = packed.lengths
+        self.every = packed.logits_index  # all of them are sampled
+        self.attention = packed.attention
+        plans = self._planner.on(layouts, there)
+        self.plan: SgmvPlan | None = plans[0] if plans else None
+        self._fresh, self._filled = there
 
-    def put(self, rows: Sequence[PackedRow], applied: Sequence[Applied]) -> None:
-        """Take other rows; those added to fill the shape read the first row's keys, write none."""
-        added = self._shape.rows - len(rows)
-        filler = PackedRow([0], 0, rows[0].block_ids[:1])
-        host = lay_out([*rows, *[filler] * added], self._block_size, width=self._shape.blocks)
-        attention = self.attention
-        _put(self.input_ids, host.input_ids)
-        _put(self.positions, host.position_ids)
-        _put(self.lengths, host.lengths)
-        _put(attention.slot_mapping, host.slot_mapping[: len(rows)] + [-1] * added)
-        _put(attention.kv_lens, host.kv_lens)
-        _put(attention.block_table, host.block_table)
+    def put(
+        self, rows: Sequence[PackedRow], applied: Sequence[Applied], blocks: StepBlocks
+    ) -> tuple[Tensor, Tensor]:
+        """Take other rows; those added to fill the shape read the first row's keys, write none.
+
+        Returns `blocks` on the device. All of it goes there in one copy.
+        """
+        host, layouts = self._lay_out(rows, applied)
+        room = [np.zeros_like(self._room) for _ in blocks]
+        for own, each in zip(room, blocks, strict=True):
+            own[: len(each)] = each
+        one_copy([*host, *arrays_of(layouts), *room], self._device, self._buffer)
         if self.plan is not None:
-            ids, scales = layer_of([*applied, *[NOTHING] * added], 0)
-            self.plan.update_(ids, scales)
+            self.plan.follow(layouts[0])
+        return self._fresh[: len(blocks.fresh)], self._filled[: len(blocks.filled)]
 
-
-def _put(place: Tensor, values: Sequence[object]) -> None:
-    place.copy_(torch.tensor(values, dtype=place.dtype), non_blocking=True)
+    def _lay_out(
+        self, rows: Sequence[PackedRow], applied: Sequence[Applied]
+    ) -> tuple[HostRows, list[PlanLayout]]:
+        """Lay out as many rows as the shape has."""
+        added = self._shape.rows - len(rows)
+        filler = PackedRow([0], 0, rows[0].block_ids[:1] if rows else [0])
+        host = lay_out([*rows, *[filler] * added], self._block_size, width=self._shape.blocks)
+        host.slot_mapping[len(rows) :] = -1
+        if not self._shape.adapters:
+            return host, []
+        applied = [*applied, *[NOTHING] * added]
+        return host, [self._planner.lay_out_layer(applied, 0, static=True)]

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 
 from schemas import ErrorCode, JobError
 from worker.engine.answer import Answer
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
 from worker.engine.device import use_device
+from worker.engine.filled_blocks import FilledBlocks
+from worker.engine.graph_start import make_graphs
 from worker.engine.kv_cache import KVCache
 from worker.engine.kv_room import with_kv_tokens
 from worker.engine.mixture import Mixture, members_of
@@ -49,7 +49,7 @@ class Engine:
 
     Takes the backbone over: its linears are replaced. Raises UnsupportedModelError when the
     backbone does not give its own logits on packed rows. `record` says how decode steps are
-    recorded, by default as CUDA graphs where the configuration asks for them; `speculation` is
+    recorded, by default as CUDA graphs where the configuration lets them be; `speculation` is
     what drafts, by default by the configuration. Raises KvRoomError where the cache does not fit
     beside it.
     """
@@ -62,11 +62,13 @@ class Engine:
         record: Recorder | None = None,
         speculation: Speculation | None = None,
     ) -> None:
+        use_device(backbone.device)
         self.backbone = backbone
         self.layers = install_adapters(backbone, config)
         config = self.config = with_kv_tokens(config, backbone)
         self._slots = ResidentAdapters(config.slots, self.layers)
         self._cache = KVCache.of(backbone, config)
+        self._filled = FilledBlocks()
         if speculation is None and config.speculation:
             speculation = Speculation(config.speculation)
         self._speculation = speculation
@@ -80,23 +82,16 @@ class Engine:
             stretch=config.step_stretch if config.device == "cpu" else UNBOUND,
             rope=backbone.rope,
             prefix_cache=config.prefix_cache,
-            finite=self._cache.finite,
+            finite=self._filled.finite,
             speculation=speculation,
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(
             Tokenizer.from_str(backbone.tokenizer.backend_tokenizer.to_str())
         )
-        if record is None and config.graphs:
-            if backbone.rope.grows:  # looks at each step's lengths
-                raise UnsupportedModelError(
-                    f"{backbone.name}: RoPE of type 'dynamic' cannot be captured: ARIL_CUDA_GRAPHS"
-                )
-            record = CudaRecorder()
-        graphs = None
-        if record is not None:
-            graphs = DecodeGraphs(backbone, self.layers, self._cache, config, record)
-        self._sample = StepSampler(StepForward(backbone, config, self.layers, self._cache, graphs))
+        graphs = make_graphs(backbone, self.layers, self._cache, config, record)
+        forward = StepForward(backbone, config, self.layers, self._cache, graphs)
+        self._sample = StepSampler(forward, self._filled)
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)

@@ -60,11 +60,6 @@ class ExpertLayer:
         self._own_forward = module.forward
         module.forward = self.forward
 
-    @property
-    def used(self) -> bool:
-        """Whether a slot's adapter changes these experts."""
-        return bool(self._used)
-
     def prepare(self, adapters: Mapping[str, ExpertsModule]) -> Prepared:
         """Take the memory for an adapter; `put` is what changes anything."""
         return {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+
+from worker.engine.one_copy import one_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,20 +64,23 @@ class KVCache:
             device=backbone.device,
         )
 
-    def clear(self, block_ids: Sequence[int]) -> None:
-        """Fill blocks with zeros in every layer."""
-        index = torch.tensor(block_ids, dtype=torch.int64).to(self.device, non_blocking=True)
-        for stack in self._stacks:
-            stack.index_fill_(1, index, 0)
+    def clear(self, blocks: Tensor) -> None:
+        """Fill blocks, int64 [n] on the cache's device, with zeros in every layer."""
+        if len(blocks):
+            for stack in self._stacks:
+                stack.index_fill_(1, blocks, 0)
 
-    def finite(self, block_ids: Sequence[int]) -> bool:
-        """Whether these blocks' numbers are finite in every layer; a device is waited for."""
-        index = torch.tensor(block_ids, dtype=torch.int64).to(self.device, non_blocking=True)
-        bounds = [bound for each in self._stacks for bound in each.index_select(1, index).aminmax()]
-        return bool(torch.stack(bounds).isfinite().all())  # NaN is the bound where there is one
+    def finite(self, blocks: Tensor) -> Tensor:
+        """Whether each block's numbers are finite in every layer, bool [n]; nobody waits for it."""
+        found = torch.ones(len(blocks), dtype=torch.bool, device=self.device)
+        for stack in self._stacks:
+            numbers = stack.index_select(1, blocks)
+            for bound in (numbers.amin((0, 2, 3, 4)), numbers.amax((0, 2, 3, 4))):
+                found &= bound.isfinite()  # NaN is the bound where there is one
+        return found
 
     def clear_places(self, places: Sequence[int]) -> None:
         """Fill the places of tokens (block * block size + offset) with zeros in every layer."""
-        index = torch.tensor(places, dtype=torch.int64).to(self.device, non_blocking=True)
+        (index,) = one_copy([np.array(places, np.int64)], self.device)
         for stack in self._stacks:
             stack.flatten(1, 2).index_fill_(1, index, 0)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 CPU_SHARE: Final = 0.25
 CPU_MOST: Final = 32_768  # tokens
-GPU_SHARE: Final = 0.85  # a step's own tensors, and heads of adapters that come late, have the rest
+GPU_SHARE: Final = (
+    0.85  # a step's own tensors, recordings and what few adapters bring have the rest
+)
 # Whole contexts that the rows of a step could fill, and as many more for beginnings to be found.
 CONTEXTS_A_ROW: Final = 2
 LEAST: Final = 1_024  # tokens, or the backbone's context: with fewer most jobs would be refused

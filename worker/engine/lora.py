@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from kernels.sgmv import GroupShape, LoraPair, SlotBiases, make_slot_weights
+from kernels.backend import uses_triton
+from kernels.sgmv import GroupShape, SlotBiases, SlotCopies, make_slot_weights
 from schemas import ErrorCode, JobError
 from worker.adapters.target_parameters import ParameterShapes
 from worker.adapters.trained_tokens import TrainedTokens
+from worker.engine.adapter_block import on_device, pin
 from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
-from worker.engine.dora import NoDirectionError, gain_of
+from worker.engine.copy_stream import CopyStream
+from worker.engine.dora_gains import DoraGains
 from worker.engine.experts import ExpertLayer
 from worker.engine.groups import LinearGroup, LoraLinear, StepState
+from worker.engine.one_copy import one_copy
 from worker.engine.routers import install_router
 from worker.engine.sample_texts import CALIBRATION
 from worker.engine.siblings import find_siblings, find_whole
@@ -21,13 +25,14 @@ from worker.engine.smoothing import column_maxima
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
     from kernels.sgmv import SgmvPlan, SlotWeights
-    from worker.adapters import AdapterWeights, LoraModule
+    from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
+    from worker.engine.copy_stream import Arrival
     from worker.engine.experts import Prepared
     from worker.engine.model import Backbone
 
@@ -49,8 +54,7 @@ class AdapterLayers:
         self._config = config
         self._body = StepState(invariant=config.invariant)
         self._output = StepState(invariant=config.invariant)
-        self._output_slots: set[int] = set()  # whose adapters change the output module
-        self._bias_slots: set[int] = set()  # whose adapters have biases
+        self._late_slots: set[int] = set()  # whose adapters bring more than the layers' linears
         routers = backbone.parameters.routers
         holders = {path.rpartition(".")[0] for path in backbone.parameters.experts}
         whole = find_whole(backbone, (*routers, *holders)) if holders else ()
@@ -80,19 +84,17 @@ class AdapterLayers:
             InputTable(model.get_input_embeddings(), self._body),
             OutputTable(model.get_output_embeddings(), self._output),
         )
-        self._lock = threading.Lock()
-        # DoRA's gains are kept as long as the host keeps the adapter.
-        self._gains: WeakKeyDictionary[LoraModule, Tensor] = WeakKeyDictionary()
+        self._copies = CopyStream.of(backbone.device)
+        self._gains = DoraGains()
 
-    @property
-    def needs_late_memory(self) -> bool:
-        """Whether an adapter in a slot uses what got its memory when the first such adapter came.
+    def recordable(self, slots: Iterable[int]) -> bool:
+        """Whether rows of these slots need nothing but what a recorded step has.
 
-        That is the output module's weights, biases, tokens' vectors, and experts.
+        Their adapters change the layers' linears alone: not the output module, whose product is as
+        wide as the vocabulary, nor experts, and they have no biases or tokens' vectors. What others
+        bring of these changes no bit of their rows.
         """
-        used = [table.used for table in self._tables]
-        used += [layer.used for layer in self.experts.values()]
-        return bool(self._output_slots or self._bias_slots or any(used))
+        return self._late_slots.isdisjoint(slots)
 
     def pack(self) -> None:
         """Lay the base weights out for speed, or in eight bits, and hold nothing of them twice.
@@ -144,12 +146,14 @@ class AdapterLayers:
 
         See `StepState.plans`.
         """
-        self._body.plans, self._output.plans = tuple(plans), tuple(output_plans)
+        # Where nobody changes the logits, kernels over the vocabulary need not be launched.
+        self._body.plans = tuple(plans)
+        self._output.plans = tuple(output_plans) if self._late_slots else ()
         for group in self.groups:
             group.forget()
 
     def prepare(self, adapter: AdapterWeights) -> None:
-        """Compute what DoRA needs of the backbone's weights.
+        """Compute what DoRA needs of the backbone's weights; put it where a GPU can fetch it.
 
         The gains are remembered with the adapter's modules, so that `load` only copies. Raises
         JobError `adapter_invalid` for a changed weight that has a row of zeros. That the adapter
@@ -160,87 +164,84 @@ class AdapterLayers:
             raise ValueError(f"no linear {min(unknown)!r} takes adapters")
         if unknown := adapter.experts.keys() - self.parameters.experts.keys():
             raise ValueError(f"no experts {min(unknown)!r} take adapters")
-        for group in self.groups:
-            modules = [adapter.modules.get(name) for name in group.names]
-            if all(module is None or self._has_gain(module) for module in modules):
-                continue
-            weights = group.dense_weights()
-            for name, module, weight in zip(group.names, modules, weights, strict=True):
-                if module is not None and not self._has_gain(module):
-                    try:
-                        gain = gain_of(weight, module)
-                    except NoDirectionError as error:
-                        raise JobError(ErrorCode.ADAPTER_INVALID, f"{name}: {error}") from None
-                    with self._lock:
-                        self._gains[module] = gain
+        self._gains.prepare(adapter, self.groups)
+        if self._copies is not None:
+            pin(adapter)
 
-    def load(self, slot: int, adapter: AdapterWeights) -> None:
+    def load(self, slot: int, adapter: AdapterWeights) -> Arrival | None:
         """Put an adapter into a slot, in place of all that was there.
 
-        Linears that the adapter leaves alone get rank 0. Raises what `prepare` raises, and JobError
-        `overloaded` where there is no memory for the first adapter of the output module, or with
-        biases, for tokens' vectors or for experts, before anything has changed.
+        Returns what tells when it is there; None where it is: on a CPU. On a GPU no step waits for
+        it but those with rows of the slot, which are nobody's until then. Linears that the adapter
+        leaves alone get rank 0. Raises what `prepare` raises, and JobError `overloaded` where there
+        is no memory for the first adapter of the output module, or with biases, for tokens' vectors
+        or for experts, before anything has changed.
         """
         self.prepare(adapter)
-        token_rows, experts = self._make_room(adapter)
-        for slots, member in (
-            (self._output_slots, self._backbone.output_module in adapter.modules),
-            (self._bias_slots, any(each.bias is not None for each in adapter.modules.values())),
+        self._take_room(adapter)  # every step's own from now on: it is made before, not beside
+        if self._copies is None:
+            self._put(slot, adapter, adapter)
+            return None
+        with self._copies.copying() as arrival:
+            with _room_needed():
+                there = on_device(adapter, self._backbone.device)
+            self._put(slot, adapter, there)
+        return arrival
+
+    def _put(self, slot: int, adapter: AdapterWeights, there: AdapterWeights) -> None:
+        """Fill a slot from `there`, which is the adapter, or a copy of it on the device."""
+        token_rows, experts = self._late_memory(there)
+        self._late_slots.discard(slot)
+        if (
+            self._backbone.output_module in adapter.modules
+            or any(each.bias is not None for each in adapter.modules.values())
+            or any(experts.values())
+            or any(rows is not None for rows in token_rows)
         ):
-            slots.discard(slot)
-            slots.update([slot] if member else [])
+            self._late_slots.add(slot)
         for table, rows in zip(self._tables, token_rows, strict=True):
             table.put(slot, rows)
         for path, layer in self.experts.items():
             layer.put(slot, experts[path])
+        copies = SlotCopies(partial(one_copy, device=self._backbone.device))
         for group in self.groups:
             pairs = [
-                self._pair(module) if module else None
-                for module in map(adapter.modules.get, group.names)
+                self._gains.pair(adapter.modules[name], there.modules[name])
+                if name in adapter.modules
+                else None
+                for name in group.names
             ]
             if group.biases is not None:
                 group.biases.load(slot, pairs)
             if any(pairs):
-                self._weights(group).load(slot, pairs)
+                self._weights(group).load(slot, pairs, copies)
             elif group.weights is not None:
-                group.weights.clear(slot)
+                group.weights.clear(slot, copies)
+        copies.run()
 
-    def _make_room(
-        self, adapter: AdapterWeights
-    ) -> tuple[list[DeviceRows | None], dict[str, Prepared]]:
-        """Take the memory that is taken when an adapter needs it.
-
-        Returns its tokens' vectors, and what it brings for each layer's experts.
-        """
-        tokens = adapter.tokens or TrainedTokens()
-        device, dtype = self._backbone.device, self._backbone.dtype
-        try:
+    def _take_room(self, adapter: AdapterWeights) -> None:
+        """Take the memory of all slots that is taken when the first adapter needs it."""
+        with _room_needed():
             for group in self.groups:
                 modules = [adapter.modules[name] for name in group.names if name in adapter.modules]
                 if modules:
                     self._weights(group)
                 if any(module.bias is not None for module in modules) and group.biases is None:
                     group.biases = self._biases(group)
+
+    def _late_memory(
+        self, adapter: AdapterWeights
+    ) -> tuple[list[DeviceRows | None], dict[str, Prepared]]:
+        """Take the memory that is an adapter's own.
+
+        Returns its tokens' vectors, and what it brings for each layer's experts.
+        """
+        tokens = adapter.tokens or TrainedTokens()
+        device, dtype = self._backbone.device, self._backbone.dtype
+        with _room_needed():
             experts = {path: layer.prepare(adapter.experts) for path, layer in self.experts.items()}
             both = tokens.input, tokens.output
             return [DeviceRows.of(rows, device, dtype) for rows in both], experts
-        except (MemoryError, RuntimeError) as error:  # torch says both in the same way
-            raise JobError(
-                ErrorCode.OVERLOADED,
-                "adapter: no memory for one of the output layer, biases, tokens or experts",
-            ) from error
-
-    def _has_gain(self, module: LoraModule) -> bool:
-        """Whether nothing is left to compute: the module has its gain, or needs none."""
-        if module.magnitude is None:
-            return True
-        with self._lock:
-            return module in self._gains
-
-    def _pair(self, module: LoraModule) -> LoraPair:
-        with self._lock:
-            gain = self._gains.get(module)
-        return LoraPair(module.a, module.b, module.scaling, gain, module.bias, module.scaled_bias)
 
     def _install(self, names: Sequence[str]) -> LinearGroup:
         model = self._backbone.model
@@ -253,8 +254,10 @@ class AdapterLayers:
         group = LinearGroup(names, linears, self._output if output else self._body)
         for name, member in zip(names, group.members, strict=True):
             model.set_submodule(name, member)
-        # Few adapters change the output module, and its B is as wide as the vocabulary.
-        if not output:
+        # Few adapters change the output module. Where each has memory of its own it costs none
+        # before; where slots are of one size it is there from the start, a twentieth of them for a
+        # model of 8B, since later the cache has what was free.
+        if not output or uses_triton(self._config.backend, self._backbone.device):
             self._weights(group)
         return group
 
@@ -286,3 +289,15 @@ class AdapterLayers:
                 backend=self._config.backend,
             )
         return group.weights
+
+
+@contextmanager
+def _room_needed() -> Iterator[None]:
+    """Say `overloaded` where memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch says both in the same way
+        raise JobError(
+            ErrorCode.OVERLOADED,
+            "adapter: no memory for one of the output layer, biases, tokens or experts",
+        ) from error

@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.adapters import AdapterWeights
+    from worker.engine.copy_stream import Arrival
     from worker.engine.lora import AdapterLayers
 
 
 class ResidentAdapters:
-    """The scheduler's pool of slots. Weights are copied when a slot is taken, between two steps."""
+    """The scheduler's pool of slots. Weights are copied when a slot is taken.
+
+    On a CPU that is between two steps; on a GPU beside the next ones: see `arrived`.
+    """
 
     def __init__(self, slots: int, layers: AdapterLayers) -> None:
         self._slots = SlotLru(slots)
         self._layers = layers
+        self._under_way: dict[int, Arrival] = {}  # by slot
         self.loads = 0
 
     @property
@@ -57,15 +62,37 @@ class ResidentAdapters:
         for slot in slots:
             self._slots.release(slot)
 
+    def arrived(self, slots: Sequence[int]) -> bool:
+        """Whether the adapters of these slots are there; asks the device, and does not wait."""
+        for slot in slots:
+            arrival = self._under_way.get(slot)
+            if arrival is not None and arrival.query():
+                del self._under_way[slot]
+        return self._under_way.keys().isdisjoint(slots)
+
+    def expect(self) -> bool:
+        """Let the device wait for what is under way, before the next step; False if nothing is.
+
+        All slots have arrived then, as far as the host is concerned.
+        """
+        expected = bool(self._under_way)
+        for arrival in self._under_way.values():
+            arrival.wait()
+        self._under_way.clear()
+        return expected
+
     def _acquire(self, adapter: AdapterWeights) -> int:
         placement = self._slots.acquire(adapter.digest)
         if placement is None:
             raise RuntimeError(f"no slot for {adapter.name!r} that was checked to be there")
         if placement.needs_load:
+            self._under_way.pop(placement.slot, None)  # somebody else's, who is gone
             try:
-                self._layers.load(placement.slot, adapter)
+                arrival = self._layers.load(placement.slot, adapter)
             except BaseException:
                 self._slots.forget(placement.slot)
                 raise
+            if arrival is not None:
+                self._under_way[placement.slot] = arrival
             self.loads += 1
         return placement.slot

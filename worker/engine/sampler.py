@@ -50,9 +50,15 @@ class Sampled(NamedTuple):
 
     ids: list[int]
     logprobs: list[TokenLogprobs | None]
+    beside: Sequence[float] = ()  # what else was read
 
 
-def sample(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None = None) -> Sampled:
+def sample(
+    logits: Tensor,
+    rows: Sequence[SamplingRow],
+    masks: TokenMasks | None = None,
+    beside: Tensor | None = None,
+) -> Sampled:
     """Choose one token a row.
 
     logits: float32 [n, vocab], n = len(rows); overwritten. Temperature 0 takes the largest
@@ -62,9 +68,14 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None
     float32's lowest number. Raises ValueError on a wrong shape or dtype. A row whose logits have
     NaN or plus infinity, or nothing finite, gets INVALID and leaves the others alone; one whose
     constraint lets nothing come gets DEAD; any other row gets a token, whatever its settings.
-    `masks` are needed where a row has a matcher.
+    `masks` are needed where a row has a matcher. `beside` [m] are other numbers on the same device
+    that are to be read: it is waited for once.
     """
-    return read(launch(logits, rows, masks).tolist(), rows)
+    found = launch(logits, rows, masks)
+    if beside is None:
+        return read(found.tolist(), rows)
+    values = torch.cat([found, beside.double()]).tolist()
+    return read(values[: len(found)], rows)._replace(beside=values[len(found) :])
 
 
 def launch(logits: Tensor, rows: Sequence[SamplingRow], masks: TokenMasks | None = None) -> Tensor:

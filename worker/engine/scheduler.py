@@ -13,6 +13,9 @@ It waits for a row that was planned before its own, in this step and in no other
 for nobody, each wait ends with a block computed, and whoever is preempted or cancelled is waited
 for no longer.
 
+A sequence whose adapter is still on its way into its slot has no row either: others run meanwhile,
+and where nobody else could, the device waits for it.
+
 Drafts (speculation.py) come last and take what nobody else has use for: tokens that the budget has
 left, and blocks only where those that all running sequences need next are free.
 """
@@ -146,6 +149,9 @@ class Scheduler:
         self.prefixes.begin()
         rows, preempted = self._continue_running()
         self._admit_waiting(rows)
+        if not rows and self._slots.expect():  # nobody else would run meanwhile
+            rows, more = self._continue_running()
+            preempted += more
         if not rows:
             return None
         if self.drafting is not None:
@@ -194,6 +200,8 @@ class Scheduler:
         while position < len(self.running):
             sequence = self.running[position]
             position += 1
+            if not self._slots.arrived(sequence):
+                continue
             wanted = 1
             if not (decoding := sequence.decoding):
                 self.prefixes.take(sequence, self.prefixes.find(sequence))
@@ -246,7 +254,7 @@ class Scheduler:
             self.waiting.remove(sequence)
             insort(self.running, sequence, key=_arrival)
             self.prefixes.take(sequence, known)
-            if self.prefixes.awaits(sequence):
+            if not self._slots.arrived(sequence) or self.prefixes.awaits(sequence):
                 growth += sequence.growth(self.kv_block)
                 continue
             row = self._plan_row(sequence, min(sequence.pending, self._prompt_tokens))

@@ -28,6 +28,12 @@ class SlotPool(Protocol):
     def release(self, slots: Sequence[int]) -> None:
         """Undo one `acquire`; a slot that nobody holds may be given to another adapter."""
 
+    def arrived(self, slots: Sequence[int]) -> bool:
+        """Whether what these slots are to hold is there: rows of theirs may run. Nobody waits."""
+
+    def expect(self) -> bool:
+        """Let the next step wait for what has not arrived; False if there is no such thing."""
+
 
 class SlotTurns:
     """Gives sequences their adapters' slots, in an order in which nobody waits for ever.
@@ -67,6 +73,14 @@ class SlotTurns:
             sequence.slots = slots
         self._guard.admitted(sequence.digests)
         return None
+
+    def arrived(self, sequence: TokenSequence) -> bool:
+        """Whether a sequence that has its slots can run."""
+        return not sequence.slots or self._pool.arrived(sequence.slots)
+
+    def expect(self) -> bool:
+        """Let the next step wait for what has not arrived; False if there is no such thing."""
+        return self._pool.expect()
 
     def release(self, sequence: TokenSequence) -> None:
         """Take back its slots."""

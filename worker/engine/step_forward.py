@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.engine.packing import PackedRow, pack
-from worker.engine.row_adapters import NOTHING, make_plans
+from worker.engine.filled_blocks import Forwarded
+from worker.engine.one_copy import one_copy
+from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
+from worker.engine.row_adapters import NOTHING, Planner, arrays_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from kernels.sgmv import SgmvPlan
     from worker.engine.config import EngineConfig
     from worker.engine.decode_graphs import DecodeGraphs
     from worker.engine.kv_cache import KVCache
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class StepForward:
-    """Runs what a step plans; replays a recording instead where there is one that serves."""
+    """Runs what a step plans; replays a recording instead where there is one that serves.
+
+    The device is told all that it needs in one copy, and not waited for.
+    """
 
     def __init__(
         self,
@@ -39,9 +45,10 @@ class StepForward:
         self._layers = layers
         self._cache = cache
         self._graphs = graphs
+        self._planner = Planner.of(config, backbone.device)
 
-    def __call__(self, plan: StepPlan) -> Tensor:
-        """Return logits, float32 [n, vocab]: of each row the places told of, then those sampled."""
+    def __call__(self, plan: StepPlan) -> Forwarded:
+        """Run a step."""
         rows = [
             PackedRow(
                 row.ids,
@@ -54,42 +61,65 @@ class StepForward:
             for row in plan.rows
         ]
         last = [(row.slots, row.sequence.scales) if row.slots else NOTHING for row in plan.rows]
+        blocks = StepBlocks.of(rows, self._cache.block_size)
+        if not self._config.prefix_cache:  # then nobody asks
+            blocks = blocks._replace(filled=blocks.filled[:0])
+        served = None
         if self._graphs is not None:
-            logits = self._graphs.forward(rows, last)
-            if logits is not None:
-                return logits
-        packed = pack(rows, self._cache, self._config.backend, invariant=self._config.invariant)
-        tokens = [
-            each
-            for row, own in zip(plan.rows, last, strict=True)
-            for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
-        ]
-        outputs = [
-            each
-            for row, own in zip(plan.rows, last, strict=True)
-            for each in (
-                *(NOTHING if at < row.bare else own for at in row.tells),
-                *[own] * row.sampled,
-            )
-        ]
-        self._layers.begin(self._plans(tokens), self._plans(outputs))
+            served = self._graphs.forward(rows, last, blocks)
+        if served is None:
+            tokens = [
+                each
+                for row, own in zip(plan.rows, last, strict=True)
+                for each in [NOTHING] * row.bare + [own] * (row.count - row.bare)
+            ]
+            outputs = [
+                each
+                for row, own in zip(plan.rows, last, strict=True)
+                for each in (
+                    *(NOTHING if at < row.bare else own for at in row.tells),
+                    *[own] * row.sampled,
+                )
+            ]
+            served = self.run(rows, tokens, outputs, blocks)
+        logits, filled = served
+        finite = self._cache.finite(filled) if len(filled) else None
+        return Forwarded(logits, blocks.filled.tolist(), finite)
+
+    def run(
+        self,
+        rows: Sequence[PackedRow],
+        tokens: Sequence[Applied],
+        outputs: Sequence[Applied],
+        blocks: StepBlocks,
+    ) -> tuple[Tensor, Tensor]:
+        """Run rows eagerly: logits in fp32, and the blocks that are filled, on the device.
+
+        `tokens` is what works on each token, `outputs` on each place whose logits are wanted.
+        """
+        host = lay_out(rows, self._cache.block_size)
+        bodies, heads = self._planner.lay_out(tokens), self._planner.lay_out(outputs)
+        arrays = [*host, *blocks, *arrays_of(bodies), *arrays_of(heads)]
+        there = iter(one_copy(arrays, self._cache.device))
+        packed = packed_rows(
+            HostRows(*(next(there) for _ in host)),
+            self._cache,
+            self._config.backend,
+            invariant=self._config.invariant,
+        )
+        fresh, filled = (next(there) for _ in blocks)
+        self._cache.clear(fresh)
+        self._layers.begin(self._planner.on(bodies, there), self._planner.on(heads, there))
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits
-            return self._backbone.forward(
+            logits = self._backbone.forward(
                 packed.input_ids,
                 packed.position_ids,
                 packed.logits_index,
                 packed.attention,
                 packed.lengths,
-            ).float()
+            )
+        return logits.float(), filled
 
     def _length(self, sequence: TokenSequence) -> int:
         """Return what its tokens' frequencies go by, where they change with length."""
         return len(sequence.prompt_ids) if self._backbone.rope.grows else sequence.length
-
-    def _plans(self, applied: list[Applied]) -> tuple[SgmvPlan, ...]:
-        return make_plans(
-            applied,
-            slots=self._config.slots,
-            invariant=self._config.invariant,
-            device=self._backbone.device,
-        )

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from worker.engine.one_copy import one_copy
 from worker.engine.sampler import FAILED, INVALID, Sampled, sample
 from worker.engine.token_masks import TokenMasks
 from worker.observe.logs import get_logger
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from schemas import Sampling, TokenLogprobs
     from worker.constraints.matcher import Matcher
+    from worker.engine.filled_blocks import FilledBlocks, Forwarded
     from worker.engine.sequence import TokenSequence
     from worker.engine.step_plan import Row, StepPlan
     from worker.engine.step_settings import SamplingRow
@@ -62,10 +66,14 @@ class Further:
 
 
 class StepSampler:
-    """Samples what steps plan; `forward` runs the model and may be asked twice for a step."""
+    """Samples what steps plan; `forward` runs the model and may be asked twice for a step.
 
-    def __init__(self, forward: Callable[[StepPlan], Tensor]) -> None:
+    What a step found of the blocks that it has filled comes to `filled`, read with the tokens.
+    """
+
+    def __init__(self, forward: Callable[[StepPlan], Forwarded], filled: FilledBlocks) -> None:
         self._forward = forward
+        self._filled = filled
         self._masks: TokenMasks | None = None  # once there is a constraint
 
     def expect_constraints(self, rows: int, vocab: int, device: torch.device) -> None:
@@ -82,7 +90,8 @@ class StepSampler:
         rows = [row for row in plan.rows if row.samples]
         if self._masks is not None:  # they are filled while the model runs
             self._masks.begin([r.sequence for r in rows if r.sequence.matcher is not None])
-        logits = _to_sample(plan, self._forward(plan), tell=True)
+        whole, blocks, unread = self._forward(plan)
+        logits = _to_sample(plan, whole, tell=True)
         begins = [*accumulate((row.sampled for row in rows), initial=0)]
         came: list[list[int]] = [[] for _ in rows]
         turn, going = 0, [*range(len(rows))]
@@ -90,7 +99,11 @@ class StepSampler:
             seen = {
                 rows[each].sequence.key: _seen(rows[each].sequence, came[each]) for each in going
             }
-            sampled = self._sample(plan, logits, [begins[each] + turn for each in going], seen)
+            places = [begins[each] + turn for each in going]
+            sampled = self._sample(plan, logits, places, seen, unread)
+            if unread is not None:
+                self._filled.note(blocks, sampled.beside)
+                unread = None
             further = []
             for each, token, logprobs in zip(going, sampled.ids, sampled.logprobs, strict=True):
                 row = rows[each]
@@ -101,24 +114,36 @@ class StepSampler:
                 if goes_on and row.draft[turn : turn + 1] == (token,):
                     further.append(each)
             turn, going = turn + 1, further
+        if unread is not None:  # nobody samples
+            self._filled.note(blocks, unread.tolist())
         return came
 
     def _sample(
-        self, plan: StepPlan, logits: Tensor, places: list[int], rows: dict[int, SamplingRow]
+        self,
+        plan: StepPlan,
+        logits: Tensor,
+        places: list[int],
+        rows: dict[int, SamplingRow],
+        beside: Tensor | None,
     ) -> Sampled:
-        """Sample from these places, of rows by their jobs' keys; one by one where that fails."""
+        """Sample from these places, of rows by their jobs' keys; one by one where that fails.
+
+        `beside` is read along.
+        """
         try:
-            return sample(_picked(logits, places), [*rows.values()], self._masks)
+            return sample(_picked(logits, places), [*rows.values()], self._masks, beside)
         except Exception:
             # The logits may be overwritten. Rows do not see each other: each gets what it would
             # have got; and a device that is broken raises here.
-            logits = _picked(_to_sample(plan, self._forward(plan), tell=False), places)
+            whole, _, beside = self._forward(plan)
+            logits = _picked(_to_sample(plan, whole, tell=False), places)
             each = [
                 self._sample_alone(logits[i : i + 1], *row) for i, row in enumerate(rows.items())
             ]
             if len(each) > 1 and all(one.ids == [FAILED] for one in each):
                 raise
-        return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each])
+        told = () if beside is None else beside.tolist()
+        return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each], told)
 
     def _sample_alone(self, logits: Tensor, key: int, row: SamplingRow) -> Sampled:
         try:
@@ -134,7 +159,10 @@ def _seen(sequence: TokenSequence, came: list[int]) -> SamplingRow:
 
 def _picked(logits: Tensor, places: list[int]) -> Tensor:
     """Return rows of the logits, a copy unless it is all of them."""
-    return logits if len(places) == len(logits) else logits[places]
+    if len(places) == len(logits):
+        return logits
+    (index,) = one_copy([np.array(places, np.int64)], logits.device)
+    return logits.index_select(0, index)
 
 
 def _to_sample(plan: StepPlan, logits: Tensor, *, tell: bool) -> Tensor:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch.nn.functional import linear, pad
 
 from worker.engine.block_products import in_blocks
+from worker.engine.one_copy import one_copy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +36,9 @@ class DeviceRows(NamedTuple):
         """Copy an adapter's tokens to the device; None for none."""
         if rows is None:
             return None
-        ids = torch.tensor(rows.ids, dtype=torch.int64, device=device)
-        return cls(ids, rows.values.to(device, dtype))
+        (ids,) = one_copy([np.array(rows.ids, np.int64)], device)
+        # What is there already is a part of the whole adapter's block, which is let go.
+        return cls(ids, rows.values.to(device, dtype, copy=rows.values.is_cuda))
 
 
 class TokenTable:
@@ -46,11 +49,6 @@ class TokenTable:
         module.register_forward_hook(self._mend)
         self._state = state
         self._slots: dict[int, DeviceRows] = {}
-
-    @property
-    def used(self) -> bool:
-        """Whether any slot has vectors of its own."""
-        return bool(self._slots)
 
     def put(self, slot: int, rows: DeviceRows | None) -> None:
         """Put an adapter's vectors into a slot, or none, in place of what was there."""

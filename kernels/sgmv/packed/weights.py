@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kernels.sgmv.group import GroupShape, LoraPair
     from kernels.sgmv.plan import SgmvPlan
+    from kernels.sgmv.slot_copies import SlotCopies
 
 
 class PackedWeights:
@@ -43,13 +44,18 @@ class PackedWeights:
         self._working = slot_type(dtype, device, "torch")
         self._adapters: list[TorchProducts | None] = [None] * slots
 
-    def load(self, slot: int, pairs: Sequence[LoraPair | None]) -> None:
+    def load(
+        self,
+        slot: int,
+        pairs: Sequence[LoraPair | None],
+        copies: SlotCopies | None = None,  # noqa: ARG002 - an adapter's memory is its own here
+    ) -> None:
         """Put an adapter into a slot; see `SlotWeights.load`."""
         self.shape.check(pairs)
         adapter = pack(pairs, self.shape, device=self._device, dtype=self._working, bias=self.bias)
         self._adapters[slot] = adapter and TorchProducts(adapter, self._working)
 
-    def clear(self, slot: int) -> None:
+    def clear(self, slot: int, copies: SlotCopies | None = None) -> None:  # noqa: ARG002 - same
         """Empty a slot and free its memory."""
         self._adapters[slot] = None
 

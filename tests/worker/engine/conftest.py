@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.support.fake_gpu import FakeGpu, fake_gpu
 from tests.support.tiny import make_tiny_model
 from worker.engine.forward_pass import AttentionLayout
 from worker.engine.kv_cache import KVCache
@@ -55,3 +56,19 @@ def cache() -> KVCache:
 def backbone(tmp_path: Path) -> Backbone:
     """Load a tiny Llama."""
     return load_backbone(make_tiny_model(tmp_path, "llama"), "cpu", torch.float32)
+
+
+@pytest.fixture(scope="session")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """Load a tiny Llama of one layer; tests run copies of it."""
+    path = make_tiny_model(tmp_path_factory.mktemp("model"), "llama", num_hidden_layers=1)
+    return load_backbone(path, "cpu", torch.float32)
+
+
+@pytest.fixture
+def gpu() -> Iterator[FakeGpu]:
+    """Let "cuda" be a device that is none; where there is one the test has nothing to say."""
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is there")
+    with fake_gpu() as found:
+        yield found

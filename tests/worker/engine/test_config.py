@@ -19,7 +19,7 @@ CONFIG = EngineConfig(max_rows=4, max_step_tokens=64, slots=2, max_rank=16, kv_t
         ({"max_step_tokens": 3}, r"max_step_tokens \(3\) must be at least max_rows \(4\)"),
         ({"speculation": -1}, "speculation must not be negative, got -1"),
         (
-            {"graphs": True, "device": "cuda", "speculation": 7},
+            {"graphs": "on", "device": "cuda", "speculation": 7},
             "graphs replay steps of one token a row",
         ),
         ({"kv_tokens": 15}, r"kv_tokens \(15\) must hold at least one block of 16"),

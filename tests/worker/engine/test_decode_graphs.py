@@ -25,7 +25,7 @@ from worker.engine.forward_pass import AttentionLayout
 from worker.engine.kv_cache import KVCache
 from worker.engine.mixture import mix
 from worker.engine.model import adopt_backbone, load_backbone
-from worker.engine.packing import PackedRow
+from worker.engine.packing import PackedRow, StepBlocks
 from worker.engine.request import GenerationRequest
 from worker.engine.row_adapters import NOTHING
 
@@ -54,7 +54,7 @@ class Rerun:
         """Record by CUDA where it is there."""
         number = self.recorded
         self.recorded += 1
-        again = CudaRecorder()(step) if DEVICE == "cuda" else step
+        again = CudaRecorder(torch.device(DEVICE))(step) if DEVICE == "cuda" else step
 
         def replay() -> None:
             self.replays.append(number)
@@ -120,8 +120,10 @@ def test_static_rows_know_how_long_their_sequences_are() -> None:
     )
     static = decode_graphs.StaticRows(Shape(rows=3, blocks=8, adapters=False), cache, CONFIG)
     place = static.lengths
-    static.put([PackedRow([5], 30, list(range(8))), PackedRow([6], 8, [8, 9, 10])], [NOTHING] * 2)
-    assert place.tolist() == [31, 9, 1]
+    rows = [PackedRow([5], 31, list(range(8))), PackedRow([6], 8, [8, 9, 10])]
+    fresh, filled = static.put(rows, [NOTHING] * 2, StepBlocks.of(rows, 4))
+    assert place.tolist() == [32, 9, 1]
+    assert (fresh.tolist(), filled.tolist()) == ([10], [7])
     assert place is static.lengths
 
 
@@ -224,4 +226,4 @@ def test_the_watch_sees_what_waits(name: str, step: Callable[[torch.Tensor], obj
 def test_graphs_need_a_gpu() -> None:
     """A CPU engine that is told to capture is refused."""
     with pytest.raises(ValueError, match="graphs need a CUDA device, got cpu"):
-        EngineConfig(max_rows=1, max_step_tokens=1, slots=1, max_rank=1, kv_tokens=16, graphs=True)
+        EngineConfig(max_rows=1, max_step_tokens=1, slots=1, max_rank=1, kv_tokens=16, graphs="on")

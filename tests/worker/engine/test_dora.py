@@ -198,7 +198,7 @@ def test_gains_of_a_packed_backbone_are_those_of_the_plain_one(
         if pack:
             layers.pack()
         layers.prepare(weights)
-        gains.append([layers._gains[part] for part in weights.modules.values()])
+        gains.append([layers._gains._gains[part] for part in weights.modules.values()])
     assert len(gains[0]) == 15
     assert all(torch.equal(*pair) for pair in zip(*gains, strict=True))
 
@@ -266,15 +266,15 @@ def test_gains_are_computed_once_and_go_with_their_adapter(
     def refuse(*_args: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("worker.engine.lora.gain_of", refuse)
+    monkeypatch.setattr("worker.engine.dora_gains.gain_of", refuse)
     monkeypatch.setattr("worker.engine.groups.LinearGroup.dense_weights", refuse)
     layers.load(0, weights)
     layers.load(1, replace(weights, name="other"))  # equal content under another tenant's name
     layers.prepare(adapter(backbone, ALL_LINEARS, dora=False))
-    assert len(layers._gains) == 14
+    assert len(layers._gains._gains) == 14
     del weights
     gc.collect()
-    assert len(layers._gains) == 0
+    assert len(layers._gains._gains) == 0
 
 
 def test_a_magnitude_of_another_width_is_a_bug(biased: Path) -> None:

@@ -165,12 +165,12 @@ def test_a_slot_is_emptied_for_the_next(tmp_path: Path, monkeypatch: pytest.Monk
     scene = Scene(tmp_path, "mixtral", slots=1)
     runs = EngineRuns.recording(scene.engine, monkeypatch)
     (before,) = runs.generate([(PROMPT, scene.adapters["attention"])], 2)
-    assert not scene.engine.layers.needs_late_memory
+    assert scene.engine.layers.recordable([0])
     runs.generate([(PROMPT, scene.adapters["experts"])], 2)
-    assert scene.engine.layers.needs_late_memory  # recorded steps know nothing of it
+    assert not scene.engine.layers.recordable([0])  # recorded steps know nothing of it
     (after,) = runs.generate([(PROMPT, scene.adapters["attention"])], 2)
     assert torch.equal(before.logits, after.logits)
-    assert not scene.engine.layers.needs_late_memory
+    assert scene.engine.layers.recordable([0])
 
 
 @pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])

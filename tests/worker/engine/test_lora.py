@@ -211,12 +211,13 @@ def test_an_adapter_that_changes_nothing_clears_its_slot(backbone: Backbone) -> 
 def test_an_output_adapter_counts_only_while_it_is_in_a_slot(backbone: Backbone) -> None:
     """Once another adapter has its slot, recorded steps serve again."""
     layers = AdapterLayers(backbone, CONFIG)
-    assert not layers.needs_late_memory
+    assert layers.recordable([0])
     layers.load(0, adapter(backbone, ["lm_head"]))
     layers.load(1, adapter(backbone, ["q_proj"], seed=2))
-    assert layers.needs_late_memory
+    assert not layers.recordable([1, 0])
+    assert layers.recordable([1])
     layers.load(0, adapter(backbone, ["q_proj"], seed=3))
-    assert not layers.needs_late_memory
+    assert layers.recordable([0])
 
 
 def test_no_memory_for_the_output_is_a_refusal(
@@ -234,7 +235,7 @@ def test_no_memory_for_the_output_is_a_refusal(
     with pytest.raises(JobError) as told:
         layers.load(0, adapter(backbone, ["q_proj", "lm_head"]))
     assert told.value.code is ErrorCode.OVERLOADED
-    assert not layers.needs_late_memory
+    assert layers.recordable([0])
     assert torch.equal(logits(backbone, layers, [0] * 6), before)
 
 
@@ -255,7 +256,7 @@ def test_biases_are_of_their_slot(backbone: Backbone) -> None:
     layers.load(1, adapter(backbone, ["down_proj"], seed=2))
     without = [logits(backbone, layers, [slot] * 6) for slot in (-1, 0, 1)]
     layers.load(0, with_biases(weights))
-    assert layers.needs_late_memory
+    assert not layers.recordable([0])
     found = [logits(backbone, layers, [slot] * 6) for slot in (-1, 0, 1)]
     assert torch.equal(found[0], without[0])
     assert float((found[1] - without[1]).abs().max()) > 0.1
@@ -280,5 +281,5 @@ def test_no_memory_for_biases_is_a_refusal(
     with pytest.raises(JobError) as told:
         layers.load(0, with_biases(adapter(backbone, ["v_proj"])))
     assert told.value.code is ErrorCode.OVERLOADED
-    assert not layers.needs_late_memory
+    assert layers.recordable([0])
     assert torch.equal(logits(backbone, layers, [0] * 6), before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.packing import PackedRow, lay_out, pack
+from worker.engine.packing import PackedRow, StepBlocks, lay_out, pack
 
 if TYPE_CHECKING:
     from worker.engine.kv_cache import KVCache
@@ -33,7 +33,8 @@ def test_short_tables_go_on_with_the_rows_own_block(cache: KVCache) -> None:
     """What pads a row's block table never points into another sequence's memory."""
     packed = pack([PackedRow([1], 0, [3]), PackedRow([2], 8, [0, 4, 2])], cache)
     assert packed.attention.block_table.tolist() == [[3, 3, 3], [0, 4, 2]]
-    assert lay_out([PackedRow([2], 8, [0, 4, 2])], 4, width=5).block_table == [[0, 4, 2, 0, 0]]
+    wide = lay_out([PackedRow([2], 8, [0, 4, 2])], 4, width=5)
+    assert wide.block_table.tolist() == [[0, 4, 2, 0, 0]]
 
 
 def test_new_blocks_are_cleared_and_old_ones_kept(cache: KVCache) -> None:
@@ -44,3 +45,13 @@ def test_new_blocks_are_cleared_and_old_ones_kept(cache: KVCache) -> None:
     for tensor in (*cache.k.values(), *cache.v.values()):
         cleared = [block for block in range(6) if not tensor[block].isnan().any()]
         assert cleared == [1, 4]  # block 5, 0 and 2 held the rows' earlier tokens
+
+
+def test_a_step_knows_what_it_begins_and_fills() -> None:
+    """Blocks without a token before are fresh; those whose last token comes are filled."""
+    rows = [
+        PackedRow([1, 2, 3, 4, 5, 6], 3, [5, 1, 3]),  # ends block 5, fills block 1, begins 3
+        PackedRow([1], 7, [0, 4]),
+        PackedRow([2], 2, [2]),
+    ]
+    assert [each.tolist() for each in StepBlocks.of(rows, 4)] == [[1, 3], [5, 1, 4]]

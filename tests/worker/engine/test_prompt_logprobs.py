@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from worker.adapters import AdapterWeights
+    from worker.engine.filled_blocks import Forwarded
     from worker.engine.model import Backbone
+    from worker.engine.step_plan import StepPlan
 
 PROMPT = tuple((29 * at + 5) % 384 for at in range(40))
 LIMITS: dict[str, Any] = {
@@ -128,10 +130,10 @@ def test_a_step_makes_few_logits(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     made: list[int] = []
     forward = engine._sample._forward
 
-    def counting(plan: object) -> Tensor:
-        logits = forward(plan)  # type: ignore[arg-type]
-        made.append(len(logits))
-        return logits
+    def counting(plan: StepPlan) -> Forwarded:
+        step = forward(plan)
+        made.append(len(step.logits))
+        return step
 
     monkeypatch.setattr(engine._sample, "_forward", counting)
     outputs = finish(engine, *(request(key, prompt_logprobs=0) for key in range(4)))

@@ -266,7 +266,7 @@ def test_broken_logits_hurt_only_their_own_row(bad: float, sampling: Sampling) -
 
 def test_no_rows_are_no_work() -> None:
     """A step that brings prompts on alone samples nothing."""
-    assert sample(torch.zeros(0, 5), []) == ([], [])
+    assert sample(torch.zeros(0, 5), []) == ([], [], ())
 
 
 def test_wrong_shapes_are_refused() -> None:

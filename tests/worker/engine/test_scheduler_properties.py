@@ -1,5 +1,7 @@
 """Step planning under any mix of jobs, cancellations and memory pressure."""
 
+from itertools import cycle
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +51,32 @@ def test_every_job_finishes_with_the_tokens_of_an_undisturbed_run(
     for name in set(names):
         order = [key for key in run.started if names[key] == name]
         assert order == sorted(order)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    limits=LIMITS,
+    jobs=JOBS,
+    gaps=st.lists(st.integers(0, 3), min_size=14, max_size=14),
+    delays=st.lists(st.integers(0, 6), min_size=1, max_size=9),
+)
+def test_only_its_own_rows_wait_for_an_adapter(
+    limits: Limits,
+    jobs: list[tuple[int, int, Adapter, int]],
+    gaps: list[int],
+    delays: list[int],
+) -> None:
+    """However long adapters take into their slots: each step has a row, and answers are the same.
+
+    `Run` checks in each step that nobody runs whose adapter is not there.
+    """
+    run = Run(limits, delays=cycle(delays))
+    for (prompt, max_tokens, adapter, resume), gap in zip(jobs, gaps, strict=False):
+        run.add(prompt, max_tokens, adapter, resume)
+        for _ in range(gap):
+            run.step()
+    run.drain()
+    assert run.answers == {key: CacheModel.answer(job) for key, job in run.jobs.items()}
 
 
 @settings(max_examples=200, deadline=None)

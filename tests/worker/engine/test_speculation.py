@@ -235,13 +235,13 @@ def test_a_batch_that_cannot_be_sampled_from_is_sampled_row_by_row(
     """At any place of a draft: the rows get what they would have got."""
     calls = 0
 
-    def failing(logits: Any, rows: Any, masks: Any) -> Any:
+    def failing(logits: Any, rows: Any, *more: Any) -> Any:
         nonlocal calls
         calls += 1
         if len(rows) > 1 and calls % 3 == 0:
             logits.fill_(7)
             raise RuntimeError("no")
-        return sample(logits, rows, masks)
+        return sample(logits, rows, *more)
 
     monkeypatch.setattr("worker.engine.step_sampling.sample", failing)
     engine = engine_of(path, always("right", MOST, answers_of(expected), VOCABULARY))

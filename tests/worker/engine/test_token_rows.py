@@ -89,7 +89,7 @@ def test_a_slot_keeps_no_tokens_of_another_adapter(
     assert torch.equal(answers[0].logits, answers[2].logits)
     assert torch.equal(answers[0].logits, answers[4].logits)
     assert not torch.equal(answers[0].logits, answers[1].logits)
-    assert not runs.engine.layers.needs_late_memory
+    assert runs.engine.layers.recordable([0])
 
 
 def test_in_invariant_mode_neighbours_change_no_bit(
