@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worker.engine.rope_lengths import RowRope
     from worker.engine.sequence import TokenSequence
     from worker.engine.speculation import Speculation
+    from worker.engine.step_cost import StepCost
     from worker.engine.step_plan import Row
 
 
@@ -22,6 +23,7 @@ class Drafting:
     """Lets rows that decode go on by guesses, in what is left when all else is planned."""
 
     speculation: Speculation
+    cost: StepCost
     blocks: BlockAllocator
     kv_block: int
     rope: RowRope
@@ -33,21 +35,40 @@ class Drafting:
         """
         budget = min(MOST_A_STEP, budget)
         decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
-        price = self.speculation.price(len(decodes))
-        if price >= 1:
+        if budget < 1 or not 0 < len(decodes) <= MOST_A_STEP:
             return
         early = sum(each.growth(self.kv_block) for each in running) <= self.blocks.free
+        guesses: list[Sequence[float]] = []
         for place in decodes:
             row = rows[place]
-            if row.tells:
-                continue
-            room = min(budget, self._room(row.sequence, early=early))
-            if draft := self.speculation.draft(row.sequence, price, room):
-                budget -= len(draft)
-                count = 1 + len(draft)
-                missing = row.sequence.blocks_missing(count, self.kv_block)
-                row.sequence.block_ids.extend(self.blocks.allocate(missing))
-                rows[place] = replace(row, count=count, draft=draft)
+            chances = () if row.tells else self.speculation.guess(row.sequence).chances
+            room = self._room(row.sequence, early=early) if chances else 0
+            guesses.append(chances[: max(0, room)])
+        if not any(guesses):
+            return
+        tokens = sum(row.count for row in rows)
+        logits = sum(row.sampled + len(row.tells) for row in rows)
+        lengths = self.speculation.choose(
+            guesses,
+            [self.cost.beside_row(rows[place].sequence.length) for place in decodes],
+            lambda drafted: self.cost(tokens + drafted, logits + drafted),
+            tokens,
+            budget,
+        )
+        for place, length in zip(decodes, lengths, strict=True):
+            if length:
+                self._draft(rows, place, length)
+
+    def _draft(self, rows: list[Row], place: int, length: int) -> None:
+        """Put the first tokens of a row's guess behind it."""
+        row = rows[place]
+        guessing = row.sequence.guessing
+        assert guessing is not None  # noqa: S101 - it has guessed
+        assert guessing.guess is not None  # noqa: S101
+        draft = tuple(guessing.guess.ids[:length])
+        missing = row.sequence.blocks_missing(1 + length, self.kv_block)
+        row.sequence.block_ids.extend(self.blocks.allocate(missing))
+        rows[place] = replace(row, count=1 + length, draft=draft)
 
     def _room(self, sequence: TokenSequence, *, early: bool) -> int:
         """How many tokens may be drafted: to the answer's end, to where RoPE switches, in blocks.

@@ -1,52 +1,55 @@
-"""How well one sequence's next tokens are guessed, and how many guesses pay by that."""
+"""What was guessed of one sequence."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LENGTHS: Final = (1, 3, 7, 11)
-"""Of drafts: with the token before them rows of 2, 4, 8 and 12, which products come in
-(block_products.py); attention takes up to 12 new tokens of a sequence as decodes."""
+    from worker.engine.answer_kinds import AnswerKind
 
-FIRST_RATE: Final = 0.5  # before anything is known
-WEIGHT: Final = 0.15  # of the latest guess
+
+class Guess:
+    """Tokens that may come next, each with its evidence and the chance that it and all before come.
+
+    Chances fall.
+    """
+
+    __slots__ = ("chances", "evidence", "ids")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.evidence: list[int] = []
+        self.chances: list[float] = []
+
+    def add(self, token: int, evidence: int, chance: float) -> None:
+        """Guess one token more."""
+        self.ids.append(token)
+        self.evidence.append(evidence)
+        self.chances.append(chance)
 
 
 class Guessing:
-    """What was guessed last, and the share of guesses that came true, each where those before did.
+    """A sequence's kind of answer, its latest guess, and whether drafts break its own tokens.
 
     Guesses count whether they were drafted or not: what was guessed of the token that comes anyway
-    tells as much. So a row that does not draft is found out, at no cost, when it would pay again.
+    tells as much. So it is found out at no cost when drafts would pay again.
     """
 
-    __slots__ = ("guess", "rate", "stopped")
+    __slots__ = ("guess", "kind", "stopped")
 
-    def __init__(self) -> None:
-        self.guess: Sequence[int] = ()
-        self.rate = FIRST_RATE
-        self.stopped = False  # drafts break this sequence's own tokens
+    def __init__(self, kind: AnswerKind) -> None:
+        self.kind = kind
+        self.guess: Guess | None = None
+        self.stopped = False
 
     def note(self, ids: Sequence[int]) -> None:
-        """Compare the guess with the tokens that came."""
-        for guessed, came in zip(self.guess, ids, strict=False):
-            self.rate += WEIGHT * ((guessed == came) - self.rate)
+        """Compare the guess with the tokens that came, up to the first that was wrong."""
+        guess, self.guess = self.guess, None
+        if guess is None:
+            return
+        for guessed, evidence, came in zip(guess.ids, guess.evidence, ids, strict=False):
+            self.kind.rates.note(evidence, hit=guessed == came)
             if guessed != came:
                 break
-        self.guess = ()
-
-    def pays(self, price: float, most: int) -> int:
-        """Return how many tokens to draft, at most so many, where one costs `price` tokens' time.
-
-        That of `LENGTHS` with the most tokens to be expected beyond its price; 0 if none has.
-        """
-        best, gain = 0, 0.0
-        for length in LENGTHS:
-            if length > most:
-                break
-            expected = sum(self.rate**place for place in range(1, length + 1))
-            if expected - length * price > gain:
-                best, gain = length, expected - length * price
-        return best

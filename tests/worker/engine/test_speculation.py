@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import repeat
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.sampler import sample
 from worker.engine.speculation import Speculation
+from worker.engine.votes import EVIDENCES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from worker.engine.ngrams import NgramIndex
     from worker.engine.sequence import TokenSequence
 
 CONFIG = EngineConfig(
@@ -256,9 +259,9 @@ class Poison:
     def __init__(self, token: int) -> None:
         self._token = token
 
-    def propose(self, _sequence: TokenSequence, most: int) -> list[int]:
+    def propose(self, _sequence: TokenSequence, _earlier: NgramIndex) -> Iterator[tuple[int, int]]:
         """Propose it."""
-        return [self._token] * most
+        return repeat((self._token, EVIDENCES - 1))
 
 
 def plain(jobs: list[GenerationRequest]) -> list[tuple[GenerationRequest, dict[str, Any]]]:

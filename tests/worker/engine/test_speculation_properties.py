@@ -13,10 +13,11 @@ from tests.support.drafting import KINDS, Kind, always
 from tests.support.generation import PLAIN, CacheModel, request
 from tests.support.scheduler_run import KV_BLOCK, Limits, Run
 from tests.worker.engine.test_prefix_properties import ASKED, LIMITS, ROPES, TOKENS, Asked, job_of
-from worker.engine.speculation import MOST_A_STEP, Speculation
+from worker.engine.speculation import MOST_A_STEP
 
 if TYPE_CHECKING:
     from worker.engine.rope_lengths import RowRope
+    from worker.engine.speculation import Speculation
     from worker.engine.step_plan import StepPlan
 
 ROOMY = Limits(rows=4, tokens=64, blocks=64, slots=2, passes=4)
@@ -122,13 +123,6 @@ def test_no_block_is_taken_that_another_will_need() -> None:
         found.append(drafted(run.scheduler.plan()))
     # Of 6 tokens, one known: the second block is full, and one more may be taken early.
     assert found == [[KV_BLOCK] * 2, [0, 0]]
-
-
-def test_many_rows_draft_nothing() -> None:
-    """From the number on at which even a certain guess costs more than it brings."""
-    speculation = Speculation(7)
-    assert speculation.price(1) < 0.1
-    assert speculation.price(16) < 1 <= speculation.price(48)
 
 
 def test_a_switch_of_frequencies_is_met_by_a_known_token() -> None:
