@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from worker.engine.guessing import Guess
 from worker.engine.speculation import NgramProposer, Speculation
-from worker.engine.votes import EVIDENCES
+from worker.engine.votes import FIRST_RATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ class Told:
         coming = chain([*self._answers.get(sequence.key, ())][sequence.index :], repeat(0))
         length = self._random.randint(0, LONGEST) if self._kind == "random" else None
         for token in islice(coming, length):
-            yield (token + self._miss()) % self._vocabulary, EVIDENCES - 1
+            yield (token + self._miss()) % self._vocabulary, len(FIRST_RATES) - 1
 
     def _miss(self) -> int:
         if self._kind == "random":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import exp
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.engine.answer_kinds import AnswerKind
+
+PACE: Final = 0.3  # of a sequence's difference from its kind
+MOST_BIAS: Final = 3.0  # odds of 20 to 1
 
 
 class Guess:
@@ -31,18 +35,25 @@ class Guess:
 
 
 class Guessing:
-    """A sequence's kind of answer, its latest guess, and whether drafts break its own tokens.
+    """What is known of one sequence's guesses: its kind's rates, and how it differs from its kind.
 
     Guesses count whether they were drafted or not: what was guessed of the token that comes anyway
     tells as much. So it is found out at no cost when drafts would pay again.
     """
 
-    __slots__ = ("guess", "kind", "stopped")
+    __slots__ = ("bias", "guess", "kind", "stopped")
 
     def __init__(self, kind: AnswerKind) -> None:
         self.kind = kind
+        self.bias = 0.0  # on the logarithm of the odds, as in logistic regression
         self.guess: Guess | None = None
-        self.stopped = False
+        self.stopped = False  # drafts break this sequence's own tokens
+
+    def rate(self, evidence: int) -> float:
+        """Return how likely a token of this evidence comes, if those before it do."""
+        rate = self.kind.rates[evidence]
+        odds = exp(self.bias) * rate / (1 - rate)
+        return odds / (1 + odds)
 
     def note(self, ids: Sequence[int]) -> None:
         """Compare the guess with the tokens that came, up to the first that was wrong."""
@@ -50,6 +61,9 @@ class Guessing:
         if guess is None:
             return
         for guessed, evidence, came in zip(guess.ids, guess.evidence, ids, strict=False):
-            self.kind.rates.note(evidence, hit=guessed == came)
-            if guessed != came:
+            hit = guessed == came
+            bias = self.bias + PACE * (hit - self.rate(evidence))
+            self.bias = max(-MOST_BIAS, min(MOST_BIAS, bias))
+            self.kind.rates.note(evidence, hit=hit)
+            if not hit:
                 break

@@ -26,7 +26,7 @@ MOST_A_STEP: Final = 64
 """Tokens that a step drafts: each has logits of the whole vocabulary. Where more rows than that
 decode, one row more costs about as much as it brings, and nothing is guessed."""
 
-LEAST_CHANCE: Final = 0.1  # of a token behind which the guess goes on
+LEAST_CHANCE: Final = 0.2  # of a token behind which the guess goes on
 
 
 class Proposer(Protocol):
@@ -49,7 +49,7 @@ class NgramProposer:
             index = sequence.ngrams = NgramIndex()
         index.extend(sequence.tokens(len(index), sequence.length - len(index)))
         tail = index.latest(LONGEST)
-        while found := likeliest(tail, (index, earlier)):
+        while found := likeliest(tail, index, earlier):
             yield found
             tail = [*tail[1 - LONGEST :], found[0]]
 
@@ -73,9 +73,10 @@ class Speculation:
         guess = guessing.guess = Guess()
         if guessing.stopped:
             return guess
-        kind, chance = guessing.kind, 1.0
-        for token, evidence in islice(self._proposer.propose(sequence, kind.index), self.most):
-            chance *= kind.rates[evidence]
+        chance = 1.0
+        proposed = self._proposer.propose(sequence, guessing.kind.index)
+        for token, evidence in islice(proposed, self.most):
+            chance *= guessing.rate(evidence)
             guess.add(token, evidence, chance)
             if chance < LEAST_CHANCE:
                 break

@@ -24,7 +24,7 @@ from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.sampler import sample
 from worker.engine.speculation import Speculation
-from worker.engine.votes import EVIDENCES
+from worker.engine.votes import FIRST_RATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -261,7 +261,7 @@ class Poison:
 
     def propose(self, _sequence: TokenSequence, _earlier: NgramIndex) -> Iterator[tuple[int, int]]:
         """Propose it."""
-        return repeat((self._token, EVIDENCES - 1))
+        return repeat((self._token, len(FIRST_RATES) - 1))
 
 
 def plain(jobs: list[GenerationRequest]) -> list[tuple[GenerationRequest, dict[str, Any]]]:
