@@ -168,6 +168,27 @@ def test_rows_that_repeat_themselves_take_fewer_steps(
     assert drafting.stats().steps < bare.stats().steps / 3
 
 
+def test_answers_like_earlier_ones_take_fewer_steps(
+    path: Path, jobs: list[GenerationRequest]
+) -> None:
+    """Of the same adapter, for those alone who find each other's beginnings; tokens stay."""
+    sampling = Sampling(max_tokens=40, temperature=1.0, ignore_eos=True)
+    first = replace(jobs[1], sampling=sampling, constraint=None, salt="acme")
+    others = [replace(first, salt="beta"), replace(first, adapter=jobs[2].adapter)]
+    bare, drafting = engine_of(path), engine_of(path, speculation=MOST)
+
+    def steps(job: GenerationRequest) -> int:
+        before = drafting.stats().steps
+        assert finish(drafting, job) == finish(bare, job)
+        return drafting.stats().steps - before
+
+    unknown = steps(first)
+    assert unknown > 30
+    assert steps(others[0]) == unknown
+    assert steps(others[1]) > 30
+    assert steps(first) < unknown / 3
+
+
 def test_rows_that_are_guessed_wrong_stop_drafting(
     path: Path, jobs: list[GenerationRequest]
 ) -> None:

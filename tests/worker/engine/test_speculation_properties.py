@@ -103,6 +103,19 @@ def test_a_step_drafts_few_tokens() -> None:
     assert sum(len(row.draft) for row in plan.rows) == MOST_A_STEP
 
 
+def test_many_rows_draft_nothing() -> None:
+    """A row more costs about as much then as it brings, however sure it is."""
+    rows = MOST_A_STEP + 1
+    answers = {key: CacheModel.answer(request(key, 2, max_tokens=9)) for key in range(rows)}
+    limits = replace(ROOMY, rows=rows, tokens=2_000, blocks=9 * rows)
+    for count in (rows, rows - 1):
+        run = Run(limits, speculation=always("right", 7, answers, 9973))
+        for _ in range(count):
+            run.add(2, 9, None)
+        run.step()
+        assert any(drafted(run.scheduler.plan())) == (count < rows)
+
+
 def drafted(plan: StepPlan | None) -> list[int]:
     """Tokens drafted by each row."""
     assert plan is not None
