@@ -163,9 +163,9 @@ class Switched(Speculation):
 
     on = True
 
-    def guess(self, sequence: TokenSequence) -> Guess:
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
         """Guess as the worker does, or nothing."""
-        return super().guess(sequence) if self.on else Guess()
+        return super().guess(sequence, least) if self.on else Guess()
 
     def knowing(self, other: Switched, *, on: bool) -> None:
         """Know what another knew, and no more."""
@@ -198,9 +198,9 @@ class Wrong(Speculation):
 
     count = 0
 
-    def guess(self, sequence: TokenSequence) -> Guess:
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
         """Guess it."""
-        super().guess(sequence)
+        super().guess(sequence, least)
         assert sequence.guessing is not None  # noqa: S101 - it has guessed
         guess = sequence.guessing.guess = Guess()
         for _ in range(MOST):

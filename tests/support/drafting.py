@@ -47,9 +47,9 @@ class Told:
 class Always(Speculation):
     """Drafts all that there is room for, the oldest row first, whatever came of it before."""
 
-    def guess(self, sequence: TokenSequence) -> Guess:
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
         """Guess all there is to guess, as if it were sure to come, unless drafts spoil the row."""
-        guess = super().guess(sequence)
+        guess = super().guess(sequence, least)
         guessing = sequence.guessing
         assert guessing is not None
         if not guessing.stopped:

@@ -37,17 +37,18 @@ class Drafting:
         decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
         if budget < 1 or not 0 < len(decodes) <= MOST_A_STEP:
             return
+        tokens = sum(row.count for row in rows)
+        logits = sum(row.sampled + len(row.tells) for row in rows)
+        paid = tokens / self.cost(tokens, logits)  # brought in the time of one row
         early = sum(each.growth(self.kv_block) for each in running) <= self.blocks.free
         guesses: list[Sequence[float]] = []
         for place in decodes:
             row = rows[place]
-            chances = () if row.tells else self.speculation.guess(row.sequence).chances
+            chances = () if row.tells else self.speculation.guess(row.sequence, paid).chances
             room = self._room(row.sequence, early=early) if chances else 0
             guesses.append(chances[: max(0, room)])
         if not any(guesses):
             return
-        tokens = sum(row.count for row in rows)
-        logits = sum(row.sampled + len(row.tells) for row in rows)
         lengths = self.speculation.choose(
             guesses,
             [self.cost.beside_row(rows[place].sequence.length) for place in decodes],

@@ -26,8 +26,6 @@ MOST_A_STEP: Final = 64
 """Tokens that a step drafts: each has logits of the whole vocabulary. Where more rows than that
 decode, one row more costs about as much as it brings, and nothing is guessed."""
 
-LEAST_CHANCE: Final = 0.2  # of a token behind which the guess goes on
-
 
 class Proposer(Protocol):
     """Guesses the tokens that come next in a sequence."""
@@ -64,8 +62,12 @@ class Speculation:
         self._kinds = AnswerKinds()
         self._proposer = NgramProposer() if proposer is None else proposer
 
-    def guess(self, sequence: TokenSequence) -> Guess:
-        """Guess what comes in a sequence that decodes; nothing where drafts break its tokens."""
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
+        """Guess what comes in a sequence that decodes; nothing where drafts break its tokens.
+
+        The guess goes on behind tokens that come with a chance of `least`, and is one token long in
+        any case, if there is one: it is compared with what comes, drafted or not.
+        """
         guessing = sequence.guessing
         if guessing is None:
             kind = self._kinds.of((sequence.salt, sequence.digests, sequence.scales))
@@ -78,7 +80,7 @@ class Speculation:
         for token, evidence in islice(proposed, self.most):
             chance *= guessing.rate(evidence)
             guess.add(token, evidence, chance)
-            if chance < LEAST_CHANCE:
+            if chance < least:
                 break
         return guess
 
