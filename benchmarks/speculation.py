@@ -5,9 +5,10 @@
 SmolLM2-135M, one thread, by its CPU time of the steps in which all rows decode. Jobs that copy
 (a text repeated word for word), that extract (the demo's adapter, people and places as JSON, behind
 earlier turns of the same kind, and without), that invent (stories, sampled), and all of them mixed.
-Each by 1, 4 and 16 rows at a time, greedily but for the stories, with drafts and without in turns.
-Before each turn the same answers to other questions are known, and no others. Tokens of both ways
-are compared: by rounding they may part where two are nearly as likely.
+Each by 1, 4 and 16 rows at a time, greedily but for the stories, with drafts and without in turns;
+a turn asks what was not asked in the last one. Before each the same answers to other questions are
+known, and no others. Tokens of both ways are compared: by rounding they may part where two are
+nearly as likely.
 
 What a step costs that drafts is measured by drafts that are wrong, beside what is reckoned with.
 """
@@ -38,7 +39,7 @@ from worker.engine.speculation import Speculation
 from worker.engine.step_cost import StepCost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from worker.engine.model import Backbone
     from worker.engine.sequence import TokenSequence
@@ -46,18 +47,19 @@ if TYPE_CHECKING:
 QUESTION: Final = "speculation"
 EXAMPLES: Final = Path(__file__).parent.parent / "aril" / "demo" / "train" / "extract.jsonl"
 MOST: Final = 7
-TOKENS: Final = 64
-JOBS: Final = {1: 6, 4: 16, 16: 32}  # by rows
+TOKENS: Final = 48
+ROWS: Final = (1, 4, 16)
+JOBS: Final = 2  # a row, one after the other
 SENTENCES: Final = 4  # of a text that is copied
 EARLIER: Final = 3  # turns
 KNOWN: Final = 16  # answers of each kind, to questions that are not asked
-TURNS: Final = 3
+TURNS: Final = 4
 COPY, EXTRACT, ALONE, STORY = "copy", "extract, 4th turn", "extract", "story"
 KINDS: Final = (COPY, EXTRACT, ALONE, STORY)
 MIXED: Final = "mixed"
 CASES: Final = {
-    torch.bfloat16: [*itertools.product(KINDS, JOBS), (MIXED, max(JOBS))],
-    torch.float32: [*itertools.product((EXTRACT, STORY), JOBS)],
+    torch.bfloat16: [*itertools.product(KINDS, ROWS), (MIXED, max(ROWS))],
+    torch.float32: [*itertools.product((EXTRACT, STORY), ROWS)],
 }
 PRICED: Final = {1: (1, 3, 7), 4: (1, 4, 12), 16: (1, 8, 16)}  # rows: guesses of a step
 PROMPT: Final = 150
@@ -148,7 +150,7 @@ def serve(engine: Engine, requests: list[GenerationRequest], rows: int) -> Serve
 def engine_of(backbone: Backbone, speculation: Speculation) -> Engine:
     """Make an engine; ways that are compared share one, since memory is not alike everywhere."""
     config = EngineConfig(
-        max_rows=max(JOBS),
+        max_rows=max(ROWS),
         max_step_tokens=8192,  # all prompts at once, so that rows decode together
         slots=4,
         max_rank=MAX_RANK,
@@ -270,20 +272,24 @@ def measure(dtype: torch.dtype) -> list[Row]:
     backbone = load_smollm2(dtype)
     known, speculation = Switched(MOST), Switched(MOST)
     make, engine = jobs(backbone), engine_of(backbone, speculation)
+    asked = JOBS * max(ROWS)
     for kind in KINDS:
-        first = max(JOBS.values())
-        serve(engine, make(kind, range(first, first + KNOWN)), KNOWN)
+        serve(engine, make(kind, range(asked, asked + KNOWN)), KNOWN)
     known.knowing(speculation, on=True)
     off, on = "no drafts", f"drafts of up to {MOST}"
 
-    def run(requests: list[GenerationRequest], count: int, *, drafts: bool) -> Served:
+    def run(firsts: Iterator[int], kind: str, count: int, *, drafts: bool) -> Served:
+        first = next(firsts)
         speculation.knowing(known, on=drafts)
-        return serve(engine, requests, count)
+        return serve(engine, make(kind, range(first, first + JOBS * count)), count)
 
     config = f"SmolLM2-135M {_named(dtype)}, up to {TOKENS} tokens, one thread, CPU time"
     for kind, count in CASES[dtype]:
-        asked = make(kind, range(JOBS[count]))
-        ways = {name: functools.partial(run, asked, count, drafts=name == on) for name in (off, on)}
+        firsts = range(0, asked, JOBS * count)
+        ways = {
+            name: functools.partial(run, itertools.cycle(firsts), kind, count, drafts=name == on)
+            for name in (off, on)
+        }
         found = in_turns(ways, TURNS)
         plain, drafted = found[off], found[on]
         row = functools.partial(Row.of, question=QUESTION, x=f"{kind}, {count}", config=config)
@@ -292,7 +298,7 @@ def measure(dtype: torch.dtype) -> list[Row]:
             rows.append(row(values, provider=name, metric="tokens/s", unit="1/s"))
         faster = ratios([turn.a_second for turn in drafted], [turn.a_second for turn in plain])
         same = [
-            sum(map(tuple.__eq__, one.ids, other.ids)) / len(asked)
+            sum(map(tuple.__eq__, one.ids, other.ids)) / len(one.ids)
             for one, other in zip(drafted, plain, strict=True)
         ]
         for metric, values in (
