@@ -211,14 +211,14 @@ class Wrong(Speculation):
 
     def choose(
         self,
-        guesses: Sequence[Sequence[float]],
+        chances: Sequence[Sequence[float]],
         _prices: Sequence[float],
         _cost: Callable[[int], float],
         _useful: int,
         _most: int,
     ) -> list[int]:
         """Share them out among the rows."""
-        count, rows = self.count, len(guesses)
+        count, rows = self.count, len(chances)
         return [(count + row) // rows for row in range(rows)]
 
 

@@ -61,7 +61,7 @@ class Always(Speculation):
 
     def choose(
         self,
-        guesses: Sequence[Sequence[float]],
+        chances: Sequence[Sequence[float]],
         _prices: Sequence[float],
         _cost: Callable[[int], float],
         _useful: int,
@@ -69,7 +69,7 @@ class Always(Speculation):
     ) -> list[int]:
         """Draft them."""
         lengths = []
-        for own in guesses:
+        for own in chances:
             lengths.append(min(len(own), most))
             most -= lengths[-1]
         return lengths

@@ -41,16 +41,16 @@ class Drafting:
         logits = sum(row.sampled + len(row.tells) for row in rows)
         paid = tokens / self.cost(tokens, logits)  # brought in the time of one row
         early = sum(each.growth(self.kv_block) for each in running) <= self.blocks.free
-        guesses: list[Sequence[float]] = []
+        chances: list[Sequence[float]] = []
         for place in decodes:
             row = rows[place]
-            chances = () if row.tells else self.speculation.guess(row.sequence, paid).chances
-            room = self._room(row.sequence, early=early) if chances else 0
-            guesses.append(chances[: max(0, room)])
-        if not any(guesses):
+            own = () if row.tells else self.speculation.guess(row.sequence, paid).chances
+            room = self._room(row.sequence, early=early) if own else 0
+            chances.append(own[: max(0, room)])
+        if not any(chances):
             return
         lengths = self.speculation.choose(
-            guesses,
+            chances,
             [self.cost.beside_row(rows[place].sequence.length) for place in decodes],
             lambda drafted: self.cost(tokens + drafted, logits + drafted),
             tokens,

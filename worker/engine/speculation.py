@@ -86,14 +86,14 @@ class Speculation:
 
     def choose(
         self,
-        guesses: Sequence[Sequence[float]],
+        chances: Sequence[Sequence[float]],
         prices: Sequence[float],
         cost: Callable[[int], float],
         useful: int,
         most: int,
     ) -> list[int]:
         """Return how many guesses of each row to draft: see `draft_lengths`."""
-        return draft_lengths(guesses, prices, cost, useful, most)
+        return draft_lengths(chances, prices, cost, useful, most)
 
     def note(self, sequence: TokenSequence, draft: Sequence[int], ids: Sequence[int]) -> None:
         """Take notice of what came; of nothing, where the draft has spoilt its own row."""
