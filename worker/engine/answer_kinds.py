@@ -2,7 +2,8 @@
 
 What an adapter was trained for mostly has a form: the same fields, phrases and ends, answer by
 answer. A job's own tokens cannot tell of it, answers to earlier ones do. A kind is who asked (those
-who find each other's beginnings in the cache, and nobody else) and what answered.
+who find each other's beginnings in the cache, and nobody else), what answered, and whether tokens
+are drawn: what is drawn is guessed less well.
 """
 
 from __future__ import annotations

@@ -34,42 +34,40 @@ class Drafting:
         A block is taken early only where those that all `running` sequences need next are free.
         """
         budget = min(MOST_A_STEP, budget)
-        decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
+        decodes = [
+            place
+            for place, row in enumerate(rows)
+            if row.count == 1 and row.samples and not row.tells
+        ]
         if budget < 1 or not 0 < len(decodes) <= MOST_A_STEP:
             return
         tokens = sum(row.count for row in rows)
         logits = sum(row.sampled + len(row.tells) for row in rows)
         paid = tokens / self.cost(tokens, logits)  # brought in the time of one row
-        early = sum(each.growth(self.kv_block) for each in running) <= self.blocks.free
-        chances: list[Sequence[float]] = []
-        for place in decodes:
-            row = rows[place]
-            own = () if row.tells else self.speculation.guess(row.sequence, paid).chances
-            room = self._room(row.sequence, early=early) if own else 0
-            chances.append(own[: max(0, room)])
-        if not any(chances):
+        guessed = {place: self.speculation.guess(rows[place].sequence, paid) for place in decodes}
+        places = [place for place, guess in guessed.items() if guess.ids]
+        if not places:
             return
+        early = sum(each.growth(self.kv_block) for each in running) <= self.blocks.free
+        rooms = [max(0, self._room(rows[place].sequence, early=early)) for place in places]
         lengths = self.speculation.choose(
-            chances,
-            [self.cost.beside_row(rows[place].sequence.length) for place in decodes],
+            [guessed[place].chances[:room] for place, room in zip(places, rooms, strict=True)],
+            [self.cost.beside_row(rows[place].sequence.length) for place in places],
             lambda drafted: self.cost(tokens + drafted, logits + drafted),
             tokens,
             budget,
         )
-        for place, length in zip(decodes, lengths, strict=True):
+        for place, length in zip(places, lengths, strict=True):
             if length:
-                self._draft(rows, place, length)
+                self._draft(rows, place, guessed[place].ids[:length])
 
-    def _draft(self, rows: list[Row], place: int, length: int) -> None:
-        """Put the first tokens of a row's guess behind it."""
+    def _draft(self, rows: list[Row], place: int, ids: Sequence[int]) -> None:
+        """Put a draft behind a row."""
         row = rows[place]
-        guessing = row.sequence.guessing
-        assert guessing is not None  # noqa: S101 - it has guessed
-        assert guessing.guess is not None  # noqa: S101
-        draft = tuple(guessing.guess.ids[:length])
-        missing = row.sequence.blocks_missing(1 + length, self.kv_block)
+        count = 1 + len(ids)
+        missing = row.sequence.blocks_missing(count, self.kv_block)
         row.sequence.block_ids.extend(self.blocks.allocate(missing))
-        rows[place] = replace(row, count=1 + length, draft=draft)
+        rows[place] = replace(row, count=count, draft=tuple(ids))
 
     def _room(self, sequence: TokenSequence, *, early: bool) -> int:
         """How many tokens may be drafted: to the answer's end, to where RoPE switches, in blocks.

@@ -56,16 +56,18 @@ class NgramIndex:
         """
         if len(tail) < 2:  # noqa: PLR2004 - a pair
             return []
-        ids, before = self._ids, self._before
+        found: list[tuple[int, int]] = []
         place = self._last.get(tail[-2] << _BITS | tail[-1], 0)
-        found = []
+        if not place:
+            return found
+        ids, before = self._ids, self._before
         for _ in range(LOOKS):
-            if not place:
-                break
             most = min(LONGEST, place, len(tail))
             same = 2
             while same < most and ids[place - 1 - same] == tail[-1 - same]:
                 same += 1
             found.append((same, ids[place]))
             place = before[place]
+            if not place:
+                break
         return found

@@ -15,6 +15,7 @@ from worker.engine.answer_kinds import AnswerKinds
 from worker.engine.draft_lengths import draft_lengths
 from worker.engine.guessing import Guess, Guessing
 from worker.engine.ngrams import LONGEST, NgramIndex
+from worker.engine.step_settings import is_greedy
 from worker.engine.votes import likeliest
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Speculation:
         """
         guessing = sequence.guessing
         if guessing is None:
-            kind = self._kinds.of((sequence.salt, sequence.digests, sequence.scales))
-            guessing = sequence.guessing = Guessing(kind)
+            kind = sequence.salt, sequence.digests, sequence.scales, is_greedy(sequence.sampling)
+            guessing = sequence.guessing = Guessing(self._kinds.of(kind))
         guess = guessing.guess = Guess()
         if guessing.stopped:
             return guess

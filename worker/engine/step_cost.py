@@ -46,27 +46,31 @@ class StepCost:
     ) -> None:
         whole = sum(each.weights for each in products)
         self._products = [(each, each.weights / whole) for each in products]
-        self._layouts = [
-            (2 * ATTENTION * layout.heads * layout.head_dim / whole, layout.window or layout.chunk)
-            for layout in layouts
-        ]
+        self._of = lru_cache(maxsize=4096)(self._reckoned)
+        self._sights: dict[int | None, float] = {}  # a token of context, by how far layers see
+        for layout in layouts:
+            sight = layout.window or layout.chunk
+            rows = 2 * ATTENTION * layout.heads * layout.head_dim / whole
+            self._sights[sight] = self._sights.get(sight, 0.0) + rows
 
     def __call__(self, tokens: int, logits: int) -> float:
         """Return what so many tokens cost, of which so many have logits; at least one each."""
+        return self._of(tokens, logits)
+
+    def beside_row(self, context: int) -> float:
+        """Return what one more token of a sequence of this length costs beside its row."""
+        return TOKEN_ROWS + sum(
+            rows * (context if sight is None else min(context, sight))
+            for sight, rows in self._sights.items()
+        )
+
+    def _reckoned(self, tokens: int, logits: int) -> float:
         return sum(
             share * _rows(logits if each.logits else tokens, each.row_counts)
             for each, share in self._products
         )
 
-    def beside_row(self, context: int) -> float:
-        """Return what one more token of a sequence of this length costs beside its row."""
-        return TOKEN_ROWS + sum(
-            each * (context if window is None else min(context, window))
-            for each, window in self._layouts
-        )
 
-
-@lru_cache(maxsize=4096)
 def _rows(count: int, row_counts: tuple[int, ...] | None) -> int:
     if row_counts is None:
         return count + READ_ROWS

@@ -50,23 +50,29 @@ def likeliest(tail: Sequence[int], own: NgramIndex, earlier: NgramIndex) -> tupl
 
     Of equal ones the sequence's own counts, and of these the latest.
     """
+    followers = own.followers(tail), earlier.followers(tail)
+    if followers == ([], []):
+        return None
     votes: dict[int, list[int]] = {}  # a token: its weight and its places
     longest = [0, 0]
-    for source, index in enumerate((own, earlier)):
-        for length, token in index.followers(tail):
+    whole = 0
+    for source, found in enumerate(followers):
+        for length, token in found:
+            weight = _WEIGHTS[length]
+            whole += weight
             longest[source] = max(longest[source], length)
-            vote = votes.setdefault(token, [0, 0])
-            vote[0] += _WEIGHTS[length]
-            vote[1] += 1
-    if not votes:
-        return None
+            vote = votes.get(token)
+            if vote is None:
+                votes[token] = [weight, 1]
+            else:
+                vote[0] += weight
+                vote[1] += 1
     token = max(votes, key=votes.__getitem__)
     weight, count = votes[token]
-    whole = sum(each for each, _ in votes.values())
     evidence = int(longest[1] > longest[0])
     for bounds, value in (
         (_LENGTHS, max(longest)),
-        ([bound * whole for bound in _SHARES], weight),
+        (_SHARES, weight / whole),
         (_COUNTS, count),
     ):
         evidence = evidence * (len(bounds) + 1) + bisect_right(bounds, value)
