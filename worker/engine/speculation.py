@@ -64,7 +64,7 @@ class Speculation:
         self._proposer = NgramProposer() if proposer is None else proposer
 
     def guess(self, sequence: TokenSequence, least: float) -> Guess:
-        """Guess what comes in a sequence that decodes; nothing where drafts break its tokens.
+        """Guess what comes in a sequence that decodes; nothing while it rests.
 
         The guess goes on behind tokens that come with a chance of `least`, and is one token long in
         any case, if there is one: it is compared with what comes, drafted or not.
@@ -74,7 +74,7 @@ class Speculation:
             kind = sequence.salt, sequence.digests, sequence.scales, is_greedy(sequence.sampling)
             guessing = sequence.guessing = Guessing(self._kinds.of(kind))
         guess = guessing.guess = Guess()
-        if guessing.stopped:
+        if guessing.rests():
             return guess
         chance = 1.0
         proposed = self._proposer.propose(sequence, guessing.kind.index)
@@ -83,6 +83,7 @@ class Speculation:
             guess.add(token, evidence, chance)
             if chance < least:
                 break
+        guessing.judge(poor=not guess.chances or guess.chances[0] < least)
         return guess
 
     def choose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.engine.answer_kinds import AnswerKind
-from worker.engine.guessing import Guess, Guessing
+from worker.engine.guessing import MOST_REST, PATIENCE, Guess, Guessing
 from worker.engine.hit_rates import HitRates
 from worker.engine.votes import FIRST_RATES
 
@@ -83,3 +83,31 @@ def test_a_sequence_is_found_out_when_guesses_come_true_again() -> None:
     for _ in range(30):
         told(guessing, [1], [1])
     assert guessing.rate(EVIDENCE) > 0.5
+
+
+def test_a_sequence_that_cannot_be_guessed_is_looked_at_every_few_steps() -> None:
+    """The longer it went without, the fewer; at once again after a guess that is any good."""
+    guessing = Guessing(AnswerKind())
+
+    def looks(steps: int) -> int:
+        count = 0
+        for _ in range(steps):
+            if not guessing.rests():
+                guessing.judge(poor=True)
+                count += 1
+        return count
+
+    assert looks(PATIENCE) == PATIENCE
+    looks(10 * PATIENCE)
+    assert looks(100 * (1 + MOST_REST)) == 100
+    while guessing.rests():
+        pass
+    guessing.judge(poor=False)
+    assert looks(PATIENCE) == PATIENCE
+
+
+def test_a_sequence_whose_drafts_break_it_is_not_looked_at() -> None:
+    """Not ever."""
+    guessing = Guessing(AnswerKind())
+    guessing.stopped = True
+    assert all(guessing.rests() for _ in range(20))
