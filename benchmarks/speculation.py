@@ -1,15 +1,16 @@
-"""Measure what drafts from a row's own prompt and answer save, and what they cost where they fail.
+"""Measure what drafts save where answers are guessed well, and what they cost where they are not.
 
-    python -m benchmarks.speculation    # writes speculation.csv
+    python -m benchmarks.speculation [name]    # writes speculation.csv, or that of the name
 
 SmolLM2-135M, one thread, by its CPU time of the steps in which all rows decode. Jobs that copy
 (a text repeated word for word), that extract (the demo's adapter, people and places as JSON, behind
-earlier turns of the same kind, and without), and that invent (stories, sampled). Each by 1, 4 and
-16 rows at a time, three jobs a row, greedily but for the stories, with drafts and without in turns.
-Tokens of both ways are compared: by rounding they may part where two are nearly as likely.
+earlier turns of the same kind, and without), that invent (stories, sampled), and all of them mixed.
+Each by 1, 4 and 16 rows at a time, greedily but for the stories, with drafts and without in turns;
+a turn asks what was not asked in the last one. Before each the same answers to other questions are
+known, and no others. Tokens of both ways are compared: by rounding they may part where two are
+nearly as likely.
 
-What a drafted token costs is measured by drafts that are wrong: how much longer a step takes, in
-tokens that a step without brings in that time. `Speculation.price` is to be no less.
+What a step costs that drafts is measured by drafts that are wrong, beside what is reckoned with.
 """
 
 from __future__ import annotations
@@ -17,43 +18,52 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import sys
 import time
 from collections import deque
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.record import Row, keep, ratios
+import torch
+
+from benchmarks.record import Row, keep, ratios, show
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns, use_one_thread
 from schemas import Sampling
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
-from worker.engine.processor import cpu_dtype
+from worker.engine.guessing import Guess
 from worker.engine.request import GenerationRequest
 from worker.engine.speculation import Speculation
+from worker.engine.step_cost import StepCost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
+    from collections.abc import Callable, Iterator, Sequence
 
     from worker.engine.model import Backbone
     from worker.engine.sequence import TokenSequence
 
 QUESTION: Final = "speculation"
 EXAMPLES: Final = Path(__file__).parent.parent / "aril" / "demo" / "train" / "extract.jsonl"
-ROWS: Final = (1, 4, 16)
 MOST: Final = 7
-TOKENS: Final = 96
-JOBS: Final = 3  # a row, one after the other
-SENTENCES: Final = 5  # of a text that is copied
+TOKENS: Final = 48
+ROWS: Final = (1, 4, 16)
+JOBS: Final = 2  # a row, one after the other
+SENTENCES: Final = 4  # of a text that is copied
 EARLIER: Final = 3  # turns
-TURNS: Final = 3
+KNOWN: Final = 16  # answers of each kind, to questions that are not asked
+TURNS: Final = 4
 COPY, EXTRACT, ALONE, STORY = "copy", "extract, 4th turn", "extract", "story"
-PRICED: Final = (1, 2, 4, 8, 16)  # rows
-DRAFT: Final = 3  # tokens of a wrong draft
-PROMPT: Final = 200
-STEPS: Final = 12
+KINDS: Final = (COPY, EXTRACT, ALONE, STORY)
+MIXED: Final = "mixed"
+CASES: Final = {
+    torch.bfloat16: [*itertools.product(KINDS, ROWS), (MIXED, max(ROWS))],
+    torch.float32: [*itertools.product((EXTRACT, STORY), ROWS)],
+}
+PRICED: Final = {1: (1, 3, 7), 4: (1, 4, 12), 16: (1, 8, 16)}  # rows: guesses of a step
+PROMPT: Final = 150
+STEPS: Final = 8
 SUBJECTS: Final = ("the sea", "a lost key", "two brothers", "winter", "a red bicycle")
 
 Message = dict[str, str]
@@ -82,9 +92,10 @@ def examples() -> list[tuple[str, str]]:
 
 
 def messages(kind: str, row: int) -> list[Message]:
-    """Make one row's conversation."""
+    """Make one row's conversation; no two rows, nor kinds, ask to extract from the same text."""
     known = examples()
-    known = known[row * 7 % len(known) :] + known[: row * 7 % len(known)]
+    first = row + (len(known) // 2 - EARLIER if kind == EXTRACT else 0)
+    known = known[first:] + known[:first]
     asked = [{"role": "user", "content": text} for text, _ in known]
     if kind == COPY:
         text = " ".join(text for text, _ in known[:SENTENCES])
@@ -145,7 +156,6 @@ def engine_of(backbone: Backbone, speculation: Speculation) -> Engine:
         max_rank=MAX_RANK,
         kv_tokens=16_384,
         dtype=backbone.dtype,
-        prefix_cache=False,
     )
     return Engine(backbone, config, speculation=speculation)
 
@@ -155,16 +165,22 @@ class Switched(Speculation):
 
     on = True
 
-    def price(self, decodes: int) -> float:
-        """Return what is reckoned with, or a price that nobody pays."""
-        return super().price(decodes) if self.on else 1.0
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
+        """Guess as the worker does, or nothing."""
+        return super().guess(sequence, least) if self.on else Guess()
+
+    def knowing(self, other: Switched, *, on: bool) -> None:
+        """Know what another knew, and no more."""
+        self._kinds = deepcopy(other._kinds)
+        self.on = on
 
 
-def jobs(backbone: Backbone) -> Callable[[str, int], list[GenerationRequest]]:
-    """Return what makes the requests of a kind, so many of them."""
+def jobs(backbone: Backbone) -> Callable[[str, range], list[GenerationRequest]]:
+    """Return what makes the requests of a kind, for these rows."""
     extract = demo_adapters(backbone)[-1]
 
     def request(kind: str, row: int) -> GenerationRequest:
+        kind = KINDS[row % len(KINDS)] if kind == MIXED else kind
         prompt = backbone.tokenizer.apply_chat_template(
             messages(kind, row), add_generation_prompt=True, tokenize=True, return_dict=False
         )
@@ -176,78 +192,104 @@ def jobs(backbone: Backbone) -> Callable[[str, int], list[GenerationRequest]]:
             adapter=extract if kind in {EXTRACT, ALONE} else None,
         )
 
-    return lambda kind, rows: [request(kind, row) for row in range(rows)]
+    return lambda kind, rows: [request(kind, row) for row in rows]
 
 
 class Wrong(Speculation):
-    """Drafts one token, again and again, in every row."""
+    """Drafts one token, so many times a step, whatever comes of it."""
 
-    length = 0
+    count = 0
 
-    def price(self, _decodes: int) -> float:
-        """Return nothing: whatever it costs is what is asked."""
-        return 0.0
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
+        """Guess it."""
+        super().guess(sequence, least)
+        assert sequence.guessing is not None  # noqa: S101 - it has guessed
+        guess = sequence.guessing.guess = Guess()
+        for _ in range(MOST):
+            guess.add(0, 0, 1.0)
+        return guess
 
-    def draft(self, _sequence: TokenSequence, _price: float, room: int) -> tuple[int, ...]:
-        """Draft it."""
-        return (0,) * min(self.length, room)
+    def choose(
+        self,
+        chances: Sequence[Sequence[float]],
+        _prices: Sequence[float],
+        _cost: Callable[[int], float],
+        _useful: int,
+        _most: int,
+    ) -> list[int]:
+        """Share them out among the rows."""
+        count, rows = self.count, len(chances)
+        return [(count + row) // rows for row in range(rows)]
 
 
 def prices(backbone: Backbone) -> list[Row]:
-    """Measure what drafted tokens cost, by rows, beside what is reckoned with."""
+    """Measure what steps with drafts cost, by rows, beside what is reckoned with."""
     speculation = Wrong(MOST)
     engine = engine_of(backbone, speculation)
+    assumed = StepCost(engine.layers.products, backbone.layouts)
 
-    def step(length: int) -> float:
-        speculation.length = length
+    def step(count: int) -> float:
+        speculation.count = count
         begun = time.thread_time()
         engine.step()
         return time.thread_time() - begun
 
     rows = []
-    for count in PRICED:
-        for key in range(count):
+    for decodes, counts in PRICED.items():
+        for key in range(decodes):
             prompt = tuple(1_000 + (key * PROMPT + at) * 7 % 20_000 for at in range(PROMPT))
-            sampling = Sampling(max_tokens=STEPS * 8, temperature=0.0, ignore_eos=True)
+            sampling = Sampling(max_tokens=STEPS * 16, temperature=0.0, ignore_eos=True)
             engine.submit(
                 GenerationRequest(
                     key=key, prompt_ids=prompt, sampling=sampling, seed=key, adapter=None
                 )
             )
-        while engine.stats().rows < count or engine.stats().tokens != count:
+        while engine.stats().rows < decodes or engine.stats().tokens != decodes:
             step(0)
-        ways = {length: functools.partial(step, length) for length in (0, DRAFT)}
-        found = in_turns(ways, STEPS)
-        for key in range(count):
+        found = in_turns({n: functools.partial(step, n) for n in (0, *counts)}, STEPS)
+        for key in range(decodes):
             engine.cancel(key)
-        costs = [(each - 1) / DRAFT for each in ratios(found[DRAFT], found[0])]
-        row = functools.partial(Row.of, question=QUESTION, x=count, unit="tokens")
-        config = f"SmolLM2-135M {_named(backbone.dtype)}, wrong drafts of {DRAFT}, context {PROMPT}"
-        metric = "price of a drafted token"
-        rows += [
-            row(costs, provider="measured", metric=metric, config=config),
-            row([Speculation(MOST).price(count)], provider="assumed", metric=metric, config=config),
-        ]
+        for count in counts:
+            whole = assumed(decodes + count, decodes + count) + count * assumed.beside_row(PROMPT)
+            row = functools.partial(
+                Row.of,
+                question=QUESTION,
+                metric="step with guesses / without",
+                x=f"{decodes} rows and {count}",
+                unit="1",
+                config=f"SmolLM2-135M {_named(backbone.dtype)}, wrong guesses, context {PROMPT}",
+            )
+            rows += [
+                row(ratios(found[count], found[0]), provider="measured"),
+                row([whole / assumed(decodes, decodes)], provider="assumed"),
+            ]
     return rows
 
 
-def measure() -> list[Row]:
+def measure(dtype: torch.dtype) -> list[Row]:
     """Run all kinds with drafts and without, in turns."""
-    dtype = cpu_dtype()
     rows = prices(load_smollm2(dtype))
     backbone = load_smollm2(dtype)
-    speculation = Switched(MOST)
+    known, speculation = Switched(MOST), Switched(MOST)
     make, engine = jobs(backbone), engine_of(backbone, speculation)
+    asked = JOBS * max(ROWS)
+    for kind in KINDS:
+        serve(engine, make(kind, range(asked, asked + KNOWN)), KNOWN)
+    known.knowing(speculation, on=True)
     off, on = "no drafts", f"drafts of up to {MOST}"
 
-    def run(requests: list[GenerationRequest], count: int, *, drafts: bool) -> Served:
-        speculation.on = drafts
-        return serve(engine, requests, count)
+    def run(firsts: Iterator[int], kind: str, count: int, *, drafts: bool) -> Served:
+        first = next(firsts)
+        speculation.knowing(known, on=drafts)
+        return serve(engine, make(kind, range(first, first + JOBS * count)), count)
 
     config = f"SmolLM2-135M {_named(dtype)}, up to {TOKENS} tokens, one thread, CPU time"
-    for kind, count in itertools.product((COPY, EXTRACT, ALONE, STORY), ROWS):
-        asked = make(kind, JOBS * count)
-        ways = {name: functools.partial(run, asked, count, drafts=name == on) for name in (off, on)}
+    for kind, count in CASES[dtype]:
+        firsts = range(0, asked, JOBS * count)
+        ways = {
+            name: functools.partial(run, itertools.cycle(firsts), kind, count, drafts=name == on)
+            for name in (off, on)
+        }
         found = in_turns(ways, TURNS)
         plain, drafted = found[off], found[on]
         row = functools.partial(Row.of, question=QUESTION, x=f"{kind}, {count}", config=config)
@@ -256,7 +298,7 @@ def measure() -> list[Row]:
             rows.append(row(values, provider=name, metric="tokens/s", unit="1/s"))
         faster = ratios([turn.a_second for turn in drafted], [turn.a_second for turn in plain])
         same = [
-            sum(map(tuple.__eq__, one.ids, other.ids)) / len(asked)
+            sum(map(tuple.__eq__, one.ids, other.ids)) / len(one.ids)
             for one, other in zip(drafted, plain, strict=True)
         ]
         for metric, values in (
@@ -267,6 +309,7 @@ def measure() -> list[Row]:
         ):
             rows.append(row(values, provider=on, metric=metric, unit="1"))
         rows.append(row(faster, provider="on / off", metric="ratio of tokens/s", unit="1"))
+        show(rows[-6:])
     return rows
 
 
@@ -276,4 +319,4 @@ def _named(dtype: torch.dtype) -> str:
 
 if __name__ == "__main__":
     use_one_thread("benchmarks.speculation")
-    keep(QUESTION, measure())
+    keep(sys.argv[1] if sys.argv[1:] else QUESTION, itertools.chain(*map(measure, CASES)))

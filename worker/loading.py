@@ -95,7 +95,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
                 prefix_cache=settings.prefix_cache,
-                speculation=settings.speculation,
+                speculation=settings.most_guessed(device),
             ),
         )
         _compile_kernels(device, dtype)

@@ -50,6 +50,8 @@ _SHOWN = 200  # characters of a name that nobody knows
 # Names of tenants, and what they can begin with.
 _TENANT_START = re.compile(r"(?:[a-z0-9][a-z0-9-]*)?")
 
+GUESSED_ON_A_CPU = 7  # tokens a job by default: 11 bring little more (decision 070)
+
 Origin = Literal["flag", "env", "file", "default"]
 
 
@@ -228,13 +230,11 @@ class WorkerSettings(BaseSettings):
         " tenants, as in `acme,acme-test;beta,gamma`. Those who share can tell by the time to a"
         " first token whether another has sent the same beginning.",
     )
-    speculation: int = Field(
-        0,
-        ge=0,
-        le=11,
+    speculation: Annotated[int, Field(ge=0, le=11)] | Literal["auto"] = Field(
+        "auto",
         description="Most tokens that a step guesses ahead for a job, from what followed the same"
-        " words in its own prompt and answer, and checks; 0: none. It changes no token. 7 is good"
-        " for few jobs at a time whose answers copy. No steps are captured beside it.",
+        " words in its own text and in earlier answers of its adapter, and checks; 0: none; auto: 7"
+        " on a CPU, none on a GPU. Answers stay those without it. No steps are captured beside it.",
     )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."
@@ -334,7 +334,7 @@ class WorkerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _recordings_have_no_drafts(self) -> WorkerSettings:
-        if self.cuda_graphs == "on" and self.speculation:
+        if self.cuda_graphs == "on" and self.speculation not in {"auto", 0}:
             raise ValueError(
                 "cuda_graphs=on captures steps of one token a row: no speculation beside it"
             )
@@ -369,6 +369,12 @@ class WorkerSettings(BaseSettings):
             if "," in group and tenant in group.split(","):
                 return f"group {group}"
         return f"tenant {tenant}"
+
+    def most_guessed(self, device: str) -> int:
+        """Return how many tokens a step on this device guesses ahead for a job; 0: none."""
+        if self.speculation == "auto":
+            return GUESSED_ON_A_CPU if device == "cpu" else 0
+        return self.speculation
 
     @property
     def http_address(self) -> tuple[str, int] | None:

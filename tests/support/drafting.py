@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice, repeat
 from random import Random
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from worker.engine.guessing import Guess
 from worker.engine.speculation import NgramProposer, Speculation
+from worker.engine.votes import FIRST_RATES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from worker.engine.ngrams import NgramIndex
     from worker.engine.sequence import TokenSequence
     from worker.engine.speculation import Proposer
 
 Kind = Literal["right", "wrong", "random", "ngram"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LONGEST: Final = 9  # of random guesses
 
 
 class Told:
@@ -26,14 +31,12 @@ class Told:
         self._vocabulary = vocabulary
         self._random = Random(len(answers))
 
-    def propose(self, sequence: TokenSequence, most: int) -> Sequence[int]:
+    def propose(self, sequence: TokenSequence, _earlier: NgramIndex) -> Iterator[tuple[int, int]]:
         """Guess the tokens after those that are known; past the answer's end whatever it likes."""
-        answer = [*self._answers.get(sequence.key, ())]
-        coming = answer[sequence.index : sequence.index + most]
-        coming += [0] * (most - len(coming))
-        if self._kind == "random":
-            coming = coming[: self._random.randint(0, most)]
-        return [(token + self._miss()) % self._vocabulary for token in coming]
+        coming = chain([*self._answers.get(sequence.key, ())][sequence.index :], repeat(0))
+        length = self._random.randint(0, LONGEST) if self._kind == "random" else None
+        for token in islice(coming, length):
+            yield (token + self._miss()) % self._vocabulary, len(FIRST_RATES) - 1
 
     def _miss(self) -> int:
         if self._kind == "random":
@@ -42,18 +45,34 @@ class Told:
 
 
 class Always(Speculation):
-    """Drafts all that there is room for, whatever came of it before."""
+    """Drafts all that there is room for, the oldest row first, whatever came of it before."""
 
-    def price(self, _decodes: int) -> float:
-        """Return nothing: it costs nothing."""
-        return 0.0
-
-    def draft(self, sequence: TokenSequence, price: float, room: int) -> tuple[int, ...]:
-        """Draft the whole guess, unless drafts spoil the row."""
-        super().draft(sequence, price, room)
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
+        """Guess all there is to guess, as if it were sure to come, unless drafts spoil the row."""
+        guess = super().guess(sequence, least)
         guessing = sequence.guessing
         assert guessing is not None
-        return tuple(guessing.guess[: max(0, room)])
+        if not guessing.stopped:
+            guess = guessing.guess = Guess()
+            proposed = self._proposer.propose(sequence, guessing.kind.index)
+            for token, evidence in islice(proposed, self.most):
+                guess.add(token, evidence, 1.0)
+        return guess
+
+    def choose(
+        self,
+        chances: Sequence[Sequence[float]],
+        _prices: Sequence[float],
+        _cost: Callable[[int], float],
+        _useful: int,
+        most: int,
+    ) -> list[int]:
+        """Draft them."""
+        lengths = []
+        for own in chances:
+            lengths.append(min(len(own), most))
+            most -= lengths[-1]
+        return lengths
 
 
 def always(

@@ -212,3 +212,21 @@ def test_who_finds_whose_beginnings(sharing: str | None, together: list[str]) ->
     for tenant in ("a", "b", "c", "d", "tenant", "all"):
         found.setdefault(settings.prefix_salt(tenant), []).append(tenant)
     assert sorted(map(" ".join, found.values())) == sorted(together)
+
+
+@pytest.mark.parametrize(
+    ("flags", "on_cpu", "on_gpu"),
+    [
+        ({}, 7, 0),
+        ({"speculation": "auto"}, 7, 0),
+        ({"speculation": "0"}, 0, 0),
+        ({"speculation": "3"}, 3, 3),
+        ({"speculation": "3", "cuda_graphs": "auto"}, 3, 3),
+        ({"speculation": "auto", "cuda_graphs": "on"}, 7, 0),
+    ],
+)
+def test_how_far_is_guessed(flags: dict[str, str], on_cpu: int, on_gpu: int) -> None:
+    """By default on a CPU, where it was measured; else what was set."""
+    settings = load_settings(flags=flags).settings
+    assert settings.most_guessed("cpu") == on_cpu
+    assert settings.most_guessed("cuda") == settings.most_guessed("cuda:1") == on_gpu

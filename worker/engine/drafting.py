@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worker.engine.rope_lengths import RowRope
     from worker.engine.sequence import TokenSequence
     from worker.engine.speculation import Speculation
+    from worker.engine.step_cost import StepCost
     from worker.engine.step_plan import Row
 
 
@@ -22,6 +23,7 @@ class Drafting:
     """Lets rows that decode go on by guesses, in what is left when all else is planned."""
 
     speculation: Speculation
+    cost: StepCost
     blocks: BlockAllocator
     kv_block: int
     rope: RowRope
@@ -32,22 +34,40 @@ class Drafting:
         A block is taken early only where those that all `running` sequences need next are free.
         """
         budget = min(MOST_A_STEP, budget)
-        decodes = [place for place, row in enumerate(rows) if row.count == 1 and row.samples]
-        price = self.speculation.price(len(decodes))
-        if price >= 1:
+        decodes = [
+            place
+            for place, row in enumerate(rows)
+            if row.count == 1 and row.samples and not row.tells
+        ]
+        if budget < 1 or not 0 < len(decodes) <= MOST_A_STEP:
+            return
+        tokens = sum(row.count for row in rows)
+        logits = sum(row.sampled + len(row.tells) for row in rows)
+        paid = tokens / self.cost(tokens, logits)  # brought in the time of one row
+        guessed = {place: self.speculation.guess(rows[place].sequence, paid) for place in decodes}
+        places = [place for place, guess in guessed.items() if guess.ids]
+        if not places:
             return
         early = sum(each.growth(self.kv_block) for each in running) <= self.blocks.free
-        for place in decodes:
-            row = rows[place]
-            if row.tells:
-                continue
-            room = min(budget, self._room(row.sequence, early=early))
-            if draft := self.speculation.draft(row.sequence, price, room):
-                budget -= len(draft)
-                count = 1 + len(draft)
-                missing = row.sequence.blocks_missing(count, self.kv_block)
-                row.sequence.block_ids.extend(self.blocks.allocate(missing))
-                rows[place] = replace(row, count=count, draft=draft)
+        rooms = [max(0, self._room(rows[place].sequence, early=early)) for place in places]
+        lengths = self.speculation.choose(
+            [guessed[place].chances[:room] for place, room in zip(places, rooms, strict=True)],
+            [self.cost.beside_row(rows[place].sequence.length) for place in places],
+            lambda drafted: self.cost(tokens + drafted, logits + drafted),
+            tokens,
+            budget,
+        )
+        for place, length in zip(places, lengths, strict=True):
+            if length:
+                self._draft(rows, place, guessed[place].ids[:length])
+
+    def _draft(self, rows: list[Row], place: int, ids: Sequence[int]) -> None:
+        """Put a draft behind a row."""
+        row = rows[place]
+        count = 1 + len(ids)
+        missing = row.sequence.blocks_missing(count, self.kv_block)
+        row.sequence.block_ids.extend(self.blocks.allocate(missing))
+        rows[place] = replace(row, count=count, draft=tuple(ids))
 
     def _room(self, sequence: TokenSequence, *, early: bool) -> int:
         """How many tokens may be drafted: to the answer's end, to where RoPE switches, in blocks.

@@ -24,6 +24,7 @@ from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
 from worker.engine.scheduler import Scheduler
 from worker.engine.speculation import Speculation
+from worker.engine.step_cost import StepCost
 from worker.engine.step_forward import StepForward
 from worker.engine.step_sampling import StepSampler
 from worker.engine.text import Detokenizer
@@ -84,6 +85,7 @@ class Engine:
             prefix_cache=config.prefix_cache,
             finite=self._filled.finite,
             speculation=speculation,
+            cost=StepCost(self.layers.products, backbone.layouts),
         )
         # A copy: the original may be encoding prompts in another thread.
         self._detokenizer = Detokenizer(

@@ -1,52 +1,86 @@
-"""How well one sequence's next tokens are guessed, and how many guesses pay by that."""
+"""What was guessed of one sequence."""
 
 from __future__ import annotations
 
+from math import exp
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LENGTHS: Final = (1, 3, 7, 11)
-"""Of drafts: with the token before them rows of 2, 4, 8 and 12, which products come in
-(block_products.py); attention takes up to 12 new tokens of a sequence as decodes."""
+    from worker.engine.answer_kinds import AnswerKind
 
-FIRST_RATE: Final = 0.5  # before anything is known
-WEIGHT: Final = 0.15  # of the latest guess
+PACE: Final = 0.3  # of a sequence's difference from its kind
+MOST_BIAS: Final = 3.0  # odds of 20 to 1
+
+PATIENCE: Final = 8  # poor guesses in a row, and as many again, for each step of rest after one
+MOST_REST: Final = 3
+
+
+class Guess:
+    """Tokens that may come next, each with its evidence and the chance that it and all before come.
+
+    Chances fall.
+    """
+
+    __slots__ = ("chances", "evidence", "ids")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.evidence: list[int] = []
+        self.chances: list[float] = []
+
+    def add(self, token: int, evidence: int, chance: float) -> None:
+        """Guess one token more."""
+        self.ids.append(token)
+        self.evidence.append(evidence)
+        self.chances.append(chance)
 
 
 class Guessing:
-    """What was guessed last, and the share of guesses that came true, each where those before did.
+    """What is known of one sequence's guesses: its kind's rates, and how it differs from its kind.
 
     Guesses count whether they were drafted or not: what was guessed of the token that comes anyway
-    tells as much. So a row that does not draft is found out, at no cost, when it would pay again.
+    tells as much. So it is found out when drafts would pay again. Looking costs a little, though: a
+    sequence that could not be guessed for a while is looked at every few steps only.
     """
 
-    __slots__ = ("guess", "rate", "stopped")
+    __slots__ = ("_poor", "_rest", "bias", "guess", "kind", "stopped")
 
-    def __init__(self) -> None:
-        self.guess: Sequence[int] = ()
-        self.rate = FIRST_RATE
+    def __init__(self, kind: AnswerKind) -> None:
+        self.kind = kind
+        self.bias = 0.0  # on the logarithm of the odds, as in logistic regression
+        self.guess: Guess | None = None
         self.stopped = False  # drafts break this sequence's own tokens
+        self._poor = 0  # guesses in a row that were none, or too unlikely
+        self._rest = 0  # steps to go without one
+
+    def rests(self) -> bool:
+        """Whether nothing is to be guessed in this step."""
+        resting = self.stopped or self._rest > 0
+        self._rest -= self._rest > 0
+        return resting
+
+    def judge(self, *, poor: bool) -> None:
+        """Take notice of whether a guess was too unlikely to be drafted, whatever came."""
+        self._poor = self._poor + 1 if poor else 0
+        self._rest = min(self._poor // PATIENCE, MOST_REST)
+
+    def rate(self, evidence: int) -> float:
+        """Return how likely a token of this evidence comes, if those before it do."""
+        rate = self.kind.rates[evidence]
+        odds = exp(self.bias) * rate / (1 - rate)
+        return odds / (1 + odds)
 
     def note(self, ids: Sequence[int]) -> None:
-        """Compare the guess with the tokens that came."""
-        for guessed, came in zip(self.guess, ids, strict=False):
-            self.rate += WEIGHT * ((guessed == came) - self.rate)
-            if guessed != came:
+        """Compare the guess with the tokens that came, up to the first that was wrong."""
+        guess, self.guess = self.guess, None
+        if guess is None:
+            return
+        for guessed, evidence, came in zip(guess.ids, guess.evidence, ids, strict=False):
+            hit = guessed == came
+            bias = self.bias + PACE * (hit - self.rate(evidence))
+            self.bias = max(-MOST_BIAS, min(MOST_BIAS, bias))
+            self.kind.rates.note(evidence, hit=hit)
+            if not hit:
                 break
-        self.guess = ()
-
-    def pays(self, price: float, most: int) -> int:
-        """Return how many tokens to draft, at most so many, where one costs `price` tokens' time.
-
-        That of `LENGTHS` with the most tokens to be expected beyond its price; 0 if none has.
-        """
-        best, gain = 0, 0.0
-        for length in LENGTHS:
-            if length > most:
-                break
-            expected = sum(self.rate**place for place in range(1, length + 1))
-            if expected - length * price > gain:
-                best, gain = length, expected - length * price
-        return best

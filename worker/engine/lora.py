@@ -22,6 +22,7 @@ from worker.engine.routers import install_router
 from worker.engine.sample_texts import CALIBRATION
 from worker.engine.siblings import find_siblings, find_whole
 from worker.engine.smoothing import column_maxima
+from worker.engine.step_cost import Products
 from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
@@ -140,6 +141,17 @@ class AdapterLayers:
             if kind not in found:
                 found[kind] = group.find_row_counts(asked)
             group.row_counts = found[kind]
+
+    @property
+    def products(self) -> tuple[Products, ...]:
+        """The linears by the row counts of their products, as they are now."""
+        weights: dict[tuple[tuple[int, ...] | None, bool], int] = {}
+        for group in self.groups:
+            kind = group.row_counts, group.names == (self._backbone.output_module,)
+            weights[kind] = weights.get(kind, 0) + group.weight.numel()
+        return tuple(
+            Products(count, row_counts, logits) for (row_counts, logits), count in weights.items()
+        )
 
     def begin(self, plans: Sequence[SgmvPlan], output_plans: Sequence[SgmvPlan]) -> None:
         """Start a step: the adapters of all its rows, and of those whose logits are computed.

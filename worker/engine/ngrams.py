@@ -1,4 +1,4 @@
-"""Where a sequence's last tokens stood before, and what followed them there."""
+"""Where some tokens stood before, and what followed them there."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-LONGEST: Final = 8  # tokens that are compared: a longer match is no better
+LONGEST: Final = 6  # tokens that are compared: a longer match is little better
 LOOKS: Final = 16  # places that are compared, the latest first
 
 _BITS: Final = 32  # of a token's id in a pair's key
 
 
 class NgramIndex:
-    """The tokens of one sequence, by their pairs; each token is taken in once.
+    """Tokens by their pairs; each is taken in once.
 
     As in LZ77's match finders: a pair leads to where it stood last, and each place to where its
     pair stood before.
@@ -32,8 +32,12 @@ class NgramIndex:
         """Tokens taken in."""
         return len(self._ids)
 
+    def latest(self, count: int) -> list[int]:
+        """Return the last tokens, up to so many, which is at least one."""
+        return self._ids[-count:]
+
     def extend(self, ids: Iterable[int]) -> None:
-        """Take in the sequence's next tokens."""
+        """Take in the next tokens."""
         known, last, before = self._ids, self._last, self._before
         for token in ids:
             place = len(known)
@@ -45,30 +49,25 @@ class NgramIndex:
                 before.append(0)
             known.append(token)
 
-    def following(self, most: int) -> list[int]:
-        """Return what followed the longest match of the last tokens, up to `most` of it.
+    def followers(self, tail: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the tokens that followed the last ones of `tail`, the latest first.
 
-        At least two tokens match; of equal matches the latest counts. What reaches the sequence's
-        end goes on with itself, as a repetition does.
+        Each with how many tokens before it are those of `tail`: at least two, at most LONGEST.
         """
-        ids = self._ids
-        end = len(ids)
-        found, length = 0, 1
-        place = self._last.get(ids[-2] << _BITS | ids[-1], 0) if end > 1 else 0
+        if len(tail) < 2:  # noqa: PLR2004 - a pair
+            return []
+        found: list[tuple[int, int]] = []
+        place = self._last.get(tail[-2] << _BITS | tail[-1], 0)
+        if not place:
+            return found
+        ids, before = self._ids, self._before
         for _ in range(LOOKS):
+            most = min(LONGEST, place, len(tail))
+            same = 2
+            while same < most and ids[place - 1 - same] == tail[-1 - same]:
+                same += 1
+            found.append((same, ids[place]))
+            place = before[place]
             if not place:
                 break
-            same = 2
-            while same < min(LONGEST, place) and ids[place - 1 - same] == ids[end - 1 - same]:
-                same += 1
-            if same > length:
-                found, length = place, same
-                if length == LONGEST:
-                    break
-            place = self._before[place]
-        if not found:
-            return []
-        guess = ids[found : found + most]
-        while len(guess) < most:
-            guess.append(guess[found + len(guess) - end])
-        return guess
+        return found

@@ -33,6 +33,7 @@ from worker.engine.prompt_pace import prompt_tokens
 from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
 from worker.engine.slot_turns import SlotTurns
+from worker.engine.step_cost import StepCost
 from worker.engine.step_plan import Row, StepPlan
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Scheduler:
     `stretch` is how many times as long as a decode a step with prompts may last, 1 or more.
     A sequence that grows beyond the length at which `rope` switches is computed anew. `finite` says
     whether blocks hold nothing else: others may then find them. Without `speculation` nothing is
-    drafted.
+    drafted; with it, what pays by `cost`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Scheduler:
         prefix_cache: bool = True,
         finite: Callable[[Sequence[int]], bool] = lambda _: True,
         speculation: Speculation | None = None,
+        cost: StepCost | None = None,
     ) -> None:
         if not 1 <= max_rows <= max_step_tokens:
             raise ValueError(f"need 1 <= max_rows ({max_rows}) <= tokens ({max_step_tokens})")
@@ -86,7 +88,8 @@ class Scheduler:
         )
         self.drafting = None
         if speculation is not None:
-            self.drafting = Drafting(speculation, self.blocks, kv_block, rope)
+            cost = StepCost() if cost is None else cost
+            self.drafting = Drafting(speculation, cost, self.blocks, kv_block, rope)
         self.waiting: list[TokenSequence] = []  # both lists in the order of arrival
         self.running: list[TokenSequence] = []
         self.refused: list[tuple[int, Exception]] = []  # keys whose adapter could not be loaded
@@ -131,6 +134,8 @@ class Scheduler:
         sequence = self._sequences.pop(key, None)
         if sequence is None:
             return False
+        if self.drafting is not None:
+            self.drafting.speculation.ended(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
             self._free(sequence)

@@ -1,51 +1,56 @@
 """Drafts: tokens that are guessed to come next, which a step checks beside the one that is known.
 
 A guess changes no answer: each place of a draft is sampled as it would have been without one
-(step_sampling.py), and what was not guessed right is dropped. So only the price matters: a draft is
-made where the row's earlier guesses say that it brings more tokens than the time is worth.
+(step_sampling.py), and what was not guessed right is dropped. So only the price matters: drafts are
+made where earlier guesses say that they bring more tokens than the time is worth.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from operator import eq
 from typing import TYPE_CHECKING, Final, Protocol
 
-from worker.engine.block_products import WEIGHT_ROWS
-from worker.engine.guessing import Guessing
-from worker.engine.ngrams import NgramIndex
+from worker.engine.answer_kinds import AnswerKinds
+from worker.engine.draft_lengths import draft_lengths
+from worker.engine.guessing import Guess, Guessing
+from worker.engine.ngrams import LONGEST, NgramIndex
+from worker.engine.step_settings import is_greedy
+from worker.engine.votes import likeliest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from worker.engine.sequence import TokenSequence
 
-# A token more in a step costs as its products do, and half of that again: attention, logits, and
-# guesses that come out otherwise than those before. SmolLM2-135M in bfloat16, context 200, one
-# thread of an AMD EPYC, 29 November 2026: 0.03, 0.20, 0.31 and 0.44 tokens at 1, 4, 8 and 16 rows
-# by CPU time, where this comes to 0.06, 0.21, 0.38 and 0.60 (by hand; benchmarks/speculation.py).
-MARGIN: Final = 1.5
-
 MOST_A_STEP: Final = 64
-"""Tokens that a step drafts: each has logits of the whole vocabulary."""
+"""Tokens that a step drafts: each has logits of the whole vocabulary. Where more rows than that
+decode, one row more costs about as much as it brings, and nothing is guessed."""
 
 
 class Proposer(Protocol):
     """Guesses the tokens that come next in a sequence."""
 
-    def propose(self, sequence: TokenSequence, most: int) -> Sequence[int]:
-        """Return up to `most` tokens of the vocabulary, the next one first."""
+    def propose(self, sequence: TokenSequence, earlier: NgramIndex) -> Iterable[tuple[int, int]]:
+        """Guess tokens of the vocabulary with their evidence (votes.py), the next one first.
+
+        `earlier` has answers of the sequence's kind. As many are taken as are of use.
+        """
 
 
 class NgramProposer:
     """Guesses that what followed the last tokens before will follow them again."""
 
-    def propose(self, sequence: TokenSequence, most: int) -> Sequence[int]:
-        """Look the last tokens up in the sequence's own prompt and answer."""
+    def propose(self, sequence: TokenSequence, earlier: NgramIndex) -> Iterator[tuple[int, int]]:
+        """Look the last tokens up in the sequence's own prompt and answer, and in earlier ones."""
         index = sequence.ngrams
         if index is None:
             index = sequence.ngrams = NgramIndex()
         index.extend(sequence.tokens(len(index), sequence.length - len(index)))
-        return index.following(most)
+        tail = index.latest(LONGEST)
+        while found := likeliest(tail, index, earlier):
+            yield found
+            tail = [*tail[1 - LONGEST :], found[0]]
 
 
 class Speculation:
@@ -55,24 +60,42 @@ class Speculation:
         self.most = most
         self.drafted = 0  # tokens
         self.accepted = 0  # of these, tokens that came
+        self._kinds = AnswerKinds()
         self._proposer = NgramProposer() if proposer is None else proposer
 
-    def price(self, decodes: int) -> float:
-        """Return what a drafted token costs, in tokens that the step brings in the same time.
+    def guess(self, sequence: TokenSequence, least: float) -> Guess:
+        """Guess what comes in a sequence that decodes; nothing while it rests.
 
-        A step reads the weights, which costs as WEIGHT_ROWS rows do, and computes its rows.
+        The guess goes on behind tokens that come with a chance of `least`, and is one token long in
+        any case, if there is one: it is compared with what comes, drafted or not.
         """
-        return MARGIN * decodes / (decodes + WEIGHT_ROWS)
-
-    def draft(self, sequence: TokenSequence, price: float, room: int) -> tuple[int, ...]:
-        """Return the draft of a sequence that decodes, of at most `room` tokens; () for none."""
         guessing = sequence.guessing
         if guessing is None:
-            guessing = sequence.guessing = Guessing()
-        if guessing.stopped:
-            return ()
-        guessing.guess = self._proposer.propose(sequence, self.most)
-        return tuple(guessing.guess[: guessing.pays(price, min(room, len(guessing.guess)))])
+            kind = sequence.salt, sequence.digests, sequence.scales, is_greedy(sequence.sampling)
+            guessing = sequence.guessing = Guessing(self._kinds.of(kind))
+        guess = guessing.guess = Guess()
+        if guessing.rests():
+            return guess
+        chance = 1.0
+        proposed = self._proposer.propose(sequence, guessing.kind.index)
+        for token, evidence in islice(proposed, self.most):
+            chance *= guessing.rate(evidence)
+            guess.add(token, evidence, chance)
+            if chance < least:
+                break
+        guessing.judge(poor=not guess.chances or guess.chances[0] < least)
+        return guess
+
+    def choose(
+        self,
+        chances: Sequence[Sequence[float]],
+        prices: Sequence[float],
+        cost: Callable[[int], float],
+        useful: int,
+        most: int,
+    ) -> list[int]:
+        """Return how many guesses of each row to draft: see `draft_lengths`."""
+        return draft_lengths(chances, prices, cost, useful, most)
 
     def note(self, sequence: TokenSequence, draft: Sequence[int], ids: Sequence[int]) -> None:
         """Take notice of what came; of nothing, where the draft has spoilt its own row."""
@@ -81,3 +104,9 @@ class Speculation:
         if sequence.guessing is not None:
             sequence.guessing.note(ids)
             sequence.guessing.stopped |= not ids
+
+    def ended(self, sequence: TokenSequence) -> None:
+        """Keep an answer for those of its kind, with the prompt's last tokens before it."""
+        if sequence.guessing is not None:
+            ids = sequence.output_ids
+            sequence.guessing.kind.add([*sequence.prompt_ids[-LONGEST:], *ids])

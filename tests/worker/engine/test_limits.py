@@ -105,7 +105,7 @@ def test_operators_are_told_what_was_loaded(folder: Path) -> None:
             "slots": 3,
             "kv_tokens": 96,
             "context": 96,
-            "speculation": 0,
+            "speculation": 7,
             "threads": torch.get_num_threads(),
             "base_digest": weights_digest(folder / "model", cpu_dtype()),
             "dtype": str(cpu_dtype()).removeprefix("torch."),

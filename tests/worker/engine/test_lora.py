@@ -15,10 +15,12 @@ from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.attention import LayoutRecorder
+from worker.engine.block_products import ROW_COUNTS
 from worker.engine.config import EngineConfig
 from worker.engine.kv_cache import KVCache
 from worker.engine.lora import AdapterLayers
 from worker.engine.model import Backbone, load_backbone
+from worker.engine.packed_weight import can_pack
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
 
@@ -174,6 +176,26 @@ def test_packed_weights_give_the_same_model(dtype: torch.dtype, tmp_path: Path) 
     assert all(member.weight.is_meta for member in group.members)
     layers.begin((), ())
     assert group.members[1](torch.empty(1, 0, 64, dtype=dtype)).shape == (1, 0, 32)
+
+
+@pytest.mark.parametrize("invariant", [False, True])
+def test_products_tell_in_what_row_counts_weights_are_multiplied(
+    invariant: bool, tmp_path: Path
+) -> None:
+    """Each weight once; the output module's apart, as only rows with logits go through it."""
+    backbone = load_backbone(make_tiny_model(tmp_path), "cpu", torch.float32)
+    sizes = {name: out * width for name, (out, width) in backbone.linear_shapes.items()}
+    layers = AdapterLayers(backbone, replace(CONFIG, invariant=invariant))
+    layers.pack()
+    if invariant:
+        layers.find_row_counts()
+    products = layers.products
+    output = sizes.pop(backbone.output_module)
+    assert sum(each.weights for each in products if not each.logits) == sum(sizes.values())
+    assert sum(each.weights for each in products if each.logits) == output
+    if can_pack(torch.zeros(1, 1)) and not invariant:
+        assert {each.row_counts for each in products} == {ROW_COUNTS}
+    assert {each.row_counts for each in products} == {each.row_counts for each in layers.groups}
 
 
 @pytest.mark.parametrize("fault", ["unknown", "shape", "rank", "halves"])

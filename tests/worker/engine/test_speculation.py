@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import repeat
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ from worker.engine.model import load_backbone
 from worker.engine.request import GenerationRequest, Output
 from worker.engine.sampler import sample
 from worker.engine.speculation import Speculation
+from worker.engine.votes import FIRST_RATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from worker.engine.ngrams import NgramIndex
     from worker.engine.sequence import TokenSequence
 
 CONFIG = EngineConfig(
@@ -165,6 +168,27 @@ def test_rows_that_repeat_themselves_take_fewer_steps(
     assert drafting.stats().steps < bare.stats().steps / 3
 
 
+def test_answers_like_earlier_ones_take_fewer_steps(
+    path: Path, jobs: list[GenerationRequest]
+) -> None:
+    """Of the same adapter, for those alone who find each other's beginnings; tokens stay."""
+    sampling = Sampling(max_tokens=40, temperature=1.0, ignore_eos=True)
+    first = replace(jobs[1], sampling=sampling, constraint=None, salt="acme")
+    others = [replace(first, salt="beta"), replace(first, adapter=jobs[2].adapter)]
+    bare, drafting = engine_of(path), engine_of(path, speculation=MOST)
+
+    def steps(job: GenerationRequest) -> int:
+        before = drafting.stats().steps
+        assert finish(drafting, job) == finish(bare, job)
+        return drafting.stats().steps - before
+
+    unknown = steps(first)
+    assert unknown > 30
+    assert steps(others[0]) == unknown
+    assert steps(others[1]) > 30
+    assert steps(first) < unknown / 3
+
+
 def test_rows_that_are_guessed_wrong_stop_drafting(
     path: Path, jobs: list[GenerationRequest]
 ) -> None:
@@ -256,9 +280,9 @@ class Poison:
     def __init__(self, token: int) -> None:
         self._token = token
 
-    def propose(self, _sequence: TokenSequence, most: int) -> list[int]:
+    def propose(self, _sequence: TokenSequence, _earlier: NgramIndex) -> Iterator[tuple[int, int]]:
         """Propose it."""
-        return [self._token] * most
+        return repeat((self._token, len(FIRST_RATES) - 1))
 
 
 def plain(jobs: list[GenerationRequest]) -> list[tuple[GenerationRequest, dict[str, Any]]]:
