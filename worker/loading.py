@@ -212,7 +212,8 @@ def _slot_value_bytes(dtype: torch.dtype, device: str) -> int:
 
     from kernels.sgmv import slot_type  # noqa: PLC0415 - imports torch
 
-    return slot_type(dtype, torch.device(device)).itemsize
+    # As if torch multiplied: tiles fill columns up, for which the half type leaves room.
+    return slot_type(dtype, torch.device(device), "torch").itemsize
 
 
 def _device(settings: WorkerSettings) -> str:

@@ -20,7 +20,7 @@ from kernels.native.scalars import (
     take,
     untyped,
 )
-from kernels.native.tiles import LANES, in_strips, set_product
+from kernels.native.tiles import filled_columns, in_strips, set_product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ class NativeSlots:
 
     def load(self, slot: int, a: Tensor, linears: Sequence[NativeLinear]) -> None:
         """Put an adapter into a slot: A [in, sum of ranks], and its linears."""
-        columns = -(-a.shape[1] // LANES) * LANES
+        columns = filled_columns(a.shape[1])
         a, scales = in_strips(a.to(self._dtype)), torch.ones(columns)
         kept: list[object] = [a, scales]
         numbers = [a.data_ptr(), scales.data_ptr(), columns, len(linears)]

@@ -44,9 +44,9 @@ COLUMNS: Final = LANES * WIDE
 class _Tile:
     """Generates one kind of tile."""
 
-    def __init__(self, rows: int, vectors: int, *, adds: bool) -> None:
-        self._rows, self._vectors, self._adds = rows, vectors, adds
-        self._type = ir.VectorType(ir.FloatType(), LANES)
+    def __init__(self, rows: int, vectors: int, lanes: int, *, adds: bool) -> None:
+        self._rows, self._vectors, self._lanes, self._adds = rows, vectors, lanes, adds
+        self._type = ir.VectorType(ir.FloatType(), lanes)
 
     def generate(self, context: Any, builder: Any, signature: Any, args: Any) -> Any:
         """Emit the loop over k, with one vector of sums a row and vector of columns."""
@@ -58,11 +58,11 @@ class _Tile:
             return builder.add(begin, column)
 
         targets = [
-            self._vector_at(builder, c, place(c_at, row, c_row, word(vector * LANES)))
+            self._vector_at(builder, c, place(c_at, row, c_row, word(vector * self._lanes)))
             for row in range(self._rows)
             for vector in range(self._vectors)
         ]
-        zero = self._type([0.0] * LANES)
+        zero = self._type([0.0] * self._lanes)
         begin = [builder.load(each, align=4) if self._adds else zero for each in targets]
         before = builder.block
         head, body, after = (builder.append_basic_block(name) for name in ("k", "add", "done"))
@@ -77,7 +77,9 @@ class _Tile:
         builder.position_at_end(body)
         line = builder.add(b_at, builder.mul(k, b_row))
         columns = [
-            self._loaded(builder, signature.args[6], b, builder.add(line, word(vector * LANES)))
+            self._loaded(
+                builder, signature.args[6], b, builder.add(line, word(vector * self._lanes))
+            )
             for vector in range(self._vectors)
         ]
         multiply_add = self._multiply_add(builder)
@@ -98,9 +100,9 @@ class _Tile:
         return builder.bitcast(builder.gep(pointer, [at]), self._type.as_pointer())
 
     def _loaded(self, builder: Any, kind: Any, pointer: Any, at: Any) -> Any:
-        """Load LANES elements from `at` on, as floats."""
+        """Load self._lanes elements from `at` on, as floats."""
         place = builder.gep(pointer, [at])
-        elements = ir.VectorType(place.type.pointee, LANES)
+        elements = ir.VectorType(place.type.pointee, self._lanes)
         align = 4 if kind == FLOATS else 2
         value = builder.load(builder.bitcast(place, elements.as_pointer()), align=align)
         return widened(builder, kind, value)
@@ -109,17 +111,17 @@ class _Tile:
         bits = ir.IntType(32)
         one = builder.insert_element(self._type(ir.Undefined), number, bits(0))
         return builder.shuffle_vector(
-            one, self._type(ir.Undefined), ir.VectorType(bits, LANES)([0] * LANES)
+            one, self._type(ir.Undefined), ir.VectorType(bits, self._lanes)([0] * self._lanes)
         )
 
     def _multiply_add(self, builder: Any) -> Any:
-        name = f"llvm.fma.v{LANES}f32"
+        name = f"llvm.fma.v{self._lanes}f32"
         kind = ir.FunctionType(self._type, [self._type] * 3)
         return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
-def _tile(rows: int, vectors: int, *, adds: bool) -> Any:
-    made = _Tile(rows, vectors, adds=adds)
+def _tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool) -> Any:
+    made = _Tile(rows, vectors, lanes, adds=adds)
     at = types.int64
 
     @intrinsic
@@ -145,10 +147,10 @@ set_wide, add_wide = (_tile(ROWS, WIDE, adds=adds) for adds in (False, True))
 add_narrow = _tile(ROWS, 1, adds=True)
 
 
-def _strip(vectors: int) -> Any:
+def _strip(vectors: int, lanes: int = LANES) -> Any:
     """Make the function that multiplies any number of rows by a strip of so many vectors."""
-    four, two, one = (_tile(rows, vectors, adds=False) for rows in (ROWS, 2, 1))
-    pitch = vectors * LANES
+    four, two, one = (_tile(rows, vectors, lanes, adds=False) for rows in (ROWS, 2, 1))
+    pitch = vectors * lanes
 
     @compiled
     def multiply(
@@ -176,6 +178,7 @@ def _strip(vectors: int) -> Any:
     return multiply
 
 
+_half = _strip(1, LANES // 2)
 _one, _two, _three = (_strip(min(vectors, WIDE)) for vectors in (1, 2, 3))
 _whole = _strip(WIDE)
 
@@ -196,7 +199,7 @@ def set_product(
 ) -> None:
     """Write c [rows, columns] = a [rows, depth] · b, of which `in_strips` has made strips.
 
-    c has room for whole vectors. All numbers but the last three are places and distances of rows.
+    c has room for `filled_columns`. All numbers but the last three are places and distances of rows.
     """
     at = 0
     while at + COLUMNS <= columns:
@@ -209,16 +212,26 @@ def set_product(
         _three(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
     elif left > LANES:
         _two(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-    elif left > 0:
+    elif left > LANES // 2:
         _one(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+    elif left > 0:
+        _half(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
+
+
+def filled_columns(columns: int) -> int:
+    """Return how many columns strips of so many have: whole vectors, or half a one at the end."""
+    left = columns % COLUMNS
+    step = LANES // 2 if left <= LANES // 2 else LANES
+    return columns + -left % step
 
 
 def in_strips(weight: Tensor) -> Tensor:
     """Lay [depth, columns] out as tiles read it, one dimension: COLUMNS columns after the other.
 
-    Zeros fill the last ones up to whole vectors.
+    Zeros fill the last ones up, see `filled_columns`.
     """
-    filled = pad(weight, (0, -weight.shape[1] % LANES))
+    columns = weight.shape[1]
+    filled = pad(weight, (0, filled_columns(columns) - columns))
     return torch.cat([strip.flatten() for strip in filled.split(COLUMNS, 1)])
 
 

@@ -18,6 +18,7 @@ from kernels.native.tiles import (
     ROWS,
     add_narrow,
     add_wide,
+    filled_columns,
     in_strips,
     largest,
     set_product,
@@ -89,7 +90,7 @@ def draw(*shape: int, dtype: torch.dtype) -> torch.Tensor:
 def multiplied(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Multiply any number of rows by strips of any number of columns."""
     (rows, depth), columns = a.shape, b.shape[1]
-    c = torch.full((rows + 1, columns + -columns % LANES), -7.0)
+    c = torch.full((rows + 1, filled_columns(columns)), -7.0)
     strips = in_strips(b)
     addresses = (each.data_ptr() for each in (c, a, strips))
     PRODUCTS(a.dtype, 1, 1, *addresses, c.shape[1], depth, rows, columns)

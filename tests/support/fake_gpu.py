@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Self
 from unittest.mock import patch
 
@@ -264,6 +265,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
         "Event": FakeEvent,
         "stream": gpu.on_stream,
         "current_stream": lambda _device=None: gpu.stream,
+        "get_device_properties": lambda _device=None: SimpleNamespace(multi_processor_count=8),
         "mem_get_info": lambda _device=None: (1 << 34, 1 << 34),
         "set_device": gpu.set_device,
         "current_device": lambda: gpu.current,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch.nn.functional import gelu, silu
 
 from kernels.attention import paged_attention
 
@@ -92,10 +93,66 @@ def _owners(block_rows: Tensor, block_slots: Tensor, count: int) -> tuple[Tensor
     return block_rows[kept].long(), owners[kept].long()
 
 
+def norm(out: Tensor, x: Tensor, weight: Tensor, eps: float, offset: float) -> None:
+    """Do `aril::rms_norm`."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    out.copy_(wide * (weight.float() + offset))
+
+
+def add_norm(out: Tensor, sums: Tensor, x: Tensor, y: Tensor, *how: Any) -> None:
+    """Do `aril::add_norm`."""
+    sums.copy_(x + y)
+    norm(out, sums, *how)
+
+
+def gate(out: Tensor, gates: Tensor, up: Tensor, skipped: int, tanh: bool) -> None:
+    """Do `aril::gate`."""
+    width = out.shape[1]
+    own, other = gates[:, :width].float(), up[:, skipped : skipped + width].float()
+    out.copy_((gelu(own, approximate="tanh") if tanh else silu(own)) * other)
+
+
+def rotate(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Do `aril::rotate`."""
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    out.copy_(x.float() * cos.float()[:, None] + turned.float() * sin.float()[:, None])
+
+
+def place(
+    q_out: Tensor,
+    rows: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    places: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    *how: float,
+) -> None:
+    """Do `aril::place_heads`."""
+    (_, heads, dim), kv_heads = q_out.shape, k_cache.shape[2]
+    q, k, v = rows.unflatten(1, (-1, dim)).split([heads, kv_heads, kv_heads], 1)
+    for weight, (eps, offset), own in ((q_weight, how[:2], q), (k_weight, how[2:], k)):
+        if weight is not None:
+            norm(own, own.clone(), weight, eps, offset)
+    turned = torch.empty_like(k)
+    rotate(q_out, q, cos, sin)
+    rotate(turned, k, cos, sin)
+    store(turned, v, k_cache, v_cache, places)
+
+
 KERNELS: Final[dict[str, Callable[..., None]]] = {
     "store_kv": store,
     "paged_attention": attend,
     "merge_splits": lambda *_: None,
     "sgmv_shrink": shrink,
     "sgmv_expand": expand,
+    "rms_norm": norm,
+    "add_norm": add_norm,
+    "gate": gate,
+    "rotate": rotate,
+    "place_heads": place,
 }

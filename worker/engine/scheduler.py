@@ -155,6 +155,7 @@ class Scheduler:
         rows, preempted = self._continue_running()
         self._admit_waiting(rows)
         if not rows and self._slots.expect():  # nobody else would run meanwhile
+            self._prompt_tokens = self._prompt_budget()  # of those who run by now
             rows, more = self._continue_running()
             preempted += more
         if not rows:
