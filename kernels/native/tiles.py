@@ -77,10 +77,8 @@ class _Tile:
         builder.position_at_end(body)
         line = builder.add(b_at, builder.mul(k, b_row))
         columns = [
-            self._loaded(
-                builder, signature.args[6], b, builder.add(line, word(vector * self._lanes))
-            )
-            for vector in range(self._vectors)
+            self._loaded(builder, signature.args[6], b, builder.add(line, word(column)))
+            for column in range(0, self._vectors * self._lanes, self._lanes)
         ]
         multiply_add = self._multiply_add(builder)
         for row in range(self._rows):
@@ -199,7 +197,7 @@ def set_product(
 ) -> None:
     """Write c [rows, columns] = a [rows, depth] · b, of which `in_strips` has made strips.
 
-    c has room for `filled_columns`. All numbers but the last three are places and distances of rows.
+    c has room for `filled_columns`. All numbers but the last three are places and distances.
     """
     at = 0
     while at + COLUMNS <= columns:
