@@ -4,6 +4,7 @@
 # What is there already is left alone. About 10 GB of disk, most of it torch for vLLM; half an hour, most of it
 # llama.cpp's compiler.
 set -euo pipefail
+unset PYTHONPATH  # what lies there is no package of the environments below
 cd "$(dirname "$0")/../.."
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 shift

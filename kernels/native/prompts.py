@@ -15,6 +15,7 @@ import torch
 from numba import carray
 
 from kernels.native.kernel import Kernel, record
+from kernels.native.key_blocks import KEYS, LAY_OUT, lay_out_keys, lay_out_values
 from kernels.native.scalars import (
     cap,
     compiled,
@@ -41,12 +42,9 @@ from kernels.native.tiles import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEYS = 64  # of a block: whole tiles
-
 # Queries times heads of a task, about: with 64 features its rows, sums and scores take 72 KB.
 _AT_ONCE = 96
 
-_GATHER = record("k_out", "v_out", "k", "v", "pages", "length", "heads", "dim", "wide", "page")
 _OPERANDS = record(
     *("out", "states", "q", "keys", "values", "k", "v", "pages", "scratch", "size"),
     *("rows", "firsts", "ends", "places", "sinks"),
@@ -123,7 +121,7 @@ def attend_prompt(
     if prompt.queries > at_once:  # tasks that read the same keys find them laid out
         keys = prompt.memory("keys", count * dim).data_ptr()
         values = prompt.memory("values", count * wide).data_ptr()
-        _GATHER_PAGES(
+        LAY_OUT(
             k_cache.dtype,
             kv_heads * prompt.blocks,
             2 * count * dim,
@@ -171,76 +169,6 @@ def attend_prompt(
         scale,
         softcap or 0.0,
     )
-
-
-def _gather(pointer: Any) -> None:
-    o = carray(untyped(pointer), (1,), _GATHER)[0]
-    k, v = elements(o.k, pointer), elements(o.v, pointer)
-    k_out, v_out, pages = floats(o.k_out), floats(o.v_out), int32s(o.pages)
-    heads, dim, wide = o.heads, o.dim, o.wide
-    while True:
-        task = take(pointer)
-        if task >= o.tasks:
-            return
-        block, head = task // heads, task % heads
-        place = head * (o.tasks // heads) + block
-        keys, values = place * dim * KEYS, place * KEYS * wide
-        begin = block * KEYS
-        end: Any = min(begin + KEYS, o.length)
-        _lay_out_keys(k_out, keys, k, pages, begin, end, o.page, heads, head, dim)
-        _lay_out_values(v_out, values, v, pages, begin, end, o.page, heads, head, dim, wide)
-
-
-@compiled
-def _lay_out_keys(
-    out: Any,
-    into: Any,
-    k: Any,
-    pages: Any,
-    begin: Any,
-    end: Any,
-    page: Any,
-    heads: Any,
-    head: Any,
-    dim: Any,
-) -> None:
-    """Write a block's keys of a head as float32 [dim, KEYS], zeros behind the last one."""
-    if end - begin < KEYS:
-        for i in range(dim * KEYS):
-            out[into + i] = np.float32(0)
-    for t in range(begin, end):
-        at = _place(pages, t, page, heads, head) * dim
-        for d in range(dim):
-            out[into + d * KEYS + t - begin] = load(k, at + d)
-
-
-@compiled
-def _lay_out_values(
-    out: Any,
-    into: Any,
-    v: Any,
-    pages: Any,
-    begin: Any,
-    end: Any,
-    page: Any,
-    heads: Any,
-    head: Any,
-    dim: Any,
-    wide: Any,
-) -> None:
-    """Write a block's values of a head as float32 [KEYS, wide], zeros behind features and keys."""
-    if end - begin < KEYS or dim < wide:
-        for i in range(KEYS * wide):
-            out[into + i] = np.float32(0)
-    for t in range(begin, end):
-        at = _place(pages, t, page, heads, head) * dim
-        for d in range(dim):
-            out[into + (t - begin) * wide + d] = load(v, at + d)
-
-
-@compiled
-def _place(pages: Any, t: Any, page: Any, heads: Any, head: Any) -> Any:
-    return (np.int64(pages[t // page]) * page + t % page) * heads + head
 
 
 def _attend(pointer: Any) -> None:
@@ -291,8 +219,8 @@ def _attend(pointer: Any) -> None:
             else:
                 key, value = 0, dim * KEYS
                 end: Any = min(first + KEYS, o.length)
-                _lay_out_keys(keys, key, k, pages, first, end, o.page, o.kv_heads, head, dim)
-                _lay_out_values(
+                lay_out_keys(keys, key, k, pages, first, end, o.page, o.kv_heads, head, dim)
+                lay_out_values(
                     values, value, v, pages, first, end, o.page, o.kv_heads, head, dim, wide
                 )
             for r in range(0, rows, ROWS):
@@ -371,5 +299,4 @@ def _weigh(own: Any, base: Any, first: Any, end: Any, top: Any, total: Any, soft
     return keep
 
 
-_GATHER_PAGES = Kernel(_gather, _GATHER)
 _ATTEND = Kernel(_attend, _OPERANDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from worker.engine.config import EngineConfig
     from worker.engine.forward_pass import AttentionLayout
     from worker.engine.model import Backbone
+
+# The type of a number's bits, and the exponent that only infinities and NaN have. Looked at as
+# integers, bfloat16 takes a sixth of the time on a CPU.
+_EXPONENTS: Final = {
+    torch.bfloat16: (torch.int16, 0x7F80),
+    torch.float16: (torch.int16, 0x7C00),
+    torch.float32: (torch.int32, 0x7F800000),
+    torch.float64: (torch.int64, 0x7FF0000000000000),
+}
 
 
 class KVCache:
@@ -74,9 +83,9 @@ class KVCache:
         """Whether each block's numbers are finite in every layer, bool [n]; nobody waits for it."""
         found = torch.ones(len(blocks), dtype=torch.bool, device=self.device)
         for stack in self._stacks:
-            numbers = stack.index_select(1, blocks)
-            for bound in (numbers.amin((0, 2, 3, 4)), numbers.amax((0, 2, 3, 4))):
-                found &= bound.isfinite()  # NaN is the bound where there is one
+            words, exponent = _EXPONENTS[stack.dtype]
+            bits = stack.view(words).index_select(1, blocks) & exponent
+            found &= bits.amax((0, 2, 3, 4)) != exponent
         return found
 
     def clear_places(self, places: Sequence[int]) -> None:
