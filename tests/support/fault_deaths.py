@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
-from tests.support.fault_fleet import DEATH_SECONDS, SESSION_SECONDS
+from tests.support.fault_fleet import SESSION_SECONDS
 from tests.support.fault_worker import POINTS
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.fault_scene import Scene
 
 STEADY = 2
-NUDGE_SECONDS = 15.0
+NUDGE_SECONDS, NUDGES = 15.0, 5
 # After how many passes a point kills, at the most.
 PASSES = {"after_fetch": 3, "after_claim": 2, "mid_stream": 60, "after_terminal": 6}
 CLOCK_SECONDS = 300  # how far a worker's clock is off
@@ -25,9 +25,17 @@ async def killed_at(scene: Scene, point: str) -> None:
     """Let a worker join that dies at a point."""
     worker = scene.fleet.new(kill=_passing(scene, point))
     await _lead_to(scene, worker, point)
-    if not await worker.died(NUDGE_SECONDS):  # by chance there was nothing to take over
-        scene.fleet.steady.append(scene.fleet.new())
-    if not await worker.died(DEATH_SECONDS):
+    fleet = scene.fleet
+    for _ in range(NUDGES):
+        if await worker.died(NUDGE_SECONDS):
+            return
+        if worker.exit_code is not None:
+            break
+        # By chance there was nothing for it to take over. Who joins moves partitions about, and
+        # who is killed leaves jobs in the middle, until one of them comes its way.
+        fleet.steady.append(fleet.new())
+        await fleet.steady.pop(0).kill()
+    if not await worker.died(NUDGE_SECONDS):
         scene.missed.append(f"{worker.name} did not die, exit code {worker.exit_code}")
         await worker.kill()
 
