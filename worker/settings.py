@@ -234,7 +234,8 @@ class WorkerSettings(BaseSettings):
         "auto",
         description="Most tokens that a step guesses ahead for a job, from what followed the same"
         " words in its own text and in earlier answers of its adapter, and checks; 0: none; auto: 7"
-        " on a CPU, none on a GPU. Answers stay those without it. No steps are captured beside it.",
+        " on a CPU, none on a GPU. Answers change by rounding at most, as they do by the jobs"
+        " beside them, and not at all with invariant. No steps are captured beside it.",
     )
     max_prompt_tokens: int = Field(
         8_192, ge=1, le=1 << 24, description="Longest prompt; a longer one is refused."

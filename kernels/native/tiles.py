@@ -30,7 +30,7 @@ def _vectors() -> tuple[int, int]:
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):
         return 16, 4
-    if features.get("avx"):
+    if features.get("fma"):
         return 8, 2
     return 4, 4 if platform.machine() in {"aarch64", "arm64"} else 2
 
@@ -113,7 +113,7 @@ class _Tile:
         )
 
     def _multiply_add(self, builder: Any) -> Any:
-        name = f"llvm.fma.v{self._lanes}f32"
+        name = f"llvm.fmuladd.v{self._lanes}f32"  # fused where the processor can
         kind = ir.FunctionType(self._type, [self._type] * 3)
         return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 

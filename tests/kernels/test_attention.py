@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,152 +9,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import Sight, make_host_plan, paged_attention, scores
-from kernels.attention.native import NativePlan
-from kernels.attention.tiles import AttentionTiles
+from kernels.attention import make_host_plan, paged_attention, scores
+from tests.support.attention_case import MIXED, SCALE, SINKS, AttentionCase, make_case
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
-SCALE = 0.3
-SINKS = torch.tensor([-2.0, 0.0, 0.5, 1.0, 2.0, 5.0])
 MODES = [("native", False), ("native", True), ("torch", False), ("torch", True), ("triton", False)]
 BACKENDS = pytest.mark.parametrize("backend", ["native", "torch", "triton"])
-
-
-@dataclass(frozen=True)
-class AttentionCase:
-    """Sequences of (new queries, keys so far) over pages in random order."""
-
-    q: Tensor
-    k_cache: Tensor
-    v_cache: Tensor
-    block_table: Tensor
-    cu_q: Tensor
-    kv_lens: Tensor
-
-    def run(
-        self,
-        backend: str,
-        *,
-        window: int | None = None,
-        chunk: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-        invariant: bool = False,
-    ) -> Tensor:
-        """Attend; on Triton with tiles small enough that tiny sequences have several splits."""
-        tiles = None
-        if backend == "triton":
-            tall = 32 if self.q.shape[1] > 16 * self.k_cache.shape[2] else 16
-            # A GPU's product takes 16 at least; the interpreter takes less, and is the quicker.
-            tiles = AttentionTiles(block_m=tall, block_n=sized(8, 16), split=sized(16, 32))
-        there = self.to(device_of(backend))
-        return paged_attention(
-            there.q,
-            there.k_cache,
-            there.v_cache,
-            there.block_table,
-            there.cu_q,
-            there.kv_lens,
-            scale=SCALE,
-            window=window,
-            chunk=chunk,
-            softcap=softcap,
-            sinks=None if sinks is None else sinks.to(there.q.device),
-            invariant=invariant,
-            backend=backend,
-            tiles=tiles,
-        ).cpu()
-
-    def to(self, device: torch.device) -> AttentionCase:
-        """Move all operands."""
-        return AttentionCase(*(getattr(self, name.name).to(device) for name in fields(self)))
-
-    def expected(
-        self,
-        window: int | None = None,
-        *,
-        chunk: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the definition in fp64, one query at a time."""
-        page = self.k_cache.shape[1]
-        group = self.q.shape[1] // self.k_cache.shape[2]
-        out = torch.full(self.q.shape, float("nan"), dtype=torch.float64)
-        for seq, length in enumerate(self.kv_lens.tolist()):
-            pages = self.block_table[seq, : -(-length // page)].long()
-            keys, values = (
-                cache[pages].flatten(0, 1)[:length].double().repeat_interleave(group, 1)
-                for cache in (self.k_cache, self.v_cache)
-            )
-            first, stop = int(self.cu_q[seq]), int(self.cu_q[seq + 1])
-            for row in range(first, stop):
-                end = length - (stop - 1 - row)
-                begin = 0 if window is None else max(0, end - window)
-                if chunk is not None:
-                    begin = (end - 1) // chunk * chunk
-                scores = torch.einsum("hd,khd->hk", self.q[row].double(), keys[begin:end]) * SCALE
-                if softcap is not None:
-                    scores = (scores / softcap).tanh() * softcap
-                if sinks is not None:
-                    scores = torch.cat([scores, sinks[:, None].double()], -1)
-                weights = scores.softmax(-1)[:, : end - begin]
-                out[row] = torch.einsum("hk,khd->hd", weights, values[begin:end])
-        return out
-
-    def sequence(self, seq: int) -> AttentionCase:
-        """Keep one sequence, on the same cache."""
-        first, stop = int(self.cu_q[seq]), int(self.cu_q[seq + 1])
-        return AttentionCase(
-            self.q[first:stop],
-            self.k_cache,
-            self.v_cache,
-            self.block_table[seq : seq + 1],
-            torch.tensor([0, stop - first], dtype=torch.int32),
-            self.kv_lens[seq : seq + 1],
-        )
-
-
-def make_case(
-    sequences: Sequence[tuple[int, int]],
-    *,
-    heads: int = 6,
-    kv_heads: int = 2,
-    dim: int = 12,
-    page: int = 4,
-    dtype: torch.dtype = torch.float32,
-) -> AttentionCase:
-    """Make sequences of (queries, keys); pages that nobody owns, and table entries, are poison."""
-    generator = torch.Generator().manual_seed(len(sequences))
-    needed = [-(-keys // page) for _, keys in sequences]
-    owned = sum(needed)
-    shape = (2, owned + 2, page, kv_heads, dim)
-    k_cache, v_cache = torch.randn(shape, generator=generator).to(dtype)
-    order = (torch.randperm(owned, generator=generator) + 1).tolist()
-    for cache in (k_cache, v_cache):
-        cache[0] = cache[-1] = 1e4
-    table = torch.full((len(sequences), max(needed, default=0) + 1), -1, dtype=torch.int32)
-    for seq, count in enumerate(needed):
-        table[seq, :count] = torch.tensor([order.pop() for _ in range(count)], dtype=torch.int32)
-    queries = torch.tensor([0, *(count for count, _ in sequences)])
-    return AttentionCase(
-        torch.randn(int(queries.sum()), heads, dim, generator=generator).to(dtype),
-        k_cache,
-        v_cache,
-        table,
-        queries.cumsum(0).to(torch.int32),
-        torch.tensor([keys for _, keys in sequences], dtype=torch.int32),
-    )
-
-
-# A decode over several splits, a fresh prefill, a chunk on cached keys, a one-token prompt.
-MIXED = [(1, 37), (9, 9), (5, 21), (1, 1), (1, 16), (0, 0), (1, 38)]
 
 
 @BACKENDS
@@ -297,97 +160,6 @@ def test_a_row_has_the_same_bits_decoded_or_prefilled(
         )
         decoded = step.run(backend, **extras, invariant=True)
         assert torch.equal(decoded[0], whole[length - 1]), f"position {length - 1}"
-
-
-@pytest.mark.parametrize("backend", ["native", "torch"])
-def test_long_sequences_keep_their_bits_on_the_cpu(backend: str) -> None:
-    """The CPU's invariant paths, over several of their real splits."""
-    case = make_case([(40, 700)], page=16)
-    whole = case.run(backend, invariant=True)
-    torch.testing.assert_close(whole.double(), case.expected(), rtol=0, atol=2e-6)
-    last = AttentionCase(
-        case.q[-1:],
-        case.k_cache,
-        case.v_cache,
-        case.block_table,
-        torch.tensor([0, 1], dtype=torch.int32),
-        case.kv_lens,
-    )
-    assert torch.equal(last.run(backend, invariant=True)[0], whole[-1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    "extras",
-    [{}, {"window": 50}, {"chunk": 70}, {"softcap": 0.7}, {"sinks": SINKS}],
-    ids=["plain", "window", "chunk", "softcap", "sinks"],
-)
-def test_long_prompts_by_tiles(extras: dict[str, Any], dtype: torch.dtype) -> None:
-    """Blocks of queries, the last not full, beside decodes and a second chunk."""
-    case = make_case([(150, 150), (1, 40), (133, 300), (9, 9), (70, 500)], page=16, dtype=dtype)
-    result = case.run("native", **extras)
-    bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
-    torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("extras", [{}, {"window": 50}, {"softcap": 0.7}, {"sinks": SINKS}])
-@pytest.mark.parametrize("invariant", [False, True])
-def test_beginnings_that_sequences_share(
-    extras: dict[str, Any], dtype: torch.dtype, *, invariant: bool
-) -> None:
-    """Two groups on pages of their own, one with several queries a sequence; and some alone."""
-    seqs = [(1, 83), (1, 200), (2, 90), (3, 84), (1, 81), (1, 300), (1, 97), (1, 70), (20, 95)]
-    case = make_case([*seqs, (1, 97), (1, 65), (1, 66), (1, 80)], page=16, dtype=dtype)
-    table = case.block_table
-    table[1:7:2, :5] = table[0, :5]
-    table[2:7:2, :5] = table[0, :5]
-    table[8:12, :4] = table[7, :4]
-    plan = make_host_plan(
-        table,
-        case.cu_q,
-        case.kv_lens,
-        block_size=16,
-        dtype=dtype,
-        sight=Sight(extras.get("window")),
-        invariant=invariant,
-        backend="native",
-    )
-    assert isinstance(plan, NativePlan)
-    assert [each.length for each in plan.shared] == (
-        [] if invariant or "window" in extras else [80, 64]
-    )
-    result = case.run("native", **extras, invariant=invariant)
-    bound = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
-    torch.testing.assert_close(result.double(), case.expected(**extras), rtol=0, atol=bound)
-
-
-@pytest.mark.parametrize("block", [-1, 8])
-def test_blocks_that_the_cache_does_not_have_are_refused(block: int) -> None:
-    """Machine code asks nobody: the plan knows which blocks a step reads."""
-    case = make_case([(1, 9)])
-    assert len(case.k_cache) < 8
-    case.block_table[0, 1] = block
-    with pytest.raises(ValueError, match="blocks range"):
-        case.run("native")
-
-
-def test_a_table_that_is_too_short_is_refused() -> None:
-    """A sequence has as many blocks as its tokens need."""
-    case = make_case([(1, 9)])
-    short = replace(case, block_table=case.block_table[:, :2].contiguous())
-    with pytest.raises(ValueError, match="9 tokens in a table of 2"):
-        short.run("native")
-
-
-@pytest.mark.parametrize(("queries", "rows"), [([0, 3], 2), ([0, 1], 2), ([0, 20], 20)])
-def test_lengths_that_do_not_fit_are_refused(queries: list[int], rows: int) -> None:
-    """A plan of more or fewer rows than there are; more queries than the sequence has tokens."""
-    case = make_case([(2, 9)])
-    q = case.q.new_zeros(rows, *case.q.shape[1:])
-    cu_q = torch.tensor(queries, dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"rows under a plan|queries of a sequence"):
-        replace(case, q=q, cu_q=cu_q).run("native")
 
 
 def test_launches() -> None:

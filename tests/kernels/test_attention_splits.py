@@ -10,7 +10,7 @@ import torch
 from kernels.attention import Sight, launch, paged_attention
 from kernels.attention.sight import FAR
 from kernels.attention.tiles import SHORTEST, WAVES, AttentionTiles, spread_decodes
-from tests.kernels.test_attention import SCALE, AttentionCase, make_case
+from tests.support.attention_case import SCALE, AttentionCase, make_case
 from tests.support.device import device_of
 
 PROCESSORS = 132  # an H100's
