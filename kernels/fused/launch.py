@@ -245,6 +245,10 @@ def attend(  # noqa: PLR0917 - the operands, in the order of the formula
 make_plan = DevicePlan
 
 
+def program() -> None:
+    """Return None: a device has its own queue; see `FusedKernels.program`."""
+
+
 def highest_place(places: Tensor) -> int:  # noqa: ARG001 - see below
     """Return -1: the kernels skip what a cache does not have, and a device is not asked."""
     return -1

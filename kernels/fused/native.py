@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from kernels.attention.native import attend_native as attend
 from kernels.attention.native import make_native_plan as make_plan
-from kernels.native import add_norm, gate, gate_halves, place_heads_of, rms_norm, rotate
+from kernels.native import (
+    NativeProgram,
+    add_norm,
+    gate,
+    gate_halves,
+    place_heads_of,
+    rms_norm,
+    rotate,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +28,25 @@ __all__ = [
     "highest_place",
     "make_plan",
     "place_heads_of",
+    "program",
     "rms_norm",
     "rotate",
 ]
+
+
+class _Here(threading.local):
+    program: NativeProgram | None = None
+
+
+_HERE = _Here()
+
+
+def program() -> NativeProgram:
+    """Return this thread's program, empty; see `FusedKernels.program`."""
+    if _HERE.program is None:
+        _HERE.program = NativeProgram()
+    _HERE.program.forget()
+    return _HERE.program
 
 
 def highest_place(places: Tensor) -> int:

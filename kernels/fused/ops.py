@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kernels.attention import Extras, Sight
     from kernels.norm import Norm
+    from kernels.program import Program
 
 _TYPES: Final = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
@@ -99,6 +100,12 @@ class FusedKernels(Protocol):
         """Write the attention of a step's rows q [T, heads, d] to out, of its shape, contiguous.
 
         As `paged_attention` over the same operands.
+        """
+
+    def program(self) -> Program | None:
+        """Return what a step's calls of these can be written into, empty; None: they run at once.
+
+        A thread has one.
         """
 
     def highest_place(self, places: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Kernels for CPUs, compiled on the machine that runs them: what is no matrix product in a step.
+"""Kernels for CPUs, compiled on the machine that runs them.
 
 Elements are float32 or bfloat16 on the CPU; a caller asks `kernels.backend.uses_native` first.
 Importing this loads Numba.
@@ -6,6 +6,7 @@ Importing this loads Numba.
 
 from kernels.native.ahead import compile_kernels
 from kernels.native.attend import Queries, attend_queries
+from kernels.native.dense import Dense, can_multiply
 from kernels.native.fused import add_norm, gate_halves, place_heads_of
 from kernels.native.int8_rows import quantize_rows, widen_rows
 from kernels.native.lora import (
@@ -14,13 +15,16 @@ from kernels.native.lora import (
     NativeSlots,
     add_lora_,
 )
+from kernels.native.program import NativeProgram
 from kernels.native.prompts import Prompt, attend_prompt
 from kernels.native.rows import gate, rms_norm, rotate, store_rows
 from kernels.norm import Norm
 
 __all__ = [
+    "Dense",
     "NativeBlocks",
     "NativeLinear",
+    "NativeProgram",
     "NativeSlots",
     "Norm",
     "Prompt",
@@ -29,6 +33,7 @@ __all__ = [
     "add_norm",
     "attend_prompt",
     "attend_queries",
+    "can_multiply",
     "compile_kernels",
     "gate",
     "gate_halves",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.native import attend, fused, key_blocks, lora, prompts, rows
+from kernels.native import attend, dense, fused, key_blocks, lora, program, prompts, rows
 from kernels.native.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def compile_kernels(dtype: torch.dtype) -> None:
 
     Not what weights in eight bits need: where there are any, the start's own proof has called it.
     """
-    for module in (attend, fused, key_blocks, lora, prompts, rows):
+    for module in (attend, dense, fused, key_blocks, lora, program, prompts, rows):
         for each in vars(module).values():
             if isinstance(each, Kernel):
                 each.prepare(dtype)

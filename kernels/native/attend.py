@@ -22,6 +22,7 @@ from kernels.native.scalars import (
     take,
     untyped,
 )
+from kernels.program import settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,12 +84,14 @@ class Queries:
         if not self.begun:
             return 0
         if self._states.shape[1:] != (heads, 2 + dim):
+            settle()
             self._states = torch.empty(self.count, heads, 2 + dim)
         return self._states.data_ptr()
 
     def scratch(self, size: int) -> int:
         """Return the address of so many float32 that a call may write to."""
         if size > self._room:
+            settle()
             self._scratch, self._room = torch.empty(size, dtype=torch.float32), size
         return self._scratch.data_ptr()
 

@@ -21,6 +21,7 @@ from kernels.native.scalars import (
     untyped,
 )
 from kernels.native.tiles import filled_columns, in_strips, set_product
+from kernels.program import settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,7 @@ class NativeBlocks:
     def scratch(self, size: int) -> int:
         """Return the address of so many float32 that a call may write to."""
         if size > self._room:
+            settle()
             self._scratch, self._room = torch.empty(size, dtype=torch.float32), size
         return self._scratch.data_ptr()
 

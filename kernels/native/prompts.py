@@ -38,6 +38,7 @@ from kernels.native.tiles import (
     largest,
     set_wide,
 )
+from kernels.program import settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +91,7 @@ class Prompt:
         """Return so many float32, the same ones for each layer."""
         found = self._memory.get(use)
         if found is None or len(found) < size:
+            settle()
             found = self._memory[use] = torch.empty(size, dtype=torch.float32)
         return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
+from kernels.program import settle
 from kernels.sgmv.packed.adapter import pack
 from kernels.sgmv.row_tasks import TOGETHER
 
@@ -75,6 +76,7 @@ class NativeAdapters:
         if x.requires_grad or y.requires_grad:
             raise ValueError("machine code has no gradients: backend 'torch' has")
         if x.stride(1) != 1:
+            settle()
             x = x.contiguous()
         tasks = plan.row_tasks
         if tasks.blocks is None:
@@ -84,6 +86,8 @@ class NativeAdapters:
 
 class NativeWeights:
     """The slots of one fused group; loading an adapter costs its own size."""
+
+    in_machine_code = True
 
     def __init__(
         self, shape: GroupShape, slots: int, *, dtype: torch.dtype, bias: Tensor | None = None

@@ -28,6 +28,7 @@ class SlotWeights(Protocol):
 
     shape: GroupShape
     slots: int
+    in_machine_code: bool  # whether `add_` can be written down (kernels/program.py)
 
     def load(
         self, slot: int, pairs: Sequence[LoraPair | None], copies: SlotCopies | None = None

@@ -26,6 +26,8 @@ class StackedWeights:
     Loading writes in place, so CUDA graphs that were captured before see the new weights.
     """
 
+    in_machine_code = False
+
     def __init__(
         self,
         shape: GroupShape,

@@ -14,7 +14,8 @@ import torch
 from numba import carray
 
 from kernels.backend import uses_native
-from kernels.native import kernel as module
+from kernels.native import machine_code as module
+from kernels.native import openmp
 from kernels.native.kernel import WORTH_RELEASING, WORTH_WAKING, Kernel, record
 from kernels.native.scalars import compiled, elements, exp, int64s, load, store, take, untyped
 
@@ -79,7 +80,7 @@ def test_each_task_is_done_once(work: int) -> None:
 
 def test_without_such_threads_the_caller_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a system whose torch has another OpenMP runtime."""
-    monkeypatch.setattr(module, "_parallel", None)
+    monkeypatch.setattr(openmp, "keeping_gil", None)
     counts = torch.zeros(1000, dtype=torch.int64)
     COUNT(torch.float32, 1000, WORTH_WAKING, counts.data_ptr())
     assert bool((counts == 1).all())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,15 @@ from worker.engine.int8_weight import Int8Weight
 from worker.engine.packed_weight import PackedWeight, can_pack
 from worker.engine.row_classes import alike_row_counts
 from worker.engine.smoothing import smoothing_factors
+from worker.engine.tiled_weight import TiledWeight, can_tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kernels.sgmv import SgmvPlan, SlotBiases, SlotWeights
+
+
+Packed: TypeAlias = PackedWeight | Int8Weight | TiledWeight
 
 
 @dataclass(slots=True)
@@ -67,8 +71,8 @@ class LinearGroup:
             LoraLinear(self, index, weight, bias)
             for index, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
-        self._packed: PackedWeight | Int8Weight | None = None
-        self._pack: Callable[[Tensor, Tensor | None], PackedWeight | Int8Weight] = PackedWeight
+        self._packed: Packed | None = None
+        self._pack: Callable[[Tensor, Tensor | None], Packed] = PackedWeight
         # Of the products; None: of whatever has come.
         self.row_counts: tuple[int, ...] | None = (BLOCK_ROWS,) if state.invariant else None
         self._pending: _Pending | None = None
@@ -100,18 +104,23 @@ class LinearGroup:
         """Drop what was left and not picked up: a new step may come in the same tensors."""
         self._pending = None
 
-    def pack(self, largest: Tensor | None = None) -> None:
+    def pack(self, backend: str = "auto", largest: Tensor | None = None) -> None:
         """Trade the weight for one that is faster to multiply by, where there is such a thing.
 
         With `largest`, x's largest numbers by column [in], for one in eight bits. `weight`, and
         that of each member, is then a shape without contents; see `dense_weights`.
         """
-        if self._packed is None and (largest is not None or can_pack(self.weight)):
+        tiled = largest is None and can_tile(self.weight, backend)
+        if self._packed is None and (largest is not None or tiled or can_pack(self.weight)):
             if largest is not None:
                 factors = smoothing_factors(largest, self.weight)
                 self._pack = partial(Int8Weight, factors=factors)
+            elif tiled:
+                self._pack = TiledWeight
             self._packed = self._pack(self.weight, self.bias)
-            if not self._state.invariant:
+            if tiled:  # a row's bits are the same in all
+                self.row_counts = None
+            elif not self._state.invariant:
                 self.row_counts = ROW_COUNTS
             self.weight = self.weight.to("meta")
             for member in self.members:
@@ -122,8 +131,13 @@ class LinearGroup:
         """What a library chooses a product's kernel by, beside the number of rows."""
         return self.weight.shape, self.weight.dtype, self.bias is None, type(self._packed)
 
-    def find_row_counts(self, asked: Sequence[int]) -> tuple[int, ...]:
-        """Return those of `asked` under which a row has the same bits: see row_classes.py."""
+    def find_row_counts(self, asked: Sequence[int]) -> tuple[int, ...] | None:
+        """Return those of `asked` under which a row has the same bits: see row_classes.py.
+
+        None: all row counts there are.
+        """
+        if isinstance(self._packed, TiledWeight):
+            return None
         plain = self._packed is None
         bias = None if self.bias is None else torch.zeros_like(self.bias)
 
@@ -142,6 +156,23 @@ class LinearGroup:
         """Each member's weight [width, in]; of a packed group a copy that is laid out plainly."""
         weight = self.weight if self._packed is None else self._packed.dense()
         return weight.split(self.widths)
+
+    @property
+    def in_machine_code(self) -> bool:
+        """Whether `compute_into` serves: all that works on x is a call of machine code."""
+        weights = self.weights
+        return (
+            isinstance(self._packed, TiledWeight)
+            and self.biases is None
+            and (weights is None or weights.in_machine_code)
+        )
+
+    def compute_into(self, y: Tensor, x: Tensor) -> None:
+        """Write x [T, in] through all members to y [T, sum of widths]; see `in_machine_code`."""
+        self._packed.into(y, x)  # type: ignore[union-attr]  # as was asked
+        if self.weights is not None:
+            for plan in self._state.plans:
+                self.weights.add_(y, x, plan)
 
     def compute(self, x: Tensor) -> Tensor:
         """Return x [..., in] through all members, side by side [..., sum of widths]."""

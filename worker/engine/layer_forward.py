@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from kernels.program import settle, writing_down
 from worker.engine.attention import IGNORED, PagedAttention, UnsupportedModelError
 from worker.engine.forward_pass import under_way
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
     from kernels.attention import Extras
@@ -66,6 +69,10 @@ class StepRows:
         self.shown = self.second[None]  # what a layer gives that carries
         self._heads: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         self._gated: dict[int, Tensor] = {}
+        self._products: dict[int, Tensor] = {}
+        self._made: Tensor | None = None  # by torch: what is written down before the next reads it
+        self._program = kernels.program()
+        self._kept: list[object] = [x]  # what is written down reads it
         self._given: object = None
         self._angles: tuple[Tensor, Tensor] | None = None
 
@@ -84,6 +91,30 @@ class StepRows:
             found = self._gated[width] = self.normed.new_empty(self.shape[1], width)
         return found
 
+    def writing_down(self) -> AbstractContextManager[None]:
+        """Have calls of machine code run later, by `settle` at the latest."""
+        return writing_down(self._program)
+
+    def multiply(self, group: LinearGroup, x: Tensor) -> Tensor:
+        """Return x [T, in] through a group's members: until the next product, [T, widths]."""
+        if self._program is None or not group.in_machine_code:
+            settle()
+            with writing_down(None):
+                self._made = group.compute(x)
+            return self._made
+        width = len(group.weight)
+        found = self._products.get(width)
+        if found is None:
+            found = self._products[width] = self.normed.new_empty(self.shape[1], width)
+        group.compute_into(found, x)
+        return found
+
+    def normed_first(self, x: Tensor, norm: Norm) -> Tensor:
+        """Return the norm of rows that no layer of ours has made."""
+        normed = self.kernels.rms_norm(x, norm.weight, norm.eps, offset=norm.offset)
+        self._kept.append(normed)
+        return normed
+
     def angles(self, given: object) -> tuple[Tensor, Tensor] | None:
         """Return cos and sin [T, d] of what layers are given; None where it is something else."""
         if given is not self._given or given is None:
@@ -93,6 +124,7 @@ class StepRows:
                 shape = (1, self.shape[1], cos.shape[-1])
                 if cos.shape == sin.shape == shape and cos.dtype is sin.dtype is self.dtype:
                     self._angles = cos[0].contiguous(), sin[0].contiguous()
+                    self._kept.append(self._angles)
         return self._angles
 
     def caches(self, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
@@ -114,7 +146,12 @@ class StepRows:
         return k, v
 
     def settle(self, x: Tensor) -> Tensor:
-        """Return x [1, T, hidden] with what the layer before has left to be added, if it has."""
+        """Return x [1, T, hidden] with what the layer before has left to be added, if it has.
+
+        All that is written down is run.
+        """
+        if self._program is not None:
+            self._program.run()
         carried = self.take(x)
         return x if carried is None else x + carried
 
@@ -171,21 +208,23 @@ def run_layer(layer: Layer, rows: StepRows, x: Tensor, cos: Tensor, sin: Tensor)
     norm, post_norm, q_norm, k_norm, qkv, out, gate_up, down, tanh = layer.parts
     layout, kernels, normed, summed = layer.layout, rows.kernels, rows.normed, rows.second
     carried = rows.take(x)
-    if carried is None:
-        residual = x[0]
-        normed = kernels.rms_norm(residual, norm.weight, norm.eps, offset=norm.offset)
-    else:
-        residual = rows.first
-        kernels.add_norm(normed, residual, summed, carried, norm)
-    q, attended, flat = rows.heads(layout.heads, layout.head_dim)
     caches = rows.caches(layout)
-    kernels.place_heads_of(q, qkv.compute(normed), *caches, rows.places, cos, sin, q_norm, k_norm)
     plan = rows.context.plan(layout.sight, caches[0])
-    kernels.attend(attended, q, *caches, plan, layout.scale, layer.extras)
-    normed = rows.normed
-    kernels.add_norm(normed, summed, residual, out.compute(flat), post_norm)
-    both = gate_up.compute(normed)
-    gated = rows.gated(both.shape[1] // 2)
-    kernels.gate_halves(gated, both, tanh=tanh)
-    rows.carried = down.compute(gated)
+    with rows.writing_down():
+        if carried is None:
+            residual = x[0]
+            normed = rows.normed_first(residual, norm)
+        else:
+            residual = rows.first
+            kernels.add_norm(normed, residual, summed, carried, norm)
+        q, attended, flat = rows.heads(layout.heads, layout.head_dim)
+        mixed = rows.multiply(qkv, normed)
+        kernels.place_heads_of(q, mixed, *caches, rows.places, cos, sin, q_norm, k_norm)
+        kernels.attend(attended, q, *caches, plan, layout.scale, layer.extras)
+        normed = rows.normed
+        kernels.add_norm(normed, summed, residual, rows.multiply(out, flat), post_norm)
+        both = rows.multiply(gate_up, normed)
+        gated = rows.gated(both.shape[1] // 2)
+        kernels.gate_halves(gated, both, tanh=tanh)
+        rows.carried = rows.multiply(down, gated)
     return rows.shown if layer.carries else rows.settle(rows.shown)

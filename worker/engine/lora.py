@@ -108,7 +108,7 @@ class AdapterLayers:
         """
         maxima = self._column_maxima() if self._config.weights == "int8" else {}
         for group in self.groups:
-            group.pack(maxima.get(group.names))
+            group.pack(self._config.backend, maxima.get(group.names))
         for module in self._backbone.model.modules():
             if not isinstance(module, LoraLinear):
                 for parameter in module.parameters(recurse=False):
@@ -132,7 +132,7 @@ class AdapterLayers:
 
         Linears of one kind are asked once. The output module makes logits of a row each.
         """
-        found: dict[Hashable, tuple[int, ...]] = {}
+        found: dict[Hashable, tuple[int, ...] | None] = {}
         for group in self.groups:
             output = group.names == (self._backbone.output_module,)
             largest = self._config.max_rows if output else self._config.max_step_tokens

@@ -25,6 +25,8 @@ class PackedWeights:
     `bias` as in `make_slot_weights`.
     """
 
+    in_machine_code = False
+
     __slots__ = ("_adapters", "_device", "_dtype", "_working", "bias", "shape", "slots")
 
     def __init__(

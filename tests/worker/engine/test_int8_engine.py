@@ -27,6 +27,7 @@ from worker.engine.model import load_backbone
 from worker.engine.packed_weight import PackedWeight
 from worker.engine.probe import install_adapters
 from worker.engine.request import GenerationRequest
+from worker.engine.tiled_weight import TiledWeight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,8 +82,8 @@ def test_what_is_in_eight_bits(arch: Architecture, tmp_path: Path) -> None:
     kept = {backbone.output_module, *backbone.parameters.routers}
     for group in layers.groups:
         stored = not kept.isdisjoint(group.names)
-        assert type(group._packed) is (PackedWeight if stored else Int8Weight)
-    assert sum(type(group._packed) is PackedWeight for group in layers.groups) == len(kept)
+        assert isinstance(group._packed, PackedWeight | TiledWeight if stored else Int8Weight)
+    assert sum(type(group._packed) is not Int8Weight for group in layers.groups) == len(kept)
     assert all(
         parameter.is_floating_point()
         for name, parameter in backbone.model.named_parameters()

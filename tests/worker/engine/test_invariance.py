@@ -134,6 +134,7 @@ def test_the_probe_notices_a_product_that_depends_on_the_batch(
     ) -> torch.Tensor:
         return in_pieces(multiply, x, counts) * (1 + 1e-7 * (x.shape[-2] % 3))
 
+    monkeypatch.setattr("worker.engine.groups.can_tile", lambda *_: False)
     monkeypatch.setattr("worker.engine.groups.in_pieces", spoiled)
     with pytest.raises(UnsupportedModelError, match="depend on the rows beside it"):
         engine_in(make_tiny_model(tmp_path, "llama"))

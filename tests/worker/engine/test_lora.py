@@ -23,6 +23,7 @@ from worker.engine.model import Backbone, load_backbone
 from worker.engine.packed_weight import can_pack
 from worker.engine.packing import PackedRow, pack
 from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
+from worker.engine.tiled_weight import can_tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -193,8 +194,11 @@ def test_products_tell_in_what_row_counts_weights_are_multiplied(
     output = sizes.pop(backbone.output_module)
     assert sum(each.weights for each in products if not each.logits) == sum(sizes.values())
     assert sum(each.weights for each in products if each.logits) == output
-    if can_pack(torch.zeros(1, 1)) and not invariant:
-        assert {each.row_counts for each in products} == {ROW_COUNTS}
+    for group in layers.groups:
+        if can_tile(torch.zeros(group.weight.shape), "auto"):
+            assert group.row_counts is None
+        elif can_pack(torch.zeros(1, 1)) and not invariant:
+            assert group.row_counts == ROW_COUNTS
     assert {each.row_counts for each in products} == {each.row_counts for each in layers.groups}
 
 

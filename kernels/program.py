@@ -1,0 +1,53 @@
+"""Calls of machine code that are written down, and then run one after the other in one go.
+
+A decode step calls some three hundred kernels, most of them done sooner than it takes to call them
+from Python and to wake threads up. Written down, they cost one call: threads stay awake from one to
+the next, and other threads of the process may run Python meanwhile.
+
+Whoever writes down promises to touch what the calls read and write only after `settle`, in the
+same thread, and to let that memory live until then. The same memory may be given to several: they
+run in the order in which they were written.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import struct
+    from collections.abc import Iterator
+
+
+class Program(Protocol):
+    """What calls are written into."""
+
+    def add(self, body: int, operands: struct.Struct, work: int, values: tuple[float, ...]) -> None:
+        """Write down a call of the function at an address, with a record of its operands."""
+
+    def run(self) -> None:
+        """Run what is written down, and forget it."""
+
+
+class _Here(threading.local):
+    program: Program | None = None  # what this thread's calls go into; None: they run at once
+
+
+HERE = _Here()
+
+
+@contextmanager
+def writing_down(program: Program | None) -> Iterator[None]:
+    """Have this thread's calls go into a program meanwhile; None: have them run at once."""
+    before, HERE.program = HERE.program, program
+    try:
+        yield
+    finally:
+        HERE.program = before
+
+
+def settle() -> None:
+    """Run what this thread has written down: what comes next is no call of machine code."""
+    if HERE.program is not None:
+        HERE.program.run()
