@@ -13,11 +13,35 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import struct
     from collections.abc import Iterator
+
+
+Words: TypeAlias = NDArray[np.int64]
+
+
+class Mark(NamedTuple):
+    """A place in a program."""
+
+    runs: int  # that there were before
+    calls: int
+    words: int
+    work: int
+
+
+class Passage(NamedTuple):
+    """Calls that were written down one after the other."""
+
+    bodies: Words  # a call
+    records: Words  # of each, where in `words` it begins
+    words: Words  # of all records
+    work: int
 
 
 class Program(Protocol):
@@ -28,6 +52,15 @@ class Program(Protocol):
 
     def run(self) -> None:
         """Run what is written down, and forget it."""
+
+    def mark(self) -> Mark:
+        """Return the place where the next call will be."""
+
+    def since(self, mark: Mark) -> Passage | None:
+        """Return what was written since; None where it has been run meanwhile."""
+
+    def append(self, passage: Passage, words: Words) -> None:
+        """Write a passage's calls down again, with these words in place of its own."""
 
 
 class _Here(threading.local):

@@ -20,6 +20,8 @@ from kernels.native import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kernels.program import Program
+
 __all__ = [
     "add_norm",
     "attend",
@@ -41,7 +43,7 @@ class _Here(threading.local):
 _HERE = _Here()
 
 
-def program() -> NativeProgram:
+def program() -> Program:
     """Return this thread's program, empty; see `FusedKernels.program`."""
     if _HERE.program is None:
         _HERE.program = NativeProgram()

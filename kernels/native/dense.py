@@ -40,6 +40,7 @@ class Dense:
             strips = self._strips(first, last)
             strips.copy_(self._cut(weight[first:last], strips.shape[2]))
         self._bias = torch.zeros(self.columns) if bias is None else bias.float().contiguous()
+        self.addresses = self._weight.data_ptr(), self._bias.data_ptr()
         rows = _BYTES // (self.depth * weight.element_size()) // TALL * TALL
         self._at_once = max(TALL, min(_ROWS, rows))
 
@@ -57,8 +58,7 @@ class Dense:
             weights * max(rows, 8) // 8,
             out.data_ptr(),
             x.data_ptr(),
-            self._weight.data_ptr(),
-            self._bias.data_ptr(),
+            *self.addresses,
             rows,
             self.columns,
             self.depth,

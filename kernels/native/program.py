@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, types
@@ -13,14 +13,17 @@ from numba.extending import intrinsic
 from kernels.native import openmp
 from kernels.native.kernel import Kernel, record
 from kernels.native.scalars import int64s, untyped
-from kernels.program import writing_down
+from kernels.program import Mark, Passage, writing_down
 
 if TYPE_CHECKING:
     import struct
 
-# Of one program; it is run when it is full. A layer writes down a dozen calls, 2 KB.
+    from kernels.program import Words
+
+# Of one program; it is run when it is full. A layer writes down a dozen calls of 20 words.
 _CALLS: Final = 2048
-_BYTES: Final = _CALLS * 192
+_WORDS: Final = 24 * _CALLS
+_WORD_BYTES: Final = 8
 
 _OPERANDS = record("count", "bodies", "records", "barrier")
 
@@ -29,42 +32,72 @@ class NativeProgram:
     """Written by one thread, run by it and the others that torch has."""
 
     def __init__(self) -> None:
-        self._bodies, self._records = (torch.zeros(_CALLS, dtype=torch.int64) for _ in range(2))
-        self._body_of, self._record_of = self._bodies.numpy(), self._records.numpy()
-        self._memory = ctypes.create_string_buffer(_BYTES)
-        self._address = ctypes.addressof(self._memory)
+        self._bodies, self._records = (np.zeros(_CALLS, np.int64) for _ in range(2))
+        self._words = np.zeros(_WORDS, np.int64)
+        self._memory = memoryview(self._words).cast("B")  # type: ignore[arg-type]  # it is one
+        self._address: int = self._words.ctypes.data
+        self._lists = self._bodies.ctypes.data, self._records.ctypes.data
+        self._runs = 0
         self.forget()
 
     def forget(self) -> None:
         """Begin anew: what a step that failed has left is not run."""
-        self._count = self._used = self._work = 0
+        self._runs += 1
+        self._calls = self._used = self._work = 0
 
     def add(self, body: int, operands: struct.Struct, work: int, values: tuple[float, ...]) -> None:
         """Write a call down; see `Program`."""
-        if self._count == _CALLS or self._used + operands.size > _BYTES:
-            self.run()
-        operands.pack_into(self._memory, self._used, *values)
-        self._body_of[self._count] = body
-        self._record_of[self._count] = self._address + self._used
-        self._count += 1
-        self._used += operands.size
+        size = operands.size // _WORD_BYTES
+        self._make_room(1, size)
+        at = self._used * _WORD_BYTES
+        operands.pack_into(self._memory, at, *values)
+        self._bodies[self._calls] = body
+        self._records[self._calls] = self._address + at
+        self._calls += 1
+        self._used += size
         self._work += work
+
+    def mark(self) -> Mark:
+        """Return the place where the next call will be."""
+        return Mark(self._runs, self._calls, self._used, self._work)
+
+    def since(self, mark: Mark) -> Passage | None:
+        """Return what was written since; None where it has been run meanwhile."""
+        if mark.runs != self._runs or mark.calls == self._calls:
+            return None
+        records = self._records[mark.calls : self._calls] - self._address
+        return Passage(
+            self._bodies[mark.calls : self._calls].copy(),
+            records // _WORD_BYTES - mark.words,
+            self._words[mark.words : self._used].copy(),
+            self._work - mark.work,
+        )
+
+    def append(self, passage: Passage, words: Words) -> None:
+        """Write a passage's calls down again, with these words in place of its own."""
+        calls, size = len(passage.bodies), len(words)
+        self._make_room(calls, size)
+        first, used = self._calls, self._used
+        self._bodies[first : first + calls] = passage.bodies
+        begin = self._address + used * _WORD_BYTES
+        self._records[first : first + calls] = passage.records * _WORD_BYTES + begin
+        self._words[used : used + size] = words
+        self._calls += calls
+        self._used += size
+        self._work += passage.work
 
     def run(self) -> None:
         """Run what is written down, and forget it."""
-        count, work = self._count, self._work
+        calls, work = self._calls, self._work
         self.forget()
-        if count:
+        if calls:
+            threads = torch.get_num_threads()
             with writing_down(None):
-                _RUN(
-                    torch.float32,
-                    torch.get_num_threads(),
-                    work,
-                    count,
-                    self._bodies.data_ptr(),
-                    self._records.data_ptr(),
-                    openmp.barrier,
-                )
+                _RUN(torch.float32, threads, work, calls, *self._lists, openmp.barrier)
+
+    def _make_room(self, calls: int, words: int) -> None:
+        if self._calls + calls > _CALLS or self._used + words > _WORDS:
+            self.run()
 
 
 @intrinsic

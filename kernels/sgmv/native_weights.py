@@ -31,6 +31,11 @@ class NativeAdapters:
         self._count = count
         self._shape: tuple[int, int] | None = None  # in, out: of all adapters alike
 
+    @property
+    def told(self) -> tuple[int, int]:
+        """See `NativeWeights.told`."""
+        return self._slots.address, self._slots.most
+
     def put(self, slot: int, adapter: PackedAdapter | None) -> None:
         """Put an adapter in, or take it out.
 
@@ -97,6 +102,11 @@ class NativeWeights:
         self.bias = bias
         self._dtype = dtype
         self._adapters = NativeAdapters(slots, dtype)
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """What tells the calls of two groups of one shape apart: an address, and a width."""
+        return self._adapters.told
 
     def load(
         self,

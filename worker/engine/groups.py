@@ -24,7 +24,7 @@ from worker.engine.smoothing import smoothing_factors
 from worker.engine.tiled_weight import TiledWeight, can_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from kernels.sgmv import SgmvPlan, SlotBiases, SlotWeights
 
@@ -40,6 +40,7 @@ class StepState:
     # mixtures. None where no row of this step has an adapter.
     plans: tuple[SgmvPlan, ...] = ()
     invariant: bool = False  # products run in row counts that give a row the same bits
+    changes: int = 0  # of groups' weights and adapters, so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class LinearGroup:
         self.names = tuple(names)
         self.weights: SlotWeights | None = None
         self.biases: SlotBiases | None = None  # once an adapter has brought one
-        self._state = state
+        self.state = state
         self.weight, self.bias = _stack(linears)
         self.in_features = self.weight.shape[1]
         self.widths = tuple(len(linear.weight) for linear in linears)
@@ -120,7 +121,7 @@ class LinearGroup:
             self._packed = self._pack(self.weight, self.bias)
             if tiled:  # a row's bits are the same in all
                 self.row_counts = None
-            elif not self._state.invariant:
+            elif not self.state.invariant:
                 self.row_counts = ROW_COUNTS
             self.weight = self.weight.to("meta")
             for member in self.members:
@@ -167,18 +168,27 @@ class LinearGroup:
             and (weights is None or weights.in_machine_code)
         )
 
+    def own(self) -> tuple[Hashable, tuple[int, ...]]:
+        """Return what kind of calls `compute_into` makes, and the addresses that are its own."""
+        packed, weights = self._packed, self.weights
+        addresses = packed.addresses  # type: ignore[union-attr]  # as was asked
+        if weights is None:
+            return self.weight.shape, addresses
+        slots, width = weights.told  # type: ignore[attr-defined]  # those of machine code
+        return (self.weight.shape, width), (*addresses, slots)
+
     def compute_into(self, y: Tensor, x: Tensor) -> None:
         """Write x [T, in] through all members to y [T, sum of widths]; see `in_machine_code`."""
         self._packed.into(y, x)  # type: ignore[union-attr]  # as was asked
         if self.weights is not None:
-            for plan in self._state.plans:
+            for plan in self.state.plans:
                 self.weights.add_(y, x, plan)
 
     def compute(self, x: Tensor) -> Tensor:
         """Return x [..., in] through all members, side by side [..., sum of widths]."""
         counts = self.row_counts
         y = self._multiply(x) if counts is None else in_pieces(self._multiply, x, counts)
-        plans = self._state.plans
+        plans = self.state.plans
         if plans and self.weights is not None:
             rows, inputs = y, x
             if x.ndim != 2:  # noqa: PLR2004 - rows and features

@@ -7,49 +7,25 @@ where `Layer.carries` says that such a layer follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kernels.program import settle, writing_down
 from worker.engine.attention import IGNORED, PagedAttention, UnsupportedModelError
 from worker.engine.forward_pass import under_way
+from worker.engine.layer_copies import LayerCopies
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import Tensor
 
-    from kernels.attention import Extras
     from kernels.fused import FusedKernels
     from kernels.norm import Norm
     from worker.engine.forward_pass import AttentionLayout, ForwardPass
     from worker.engine.groups import LinearGroup
-
-
-class Parts(NamedTuple):
-    """A layer's own parts; groups have the linears side by side."""
-
-    norm: Norm
-    post_norm: Norm
-    q_norm: Norm | None
-    k_norm: Norm | None
-    qkv: LinearGroup
-    out: LinearGroup
-    gate_up: LinearGroup
-    down: LinearGroup
-    tanh: bool  # of the gate: GELU by its approximation of that name, else SiLU
-
-
-@dataclass(slots=True, eq=False)
-class Layer:
-    """What the function below needs to know of a layer."""
-
-    parts: Parts
-    layout: AttentionLayout
-    extras: Extras
-    carries: bool = False  # whether the next layer adds what the last product made
+    from worker.engine.led_layer import Layer
 
 
 class StepRows:
@@ -72,6 +48,7 @@ class StepRows:
         self._products: dict[int, Tensor] = {}
         self._made: Tensor | None = None  # by torch: what is written down before the next reads it
         self._program = kernels.program()
+        self.copies = None if self._program is None else LayerCopies(self._program)
         self._kept: list[object] = [x]  # what is written down reads it
         self._given: object = None
         self._angles: tuple[Tensor, Tensor] | None = None
@@ -119,6 +96,8 @@ class StepRows:
         """Return cos and sin [T, d] of what layers are given; None where it is something else."""
         if given is not self._given or given is None:
             self._given, self._angles = given, None
+            if self.copies is not None:
+                self.copies.forget()
             if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004 - cos and sin
                 cos, sin = given
                 shape = (1, self.shape[1], cos.shape[-1])
@@ -209,7 +188,12 @@ def run_layer(layer: Layer, rows: StepRows, x: Tensor, cos: Tensor, sin: Tensor)
     layout, kernels, normed, summed = layer.layout, rows.kernels, rows.normed, rows.second
     carried = rows.take(x)
     caches = rows.caches(layout)
+    copies = rows.copies
+    if copies is not None and copies.copy(layer.own(), caches, carried):
+        rows.carried = carried
+        return rows.shown if layer.carries else rows.settle(rows.shown)
     plan = rows.context.plan(layout.sight, caches[0])
+    begin = None if copies is None else copies.mark()
     with rows.writing_down():
         if carried is None:
             residual = x[0]
@@ -227,4 +211,6 @@ def run_layer(layer: Layer, rows: StepRows, x: Tensor, cos: Tensor, sin: Tensor)
         gated = rows.gated(both.shape[1] // 2)
         kernels.gate_halves(gated, both, tanh=tanh)
         rows.carried = rows.multiply(down, gated)
+    if copies is not None and begin is not None:
+        copies.keep(layer.own(), caches, begin, carried, rows.carried)
     return rows.shown if layer.carries else rows.settle(rows.shown)

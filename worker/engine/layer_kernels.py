@@ -20,7 +20,8 @@ from kernels.norm import Norm
 from worker.engine.attention import LayoutRecorder, PagedAttention
 from worker.engine.forward_pass import attending
 from worker.engine.groups import LoraLinear
-from worker.engine.layer_forward import Layer, Parts, layer_forward
+from worker.engine.layer_forward import layer_forward
+from worker.engine.led_layer import Layer, Parts
 from worker.engine.row_kernels import GATES, alike, drawn, result
 
 if TYPE_CHECKING:

@@ -107,6 +107,7 @@ class AdapterLayers:
         memory as long as one of them does. Such memory cannot be resized; torch says no more of it.
         """
         maxima = self._column_maxima() if self._config.weights == "int8" else {}
+        self._body.changes += 1
         for group in self.groups:
             group.pack(self._config.backend, maxima.get(group.names))
         for module in self._backbone.model.modules():
@@ -202,6 +203,7 @@ class AdapterLayers:
 
     def _put(self, slot: int, adapter: AdapterWeights, there: AdapterWeights) -> None:
         """Fill a slot from `there`, which is the adapter, or a copy of it on the device."""
+        self._body.changes += 1
         token_rows, experts = self._late_memory(there)
         self._late_slots.discard(slot)
         if (
@@ -233,6 +235,7 @@ class AdapterLayers:
 
     def _take_room(self, adapter: AdapterWeights) -> None:
         """Take the memory of all slots that is taken when the first adapter needs it."""
+        self._body.changes += 1
         with _room_needed():
             for group in self.groups:
                 modules = [adapter.modules[name] for name in group.names if name in adapter.modules]

@@ -22,6 +22,7 @@ class TiledWeight:
         from kernels.native import Dense  # noqa: PLC0415 - loads Numba
 
         self._dense = Dense(weight, bias)
+        self.addresses = self._dense.addresses  # of what its calls read
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x [..., in] times the weight, plus the bias: [..., out]."""

@@ -16,6 +16,7 @@ from tests.support.tiny import make_tokenizer
 from worker.engine import layer_forward
 from worker.engine.config import EngineConfig
 from worker.engine.layer_kernels import lead_layers, let_go
+from worker.engine.led_layer import Layer
 from worker.engine.lora import AdapterLayers
 from worker.engine.model import adopt_backbone
 from worker.engine.packed_logits import packed_logits, probe_sequences
@@ -62,7 +63,7 @@ def led(backbone: Backbone) -> list[Any]:
 
 
 def _led(module: Any) -> bool:
-    return isinstance(getattr(module, "aril", None), layer_forward.Layer)
+    return isinstance(getattr(module, "aril", None), Layer)
 
 
 @pytest.mark.usefixtures("rounds_to_nearest")

@@ -16,7 +16,7 @@ from tests.support.weights import random_adapter
 from worker.adapters import AdapterWeights, LoraModule
 from worker.engine.attention import LayoutRecorder
 from worker.engine.block_products import ROW_COUNTS
-from worker.engine.config import EngineConfig
+from worker.engine.config import Backend, EngineConfig
 from worker.engine.kv_cache import KVCache
 from worker.engine.lora import AdapterLayers
 from worker.engine.model import Backbone, load_backbone
@@ -179,14 +179,15 @@ def test_packed_weights_give_the_same_model(dtype: torch.dtype, tmp_path: Path) 
     assert group.members[1](torch.empty(1, 0, 64, dtype=dtype)).shape == (1, 0, 32)
 
 
+@pytest.mark.parametrize("backend", ["torch", "auto"])
 @pytest.mark.parametrize("invariant", [False, True])
 def test_products_tell_in_what_row_counts_weights_are_multiplied(
-    invariant: bool, tmp_path: Path
+    backend: Backend, invariant: bool, tmp_path: Path
 ) -> None:
     """Each weight once; the output module's apart, as only rows with logits go through it."""
     backbone = load_backbone(make_tiny_model(tmp_path), "cpu", torch.float32)
     sizes = {name: out * width for name, (out, width) in backbone.linear_shapes.items()}
-    layers = AdapterLayers(backbone, replace(CONFIG, invariant=invariant))
+    layers = AdapterLayers(backbone, replace(CONFIG, invariant=invariant, backend=backend))
     layers.pack()
     if invariant:
         layers.find_row_counts()
@@ -195,7 +196,7 @@ def test_products_tell_in_what_row_counts_weights_are_multiplied(
     assert sum(each.weights for each in products if not each.logits) == sum(sizes.values())
     assert sum(each.weights for each in products if each.logits) == output
     for group in layers.groups:
-        if can_tile(torch.zeros(group.weight.shape), "auto"):
+        if can_tile(torch.zeros(group.weight.shape), backend):
             assert group.row_counts is None
         elif can_pack(torch.zeros(1, 1)) and not invariant:
             assert group.row_counts == ROW_COUNTS
