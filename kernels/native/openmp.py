@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ _RUNTIME = _find_runtime()
 keeping_gil = _parallel(ctypes.PyDLL)
 releasing_gil = _parallel(ctypes.CDLL)
 
-barrier: int = 0
-"""The address of the function in which threads that were started together wait for each other."""
-if _RUNTIME is not None:
-    barrier = ctypes.cast(ctypes.CDLL(str(_RUNTIME)).GOMP_barrier, ctypes.c_void_p).value or 0
+give_way: int = 0
+"""The address of the function that lets others have the core; 0 where there is none."""
+with suppress(AttributeError, OSError):
+    give_way = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0

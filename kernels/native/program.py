@@ -1,4 +1,9 @@
-"""Kernels' calls in one parallel region, a barrier behind each: see kernels/program.py."""
+"""Kernels' calls in one parallel region: see kernels/program.py.
+
+A call is done when all its tasks are, whoever did them. Nobody waits for a thread that has none:
+one that the system has put aside for somebody else's work is missed as a pair of hands, not as
+somebody to wait for.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from numba.extending import intrinsic
 
 from kernels.native import openmp
 from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import int64s, untyped
+from kernels.native.scalars import count_up, int64s, pause, seen, untyped
 from kernels.program import Mark, Passage, writing_down
 
 if TYPE_CHECKING:
@@ -25,7 +30,10 @@ _CALLS: Final = 2048
 _WORDS: Final = 24 * _CALLS
 _WORD_BYTES: Final = 8
 
-_OPERANDS = record("count", "bodies", "records", "barrier")
+_OPERANDS = record("count", "bodies", "records", "counters", "give_way")
+
+# Looks at a counter, some 50 ns each, before a thread gives its core to others.
+_PATIENCE: Final = 2_000
 
 
 class NativeProgram:
@@ -33,10 +41,12 @@ class NativeProgram:
 
     def __init__(self) -> None:
         self._bodies, self._records = (np.zeros(_CALLS, np.int64) for _ in range(2))
+        self._counters = np.zeros(2 * _CALLS, np.int64)  # who has begun with a call, who is done
         self._words = np.zeros(_WORDS, np.int64)
         self._memory = memoryview(self._words).cast("B")  # type: ignore[arg-type]  # it is one
         self._address: int = self._words.ctypes.data
-        self._lists = self._bodies.ctypes.data, self._records.ctypes.data
+        lists = self._bodies, self._records, self._counters
+        self._lists = tuple(each.ctypes.data for each in lists)
         self._runs = 0
         self.forget()
 
@@ -91,9 +101,10 @@ class NativeProgram:
         calls, work = self._calls, self._work
         self.forget()
         if calls:
+            self._counters[: 2 * calls] = 0
             threads = torch.get_num_threads()
             with writing_down(None):
-                _RUN(torch.float32, threads, work, calls, *self._lists, openmp.barrier)
+                _RUN(torch.float32, threads, work, calls, *self._lists, openmp.give_way)
 
     def _make_room(self, calls: int, words: int) -> None:
         if self._calls + calls > _CALLS or self._used + words > _WORDS:
@@ -115,11 +126,21 @@ def _call(_typing: Any, address: Any, operand: Any) -> Any:
 
 def _run(pointer: Any) -> None:
     o = carray(untyped(pointer), (1,), _OPERANDS)[0]
-    bodies, records = int64s(o.bodies), int64s(o.records)
+    bodies, records, counters = int64s(o.bodies), int64s(o.records), int64s(o.counters)
     for i in range(o.count):
-        _call(bodies[i], records[i])
-        if o.barrier != 0:
-            _call(o.barrier, 0)
+        call = int64s(records[i])
+        if seen(call, 0) < call[1]:  # tasks are left
+            count_up(counters, 2 * i)
+            _call(bodies[i], records[i])
+            count_up(counters, 2 * i + 1)
+        looks = 0
+        # In this order: who begins between the two looks finds no task.
+        while seen(counters, 2 * i + 1) != seen(counters, 2 * i):
+            looks += 1
+            if looks < _PATIENCE or o.give_way == 0:
+                pause()
+            else:
+                _call(o.give_way, 0)
 
 
 _RUN = Kernel(_run, _OPERANDS, only=torch.float32)

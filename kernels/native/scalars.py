@@ -6,6 +6,7 @@ are in float32.
 
 from __future__ import annotations
 
+import platform
 from typing import Any, Final
 
 import numpy as np
@@ -101,12 +102,49 @@ def _counter(place: int, purpose: str) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             word = ir.IntType(64)
             counter = builder.gep(builder.bitcast(args[0], word.as_pointer()), [word(place)])
-            return builder.atomic_rmw("add", counter, word(1), "monotonic")
+            return builder.atomic_rmw("add", counter, word(1), "acq_rel")
 
         return types.int64(pointer), generate
 
     count.__doc__ = purpose
     return count
+
+
+@intrinsic
+def count_up(_typing: Any, words: Any, at: Any) -> Any:
+    """Add one to an int64 that other threads see; what this one wrote before is seen with it."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw(
+            "add", builder.gep(args[0], [args[1]]), args[1].type(1), "acq_rel"
+        )
+
+    return types.int64(words, types.int64), generate
+
+
+@intrinsic
+def seen(_typing: Any, words: Any, at: Any) -> Any:
+    """Return an int64 that other threads change, and with it all that they wrote before."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.gep(args[0], [args[1]]), "acquire", align=8)
+
+    return types.int64(words, types.int64), generate
+
+
+@intrinsic
+def pause(_typing: Any) -> Any:
+    """Tell the processor that this thread waits for another one's memory."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if platform.machine() in {"x86_64", "AMD64"}:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            name = "llvm.x86.sse2.pause"
+            hint = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            builder.call(hint, [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 take = _counter(0, "Return the number of the next task, each once.")
