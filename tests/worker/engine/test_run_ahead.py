@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.support.fake_gpu import FakeGpu
     from worker.adapters import AdapterWeights
     from worker.engine.config import Graphs
+    from worker.engine.config import RunAhead as RunsAhead
     from worker.engine.model import Backbone
     from worker.engine.step_plan import StepPlan
 
@@ -223,6 +224,29 @@ def test_what_ends_by_a_stop_leaves_the_others_alone(one_layer: Backbone) -> Non
     assert engine.stats().steps == 12
 
 
+def test_what_is_in_flight_of_one_that_is_cancelled_is_dropped(one_layer: Backbone) -> None:
+    """It is settled though nobody is left, and is nothing of the next of that name."""
+    sampling = Sampling(max_tokens=5, temperature=0.0, ignore_eos=True)
+    jobs = [
+        GenerationRequest(key=0, prompt_ids=prompt, sampling=sampling, seed=0, adapter=None)
+        for prompt in ((9, 7, 5), (8, 6, 4))
+    ]
+    expected = [finish(make_engine(one_layer), job)[0] for job in jobs]
+    engine = make_engine(one_layer, run_ahead="on")
+    engine.submit(jobs[0])
+    assert engine.step() == expected[0][:1]
+    engine.cancel(0)
+    assert engine.has_work
+    assert engine.stats().kv_blocks_used > 0
+    assert engine.step() == []
+    assert not engine.has_work
+    assert engine.stats().kv_blocks_used == 0
+    engine.submit(jobs[0])
+    engine.step()
+    engine.cancel(0)
+    assert finish(engine, jobs[1])[0] == expected[1]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.usefixtures("gpu")
 def test_logits_that_are_no_distribution_end_their_row_alone(
@@ -236,22 +260,25 @@ def test_logits_that_are_no_distribution_end_their_row_alone(
     jobs = [
         GenerationRequest(
             key=key,
-            prompt_ids=(9, 7, key),
+            prompt_ids=(9, 7, 5, 3, key),
             sampling=sampling,
             seed=0,
             adapter=broken if key == 1 else None,
         )
         for key in range(3)
     ]
-    told = {}
-    for way in ("off", "on"):
+    told, named = {}, {}
+    ways: tuple[RunsAhead, ...] = ("off", "on")
+    for way in ways:
         engine = engine_on(one_layer, device, run_ahead=way)
         told[way] = finish(engine, *jobs)
+        named[way] = engine.stats().kv_blocks_named
     assert [str(output.error) for output in told["on"][1]] == [
         str(output.error) for output in told["off"][1]
     ]
     assert told["on"][1][0].error is not None
     assert tokens_of(told["on"]) == tokens_of(told["off"])
+    assert named["on"] == named["off"] > 0  # none of the broken one's
 
 
 def test_sampling_that_fails_ends_its_row_alone(
