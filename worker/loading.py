@@ -94,6 +94,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
                 weights=settings.weights,
                 invariant=settings.invariant,
                 graphs=settings.cuda_graphs,
+                run_ahead=settings.run_ahead,
                 prefix_cache=settings.prefix_cache,
                 speculation=settings.most_guessed(device),
             ),

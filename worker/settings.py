@@ -186,6 +186,11 @@ class WorkerSettings(BaseSettings):
         description="Capture decode steps at start and replay them, on a GPU; auto: where replays"
         " are shown to give what eager steps give, and not with speculation; on: or do not start.",
     )
+    run_ahead: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Plan and launch a step while the one before runs; auto: on a GPU. The answers"
+        " are the same. Not with speculation.",
+    )
     threads: int = Field(
         0,
         ge=0,

@@ -5,7 +5,8 @@
 A backbone of an 8B model's shape with random weights, 32 rows of one token each, and adapters on
 all seven linears of a layer. Steps are timed by the host's clock, tokens on the host included: what
 a worker sees, eagerly and with decode steps captured, by our kernels between a layer's products and
-by torch's. Batches take turns, so that a drift of the clock meets all alike.
+by torch's, and with each step launched while the one before runs. Batches take turns, so that a
+drift of the clock meets all alike.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def random_adapter(backbone: Backbone, rank: int, seed: int) -> AdapterWeights:
 class Bench:
     """One engine, and the batches that it decodes."""
 
-    def __init__(self, size: Size, device: str, dtype: torch.dtype, *, graphs: bool) -> None:
+    def __init__(
+        self, size: Size, device: str, dtype: torch.dtype, *, graphs: bool, ahead: bool
+    ) -> None:
         self.size = size
         backbone = random_backbone(size, device, dtype)
         self.adapters = [random_adapter(backbone, size.rank, seed) for seed in range(size.rows)]
@@ -126,6 +129,7 @@ class Bench:
                 dtype=dtype,
                 backend="triton",
                 graphs="on" if graphs and device != "cpu" else "off",
+                run_ahead="on" if ahead else "off",
             ),
             record=run_again if graphs and device == "cpu" else None,
         )
@@ -159,14 +163,22 @@ def run_again(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def measure(results: Results, *, turns: int) -> None:
-    """Measure an engine that runs eagerly, then one that replays its decode steps, by both ways."""
-    for layers in (OURS, TORCHS):
-        for graphs in (False, True):
-            with torch_between_products() if layers == TORCHS else nullcontext():
-                measure_engine(results, turns=turns, graphs=graphs, layers=layers)
-            if results.device.type == "cuda":
-                gc.collect()  # an engine refers to itself, and the next one needs its room
-                torch.cuda.empty_cache()
+    """Measure an engine that runs eagerly, then one that replays its decode steps, by both ways.
+
+    And one that replays, by our way, and launches each step while the one before runs.
+    """
+    for layers, graphs, ahead in (
+        (OURS, False, False),
+        (OURS, True, False),
+        (OURS, True, True),
+        (TORCHS, False, False),
+        (TORCHS, True, False),
+    ):
+        with torch_between_products() if layers == TORCHS else nullcontext():
+            measure_engine(results, turns=turns, graphs=graphs, ahead=ahead, layers=layers)
+        if results.device.type == "cuda":
+            gc.collect()  # an engine refers to itself, and the next one needs its room
+            torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -179,16 +191,16 @@ def torch_between_products() -> Iterator[None]:
         yield
 
 
-def measure_engine(results: Results, *, turns: int, graphs: bool, layers: str) -> None:
+def measure_engine(results: Results, *, turns: int, graphs: bool, ahead: bool, layers: str) -> None:
     """Decode each batch in turns and keep steps, tokens a second, and their ratios."""
     on_gpu = results.device.type == "cuda"
     size = LLAMA_8B if on_gpu else TINY
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    way = "CUDA graphs" if graphs else "eager"
+    way = ("CUDA graphs" if graphs else "eager") + (", a step ahead" if ahead else "")
     config = f"{size.name}, random weights; rank {size.rank}; {dtype}; prompt {size.prompt}"
     config += f"; {way}; {layers}"
     print(f"\n{config}; {size.rows} rows")
-    bench = Bench(size, str(results.device), dtype, graphs=graphs)
+    bench = Bench(size, str(results.device), dtype, graphs=graphs, ahead=ahead)
     batches = bench.batches()
     for adapters in batches.values():
         bench.decode(adapters)  # compiles, and loads the slots

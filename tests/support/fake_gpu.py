@@ -72,7 +72,9 @@ class FakeGpu(TorchDispatchMode):
     """The device. Counts, since the last `reset`.
 
     `told`: copies to it, of more than nothing; `late`, those of them that the host waits for,
-    because what is copied is not pinned; `reads`: values that the host waited for.
+    because what is copied is not pinned; `reads`: what the host waited for, values and events;
+    `fetched`: copies into pinned memory, which hold no number until an event behind them was
+    waited for.
     """
 
     def __init__(self) -> None:
@@ -91,6 +93,11 @@ class FakeGpu(TorchDispatchMode):
         self.told: list[str] = []
         self.late: list[str] = []
         self.reads: list[str] = []
+        self.fetched: list[str] = []
+
+    def new_event(self, **_: object) -> FakeEvent:
+        """Make an event; waits for it are reads of the step that waits."""
+        return FakeEvent(self)
 
     def new_stream(self, device: object = None) -> FakeStream:
         """Make a stream beside the device's own."""
@@ -160,6 +167,8 @@ class FakeGpu(TorchDispatchMode):
             device = self._numbered(torch.device(target))
         if device is None and not ours:
             return func(*args, **kwargs)
+        if name == "copy_" and self._fetch(*args):
+            return args[0]
         waits = len(self.late) + len(self.reads)
         self._count(name, args, ours, device)
         self._check(name, flat, ours)
@@ -185,6 +194,20 @@ class FakeGpu(TorchDispatchMode):
         plain = bool(ours) and not any(each.is_inference() for each in ours)
         with torch.inference_mode(mode=torch.is_inference_mode_enabled() and not plain):
             return tree_map_only(torch.Tensor, shown, result)
+
+    def _fetch(
+        self, into: torch.Tensor, source: torch.Tensor, non_blocking: object = False
+    ) -> bool:
+        """Copy to pinned memory, if that is what is asked for: later, and nobody waits."""
+        if not isinstance(source, FakeTensorOnGpu) or into.is_cuda:
+            return False
+        if not (non_blocking and self.pinned(into)):
+            return False
+        self.fetched.append(f"{list(source.shape)}")
+        values = source.held.clone()
+        into.fill_(float("nan"))
+        self.stream.fetches.append(lambda: into.copy_(values))
+        return True
 
     def pinned(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor of the host lies where a GPU fetches it by itself."""
@@ -262,7 +285,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
 
     instead: dict[str, Any] = {
         "Stream": gpu.new_stream,
-        "Event": FakeEvent,
+        "Event": gpu.new_event,
         "stream": gpu.on_stream,
         "current_stream": lambda _device=None: gpu.stream,
         "get_device_properties": lambda _device=None: SimpleNamespace(multi_processor_count=8),

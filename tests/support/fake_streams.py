@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -23,6 +23,7 @@ class FakeStream:
         self.waiting: list[Callable[[], object]] = []
         self.done = 0
         self.waited = 0  # times that it was to wait for another one
+        self.fetches: list[Callable[[], object]] = []  # to pinned memory, that no event is behind
 
     def wait_stream(self, other: FakeStream) -> None:
         """Let all be done there before what comes here."""
@@ -41,16 +42,32 @@ class FakeStream:
                 self.done += 1
 
 
-class FakeEvent:
-    """A place in a stream."""
+class Waited(Protocol):
+    """Who counts what the host waits for."""
 
-    def __init__(self, **_: object) -> None:
+    reads: list[str]
+
+
+class FakeEvent:
+    """A place in a stream; when the host waits for it, that is a read of the device."""
+
+    def __init__(self, device: Waited) -> None:
         self.stream: FakeStream | None = None
         self.place = 0
+        self._device = device
+        self._fetches: list[Callable[[], object]] = []
 
     def record(self, stream: FakeStream) -> None:
         """Stand behind all that was asked of a stream until now."""
         self.stream, self.place = stream, stream.done + len(stream.waiting)
+        self._fetches, stream.fetches = stream.fetches, []
+
+    def synchronize(self) -> None:
+        """Have the host wait for it: what was fetched before it is there."""
+        self._device.reads.append("event")
+        self.finish()
+        while self._fetches:
+            self._fetches.pop(0)()
 
     def query(self) -> bool:
         """Whether all of that is done."""

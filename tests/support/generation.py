@@ -14,7 +14,7 @@ from worker.engine.rope_lengths import RowRope
 from worker.engine.sequence import TokenSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from worker.engine.step_plan import Row, StepPlan
 
@@ -142,11 +142,15 @@ class CacheModel:
         self.salts: dict[int, str] = {}  # of who wrote into a block last
         self.computed = 0  # tokens
 
-    def run(self, plan: StepPlan) -> list[list[int]]:
-        """Store the plan's tokens, then sample from the rows that do, along their drafts."""
-        for row in plan.rows:
+    def run(self, plan: StepPlan, ids: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
+        """Store the plan's tokens, then sample from the rows that do, along their drafts.
+
+        `ids` are each row's tokens, where the plan does not know them all.
+        """
+        if ids is None:
+            ids = [row.ids for row in plan.rows]
+        for row, tokens in zip(plan.rows, ids, strict=True):
             sequence = row.sequence
-            tokens = row.ids
             assert len(tokens) == row.count
             self.computed += row.count
             for position, token in enumerate(tokens, row.start):

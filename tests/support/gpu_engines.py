@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.support.fake_gpu import FakeGpu
-    from worker.engine.config import Graphs
+    from worker.engine.config import Graphs, RunAhead
     from worker.engine.model import Backbone
 
 ROWS = 3
 
 
-def engine_on(backbone: Backbone, device: str, graphs: Graphs = "off") -> Engine:
+def engine_on(
+    backbone: Backbone, device: str, graphs: Graphs = "off", run_ahead: RunAhead = "off"
+) -> Engine:
     """Make an engine over a copy of the backbone."""
     own = adopt_backbone(copy.deepcopy(backbone.model), backbone.tokenizer, device, name="tiny")
     config = EngineConfig(
@@ -35,6 +37,7 @@ def engine_on(backbone: Backbone, device: str, graphs: Graphs = "off") -> Engine
         kv_block=4,
         device=device,
         graphs=graphs,
+        run_ahead=run_ahead,
     )
     return Engine(own, config)
 

@@ -135,16 +135,27 @@ class Run:
         assert len(running) <= self.limits.rows
         for group in (running, waiting):
             assert [one.arrival for one in group] == sorted(one.arrival for one in group)
-        check_blocks(self.scheduler.blocks, [block for one in running for block in one.block_ids])
+        check_blocks(
+            self.scheduler.blocks,
+            [block for one in running for block in one.block_ids] + self.held_beside(),
+        )
         for sequence in running:
             assert len(sequence.block_ids) == len(set(sequence.block_ids))
-            self.model.check(sequence)
+            self.check_computed(sequence)
         assert all(not sequence.block_ids and not sequence.computed for sequence in waiting)
         holders = Counter(slot for one in running for slot in one.slots)
         assert self.slots.holders == [holders[slot] for slot in range(self.limits.slots)]
         for sequence in running:
             resident = tuple(self.slots.resident[slot] for slot in sequence.slots)
             assert resident == sequence.digests
+
+    def held_beside(self) -> list[int]:
+        """Return blocks that are held for nobody who runs."""
+        return []
+
+    def check_computed(self, sequence: TokenSequence) -> None:
+        """Check that what counts as computed is a sequence's own."""
+        self.model.check(sequence)
 
     def check_plan(self, plan: StepPlan) -> None:
         """Budgets hold, rows are distinct, grouped by slot, contiguous, and decodes come first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -110,6 +110,20 @@ def test_weights_in_eight_bits(folders: dict[str, str], monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     with pytest.raises(ModelError, match=r"^model: ARIL_WEIGHTS=int8 needs a processor with .*$"):
         load_model(settings)
+
+
+@pytest.mark.parametrize(("asked", "loop"), [("auto", "SimpleLoop"), ("on", "RunAhead")])
+def test_how_steps_follow_each_other(folders: dict[str, str], asked: str, loop: str) -> None:
+    """A CPU runs one after the other unless it is told otherwise; drafts leave no choice."""
+    few = {"kv_tokens": 64, "max_rank": 4, "slots": 1, "threads": 1, "run_ahead": asked}
+    for speculation in (0, 2):
+        settings = load_settings(flags=folders | few | {"speculation": speculation}).settings
+        with capture_logs() as logged:
+            engine: Any = load_model(settings).engine
+        drafts = speculation > 0
+        assert type(engine._run).__name__ == ("SimpleLoop" if drafts else loop)
+        told = [line["event"] for line in logged].count("run_ahead_off")
+        assert told == (drafts and asked == "on")
 
 
 async def test_a_strict_operator(folders: dict[str, str]) -> None:

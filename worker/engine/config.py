@@ -8,6 +8,7 @@ import torch
 Backend = Literal["auto", "native", "torch", "triton"]
 Weights = Literal["stored", "int8"]
 Graphs = Literal["auto", "on", "off"]
+RunAhead = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class EngineConfig:
     backend: Backend = "auto"
     invariant: bool = False  # a row's bits do not depend on the rows beside it
     graphs: Graphs = "off"  # whether decode steps are captured at start and replayed
+    run_ahead: RunAhead = "off"  # whether a step is launched while the one before runs
     # How many times as long as a decode of all jobs a step on a CPU with prompts may last.
     step_stretch: float = 2.0
     prefix_cache: bool = True  # what was computed of a sequence is found by others of its beginning

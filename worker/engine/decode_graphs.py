@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from worker.engine.capture import capturing
+from worker.engine.feedback import NO_FEEDBACK, Feedback
 from worker.engine.one_copy import one_copy, words_of
 from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
 from worker.engine.row_adapters import NOTHING, Applied, Planner, arrays_of
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 # that is too wide costs programs that end at once, each recording costs memory and start-up time.
 NARROWEST = 1024
 WIDER = 4
+
+_ROOMS = 4  # of so many numbers as there are rows: what `put` takes beside rows and plans
 
 _RUNS_BEFORE = 2  # so that every kernel is compiled and every buffer allocated
 
@@ -123,12 +126,16 @@ class DecodeGraphs:
         return len(self._recorded)
 
     def forward(
-        self, rows: Sequence[PackedRow], applied: Sequence[Applied], blocks: StepBlocks
+        self,
+        rows: Sequence[PackedRow],
+        applied: Sequence[Applied],
+        blocks: StepBlocks,
+        feedback: Feedback = NO_FEEDBACK,
     ) -> tuple[Tensor, Tensor] | None:
         """Decode rows with these adapters: logits [len(rows), vocab] in fp32, and filled blocks.
 
-        The blocks are those of `blocks`, on the device. All is to be used before the next step: of
-        a model in fp32 it overwrites the logits.
+        The blocks are those of `blocks`, on the device. What comes is to be used by what the device
+        is asked before the next step: of a model in fp32 that overwrites the logits.
 
         None where no recording serves: a row does more than decode one token, or has several
         adapters, or one that brings what no recording has (`AdapterLayers.recordable`).
@@ -146,7 +153,7 @@ class DecodeGraphs:
             for shape, recorded in self._recorded.items()
             if shape.rows >= len(rows) and shape.blocks >= width and shape.adapters == adapters
         )
-        fresh, filled = static.put(rows, applied, blocks)
+        fresh, filled = static.put(rows, applied, blocks, feedback)
         self._cache.clear(fresh)
         replay()
         return self._logits[: len(rows)].float(), filled
@@ -178,7 +185,7 @@ class StaticRows:
         self._planner = Planner.of(config, cache.device)
         self._room = np.zeros(shape.rows, np.int64)
         host, layouts = self._lay_out([], [])
-        arrays = [*host, *arrays_of(layouts), self._room, self._room]
+        arrays = [*host, *arrays_of(layouts), *[self._room] * _ROOMS]
         self._buffer = torch.empty(words_of(arrays), dtype=torch.int64, device=cache.device)
         there = iter(one_copy(arrays, cache.device, self._buffer))
         packed = packed_rows(HostRows(*(next(there) for _ in host)), cache, config.backend)
@@ -189,23 +196,32 @@ class StaticRows:
         self.attention = packed.attention
         plans = self._planner.on(layouts, there)
         self.plan: SgmvPlan | None = plans[0] if plans else None
-        self._fresh, self._filled = there
+        self._rooms = list(there)
 
     def put(
-        self, rows: Sequence[PackedRow], applied: Sequence[Applied], blocks: StepBlocks
+        self,
+        rows: Sequence[PackedRow],
+        applied: Sequence[Applied],
+        blocks: StepBlocks,
+        feedback: Feedback = NO_FEEDBACK,
     ) -> tuple[Tensor, Tensor]:
         """Take other rows; those added to fill the shape read the first row's keys, write none.
 
-        Returns `blocks` on the device. All of it goes there in one copy.
+        Returns `blocks` on the device. All of it goes there in one copy, and what the device alone
+        knows is put in behind.
         """
         host, layouts = self._lay_out(rows, applied)
-        room = [np.zeros_like(self._room) for _ in blocks]
-        for own, each in zip(room, blocks, strict=True):
+        told = [*blocks, feedback.places, feedback.sources]
+        room = [np.zeros_like(self._room) for _ in told]
+        for own, each in zip(room, told, strict=True):
             own[: len(each)] = each
         one_copy([*host, *arrays_of(layouts), *room], self._device, self._buffer)
         if self.plan is not None:
             self.plan.follow(layouts[0])
-        return self._fresh[: len(blocks.fresh)], self._filled[: len(blocks.filled)]
+        rooms = zip(self._rooms, told, strict=True)
+        fresh, filled, *fed = (there[: len(each)] for there, each in rooms)
+        feedback.fill_(self.input_ids, *fed)
+        return fresh, filled
 
     def _lay_out(
         self, rows: Sequence[PackedRow], applied: Sequence[Applied]

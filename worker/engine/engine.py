@@ -22,7 +22,9 @@ from worker.engine.probe import install_adapters
 from worker.engine.prompt_pace import UNBOUND
 from worker.engine.request import Output
 from worker.engine.resident import ResidentAdapters
+from worker.engine.run_ahead import RunAhead
 from worker.engine.scheduler import Scheduler
+from worker.engine.simple_loop import SimpleLoop
 from worker.engine.speculation import Speculation
 from worker.engine.step_cost import StepCost
 from worker.engine.step_forward import StepForward
@@ -32,7 +34,7 @@ from worker.observe.engine_stats import EngineStats
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.adapters import AdapterWeights
     from worker.engine.config import EngineConfig
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from worker.engine.request import GenerationRequest, TokenLogprobs
     from worker.engine.sequence import TokenSequence
     from worker.engine.step_plan import StepPlan
+    from worker.engine.step_sampling import Take
 
 log = get_logger(__name__)
 
@@ -94,6 +97,11 @@ class Engine:
         graphs = make_graphs(backbone, self.layers, self._cache, config, record)
         forward = StepForward(backbone, config, self.layers, self._cache, graphs)
         self._sample = StepSampler(forward, self._filled)
+        self._run: Callable[[Take], StepPlan | None] = (
+            RunAhead(self._scheduler, self._sample)
+            if _runs_ahead(config, self._speculation)
+            else SimpleLoop(self._scheduler, self._sample, self._cache)
+        )
         self._answers: dict[int, Answer] = {}
         self._ended: list[Output] = []  # requests that had nothing left to sample
         self._last = EngineStats(kv_blocks=config.kv_blocks, slots=config.slots)
@@ -148,7 +156,8 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would bring something forward."""
-        return bool(self._ended) or self._scheduler.has_work
+        in_flight = self._scheduler.in_flight.plan is not None
+        return bool(self._ended) or self._scheduler.has_work or in_flight
 
     def stats(self) -> EngineStats:
         """Return a snapshot; may be called from another thread."""
@@ -178,19 +187,15 @@ class Engine:
         """
         use_device(self.backbone.device)
         outputs, self._ended = self._ended, []
-        plan = self._scheduler.plan()
+        taken: list[Output] = []
+        plan = self._run(partial(self._take, taken))
         outputs += self._refused()
+        for output in taken:
+            if output.last:
+                self.cancel(output.key)
         if plan is not None:
-            taken: list[Output] = []
-            ids = self._sample(plan, partial(self._take, taken))
-            self._clear_rejected(plan, ids)
-            self._scheduler.advance(plan, ids)
-            for output in taken:
-                if output.last:
-                    self.cancel(output.key)
-            outputs += taken
             self._note(plan)
-        return outputs
+        return outputs + taken
 
     def _refused(self) -> list[Output]:
         """Tell those whose adapter could not be put into a slot."""
@@ -254,18 +259,6 @@ class Engine:
         outputs.append(output)
         return not output.last
 
-    def _clear_rejected(self, plan: StepPlan, ids: list[list[int]]) -> None:
-        """Clear what drafts left in the cache that does not stand: see KVCache."""
-        samples = (row for row in plan.rows if row.samples)
-        places = [
-            row.sequence.block_ids[at // self.config.kv_block] * self.config.kv_block
-            + at % self.config.kv_block
-            for row, came in zip(samples, ids, strict=True)
-            for at in range(row.start + row.stands(len(came)), row.start + row.count)
-        ]
-        if places:
-            self._cache.clear_places(places)
-
     def _note(self, plan: StepPlan) -> None:
         self._last = replace(
             self._last,
@@ -275,6 +268,16 @@ class Engine:
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,
         )
+
+
+def _runs_ahead(config: EngineConfig, speculation: Speculation | None) -> bool:
+    """Whether steps are launched before the last one's tokens are read: not where these draft."""
+    if config.run_ahead == "off" or (config.run_ahead == "auto" and config.device == "cpu"):
+        return False
+    if speculation is not None:
+        log.warning("run_ahead_off", reason="drafts follow the last tokens: ARIL_SPECULATION")
+        return False
+    return True
 
 
 def _within(ids: Sequence[int], vocab_size: int) -> bool:

@@ -37,7 +37,8 @@ class PrefixCache:
 
     In a step: `begin`; of each sequence in the order of planning `find` and `take`, then `awaits`,
     or `plan` of what it computes; `keep` once that is computed. `finite` says whether all numbers
-    of some blocks are.
+    of some blocks are. A step may be planned while the one before runs: then `launched` is called
+    before that, and `settled` once no step runs.
     """
 
     def __init__(
@@ -58,10 +59,19 @@ class PrefixCache:
         self._enabled = enabled
         self._secret = secrets.token_bytes(32)
         self._due: set[bytes] = set()  # names of what this step's rows complete
+        self._coming: set[bytes] = set()  # and of what those of the step in flight do
 
     def begin(self) -> None:
         """Begin to plan a step."""
         self._due.clear()
+
+    def launched(self) -> None:
+        """Let what was planned run: who waits for it goes on waiting in the next step."""
+        self._due, self._coming = set(), self._due
+
+    def settled(self) -> None:
+        """Note that nothing runs: all that was computed has its name, or gets none."""
+        self._coming.clear()
 
     def find(self, sequence: TokenSequence) -> list[int]:
         """Return known blocks of the tokens that are to be computed next; changes nothing.
@@ -92,20 +102,27 @@ class PrefixCache:
         sequence.advance(len(found) * self._size)
 
     def awaits(self, sequence: TokenSequence) -> bool:
-        """Whether a row that is planned already computes the very block that comes next here."""
+        """Whether a row that is planned already computes the very block that comes next here.
+
+        Or one of the step in flight.
+        """
         wanted = self._wanted(sequence)
-        return bool(self._due and wanted) and self._name(sequence, wanted[0]) in self._due
+        if not (wanted and (self._due or self._coming)):
+            return False
+        name = self._name(sequence, wanted[0])
+        return name in self._due or name in self._coming
 
     def plan(self, sequence: TokenSequence, count: int) -> None:
         """Note that this step computes the sequence's next `count` tokens."""
         if self._enabled:
-            stop = (sequence.computed + count) // self._size
+            # A block that ends in a token nobody knows as yet has no name as yet.
+            stop = min(sequence.computed + count, sequence.known) // self._size
             for index in range(sequence.computed // self._size, stop):
                 self._due.add(self._name(sequence, index))
 
-    def keep(self, sequence: TokenSequence, start: int) -> None:
-        """Name the blocks that were filled since `start` tokens were computed."""
-        filled = range(start // self._size, sequence.computed // self._size)
+    def keep(self, sequence: TokenSequence, start: int, stop: int) -> None:
+        """Name the blocks that tokens `start` to `stop` have filled."""
+        filled = range(start // self._size, stop // self._size)
         if not (
             self._enabled
             and filled

@@ -18,6 +18,9 @@ and where nobody else could, the device waits for it.
 
 Drafts (speculation.py) come last and take what nobody else has use for: tokens that the budget has
 left, and blocks only where those that all running sequences need next are free.
+
+While a step is in flight (in_flight.py), the next one is planned only where nobody has to be
+preempted for it: else it is planned once that one is settled.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from worker.engine.blocks import BlockAllocator
 from worker.engine.drafting import Drafting
+from worker.engine.in_flight import InFlight
 from worker.engine.prefix_cache import PrefixCache
 from worker.engine.prompt_pace import prompt_tokens
 from worker.engine.rope_lengths import RowRope
@@ -49,7 +53,8 @@ _arrival = attrgetter("arrival")
 class Scheduler:
     """Plans steps over waiting and running sequences; owns the cache's block ids.
 
-    Call `plan`, run the model, call `advance`, and `remove` whatever has finished. `max_passes`
+    Call `plan`, run the model, call `advance`, and `remove` whatever has finished. Or launch the
+    step, tell `in_flight`, `plan` the next one, and then `settle` the first. `max_passes`
     bounds how often younger jobs overtake one that waits for an adapter slot (see StarvationGuard).
     `stretch` is how many times as long as a decode a step with prompts may last, 1 or more.
     A sequence that grows beyond the length at which `rope` switches is computed anew. `finite` says
@@ -86,6 +91,7 @@ class Scheduler:
         self.prefixes = PrefixCache(
             self.blocks, kv_block, rope, enabled=prefix_cache, finite=finite
         )
+        self.in_flight = InFlight(self.blocks, self.prefixes)
         self.drafting = None
         if speculation is not None:
             cost = StepCost() if cost is None else cost
@@ -109,6 +115,10 @@ class Scheduler:
     def kv_tokens(self) -> int:
         """Tokens that the whole cache holds."""
         return self.blocks.blocks * self.kv_block
+
+    def holds(self, sequence: TokenSequence) -> bool:
+        """Whether a sequence is unfinished, and nobody has dropped it."""
+        return self._sequences.get(sequence.key) is sequence
 
     def add(self, request: GenerationRequest) -> TokenSequence:
         """Queue a request; ValueError for one that could never end, so would stop all behind it."""
@@ -147,8 +157,11 @@ class Scheduler:
     def plan(self) -> StepPlan | None:
         """Choose the next step's rows and allocate their blocks.
 
-        None when there is nothing to do, or when nothing runs and the slot pool gave no slot.
+        None when there is nothing to do, or when nothing runs and the slot pool gave no slot; while
+        a step is in flight also where blocks are short.
         """
+        if self.in_flight.plan is not None and not self._fits():
+            return None
         self._tellable = self.max_rows  # logits of a step: at most about twice those of its samples
         self._prompt_tokens = self._prompt_budget()
         self.prefixes.begin()
@@ -187,16 +200,28 @@ class Scheduler:
             if stands := row.stands(len(ids)):
                 sequence.advance(stands)
             sequence.told += len(row.tells)
-            self.prefixes.keep(sequence, row.start)
-            if sequence.held_ids and not sequence.untold:
-                sequence.let_go()
-                self._compute_anew(sequence)
+            self.prefixes.keep(sequence, row.start, sequence.computed)
+            self._let_go(sequence)
             if row.samples:
                 if self.drafting is not None:
                     self.drafting.speculation.note(sequence, row.draft, ids)
                 sequence.append(ids[-1:])
                 if ids and sequence.length - 1 == self.rope.switch:
                     self._compute_anew(sequence)
+
+    def settle(self, plan: StepPlan, ids: Sequence[int]) -> None:
+        """Note the tokens of a step that was in flight: of each row that samples its one id."""
+        self.in_flight.settle(plan, ids, self.holds)
+        for row in filter(lambda row: self.holds(row.sequence), plan.rows):
+            self._let_go(row.sequence)
+            if row.samples and row.stop == self.rope.switch:
+                self._compute_anew(row.sequence)
+
+    def _fits(self) -> bool:
+        """Whether each running sequence could sample its next token without another's blocks."""
+        return self.blocks.free >= sum(
+            each.blocks_missing(each.pending, self.kv_block) for each in self.running
+        )
 
     def _continue_running(self) -> tuple[list[Row], int]:
         """Rows of the running sequences, oldest first, and how many were preempted for them."""
@@ -207,6 +232,8 @@ class Scheduler:
             sequence = self.running[position]
             position += 1
             if not self._slots.arrived(sequence):
+                continue
+            if not sequence.remaining:  # its last token is in flight
                 continue
             wanted = 1
             if not (decoding := sequence.decoding):
@@ -250,7 +277,8 @@ class Scheduler:
                 continue
             known = self.prefixes.find(sequence)
             needed = sequence.growth(self.kv_block) - len(known) + self.prefixes.idle(known)
-            if self.running and growth + needed > self.blocks.free:
+            others = self.running or self.in_flight.late
+            if others and growth + needed > self.blocks.free:
                 return  # the oldest that could run waits for memory; nobody takes it meanwhile
             # Last, since taking a slot may push an idle adapter out.
             if error := self._slots.take(sequence):
@@ -295,6 +323,12 @@ class Scheduler:
         self._free(sequence)
         insort(self.waiting, sequence, key=_arrival)
 
+    def _let_go(self, sequence: TokenSequence) -> None:
+        """Let the answer follow that was held back, once its prompt was told of."""
+        if sequence.held_ids and not sequence.untold:
+            sequence.let_go()
+            self._compute_anew(sequence)
+
     def _compute_anew(self, sequence: TokenSequence) -> None:
         """Leave what was computed by other frequencies of RoPE to whoever may still find it."""
         self.blocks.release(sequence.block_ids)
@@ -302,6 +336,6 @@ class Scheduler:
         sequence.block_names = []
 
     def _free(self, sequence: TokenSequence) -> None:
-        self.blocks.release(sequence.block_ids)
+        self.in_flight.release(sequence)
         self._slots.release(sequence)
         sequence.reset()

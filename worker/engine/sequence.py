@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from worker.engine.mixture import Mixture, members_of
 from worker.engine.prompt_rows import PromptRows
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from worker.engine.request import GenerationRequest
 
 BACKBONE = -1  # the slot of rows without an adapter
+
+UNREAD: Final = -4
+"""In place of the id of a token that a step in flight samples (in_flight.py); no id, and none of
+the sampler's excuses."""
 
 
 class TokenSequence:
@@ -99,6 +103,11 @@ class TokenSequence:
         return len(self.prompt_ids) + len(self.output_ids)
 
     @property
+    def known(self) -> int:
+        """Leading tokens whose ids are here; one less than there are while the last is UNREAD."""
+        return self.length - (self.output_ids[-1:] == [UNREAD])
+
+    @property
     def pending(self) -> int:
         """Tokens that must pass through the model before the next one can be sampled."""
         return self.length - self.computed
@@ -146,6 +155,13 @@ class TokenSequence:
     def append(self, ids: Iterable[int]) -> None:
         """Append sampled tokens."""
         self.output_ids.extend(ids)
+
+    def put(self, place: int, token: int) -> None:
+        """Put an id in the place of prompt and output where one was UNREAD."""
+        at = place - len(self.prompt_ids)
+        if self.output_ids[at] != UNREAD:
+            raise ValueError(f"token {place} of {self!r} is known")
+        self.output_ids[at] = token
 
     def hold_back(self) -> None:
         """Let the answer's tokens come later: until then it is the prompt alone."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from worker.engine.feedback import NO_FEEDBACK, Feedback
 from worker.engine.filled_blocks import Forwarded
 from worker.engine.one_copy import one_copy
 from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
@@ -47,8 +48,8 @@ class StepForward:
         self._graphs = graphs
         self._planner = Planner.of(config, backbone.device)
 
-    def __call__(self, plan: StepPlan) -> Forwarded:
-        """Run a step."""
+    def __call__(self, plan: StepPlan, feedback: Feedback = NO_FEEDBACK) -> Forwarded:
+        """Run a step; `feedback` is those of its tokens that only the device knows."""
         rows = [
             PackedRow(
                 row.ids,
@@ -66,7 +67,7 @@ class StepForward:
             blocks = blocks._replace(filled=blocks.filled[:0])
         served = None
         if self._graphs is not None:
-            served = self._graphs.forward(rows, last, blocks)
+            served = self._graphs.forward(rows, last, blocks, feedback)
         if served is None:
             tokens = [
                 each
@@ -81,7 +82,7 @@ class StepForward:
                     *[own] * row.sampled,
                 )
             ]
-            served = self.run(rows, tokens, outputs, blocks)
+            served = self.run(rows, tokens, outputs, blocks, feedback)
         logits, filled = served
         finite = self._cache.finite(filled) if len(filled) else None
         return Forwarded(logits, blocks.filled.tolist(), finite)
@@ -92,6 +93,7 @@ class StepForward:
         tokens: Sequence[Applied],
         outputs: Sequence[Applied],
         blocks: StepBlocks,
+        feedback: Feedback = NO_FEEDBACK,
     ) -> tuple[Tensor, Tensor]:
         """Run rows eagerly: logits in fp32, and the blocks that are filled, on the device.
 
@@ -99,7 +101,8 @@ class StepForward:
         """
         host = lay_out(rows, self._cache.block_size)
         bodies, heads = self._planner.lay_out(tokens), self._planner.lay_out(outputs)
-        arrays = [*host, *blocks, *arrays_of(bodies), *arrays_of(heads)]
+        fed = feedback.places, feedback.sources
+        arrays = [*host, *blocks, *fed, *arrays_of(bodies), *arrays_of(heads)]
         there = iter(one_copy(arrays, self._cache.device))
         packed = packed_rows(
             HostRows(*(next(there) for _ in host)),
@@ -108,6 +111,7 @@ class StepForward:
             invariant=self._config.invariant,
         )
         fresh, filled = (next(there) for _ in blocks)
+        feedback.fill_(packed.input_ids, *(next(there) for _ in fed))
         self._cache.clear(fresh)
         self._layers.begin(self._planner.on(bodies, there), self._planner.on(heads, there))
         with np.errstate(all="ignore"):  # an adapter may overflow: seen at its row's logits

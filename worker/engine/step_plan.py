@@ -32,6 +32,11 @@ class Row:
         return [*self.sequence.tokens(self.start, known), *self.draft]
 
     @property
+    def stop(self) -> int:
+        """The place behind its tokens."""
+        return self.start + self.count
+
+    @property
     def sampled(self) -> int:
         """How many of its last tokens are sampled from."""
         return self.samples + len(self.draft)

@@ -15,19 +15,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
+import torch
 
+from worker.engine.feedback import NO_FEEDBACK, Feedback
+from worker.engine.fetch import Fetch
 from worker.engine.one_copy import one_copy
-from worker.engine.sampler import FAILED, INVALID, Sampled, sample
+from worker.engine.sampler import FAILED, INVALID, Sampled, launch, read, sample
 from worker.engine.token_masks import TokenMasks
 from worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import torch
     from torch import Tensor
 
     from schemas import Sampling, TokenLogprobs
@@ -65,13 +67,30 @@ class Further:
         return len(self.output_ids)
 
 
+class Forward(Protocol):
+    """Runs the model."""
+
+    def __call__(self, plan: StepPlan, feedback: Feedback = ..., /) -> Forwarded:
+        """Run a step, some of whose tokens the device may know alone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Launched:
+    """A step that the device was asked for, and whose tokens nobody has read."""
+
+    plan: StepPlan
+    blocks: list[int]  # of the cache, that it fills
+    ids: Tensor | None  # int64 [rows that sample], there; 0 for none. None: they were read already
+    read: Callable[[], Sampled]  # waits for the step
+
+
 class StepSampler:
     """Samples what steps plan; `forward` runs the model and may be asked twice for a step.
 
     What a step found of the blocks that it has filled comes to `filled`, read with the tokens.
     """
 
-    def __init__(self, forward: Callable[[StepPlan], Forwarded], filled: FilledBlocks) -> None:
+    def __init__(self, forward: Forward, filled: FilledBlocks) -> None:
         self._forward = forward
         self._filled = filled
         self._masks: TokenMasks | None = None  # once there is a constraint
@@ -88,8 +107,7 @@ class StepSampler:
         answer goes on; what a matcher has to know it knows by then.
         """
         rows = [row for row in plan.rows if row.samples]
-        if self._masks is not None:  # they are filled while the model runs
-            self._masks.begin([r.sequence for r in rows if r.sequence.matcher is not None])
+        self._begin_masks([row.sequence for row in rows])
         whole, blocks, unread = self._forward(plan)
         logits = _to_sample(plan, whole, tell=True)
         begins = [*accumulate((row.sampled for row in rows), initial=0)]
@@ -118,6 +136,51 @@ class StepSampler:
             self._filled.note(blocks, unread.tolist())
         return came
 
+    def launch(self, plan: StepPlan, feedback: Feedback = NO_FEEDBACK) -> Launched:
+        """Ask the device to run a step without drafts and to sample, and wait for nothing.
+
+        What the tokens follow from is looked at now: the settings, how many there are, the
+        constraint where it is.
+        """
+        rows = [row.sequence for row in plan.rows if row.samples]
+        self._begin_masks(rows)
+        whole, blocks, beside = self._forward(plan, feedback)
+        logits = _to_sample(plan, whole, tell=True)
+        try:
+            found = launch(logits, rows, self._masks)
+        except Exception:
+            named = {row.key: row for row in rows}
+            sampled = self._sample_each(plan, [*range(len(rows))], named, feedback)
+            if _hopeless(sampled):
+                raise
+            return Launched(plan, blocks, None, lambda: sampled)
+        # An excuse is no id, and whoever has one goes no further.
+        ids = found[: len(rows)].long().clamp_(min=0)
+        fetch = Fetch(found if beside is None else torch.cat([found, beside.double()]))
+
+        def read_all() -> Sampled:
+            values = fetch.read()
+            return read(values[: len(found)], rows)._replace(beside=values[len(found) :])
+
+        return Launched(plan, blocks, ids, read_all)
+
+    def read(self, step: Launched, take: Take) -> list[int]:
+        """Give `take` the tokens of a step that was launched; return one of each row that samples.
+
+        Also of those that `take` has no use for.
+        """
+        sampled = step.read()
+        self._filled.note(step.blocks, sampled.beside)
+        rows = (row.sequence for row in step.plan.rows if row.samples)
+        for sequence, token, logprobs in zip(rows, sampled.ids, sampled.logprobs, strict=True):
+            take(sequence, token, logprobs)
+        return sampled.ids
+
+    def _begin_masks(self, rows: Sequence[TokenSequence]) -> None:
+        """Have the masks of constrained rows filled while the model runs."""
+        if self._masks is not None:
+            self._masks.begin([row for row in rows if row.matcher is not None])
+
     def _sample(
         self,
         plan: StepPlan,
@@ -133,15 +196,23 @@ class StepSampler:
         try:
             return sample(_picked(logits, places), [*rows.values()], self._masks, beside)
         except Exception:
-            # The logits may be overwritten. Rows do not see each other: each gets what it would
-            # have got; and a device that is broken raises here.
-            whole, _, beside = self._forward(plan)
-            logits = _picked(_to_sample(plan, whole, tell=False), places)
-            each = [
-                self._sample_alone(logits[i : i + 1], *row) for i, row in enumerate(rows.items())
-            ]
-            if len(each) > 1 and all(one.ids == [FAILED] for one in each):
+            sampled = self._sample_each(plan, places, rows)
+            if _hopeless(sampled):
                 raise
+            return sampled
+
+    def _sample_each(
+        self,
+        plan: StepPlan,
+        places: list[int],
+        rows: Mapping[int, SamplingRow],
+        feedback: Feedback = NO_FEEDBACK,
+    ) -> Sampled:
+        """Sample row by row: they do not see each other, so each gets what it would have got."""
+        # The logits may be overwritten; and a device that is broken raises here.
+        whole, _, beside = self._forward(plan, feedback)
+        logits = _picked(_to_sample(plan, whole, tell=False), places)
+        each = [self._sample_alone(logits[i : i + 1], *row) for i, row in enumerate(rows.items())]
         told = () if beside is None else beside.tolist()
         return Sampled([one.ids[0] for one in each], [one.logprobs[0] for one in each], told)
 
@@ -151,6 +222,11 @@ class StepSampler:
         except Exception:
             log.exception("sampling_failed", key=key)
             return Sampled([FAILED], [None])
+
+
+def _hopeless(sampled: Sampled) -> bool:
+    """Whether no row could be sampled from, of several."""
+    return len(sampled.ids) > 1 and set(sampled.ids) == {FAILED}
 
 
 def _seen(sequence: TokenSequence, came: list[int]) -> SamplingRow:

@@ -55,3 +55,22 @@ def test_the_device_shows_what_would_cross(gpu: FakeGpu) -> None:
     with pytest.raises(RuntimeError, match="on the host and on a GPU"):
         there[:3] + here
     assert there.tolist() == [1, 1, 1, 3]
+
+
+def test_what_is_fetched_is_there_when_its_event_was_waited_for(gpu: FakeGpu) -> None:
+    """Not before, and what the device is asked behind the event changes none of it."""
+    there = torch.arange(3.0, device="cuda")
+    here = torch.empty(3, pin_memory=True)
+    gpu.reset()
+    here.copy_(there, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream())
+    there.fill_(7.0)
+    assert here.isnan().all()
+    assert (gpu.fetched, gpu.reads) == (["[3]"], [])
+    event.synchronize()
+    assert here.tolist() == [0, 1, 2]
+    assert gpu.reads == ["event"]
+    here.copy_(there)
+    torch.empty(3).copy_(there, non_blocking=True)
+    assert len(gpu.reads) == 3

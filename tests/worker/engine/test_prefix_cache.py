@@ -245,7 +245,7 @@ def test_in_the_middle_of_a_block_nothing_is_taken() -> None:
     first, second = TokenSequence(job(0)), TokenSequence(job(1))
     first.block_ids = blocks.allocate(4)
     first.advance(11)
-    prefixes.keep(first, 0)
+    prefixes.keep(first, 0, first.computed)
     for computed in (1, 2, 4):
         second.block_ids, second.computed = blocks.allocate(1) * (computed // 3 + 1), computed
         assert prefixes.find(second) == []
@@ -262,7 +262,7 @@ def test_names_differ_from_process_to_process() -> None:
         sequence = TokenSequence(job(0))
         sequence.block_ids = blocks.allocate(4)
         sequence.advance(11)
-        prefixes.keep(sequence, 0)
+        prefixes.keep(sequence, 0, sequence.computed)
         names.append([blocks.name_of(block) for block in sequence.block_ids])
     assert names[0][3] is names[1][3] is None
     assert not {*names[0][:3]} & {*names[1][:3]}
