@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import struct
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 Words: TypeAlias = NDArray[np.int64]
@@ -65,6 +65,9 @@ class Program(Protocol):
 
 class _Here(threading.local):
     program: Program | None = None  # what this thread's calls go into; None: they run at once
+    # Called before a run that gives the GIL away for a millisecond or more: what wakes other
+    # threads of Python is best done then.
+    before_long_run: Callable[[], None] | None = None
 
 
 HERE = _Here()

@@ -16,9 +16,9 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from kernels.native import openmp
-from kernels.native.kernel import Kernel, record
+from kernels.native.kernel import WORTH_RELEASING, Kernel, record
 from kernels.native.scalars import count_up, int64s, pause, seen, untyped
-from kernels.program import Mark, Passage, writing_down
+from kernels.program import HERE, Mark, Passage, writing_down
 
 if TYPE_CHECKING:
     import struct
@@ -102,6 +102,8 @@ class NativeProgram:
         self.forget()
         if calls:
             self._counters[: 2 * calls] = 0
+            if work >= WORTH_RELEASING and HERE.before_long_run is not None:
+                HERE.before_long_run()
             threads = torch.get_num_threads()
             with writing_down(None):
                 _RUN(torch.float32, threads, work, calls, *self._lists, openmp.give_way)

@@ -11,6 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from kernels.program import HERE
 from schemas import ErrorCode, JobError
 from worker.engine.request import GenerationRequest, Output
 from worker.observe.health import STALE_HEARTBEAT_SECONDS
@@ -61,6 +62,9 @@ class EngineThread:
         self._changed = threading.Condition()
         self._inbox: deque[GenerationRequest | int] = deque()  # a number is a key to cancel
         self._outbox: list[Output] = []
+        # The thread's own: what it gives out when the next step computes, and whether steps tell.
+        self._held: list[Output] = []
+        self._told = False
         self._stopped = False
         self._drain = False
         self._failed = False
@@ -118,11 +122,18 @@ class EngineThread:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        HERE.before_long_run = self._give_out
         try:
             while self._next_step():
-                self._deliver(self._engine.step())
+                self._told = False
+                outputs = self._engine.step()  # which gives out what is held
+                self._held += outputs
+                if not (self._told and self._engine.has_work):
+                    self._give_out()
+            self._give_out()
         except BaseException as error:
             log.exception("engine_failed")
+            self._give_out()
             with self._changed:
                 self._failed = True
                 self._busy_since = None
@@ -130,6 +141,17 @@ class EngineThread:
         else:
             with self._changed:
                 self._busy_since = None
+
+    def _give_out(self) -> None:
+        """Deliver what steps have brought.
+
+        The event loop has milliseconds of Python to do then. While the engine plans its next step
+        the two would take the GIL from each other, five milliseconds at a time; once that step
+        computes, it needs none.
+        """
+        self._told = True
+        held, self._held = self._held, []
+        self._deliver(held)
 
     def _next_step(self) -> bool:
         """Take in what has come; sleep until there is work. False when it is time to stop."""
