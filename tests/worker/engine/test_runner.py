@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
+from kernels.program import HERE
 from schemas import ErrorCode, JobError
 from tests.support.generation import request
 from worker.engine.request import GenerationRequest, Output
@@ -28,6 +29,8 @@ class CountingEngine:
         self.go.set()
         self.entered = threading.Event()
         self.fail: BaseException | None = None
+        # Whether a step, counted from 1, says that it begins to compute.
+        self.tells: Callable[[int], bool] = lambda _: False
 
     @property
     def has_work(self) -> bool:
@@ -50,6 +53,8 @@ class CountingEngine:
         """Give each request its next number."""
         self.threads.add(threading.get_ident())
         self.calls.append("step")
+        if HERE.before_long_run is not None and self.tells(self.calls.count("step")):
+            HERE.before_long_run()
         self.entered.set()
         self.go.wait()
         if self.fail is not None:
@@ -135,6 +140,62 @@ async def test_outputs_come_in_order_on_the_event_loop() -> None:
     assert len(engine.threads) == 1
     assert not engine.threads & listener.threads
     assert not listener.failures
+
+
+async def test_what_a_step_brought_comes_when_the_next_one_computes() -> None:
+    """Not before, where steps tell: Python's lock is free then. The last step's come at once."""
+    engine = CountingEngine()
+    async with running(engine) as (thread, listener):
+        held: list[int] = []
+
+        def tells(step: int) -> bool:
+            held.append(len(thread._held))
+            if step == 2:
+                engine.go.clear()  # it computes until it is let go on
+            return True
+
+        engine.tells = tells
+        thread.submit([request(1, max_tokens=3)])
+        while not listener.outputs:
+            listener.changed.clear()
+            await asyncio.wait_for(listener.changed.wait(), 5)
+        assert listener.ids(1) == [0]
+        assert engine.calls.count("step") == 2
+        engine.go.set()
+        await listener.until("ended", [1])
+    assert held == [0, 1, 1]
+    assert listener.ids(1) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "tells", [lambda step: step % 2 == 0, lambda step: step % 3 != 0, lambda step: step < 3]
+)
+async def test_nothing_is_lost_where_some_steps_tell(tells: Callable[[int], bool]) -> None:
+    """In order, each once, whichever steps they are."""
+    engine = CountingEngine()
+    engine.tells = tells
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=20), request(2, max_tokens=7)])
+        await listener.until("ended", [1, 2])
+    assert [listener.ids(1), listener.ids(2)] == [[*range(20)], [*range(7)]]
+
+
+async def test_a_failure_comes_behind_what_was_held() -> None:
+    """The tokens of the steps before stand."""
+    engine = CountingEngine()
+
+    def tells(step: int) -> bool:
+        if step == 4:
+            engine.fail = RuntimeError("device lost")
+            return False
+        return True
+
+    engine.tells = tells
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=9)])
+        await listener.until("failed")
+    assert listener.ids(1) == [0, 1, 2]
+    assert len(listener.failures) == 1
 
 
 async def test_requests_and_cancels_take_effect_in_order_at_a_step_boundary() -> None:
