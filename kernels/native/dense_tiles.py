@@ -14,8 +14,8 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.native.scalars import BFLOATS, compiled
-from kernels.native.tiles import LANES
+from kernels.native.scalars import BFLOATS, BFloat, compiled, declared, everywhere
+from kernels.native.tiles import LANES, add_pairs
 
 TALL: Final = 8
 """Rows of a tile."""
@@ -29,19 +29,9 @@ COLUMNS: Final = VECTORS * LANES
 _BITS, _WORD = ir.IntType(32), ir.IntType(64)
 
 
-class _BFloat(ir.types._BaseFloatType):  # noqa: SLF001 - llvmlite has every float type but this
-    null = "0.0"
-    intrinsic_name = "bf16"
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-
-_BFloat._create_instance()  # noqa: SLF001 - as for llvmlite's own
-
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_NARROW = ir.VectorType(_BFloat(), LANES)
-_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+_NARROW = ir.VectorType(BFloat(), LANES)
+_PAIRS = ir.VectorType(BFloat(), 2 * LANES)
 
 
 def terms(dtype: torch.dtype) -> int:
@@ -97,7 +87,7 @@ class _Tile:
             self._ask(builder, builder.gep(weight, [builder.add(place, ahead)]))
         for number, row in enumerate(sums):
             place = builder.add(builder.add(x_at, builder.mul(_WORD(number), x_row)), k)
-            mine = self._everywhere(builder, self._load(builder, x, place, _BITS, align), kind)
+            mine = everywhere(builder, self._load(builder, x, place, _BITS, align), kind)
             for own, factor in zip(row, factors, strict=True):
                 own.add_incoming(self._add(builder, own, mine, factor), body)
         k.add_incoming(builder.add(k, _WORD(step)), body)
@@ -122,30 +112,16 @@ class _Tile:
         """Ask for a line of the strip that comes after this one."""
         line = builder.bitcast(place, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [line.type, _BITS, _BITS, _BITS])
-        ask = _declared(builder, kind, "llvm.prefetch.p0")
+        ask = declared(builder, kind, "llvm.prefetch.p0")
         builder.call(ask, [line, _BITS(0), _BITS(3), _BITS(1)])
-
-    @staticmethod
-    def _everywhere(builder: Any, number: Any, kind: Any) -> Any:
-        """Repeat 32 bits, a float or a pair."""
-        words = ir.VectorType(_BITS, LANES)
-        one = builder.insert_element(words(ir.Undefined), number, _BITS(0))
-        all_of = builder.shuffle_vector(one, words(ir.Undefined), words([0] * LANES))
-        return builder.bitcast(all_of, kind)
 
     @staticmethod
     def _add(builder: Any, own: Any, mine: Any, factor: Any) -> Any:
         if factor.type == _FLOATS:
-            name = f"llvm.fmuladd.v{LANES}f32"
             kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-            return builder.call(_declared(builder, kind, name), [mine, factor, own])
-        name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}"
-        kind = ir.FunctionType(_FLOATS, [_FLOATS, _PAIRS, _PAIRS])
-        return builder.call(_declared(builder, kind, name), [own, mine, factor])
-
-
-def _declared(builder: Any, kind: Any, name: str) -> Any:
-    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            fused = declared(builder, kind, f"llvm.fmuladd.v{LANES}f32")
+            return builder.call(fused, [mine, factor, own])
+        return add_pairs(builder, own, mine, factor)
 
 
 def _tile(rows: int, vectors: int) -> Any:

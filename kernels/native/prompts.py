@@ -33,10 +33,12 @@ from kernels.native.tiles import (
     COLUMNS,
     LANES,
     ROWS,
-    add_narrow,
-    add_wide,
+    add_narrow_staged,
+    add_wide_staged,
     largest,
-    set_wide,
+    set_wide_staged,
+    staged,
+    terms,
 )
 from kernels.program import settle
 
@@ -50,7 +52,7 @@ _OPERANDS = record(
     *("out", "states", "q", "keys", "values", "k", "v", "pages", "scratch", "size"),
     *("rows", "firsts", "ends", "places", "sinks"),
     *("length", "page", "queries", "at_once", "heads", "kv_heads", "blocks"),
-    *("dim", "wide"),
+    *("dim", "deep", "wide"),
     *("q_row", "q_head", "scale", "softcap"),
     real=("scale", "softcap"),
 )
@@ -115,13 +117,13 @@ def attend_prompt(
     """
     _, heads, dim = q.shape
     _, page, kv_heads, _ = k_cache.shape
-    wide = -(-dim // LANES) * LANES
+    deep, wide = -(-dim // 2) * 2, -(-dim // LANES) * LANES
     count = kv_heads * prompt.blocks * KEYS
     group = heads // kv_heads
     at_once = max(1, _AT_ONCE // group)  # queries of a task
     keys = values = 0
     if prompt.queries > at_once:  # tasks that read the same keys find them laid out
-        keys = prompt.memory("keys", count * dim).data_ptr()
+        keys = prompt.memory("keys", count * deep).data_ptr()
         values = prompt.memory("values", count * wide).data_ptr()
         LAY_OUT(
             k_cache.dtype,
@@ -135,11 +137,12 @@ def attend_prompt(
             prompt.length,
             kv_heads,
             dim,
+            deep,
             wide,
             page,
         )
     rows = -(-min(at_once, prompt.queries) * group // ROWS) * ROWS
-    size = rows * (dim + wide + KEYS + 2) + (dim + wide) * KEYS
+    size = rows * (deep + wide + 2 * KEYS + 2) + (deep + wide) * KEYS
     scratch = prompt.memory("scratch", torch.get_num_threads() * size)
     _ATTEND(
         q.dtype,
@@ -165,6 +168,7 @@ def attend_prompt(
         kv_heads,
         prompt.blocks,
         dim,
+        deep,
         wide,
         q.stride(0),
         q.stride(1),
@@ -179,16 +183,21 @@ def _attend(pointer: Any) -> None:
     k, v, pages = elements(o.k, pointer), elements(o.v, pointer), int32s(o.pages)
     query_rows, firsts, ends = int32s(o.rows), int32s(o.firsts), int32s(o.ends)
     states, places, sinks = floats(o.states), int32s(o.places), floats(o.sinks)
-    dim, wide, group = o.dim, o.wide, o.heads // o.kv_heads
-    # A thread's own floats: a block's keys and values, rows of queries, of sums and of scores,
-    # tops and totals.
+    dim, deep, wide, group = o.dim, o.deep, o.wide, o.heads // o.kv_heads
+    # A thread's own: a block's keys and values, rows of queries, of sums, of scores and of the
+    # weights that these become, tops and totals.
     mine = o.scratch + own_number(pointer) * o.size * 4
     laid_out = o.keys != 0
-    keys, values = floats(o.keys if laid_out else mine), floats(o.values if laid_out else mine)
-    own = floats(mine + (dim + wide) * KEYS * 4)
-    most = (o.size - (dim + wide) * KEYS) // (dim + wide + KEYS + 2)
-    sums, scores = most * dim, most * (dim + wide)
-    tops = scores + most * KEYS
+    keys = staged(o.keys if laid_out else mine, pointer)
+    values = staged(o.values if laid_out else mine + deep * KEYS * 4, pointer)
+    mine += (deep + wide) * KEYS * 4
+    own, rows_of_q = floats(mine), staged(mine, pointer)
+    most = (o.size - (deep + wide) * KEYS) // (deep + wide + 2 * KEYS + 2)
+    sums, scores = most * deep, most * (deep + wide)
+    n = terms(keys)
+    # In float32 weights take their scores' place.
+    weights = staged(mine + (scores + (most * KEYS if n > 1 else 0)) * 4, pointer)
+    tops = scores + 2 * most * KEYS
     totals = tops + most
     while True:
         task = take(pointer)
@@ -199,8 +208,8 @@ def _attend(pointer: Any) -> None:
         count: Any = min(o.at_once, o.queries - begin)
         rows = (count * group + ROWS - 1) // ROWS * ROWS
         for i in range(count * group, rows):
-            for d in range(dim):
-                own[i * dim + d] = np.float32(0)
+            for d in range(deep):
+                store(rows_of_q, i * deep + d, np.float32(0))
         for i in range(rows * wide):
             own[sums + i] = np.float32(0)
         for i in range(rows):
@@ -210,45 +219,57 @@ def _attend(pointer: Any) -> None:
             low, high = min(low, np.int64(firsts[begin + i])), max(high, np.int64(ends[begin + i]))
             for g in range(group):
                 base = query_rows[begin + i] * o.q_row + (head * group + g) * o.q_head
+                into = (i * group + g) * deep
                 for d in range(dim):
-                    own[(i * group + g) * dim + d] = load(q, base + d) * np.float32(o.scale)
+                    store(rows_of_q, into + d, load(q, base + d))
+                for d in range(dim, deep):
+                    store(rows_of_q, into + d, np.float32(0))
         for block in range(low // KEYS, (high + KEYS - 1) // KEYS):
             first = block * KEYS
             seen: Any = min(KEYS, high - first)
             if laid_out:
                 place = head * o.blocks + block
-                key, value = place * dim * KEYS, place * KEYS * wide
+                key, value = place * deep * KEYS, place * KEYS * wide
             else:
-                key, value = 0, dim * KEYS
+                key = value = 0
                 end: Any = min(first + KEYS, o.length)
-                lay_out_keys(keys, key, k, pages, first, end, o.page, o.kv_heads, head, dim)
+                lay_out_keys(keys, key, k, pages, first, end, o.page, o.kv_heads, head, dim, deep)
                 lay_out_values(
                     values, value, v, pages, first, end, o.page, o.kv_heads, head, dim, wide
                 )
             for r in range(0, rows, ROWS):
                 for c in range(0, seen, COLUMNS):
-                    s = scores + r * KEYS + c
-                    set_wide(own, s, KEYS, own, r * dim, dim, keys, key + c, KEYS, dim)
+                    s, b = scores + r * KEYS + c, key + c * n
+                    set_wide_staged(own, s, KEYS, rows_of_q, r * deep, deep, keys, b, KEYS, deep)
             for i in range(count * group):
                 query = begin + i // group
                 lowest: Any = max(np.int64(firsts[query]) - first, 0)
                 behind: Any = min(np.int64(ends[query]) - first, KEYS)
                 if lowest < behind:
                     row = scores + i * KEYS
-                    keep = _weigh(own, row, lowest, behind, tops + i, totals + i, o.softcap)
+                    at = tops + i
+                    keep = _weigh(
+                        own, row, lowest, behind, at, totals + i, np.float32(o.scale), o.softcap
+                    )
                     if keep != 1:
                         for d in range(wide):
                             own[sums + i * wide + d] *= keep
                 else:
                     for t in range(KEYS):
                         own[scores + i * KEYS + t] = np.float32(0)
+                if n > 1:
+                    for t in range(KEYS):
+                        store(weights, i * KEYS + t, own[scores + i * KEYS + t])
+            last = (seen + n - 1) // n * n
             for r in range(0, rows, ROWS):
-                s, mixed, c = scores + r * KEYS, sums + r * wide, 0
+                s, mixed, c = r * KEYS, sums + r * wide, 0
                 while c + COLUMNS <= wide:
-                    add_wide(own, mixed + c, wide, own, s, KEYS, values, value + c, wide, seen)
+                    b = value + c * n
+                    add_wide_staged(own, mixed + c, wide, weights, s, KEYS, values, b, wide, last)
                     c += COLUMNS
                 while c < wide:
-                    add_narrow(own, mixed + c, wide, own, s, KEYS, values, value + c, wide, seen)
+                    b = value + c * n
+                    add_narrow_staged(own, mixed + c, wide, weights, s, KEYS, values, b, wide, last)
                     c += LANES
         for i in range(count * group):
             at = head * group + i % group
@@ -269,13 +290,17 @@ def _attend(pointer: Any) -> None:
 
 
 @compiled
-def _weigh(own: Any, base: Any, first: Any, end: Any, top: Any, total: Any, softcap: Any) -> Any:
+def _weigh(
+    own: Any, base: Any, first: Any, end: Any, top: Any, total: Any, scale: Any, softcap: Any
+) -> Any:
     """Turn a row's scores of a block into weights; return what its sums so far are worth now.
 
     It sees the keys first … end - 1 of the block, one of them at least. Loops over whole blocks
     are what vectors are made for.
     """
     whole = first == 0 and end == KEYS
+    for t in range(base, base + KEYS):
+        own[t] *= scale
     if softcap > 0:
         for t in range(base, base + KEYS):
             own[t] = cap(own[t], np.float32(softcap))

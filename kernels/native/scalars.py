@@ -30,6 +30,36 @@ _FLOAT, _WORD, _HALF = ir.FloatType(), ir.IntType(16), ir.HalfType()
 _BITS = ir.IntType(32)
 
 
+class BFloat(ir.types._BaseFloatType):  # noqa: SLF001 - llvmlite has every float type but this
+    """LLVM's bfloat."""
+
+    null = "0.0"
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFloat._create_instance()  # noqa: SLF001 - as for llvmlite's own
+
+
+def declared(builder: Any, kind: Any, name: str) -> Any:
+    """Return LLVM's own function of a name, declared where it is called."""
+    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+
+def everywhere(builder: Any, word: Any, kind: Any) -> Any:
+    """Emit 32 bits, a float or a pair of bfloats, repeated to a vector of a kind.
+
+    Of pairs a vector has twice as many numbers as of floats.
+    """
+    lanes = kind.count if kind.element == _FLOAT else kind.count // 2
+    words = ir.VectorType(_BITS, lanes)
+    one = builder.insert_element(words(ir.Undefined), word, _BITS(0))
+    every = builder.shuffle_vector(one, words(ir.Undefined), words([0] * lanes))
+    return builder.bitcast(every, kind)
+
+
 def _address(pointee: Any) -> Any:
     """Make the function that takes a number as the address of such elements."""
 

@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch.nn.functional import pad
 
-from kernels.native.scalars import FLOATS, compiled, widened
+from kernels.native.scalars import BFLOATS, FLOATS, BFloat, compiled, declared, everywhere, widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,21 +37,61 @@ def _vectors() -> tuple[int, int]:
 
 LANES, WIDE = _vectors()
 
+PAIRS: Final = LANES == 16 and bool(binding.get_host_cpu_features().get("avx512bf16"))  # noqa: PLR2004 - of 512 bits
+"""Whether this processor multiplies bfloat16 in pairs, and adds both products to a float32."""
+
 COLUMNS: Final = LANES * WIDE
 """Columns of a wide tile; narrow ones have LANES. It divides 64."""
 
 
-class _Tile:
-    """Generates one kind of tile."""
+_PAIRS = ir.VectorType(BFloat(), 2 * LANES)
 
-    def __init__(self, rows: int, vectors: int, lanes: int, *, adds: bool) -> None:
+
+@intrinsic
+def staged(_typing: Any, address: Any, like: Any) -> Any:
+    """Take an address as that of numbers laid out for tiles, by the type of a kernel's elements.
+
+    They are float32; of bfloat16 bfloat16, where the processor has PAIRS.
+    """
+    kind = BFLOATS if like == BFLOATS and PAIRS else FLOATS
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, like), generate
+
+
+@intrinsic
+def terms(_typing: Any, pointer: Any) -> Any:
+    """Return how many terms lie side by side in what is staged there: 2 of bfloat16, else 1."""
+    number = 2 if pointer == BFLOATS else 1
+
+    def generate(_context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
+        return ir.IntType(64)(number)
+
+    return types.int64(pointer), generate
+
+
+class _Tile:
+    """Generates one kind of tile.
+
+    With `paired`, where a and b are bfloat16, both are in pairs of terms: b has k and k + 1 of a
+    column side by side, and the depth is even.
+    """
+
+    def __init__(
+        self, rows: int, vectors: int, lanes: int, *, adds: bool, paired: bool = False
+    ) -> None:
         self._rows, self._vectors, self._lanes, self._adds = rows, vectors, lanes, adds
+        self._paired = paired
         self._type = ir.VectorType(ir.FloatType(), lanes)
 
     def generate(self, context: Any, builder: Any, signature: Any, args: Any) -> Any:
         """Emit the loop over k, with one vector of sums a row and vector of columns."""
         c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, depth = args
         word = ir.IntType(64)
+        pairs = self._paired and signature.args[3] == signature.args[6] == BFLOATS
+        step = 2 if pairs else 1
 
         def place(at: Any, row: int, width: Any, column: Any) -> Any:
             begin = builder.add(at, builder.mul(word(row), width))
@@ -77,17 +117,23 @@ class _Tile:
         builder.position_at_end(body)
         line = builder.add(b_at, builder.mul(k, b_row))
         columns = [
-            self._loaded(builder, signature.args[6], b, builder.add(line, word(column)))
-            for column in range(0, self._vectors * self._lanes, self._lanes)
+            self._loaded(builder, signature.args[6], b, builder.add(line, word(column)), step)
+            for column in range(0, step * self._vectors * self._lanes, step * self._lanes)
         ]
-        multiply_add = self._multiply_add(builder)
+        add = add_pairs if pairs else self._add
         for row in range(self._rows):
-            number = builder.load(builder.gep(a, [place(a_at, row, a_row, k)]))
-            factor = self._everywhere(builder, widened(builder, signature.args[3], number))
+            number = builder.gep(a, [place(a_at, row, a_row, k)])
+            if pairs:
+                number = builder.bitcast(number, ir.IntType(32).as_pointer())
+                number = builder.load(number, align=2)
+            else:
+                number = widened(builder, signature.args[3], builder.load(number))
+                number = builder.bitcast(number, ir.IntType(32))
+            factor = everywhere(builder, number, _PAIRS if pairs else self._type)
             for vector, column in enumerate(columns):
                 own = sums[row * self._vectors + vector]
-                own.add_incoming(builder.call(multiply_add, [factor, column, own]), body)
-        k.add_incoming(builder.add(k, word(1)), body)
+                own.add_incoming(add(builder, own, factor, column), body)
+        k.add_incoming(builder.add(k, word(step)), body)
         builder.branch(head)
         builder.position_at_end(after)
         for target, own in zip(targets, sums, strict=True):
@@ -97,29 +143,32 @@ class _Tile:
     def _vector_at(self, builder: Any, pointer: Any, at: Any) -> Any:
         return builder.bitcast(builder.gep(pointer, [at]), self._type.as_pointer())
 
-    def _loaded(self, builder: Any, kind: Any, pointer: Any, at: Any) -> Any:
-        """Load self._lanes elements from `at` on, as floats."""
+    def _loaded(self, builder: Any, kind: Any, pointer: Any, at: Any, step: int) -> Any:
+        """Load self._lanes elements from `at` on, as floats; or as many pairs."""
         place = builder.gep(pointer, [at])
+        if step > 1:
+            return builder.load(builder.bitcast(place, _PAIRS.as_pointer()), align=2)
         elements = ir.VectorType(place.type.pointee, self._lanes)
         align = 4 if kind == FLOATS else 2
         value = builder.load(builder.bitcast(place, elements.as_pointer()), align=align)
         return widened(builder, kind, value)
 
-    def _everywhere(self, builder: Any, number: Any) -> Any:
-        bits = ir.IntType(32)
-        one = builder.insert_element(self._type(ir.Undefined), number, bits(0))
-        return builder.shuffle_vector(
-            one, self._type(ir.Undefined), ir.VectorType(bits, self._lanes)([0] * self._lanes)
-        )
-
-    def _multiply_add(self, builder: Any) -> Any:
-        name = f"llvm.fmuladd.v{self._lanes}f32"  # fused where the processor can
+    def _add(self, builder: Any, own: Any, factor: Any, column: Any) -> Any:
         kind = ir.FunctionType(self._type, [self._type] * 3)
-        return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        # Fused where the processor can.
+        multiply_add = declared(builder, kind, f"llvm.fmuladd.v{self._lanes}f32")
+        return builder.call(multiply_add, [factor, column, own])
 
 
-def _tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool) -> Any:
-    made = _Tile(rows, vectors, lanes, adds=adds)
+def add_pairs(builder: Any, own: Any, factor: Any, column: Any) -> Any:
+    """Emit the sums with the products of both terms of each pair added; where there are PAIRS."""
+    kind = ir.FunctionType(own.type, [own.type, _PAIRS, _PAIRS])
+    multiply_add = declared(builder, kind, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}")
+    return builder.call(multiply_add, [own, factor, column])
+
+
+def _tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool, paired: bool = False) -> Any:
+    made = _Tile(rows, vectors, lanes, adds=adds, paired=paired)
     at = types.int64
 
     @intrinsic
@@ -143,6 +192,12 @@ def _tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool) -> Any:
 
 set_wide, add_wide = (_tile(ROWS, WIDE, adds=adds) for adds in (False, True))
 add_narrow = _tile(ROWS, 1, adds=True)
+
+# The same over numbers that are laid out as `staged` says.
+set_wide_staged, add_wide_staged = (
+    _tile(ROWS, WIDE, adds=adds, paired=True) for adds in (False, True)
+)
+add_narrow_staged = _tile(ROWS, 1, adds=True, paired=True)
 
 
 def _strip(vectors: int, lanes: int = LANES) -> Any:
