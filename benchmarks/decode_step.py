@@ -1,15 +1,14 @@
-"""What a decode step takes on a CPU beside its products: layers as one function, and as modules.
+"""What a decode step takes on a CPU beside its products: layers as one program, and as modules.
 
     python -m benchmarks.decode_step    # writes decode_step.csv
 
 SmolLM2-135M's shape with random weights, 16 rows over 4 adapters and the backbone or over the
-backbone alone, one thread; the time is the thread's own. Steps take turns, so all ways see one
-context.
+backbone alone, on all cores. Beside both ways the bare products: those that the step makes, and
+oneDNN's. Steps take turns, so all ways see one context.
 """
 
 from __future__ import annotations
 
-import time
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import torch
 
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import random_smollm2
-from benchmarks.turns import in_turns, use_one_thread
+from benchmarks.turns import in_turns, milliseconds
 from schemas import Sampling
 from tests.support.tiny import make_tokenizer
 from worker.adapters import AdapterWeights, LoraModule
@@ -27,9 +26,12 @@ from worker.engine.layer_forward import layer_forward
 from worker.engine.model import adopt_backbone
 from worker.engine.packed_weight import PackedWeight
 from worker.engine.request import GenerationRequest
+from worker.engine.tiled_weight import TiledWeight, can_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
 
     from worker.engine.config import Weights
 
@@ -38,7 +40,8 @@ ROWS, REPETITIONS = 16, 21
 RANKS = (16, 16, 16, 32)
 CONTEXTS = (32, 512)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-OURS, MODULES, PRODUCTS = "one function a layer", "modules", "bare products"
+OURS, MODULES = "one program", "modules"
+PRODUCTS, ONEDNN = "bare products", "bare products, oneDNN"
 
 
 def load(
@@ -88,34 +91,28 @@ def ways_of(engine: Engine) -> dict[str, Callable[[], float]]:
     """Return a step by each way, and all its products alone, in milliseconds."""
     layers: Any = engine.backbone.model.model.layers
     dtype = engine.backbone.dtype
-    products = [
-        (PackedWeight(torch.randn(group.weight.shape, dtype=dtype), None), group.in_features)
-        for group in engine.layers.groups
-    ]
-    inputs = {width: torch.randn(ROWS, width).to(dtype) for _, width in products}
+    weights = [torch.randn(group.weight.shape, dtype=dtype) for group in engine.layers.groups]
+    kind = TiledWeight if all(can_tile(each, "auto") for each in weights) else PackedWeight
+    own = [(kind(each, None), each.shape[1]) for each in weights]
+    theirs = [(PackedWeight(each, None), each.shape[1]) for each in weights]
+    inputs = {width: torch.randn(ROWS, width).to(dtype) for _, width in own}
 
     def step(forward: Callable[..., Any]) -> float:
         for layer in layers:
             layer.forward = MethodType(forward, layer)
-        return spent(engine.step)
+        return milliseconds(engine.step)
 
     @torch.inference_mode()
-    def multiply() -> None:
+    def multiply(products: Sequence[tuple[Callable[[Tensor], Tensor], int]]) -> None:
         for product, width in products:
             product(inputs[width])
 
     return {
         OURS: lambda: step(layer_forward),
         MODULES: lambda: step(type(layers[0]).forward),
-        PRODUCTS: lambda: spent(multiply),
+        PRODUCTS: lambda: milliseconds(lambda: multiply(own)),
+        ONEDNN: lambda: milliseconds(lambda: multiply(theirs)),
     }
-
-
-def spent(work: Callable[[], object]) -> float:
-    """Return the milliseconds of this thread that a call takes."""
-    begun = time.thread_time()
-    work()
-    return 1e3 * (time.thread_time() - begun)
 
 
 def measure() -> Iterator[Row]:
@@ -138,10 +135,9 @@ def measure() -> Iterator[Row]:
                             metric=metric,
                             x=f"{context} tokens",
                             unit=unit,
-                            config=f"{config}, one thread",
+                            config=f"{config}, {torch.get_num_threads()} threads",
                         )
 
 
 if __name__ == "__main__":
-    use_one_thread(f"benchmarks.{QUESTION}")
     keep(QUESTION, measure())
