@@ -80,13 +80,16 @@ class NativeAdapters:
             )
         if x.requires_grad or y.requires_grad:
             raise ValueError("machine code has no gradients: backend 'torch' has")
+        own = x
         if x.stride(1) != 1:
-            settle()
-            x = x.contiguous()
+            settle()  # what makes x
+            own = x.contiguous()
         tasks = plan.row_tasks
         if tasks.blocks is None:
             tasks.blocks = NativeBlocks(tasks.tasks, tasks.rows, tasks.scales, TOGETHER)
-        add_lora_(y, x, self._slots, tasks.blocks)
+        add_lora_(y, own, self._slots, tasks.blocks)
+        if own is not x:
+            settle()  # while the copy lives
 
 
 class NativeWeights:

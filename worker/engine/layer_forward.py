@@ -89,7 +89,7 @@ class StepRows:
     def normed_first(self, x: Tensor, norm: Norm) -> Tensor:
         """Return the norm of rows that no layer of ours has made."""
         normed = self.kernels.rms_norm(x, norm.weight, norm.eps, offset=norm.offset)
-        self._kept.append(normed)
+        self._kept += x, normed  # whoever has made x lets it go before it is read
         return normed
 
     def angles(self, given: object) -> tuple[Tensor, Tensor] | None:

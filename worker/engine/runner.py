@@ -156,19 +156,15 @@ class EngineThread:
     def _next_step(self) -> bool:
         """Take in what has come; sleep until there is work. False when it is time to stop."""
         while True:
-            refused: list[Output] = []
             with self._changed:
                 inbox = tuple(self._inbox)
                 self._inbox.clear()
                 if self._stopped and not self._drain:
                     return False
-            for item in inbox:
-                if isinstance(item, int):
-                    self._engine.cancel(item)
-                elif error := self._refusal(item):
-                    refused.append(Output(item.key, error=error))
-            self._deliver(refused)
+            self._take_in(inbox)
             has_work = self._engine.has_work
+            if not has_work:  # no step comes that would do it
+                self._give_out()
             with self._changed:
                 if has_work:
                     self._busy_since = self._clock()
@@ -178,6 +174,17 @@ class EngineThread:
                     if self._stopped:
                         return False
                     self._changed.wait()
+
+    def _take_in(self, inbox: Sequence[GenerationRequest | int]) -> None:
+        refused: list[Output] = []
+        if inbox:  # which may take a while
+            self._give_out()
+        for item in inbox:
+            if isinstance(item, int):
+                self._engine.cancel(item)
+            elif error := self._refusal(item):
+                refused.append(Output(item.key, error=error))
+        self._deliver(refused)
 
     def _refusal(self, request: GenerationRequest) -> JobError | None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kernels.backend import uses_native
+from kernels.program import settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,13 @@ class TiledWeight:
             )
         if x.requires_grad:
             raise ValueError("machine code has no gradients: backend 'torch' has")
-        dense.multiply(out, x if x.stride(1) == 1 else x.contiguous())
+        if x.stride(1) == 1:
+            dense.multiply(out, x)
+            return
+        settle()  # what makes x
+        copy = x.contiguous()
+        dense.multiply(out, copy)
+        settle()  # while the copy lives
 
     def dense(self) -> Tensor:
         """Return a plain copy of the weight [out, in], bit for bit what was laid out."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.adapters import AdapterWeights
+    from worker.engine.config import Backend
 
 LAYERS = 6
 CONFIG = EngineConfig(
@@ -31,14 +32,16 @@ CONFIG = EngineConfig(
 )
 
 
-def engine_of(kind: str, dtype: torch.dtype, **changes: Any) -> Engine:
+def engine_of(
+    kind: str, dtype: torch.dtype, *, backend: Backend = "auto", **changes: Any
+) -> Engine:
     """Make an engine of a tiny model, with as many layers as show which are copied."""
     changes = {"num_hidden_layers": LAYERS} | changes
     if kind.startswith("qwen"):
         changes.setdefault("layer_types", ["full_attention"] * LAYERS)
     model = make_tiny_backbone(kind, **changes).to(dtype)
     backbone = adopt_backbone(model, make_tokenizer(VOCABULARY), "cpu", name=kind)
-    return Engine(backbone, replace(CONFIG, dtype=dtype))
+    return Engine(backbone, replace(CONFIG, dtype=dtype, backend=backend))
 
 
 def answers(engine: Engine, adapters: Sequence[AdapterWeights | None]) -> list[Any]:
@@ -131,6 +134,28 @@ def test_a_layer_with_an_adapter_of_its_own_is_written_down(copied: list[bool]) 
     answers(engine, [own])
     alike = can_tile(torch.zeros(64, 64), "auto")
     assert copied[-LAYERS:] == [False, False, alike, False, False, alike]
+
+
+@pytest.mark.parametrize("own", [{1}, {0, 3}, {2, 3}, {1, 2, 4}, {5}, {0, 2, 4}])
+def test_led_layers_between_others(own: set[int]) -> None:
+    """SmolLM3's layers without rotation keep their own forward: all tokens are torch's.
+
+    What they make is let go by the model before the layers behind them are run.
+    """
+    changes: dict[str, Any] = {
+        "no_rope_layers": [int(layer not in own) for layer in range(LAYERS)],
+        "layer_types": ["full_attention"] * LAYERS,
+    }
+    engine = engine_of("smollm3", torch.float32, **changes)
+    layers = engine.backbone.model.model.layers
+    assert [hasattr(layer, "aril") for layer in layers] == [n not in own for n in range(LAYERS)]
+    reference = engine_of("smollm3", torch.float32, backend="torch", **changes)
+    jobs: list[AdapterWeights | None] = [None, None, None]
+    ours, theirs = (
+        [[ids for ids, _ in answer] for answer in answers(each, jobs)]
+        for each in (engine, reference)
+    )
+    assert ours == theirs
 
 
 def test_layers_that_see_otherwise_are_not_copies(copied: list[bool]) -> None:

@@ -180,6 +180,20 @@ async def test_nothing_is_lost_where_some_steps_tell(tells: Callable[[int], bool
     assert [listener.ids(1), listener.ids(2)] == [[*range(20)], [*range(7)]]
 
 
+async def test_an_end_is_told_though_no_step_follows() -> None:
+    """One job ends in a step, all others are cancelled while it runs."""
+    engine = CountingEngine()
+    engine.tells = lambda _: True
+    engine.go.clear()
+    async with running(engine) as (thread, listener):
+        thread.submit([request(1, max_tokens=1), request(2, max_tokens=50)])
+        await asyncio.to_thread(engine.entered.wait)
+        thread.cancel(2)
+        engine.go.set()
+        await asyncio.wait_for(listener.until("ended", [1]), 5)
+    assert engine.calls.count("step") == 1
+
+
 async def test_a_failure_comes_behind_what_was_held() -> None:
     """The tokens of the steps before stand."""
     engine = CountingEngine()
