@@ -95,6 +95,7 @@ CASES: Final = {
     "one16": _Case(16, ADAPTERS[1:2], 0, 64),
     "mixed16": _Case(16, MIXED, 0, 64),
     "mixed48": _Case(48, MIXED, 0, 64),
+    "context16": _Case(16, MIXED, PROMPT, 64),
     "prefill16": _Case(16, (None,), PROMPT, 1),
     "prefix32": _Case(32, (None,), SHARED + OWN, 16),
 }
