@@ -25,6 +25,7 @@ from worker.engine.engine import Engine
 from worker.engine.layer_forward import layer_forward
 from worker.engine.model import adopt_backbone
 from worker.engine.packed_weight import PackedWeight
+from worker.engine.prompt_pace import UNBOUND
 from worker.engine.request import GenerationRequest
 from worker.engine.tiled_weight import TiledWeight, can_tile
 
@@ -58,6 +59,7 @@ def load(
         max_rank=max(RANKS),
         kv_tokens=ROWS * (longest + 16),
         prefix_cache=False,
+        step_stretch=UNBOUND,  # or the first rows would be done before the last ones begin
         dtype=dtype,
         weights=weights,
     )
