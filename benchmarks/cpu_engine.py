@@ -28,6 +28,7 @@ from tests.support.tiny import ALL_LINEARS, make_tiny_adapter
 from worker.adapters import AdapterStore
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
+from worker.engine.prompt_pace import UNBOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ def load_ours(fourth: Path) -> tuple[Engine, list[AdapterWeights | None]]:
         slots=4,
         max_rank=MAX_RANK,
         kv_tokens=4096,
+        step_stretch=UNBOUND,  # prompts come in at once, so that all rows decode together
         prefix_cache=False,
     )
     store = AdapterStore(

@@ -31,7 +31,7 @@ def decode(
 ) -> Decoded:
     """Answer a prompt with each adapter, None is the backbone, by so many tokens.
 
-    Raises RuntimeError where a row fails.
+    Raises RuntimeError where a row fails, or where all never decode in one step.
     """
     for key, (adapter, prompt) in enumerate(zip(adapters, prompts, strict=True)):
         sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
@@ -53,4 +53,6 @@ def decode(
             steps.append(spent)
         else:
             prefill += spent
+    if not steps and tokens > 1:
+        raise RuntimeError("some rows were done before the last ones began: step_stretch")
     return Decoded(time.perf_counter() - begun, prefill, steps)

@@ -22,6 +22,7 @@ from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
+from worker.engine.prompt_pace import UNBOUND
 
 if TYPE_CHECKING:
     from worker.adapters import AdapterWeights
@@ -47,6 +48,7 @@ def load(dtype: torch.dtype, *, invariant: bool) -> tuple[Engine, list[AdapterWe
         kv_tokens=8192,
         invariant=invariant,
         dtype=dtype,
+        step_stretch=UNBOUND,  # prompts come in at once, so that all rows decode together
         prefix_cache=False,  # every turn has the same prompts
     )
     return Engine(backbone, config), [None, *demo_adapters(backbone)]
