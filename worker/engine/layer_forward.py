@@ -49,7 +49,7 @@ class StepRows:
         self._made: Tensor | None = None  # by torch: what is written down before the next reads it
         self._program = kernels.program()
         self.copies = None if self._program is None else LayerCopies(self._program)
-        self._kept: list[object] = [x]  # what is written down reads it
+        self._kept: list[object] = []  # what is written down reads it
         self._given: object = None
         self._angles: tuple[Tensor, Tensor] | None = None
 
