@@ -15,15 +15,14 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy too: its threads are bounded before it is imported (worker.app)
     import struct
     from collections.abc import Callable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
 
-Words: TypeAlias = NDArray[np.int64]
+    Words: TypeAlias = NDArray[np.int64]
 
 
 class Mark(NamedTuple):
