@@ -14,8 +14,8 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.native.scalars import BFLOATS, BFloat, compiled, declared, everywhere
-from kernels.native.tiles import LANES, add_pairs
+from kernels.native.scalars import BFLOATS, BFloat, compiled, declared, emit_prefetch, everywhere
+from kernels.native.tiles import LANES, PAIR_VECTOR, add_pairs
 
 TALL: Final = 8
 """Rows of a tile."""
@@ -27,11 +27,8 @@ registers that AVX-512 has."""
 COLUMNS: Final = VECTORS * LANES
 
 _BITS, _WORD = ir.IntType(32), ir.IntType(64)
-
-
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _NARROW = ir.VectorType(BFloat(), LANES)
-_PAIRS = ir.VectorType(BFloat(), 2 * LANES)
 
 
 def terms(dtype: torch.dtype) -> int:
@@ -79,12 +76,13 @@ class _Tile:
                 own.add_incoming(start, before)
         builder.cbranch(builder.icmp_signed("<", k, depth), body, after)
         builder.position_at_end(body)
-        kind, align = (_PAIRS, 2) if pairs else (_FLOATS, 4)
+        kind, align = (PAIR_VECTOR, 2) if pairs else (_FLOATS, 4)
         factors = []
         for vector in columns:
             place = builder.add(line, _WORD(vector * LANES * step))
             factors.append(self._load(builder, weight, place, kind, align))
-            self._ask(builder, builder.gep(weight, [builder.add(place, ahead)]))
+            # Of the strip that comes after this one.
+            emit_prefetch(builder, builder.gep(weight, [builder.add(place, ahead)]))
         for number, row in enumerate(sums):
             place = builder.add(builder.add(x_at, builder.mul(_WORD(number), x_row)), k)
             mine = everywhere(builder, self._load(builder, x, place, _BITS, align), kind)
@@ -106,14 +104,6 @@ class _Tile:
     def _load(builder: Any, pointer: Any, at: Any, kind: Any, align: int) -> Any:
         place = builder.bitcast(builder.gep(pointer, [at]), kind.as_pointer())
         return builder.load(place, align=align)
-
-    @staticmethod
-    def _ask(builder: Any, place: Any) -> None:
-        """Ask for a line of the strip that comes after this one."""
-        line = builder.bitcast(place, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [line.type, _BITS, _BITS, _BITS])
-        ask = declared(builder, kind, "llvm.prefetch.p0")
-        builder.call(ask, [line, _BITS(0), _BITS(3), _BITS(1)])
 
     @staticmethod
     def _add(builder: Any, own: Any, mine: Any, factor: Any) -> Any:

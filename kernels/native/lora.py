@@ -20,7 +20,7 @@ from kernels.native.scalars import (
     take,
     untyped,
 )
-from kernels.native.tiles import filled_columns, in_strips, set_product
+from kernels.native.strips import filled_columns, in_strips, set_product
 from kernels.program import settle
 
 if TYPE_CHECKING:

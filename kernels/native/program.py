@@ -32,7 +32,7 @@ _WORD_BYTES: Final = 8
 
 _OPERANDS = record("count", "bodies", "records", "counters", "give_way")
 
-# Looks at a counter, some 50 ns each, before a thread gives its core to others.
+# Looks at a counter before a thread gives its core to others; chosen, not measured.
 _PATIENCE: Final = 2_000
 
 

@@ -169,9 +169,7 @@ def pause(_typing: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         if platform.machine() in {"x86_64", "AMD64"}:
             kind = ir.FunctionType(ir.VoidType(), [])
-            name = "llvm.x86.sse2.pause"
-            hint = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-            builder.call(hint, [])
+            builder.call(declared(builder, kind, "llvm.x86.sse2.pause"), [])
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -181,16 +179,19 @@ take = _counter(0, "Return the number of the next task, each once.")
 own_number = _counter(2, "Return a number that no other thread of this call has; ask once.")
 
 
+def emit_prefetch(builder: Any, place: Any) -> None:
+    """Emit that a line of memory is asked for."""
+    line = builder.bitcast(place, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [line.type, _BITS, _BITS, _BITS])
+    ask = declared(builder, kind, "llvm.prefetch.p0")
+    builder.call(ask, [line, _BITS(0), _BITS(3), _BITS(1)])  # read, into all levels, data
+
+
 @intrinsic
 def _prefetch(_typing: Any, pointer: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        line = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [line.type, _BITS, _BITS, _BITS])
-        ask = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-            builder.module, kind, "llvm.prefetch.p0"
-        )
-        builder.call(ask, [line, _BITS(0), _BITS(3), _BITS(1)])  # read, into all levels, data
+        emit_prefetch(builder, builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64), generate

@@ -8,18 +8,13 @@ order of k, so its bits depend neither on the tile that it is in nor on the othe
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
-from torch.nn.functional import pad
 
-from kernels.native.scalars import BFLOATS, FLOATS, BFloat, compiled, declared, everywhere, widened
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from kernels.native.scalars import BFLOATS, FLOATS, BFloat, declared, everywhere, widened
 
 ROWS: Final = 4
 """Rows of a tile."""
@@ -44,7 +39,7 @@ COLUMNS: Final = LANES * WIDE
 """Columns of a wide tile; narrow ones have LANES. It divides 64."""
 
 
-_PAIRS = ir.VectorType(BFloat(), 2 * LANES)
+PAIR_VECTOR = ir.VectorType(BFloat(), 2 * LANES)
 
 
 @intrinsic
@@ -129,7 +124,7 @@ class _Tile:
             else:
                 number = widened(builder, signature.args[3], builder.load(number))
                 number = builder.bitcast(number, ir.IntType(32))
-            factor = everywhere(builder, number, _PAIRS if pairs else self._type)
+            factor = everywhere(builder, number, PAIR_VECTOR if pairs else self._type)
             for vector, column in enumerate(columns):
                 own = sums[row * self._vectors + vector]
                 own.add_incoming(add(builder, own, factor, column), body)
@@ -147,7 +142,7 @@ class _Tile:
         """Load self._lanes elements from `at` on, as floats; or as many pairs."""
         place = builder.gep(pointer, [at])
         if step > 1:
-            return builder.load(builder.bitcast(place, _PAIRS.as_pointer()), align=2)
+            return builder.load(builder.bitcast(place, PAIR_VECTOR.as_pointer()), align=2)
         elements = ir.VectorType(place.type.pointee, self._lanes)
         align = 4 if kind == FLOATS else 2
         value = builder.load(builder.bitcast(place, elements.as_pointer()), align=align)
@@ -162,12 +157,13 @@ class _Tile:
 
 def add_pairs(builder: Any, own: Any, factor: Any, column: Any) -> Any:
     """Emit the sums with the products of both terms of each pair added; where there are PAIRS."""
-    kind = ir.FunctionType(own.type, [own.type, _PAIRS, _PAIRS])
+    kind = ir.FunctionType(own.type, [own.type, PAIR_VECTOR, PAIR_VECTOR])
     multiply_add = declared(builder, kind, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}")
     return builder.call(multiply_add, [own, factor, column])
 
 
-def _tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool, paired: bool = False) -> Any:
+def tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool, paired: bool = False) -> Any:
+    """Make the function that multiplies a tile of a kind."""
     made = _Tile(rows, vectors, lanes, adds=adds, paired=paired)
     at = types.int64
 
@@ -190,102 +186,14 @@ def _tile(rows: int, vectors: int, lanes: int = LANES, *, adds: bool, paired: bo
     return multiply
 
 
-set_wide, add_wide = (_tile(ROWS, WIDE, adds=adds) for adds in (False, True))
-add_narrow = _tile(ROWS, 1, adds=True)
+set_wide, add_wide = (tile(ROWS, WIDE, adds=adds) for adds in (False, True))
+add_narrow = tile(ROWS, 1, adds=True)
 
 # The same over numbers that are laid out as `staged` says.
 set_wide_staged, add_wide_staged = (
-    _tile(ROWS, WIDE, adds=adds, paired=True) for adds in (False, True)
+    tile(ROWS, WIDE, adds=adds, paired=True) for adds in (False, True)
 )
-add_narrow_staged = _tile(ROWS, 1, adds=True, paired=True)
-
-
-def _strip(vectors: int, lanes: int = LANES) -> Any:
-    """Make the function that multiplies any number of rows by a strip of so many vectors."""
-    four, two, one = (_tile(rows, vectors, lanes, adds=False) for rows in (ROWS, 2, 1))
-    pitch = vectors * lanes
-
-    @compiled
-    def multiply(
-        c: Any,
-        c_at: Any,
-        c_row: Any,
-        a: Any,
-        a_at: Any,
-        a_row: Any,
-        b: Any,
-        b_at: Any,
-        depth: Any,
-        rows: Any,
-    ) -> None:
-        i = 0
-        while i + ROWS <= rows:
-            four(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, b, b_at, pitch, depth)
-            i += ROWS
-        if i + 2 <= rows:
-            two(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, b, b_at, pitch, depth)
-            i += 2
-        if i < rows:
-            one(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, b, b_at, pitch, depth)
-
-    return multiply
-
-
-_half = _strip(1, LANES // 2)
-_one, _two, _three = (_strip(min(vectors, WIDE)) for vectors in (1, 2, 3))
-_whole = _strip(WIDE)
-
-
-@compiled
-def set_product(
-    c: Any,
-    c_at: Any,
-    c_row: Any,
-    a: Any,
-    a_at: Any,
-    a_row: Any,
-    b: Any,
-    b_at: Any,
-    depth: Any,
-    rows: Any,
-    columns: Any,
-) -> None:
-    """Write c [rows, columns] = a [rows, depth] · b, of which `in_strips` has made strips.
-
-    c has room for `filled_columns`. All numbers but the last three are places and distances.
-    """
-    at = 0
-    while at + COLUMNS <= columns:
-        _whole(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-        at += COLUMNS
-    left = columns - at
-    if left > 3 * LANES:
-        _whole(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-    elif left > 2 * LANES:
-        _three(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-    elif left > LANES:
-        _two(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-    elif left > LANES // 2:
-        _one(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-    elif left > 0:
-        _half(c, c_at + at, c_row, a, a_at, a_row, b, b_at + at * depth, depth, rows)
-
-
-def filled_columns(columns: int) -> int:
-    """Return how many columns strips of so many have: whole vectors, or half a one at the end."""
-    left = columns % COLUMNS
-    step = LANES // 2 if left <= LANES // 2 else LANES
-    return columns + -left % step
-
-
-def in_strips(weight: Tensor) -> Tensor:
-    """Lay [depth, columns] out as tiles read it, one dimension: COLUMNS columns after the other.
-
-    Zeros fill the last ones up, see `filled_columns`.
-    """
-    columns = weight.shape[1]
-    filled = pad(weight, (0, filled_columns(columns) - columns))
-    return torch.cat([strip.flatten() for strip in filled.split(COLUMNS, 1)])
+add_narrow_staged = tile(ROWS, 1, adds=True, paired=True)
 
 
 @intrinsic

@@ -12,16 +12,14 @@ from numba import carray
 
 from kernels.native.kernel import Kernel, record
 from kernels.native.scalars import elements, floats, take, untyped
+from kernels.native.strips import filled_columns, in_strips, set_product
 from kernels.native.tiles import (
     COLUMNS,
     LANES,
     ROWS,
     add_narrow,
     add_wide,
-    filled_columns,
-    in_strips,
     largest,
-    set_product,
     set_wide,
 )
 

@@ -1,8 +1,8 @@
 """Layers that are alike are written down once a step; the others are copies with their own memory.
 
-Writing a layer's calls down takes Python a hundred microseconds, thirty times a step. What tells
-two layers of one kind apart are the addresses of their weights and caches alone, so a copy of the
-words with these replaced says the same.
+Python takes several times as long to write a layer's calls down as to copy them. What tells two
+layers of one kind apart are the addresses of their weights and caches alone, so a copy of the words
+with these replaced says the same.
 """
 
 from __future__ import annotations

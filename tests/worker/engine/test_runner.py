@@ -2,129 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 
-from kernels.program import HERE
-from schemas import ErrorCode, JobError
+from schemas import ErrorCode
+from tests.support.engine_thread import CountingEngine, Listener, running
 from tests.support.generation import request
-from worker.engine.request import GenerationRequest, Output
+from worker.engine.request import GenerationRequest
 from worker.engine.runner import EngineStoppedError, EngineThread
 from worker.observe.health import STALE_HEARTBEAT_SECONDS
-
-
-class CountingEngine:
-    """Answers each request with the numbers up to its max_tokens, one a step.
-
-    A step waits until the test lets it, if the test holds it.
-    """
-
-    def __init__(self) -> None:
-        self.running: dict[int, tuple[int, int]] = {}
-        self.calls: list[str] = []
-        self.threads: set[int] = set()
-        self.go = threading.Event()
-        self.go.set()
-        self.entered = threading.Event()
-        self.fail: BaseException | None = None
-        # Whether a step, counted from 1, says that it begins to compute.
-        self.tells: Callable[[int], bool] = lambda _: False
-
-    @property
-    def has_work(self) -> bool:
-        """Whether any request is unfinished."""
-        return bool(self.running)
-
-    def submit(self, job: GenerationRequest) -> None:
-        """Queue a request; those of more than 100 tokens are refused."""
-        self.calls.append(f"submit {job.key}")
-        if job.sampling.longest > 100:
-            raise JobError(ErrorCode.LIMIT_EXCEEDED, "too long", limit=100)
-        self.running[job.key] = (0, job.sampling.longest)
-
-    def cancel(self, key: int) -> None:
-        """Drop a request."""
-        self.calls.append(f"cancel {key}")
-        self.running.pop(key, None)
-
-    def step(self) -> list[Output]:
-        """Give each request its next number."""
-        self.threads.add(threading.get_ident())
-        self.calls.append("step")
-        if HERE.before_long_run is not None and self.tells(self.calls.count("step")):
-            HERE.before_long_run()
-        self.entered.set()
-        self.go.wait()
-        if self.fail is not None:
-            raise self.fail
-        outputs = []
-        for key, (at, end) in list(self.running.items()):
-            last = at + 1 == end
-            outputs.append(Output(key, (at,), finish="length" if last else None))
-            self.running[key] = (at + 1, end)
-            if last:
-                del self.running[key]
-        return outputs
-
-
-class Listener:
-    """Collects what comes back to the event loop."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Output]] = []
-        self.failures: list[BaseException] = []
-        self.threads: set[int] = set()
-        self.changed = asyncio.Event()
-
-    def on_outputs(self, outputs: Sequence[Output]) -> None:
-        """Take a batch."""
-        self.threads.add(threading.get_ident())
-        self.batches.append(list(outputs))
-        self.changed.set()
-
-    def on_failure(self, error: BaseException) -> None:
-        """Take the failure."""
-        self.failures.append(error)
-        self.changed.set()
-
-    @property
-    def outputs(self) -> list[Output]:
-        """All outputs in order."""
-        return [output for batch in self.batches for output in batch]
-
-    def ids(self, key: int) -> list[int]:
-        """Tokens of one request in order."""
-        return [token for output in self.outputs if output.key == key for token in output.ids]
-
-    async def until(self, condition: str, keys: Iterable[int] = ()) -> None:
-        """Wait for all these keys to end, or for a failure."""
-        wanted = set(keys)
-        while True:
-            if condition == "failed" and self.failures:
-                return
-            ended = {o.key for o in self.outputs if o.finish is not None or o.error is not None}
-            if condition == "ended" and wanted <= ended:
-                return
-            self.changed.clear()
-            await self.changed.wait()
-
-
-@asynccontextmanager
-async def running(engine: CountingEngine) -> AsyncIterator[tuple[EngineThread, Listener]]:
-    """Start a thread around the engine and stop it in the end."""
-    thread, listener = EngineThread(engine), Listener()
-    thread.start(
-        asyncio.get_running_loop(),
-        on_outputs=listener.on_outputs,
-        on_failure=listener.on_failure,
-    )
-    try:
-        yield thread, listener
-    finally:
-        engine.go.set()
-        await asyncio.to_thread(thread.close)
 
 
 async def test_outputs_come_in_order_on_the_event_loop() -> None:
@@ -140,76 +26,6 @@ async def test_outputs_come_in_order_on_the_event_loop() -> None:
     assert len(engine.threads) == 1
     assert not engine.threads & listener.threads
     assert not listener.failures
-
-
-async def test_what_a_step_brought_comes_when_the_next_one_computes() -> None:
-    """Not before, where steps tell: Python's lock is free then. The last step's come at once."""
-    engine = CountingEngine()
-    async with running(engine) as (thread, listener):
-        held: list[int] = []
-
-        def tells(step: int) -> bool:
-            held.append(len(thread._held))
-            if step == 2:
-                engine.go.clear()  # it computes until it is let go on
-            return True
-
-        engine.tells = tells
-        thread.submit([request(1, max_tokens=3)])
-        while not listener.outputs:
-            listener.changed.clear()
-            await asyncio.wait_for(listener.changed.wait(), 5)
-        assert listener.ids(1) == [0]
-        assert engine.calls.count("step") == 2
-        engine.go.set()
-        await listener.until("ended", [1])
-    assert held == [0, 1, 1]
-    assert listener.ids(1) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "tells", [lambda step: step % 2 == 0, lambda step: step % 3 != 0, lambda step: step < 3]
-)
-async def test_nothing_is_lost_where_some_steps_tell(tells: Callable[[int], bool]) -> None:
-    """In order, each once, whichever steps they are."""
-    engine = CountingEngine()
-    engine.tells = tells
-    async with running(engine) as (thread, listener):
-        thread.submit([request(1, max_tokens=20), request(2, max_tokens=7)])
-        await listener.until("ended", [1, 2])
-    assert [listener.ids(1), listener.ids(2)] == [[*range(20)], [*range(7)]]
-
-
-async def test_an_end_is_told_though_no_step_follows() -> None:
-    """One job ends in a step, all others are cancelled while it runs."""
-    engine = CountingEngine()
-    engine.tells = lambda _: True
-    engine.go.clear()
-    async with running(engine) as (thread, listener):
-        thread.submit([request(1, max_tokens=1), request(2, max_tokens=50)])
-        await asyncio.to_thread(engine.entered.wait)
-        thread.cancel(2)
-        engine.go.set()
-        await asyncio.wait_for(listener.until("ended", [1]), 5)
-    assert engine.calls.count("step") == 1
-
-
-async def test_a_failure_comes_behind_what_was_held() -> None:
-    """The tokens of the steps before stand."""
-    engine = CountingEngine()
-
-    def tells(step: int) -> bool:
-        if step == 4:
-            engine.fail = RuntimeError("device lost")
-            return False
-        return True
-
-    engine.tells = tells
-    async with running(engine) as (thread, listener):
-        thread.submit([request(1, max_tokens=9)])
-        await listener.until("failed")
-    assert listener.ids(1) == [0, 1, 2]
-    assert len(listener.failures) == 1
 
 
 async def test_requests_and_cancels_take_effect_in_order_at_a_step_boundary() -> None:
