@@ -28,7 +28,8 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
     """A worker ended the job with an error.
 
     `code` is of the contract's closed set; `retryable` says whether the same job may succeed
-    later; `limit` and `given` are there when a limit was exceeded.
+    later, and `retry_after_ms` when, if that is known; `limit` and `given` are there when a limit
+    was exceeded.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
         retryable: bool,
         limit: float | None = None,
         given: object = None,
+        retry_after_ms: int | None = None,
     ) -> None:
         bounds = "" if limit is None else f" (limit {limit:g}, given {given})"
         super().__init__(f"{code}: {message}{bounds}")
@@ -49,6 +51,7 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
         self.retryable = retryable
         self.limit = limit
         self.given = given
+        self.retry_after_ms = retry_after_ms
 
 
 class JobTimeout(ArilError, TimeoutError):  # noqa: N818 - named for what happened

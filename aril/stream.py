@@ -232,6 +232,7 @@ class Stream:
             retryable=event.retryable,
             limit=event.limit,
             given=event.given,
+            retry_after_ms=event.retry_after_ms,
         )
 
     def _finish(self, event: DoneEvent) -> None:

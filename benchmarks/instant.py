@@ -44,7 +44,7 @@ class InstantEngine:
         """Bring one token for each of the first rows."""
         if self._pace:
             now = time.monotonic()
-            self._due = max(self._due + self._pace, now)
+            self._due = max(self._due, now) + self._pace
             time.sleep(self._due - now)
         made = f"{time.monotonic_ns()} "
         outputs = []

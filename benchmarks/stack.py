@@ -77,8 +77,13 @@ class Stack:
     async def __aexit__(self, *_: object) -> None:
         await self.held.aclose()
 
-    async def add_worker(self, *module: str, **settings: object) -> WorkerProcess:
-        """Start one more and wait until it takes jobs; ``module`` with its arguments runs."""
+    async def add_worker(
+        self, *module: str, checkout: Path | None = None, **settings: object
+    ) -> WorkerProcess:
+        """Start one more and wait until it takes jobs; ``module`` with its arguments runs.
+
+        It is that of another checkout, where one is given.
+        """
         worker = WorkerProcess(
             f"worker-{len(self.workers)}",
             self._logs,
@@ -89,7 +94,7 @@ class Stack:
             **self.names,
             **settings,
         )
-        worker.module = module
+        worker.module, worker.checkout = module, checkout
         self.workers.append(worker)
         await self.held.enter_async_context(worker.started())
         await worker.ready()

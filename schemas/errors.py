@@ -42,6 +42,7 @@ class JobError(Exception):
 
     The message names the field and the limit and never holds prompt text. `limit` is the bound
     that was passed and `given` the value that passed it, each None where there is no such thing.
+    `retry_after_ms` is when a job that came too early may come again, if that is known.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class JobError(Exception):
         *,
         limit: float | None = None,
         given: float | str | None = None,
+        retry_after_ms: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.limit = limit
         self.given = given
+        self.retry_after_ms = retry_after_ms
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

@@ -256,12 +256,13 @@ def _error() -> Schema:
         "retryable": {"type": "boolean"},
         "limit": {"type": ["number", "null"]},
         "given": given,
+        "retry_after_ms": _or_null(_integer(limits.MAX_RETRY_AFTER_MS)),
         "metadata": _metadata(),
     }
     return _record(
         "The job ended without a complete answer, after index tokens.",
         fields,
-        optional=("limit", "given", "metadata"),
+        optional=("limit", "given", "retry_after_ms", "metadata"),
     )
 
 

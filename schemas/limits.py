@@ -134,6 +134,7 @@ MAX_EPOCH_PART: Final = 2**53 - 1
 """Generations and attempts: the integers that every JSON reader keeps exact."""
 MAX_ERROR_MESSAGE_CHARS: Final = 500
 MAX_GIVEN_CHARS: Final = 256
+MAX_RETRY_AFTER_MS: Final = 86_400_000
 """The offending value in an error, when it is a string."""
 MAX_EARLIER_BASES: Final = 8
 """Backbones with other weights that an answer passed through; of more, the last ones are told."""

@@ -90,6 +90,7 @@ class ErrorEvent:
     retryable: bool
     limit: float | None = None
     given: float | str | None = None
+    retry_after_ms: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -212,5 +213,6 @@ def _error_event(record: ErrorRecord) -> ErrorEvent:
         retryable=record.retryable,
         limit=record.limit,
         given=record.given,
+        retry_after_ms=record.retry_after_ms,
         metadata=record.metadata,
     )

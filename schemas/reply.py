@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from schemas.errors import ErrorCode, JobError
-from schemas.limits import MAX_ERROR_MESSAGE_CHARS, MAX_GIVEN_CHARS
+from schemas.limits import MAX_ERROR_MESSAGE_CHARS, MAX_GIVEN_CHARS, MAX_RETRY_AFTER_MS
 
 FinishReason = Literal["stop", "length"]
 
@@ -151,6 +151,7 @@ class ErrorRecord:
     retryable: bool
     limit: float | None = None
     given: float | str | None = None
+    retry_after_ms: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -177,6 +178,9 @@ class ErrorRecord:
             given=error.given[:MAX_GIVEN_CHARS]
             if isinstance(error.given, str)
             else _tellable(error.given),
+            retry_after_ms=None
+            if error.retry_after_ms is None
+            else min(error.retry_after_ms, MAX_RETRY_AFTER_MS),
             metadata=metadata or {},
         )
 

@@ -136,6 +136,9 @@ def _decode_error(fields: Fields) -> ErrorRecord:
         retryable=retryable,
         limit=limit,
         given=given,
+        retry_after_ms=None
+        if fields.get("retry_after_ms") is None
+        else _integer(fields, "retry_after_ms", limits.MAX_RETRY_AFTER_MS),
         metadata=_metadata(fields),
     )
 

@@ -131,7 +131,11 @@ def _activation(record: DoneRecord) -> Fields:
 
 
 def _error_fields(record: ErrorRecord) -> Fields:
-    optional = {"limit": record.limit, "given": record.given}
+    optional = {
+        "limit": record.limit,
+        "given": record.given,
+        "retry_after_ms": record.retry_after_ms,
+    }
     return {
         "kind": "error",
         "index": record.index,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
 from worker.engine.runner import EngineThread
+from worker.intake.tenant_limits import TenantLimits
 from worker.lifecycle import Lifecycle
 from worker.loading import load_model
 from worker.observe.health import Health, start_http, watch_loop_lag
@@ -37,6 +38,7 @@ from worker.startup import (
     WorkerFailedError,
     create_reply_topic,
     read_tenant_keys,
+    read_tenant_limits,
     topic_admin,
 )
 from worker.takeover.readback import KafkaLogReader
@@ -94,6 +96,7 @@ class Worker:
         self._started = time.monotonic()
         self._dtype: str | None = None  # of the backbone's numbers, once it is loaded
         self._keys: TenantKeys | None = None
+        self._limits = TenantLimits()
         self._tenant_topics = TenantTopics(Contract.of(settings), self._metrics)
         consolidates = settings.assignor == "consolidate"
         self._consolidation = Consolidation(settings, self._metrics) if consolidates else None
@@ -110,6 +113,7 @@ class Worker:
             if self._settings.http_address is not None:
                 http = await start_http(self._settings.http_address, self._health, self._metrics)
             self._keys = read_tenant_keys(self._settings, self._metrics)
+            self._limits = read_tenant_limits(self._settings)
             startup = Startup(self._settings, self._name, self._health, self._tenant_topics)
             loaded, writer = await self._or_stop(startup.run(self._load))
             try:
@@ -203,6 +207,9 @@ class Worker:
             else None,
             keys=self._keys,
             why_refused=self._tenant_topics.why_refused,
+            limits=self._limits,
+            kv_tokens=loaded.kv_tokens,
+            take_loads=loaded.take_loads,
         )
         lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
 
@@ -250,6 +257,7 @@ class Worker:
                 ),
                 watch_loop_lag(self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
+                *([self._limits.watch()] if self._settings.limits is not None else []),
                 *(
                     [self._consolidate_often(consolidation, consumer, lifecycle)]
                     if consolidation is not None

@@ -56,6 +56,7 @@ class Effects:
             Effect.TAKE_OVER: parts.claims.take_over,
             Effect.PREPARE: parts.dispatcher.prepare,
             Effect.GATHER: parts.dispatcher.gather,
+            Effect.PULL_BACK: self._pull_back,
             Effect.LEAVE: parts.dispatcher.leave,
             Effect.FORGET: parts.claims.forget,
             Effect.PARK: parts.parking.park,
@@ -84,6 +85,9 @@ class Effects:
         entry.alone = True
         self._parts.dispatcher.add(entry)
 
+    def _pull_back(self, entry: Entry) -> None:
+        self._parts.dispatcher.pull_back(entry, self._parts.admission.next_key())
+
     def _release(self, entry: Entry) -> None:
         self._parts.answers.release(entry, self._parts.claims.withdraw(entry))
 
@@ -94,6 +98,8 @@ class Effects:
         entry.epoch = next_attempt(entry.epoch)
         entry.owned = entry.claimed = False
         entry.resume_ids = ()
+        entry.brought.clear()
+        entry.submitted_ms = entry.gathered = 0.0
         entry.prompt_logprobs = None  # megabytes, where it waits for a log; they are computed again
         entry.first_token_ms = 0.0
 

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 # order in which tenants are served leans on it.
 CHARS_PER_TOKEN = 4
 
-# The answer that is expected of a job that does not bound it; it is used for nothing else.
-UNTOLD_ANSWER = 256
-
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
 DECODED_FACTOR = 2
@@ -137,7 +134,13 @@ class Entry:
     digests: tuple[str, ...] = ()  # of its adapters, in the job's order
     activation: Activation | None = None  # of an adapter with an invocation: where it works
     constraint: CompiledConstraint | None = None
-    resume_ids: tuple[int, ...] = ()  # tokens that were visible when it was taken over
+    # Tokens that were visible when it was taken over, and that it had brought when it gave way.
+    resume_ids: tuple[int, ...] = ()
+    brought: list[int] = field(default_factory=list)  # tokens, since it was last submitted
+    gathered: float = 0.0  # when it first came into the window, on the event loop's clock
+    counted: int = 0  # bytes that count as its tenant's waiting ones
+    charged: float = 0.0  # what its tenant's counter was charged for it
+    spent: float = 0.0  # what it has cost, in the same prices
     earlier_bases: tuple[str, ...] = ()  # digests of other backbones, which brought those tokens
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0
@@ -197,10 +200,19 @@ class Entry:
         return self.job.priority if self.job else 0
 
     @property
-    def cost(self) -> int:
-        """Work it asks for, in tokens, as far as it can be told before tokenising."""
-        answer = (self.job.sampling.max_tokens or UNTOLD_ANSWER) if self.job else 0
-        return len(self.record.value or b"") // CHARS_PER_TOKEN + answer
+    def answered(self) -> int:
+        """Tokens of the answer that are known here."""
+        return len(self.resume_ids) + len(self.brought)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of its prompt, as far as it can be told before tokenising."""
+        return len(self.record.value or b"") // CHARS_PER_TOKEN
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that its answer has at most, as far as the job says."""
+        return self.job.sampling.longest if self.job else 0
 
 
 def digest_of(value: bytes | None, job: Job | None = None) -> bytes:

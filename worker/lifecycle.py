@@ -14,6 +14,7 @@ from schemas import ErrorCode, JobError
 from worker.effects import Effects
 from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
+from worker.intake.quotas import Quotas
 from worker.observe.logs import get_logger
 from worker.placement.load_meter import Sample
 from worker.queue.held import HeldPartitions
@@ -47,8 +48,14 @@ class Lifecycle:
         self._why_refused = surroundings.why_refused
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
+        self._quotas = Quotas(surroundings.limits)
         self.parts = parts = wire(
-            settings, metrics, surroundings, happened=self.happened, prove=self._prove_ours
+            settings,
+            metrics,
+            surroundings,
+            happened=self.happened,
+            prove=self._prove_ours,
+            quotas=self._quotas,
         )
         effects = Effects(
             parts,
@@ -69,6 +76,7 @@ class Lifecycle:
         except UnexpectedEventError as error:
             self._unexpected(entry, error)
             return
+        self._quotas.moved(entry)
         for effect in effects:
             self._effects[effect](entry)
 
@@ -149,6 +157,8 @@ class Lifecycle:
         match self.parts.admission.read(state, record):
             case Admitted(entry):
                 self._deadlines.add(entry)
+                if entry.error is None:
+                    entry.error = self._quotas.admit(entry, time.monotonic())
                 if entry.error is not None:
                     self.happened(entry, Event.FAILED)
                 self.parts.routes.look_up(entry)
@@ -188,11 +198,12 @@ class Lifecycle:
     def _take(self, entry: Entry, output: Output) -> None:
         if output.ids:
             self.parts.answers.tokens(entry, output)
+            self.parts.dispatcher.brought(entry, output.ids)
         if output.error is not None:
-            self.parts.dispatcher.ended(output.key)
+            self.parts.dispatcher.ended(entry)
             self.end(entry, output.error)
         elif output.finish is not None:
-            self.parts.dispatcher.ended(output.key)
+            self.parts.dispatcher.ended(entry)
             if output.text and not output.ids:
                 self.parts.answers.rest(entry, output.text)
             entry.finish = output.finish
@@ -204,6 +215,7 @@ class Lifecycle:
     def tick(self) -> None:
         """End the jobs whose time is up; let those go on that waited for something else's."""
         self.parts.parking.tick(time.monotonic())
+        self.parts.dispatcher.tick()
         now = self._clock.now_ms(time.time() * 1_000)
         for entry in self._deadlines.due(now):
             self.end(entry, too_late(entry, now))

@@ -49,6 +49,8 @@ class Loaded:
     constraints: Compiler | None = None
     templates: Renderer | None = None  # for adapters' own templates, where they are used
     stats: Callable[[], EngineStats] | None = None  # callable from any thread
+    kv_tokens: int | None = None  # that the engine's cache holds; None: it has none
+    take_loads: Callable[[str], int] = lambda _: 0  # adapters read for a tenant since it was asked
 
 
 def load_model(settings: WorkerSettings) -> Loaded:
@@ -131,6 +133,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         adapters = AdapterCache(store, settings.adapter_cache_bytes, prepare=engine.prepare)
     _return_freed_memory()
     named = str(dtype).removeprefix("torch.")
+    kv_tokens = engine.config.kv_blocks * engine.config.kv_block
     log.info(
         "engine_ready",
         dtype=named,
@@ -139,7 +142,7 @@ def load_model(settings: WorkerSettings) -> Loaded:
         adapted=len(engine.layers.shapes),  # of the linears: those that adapters can change
         groups=len(engine.layers.groups),
         slots=engine.config.slots,
-        kv_tokens=engine.config.kv_blocks * engine.config.kv_block,
+        kv_tokens=kv_tokens,
         context=engine.context,
         speculation=engine.config.speculation,
         threads=threads,
@@ -167,6 +170,8 @@ def load_model(settings: WorkerSettings) -> Loaded:
         base_digest=base_digest,
         dtype=named,
         stats=stats,
+        kv_tokens=kv_tokens,
+        take_loads=(lambda _: 0) if adapters is None else adapters.take_loads,
     )
 
 

@@ -108,6 +108,11 @@ class WorkerSettings(BaseSettings):
         le=86_400,
         description="Seconds that a signature's time and its record's may lie apart.",
     )
+    limits: Path | None = Field(
+        None,
+        description="TOML file of what each tenant may use: weights, rates, counts. Read again when"
+        " it changes.",
+    )
     create_topics: bool = Field(
         default=False, description="Create a tenant's missing reply topic as the contract wants it."
     )

@@ -5,7 +5,8 @@ file knows no log, no clock and no engine: it says what is to be done, `worker.l
 
 A job arrives, and where its answer goes is looked up. It waits for its turn. Where another worker
 may have begun it, it is taken over first, and is then the next. Its prompt and its adapter are
-prepared, it is gathered into a batch, it runs. Its answer, or the error that it ends in, is
+prepared, it is gathered into a batch, it runs. It may give its row to a tenant that has less, and
+goes on later behind what it has brought. Its answer, or the error that it ends in, is
 written. When that is acknowledged the job is settled, and its offset is finished.
 
 Whatever goes wrong on the way is an event like any other. An append that may or may not have landed
@@ -38,6 +39,7 @@ class Stage(enum.Enum):
     FETCHING = "it has to run alone, and waits for what it needs without the engine"
     GATHERING = "in the window"
     RUNNING = "in the engine"
+    DISPLACED = "in the window again: it gave its row to a tenant that had less"
     FINISHING = "its answer is complete, the rest is written"
     CONDEMNED = "it is made ours to write, so that its error can be"
     FAILING = "its error is written"
@@ -64,6 +66,7 @@ class Event(enum.Enum):
     PREPARED = "prompt, adapters and constraint are at hand"
     DELAYED = "it has the engine to itself, and what it needs takes a while"
     SUBMITTED = "its batch went to the engine"
+    DISPLACED = "a tenant that has less needs its row"
     FINISHED = "the engine has brought all of its answer"
     FAILED = "it ends in an error, whoever says so"
     BROKEN = "an append of it failed, or may have"
@@ -83,6 +86,7 @@ class Effect(enum.Enum):
     TAKE_OVER = enum.auto()
     PREPARE = enum.auto()
     GATHER = enum.auto()
+    PULL_BACK = enum.auto()  # out of the engine, to go on behind what it has brought
     LEAVE = enum.auto()  # backlog, window or engine, wherever it is
     FORGET = enum.auto()  # that it was to be taken over
     PARK = enum.auto()  # until its reply log answers
@@ -157,11 +161,20 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.RUNNING: {
+        Event.DISPLACED: _to(Stage.DISPLACED, Effect.PULL_BACK, Effect.GATHER),
         Event.FINISHED: _to(Stage.FINISHING, Effect.LEAVE, Effect.WRITE_ANSWER),
         Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.BROKEN: _to(Stage.ARRIVED, Effect.LEAVE, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
         Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.LEAVE, Effect.SETTLE),
         Event.ABANDONED: _to(Stage.DROPPED, Effect.LEAVE, Effect.BREAK_OFF),
+        Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
+    },
+    # What it had brought may still be on its way into the log.
+    Stage.DISPLACED: {
+        Event.SUBMITTED: _to(Stage.RUNNING),
+        Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
+        Event.BROKEN: _to(Stage.ARRIVED, Effect.LEAVE, Effect.NEXT_EPOCH, Effect.LOOK_UP_LATER),
+        Event.UNWRITABLE: _to(Stage.UNTOLD, Effect.LEAVE, Effect.SETTLE),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.FINISHING: {

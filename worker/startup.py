@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
+from worker.intake.tenant_limits import TenantLimits, TenantLimitsError
 from worker.loading import ModelError, RoomError
 from worker.observe.logs import get_logger
 from worker.replies.producer import LogWriter
@@ -171,6 +172,14 @@ def read_tenant_keys(settings: WorkerSettings, metrics: Metrics) -> TenantKeys |
         return TenantKeys(settings.tenant_keys, age_seconds=settings.signature_age, metrics=metrics)
     except TenantKeysError as error:
         raise WorkerFailedError(str(error)) from None
+
+
+def read_tenant_limits(settings: WorkerSettings) -> TenantLimits:
+    """Return what each tenant may use. Raises WorkerFailedError."""
+    try:
+        return TenantLimits(settings.limits)
+    except TenantLimitsError as error:
+        raise WorkerFailedError(str(error), setting=True) from None
 
 
 async def create_reply_topic(settings: WorkerSettings, tenant: str) -> None:

@@ -5,11 +5,12 @@ No part knows another. They are told what to do by `worker.lifecycle`, and tell 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worker.batching.dispatch import Dispatcher
 from worker.intake.admission import Admission
+from worker.intake.tenant_limits import TenantLimits
 from worker.replies.answers import Answers
 from worker.replies.jobless import JoblessRecords
 from worker.replies.pending_bytes import PendingBytes
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.dispatch import EngineHandle
+    from worker.batching.feed import EngineHandle
     from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
+    from worker.intake.quotas import Quotas
     from worker.intake.tenant_keys import TenantKeys
     from worker.job import Entry
     from worker.observe.metrics import Metrics
@@ -52,7 +54,10 @@ class Surroundings:
     base_digest: str | None = None  # of the backbone's weights
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     templates: Renderer | None = None  # for adapters' own templates, where they are used
+    limits: TenantLimits = field(default_factory=TenantLimits)  # what each tenant may use
     keys: TenantKeys | None = None  # of the tenants, where they sign
+    kv_tokens: int | None = None  # that the engine's cache holds; None: it has none
+    take_loads: Callable[[str], int] = lambda _: 0  # adapters read for a tenant since it was asked
     why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
 
 
@@ -78,6 +83,7 @@ def wire(
     *,
     happened: Callable[[Entry, Event], None],
     prove: Callable[[Entry, int], Awaitable[int | None]],
+    quotas: Quotas,
 ) -> Parts:
     """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
     pending = PendingBytes(settings.lookahead_bytes)
@@ -134,6 +140,10 @@ def wire(
             metrics=metrics,
             reachable=parking.reachable,
             happened=happened,
+            limits=around.limits,
+            quotas=quotas,
+            kv_tokens=around.kv_tokens,
+            take_loads=around.take_loads,
         ),
         answers=answers,
         redirects=redirects,

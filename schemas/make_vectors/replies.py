@@ -129,6 +129,11 @@ def _records() -> list[Vector]:
         _record("error", "With limit and given value.", _ERROR),
         _record("error without a limit", "Both are optional.", plain_error),
         _record(
+            "retry_after_ms",
+            "When a job that came too early may come again.",
+            plain_error | {"code": "overloaded", "retryable": True, "retry_after_ms": 1500},
+        ),
+        _record(
             "given in words",
             "A name instead of a number.",
             _ERROR | {"code": "unknown_adapter", "given": "pirate"},

@@ -21,6 +21,7 @@ from schemas import (
     encode_request,
     reply_partition,
 )
+from worker.intake.tenant_limits import TenantLimits
 from worker.job import Partition, Prompt, Record
 from worker.lifecycle import Lifecycle
 from worker.observe.metrics import Metrics
@@ -170,6 +171,7 @@ class Harness:
         templates: Renderer | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
         base_digest: str | None = None,
+        limits: TenantLimits | None = None,
         **flags: Any,
     ) -> None:
         flags.setdefault("window_ms", 0)
@@ -192,6 +194,7 @@ class Harness:
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
             why_refused=why_refused,
+            limits=limits or TenantLimits(),
         )
         self.lifecycle = Lifecycle(self.settings, self.metrics, surroundings)
         self.dispatcher = self.lifecycle.parts.dispatcher

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from worker.job import Entry
 
 NAMES = 12  # of jobs; more of a name are twins, or conflicts where the text differs
+SELDOM = 4  # each that many of them is another tenant's, which therefore holds less
 # How often each step comes. What breaks things is rare, or nothing would get far.
 CALM = {
     "wait": 14,
@@ -52,7 +53,12 @@ CALM = {
 STORMY = CALM | {"lose": 1, "lose_engine": 1, "win": 2, "win_after_others": 1}
 STORMY |= {"win_after_a_crash": 3}
 
-WRITING = {Stage.RUNNING, Stage.FINISHING, Stage.CONDEMNED, Stage.FAILING}
+WRITING = {Stage.RUNNING, Stage.DISPLACED, Stage.FINISHING, Stage.CONDEMNED, Stage.FAILING}
+
+
+def tenant_of(name: str) -> str:
+    """Return whose job that is."""
+    return "acme" if int(name.strip("jr")) % SELDOM else "zeta"
 
 
 class Inline(Executor):
@@ -114,7 +120,7 @@ class Scene:
     def check(self) -> None:
         """See that every job is where its stage says, and nowhere else."""
         dispatcher, answers = self.harness.dispatcher, self.harness.answers
-        turns, window = dispatcher._turns, [each.item for each in dispatcher._window._waiting]
+        turns, window = dispatcher._turns, [*dispatcher._feed.waiting()]
         window += dispatcher._behind
         for entry in self.entries:
             places = {
@@ -125,13 +131,13 @@ class Scene:
                 "claimed": entry in dispatcher._claiming,
                 "chosen": entry in dispatcher._chosen,
                 "window": entry in window,
-                "runs": dispatcher._running.get(entry.key) is entry,
+                "runs": dispatcher.find(entry.key) is entry,
             }
             assert places == {
                 "waits": entry.stage is Stage.WAITING,
                 "claimed": entry.stage is Stage.CLAIMING,
                 "chosen": entry.stage in {Stage.PREPARING, Stage.FETCHING},
-                "window": entry.stage is Stage.GATHERING,
+                "window": entry.stage in {Stage.GATHERING, Stage.DISPLACED},
                 "runs": entry.stage is Stage.RUNNING,
             }, entry.stage
             assert entry.stage in WRITING or entry not in answers._streams, entry.stage
@@ -151,12 +157,19 @@ class Scene:
         name = self._name()
         unknown = "nothing" if name == "j0" else None  # such an adapter is refused as it is fetched
         self._send(
-            Job(id=name, tenant="acme", prompt=name, adapter=unknown, sampling=Sampling(seed=1))
+            Job(
+                id=name,
+                tenant=tenant_of(name),
+                prompt=name,
+                adapter=unknown,
+                sampling=Sampling(seed=1),
+            )
         )
 
     def send_refused(self) -> None:
         """Send one that ends in an error before it waits."""
-        self._send(Job(id=f"r{self._name()}", tenant="acme", prompt="x", reply_partition=9))
+        name = f"r{self._name()}"
+        self._send(Job(id=name, tenant=tenant_of(name), prompt="x", reply_partition=9))
 
     def send_without_topic(self) -> None:
         """Send one whose tenant cannot be told."""
@@ -168,7 +181,8 @@ class Scene:
 
     def cancel(self) -> None:
         """Cancel a job, if it is there."""
-        self._send(Cancel(id=self._name(), tenant=self._rng.choice(["acme", "nobody"])))
+        name = self._name()
+        self._send(Cancel(id=name, tenant=self._rng.choice([tenant_of(name), "nobody"])))
 
     def bring_token(self) -> None:
         """Let the engine go on with a job."""
@@ -254,7 +268,8 @@ class Scene:
         for name in {each.id for each in self.jobs}:
             epoch, worker = Epoch(self._generation, 1), f"w{self._generation}"
             claim = ClaimRecord(job=name, epoch=epoch, worker=worker, alone=alone)
-            log = self.harness.writer.logs["replies.acme", reply_partition(name, REPLY_PARTITIONS)]
+            where = f"replies.{tenant_of(name)}", reply_partition(name, REPLY_PARTITIONS)
+            log = self.harness.writer.logs[where]
             log.append((name.encode(), encode_reply(claim), {}))
         self.win()
 
@@ -273,7 +288,7 @@ class Scene:
         self.entries |= dict.fromkeys(self.harness.lifecycle._held.jobs)
 
     def _running(self) -> Entry | None:
-        running = list(self.harness.dispatcher._running.values())
+        running = list(self.harness.dispatcher._feed)
         return self._rng.choice(running) if running else None
 
     def _bring(self, **output: Any) -> None:

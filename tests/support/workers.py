@@ -30,6 +30,7 @@ class WorkerProcess:
     def __init__(self, name: str, folder: Path, **settings: object) -> None:
         self.name = name
         self.module: Sequence[str] = ("aril", "worker")  # what runs, with its arguments
+        self.checkout: Path | None = None  # whose code runs, if not this one's
         self.log = folder / f"{name}.log"
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         told = {"http": f"127.0.0.1:{port}", "log_format": "json", "threads": 1} | settings
@@ -64,6 +65,7 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *self.module],
+                cwd=self.checkout,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

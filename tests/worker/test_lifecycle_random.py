@@ -25,7 +25,7 @@ async def live(seed: int, weights: dict[str, int]) -> None:
     """Live through one history."""
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    async with Harness(tenants=("acme",), max_rows=2) as harness:
+    async with Harness(max_rows=2) as harness:
         scene = Scene(harness, random.Random(seed))
         await scene.live(weights, STEPS)
         await scene.end()
@@ -42,7 +42,7 @@ async def live(seed: int, weights: dict[str, int]) -> None:
             if headers["aril-reason"] == b"reply_unwritable"
         ]
         unanswered = {
-            each.id for each in scene.jobs if harness.visible("acme", each.id).terminal is None
+            each.id for each in scene.jobs if harness.visible(each.tenant, each.id).terminal is None
         }
         assert len(unanswered) <= len(unwritable)
     gc.collect()  # a task that failed unseen tells when it goes

@@ -9,7 +9,7 @@ from worker.stages import ENDING, TABLE, Effect, Event, Life, Stage, UnexpectedE
 # What these do may bring the job's next event in the same breath.
 EAGER = {Effect.TAKE_OVER, Effect.WAIT, Effect.SETTLE}
 # A job that begins again after a failed append is no further than before.
-BACK = {Event.BROKEN, Event.SUSPECTED}
+BACK = {Event.BROKEN, Event.SUSPECTED, Event.DISPLACED}
 
 
 def reached_from(start: Stage, *, without: frozenset[Event] = frozenset()) -> set[Stage]:
@@ -77,7 +77,9 @@ def test_what_may_bring_the_next_event_comes_last() -> None:
             assert not EAGER & set(effects[:-1])
 
 
-@pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FINISHING, Stage.CONDEMNED, Stage.FAILING])
+@pytest.mark.parametrize(
+    "stage", [Stage.RUNNING, Stage.DISPLACED, Stage.FINISHING, Stage.CONDEMNED, Stage.FAILING]
+)
 def test_nothing_more_is_written_under_an_epoch_that_broke(stage: Stage) -> None:
     """An append whose fate is unknown: the next epoch begins before anything else is done."""
     after, effects = TABLE[stage][Event.BROKEN]

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -57,6 +57,7 @@ class AdapterCache:
         self._loads: dict[_Content, asyncio.Task[AdapterWeights]] = {}
         self._refusals: OrderedDict[_Content, tuple[float, JobError]] = OrderedDict()
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+        self._loads_of: Counter[str] = Counter()  # by tenant, since they were last asked for
         self.hits = 0
         self.loads = 0
         self.other_bases = 0
@@ -80,24 +81,29 @@ class AdapterCache:
             if found is not None:
                 self.hits += 1
                 return _named(found, ref.name)
-            weights = await self._load_once(ref)
+            weights = await self._load_once(tenant, ref)
             if weights.digest == ref.digest:
                 return _named(weights, ref.name)
         raise JobError(
             ErrorCode.ADAPTER_INVALID, f"adapter {ref.name}: its folder changes while it is read"
         )
 
+    def take_loads(self, tenant: str) -> int:
+        """Return how many adapters were read for a tenant since this was last asked."""
+        return self._loads_of.pop(tenant, 0)
+
     async def close(self) -> None:
         """Wait for the loads under way; a thread cannot be stopped."""
         await asyncio.gather(*self._loads.values(), return_exceptions=True)
 
-    async def _load_once(self, ref: AdapterRef) -> AdapterWeights:
+    async def _load_once(self, tenant: str, ref: AdapterRef) -> AdapterWeights:
         content = _Content(ref.digest, ref.name)
         self._raise_refusal(content)
         load = self._loads.get(content)
         if load is None:
             load = asyncio.create_task(self._load(ref))
             self._loads[content] = load
+            self._loads_of[tenant] += 1
             load.add_done_callback(lambda done: self._loaded(ref, done))
         # One who gives up must not take the load away from the others.
         return await asyncio.shield(load)

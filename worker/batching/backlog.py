@@ -1,9 +1,7 @@
 """The backlog: jobs read from the queue that wait for the engine, fair by tenant.
 
-Each tenant has a counter of the work it was given, in tokens; the waiting tenant with the least
-is served next, and a tenant that was away starts level with the others, so idling saves up no
-credit (virtual token counters: Sheng et al., "Fairness in Serving Large Language Models", OSDI
-2024). Within a tenant: higher ``priority`` first, then order of arrival.
+The waiting tenant that was given the least work is served next (`worker.batching.counters`).
+Within a tenant: higher ``priority`` first, then order of arrival.
 
 Bounded by jobs of one source partition and by bytes over all. A full backlog drops nothing: it
 says so, and the consumer pauses what it reads from.
@@ -15,6 +13,8 @@ import heapq
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from worker.batching.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable
@@ -32,8 +32,15 @@ class Waiting(Protocol):
         """Higher is served earlier, within the tenant."""
 
     @property
-    def cost(self) -> int:
-        """Work it asks for, in tokens."""
+    def prompt_tokens(self) -> int:
+        """Tokens of its prompt, about."""
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that its answer has at most."""
+
+    charged: float
+    """What its tenant was charged for it."""
 
     @property
     def source(self) -> Hashable:
@@ -50,13 +57,16 @@ JobT = TypeVar("JobT", bound=Waiting)
 class Backlog(Generic[JobT]):
     """Fair queues of waiting jobs, one a tenant."""
 
-    def __init__(self, *, max_jobs_per_source: int, max_bytes: int) -> None:
+    def __init__(
+        self, *, max_jobs_per_source: int, max_bytes: int, counters: Counters | None = None
+    ) -> None:
         self._max_jobs = max_jobs_per_source
         self._max_bytes = max_bytes
         self._queues: dict[str, list[tuple[int, int, JobT]]] = {}
-        self._turns: list[tuple[float, int, str]] = []  # one entry a waiting tenant
-        self._served: dict[str, float] = {}
-        self._floor = 0.0
+        # One entry a waiting tenant counts, that of `_turn_of`; its counter may be above it by now.
+        self._turns: list[tuple[float, int, str]] = []
+        self._turn_of: dict[str, tuple[float, int, str]] = {}
+        self._counters = counters or Counters()
         self._arrivals = itertools.count()
         self._waiting: set[int] = set()  # id() of the jobs that were not discarded
         self._jobs_of: Counter[Hashable] = Counter()
@@ -78,7 +88,7 @@ class Backlog(Generic[JobT]):
         """Add a job; it is taken even when full, since it was read already."""
         queue = self._queues.setdefault(job.tenant, [])
         if not queue:
-            self._served[job.tenant] = max(self._served.get(job.tenant, 0.0), self._floor)
+            self._counters.arrive(job.tenant)
             self._wait_for_turn(job.tenant)
         heapq.heappush(queue, (-job.priority, next(self._arrivals), job))
         self._waiting.add(id(job))
@@ -94,7 +104,12 @@ class Backlog(Generic[JobT]):
         try:
             while self._turns:
                 turn = heapq.heappop(self._turns)
-                if turn[2] in skip:
+                served, _, tenant = turn
+                if self._turn_of.get(tenant) is not turn:
+                    continue
+                if served < self._counters[tenant]:
+                    self._wait_for_turn(tenant)
+                elif tenant in skip:
                     skipped.append(turn)
                 elif (job := self._serve(turn)) is not None:
                     return job
@@ -109,8 +124,8 @@ class Backlog(Generic[JobT]):
         queue = self._queues[tenant]
         job = self._first_alive(queue)
         if job is not None:
-            self._floor = max(self._floor, served)
-            self._served[tenant] += job.cost
+            self._counters.turn(served)
+            self._charge(job)
             self._forget(job)
         if queue:
             self._wait_for_turn(tenant)
@@ -122,8 +137,16 @@ class Backlog(Generic[JobT]):
         """Remove a job before its turn, at its tenant's cost; False if it does not wait here."""
         if not self.discard(job):
             return False
-        self._served[job.tenant] += job.cost  # felt after its next turn, which is set already
+        self._charge(job)
         return True
+
+    def settle(self, job: JobT, cost: float) -> None:
+        """Let a job that was served have cost so much, be that more than was expected or less."""
+        self._counters.charge(job.tenant, cost - job.charged)
+        job.charged = cost
+        turn = self._turn_of.get(job.tenant)
+        if turn is not None and self._counters[job.tenant] < turn[0]:
+            self._wait_for_turn(job.tenant)
 
     def discard(self, job: JobT) -> bool:
         """Forget a job that was cancelled; False if it does not wait here."""
@@ -140,18 +163,18 @@ class Backlog(Generic[JobT]):
                 return job
         return None
 
+    def _charge(self, job: JobT) -> None:
+        job.charged = self._counters.expect(job.tenant, job.prompt_tokens, job.most_tokens)
+        self._counters.charge(job.tenant, job.charged)
+
     def _wait_for_turn(self, tenant: str) -> None:
-        heapq.heappush(self._turns, (self._served[tenant], next(self._arrivals), tenant))
+        turn = self._turn_of[tenant] = self._counters[tenant], next(self._arrivals), tenant
+        heapq.heappush(self._turns, turn)
 
     def _retire(self, tenant: str) -> None:
-        del self._queues[tenant]
-        # A counter at or below the floor says nothing that a fresh one would not.
-        if len(self._served) > 2 * len(self._queues) + 64:  # amortises the sweep
-            self._served = {
-                name: served
-                for name, served in self._served.items()
-                if served > self._floor or name in self._queues
-            }
+        del self._queues[tenant], self._turn_of[tenant]
+        if self._counters.many(len(self._queues)):  # amortises the sweep
+            self._counters.forget(self._queues.__contains__)
 
     def _forget(self, job: JobT) -> None:
         self._waiting.discard(id(job))

@@ -1,24 +1,27 @@
 """From the backlog to the engine: whose turn it is, all that it needs at hand, the window, a row.
 
 No more jobs are prepared ahead than one batch holds, so that the backlog, and with it fairness
-between tenants, decides as late as it can. A job that is being claimed, or that has waited a moment
-for its adapters, its constraint or its own template, holds no place of these: a slow reply log or
-adapter store delays only those who need it. Both are bounded; once as many wait so as a batch
-holds, their tenants are passed over. A suspect that waits so gives the engine back meanwhile.
+between tenants, decides as late as it can; but a tenant that has none of these may have one beyond
+them, so that it can be served whoever else has filled them. A job that is being claimed, or that
+has waited a moment for its adapters, its constraint or its own template, holds no place of these: a
+slow reply log or adapter store delays only those who need it. Both are bounded; once as many wait
+so as a batch holds, their tenants are passed over. A suspect that waits so gives the engine back
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from schemas import Activation, ErrorCode, JobError
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
+from worker.batching.counters import Counters
+from worker.batching.feed import EngineHandle, Feed
 from worker.batching.preparation import Preparation
 from worker.batching.turns import Turns
-from worker.batching.window import BatchLimits, Window
 from worker.engine.mixture import members_of
 from worker.engine.request import GenerationRequest
 from worker.job import seed_of
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
     from schemas import Job
     from worker.batching.asked_adapters import AdapterSource
     from worker.batching.preparation import Needs, PromptEncoder, Renderer
+    from worker.batching.shares import Shares, Use
     from worker.constraints.cache import Compiler
+    from worker.intake.quotas import Quotas
+    from worker.intake.tenant_limits import TenantLimits
     from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
@@ -45,21 +51,9 @@ SLOW_FETCH_SECONDS = 0.05
 PATIENCE_GROWTH = 4
 # Batches that may wait for a slow store, one job a tenant beyond the first: bounds memory.
 SLOW_BATCHES = 8
+# Batches that may be prepared beyond the first, one job a tenant: bounds memory.
+OTHER_BATCHES = 4
 _PREPARED_IN = frozenset({Stage.PREPARING, Stage.FETCHING})
-
-
-class EngineHandle(Protocol):
-    """An engine that runs apart from the event loop."""
-
-    def submit(self, requests: Sequence[GenerationRequest]) -> None:
-        """Add requests at the next step boundary."""
-
-    def cancel(self, key: int) -> None:
-        """Stop one at the next step boundary; unknown keys are ignored."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether it has failed, or hangs: no step of it will end."""
 
 
 class Dispatcher:
@@ -77,12 +71,22 @@ class Dispatcher:
         metrics: Metrics,
         reachable: Callable[[Entry], bool],
         happened: Callable[[Entry, Event], None],
+        limits: TenantLimits,
+        quotas: Quotas,
+        kv_tokens: int | None = None,
+        take_loads: Callable[[str], int] = lambda _: 0,
     ) -> None:
-        """Prepare. `reachable` tells whether a job's answer can be written at present."""
+        """Prepare. `reachable` tells whether a job's answer can be written at present.
+
+        `kv_tokens` is what the engine's cache holds; `take_loads` tells how many adapters were read
+        for a tenant since it was last asked.
+        """
         self._max_rows = settings.max_rows
         self._salt_of = settings.prefix_salt
-        # Submitted beyond the rows, so that a row that falls free is taken in the same step.
-        self._ahead = max(1, settings.max_rows // 4)
+        self._take_loads = take_loads
+        self._limits = limits
+        self._quotas = quotas
+        self._counters = Counters(limits.weight)
         self._preparation = Preparation(
             prompts=prompts,
             adapters=adapters,
@@ -96,11 +100,19 @@ class Dispatcher:
         self._reachable = reachable
         self._happened = happened
         self._backlog: Backlog[Entry] = Backlog(
-            max_jobs_per_source=settings.lookahead, max_bytes=settings.lookahead_bytes
+            max_jobs_per_source=settings.lookahead,
+            max_bytes=settings.lookahead_bytes,
+            counters=self._counters,
         )
-        limits = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
-        self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
-        self._running: dict[int, Entry] = {}
+        self._feed = Feed(
+            settings=settings,
+            kv_tokens=kv_tokens,
+            engine=engine,
+            weight=limits.weight,
+            may=self._may,
+            request=self._request,
+            displaced=lambda entry: happened(entry, Event.DISPLACED),
+        )
         self._wake = asyncio.Event()
         self._turns = Turns(self._backlog)
         # They hold no place: a slow reply log stops nobody.
@@ -111,25 +123,26 @@ class Dispatcher:
         self._behind: list[Entry] = []  # prepared while a suspect has the engine
         self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
         self._preparing: set[asyncio.Task[None]] = set()
+        self._held_back: set[str] = set()  # tenants that are over a rate
         self._closed = False
 
     @property
     def running(self) -> int:
         """Jobs in the engine."""
-        return len(self._running)
+        return len(self._feed)
 
     @property
     def running_adapters(self) -> list[tuple[Partition, str]]:
         """Partition and adapter of each job in the engine that has one; each of a mixture's."""
         return [
             (each.source, adapter.digest)
-            for each in self._running.values()
+            for each in self._feed
             for adapter in members_of(each.adapter)
         ]
 
     def find(self, key: int) -> Entry | None:
         """Return the running job of that key."""
-        return self._running.get(key)
+        return self._feed.find(key)
 
     def is_full(self, source: Partition) -> bool:
         """Tell whether reading a partition should rest for now."""
@@ -166,31 +179,54 @@ class Dispatcher:
             self._behind.append(entry)
 
     def _offer(self, entry: Entry) -> None:
-        self._window.offer(
-            entry,
-            tenant=entry.tenant,
-            adapters={adapter.digest for adapter in members_of(entry.adapter)},
-            tokens=len(entry.prompt_ids),
-            now=asyncio.get_running_loop().time(),
-        )
+        self._feed.offer(entry)
         self._wake.set()
 
-    def ended(self, key: int) -> None:
+    def brought(self, entry: Entry, ids: Sequence[int]) -> None:
+        """Note what a step brought of a running job: its tenant pays for it."""
+        entry.brought += ids
+        entry.spent += self._counters.prices.answer * len(ids)
+        self._quotas.worked(entry.tenant, len(ids), time.monotonic())
+        if entry.spent > entry.charged:
+            self._backlog.settle(entry, entry.spent)
+
+    def tick(self) -> None:
+        """Look whether tenants may start jobs again that had to wait for that."""
+        held_back = self._quotas.held_back(time.monotonic())
+        if held_back != self._held_back:
+            self._wake.set()
+        self._held_back = held_back
+
+    def ended(self, entry: Entry) -> None:
         """Note that the engine is through with a job: there is nothing to cancel."""
-        del self._running[key]
+        self._feed.ended(entry.key)
+        if entry.answered:
+            self._counters.answered(entry.tenant, entry.answered)
+
+    def pull_back(self, entry: Entry, key: int) -> None:
+        """Take a job out of the engine that will go on under another key, behind what it brought.
+
+        Outputs that are under way still have the old one: nobody takes them, and they come again.
+        """
+        self._feed.stop(entry)
+        entry.key = key
+        entry.resume_ids += tuple(entry.brought)
+        entry.brought.clear()
+        self._metrics.displaced.inc()
 
     def leave(self, entry: Entry) -> None:
         """Take a job out, wherever it is."""
-        if self._running.pop(entry.key, None) is not None:
-            self._engine.cancel(entry.key)
+        if self._feed.stop(entry):
+            pass
         elif entry in self._chosen:
             self._chosen.discard(entry)
             self._abandoned.add(entry)
         elif entry in self._behind:
             self._behind.remove(entry)
-        elif not self._claiming.discard(entry) and not self._window.discard(entry):
+        elif not self._claiming.discard(entry) and not self._feed.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
+        self._settle(entry)
         entry.adapter = entry.constraint = None
         self._wake.set()
 
@@ -208,21 +244,24 @@ class Dispatcher:
             if self._closed:
                 continue
             self._choose()
-            self._submit(loop.time())
-            closes_at = self._window.closes_at()
-            if closes_at is not None and not self._running:
+            if self._feed.submit(loop.time()):
+                self._wake.set()  # there is more in the window, or there are places in it again
+            closes_at = self._feed.closes_at()
+            if closes_at is not None:
                 loop.call_at(closes_at, self._wake.set)
             self._metrics.backlog_jobs.set(len(self._backlog))
             self._metrics.backlog_bytes.set(self._backlog.bytes)
-            self._metrics.running_jobs.set(len(self._running))
+            self._metrics.running_jobs.set(len(self._feed))
 
     def _choose(self) -> None:
         if self._turns.alone is None:
             behind, self._behind = self._behind, []
             for each in behind:
                 self._offer(each)
+        held_up = self._feed.held_up()
         for _ in range(CHOICES):
-            if not self._has_place() or (self._claiming.full and not self._turns.first):
+            skip = self._without_place()
+            if skip is None or (self._claiming.full and not self._turns.first):
                 return
             suspect = self._turns.suspect
             if suspect is not None and not self._reachable(suspect):
@@ -231,15 +270,17 @@ class Dispatcher:
                 continue
             # What waits for a slow store comes behind a suspect, should it come meanwhile.
             coming = (self._chosen | self._abandoned) - self._slow
-            idle = not (self._running or self._claiming.waited_for or coming or len(self._window))
-            skip = self._claiming.crowding
+            idle = not (self._feed or self._feed.gathered or self._claiming.waited_for or coming)
+            skip |= self._claiming.crowding | held_up | self._quotas.held_back(time.monotonic())
             if len(self._slow) >= self._max_rows:
-                skip = skip | {each.tenant for each in self._slow}
+                skip |= {each.tenant for each in self._slow}
             entry = self._turns.next(idle=idle, skip=skip)
             if entry is None:
                 return
+            self._quotas.started(entry.tenant, time.monotonic())
             if not self._reachable(entry):
                 self._turns.over(entry)
+                self._settle(entry)
                 self._happened(entry, Event.UNREACHABLE)
             elif entry.owned:
                 self._chosen.add(entry)
@@ -249,10 +290,33 @@ class Dispatcher:
                 self._happened(entry, Event.DUE)
         self._wake.set()  # others first: so many at once are mostly parked
 
-    def _has_place(self) -> bool:
+    def _without_place(self) -> set[str] | None:
+        """Return the tenants that may have no more jobs prepared; None: nobody may.
+
+        Once the places of all are filled, a tenant may have one job prepared.
+        """
+        if len(self._slow) >= SLOW_BATCHES * self._max_rows:
+            return None
         ready = len(self._chosen) + len(self._abandoned) - len(self._slow)
-        ready += len(self._behind) + len(self._window)
-        return ready < self._max_rows and len(self._slow) < SLOW_BATCHES * self._max_rows
+        ready += len(self._behind) + self._feed.gathered
+        if ready < self._max_rows:
+            return set()
+        if ready >= (1 + OTHER_BATCHES) * self._max_rows:
+            return None
+        groups = self._chosen, self._abandoned, self._behind, self._feed.waiting()
+        return {entry.tenant for group in groups for entry in group}
+
+    def _may(self, use: Use, shares: Shares) -> bool:
+        """Tell whether a tenant's limits let a job run beside what does."""
+        limit = self._limits.of(use.tenant)
+        return (limit.rows is None or shares.rows_of(use.tenant) < limit.rows) and (
+            limit.adapters is None or shares.adapters_with(use) <= limit.adapters
+        )
+
+    def _settle(self, entry: Entry) -> None:
+        """Let a job have cost what it did, as it goes."""
+        self._backlog.settle(entry, entry.spent)
+        entry.spent = entry.charged = 0.0
 
     async def _hold_place(self, entry: Entry) -> None:
         try:
@@ -266,6 +330,7 @@ class Dispatcher:
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
             needs = await self._fetch(entry, job)
+            entry.spent += self._counters.prices.load * self._take_loads(entry.tenant)
             prompt, start = await self._preparation.encode(job, needs)
         except JobError as error:
             refusal = error
@@ -312,24 +377,20 @@ class Dispatcher:
                 self._happened(entry, Event.DELAYED)
             self._wake.set()
 
-    def _submit(self, now: float) -> None:
-        room = self._max_rows + self._ahead - len(self._running)
-        batch = self._window.take(now=now, busy=bool(self._running), rows=room)
-        if batch:
-            self._engine.submit([self._request(entry) for entry in batch])
-            if len(self._window):  # what did not fit into it is the next: nothing else may come
-                self._wake.set()
-
     def _request(self, entry: Entry) -> GenerationRequest:
         job = entry.job
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
+        again = bool(entry.submitted_ms)  # it gave way to another
         entry.seed = seed_of(entry)
-        entry.submitted_ms = time.time() * 1_000
-        self._running[entry.key] = entry
         self._happened(entry, Event.SUBMITTED)
-        waited = max(0.0, entry.submitted_ms - entry.record.timestamp_ms)
-        self._metrics.queue_seconds.observe(waited / 1_000)
-        self._metrics.prompt_tokens.inc(len(entry.prompt_ids))
+        if not again:
+            entry.submitted_ms = time.time() * 1_000
+            computed = len(entry.prompt_ids) + len(entry.resume_ids)
+            entry.spent += self._counters.prices.prompt * computed
+            waited = max(0.0, entry.submitted_ms - entry.record.timestamp_ms)
+            self._metrics.queue_seconds.observe(waited / 1_000)
+            self._metrics.prompt_tokens.inc(len(entry.prompt_ids))
+            self._quotas.worked(entry.tenant, len(entry.prompt_ids), time.monotonic())
         return GenerationRequest(
             key=entry.key,
             prompt_ids=entry.prompt_ids,

@@ -6,17 +6,27 @@ A plain object without a clock of its own. Three rules, each a property test:
   the batch is full;
 * a busy engine is never waited for: jobs join it at its next step, as far as there is room;
 * nothing is lost or doubled, and the jobs of one tenant leave in the order they came.
+
+Among tenants the one with the smallest share of the engine is next (`worker.batching.shares`).
 """
 
 from __future__ import annotations
 
+import heapq
+from bisect import insort
+from collections import defaultdict, deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Iterator
+
+    from worker.batching.shares import Shares, Use
 
 ItemT = TypeVar("ItemT")
+
+_since = attrgetter("since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +41,7 @@ class BatchLimits:
 @dataclass(frozen=True, slots=True)
 class _Waiting(Generic[ItemT]):
     item: ItemT
-    tenant: str
-    adapters: frozenset[str]
-    tokens: int
+    use: Use
     since: float
 
 
@@ -45,16 +53,24 @@ class Window(Generic[ItemT]):
             raise ValueError(f"a window needs time >= 0 and limits >= 1: {seconds}, {limits}")
         self._seconds = seconds
         self._limits = limits
-        self._waiting: list[_Waiting[ItemT]] = []
+        self._waiting: list[_Waiting[ItemT]] = []  # the longest-waiting first
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def offer(
-        self, item: ItemT, *, tenant: str, adapters: Collection[str], tokens: int, now: float
-    ) -> None:
-        """Let a job wait for company."""
-        self._waiting.append(_Waiting(item, tenant, frozenset(adapters), tokens, now))
+    def __iter__(self) -> Iterator[ItemT]:
+        return (each.item for each in self._waiting)
+
+    def first_of_each(self) -> dict[str, Use]:
+        """Return what the next job of each tenant takes, by tenant."""
+        firsts: dict[str, Use] = {}
+        for each in self._waiting:
+            firsts.setdefault(each.use.tenant, each.use)
+        return firsts
+
+    def offer(self, item: ItemT, use: Use, *, since: float) -> None:
+        """Let a job wait for company; one that was here before keeps its place by `since`."""
+        insort(self._waiting, _Waiting(item, use, since), key=_since)
 
     def discard(self, item: ItemT) -> bool:
         """Forget a job that was cancelled; False if it does not wait here."""
@@ -66,50 +82,65 @@ class Window(Generic[ItemT]):
         """When an idle engine gets the waiting batch at the latest; None when nothing waits."""
         if not self._waiting:
             return None
-        first = min(each.since for each in self._waiting)
+        first = self._waiting[0].since
         return first if self._full() else first + self._seconds
 
-    def take(self, *, now: float, busy: bool, rows: int) -> list[ItemT]:
-        """Remove and return the jobs that enter the engine now, in order of arrival.
+    def take(
+        self,
+        *,
+        now: float,
+        busy: bool,
+        rows: int,
+        shares: Shares,
+        may: Callable[[Use], bool] = lambda _: True,
+    ) -> list[ItemT]:
+        """Remove and return the jobs that enter the engine now; `shares` learns of them.
 
-        ``rows`` is how many the engine has room for. The longest-waiting job always fits: one
-        that is larger than the limits goes alone, and none can be passed over for ever.
+        ``rows`` is how many the engine has room for. The first job always fits: one that is larger
+        than the limits goes alone. A job that `may` not run now holds up its own tenant.
         """
         closes_at = self.closes_at()
         if closes_at is None or rows < 1 or (not busy and now < closes_at):
             return []
-        taken, left = self._split(min(rows, self._limits.rows))
-        self._waiting = left
+        taken = self._fair(min(rows, self._limits.rows), shares, may)
+        gone = {id(each) for each in taken}
+        self._waiting = [each for each in self._waiting if id(each) not in gone]
         return [each.item for each in taken]
 
     def _full(self) -> bool:
         waiting, limits = self._waiting, self._limits
-        adapters = frozenset[str]().union(*(each.adapters for each in waiting))
+        adapters = frozenset[str]().union(*(each.use.adapters for each in waiting))
         return (
             len(waiting) >= limits.rows
-            or sum(each.tokens for each in waiting) >= limits.tokens
+            or sum(each.use.tokens for each in waiting) >= limits.tokens
             or len(adapters) > limits.adapters
         )
 
-    def _split(self, rows: int) -> tuple[list[_Waiting[ItemT]], list[_Waiting[ItemT]]]:
-        taken: list[_Waiting[ItemT]] = []
-        left: list[_Waiting[ItemT]] = []
-        adapters: frozenset[str] = frozenset()
-        held_back: set[str] = set()
-        tokens = 0
+    def _fair(self, rows: int, shares: Shares, may: Callable[[Use], bool]) -> list[_Waiting[ItemT]]:
+        """Choose a batch: tenant by tenant, the one with the smallest share next."""
+        queues: dict[str, deque[_Waiting[ItemT]]] = defaultdict(deque)
         for each in self._waiting:
-            joined = adapters | each.adapters
+            queues[each.use.tenant].append(each)
+        turns = [(shares.of(name), queue[0].since, name) for name, queue in queues.items()]
+        heapq.heapify(turns)
+        taken: list[_Waiting[ItemT]] = []
+        adapters: frozenset[str] = frozenset()
+        tokens = 0
+        while turns and len(taken) < rows:
+            tenant = heapq.heappop(turns)[-1]
+            each = queues[tenant].popleft()
+            joined = adapters | each.use.adapters
             fits = (
-                len(taken) < rows
-                and tokens + each.tokens <= self._limits.tokens
+                tokens + each.use.tokens <= self._limits.tokens
                 and len(joined) <= self._limits.adapters
-                and each.tenant not in held_back
             )
-            if fits or not taken:
-                taken.append(each)
-                adapters = joined
-                tokens += each.tokens
-            else:
-                left.append(each)
-                held_back.add(each.tenant)
-        return taken, left
+            if not may(each.use) or not (fits or not taken):
+                continue  # and so do its tenant's others
+            taken.append(each)
+            shares.add(each.use)
+            adapters = joined
+            tokens += each.use.tokens
+            if queues[tenant]:
+                turn = shares.of(tenant), queues[tenant][0].since, tenant
+                heapq.heappush(turns, turn)
+        return taken

@@ -46,6 +46,9 @@ class Metrics:
         self.kept = counter("jobs_kept", "Jobs that went on running across a rebalance.")
         self.released = counter("releases", "Jobs given up on purpose, for the next owner.")
         self.interrupted = counter("jobs_interrupted", "Jobs whose append failed, and went on.")
+        self.displaced = counter(
+            "jobs_displaced", "Times that a job gave its row to a tenant that had less."
+        )
         self.unexpected_events = counter(
             "unexpected_events", "Events that no row of a job's life expects: a bug to report."
         )

@@ -67,5 +67,5 @@ def _goes_on(entry: Entry) -> bool:
     A suspect waits for an empty engine. Were it read again at each rebalance it would have to be
     claimed and put back each time, and with one every few seconds its turn would never come.
     """
-    runs = entry.stage is Stage.RUNNING and entry.owned
+    runs = entry.stage in {Stage.RUNNING, Stage.DISPLACED} and entry.owned
     return runs or (entry.stage is Stage.WAITING and entry.alone)

@@ -18,9 +18,11 @@ class Job:
     tenant: str
     number: int = 0
     priority: int = 0
-    cost: int = 10
+    prompt_tokens: int = 10
+    most_tokens: int = 0
     source: str = "p0"
     size: int = 100
+    charged: float = 0.0
 
 
 def new() -> Backlog[Job]:
@@ -41,8 +43,8 @@ def test_work_counts_and_not_jobs() -> None:
     """A tenant whose jobs cost twice as much gets half as many turns."""
     backlog = new()
     for number in range(60):
-        backlog.push(Job("dear", number, cost=20))
-        backlog.push(Job("cheap", number, cost=10))
+        backlog.push(Job("dear", number, prompt_tokens=20))
+        backlog.push(Job("cheap", number, prompt_tokens=10))
     turns = Counter(job.tenant for _ in range(60) if (job := backlog.pop()))
     assert 38 <= turns["cheap"] <= 42
 
@@ -124,7 +126,7 @@ def test_nothing_is_lost_and_tenants_keep_their_order(
     backlog = new()
     out: list[Job] = []
     for number, (tenant, priority, cost, pop) in enumerate(steps):
-        backlog.push(Job(tenant, number, priority=priority, cost=cost))
+        backlog.push(Job(tenant, number, priority=priority, prompt_tokens=cost))
         if pop:
             job = backlog.pop()
             assert job is not None
@@ -149,3 +151,43 @@ def test_a_tenant_that_is_passed_over_keeps_its_turn() -> None:
     assert backlog.pop({"a"}) is second
     assert backlog.pop({"a"}) is None
     assert backlog.pop() is first
+
+
+def test_work_not_done_is_given_back() -> None:
+    """Jobs that ask for much and answer little get the turns of what they took."""
+    backlog = new()
+    for number in range(100):
+        backlog.push(Job("asks", number, most_tokens=1_000))
+        backlog.push(Job("says", number, most_tokens=10))
+    turns: Counter[str] = Counter()
+    for _ in range(100):
+        job = backlog.pop()
+        assert job is not None
+        turns[job.tenant] += 1
+        backlog.settle(job, 30.0)  # ten of the prompt and ten of the answer, at twice the price
+    assert 49 <= turns["asks"] <= 51
+
+
+def test_a_job_that_takes_more_than_expected_costs_its_tenant_turns() -> None:
+    """What it goes on to cost counts while it runs, not only at its end."""
+    backlog = new()
+    for number in range(10):
+        backlog.push(Job("long", number))
+        backlog.push(Job("other", number))
+    first = backlog.pop()
+    assert first is not None
+    backlog.settle(first, first.charged + 30)
+    turns = [job.tenant for _ in range(6) if (job := backlog.pop())]
+    assert turns == ["other", "other", "other", "other", "long", "other"]
+
+
+def test_what_is_given_back_counts_at_once() -> None:
+    """A tenant whose turn was far off is next, if its job has cost nothing in the end."""
+    backlog = new()
+    dear, cheap = Job("a", 1, prompt_tokens=100), Job("a", 2)
+    for job in (dear, cheap, *(Job("b", number) for number in range(5))):
+        backlog.push(job)
+    assert backlog.pop() is dear
+    assert backlog.pop().tenant == "b"  # type: ignore[union-attr] # it waits
+    backlog.settle(dear, 0.0)
+    assert backlog.pop() is cheap

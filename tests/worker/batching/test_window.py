@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.batching.shares import Capacity, Shares, Use
 from worker.batching.window import BatchLimits, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ItemT = TypeVar("ItemT")
 
 LIMITS = BatchLimits(rows=4, tokens=100, adapters=2)
 
 
-def offer(window: Window[str], item: str, now: float, **given: object) -> None:
+def offer(
+    window: Window[str],
+    item: str,
+    since: float,
+    *,
+    tenant: str = "acme",
+    adapters: Iterable[str] = (),
+    tokens: int = 1,
+) -> None:
     """Offer with defaults that fit anywhere."""
-    settings = {"tenant": "acme", "adapters": (), "tokens": 1} | given
-    window.offer(item, now=now, **settings)  # type: ignore[arg-type] # keywords of mixed types
+    window.offer(item, Use(tenant, frozenset(adapters), tokens), since=since)
+
+
+def take(
+    window: Window[ItemT], *, now: float, busy: bool, rows: int, running: Iterable[Use] = ()
+) -> list[ItemT]:
+    """Take beside what runs."""
+    shares = Shares(Capacity(rows=8, slots=8), lambda _: 1.0, running)
+    return window.take(now=now, busy=busy, rows=rows, shares=shares)
 
 
 def test_an_idle_engine_waits_for_company() -> None:
@@ -26,8 +48,8 @@ def test_an_idle_engine_waits_for_company() -> None:
     offer(window, "a", 10)
     offer(window, "b", 14)
     assert window.closes_at() == 15
-    assert window.take(now=14.9, busy=False, rows=4) == []
-    assert window.take(now=15, busy=False, rows=4) == ["a", "b"]
+    assert take(window, now=14.9, busy=False, rows=4) == []
+    assert take(window, now=15, busy=False, rows=4) == ["a", "b"]
     assert window.closes_at() is None
 
 
@@ -36,9 +58,9 @@ def test_a_busy_engine_is_joined_at_once() -> None:
     window = Window[str](seconds=5, limits=LIMITS)
     for name in "abc":
         offer(window, name, 10)
-    assert window.take(now=10, busy=True, rows=2) == ["a", "b"]
-    assert window.take(now=10, busy=True, rows=0) == []
-    assert window.take(now=10, busy=True, rows=1) == ["c"]
+    assert take(window, now=10, busy=True, rows=2) == ["a", "b"]
+    assert take(window, now=10, busy=True, rows=0) == []
+    assert take(window, now=10, busy=True, rows=1) == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -52,12 +74,12 @@ def test_a_busy_engine_is_joined_at_once() -> None:
     ],
     ids=["rows", "rows-left", "tokens", "adapters-left", "adapters"],
 )
-def test_a_full_batch_closes_early(offers: list[dict[str, object]], closes: bool) -> None:
+def test_a_full_batch_closes_early(offers: list[dict[str, Any]], closes: bool) -> None:
     """Rows, tokens or adapter slots: whichever is full first closes the window."""
     window = Window[str](seconds=5, limits=LIMITS)
     for number, settings in enumerate(offers):
         offer(window, str(number), 10, **settings)
-    assert bool(window.take(now=10, busy=False, rows=4)) is closes
+    assert bool(take(window, now=10, busy=False, rows=4)) is closes
 
 
 def test_an_adapter_that_finds_no_slot_is_passed_by_others_but_not_by_its_tenant() -> None:
@@ -68,8 +90,38 @@ def test_an_adapter_that_finds_no_slot_is_passed_by_others_but_not_by_its_tenant
     offer(window, "3", 0, adapters={"z"}, tenant="t3")
     offer(window, "4", 0, tenant="t3")
     offer(window, "5", 0, adapters={"x"}, tenant="t4")
-    assert window.take(now=0, busy=False, rows=4) == ["1", "2", "5"]
-    assert window.take(now=0, busy=False, rows=4) == ["3", "4"]
+    assert take(window, now=0, busy=False, rows=4) == ["1", "2", "5"]
+    assert take(window, now=0, busy=False, rows=4) == ["3", "4"]
+
+
+def test_who_holds_least_is_next() -> None:
+    """Rows go round by what tenants hold of the engine, not by who came first."""
+    window = Window[str](seconds=0, limits=LIMITS)
+    for name in ("a1", "a2", "a3", "b1", "b2", "c1"):
+        offer(window, name, 0, tenant=name[0])
+    running = [Use("a"), Use("a"), Use("b")]
+    assert take(window, now=0, busy=True, rows=2, running=running) == ["c1", "b1"]
+    assert take(window, now=0, busy=True, rows=4) == ["a1", "b2", "a2", "a3"]
+
+
+def test_a_job_that_ran_already_waits_where_it_did() -> None:
+    """It is before what its tenant sent later, whenever it comes back."""
+    window = Window[str](seconds=0, limits=LIMITS)
+    offer(window, "later", 5)
+    offer(window, "back", 1)
+    assert take(window, now=6, busy=True, rows=1) == ["back"]
+
+
+def test_a_job_that_may_not_run_holds_up_its_own_tenant_only() -> None:
+    """Whoever has reached a limit waits in its order; the others go on."""
+    window = Window[str](seconds=0, limits=LIMITS)
+    offer(window, "1", 0, tenant="a", tokens=9)
+    offer(window, "2", 0, tenant="a")
+    offer(window, "3", 0, tenant="b")
+    shares = Shares(Capacity(rows=8, slots=8), lambda _: 1.0)
+    taken = window.take(now=0, busy=True, rows=4, shares=shares, may=lambda use: use.tokens < 9)
+    assert taken == ["3"]
+    assert take(window, now=0, busy=True, rows=4) == ["1", "2"]
 
 
 def test_an_oversized_job_goes_alone() -> None:
@@ -77,8 +129,8 @@ def test_an_oversized_job_goes_alone() -> None:
     window = Window[str](seconds=0, limits=LIMITS)
     offer(window, "big", 0, tokens=1_000)
     offer(window, "small", 0)
-    assert window.take(now=0, busy=False, rows=4) == ["big"]
-    assert window.take(now=0, busy=False, rows=4) == ["small"]
+    assert take(window, now=0, busy=False, rows=4) == ["big"]
+    assert take(window, now=0, busy=False, rows=4) == ["small"]
 
 
 def test_a_cancelled_job_leaves() -> None:
@@ -87,7 +139,7 @@ def test_a_cancelled_job_leaves() -> None:
     offer(window, "a", 0)
     assert window.discard("a")
     assert not window.discard("a")
-    assert window.take(now=1, busy=False, rows=4) == []
+    assert take(window, now=1, busy=False, rows=4) == []
 
 
 @dataclass(frozen=True)
@@ -121,12 +173,10 @@ def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]
     now = 0
     for number, arrival in enumerate(arrivals):
         now += arrival.gap
-        window.offer(
-            number, tenant=arrival.tenant, adapters=arrival.adapters, tokens=arrival.tokens, now=now
-        )
+        window.offer(number, Use(arrival.tenant, arrival.adapters, arrival.tokens), since=now)
         busy, rows = engine[number % len(engine)]
         due = window.closes_at()
-        batch = window.take(now=now, busy=busy, rows=rows)
+        batch = take(window, now=now, busy=busy, rows=rows)
         assert len(batch) <= min(rows, LIMITS.rows)
         if rows and due is not None and (busy or now >= due):
             assert batch, "room and due, yet nothing was taken"
@@ -134,7 +184,7 @@ def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]
         assert len(adapters) <= LIMITS.adapters or len(batch) == 1
         assert len(batch) == 1 or sum(arrivals[each].tokens for each in batch) <= LIMITS.tokens
         seen += batch
-    while batch := window.take(now=now + 2, busy=False, rows=LIMITS.rows):
+    while batch := take(window, now=now + 2, busy=False, rows=LIMITS.rows):
         seen += batch
     assert sorted(seen) == list(range(len(arrivals)))
     for number in seen:
@@ -156,15 +206,13 @@ def test_no_job_waits_longer_than_the_bound(arrivals: list[Arrival]) -> None:
 
     def collect(until: int) -> None:
         while (due := window.closes_at()) is not None and due <= until:
-            for number in window.take(now=due, busy=False, rows=LIMITS.rows):
+            for number in take(window, now=due, busy=False, rows=LIMITS.rows):
                 assert due - arrived[number] <= seconds
 
     for number, arrival in enumerate(arrivals):
         collect(now + arrival.gap)
         now += arrival.gap
         arrived[number] = now
-        window.offer(
-            number, tenant=arrival.tenant, adapters=arrival.adapters, tokens=arrival.tokens, now=now
-        )
+        window.offer(number, Use(arrival.tenant, arrival.adapters, arrival.tokens), since=now)
     collect(now + seconds)
     assert len(window) == 0
