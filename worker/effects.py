@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
+from worker.accounting import ended
 from worker.intake.deadlines import too_late
 from worker.observe.logs import get_logger
 from worker.stages import Effect, Event
@@ -126,9 +127,6 @@ class Effects:
         )
 
     def _finish(self, entry: Entry) -> None:
-        end = entry.error.code.value if entry.error is not None else entry.finish
-        self._metrics.jobs.labels(end=end or "answered_before").inc()
-        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
-        self._metrics.job_seconds.observe(whole / 1_000)
+        self._metrics.ended(ended(entry, time.time() * 1_000))
         self._parts.claims.withdraw(entry)  # of one that could not be written
         self._held.finish(entry)

@@ -127,6 +127,9 @@ class Entry:
     prompt_logprobs: PromptLogprobs | None = None  # with its end, if it asked for them
     error: JobError | None = None  # what it ends with, once that is known
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
+    begun: bool = False  # it was counted as begun: `worker.accounting`
+    first_token_told: bool = False  # same, of its first token
+    told_tokens: int = 0  # of its answer, where its terminal stands
     submitted_ms: float = 0.0
     first_token_ms: float = 0.0
     last_token_ms: float = 0.0

@@ -279,6 +279,13 @@ class WorkerSettings(BaseSettings):
     http: str = Field(
         "127.0.0.1:8080", description="Address of /livez, /readyz and /metrics; `off` for none."
     )
+    metrics_tenants: int = Field(
+        20,
+        ge=0,
+        le=1_000,
+        description="Tenants, those with the most tokens, that metrics tell of by name, and as many"
+        " adapters; all others are told of together. 0: nobody is named.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."
     )

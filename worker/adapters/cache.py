@@ -11,6 +11,8 @@ from schemas import ErrorCode, JobError
 from worker.adapters.byte_lru import ByteLru
 from worker.adapters.store import AdapterRef, AdapterStore
 from worker.adapters.weights import AdapterWeights, Remark
+from worker.observe.distribution import Distribution
+from worker.observe.engine_stats import LOAD_SECONDS
 from worker.observe.logs import Sampled, get_logger
 
 _LOADS_AT_ONCE: Final = 2  # reads are bound by the disk, checks by one core each
@@ -57,12 +59,18 @@ class AdapterCache:
         self._loads: dict[_Content, asyncio.Task[AdapterWeights]] = {}
         self._refusals: OrderedDict[_Content, tuple[float, JobError]] = OrderedDict()
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+        self.load_seconds = Distribution(LOAD_SECONDS)
         self.hits = 0
         self.loads = 0
         self.other_bases = 0
         """Adapters read that name another base model."""
         self.other_templates = 0
         """Adapters read whose own chat template is not used."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The adapters that are held."""
+        return self._lru.digests
 
     @property
     def nbytes(self) -> int:
@@ -79,10 +87,10 @@ class AdapterCache:
             found = self._lru.get(ref.digest)
             if found is not None:
                 self.hits += 1
-                return _named(found, ref.name)
+                return _named(found, ref)
             weights = await self._load_once(ref)
             if weights.digest == ref.digest:
-                return _named(weights, ref.name)
+                return _named(weights, ref)
         raise JobError(
             ErrorCode.ADAPTER_INVALID, f"adapter {ref.name}: its folder changes while it is read"
         )
@@ -105,7 +113,10 @@ class AdapterCache:
     async def _load(self, ref: AdapterRef) -> AdapterWeights:
         async with self._turn:
             self.loads += 1
-            return await asyncio.to_thread(self._read, ref)
+            begun = time.monotonic()
+            weights = await asyncio.to_thread(self._read, ref)
+            self.load_seconds.observe(time.monotonic() - begun)
+            return weights
 
     def _read(self, ref: AdapterRef) -> AdapterWeights:
         weights = self._store.load(ref)
@@ -147,6 +158,9 @@ class AdapterCache:
         del self._refusals[content]
 
 
-def _named(weights: AdapterWeights, name: str) -> AdapterWeights:
+def _named(weights: AdapterWeights, ref: AdapterRef) -> AdapterWeights:
     """Equal content is kept once, but nobody is shown the name another tenant gave it."""
-    return weights if weights.name == name else dataclasses.replace(weights, name=name)
+    name, owner = ref.name, ref.folder.home.name
+    if (weights.name, weights.owner) == (name, owner):
+        return weights
+    return dataclasses.replace(weights, name=name, owner=owner)

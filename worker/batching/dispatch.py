@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from schemas import Activation, ErrorCode, JobError
+from worker.accounting import count_begun
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.preparation import Preparation
@@ -327,9 +328,7 @@ class Dispatcher:
         entry.submitted_ms = time.time() * 1_000
         self._running[entry.key] = entry
         self._happened(entry, Event.SUBMITTED)
-        waited = max(0.0, entry.submitted_ms - entry.record.timestamp_ms)
-        self._metrics.queue_seconds.observe(waited / 1_000)
-        self._metrics.prompt_tokens.inc(len(entry.prompt_ids))
+        count_begun(entry, self._metrics)
         return GenerationRequest(
             key=entry.key,
             prompt_ids=entry.prompt_ids,
