@@ -119,7 +119,7 @@ class AdapterCache:
             return weights
 
     def _read(self, ref: AdapterRef) -> AdapterWeights:
-        weights = self._store.load(ref)
+        weights = _named(self._store.load(ref), ref)
         if self._prepare is not None:
             self._prepare(weights)
         return weights
