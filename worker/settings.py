@@ -14,7 +14,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -43,7 +43,12 @@ _SERVICE_LINK = re.compile(
 )
 
 # Read by the client's side of the command line, or by the loader itself, and not by the worker.
-FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_KEY", "ARIL_CACHE"})
+FOREIGN_ENV: Final = {
+    "ARIL_CONFIG": "TOML file of settings, of all commands that have any; as `--config`.",
+    "ARIL_TENANT": "Who asks, of `aril send`; as `--tenant`.",
+    "ARIL_KEY": "File of the key that jobs are signed with, of `aril send`; as `--key`.",
+    "ARIL_CACHE": "Folder that `aril demo` keeps its model in.",
+}
 
 _SHOWN = 200  # characters of a name that nobody knows
 

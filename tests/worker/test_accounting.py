@@ -16,8 +16,10 @@ from schemas import (
     reply_partition,
 )
 from tests.support.harness import REPLY_PARTITIONS, Harness
+from worker.accounting import PLACES
 from worker.engine.request import Output
 from worker.replies.producer import AppendError
+from worker.stages import Stage
 
 if TYPE_CHECKING:
     import pytest
@@ -133,6 +135,16 @@ async def test_what_waits_is_known_in_tokens_and_by_tenant() -> None:
         assert value(harness, "aril_waiting_tokens") == 0
         assert not harness.metrics.tenants._at["running"]
         assert not harness.metrics.tenants._at["waiting"]
+
+
+def test_every_stage_before_the_engine_is_waiting() -> None:
+    """A new stage has to be put somewhere."""
+    elsewhere = {
+        *(Stage.ARRIVED, Stage.DOOMED, Stage.CONDEMNED, Stage.FAILING, Stage.FINISHING),
+        *(Stage.UNTOLD, Stage.SETTLING, Stage.SETTLED, Stage.DROPPED),
+    }
+    assert set(Stage) - elsewhere == set(PLACES)
+    assert [stage for stage in Stage if PLACES.get(stage) == "running"] == [Stage.RUNNING]
 
 
 async def test_a_cancelled_job_waits_no_longer() -> None:

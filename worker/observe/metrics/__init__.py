@@ -31,9 +31,9 @@ class Metrics(ProcessMetrics, JobMetrics, QueueMetrics):
     def __init__(self, names: int = DEFAULT_NAMES) -> None:
         """Prepare; up to `names` tenants and as many adapters are told of by name."""
         self.families = families = Families()
-        ProcessMetrics.__init__(self, families)
-        QueueMetrics.__init__(self, families)
         JobMetrics.__init__(self, families)
+        QueueMetrics.__init__(self, families)
+        ProcessMetrics.__init__(self, families)
         self.engine = EngineCollector(families)
         self.adapters = AdapterMetrics(families, names, self.engine)
         self.tenants = TenantMetrics(families, names)

@@ -33,6 +33,7 @@ class AdapterMetrics:
 
     def __init__(self, families: Families, most: int, engine: EngineCollector) -> None:
         """Name up to `most` adapters; the engine says which are there."""
+        families.section("Adapters by name")
         self._most = most
         self._engine = engine
         self._names = BoundedNames(most, forget=self._forget)

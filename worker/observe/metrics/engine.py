@@ -108,6 +108,7 @@ class EngineCollector:
     """Collects what an engine says of itself; nothing before there is one."""
 
     def __init__(self, families: Families) -> None:
+        families.section("The engine")
         self._stats: Callable[[], EngineStats] | None = None
         all_of_them = (*COUNTERS.values(), *GAUGES.values(), _USAGE, *HISTOGRAMS.values())
         families.collected(self, *all_of_them)

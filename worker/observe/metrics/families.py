@@ -1,7 +1,7 @@
 """How a family of metrics is made: its name in full, its words, its labels.
 
 A name is a contract: ``aril_``, base units, ``_total`` on counters. It stands in the code as it is
-scraped. What is made here is what docs/reference/metrics.md lists.
+scraped. docs/reference/metrics.md is made from what is made here.
 """
 
 from __future__ import annotations
@@ -54,6 +54,19 @@ class Families:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.made: list[Family] = []
+        self._sections: list[tuple[str, int]] = []  # titles, and how many came before
+
+    def section(self, title: str) -> None:
+        """Let what is made from here on stand under a title."""
+        self._sections.append((title, len(self.made)))
+
+    def sections(self) -> dict[str, list[Family]]:
+        """Return all families by title."""
+        ends = [*(begin for _, begin in self._sections[1:]), len(self.made)]
+        return {
+            title: self.made[begin:end]
+            for (title, begin), end in zip(self._sections, ends, strict=True)
+        }
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         """Make one; `name` ends in ``_total``."""

@@ -45,6 +45,7 @@ class GenAiMetrics:
     """The three families. A job is counted where it ends, once."""
 
     def __init__(self, families: Families) -> None:
+        families.section("OpenTelemetry's names")
         self.model = ""  # the backbone's name, once it is loaded
         self._duration = families.histogram(
             "gen_ai_server_request_duration_seconds",

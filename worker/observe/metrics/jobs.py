@@ -36,6 +36,7 @@ class JobMetrics:
     """Families of jobs, without a label that names anybody."""
 
     def __init__(self, families: Families) -> None:
+        families.section("Jobs and answers")
         counter, gauge, histogram = families.counter, families.gauge, families.histogram
         self.jobs = counter(
             "aril_jobs_total",

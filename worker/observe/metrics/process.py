@@ -20,6 +20,7 @@ class ProcessMetrics:
     """Families of the process; ``process_*`` and ``python_*`` are prometheus-client's own."""
 
     def __init__(self, families: Families) -> None:
+        families.section("The process")
         self.build = families.info(
             "aril_build_info",
             "1, and in its labels versions, the backbone, its type of numbers and the assignor;"

@@ -33,6 +33,7 @@ class QueueMetrics:
     """Families of the consumer and its group."""
 
     def __init__(self, families: Families) -> None:
+        families.section("Queue, group and commits")
         counter, gauge, histogram = families.counter, families.gauge, families.histogram
         self.partitions = gauge("aril_partitions", "Jobs partitions held.")
         self.standby = gauge("aril_standby", "1 while in the group with no partition, else 0.")

@@ -44,6 +44,7 @@ class TenantMetrics:
 
     def __init__(self, families: Families, most: int) -> None:
         """Name up to `most` tenants."""
+        families.section("Tenants by name")
         self._most = most
         self._names = BoundedNames(most, forget=self._forget)
         self._jobs = families.counter(
