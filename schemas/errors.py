@@ -45,8 +45,8 @@ class ErrorCode(StrEnum):
 _WORDS: Final[dict[ErrorCode, tuple[str, str]]] = {
     ErrorCode.INVALID_JOB: (
         (
-            "The record is no job of this contract, or asks for what this service or model cannot do."
-            " The message names the field."
+            "The record is no job of this contract, or asks for what this service or its model"
+            " cannot do. The message names the field."
         ),
         "Correct what is named; as it is, it fails each time.",
     ),

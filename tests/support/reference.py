@@ -45,9 +45,9 @@ def metrics_page() -> str:
         "# Metrics",
         MADE.format(source="worker/observe/metrics/"),
         (
-            "What `/metrics` of a worker tells, in Prometheus' format or OpenMetrics. Which to watch"
-            " first: [operating](../operating.md#probes-and-metrics). A counter begins at 0 with each"
-            " process. Of a histogram the lowest and the highest bound are given."
+            "What `/metrics` of a worker tells, in Prometheus' format or OpenMetrics. Which to"
+            " watch first: [operating](../operating.md#probes-and-metrics). A counter begins at 0"
+            " with each process. Of a histogram the lowest and the highest bound are given."
         ),
     ]
     for title, families in Metrics().families.sections().items():
@@ -73,9 +73,9 @@ def settings_page() -> str:
         MADE.format(source="worker/settings.py"),
         (
             "Each setting of a worker has a flag (`--max-rows`; secrets have none), an environment"
-            " variable (`ARIL_MAX_ROWS`) and a name in a TOML file (`max_rows`), the strongest first."
-            " An unknown name or a value out of bounds ends the worker with one line and exit code 2."
-            " `aril config` shows what is in force and where each value came from."
+            " variable (`ARIL_MAX_ROWS`) and a name in a TOML file (`max_rows`), the strongest"
+            " first. An unknown name or a value out of bounds ends the worker with one line and"
+            " exit code 2. `aril config` shows what is in force and where each value came from."
         ),
     ]
     for title, names in worker_groups().items():
@@ -99,8 +99,8 @@ def errors_page() -> str:
             MADE.format(source="schemas/errors.py"),
             (
                 "What an `error` record may carry as `code`; the set is closed in version 1 of"
-                " [the contract](../../schemas/README.md). `retryable`: the same job under a new id may"
-                " succeed with nothing else changed. A `message` is for people and may change."
+                " [the contract](../../schemas/README.md). `retryable`: the same job under a new id"
+                " may succeed with nothing else changed. A `message` is for people and may change."
             ),
             _table(("code", "retryable", "what has happened", "what to do"), rows),
         ]

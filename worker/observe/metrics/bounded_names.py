@@ -20,7 +20,7 @@ OTHER: Final = "_other"
 """Label of all that have none of their own. No tenant, adapter or topic of ours begins so."""
 
 HALF_LIFE_SECONDS: Final = 3_600.0
-TRACKED: Final = 8  # names without a label whose weight is known, for each that may have one
+TRACKED: Final = 4  # names without a label whose weight is known, for each that may have one
 LEAD: Final = 1.25  # how much heavier one has to be to take another's place: no to and fro
 
 
@@ -33,6 +33,7 @@ class BoundedNames:
         self._forget = forget
         self._named: dict[str, float] = {}
         self._others: dict[str, float] = {}
+        self._least = 0.0  # no named one's weight is below: they rise until all are halved
         self._halved: float | None = None
 
     @property
@@ -53,15 +54,24 @@ class BoundedNames:
         if not self._most:
             return OTHER
         weight += self._place(name)
-        if len(self._named) >= self._most:
-            lightest = min(self._named, key=self._named.__getitem__)
-            if weight <= LEAD * self._named[lightest]:
-                self._others[name] = weight
-                return OTHER
-            self._others[lightest] = self._named.pop(lightest)
-            self._forget(lightest)
+        if len(self._named) >= self._most and not self._displace(weight):
+            self._others[name] = weight
+            return OTHER
         self._named[name] = weight
+        self._least = min(self._least, weight)
         return name
+
+    def _displace(self, weight: float) -> bool:
+        """Take the lightest one's name away, if somebody of this weight may have it."""
+        if weight <= LEAD * self._least:
+            return False
+        lightest = min(self._named, key=self._named.__getitem__)
+        self._least = self._named[lightest]
+        if weight <= LEAD * self._least:
+            return False
+        self._others[lightest] = self._named.pop(lightest)
+        self._forget(lightest)
+        return True
 
     def _place(self, name: str) -> float:
         """Take a name out of those without a label; return the weight that it begins with."""
@@ -78,6 +88,7 @@ class BoundedNames:
             self._halved = now
         while now - self._halved >= HALF_LIFE_SECONDS:
             self._halved += HALF_LIFE_SECONDS
+            self._least /= 2
             for weights in (self._named, self._others):
                 for name in weights:
                     weights[name] /= 2

@@ -47,6 +47,7 @@ class GenAiMetrics:
     def __init__(self, families: Families) -> None:
         families.section("OpenTelemetry's names")
         self.model = ""  # the backbone's name, once it is loaded
+        self._children: dict[tuple[Histogram, str, tuple[str, ...]], Histogram] = {}
         self._duration = families.histogram(
             "gen_ai_server_request_duration_seconds",
             "Generative AI server request duration: log-append time to the acknowledged terminal."
@@ -70,17 +71,19 @@ class GenAiMetrics:
     def ended(self, job: Ended) -> None:
         """Take in a job that has ended."""
         error = job.end if job.failed else ""
-        values = self._values(job.operation)
-        self._duration.labels(*values, error).observe(job.seconds)
+        self._child(self._duration, job.operation, error).observe(job.seconds)
         if job.failed:
             return
-        for family, seconds in (
-            (self._first_token, job.first_token_seconds),
-            (self._output_token, job.token_seconds),
-        ):
-            if seconds is not None:
-                child: Histogram = family.labels(*values)
-                child.observe(seconds)
+        if job.first_token_seconds is not None:
+            self._child(self._first_token, job.operation).observe(job.first_token_seconds)
+        if job.token_seconds is not None:
+            self._child(self._output_token, job.operation).observe(job.token_seconds)
 
-    def _values(self, operation: Operation) -> tuple[str, ...]:
-        return operation, PROVIDER, self.model, self.model
+    def _child(self, family: Histogram, operation: Operation, *more: str) -> Histogram:
+        """Return the series of these labels, looked up once."""
+        key = family, operation, more
+        child = self._children.get(key)
+        if child is None:
+            values = operation, PROVIDER, self.model, self.model, *more
+            child = self._children[key] = family.labels(*values)
+        return child

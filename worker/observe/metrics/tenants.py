@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client.core import GaugeMetricFamily
@@ -19,7 +19,7 @@ from worker.observe.metrics.families import Family
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prometheus_client import Metric
+    from prometheus_client import Counter, Histogram, Metric
 
     from worker.observe.metrics.families import Families
     from worker.observe.metrics.jobs import Ended
@@ -37,6 +37,16 @@ _GAUGES: Final[dict[Place, Family]] = {
         "aril_tenant_running_jobs", "gauge", "Jobs of a tenant in the engine.", ("tenant",)
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The series of one label, looked up once."""
+
+    prompt_tokens: Counter
+    tokens: Counter
+    ttft_seconds: Histogram
+    jobs: dict[str, Counter] = field(default_factory=dict)  # by end
 
 
 class TenantMetrics:
@@ -65,6 +75,7 @@ class TenantMetrics:
             _TTFT_SECONDS,
             "tenant",
         )
+        self._series: dict[str, _Series] = {}
         self._at: dict[Place, Tally[str]] = {place: Tally() for place in PLACES}
         families.collected(self, *_GAUGES.values())
 
@@ -83,11 +94,18 @@ class TenantMetrics:
         if not self._most:
             return
         label = self._names.use(job.tenant, job.prompt_tokens + job.tokens, time.monotonic())
-        self._jobs.labels(label, job.end).inc()
-        self._prompt_tokens.labels(label).inc(job.prompt_tokens)
-        self._tokens.labels(label).inc(job.tokens)
+        series = self._series.get(label)
+        if series is None:
+            families = (self._prompt_tokens, self._tokens, self._ttft_seconds)
+            prompt_tokens, tokens, ttft_seconds = (each.labels(label) for each in families)
+            series = self._series[label] = _Series(prompt_tokens, tokens, ttft_seconds)
+        if job.end not in series.jobs:
+            series.jobs[job.end] = self._jobs.labels(label, job.end)
+        series.jobs[job.end].inc()
+        series.prompt_tokens.inc(job.prompt_tokens)
+        series.tokens.inc(job.tokens)
         if job.first_token_seconds is not None:
-            self._ttft_seconds.labels(label).observe(job.first_token_seconds)
+            series.ttft_seconds.observe(job.first_token_seconds)
 
     def describe(self) -> list[Metric]:
         """Name the gauges."""
@@ -107,10 +125,9 @@ class TenantMetrics:
             yield metric
 
     def _forget(self, tenant: str) -> None:
-        self._jobs.remove_by_labels({"tenant": tenant})
-        for family in (self._prompt_tokens, self._tokens, self._ttft_seconds):
-            with suppress(KeyError):
-                family.remove(tenant)
+        if self._series.pop(tenant, None) is not None:
+            for family in (self._jobs, self._prompt_tokens, self._tokens, self._ttft_seconds):
+                family.remove_by_labels({"tenant": tenant})
 
 
 def _metric(family: Family) -> GaugeMetricFamily:
