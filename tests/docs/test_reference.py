@@ -65,3 +65,17 @@ def test_a_stale_page_is_told_and_written(
     page = tmp_path / "docs" / "reference" / "errors.md"
     page.write_text(page.read_text() + "x")
     assert reference.main(["--check"]) == 1
+
+
+def test_documents_name_only_metrics_that_there_are() -> None:
+    """A renamed family must not live on in a page that people copy queries from."""
+    known = {each.name for each in Metrics().families.made}
+    root = reference.FOLDER.parents[1]
+    pages = [*(root / "docs").rglob("*.md"), root / "README.md", root / "CHANGELOG.md"]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"`(aril_[a-z0-9_]+)(?:\{[^`]*)?`", page.read_text())
+    }
+    assert named
+    assert {(page, name) for page, name in named if name not in known} == set()
