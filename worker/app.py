@@ -252,7 +252,7 @@ class Worker:
                     partial(topic_admin, self._settings), writer.topics_in_use
                 ),
                 watch_loop_lag(self._metrics),
-                watch_lag(consumer.log_ends, lambda: consumer.states, self._metrics),
+                watch_lag(consumer.logs, lambda: consumer.states, self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
                 *(
                     [self._consolidate_often(consolidation, consumer, lifecycle)]

@@ -22,7 +22,7 @@ from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
 from worker.queue.delivery import Delivery
-from worker.queue.lag import ends_of
+from worker.queue.lag import logs_of
 from worker.queue.member import make_member
 from worker.queue.pauses import apply_pauses
 from worker.queue.unreadable import UnreadableBatches
@@ -178,11 +178,11 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             return {}
         return await progress_of(self._consumer, reading)
 
-    async def log_ends(self) -> dict[Partition, int] | None:
-        """Return the ends of the logs that are held; None where they cannot be told."""
+    async def logs(self) -> dict[Partition, range] | None:
+        """Return which offsets the logs hold that are held; None where that cannot be told."""
         if self._replacing or not self._set_up.is_set():
             return None
-        return await ends_of(self._consumer, self._states)
+        return await logs_of(self._consumer, self._states)
 
     async def replace(self) -> None:
         """Join the group with a new consumer in place of the present one."""

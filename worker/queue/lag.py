@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from aiokafka import TopicPartition, errors
 
 from worker.job import Partition
+from worker.observe.logs import get_logger
 from worker.observe.metrics import Lag
 
 if TYPE_CHECKING:
@@ -22,44 +23,60 @@ if TYPE_CHECKING:
     from worker.observe.metrics import Metrics
     from worker.queue.assignment import PartitionState
 
+log = get_logger(__name__)
+
 LOOK_SECONDS: Final = 15.0
 ANSWER_SECONDS: Final = 10.0
 
 
 async def watch_lag(
-    ends: Callable[[], Awaitable[dict[Partition, int] | None]],
+    logs: Callable[[], Awaitable[dict[Partition, range] | None]],
     held: Callable[[], Iterable[PartitionState]],
     metrics: Metrics,
 ) -> None:
-    """Look until cancelled. Where no broker tells the logs' ends, what was known stays."""
+    """Look until cancelled. Where no broker tells of the logs, what was known stays."""
     while True:
-        found = await ends()
-        if found is not None:
-            metrics.behind(lags_of(held(), found))
+        try:
+            found = await logs()
+            if found is not None:
+                metrics.behind(lags_of(held(), found))
+        except Exception:  # a figure that cannot be had stops no worker
+            log.exception("lag_unknown")
         await asyncio.sleep(LOOK_SECONDS)
 
 
 def lags_of(
-    held: Iterable[PartitionState], ends: Mapping[Partition, int]
+    held: Iterable[PartitionState], logs: Mapping[Partition, range]
 ) -> dict[tuple[str, int], Lag]:
-    """Return how far each partition is behind; one of which nothing is known yet is left out."""
+    """Return how far each partition is behind, of those whose log is known.
+
+    What retention has deleted is no lag: it is counted as lost.
+    """
     found: dict[tuple[str, int], Lag] = {}
     for state in held:
-        ledger, end = state.ledger, ends.get(state.source)
-        if ledger is not None and end is not None:
-            unread = max(0, end - ledger.next_offset)
-            found[state.source] = Lag(unfinished=ledger.open + unread, unread=unread)
+        log = logs.get(state.source)
+        if log is not None:
+            # Without a ledger nothing is committed and nothing was read: it begins with the log.
+            read = log.start if state.ledger is None else max(log.start, state.ledger.next_offset)
+            unread = max(0, log.stop - read)
+            is_open = 0 if state.ledger is None else state.ledger.open
+            found[state.source] = Lag(unfinished=is_open + unread, unread=unread)
     return found
 
 
-async def ends_of(
+async def logs_of(
     consumer: AIOKafkaConsumer, held: Iterable[Partition]
-) -> dict[Partition, int] | None:
-    """Ask for the ends of logs; None where no broker answers, or a rebalance comes."""
+) -> dict[Partition, range] | None:
+    """Ask which offsets logs hold; None where no broker answers, or a rebalance comes."""
     places = [TopicPartition(*each) for each in held]
+    if not places:
+        return {}
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            ends = await consumer.end_offsets(places) if places else {}
+            starts = await consumer.beginning_offsets(places)
+            ends = await consumer.end_offsets(places)
     except (errors.KafkaError, TimeoutError):
         return None
-    return {Partition(each.topic, each.partition): end for each, end in ends.items()}
+    return {
+        Partition(each.topic, each.partition): range(starts[each], ends[each]) for each in places
+    }

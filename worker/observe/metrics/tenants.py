@@ -96,9 +96,11 @@ class TenantMetrics:
         label = self._names.use(job.tenant, job.prompt_tokens + job.tokens, time.monotonic())
         series = self._series.get(label)
         if series is None:
-            families = (self._prompt_tokens, self._tokens, self._ttft_seconds)
-            prompt_tokens, tokens, ttft_seconds = (each.labels(label) for each in families)
-            series = self._series[label] = _Series(prompt_tokens, tokens, ttft_seconds)
+            series = self._series[label] = _Series(
+                self._prompt_tokens.labels(label),
+                self._tokens.labels(label),
+                self._ttft_seconds.labels(label),
+            )
         if job.end not in series.jobs:
             series.jobs[job.end] = self._jobs.labels(label, job.end)
         series.jobs[job.end].inc()
