@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -97,10 +98,18 @@ async def start_http(address: tuple[str, int], health: Health, metrics: Metrics)
         metrics.draining.set(health.is_draining)
         encode, content_type = choose_encoder(",".join(request.headers.getall("Accept", [])))
         # What is counted lives on the event loop, so it is read here; made a page of elsewhere.
-        page = await asyncio.to_thread(encode, Collected(metrics.registry))
+        loop = asyncio.get_running_loop()
+        page = await loop.run_in_executor(encoding, encode, Collected(metrics.registry))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
+    # A thread of its own: those of the loop may all wait for a store that hangs.
+    encoding = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+
+    async def close(_: web.Application) -> None:
+        encoding.shutdown(wait=False)
+
     app = web.Application()
+    app.on_cleanup.append(close)
     app.add_routes(
         [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scrape)]
     )

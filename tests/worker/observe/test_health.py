@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -91,3 +94,20 @@ async def test_ready_and_draining_are_metrics(served: tuple[Health, Metrics, str
     _, body = await get(f"{url}/metrics")
     assert "\naril_ready 0.0\n" in body
     assert "\naril_draining 1.0\n" in body
+
+
+async def test_a_page_is_had_while_all_threads_of_the_loop_wait(
+    served: tuple[Health, Metrics, str],
+) -> None:
+    """An adapter store that hangs holds them; that is when somebody looks."""
+    _, _, url = served
+    gate = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    hanging = asyncio.create_task(asyncio.to_thread(gate.wait))
+    try:
+        async with asyncio.timeout(30):
+            assert (await get(f"{url}/metrics"))[0] == 200
+        assert not hanging.done()
+    finally:
+        gate.set()
+        await hanging

@@ -6,6 +6,9 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.observe.distribution import Distribution
@@ -273,10 +276,16 @@ def test_the_process_is_on_the_page() -> None:
     ]
 
 
+def test_openmetrics_takes_every_family() -> None:
+    """Its rules are stricter: a page that breaks one is refused whole."""
+    page = openmetrics.generate_latest(Collected(used().registry)).decode()
+    names = {each.name for each in strict(page)}
+    assert {"aril_jobs", "aril_build", "aril_step_rows", "aril_partition_lag_jobs"} <= names
+    assert "gen_ai_server_request_duration_seconds" in names
+
+
 def test_a_page_has_no_times_of_creation() -> None:
     """They would be as many series again as counters and histograms."""
-    from prometheus_client import generate_latest  # noqa: PLC0415 - of this test alone
-
     page = generate_latest(Collected(used().registry)).decode()
     names = [each.name for each in text_string_to_metric_families(page)]
     assert "aril_jobs" in names
