@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-faults test-transformers test-compose fuzz bench bench-peers plots kafka jars clean
+.PHONY: help setup demo check reference test test-all test-faults test-transformers test-compose fuzz bench bench-peers plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,11 +14,15 @@ demo: ## tenants, adapters, a broker and a worker on this machine, streaming to 
 	@deploy/venv.sh demo
 	@$(BIN)/aril demo
 
-check: setup ## lint, format, types and import rules, as CI runs them
+check: setup ## lint, format, types, import rules and docs/reference, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.reference --check
+
+reference: setup ## write docs/reference/ anew from what the code says of itself
+	$(BIN)/python -m tests.support.reference
 
 # Whole files go to each process, so that what a file shares is made once.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

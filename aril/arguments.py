@@ -146,20 +146,21 @@ def _add_flag(
 
 def _help(text: str, field: FieldInfo, env: str | None) -> str:
     default = field.default
-    facts = [env and f"env {env}", _bounds(field)]
+    facts = [env and f"env {env}", bounds_of(field)]
     if default not in (None, "", ()) and not isinstance(default, bool):
         facts.append(f"default {default}")
     told = "; ".join(fact for fact in facts if fact)
     return (text.rstrip(".") + (f" [{told}]" if told else "")).replace("%", "%%")
 
 
-def _bounds(field: FieldInfo) -> str:
+def bounds_of(field: FieldInfo, *, below: float = UNREMARKABLE) -> str:
+    """Return a field's bounds as people write them, but for those that are as far out."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     found = [
         f"{sign} {getattr(limit, name):,}".replace(",", "_")
         for limit in field.metadata
         for name, sign in signs.items()
-        if getattr(limit, name, None) is not None and abs(getattr(limit, name)) < UNREMARKABLE
+        if getattr(limit, name, None) is not None and abs(getattr(limit, name)) < below
     ]
     return ", ".join(found)
 

@@ -31,6 +31,66 @@ class ErrorCode(StrEnum):
         """Whether the same job, sent again under a new id, may succeed with nothing changed."""
         return self in _RETRYABLE
 
+    @property
+    def meaning(self) -> str:
+        """What has happened, in one sentence or two."""
+        return _WORDS[self][0]
+
+    @property
+    def advice(self) -> str:
+        """What the tenant should do about it."""
+        return _WORDS[self][1]
+
+
+_WORDS: Final[dict[ErrorCode, tuple[str, str]]] = {
+    ErrorCode.INVALID_JOB: (
+        (
+            "The record is no job of this contract, or asks for what this service or its model"
+            " cannot do. The message names the field."
+        ),
+        "Correct what is named; as it is, it fails each time.",
+    ),
+    ErrorCode.UNSUPPORTED_VERSION: (
+        "The record's `v` is none that this service reads.",
+        "Send the version that the message names.",
+    ),
+    ErrorCode.UNKNOWN_ADAPTER: (
+        "There is no adapter of that name, or of that content, for this tenant.",
+        "Check the name; put the adapter into the store, then send the job again.",
+    ),
+    ErrorCode.ADAPTER_INVALID: (
+        "The adapter is there and cannot be served beside this backbone; the message says why.",
+        "Mend its folder, wait half a minute (a refusal is remembered as long), send again.",
+    ),
+    ErrorCode.PROMPT_TOO_LONG: (
+        "The prompt is longer than the contract, the model or the operator allows.",
+        "Shorten it: `limit` is the most, `given` what came.",
+    ),
+    ErrorCode.LIMIT_EXCEEDED: (
+        "Something else is more than the contract or this service allows; the message names it.",
+        "Ask for less: `limit` is the most, `given` what was asked for.",
+    ),
+    ErrorCode.DEADLINE_EXCEEDED: (
+        (
+            "Its answer was not complete within `deadline_ms`, or within the most that the operator"
+            " lets jobs live."
+        ),
+        "Send it again if it is still wanted, with more time; what came of the answer is visible.",
+    ),
+    ErrorCode.CANCELLED: ("Its tenant cancelled it.", "Nothing."),
+    ErrorCode.OVERLOADED: (
+        "There was no memory left for what the job needs beside others.",
+        "Send it again a while later.",
+    ),
+    ErrorCode.CRASH_LOOP: (
+        "Several workers died while they ran nothing but this job.",
+        "Do not send it again; tell the operator its id.",
+    ),
+    ErrorCode.INTERNAL: (
+        "A fault of the service, or of this tenant's topics.",
+        "Send it again; if it fails again, tell the operator its id.",
+    ),
+}
 
 _RETRYABLE: Final = frozenset(
     {ErrorCode.DEADLINE_EXCEEDED, ErrorCode.OVERLOADED, ErrorCode.INTERNAL}

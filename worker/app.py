@@ -31,6 +31,7 @@ from worker.observe.metrics import Metrics
 from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
+from worker.queue.lag import watch_lag
 from worker.queue.watchdog import ConsumerSilentError, watch
 from worker.replies.producer import STUCK_SECONDS
 from worker.startup import (
@@ -47,11 +48,10 @@ from worker.topics.tenant_topics import TenantTopics
 from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
     from aiohttp import web
 
-    from worker.engine.request import Output
     from worker.intake.tenant_keys import TenantKeys
     from worker.loading import Loaded
     from worker.replies.producer import LogWriter
@@ -90,7 +90,7 @@ class Worker:
         self._settings = settings
         self._load = load
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._metrics = Metrics()
+        self._metrics = Metrics(settings.metrics_tenants)
         self._health = Health()
         self._stop = asyncio.Event()
         self._started = time.monotonic()
@@ -187,9 +187,10 @@ class Worker:
                 failed.set_exception(WorkerFailedError(why))
 
         self._dtype = loaded.dtype
+        self._tell_what_serves(loaded)
         engine = EngineThread(loaded.engine)
         reader = KafkaLogReader(self._settings, self._name)
-        commits = Commits(self._settings.group)
+        commits = Commits(self._settings.group, told=self._metrics.committed)
         surroundings = Surroundings(
             worker=self._name,
             base=loaded.base,
@@ -212,15 +213,9 @@ class Worker:
             take_loads=loaded.take_loads,
         )
         lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
-
-        def on_outputs(outputs: Sequence[Output]) -> None:
-            lifecycle.on_outputs(outputs)
-            if loaded.stats is not None:
-                self._metrics.observe_step(loaded.stats())
-
         engine.start(
             asyncio.get_running_loop(),
-            on_outputs=on_outputs,
+            on_outputs=lifecycle.on_outputs,
             on_failure=engine_failed,
         )
         self._health.watch_engine(engine.age)
@@ -233,6 +228,14 @@ class Worker:
             await asyncio.to_thread(engine.close, timeout=LAST_STEP_SECONDS)
             if loaded.templates is not None:
                 await loaded.templates.ended()
+
+    def _tell_what_serves(self, loaded: Loaded) -> None:
+        metrics = self._metrics
+        metrics.gen_ai.model = loaded.base
+        metrics.engine.watch(loaded.stats)
+        metrics.describe_build(
+            model=loaded.base, dtype=loaded.dtype, assignor=self._settings.assignor
+        )
 
     async def _work(
         self,
@@ -256,6 +259,7 @@ class Worker:
                     partial(topic_admin, self._settings), writer.topics_in_use
                 ),
                 watch_loop_lag(self._metrics),
+                watch_lag(consumer.logs, lambda: consumer.states, self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
                 *([self._limits.watch()] if self._settings.limits is not None else []),
                 *(

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
+from worker.accounting import ended
 from worker.intake.deadlines import too_late
 from worker.observe.logs import get_logger
 from worker.stages import Effect, Event
@@ -97,7 +98,7 @@ class Effects:
         entry.key = self._parts.admission.next_key()
         entry.epoch = next_attempt(entry.epoch)
         entry.owned = entry.claimed = False
-        entry.resume_ids = ()
+        entry.resume_ids, entry.inherited = (), 0
         entry.brought.clear()
         entry.submitted_ms = entry.gathered = 0.0
         entry.prompt_logprobs = None  # megabytes, where it waits for a log; they are computed again
@@ -132,9 +133,6 @@ class Effects:
         )
 
     def _finish(self, entry: Entry) -> None:
-        end = entry.error.code.value if entry.error is not None else entry.finish
-        self._metrics.jobs.labels(end=end or "answered_before").inc()
-        whole = max(0.0, time.time() * 1_000 - entry.record.timestamp_ms)
-        self._metrics.job_seconds.observe(whole / 1_000)
+        self._metrics.ended(ended(entry, time.time() * 1_000))
         self._parts.claims.withdraw(entry)  # of one that could not be written
         self._held.finish(entry)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # order in which tenants are served leans on it.
 CHARS_PER_TOKEN = 4
 
+# The answer that is expected of a job that does not bound it.
+UNTOLD_ANSWER = 256
+
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
 DECODED_FACTOR = 2
@@ -124,6 +127,9 @@ class Entry:
     prompt_logprobs: PromptLogprobs | None = None  # with its end, if it asked for them
     error: JobError | None = None  # what it ends with, once that is known
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
+    begun: bool = False  # it was counted as begun: `worker.accounting`
+    first_token_told: bool = False  # same, of its first token
+    told_tokens: int = 0  # of its answer, where its terminal stands
     submitted_ms: float = 0.0
     first_token_ms: float = 0.0
     last_token_ms: float = 0.0
@@ -136,6 +142,7 @@ class Entry:
     constraint: CompiledConstraint | None = None
     # Tokens that were visible when it was taken over, and that it had brought when it gave way.
     resume_ids: tuple[int, ...] = ()
+    inherited: int = 0  # how many of these were visible when it was taken over
     brought: list[int] = field(default_factory=list)  # tokens, since it was last submitted
     gathered: float = 0.0  # when it first came into the window, on the event loop's clock
     counted: int = 0  # bytes that count as its tenant's waiting ones
@@ -213,6 +220,12 @@ class Entry:
     def most_tokens(self) -> int:
         """Tokens that its answer has at most, as far as the job says."""
         return self.job.sampling.longest if self.job else 0
+
+    @property
+    def cost(self) -> int:
+        """Work that it asks for, in tokens, as far as it can be told before tokenising."""
+        told = self.job.sampling.max_tokens if self.job else 0
+        return self.prompt_tokens + (UNTOLD_ANSWER if told is None else told)
 
 
 def digest_of(value: bytes | None, job: Job | None = None) -> bytes:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
+from worker.accounting import count_move
 from worker.effects import Effects
 from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
 from worker.intake.deadlines import Deadlines, too_late
@@ -71,12 +72,14 @@ class Lifecycle:
 
     def happened(self, entry: Entry, event: Event) -> None:
         """Bring a job to its next stage, and do what that takes."""
+        before = entry.stage
         try:
             effects = entry.life.happen(event)
         except UnexpectedEventError as error:
             self._unexpected(entry, error)
             return
         self._quotas.moved(entry)
+        count_move(entry, before, self._metrics)
         for effect in effects:
             self._effects[effect](entry)
 
@@ -99,6 +102,7 @@ class Lifecycle:
             self._drop(entry)
         self._metrics.partitions.set(len(self._held))
         self._metrics.standby.set(not self._held)
+        self._metrics.assigned(time.monotonic())
 
     def on_records(self, state: PartitionState, records: list[Record]) -> None:
         """Take records in."""
@@ -126,6 +130,7 @@ class Lifecycle:
         for entry in self._held.revoke(states):
             self._drop(entry)
         self._metrics.partitions.set(len(self._held))
+        self._metrics.partitions_gone(time.monotonic())
 
     def on_lost_jobs(self, source: Partition, count: int) -> None:
         """Count jobs that retention deleted unanswered."""

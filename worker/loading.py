@@ -156,6 +156,10 @@ def load_model(settings: WorkerSettings) -> Loaded:
             engine.stats(),
             adapters_other_base=adapters.other_bases,
             adapters_other_template=adapters.other_templates,
+            adapter_cache_hits=adapters.hits,
+            adapter_cache_bytes=adapters.nbytes,
+            adapter_load_seconds=adapters.load_seconds,
+            in_memory=adapters.digests,
         )
 
     vocabulary = Vocabulary.of(backbone.tokenizer, backbone.vocab_size, backbone.eos_token_ids)

@@ -14,7 +14,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -43,7 +43,12 @@ _SERVICE_LINK = re.compile(
 )
 
 # Read by the client's side of the command line, or by the loader itself, and not by the worker.
-FOREIGN_ENV = frozenset({"ARIL_CONFIG", "ARIL_TENANT", "ARIL_KEY", "ARIL_CACHE"})
+FOREIGN_ENV: Final = {
+    "ARIL_CONFIG": "TOML file of settings, of all commands that have any; as `--config`.",
+    "ARIL_TENANT": "Who asks, of `aril send`; as `--tenant`.",
+    "ARIL_KEY": "File of the key that jobs are signed with, of `aril send`; as `--key`.",
+    "ARIL_CACHE": "Folder that `aril demo` keeps its model in.",
+}
 
 _SHOWN = 200  # characters of a name that nobody knows
 
@@ -283,6 +288,13 @@ class WorkerSettings(BaseSettings):
     # --- how it tells about itself
     http: str = Field(
         "127.0.0.1:8080", description="Address of /livez, /readyz and /metrics; `off` for none."
+    )
+    metrics_tenants: int = Field(
+        20,
+        ge=0,
+        le=1_000,
+        description="Tenants, those with the most tokens, that metrics tell of by name, and as many"
+        " adapters; all others are told of together. 0: nobody is named.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."

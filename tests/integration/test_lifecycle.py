@@ -41,6 +41,10 @@ async def test_probes_answer_while_the_model_loads(site: Site) -> None:
         assert "aril_jobs_total" in (await worker.probe("/metrics"))[1]
         await worker.ready()
         assert events(worker.log).count("ready") == 1
+        page = (await worker.probe("/metrics"))[1]
+        assert "\naril_ready 1.0\n" in page
+        assert 'assignor="sticky"' in page
+        assert "\naril_rebalances_total 0.0\n" not in page
 
 
 async def test_sigterm_lets_the_running_job_finish(site: Site) -> None:

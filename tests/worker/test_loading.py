@@ -49,8 +49,8 @@ async def test_the_operators_name_of_the_backbone(folders: dict[str, str]) -> No
     assert loaded.stats is not None
     await loaded.adapters.get("acme", "head")
     metrics = Metrics()
-    metrics.observe_step(loaded.stats())
-    assert metrics.registry.get_sample_value("aril_adapters_other_base") == 1
+    metrics.engine.watch(loaded.stats)
+    assert metrics.registry.get_sample_value("aril_adapters_other_base_total") == 1
 
 
 async def test_an_adapters_own_template(folders: dict[str, str]) -> None:

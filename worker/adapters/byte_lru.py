@@ -22,6 +22,11 @@ class ByteLru:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What is here, the oldest first."""
+        return tuple(self._entries)
+
     def __contains__(self, digest: str) -> bool:
         return digest in self._entries
 

@@ -11,6 +11,8 @@ from schemas import ErrorCode, JobError
 from worker.adapters.byte_lru import ByteLru
 from worker.adapters.store import AdapterRef, AdapterStore
 from worker.adapters.weights import AdapterWeights, Remark
+from worker.observe.distribution import Distribution
+from worker.observe.engine_stats import LOAD_SECONDS
 from worker.observe.logs import Sampled, get_logger
 
 _LOADS_AT_ONCE: Final = 2  # reads are bound by the disk, checks by one core each
@@ -58,12 +60,18 @@ class AdapterCache:
         self._refusals: OrderedDict[_Content, tuple[float, JobError]] = OrderedDict()
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._loads_of: Counter[str] = Counter()  # by tenant, since they were last asked for
+        self.load_seconds = Distribution(LOAD_SECONDS)
         self.hits = 0
         self.loads = 0
         self.other_bases = 0
         """Adapters read that name another base model."""
         self.other_templates = 0
         """Adapters read whose own chat template is not used."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The adapters that are held."""
+        return self._lru.digests
 
     @property
     def nbytes(self) -> int:
@@ -80,10 +88,10 @@ class AdapterCache:
             found = self._lru.get(ref.digest)
             if found is not None:
                 self.hits += 1
-                return _named(found, ref.name)
+                return _named(found, ref)
             weights = await self._load_once(tenant, ref)
             if weights.digest == ref.digest:
-                return _named(weights, ref.name)
+                return _named(weights, ref)
         raise JobError(
             ErrorCode.ADAPTER_INVALID, f"adapter {ref.name}: its folder changes while it is read"
         )
@@ -111,10 +119,13 @@ class AdapterCache:
     async def _load(self, ref: AdapterRef) -> AdapterWeights:
         async with self._turn:
             self.loads += 1
-            return await asyncio.to_thread(self._read, ref)
+            begun = time.monotonic()
+            weights = await asyncio.to_thread(self._read, ref)
+            self.load_seconds.observe(time.monotonic() - begun)
+            return weights
 
     def _read(self, ref: AdapterRef) -> AdapterWeights:
-        weights = self._store.load(ref)
+        weights = _named(self._store.load(ref), ref)
         if self._prepare is not None:
             self._prepare(weights)
         return weights
@@ -153,6 +164,9 @@ class AdapterCache:
         del self._refusals[content]
 
 
-def _named(weights: AdapterWeights, name: str) -> AdapterWeights:
+def _named(weights: AdapterWeights, ref: AdapterRef) -> AdapterWeights:
     """Equal content is kept once, but nobody is shown the name another tenant gave it."""
-    return weights if weights.name == name else dataclasses.replace(weights, name=name)
+    name, owner = ref.name, ref.folder.home.name
+    if (weights.name, weights.owner) == (name, owner):
+        return weights
+    return dataclasses.replace(weights, name=name, owner=owner)

@@ -83,6 +83,11 @@ class SlotLru:
         self._empty.append(slot)
 
     @property
+    def digests(self) -> tuple[str, ...]:
+        """What is in a slot, used or idle; from any thread."""
+        return tuple(self._slot_of)
+
+    @property
     def pinned(self) -> int:
         """How many slots are in use."""
         return len(self._pins)

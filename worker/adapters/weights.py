@@ -101,6 +101,8 @@ class AdapterWeights:
     added_tokens: Mapping[str, int] = field(default_factory=dict)
     """Tokens with their ids that the backbone's tokenizer does not know."""
     remarks: tuple[Remark, ...] = ()
+    owner: str = ""
+    """Whose folder of the store it was found in: a tenant, or `shared`."""
 
     @property
     def dora(self) -> bool:

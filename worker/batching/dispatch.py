@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import Activation, ErrorCode, JobError
+from worker.accounting import count_begun
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.counters import Counters
@@ -387,10 +388,8 @@ class Dispatcher:
             entry.submitted_ms = time.time() * 1_000
             computed = len(entry.prompt_ids) + len(entry.resume_ids)
             entry.spent += self._counters.prices.prompt * computed
-            waited = max(0.0, entry.submitted_ms - entry.record.timestamp_ms)
-            self._metrics.queue_seconds.observe(waited / 1_000)
-            self._metrics.prompt_tokens.inc(len(entry.prompt_ids))
             self._quotas.worked(entry.tenant, len(entry.prompt_ids), time.monotonic())
+            count_begun(entry, self._metrics)
         return GenerationRequest(
             key=entry.key,
             prompt_ids=entry.prompt_ids,

@@ -173,6 +173,7 @@ class Engine:
             prefix_tokens=scheduler.prefixes.tokens,
             slots_used=self._slots.used,
             adapter_loads=self._slots.loads,
+            in_slots=self._slots.digests,
             drafted=0 if self._speculation is None else self._speculation.drafted,
             accepted=0 if self._speculation is None else self._speculation.accepted,
         )
@@ -260,10 +261,13 @@ class Engine:
         return not output.last
 
     def _note(self, plan: StepPlan) -> None:
+        adapters = len({digest for row in plan.rows for digest in row.sequence.digests})
+        self._last.step_rows.observe(len(plan.rows))
+        self._last.step_adapters.observe(adapters)
         self._last = replace(
             self._last,
             rows=len(plan.rows),
-            adapters=len({digest for row in plan.rows for digest in row.sequence.digests}),
+            adapters=adapters,
             tokens=plan.tokens,
             steps=self._last.steps + 1,
             preemptions=self._last.preemptions + plan.preempted,

@@ -34,6 +34,11 @@ class ResidentAdapters:
         """Slots whose adapter a running sequence needs."""
         return self._slots.pinned
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Adapters that are in a slot, or on their way there; from any thread."""
+        return self._slots.digests
+
     def can_acquire(self, adapters: Sequence[AdapterWeights]) -> bool:
         """Whether each of the adapters is in a slot, or there is one for it, all at once."""
         return self._slots.can_acquire([adapter.digest for adapter in adapters])

@@ -3,19 +3,22 @@
 ``/livez``: should this process be restarted? The event loop answers by answering; the engine by
 its heartbeat. ``/readyz``: does it take jobs? Not before the model is loaded, the topics are as the
 contract wants them and the group has let it in; the body names each part. ``/metrics``:
-Prometheus. A worker that is not ready is not to be restarted for it.
+Prometheus or OpenMetrics, whichever is asked for. A worker that is not ready is not to be
+restarted for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from worker.observe.logs import get_logger
+from worker.observe.metrics.page import Collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +56,11 @@ class Health:
         """Note that no more jobs are taken."""
         self._draining = True
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more jobs are taken."""
+        return self._draining
+
     def watch_engine(self, age: Callable[[], float]) -> None:
         """Take the engine's heartbeat into the liveness: seconds since it was last seen alive."""
         self._engine_age = age
@@ -85,12 +93,23 @@ async def start_http(address: tuple[str, int], health: Health, metrics: Metrics)
     async def readyz(_: web.Request) -> web.Response:
         return probe(health.readiness)
 
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+    async def scrape(request: web.Request) -> web.Response:
+        metrics.ready.set(health.readiness()[0])
+        metrics.draining.set(health.is_draining)
+        encode, content_type = choose_encoder(",".join(request.headers.getall("Accept", [])))
+        # What is counted lives on the event loop, so it is read here; made a page of elsewhere.
+        loop = asyncio.get_running_loop()
+        page = await loop.run_in_executor(encoding, encode, Collected(metrics.registry))
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+    # A thread of its own: those of the loop may all wait for a store that hangs.
+    encoding = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+
+    async def close(_: web.Application) -> None:
+        encoding.shutdown(wait=False)
 
     app = web.Application()
+    app.on_cleanup.append(close)
     app.add_routes(
         [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scrape)]
     )
@@ -110,4 +129,4 @@ async def watch_loop_lag(metrics: Metrics) -> None:
     while True:
         due = loop.time() + LAG_INTERVAL_SECONDS
         await asyncio.sleep(LAG_INTERVAL_SECONDS)
-        metrics.loop_lag_seconds.set(max(0.0, loop.time() - due))
+        metrics.loop_lag_seconds.observe(max(0.0, loop.time() - due))

@@ -11,6 +11,7 @@ use aiokafka's private coordinator; tests/worker/queue/test_consumer.py pins it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,12 @@ COMMIT_TIMEOUT_SECONDS = 5.0
 class Commits:
     """What one member of the group commits, one request at a time."""
 
-    def __init__(self, group: str) -> None:
+    def __init__(
+        self, group: str, *, told: Callable[[float, bool], None] = lambda *_: None
+    ) -> None:
+        """`told` hears of each commit: its seconds, and whether the broker took it."""
         self._group = group
+        self._told = told
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
 
@@ -79,12 +84,14 @@ class Commits:
         self, membership: Membership, checkpoints: Mapping[PartitionState, Checkpoint]
     ) -> bool:
         """Commit, and remember it where the broker took it."""
+        begun = time.monotonic()
         accepted = await commit_offsets(
             self._consumer,
             self._group,
             membership,
             {state.source: checkpoint for state, checkpoint in checkpoints.items()},
         )
+        self._told(time.monotonic() - begun, accepted)
         if accepted:
             for state, checkpoint in checkpoints.items():
                 state.committed = checkpoint

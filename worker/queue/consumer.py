@@ -22,6 +22,7 @@ from worker.queue.assignment import PartitionState
 from worker.queue.commits import membership_of
 from worker.queue.committed import positions_of
 from worker.queue.delivery import Delivery
+from worker.queue.lag import logs_of
 from worker.queue.member import make_member
 from worker.queue.pauses import apply_pauses
 from worker.queue.unreadable import UnreadableBatches
@@ -176,6 +177,12 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         if not reading or not self._set_up.is_set():
             return {}
         return await progress_of(self._consumer, reading)
+
+    async def logs(self) -> dict[Partition, range] | None:
+        """Return which offsets the logs hold that are held; None where that cannot be told."""
+        if self._replacing or not self._set_up.is_set():
+            return None
+        return await logs_of(self._consumer, self._states)
 
     async def replace(self) -> None:
         """Join the group with a new consumer in place of the present one."""

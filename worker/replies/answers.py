@@ -23,6 +23,7 @@ from schemas import (
     Usage,
     encode_reply,
 )
+from worker.accounting import count_tokens
 from worker.observe.logs import Sampled, get_logger
 from worker.replies.producer import AppendError
 from worker.replies.stream import ReplyStream
@@ -82,15 +83,7 @@ class Answers:
 
     def tokens(self, entry: Entry, output: Output) -> None:
         """Pass on what a step brought."""
-        now = time.time() * 1_000
-        if entry.first_token_ms:
-            self._metrics.inter_token_seconds.observe(max(0.0, now - entry.last_token_ms) / 1_000)
-        else:
-            entry.first_token_ms = now
-            waited = max(0.0, now - entry.record.timestamp_ms)
-            self._metrics.ttft_seconds.observe(waited / 1_000)
-        entry.last_token_ms = now
-        self._metrics.tokens.inc(len(output.ids))
+        count_tokens(entry, len(output.ids), time.time() * 1_000, self._metrics)
         logprobs = output.logprobs and [TokenLogprobs(*row) for row in output.logprobs]
         self._stream(entry).add(output.ids, output.text, logprobs)
         self._write(entry)
@@ -106,18 +99,7 @@ class Answers:
 
     def fail(self, entry: Entry) -> None:
         """End an answer with the job's error, behind the tokens that it has."""
-        error = entry.error
-        assert error is not None, "a job that fails has an error"  # noqa: S101 - ours
-        self._stream(entry).close(
-            lambda index, _: ErrorRecord.of(
-                error,
-                job=entry.job_id,
-                epoch=entry.epoch,
-                worker=self._worker,
-                index=index,
-                metadata=entry.job.metadata if entry.job else None,
-            )
-        )
+        self._stream(entry).close(lambda index, _: self._error_record(entry, index))
         self._write(entry)
 
     def break_off(self, entry: Entry) -> None:
@@ -299,10 +281,23 @@ class Answers:
                 return True
         return False
 
+    def _error_record(self, entry: Entry, index: int) -> ErrorRecord:
+        assert entry.error is not None, "a job that fails has an error"  # noqa: S101 - ours
+        entry.told_tokens = index
+        return ErrorRecord.of(
+            entry.error,
+            job=entry.job_id,
+            epoch=entry.epoch,
+            worker=self._worker,
+            index=index,
+            metadata=entry.job.metadata if entry.job else None,
+        )
+
     def _done_record(self, entry: Entry, index: int, text: str) -> DoneRecord:
         job, finish = entry.job, entry.finish
         assert job is not None, "only a job can be complete"  # noqa: S101 - ours
         assert finish is not None, "a complete answer says why it ended"  # noqa: S101 - ours
+        entry.told_tokens = index
         start, now = entry.record.timestamp_ms, time.time() * 1_000
         return DoneRecord(
             job=entry.job_id,

@@ -266,6 +266,7 @@ class Claims:
                 takeover.prefix_unknown()
                 history = takeover.history
             entry.resume_ids = tuple(history.stream.token_ids)
+            entry.inherited = len(entry.resume_ids)
             self._compare_bases(entry, history.bases)
             entry.strikes = history.strikes
             entry.strikes_alone = history.strikes_alone

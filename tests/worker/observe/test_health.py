@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -60,21 +63,51 @@ async def test_liveness_is_not_readiness(served: tuple[Health, Metrics, str]) ->
     assert "no step ended" in body
 
 
-async def test_metrics_have_prefix_and_unit(served: tuple[Health, Metrics, str]) -> None:
-    """Every series is ours by its name, and counters end in _total."""
+async def test_metrics_are_prometheus_or_openmetrics(served: tuple[Health, Metrics, str]) -> None:
+    """Whichever is asked for; plain text is what everybody reads."""
     _, metrics, url = served
     metrics.jobs.labels(end="stop").inc()
     status, body = await get(f"{url}/metrics")
     assert status == 200
     assert 'aril_jobs_total{end="stop"} 1.0' in body
-    names = [line.split()[2] for line in body.splitlines() if line.startswith("# TYPE")]
-    assert names
-    assert all(name.startswith("aril_") for name in names)
+    assert not body.endswith("# EOF\n")
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/metrics", headers=accept) as response,
+    ):
+        assert response.content_type == "application/openmetrics-text"
+        assert (await response.text()).endswith("# EOF\n")
 
 
-def test_no_tenant_and_no_adapter_is_a_label() -> None:
-    """Labels are closed sets: their number has a bound."""
-    labels = {
-        label for metric in vars(Metrics()).values() for label in getattr(metric, "_labelnames", ())
-    }
-    assert labels == {"end", "kind", "outcome", "reason", "why"}
+async def test_ready_and_draining_are_metrics(served: tuple[Health, Metrics, str]) -> None:
+    """As the probes have it at that moment."""
+    health, _, url = served
+    _, body = await get(f"{url}/metrics")
+    assert "\naril_ready 0.0\n" in body
+    for part in ("model", "topics", "group"):
+        health.is_ready(part)
+    _, body = await get(f"{url}/metrics")
+    assert "\naril_ready 1.0\n" in body
+    assert "\naril_draining 0.0\n" in body
+    health.draining()
+    _, body = await get(f"{url}/metrics")
+    assert "\naril_ready 0.0\n" in body
+    assert "\naril_draining 1.0\n" in body
+
+
+async def test_a_page_is_had_while_all_threads_of_the_loop_wait(
+    served: tuple[Health, Metrics, str],
+) -> None:
+    """An adapter store that hangs holds them; that is when somebody looks."""
+    _, _, url = served
+    gate = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    hanging = asyncio.create_task(asyncio.to_thread(gate.wait))
+    try:
+        async with asyncio.timeout(30):
+            assert (await get(f"{url}/metrics"))[0] == 200
+        assert not hanging.done()
+    finally:
+        gate.set()
+        await hanging

@@ -9,6 +9,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from tests.support.members import PARTITIONS, Member, send, until
+from worker.queue.lag import lags_of
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -88,6 +89,22 @@ async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str) -> None:
             assert first.seen.records == []
             first.seen.full = second.seen.full = False
             await until(lambda: len(first.seen.records) + len(second.seen.records) == 8)
+
+
+async def test_lag_grows_while_nothing_more_is_read(kafka: Kafka, topic: str) -> None:
+    """Nothing is fetched of a partition that rests, so the brokers are asked."""
+    async with Member(kafka, topic) as member:
+        await send(kafka, topic, 4)
+        await until(lambda: len(member.seen.records) == 4)
+        member.seen.full = True
+        await until(lambda: len(member.consumer._consumer.paused()) == PARTITIONS)
+        await send(kafka, topic, 8, start=4)
+        logs = await member.consumer.logs()
+        assert logs is not None
+        assert set(logs.values()) == {range(3)}
+        lags = lags_of(member.consumer.states, logs)
+        assert sum(lag.unread for lag in lags.values()) == 12 - len(member.seen.records)
+        assert sum(lag.unfinished for lag in lags.values()) == 12
 
 
 async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
