@@ -72,7 +72,7 @@ def _custom(crd: dict[str, Any]) -> dict[str, Any]:
 
 
 def _closed(node: Any) -> Any:
-    """Refuse fields that a custom resource does not name; tell numbers or text as JSON Schema does."""
+    """Refuse fields that a custom resource does not name; write number-or-text as types."""
     if isinstance(node, list):
         return [_closed(each) for each in node]
     if not isinstance(node, dict):
