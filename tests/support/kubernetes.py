@@ -16,10 +16,10 @@ ROOT: Final = Path(__file__).parents[2]
 MANIFESTS: Final = ROOT / "deploy" / "kubernetes"
 SCHEMAS: Final = ROOT / "tests" / "deploy" / "schemas"
 OVERLAYS: Final = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
-COMPONENTS: Final = ("topics", "service-monitor", "keda", "sasl-scram", "mtls", "baked")
+COMPONENTS: Final = ("topics", "store", "service-monitor", "keda", "sasl-scram", "mtls", "baked")
 """In the order of an overlay's list: `topics` before those that change its Job."""
 
-ALTERNATIVES: Final = {"sasl-scram", "mtls"}
+ALTERNATIVES: Final = ({"sasl-scram", "mtls"}, {"store", "baked"})
 
 
 class Manifest(NamedTuple):
@@ -70,15 +70,18 @@ def objects(kind: str) -> list[dict[str, Any]]:
     return [each.body for each in manifests() if each.kind == kind and not each.patch]
 
 
-def the(kind: str) -> dict[str, Any]:
-    """Return the only object of its kind."""
-    (found,) = objects(kind)
+def the(kind: str, name: str | None = None) -> dict[str, Any]:
+    """Return the only object of its kind, or the one of that name."""
+    (found,) = (each for each in objects(kind) if name in {None, each["metadata"]["name"]})
     return found
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """Return the pod templates by the kind of what makes them."""
-    return {kind: the(kind)["spec"]["template"] for kind in ("Deployment", "Job")}
+    """Return the pod templates by the names of what makes them, without `aril-`."""
+    makers = objects("Deployment") + objects("Job")
+    return {
+        each["metadata"]["name"].removeprefix("aril-"): each["spec"]["template"] for each in makers
+    }
 
 
 def settings(*folders: str) -> dict[str, str]:
@@ -95,5 +98,5 @@ def choices() -> Iterator[tuple[str, ...]]:
     """Yield each set of components that can be had together."""
     for size in range(len(COMPONENTS) + 1):
         for chosen in combinations(COMPONENTS, size):
-            if not set(chosen) >= ALTERNATIVES:
+            if not any(set(chosen) >= both for both in ALTERNATIVES):
                 yield chosen
