@@ -116,6 +116,5 @@ def test_server_takes_it(
     assert "violates PodSecurity" in server.refusal(*plain)
     if server.has_controllers:
         for thing, count in (("deployment/aril-worker", "replicas"), ("job/aril-topics", "active")):
-            wanted = "2" if count == "replicas" else "1"
-            condition = f"--for=jsonpath={{.status.{count}}}={wanted}"
+            condition = f"--for=jsonpath={{.status.{count}}}=1"
             server.kubectl("wait", "--namespace=aril", thing, condition, "--timeout=60s")
