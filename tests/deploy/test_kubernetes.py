@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.support.api_server import ApiServer, assets
-from tests.support.kubernetes import MANIFESTS, OVERLAYS, ROOT, SCHEMAS, choices
+from tests.support.kubernetes import MANIFESTS, OVERLAYS, ROOT, SCHEMAS, choices, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,25 +61,31 @@ def test_every_choice_is_valid(overlay: str, components: tuple[str, ...], tmp_pa
         check=False,
     )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-    # What kustomize does not resolve it leaves as it was, without a word.
     found = list(yaml.safe_load_all(text))
-    (settings,) = (each["metadata"]["name"] for each in found if each["kind"] == "ConfigMap")
-    pods = [
-        each["spec"]["template"]["spec"] for each in found if each["kind"] in {"Deployment", "Job"}
-    ]
-    for pod in pods:
+    _is_whole(found, components)
+    (config,) = (each["data"] for each in found if each["kind"] == "ConfigMap")
+    folders = [f"components/{name}" for name in components]
+    assert config == settings("base", *folders, f"overlays/{overlay}")
+    for scaled in (each for each in found if each["kind"] == "ScaledObject"):
+        assert scaled["spec"]["triggers"][1]["metadata"]["threshold"] == config["ARIL_MAX_ROWS"]
+
+
+def _is_whole(found: list[dict[str, Any]], components: tuple[str, ...]) -> None:
+    """See that names were resolved and patches met: kustomize leaves the rest without a word."""
+    (config,) = (each["metadata"]["name"] for each in found if each["kind"] == "ConfigMap")
+    secrets = {"sasl-scram": "aril-kafka", "mtls": "aril-kafka-tls"}
+    wanted = {secret for name, secret in secrets.items() if name in components}
+    for maker in (each for each in found if each["kind"] in {"Deployment", "Job"}):
+        pod = maker["spec"]["template"]["spec"]
         (container,) = pod["containers"]
-        assert container["envFrom"] == [{"configMapRef": {"name": settings}}]
         assert container["image"].startswith("registry.example/aril")
-        secrets = {"sasl-scram": "aril-kafka", "mtls": "aril-kafka-tls"}
-        kafka = container.get("command") is None  # the store speaks to nobody
-        wanted = {secret for name, secret in secrets.items() if kafka and name in components}
+        speaks = "args" in container  # the store only waits
         mounted = {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
-        assert mounted == wanted
-    namespaces = {
-        each["metadata"].get("namespace") for each in found if each["kind"] != "Namespace"
-    }
-    assert namespaces == {"aril"}
+        assert mounted == (wanted if speaks else set())
+        told = [{"configMapRef": {"name": config}}] if speaks else []
+        assert container.get("envFrom", []) == told
+    namespaced = [each["metadata"] for each in found if each["kind"] != "Namespace"]
+    assert {metadata.get("namespace") for metadata in namespaced} == {"aril"}
     claims = [each for each in found if each["kind"] == "PersistentVolumeClaim"]
     assert len(claims) == (0 if "baked" in components else 2)
 
