@@ -87,6 +87,7 @@ def test_every_dependency_is_pinned() -> None:
         "test",
         "test-all",
         "test-compose",
+        "test-kubernetes",
         "check",
         "bench",
         "plots",
