@@ -190,6 +190,7 @@ class Worker:
         self._tell_what_serves(loaded)
         engine = EngineThread(loaded.engine)
         reader = KafkaLogReader(self._settings, self._name)
+        jobs_reader = KafkaLogReader(self._settings, f"{self._name}-shelf")
         commits = Commits(self._settings.group, told=self._metrics.committed)
         surroundings = Surroundings(
             worker=self._name,
@@ -208,6 +209,7 @@ class Worker:
             else None,
             keys=self._keys,
             why_refused=self._tenant_topics.why_refused,
+            jobs_reader=jobs_reader,
             limits=self._limits,
             kv_tokens=loaded.kv_tokens,
             take_loads=loaded.take_loads,
@@ -225,6 +227,7 @@ class Worker:
             await self._work(consumer, lifecycle, writer, failed)
         finally:
             await reader.stop()
+            await jobs_reader.stop()
             await asyncio.to_thread(engine.close, timeout=LAST_STEP_SECONDS)
             if loaded.templates is not None:
                 await loaded.templates.ended()
@@ -278,6 +281,7 @@ class Worker:
         finally:
             lifecycle.release_all()
             await parts.answers.farewell(FAREWELL_SECONDS)
+            await parts.dispatcher.stop()
             await parts.claims.stop()
             await parts.redirects.stop()
             await parts.answers.stop()

@@ -124,9 +124,12 @@ class Effects:
         if entry.dead_letter is None:
             self._happened(entry, Event.SETTLED)
             return
+        self._parts.dispatcher.when_whole(entry, lambda: self._put_aside(entry))
+
+    def _put_aside(self, entry: Entry) -> None:
         self._parts.answers.put_aside(
             entry.record,
-            entry.dead_letter,
+            entry.dead_letter or "unanswered",
             entry.error or JobError(ErrorCode.INTERNAL, "no answer could be written"),
             done=lambda: self._happened(entry, Event.SETTLED),
             dropped=lambda: entry.dropped,

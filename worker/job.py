@@ -120,6 +120,8 @@ class Entry:
     wanted_partition: int | None
     reply_from: int | None = None  # where its client began to read, as that says
     reply_partition: int = -1
+    length: int = 0  # of its record's value, in bytes
+    shelved: bool = False  # what it says was let go of, `worker.batching.shelf`
     life: Life = field(default_factory=Life)
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
     claimed: bool = False  # a claim of its epoch stands in the log
@@ -202,6 +204,12 @@ class Entry:
         return self.record.size
 
     @property
+    def whole_size(self) -> int:
+        """Bytes that it holds once it is whole."""
+        kept = len(self.record.value or b"")
+        return self.size + DECODED_FACTOR * (self.length - kept)
+
+    @property
     def priority(self) -> int:
         """Higher goes first among the tenant's own."""
         return self.job.priority if self.job else 0
@@ -214,7 +222,7 @@ class Entry:
     @property
     def prompt_tokens(self) -> int:
         """Tokens of its prompt, as far as it can be told before tokenising."""
-        return len(self.record.value or b"") // CHARS_PER_TOKEN
+        return self.length // CHARS_PER_TOKEN
 
     @property
     def most_tokens(self) -> int:

@@ -54,6 +54,7 @@ class Surroundings:
     base_digest: str | None = None  # of the backbone's weights
     create_reply_topic: Callable[[str], Awaitable[None]] | None = None
     templates: Renderer | None = None  # for adapters' own templates, where they are used
+    jobs_reader: LogReader | None = None  # of the jobs topics, for jobs that were let go of
     limits: TenantLimits = field(default_factory=TenantLimits)  # what each tenant may use
     keys: TenantKeys | None = None  # of the tenants, where they sign
     kv_tokens: int | None = None  # that the engine's cache holds; None: it has none
@@ -140,6 +141,7 @@ def wire(
             metrics=metrics,
             reachable=parking.reachable,
             happened=happened,
+            jobs_reader=around.jobs_reader,
             limits=around.limits,
             quotas=quotas,
             kv_tokens=around.kv_tokens,

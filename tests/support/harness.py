@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
     from worker.engine.request import GenerationRequest, Output
+    from worker.takeover.readback import LogReader
 
 REPLY_PARTITIONS = 4
 JOBS = Partition("jobs", 0)
@@ -172,6 +173,7 @@ class Harness:
         why_refused: Callable[[str], str | None] = lambda _: None,
         base_digest: str | None = None,
         limits: TenantLimits | None = None,
+        jobs_reader: LogReader | None = None,
         **flags: Any,
     ) -> None:
         flags.setdefault("window_ms", 0)
@@ -195,6 +197,7 @@ class Harness:
             keys=read_tenant_keys(self.settings, self.metrics),
             why_refused=why_refused,
             limits=limits or TenantLimits(),
+            jobs_reader=jobs_reader,
         )
         self.lifecycle = Lifecycle(self.settings, self.metrics, surroundings)
         self.dispatcher = self.lifecycle.parts.dispatcher
@@ -215,6 +218,7 @@ class Harness:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self.answers.stop()
+        await self.dispatcher.stop()
         await self.lifecycle.parts.redirects.stop()
         self.dispatcher.close()
         assert self.unexpected_events == self.bugs

@@ -4,7 +4,8 @@ The waiting tenant that was given the least work is served next (`worker.batchin
 Within a tenant: higher ``priority`` first, then order of arrival.
 
 Bounded by jobs of one source partition and by bytes over all. A full backlog drops nothing: it
-says so, and the consumer pauses what it reads from.
+says so, and the consumer pauses what it reads from. Long before, what a tenant has beyond its part
+is put on a shelf (`worker.batching.shelf`): so one tenant's flood is seen past by the others.
 """
 
 from __future__ import annotations
@@ -15,21 +16,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from worker.batching.counters import Counters
+from worker.batching.tenant_queue import Queued, TenantQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable
+    from collections.abc import Callable, Collection, Hashable
 
 
-class Waiting(Protocol):
+class Waiting(Queued, Protocol):
     """What the backlog needs to know of a job."""
 
     @property
     def tenant(self) -> str:
         """Whose turn it uses."""
-
-    @property
-    def priority(self) -> int:
-        """Higher is served earlier, within the tenant."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -53,16 +51,28 @@ class Waiting(Protocol):
 
 JobT = TypeVar("JobT", bound=Waiting)
 
+TENANT_PART = 4  # a tenant may have one part of so many in memory
+ALL_PART = 2  # all of them together
+FETCHED_PART = 16  # what its next jobs may take that are made whole together
+
 
 class Backlog(Generic[JobT]):
     """Fair queues of waiting jobs, one a tenant."""
 
     def __init__(
-        self, *, max_jobs_per_source: int, max_bytes: int, counters: Counters | None = None
+        self,
+        *,
+        max_jobs_per_source: int,
+        max_bytes: int,
+        counters: Counters | None = None,
+        shelve: Callable[[JobT], None] | None = None,
     ) -> None:
+        """Prepare; `shelve` makes a job lean, None: all are kept whole."""
         self._max_jobs = max_jobs_per_source
         self._max_bytes = max_bytes
-        self._queues: dict[str, list[tuple[int, int, JobT]]] = {}
+        self._shelve = shelve
+        self._queues: dict[str, TenantQueue[JobT]] = {}
+        self._to_fetch: list[JobT] = []
         # One entry a waiting tenant counts, that of `_turn_of`; its counter may be above it by now.
         self._turns: list[tuple[float, int, str]] = []
         self._turn_of: dict[str, tuple[float, int, str]] = {}
@@ -70,6 +80,8 @@ class Backlog(Generic[JobT]):
         self._arrivals = itertools.count()
         self._waiting: set[int] = set()  # id() of the jobs that were not discarded
         self._jobs_of: Counter[Hashable] = Counter()
+        self._bytes_of: Counter[str] = Counter()  # by tenant
+        self._sizes: dict[int, int] = {}  # by id() of a waiting job, as it was last counted
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -86,14 +98,34 @@ class Backlog(Generic[JobT]):
 
     def push(self, job: JobT) -> None:
         """Add a job; it is taken even when full, since it was read already."""
-        queue = self._queues.setdefault(job.tenant, [])
-        if not queue:
+        queue = self._queues.get(job.tenant)
+        if queue is None:
+            queue = self._queues[job.tenant] = TenantQueue(lambda each: id(each) in self._waiting)
             self._counters.arrive(job.tenant)
             self._wait_for_turn(job.tenant)
-        heapq.heappush(queue, (-job.priority, next(self._arrivals), job))
+        queue.push(job, next(self._arrivals))
         self._waiting.add(id(job))
         self._jobs_of[job.source] += 1
-        self._bytes += job.size
+        if self._shelve is not None and not job.shelved and self._is_beyond_its_part(job.tenant):
+            self._shelve(job)
+        self.resized(job)
+
+    def _is_beyond_its_part(self, tenant: str) -> bool:
+        own, limit = self._bytes_of[tenant], self._max_bytes
+        return own * TENANT_PART >= limit or self._bytes * ALL_PART >= limit
+
+    def resized(self, job: JobT) -> None:
+        """Note what a job holds in memory now, if it waits here."""
+        if id(job) in self._waiting:
+            change = job.size - self._sizes.get(id(job), 0)
+            self._sizes[id(job)] = job.size
+            self._bytes += change
+            self._bytes_of[job.tenant] += change
+
+    def to_fetch(self) -> list[JobT]:
+        """Return the shelved jobs that are next, each once."""
+        found, self._to_fetch = self._to_fetch, []
+        return found
 
     def pop(self, skip: Collection[str] = ()) -> JobT | None:
         """Remove and return the job whose turn it is, or None when nothing waits.
@@ -109,7 +141,7 @@ class Backlog(Generic[JobT]):
                     continue
                 if served < self._counters[tenant]:
                     self._wait_for_turn(tenant)
-                elif tenant in skip:
+                elif tenant in skip or not self._is_ready(tenant):
                     skipped.append(turn)
                 elif (job := self._serve(turn)) is not None:
                     return job
@@ -118,11 +150,17 @@ class Backlog(Generic[JobT]):
             for turn in skipped:
                 heapq.heappush(self._turns, turn)
 
+    def _is_ready(self, tenant: str) -> bool:
+        """Look whether a tenant's next job is whole, and have those made whole that come behind."""
+        queue = self._queues[tenant]
+        self._to_fetch += queue.to_fetch(self._max_bytes // FETCHED_PART)
+        return queue.ready()
+
     def _serve(self, turn: tuple[float, int, str]) -> JobT | None:
         """Take the next job of the tenant whose turn it is; None if all of them were discarded."""
         served, _, tenant = turn
         queue = self._queues[tenant]
-        job = self._first_alive(queue)
+        job = queue.pop()
         if job is not None:
             self._counters.turn(served)
             self._charge(job)
@@ -156,13 +194,6 @@ class Backlog(Generic[JobT]):
         # The heap keeps a reference until the job's turn would have come: id() stays unique.
         return True
 
-    def _first_alive(self, queue: list[tuple[int, int, JobT]]) -> JobT | None:
-        while queue:
-            _, _, job = heapq.heappop(queue)
-            if id(job) in self._waiting:
-                return job
-        return None
-
     def _charge(self, job: JobT) -> None:
         job.charged = self._counters.expect(job.tenant, job.prompt_tokens, job.most_tokens)
         self._counters.charge(job.tenant, job.charged)
@@ -178,7 +209,11 @@ class Backlog(Generic[JobT]):
 
     def _forget(self, job: JobT) -> None:
         self._waiting.discard(id(job))
-        self._bytes -= job.size
+        size = self._sizes.pop(id(job))
+        self._bytes -= size
+        self._bytes_of[job.tenant] -= size
+        if not self._bytes_of[job.tenant]:
+            del self._bytes_of[job.tenant]
         self._jobs_of[job.source] -= 1
         if not self._jobs_of[job.source]:
             del self._jobs_of[job.source]

@@ -22,6 +22,7 @@ from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.counters import Counters
 from worker.batching.feed import EngineHandle, Feed
 from worker.batching.preparation import Preparation
+from worker.batching.shelf import Shelf, put_away
 from worker.batching.turns import Turns
 from worker.engine.mixture import members_of
 from worker.engine.request import GenerationRequest
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from worker.job import Entry, Partition
     from worker.observe.metrics import Metrics
     from worker.settings import WorkerSettings
+    from worker.takeover.readback import LogReader
 
 log = get_logger(__name__)
 
@@ -72,6 +74,7 @@ class Dispatcher:
         metrics: Metrics,
         reachable: Callable[[Entry], bool],
         happened: Callable[[Entry, Event], None],
+        jobs_reader: LogReader | None,
         limits: TenantLimits,
         quotas: Quotas,
         kv_tokens: int | None = None,
@@ -79,6 +82,7 @@ class Dispatcher:
     ) -> None:
         """Prepare. `reachable` tells whether a job's answer can be written at present.
 
+        `jobs_reader` reads jobs again that were let go of; None: none are.
         `kv_tokens` is what the engine's cache holds; `take_loads` tells how many adapters were read
         for a tenant since it was last asked.
         """
@@ -104,7 +108,14 @@ class Dispatcher:
             max_jobs_per_source=settings.lookahead,
             max_bytes=settings.lookahead_bytes,
             counters=self._counters,
+            shelve=None if jobs_reader is None else put_away,
         )
+        self._shelf = (
+            None
+            if jobs_reader is None
+            else Shelf(jobs_reader, whole=self._is_whole, gone=self._is_gone)
+        )
+        self._once_whole: dict[Entry, Callable[[], None]] = {}
         self._feed = Feed(
             settings=settings,
             kv_tokens=kv_tokens,
@@ -162,8 +173,29 @@ class Dispatcher:
 
     def hurry(self, entry: Entry) -> None:
         """Serve a waiting job before its turn: it holds up its partition."""
-        if self._turns.hurry(entry):
+        if entry.shelved:
+            self.when_whole(entry, self._wake.set)
+        elif self._turns.hurry(entry):
             self._wake.set()
+
+    def when_whole(self, entry: Entry, then: Callable[[], None]) -> None:
+        """Call back once a job has all that it says again, or that is gone for good."""
+        if self._shelf is None or not entry.shelved:
+            then()
+            return
+        self._once_whole[entry] = then
+        self._shelf.fetch([entry])
+
+    def _is_whole(self, entry: Entry) -> None:
+        self._metrics.read_again.inc()
+        self._backlog.resized(entry)
+        self._once_whole.pop(entry, self._wake.set)()
+
+    def _is_gone(self, entry: Entry, error: JobError) -> None:
+        self._once_whole.pop(entry, self._wake.set)()
+        if not entry.ending:
+            entry.error = error
+            self._happened(entry, Event.FAILED)
 
     def prepare(self, entry: Entry) -> None:
         """Tokenise a job's prompt and fetch its adapter."""
@@ -236,6 +268,11 @@ class Dispatcher:
         self._closed = True
         self._preparation.close()
 
+    async def stop(self) -> None:
+        """Fetch nothing any more."""
+        if self._shelf is not None:
+            await self._shelf.stop()
+
     async def run(self) -> None:
         """Move jobs on whenever something changed, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -245,6 +282,8 @@ class Dispatcher:
             if self._closed:
                 continue
             self._choose()
+            if self._shelf is not None:
+                self._shelf.fetch(self._backlog.to_fetch())
             if self._feed.submit(loop.time()):
                 self._wake.set()  # there is more in the window, or there are places in it again
             closes_at = self._feed.closes_at()

@@ -111,6 +111,7 @@ class Admission:
             job_id=job_id,
             job=job,
             digest=digest,
+            length=len(record.value or b""),
             generation=state.membership.generation,
             epoch=Epoch(state.epoch_generation, 1),
             owned=record.offset >= state.end_offset,  # fresh: nobody can have answered it before

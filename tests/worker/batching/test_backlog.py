@@ -22,6 +22,8 @@ class Job:
     most_tokens: int = 0
     source: str = "p0"
     size: int = 100
+    shelved: bool = False
+    whole_size: int = 100
     charged: float = 0.0
 
 

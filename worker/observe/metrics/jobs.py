@@ -89,6 +89,11 @@ class JobMetrics:
         self.interrupted = counter(
             "aril_jobs_interrupted_total", "Jobs whose append failed, and went on."
         )
+        self.read_again = counter(
+            "aril_jobs_read_again_total",
+            "Jobs that waited without what they say, beyond their tenant's part of the look-ahead,"
+            " and were read from the jobs topic once more.",
+        )
         self.displaced = counter(
             "aril_jobs_displaced_total",
             "Times that a job gave its row to a tenant that had less, and went on later.",

@@ -1,0 +1,228 @@
+"""Beyond a tenant's part of the look-ahead jobs keep their places, and are read again in time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from schemas import (
+    Cancel,
+    ErrorCode,
+    ErrorEvent,
+    Job,
+    Message,
+    encode_request,
+    question_of,
+)
+from tests.support.harness import Harness
+from worker.batching import shelf
+from worker.batching.shelf import put_away, take_back
+from worker.engine.request import Output
+from worker.replies.producer import AppendError
+from worker.stages import Stage
+from worker.takeover.readback import LogRecord, ReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.job import Entry, Partition
+
+ROWS = 2
+MEMORY = 1 << 20
+LARGE = 8_000
+
+
+class JobsLog:
+    """The jobs topic; a test may take records out of it, or let reads fail."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, bytes] = {}
+        self.start = 0
+        self.failures = 0
+        self.reads: list[tuple[int, int]] = []
+
+    async def start_of(self, source: Partition) -> int:  # noqa: ARG002 - there is one
+        """Return where it begins."""
+        return self.start
+
+    async def offset_at(self, source: Partition, timestamp_ms: int) -> int:  # noqa: ARG002
+        """Nobody asks."""
+        raise AssertionError
+
+    async def read(
+        self,
+        source: Partition,  # noqa: ARG002 - there is one
+        start: int,
+        last: int,
+        take: Callable[[LogRecord], None],
+    ) -> None:
+        """Hand out what is there."""
+        self.reads.append((start, last))
+        if self.failures:
+            self.failures -= 1
+            raise ReadError("gone for a moment")
+        for offset in range(start, last + 1):
+            take(LogRecord(offset, b"key", self.values.get(offset)))
+
+
+@pytest.fixture
+def jobs() -> JobsLog:
+    """Return an empty jobs topic."""
+    return JobsLog()
+
+
+def harness_of(jobs: JobsLog) -> Harness:
+    """Return a worker with little memory."""
+    return Harness(
+        max_rows=ROWS, lookahead_bytes=MEMORY, max_prompt_tokens=20_000, jobs_reader=jobs
+    )
+
+
+def send(harness: Harness, jobs: JobsLog, job: Job) -> None:
+    """Append a job and deliver it."""
+    offset = harness.send(job)
+    jobs.values[offset] = encode_request(job)
+
+
+def flood(harness: Harness, jobs: JobsLog, count: int = 200, **given: Any) -> None:
+    """Send one tenant's jobs, which do not find room."""
+    for number in range(count):
+        prompt = f"{number:03}" + "x" * LARGE
+        send(harness, jobs, Job(id=f"a{number:03}", tenant="acme", prompt=prompt, **given))
+
+
+def entry_of(harness: Harness, name: str) -> Entry:
+    """Return a job."""
+    return next(entry for entry in harness.lifecycle._held.jobs if entry.job_id == name)
+
+
+async def test_a_flood_is_seen_past_and_served_whole(jobs: JobsLog) -> None:
+    """It would take four times the memory; the other tenant behind it is served next."""
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        state = harness.state
+        assert not harness.lifecycle.is_full(state.source)
+        assert entry_of(harness, "a199").shelved
+        assert harness.dispatcher._backlog.bytes < MEMORY
+        send(harness, jobs, Job(id="z", tenant="zeta", prompt="z"))
+        await harness.until(lambda: "z" in harness.running)
+        served: list[str] = []
+        while len(served) < 201:
+            await harness.until(lambda: bool(harness.running))
+            for prompt in harness.running:
+                served.append(prompt[:3])
+                assert len(prompt) == LARGE + 3 or prompt == "z"
+                harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
+            assert harness.dispatcher._backlog.bytes < MEMORY
+        assert [name for name in served if name != "z"] == [f"{n:03}" for n in range(200)]
+        await harness.settle()
+        assert harness.committable == 201
+        assert len(jobs.reads) < 100
+
+
+async def test_what_the_log_does_not_have_any_more_ends_in_an_error(jobs: JobsLog) -> None:
+    """Its tenant may send it again; what is still there is served."""
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        shelved = [e.job_id for e in harness.lifecycle._held.jobs if e.shelved]
+        jobs.start = 100
+        while harness.running:
+            for prompt in harness.running:
+                harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
+            await harness.settle()
+        await harness.until(lambda: harness.committable == 200)
+        for name in (f"a{n:03}" for n in range(200)):
+            terminal = harness.visible("acme", name).terminal
+            gone = name in shelved and int(name[1:]) < 100
+            assert isinstance(terminal, ErrorEvent) == gone
+            if isinstance(terminal, ErrorEvent):
+                assert terminal.code is ErrorCode.INTERNAL
+                assert terminal.retryable
+
+
+async def test_another_record_at_its_place_is_not_taken_for_it(jobs: JobsLog) -> None:
+    """The topic was made anew: what stands there is not what was asked."""
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        entry = entry_of(harness, "a150")
+        other = encode_request(Job(id="a150", tenant="acme", prompt="another"))
+        assert not take_back(entry, other)
+        assert not take_back(entry, b"\xc1")
+        assert entry.shelved
+
+
+async def test_a_log_that_does_not_answer_is_asked_again(
+    jobs: JobsLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tenant's turn waits; nobody else's does."""
+    monkeypatch.setattr(shelf, "RETRY_SECONDS", 0.0)
+    async with harness_of(jobs) as harness:
+        jobs.failures = 3
+        flood(harness, jobs)
+        while {name[:3] for name in harness.running} and jobs.failures:
+            for prompt in harness.running:
+                harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
+            await harness.settle()
+        await harness.until(lambda: bool(harness.running))
+
+
+async def test_a_shelved_job_can_be_cancelled(jobs: JobsLog) -> None:
+    """Its end has its metadata, and nothing is read for that."""
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs, metadata={"k": "v"})
+        await harness.settle()
+        reads = len(jobs.reads)
+        assert entry_of(harness, "a199").stage is Stage.WAITING
+        harness.send(encode_request(Cancel(id="a199", tenant="acme")))
+        await harness.settle()
+        terminal = harness.visible("acme", "a199").terminal
+        assert isinstance(terminal, ErrorEvent)
+        assert (terminal.code, terminal.metadata) == (ErrorCode.CANCELLED, {"k": "v"})
+        assert len(jobs.reads) == reads
+
+
+async def test_a_dead_letter_is_whole(jobs: JobsLog) -> None:
+    """Nothing can be told to its tenant: the record is put aside as it was sent."""
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        harness.writer.failures.append(AppendError("TopicAuthorizationFailedError", hopeless=True))
+        harness.send(encode_request(Cancel(id="a199", tenant="acme")))
+        await harness.until(lambda: bool(harness.dead_letters))
+        ((_, value, headers),) = harness.dead_letters
+        assert value == jobs.values[199]
+        assert "aril-left-out" not in headers
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prompt": "x" * 100},
+        {"messages": (Message(role="user", content="x" * 100),)},
+        {"messages": (Message(role="user", content="x" * 100),), "tools": ({"name": "t"},)},
+        {"token_ids": (1, 2, 3) * 40},
+    ],
+    ids="+".join,
+)
+async def test_put_away_and_taken_back_it_is_the_same(given: dict[str, Any]) -> None:
+    """Whatever it says, and with what it said let go of it is still that kind of job."""
+    async with Harness(max_rows=1) as harness:
+        job = Job(id="a", tenant="acme", priority=3, metadata={"k": "v"}, **given)
+        harness.send(job)
+        (entry,) = harness.lifecycle._held.jobs
+        record, size, cost = entry.record, entry.size, entry.cost
+        put_away(entry)
+        assert entry.shelved
+        assert entry.size < size == entry.whole_size
+        assert entry.cost == cost
+        assert entry.job is not None
+        assert (entry.job.messages is None) == (job.messages is None)
+        assert "x" * 65 not in repr(entry.job.model_dump())
+        assert take_back(entry, encode_request(job))
+        assert entry.record == record
+        assert question_of(entry.job) == question_of(job)
+        await harness.settle()

@@ -1,0 +1,154 @@
+"""Jobs that wait without what they say: it stands in the jobs topic, and is read again in time.
+
+The log is the buffer. What is beyond a tenant's part of the look-ahead keeps its identity, its
+sampling and its place, and lets go of prompt and bytes; before its turn comes the record is read
+once more, by its offset, by a consumer without a group. If retention has taken it, or the topic was
+made anew, the job ends in an error that its tenant may answer by sending it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from schemas import DecodeError, ErrorCode, Job, JobError, decode_request
+from worker.job import digest_of
+from worker.observe.logs import Sampled, get_logger
+from worker.takeover.readback import ReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from worker.job import Entry, Partition
+    from worker.takeover.readback import LogReader, LogRecord
+
+log = Sampled(get_logger(__name__))
+
+KEPT_BYTES: Final = 64  # of a value: enough to see in which form it is
+GAP: Final = 500  # records of others between two that are read in one go
+RETRY_SECONDS: Final = 1.0
+
+
+def put_away(entry: Entry) -> None:
+    """Let go of what a waiting job says; it is large."""
+    job, value = entry.job, entry.record.value
+    if job is None or value is None or len(value) <= KEPT_BYTES:
+        return
+    entry.record = replace(
+        entry.record,
+        value=value[:KEPT_BYTES],
+        left_out=entry.record.left_out + len(value) - KEPT_BYTES,
+    )
+    entry.job = job.model_copy(
+        update={
+            "prompt": None if job.prompt is None else "",
+            "messages": None if job.messages is None else (),
+            "token_ids": None if job.token_ids is None else (),
+            "tools": None,
+        }
+    )
+    entry.shelved = True
+
+
+def take_back(entry: Entry, value: bytes) -> bool:
+    """Give a job back what it says; False if that is something else."""
+    job = entry.job
+    try:
+        asked = decode_request(value)
+    except DecodeError:
+        return False
+    if job is None or not isinstance(asked, Job) or digest_of(value, asked) != entry.digest:
+        return False
+    entry.record = replace(
+        entry.record, value=value, left_out=entry.record.left_out - len(value) + KEPT_BYTES
+    )
+    entry.job = asked.model_copy(update={"tenant": job.tenant})
+    entry.shelved = False
+    return True
+
+
+class Shelf:
+    """Fetches what was put away. Lives on the event loop."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        *,
+        whole: Callable[[Entry], None],
+        gone: Callable[[Entry, JobError], None],
+    ) -> None:
+        """Prepare; `whole` is told of each job that can be served, `gone` of one that never can."""
+        self._reader = reader
+        self._whole = whole
+        self._gone = gone
+        self._wanted: set[Entry] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def fetch(self, entries: Iterable[Entry]) -> None:
+        """See that these jobs are made whole; those that are on their way already stay so."""
+        runs: dict[Partition, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            if entry.shelved and not entry.over and entry not in self._wanted:
+                self._wanted.add(entry)
+                runs[entry.source].append(entry)
+        for source, wanted in runs.items():
+            task = asyncio.create_task(self._fetch(source, wanted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Fetch nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _fetch(self, source: Partition, entries: Sequence[Entry]) -> None:
+        for run in _runs(sorted(entries, key=lambda entry: entry.record.offset)):
+            await self._read(source, run)
+            for entry in run:
+                self._wanted.discard(entry)
+                if entry.over:
+                    continue
+                if entry.shelved:
+                    text = "the jobs topic does not have it any more; it never had its turn"
+                    self._gone(entry, JobError(ErrorCode.INTERNAL, text))
+                else:
+                    self._whole(entry)
+
+    async def _read(self, source: Partition, run: Sequence[Entry]) -> None:
+        """Read the log from the first of a run to its last, until that works."""
+        at = {entry.record.offset: entry for entry in run}
+
+        def take(record: LogRecord) -> None:
+            entry = at.get(record.offset)
+            if entry is not None and entry.shelved and record.value is not None:
+                take_back(entry, record.value)
+
+        while not all(entry.over for entry in run):
+            try:
+                start = max(min(at), await self._reader.start_of(source))
+                if start <= max(at):
+                    await self._reader.read(source, start, max(at), take)
+            except ReadError as error:
+                log.warning(
+                    "jobs_not_read_again",
+                    topic=source.topic,
+                    partition=source.partition,
+                    error=str(error),
+                )
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+
+def _runs(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Cut entries in the order of their offsets where others' records lie between them."""
+    runs = [[entries[0]]]
+    for before, entry in itertools.pairwise(entries):
+        if entry.record.offset - before.record.offset > GAP:
+            runs.append([])
+        runs[-1].append(entry)
+    return runs
