@@ -79,8 +79,8 @@ _WORDS: Final[dict[ErrorCode, tuple[str, str]]] = {
     ),
     ErrorCode.CANCELLED: ("Its tenant cancelled it.", "Nothing."),
     ErrorCode.OVERLOADED: (
-        "There was no memory left for what the job needs beside others.",
-        "Send it again a while later.",
+        "The tenant is over one of its limits, or no memory was left for what the job needs.",
+        "Send it again after `retry_after_ms`, or a while later where there is none.",
     ),
     ErrorCode.CRASH_LOOP: (
         "Several workers died while they ran nothing but this job.",

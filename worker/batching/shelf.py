@@ -80,7 +80,7 @@ class Shelf:
         whole: Callable[[Entry], None],
         gone: Callable[[Entry, JobError], None],
     ) -> None:
-        """Prepare; `whole` is told of each job that can be served, `gone` of one that never can."""
+        """Prepare; `whole` is told of each job that can be served, `gone` of all others."""
         self._reader = reader
         self._whole = whole
         self._gone = gone
@@ -110,8 +110,6 @@ class Shelf:
             await self._read(source, run)
             for entry in run:
                 self._wanted.discard(entry)
-                if entry.over:
-                    continue
                 if entry.shelved:
                     text = "the jobs topic does not have it any more; it never had its turn"
                     self._gone(entry, JobError(ErrorCode.INTERNAL, text))
