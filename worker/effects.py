@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError
 from worker.accounting import ended
-from worker.intake.deadlines import too_late
+from worker.intake.deadlines import is_hopeless, too_late, would_be_late
 from worker.observe.logs import get_logger
 from worker.stages import Effect, Event
 from worker.takeover.rule import next_attempt
@@ -77,6 +77,11 @@ class Effects:
         if entry.deadline_ms <= now:
             self._end(entry, too_late(entry, now))
             return
+        if entry.owned and not entry.claimed:  # else somebody may have begun it
+            wait = self._parts.dispatcher.seconds_until_turn(entry)
+            if wait is not None and is_hopeless(entry, wait, now):
+                self._end(entry, would_be_late(entry, wait, now))
+                return
         self._parts.dispatcher.add(entry)
         if not (entry.owned or entry.alone):
             self._parts.claims.expect(entry)

@@ -80,6 +80,7 @@ class Backlog(Generic[JobT]):
         self._arrivals = itertools.count()
         self._waiting: set[int] = set()  # id() of the jobs that were not discarded
         self._jobs_of: Counter[Hashable] = Counter()
+        self._priorities: dict[str, Counter[int]] = {}  # of waiting jobs, by tenant
         self._bytes_of: Counter[str] = Counter()  # by tenant
         self._sizes: dict[int, int] = {}  # by id() of a waiting job, as it was last counted
         self._bytes = 0
@@ -106,6 +107,7 @@ class Backlog(Generic[JobT]):
         queue.push(job, next(self._arrivals))
         self._waiting.add(id(job))
         self._jobs_of[job.source] += 1
+        self._priorities.setdefault(job.tenant, Counter())[job.priority] += 1
         if self._shelve is not None and not job.shelved and self._is_beyond_its_part(job.tenant):
             self._shelve(job)
         self.resized(job)
@@ -121,6 +123,11 @@ class Backlog(Generic[JobT]):
             self._sizes[id(job)] = job.size
             self._bytes += change
             self._bytes_of[job.tenant] += change
+
+    def before(self, tenant: str, priority: int) -> int:
+        """Return how many jobs of a tenant come before one that would come now."""
+        waiting = self._priorities.get(tenant, Counter())
+        return sum(jobs for each, jobs in waiting.items() if each >= priority)
 
     def to_fetch(self) -> list[JobT]:
         """Return the shelved jobs that are next, each once."""
@@ -217,3 +224,9 @@ class Backlog(Generic[JobT]):
         self._jobs_of[job.source] -= 1
         if not self._jobs_of[job.source]:
             del self._jobs_of[job.source]
+        priorities = self._priorities[job.tenant]
+        priorities[job.priority] -= 1
+        if not priorities[job.priority]:
+            del priorities[job.priority]
+            if not priorities:
+                del self._priorities[job.tenant]

@@ -16,12 +16,14 @@ import time
 from typing import TYPE_CHECKING
 
 from schemas import Activation, ErrorCode, JobError
+from schemas.limits import MAX_ABSOLUTE_PRIORITY
 from worker.accounting import count_begun
 from worker.batching.backlog import Backlog
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.counters import Counters
 from worker.batching.feed import EngineHandle, Feed
 from worker.batching.preparation import Preparation
+from worker.batching.queue_times import QueueTimes
 from worker.batching.shelf import Shelf, put_away
 from worker.batching.turns import Turns
 from worker.engine.mixture import members_of
@@ -115,6 +117,7 @@ class Dispatcher:
             if jobs_reader is None
             else Shelf(jobs_reader, whole=self._is_whole, gone=self._is_gone)
         )
+        self._times = QueueTimes()
         self._once_whole: dict[Entry, Callable[[], None]] = {}
         self._feed = Feed(
             settings=settings,
@@ -177,6 +180,11 @@ class Dispatcher:
             self.when_whole(entry, self._wake.set)
         elif self._turns.hurry(entry):
             self._wake.set()
+
+    def seconds_until_turn(self, entry: Entry) -> float | None:
+        """Return about how long a job would wait that came now; None: that is not known."""
+        before = self._backlog.before(entry.tenant, entry.priority)
+        return self._times.until(entry.tenant, before)
 
     def when_whole(self, entry: Entry, then: Callable[[], None]) -> None:
         """Call back once a job has all that it says again, or that is gone for good."""
@@ -318,6 +326,8 @@ class Dispatcher:
             if entry is None:
                 return
             self._quotas.started(entry.tenant, time.monotonic())
+            more = bool(self._backlog.before(entry.tenant, -MAX_ABSOLUTE_PRIORITY))
+            self._times.turn(entry.tenant, time.monotonic(), more=more)
             if not self._reachable(entry):
                 self._turns.over(entry)
                 self._settle(entry)

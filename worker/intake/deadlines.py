@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # Entries of jobs that ended stay in the heap until it is this much larger than needed.
 STALE_DEADLINES = 1_024
 
+# A turn that is expected so much later than the time that is left is taken to come too late.
+SURE_FACTOR = 1.5
+SURE_MS = 1_000.0
+
 
 class Deadlines:
     """The unfinished jobs of a worker, by when their time is up."""
@@ -56,6 +60,25 @@ def deadline_of(record: Record, job: Job | None, max_age_ms: float) -> float:
     if job is not None and job.deadline_ms is not None:
         max_age_ms = min(max_age_ms, job.deadline_ms)
     return record.timestamp_ms + max_age_ms
+
+
+def is_hopeless(entry: Entry, wait_seconds: float, now_ms: float) -> bool:
+    """Tell whether a job whose turn is expected so late will not be answered in time.
+
+    What is expected is a guess: it has to be far off.
+    """
+    return wait_seconds * 1_000 > SURE_FACTOR * (entry.deadline_ms - now_ms) + SURE_MS
+
+
+def would_be_late(entry: Entry, wait_seconds: float, now_ms: float) -> JobError:
+    """Make the error for such a job."""
+    limit = entry.deadline_ms - entry.record.timestamp_ms
+    return JobError(
+        ErrorCode.DEADLINE_EXCEEDED,
+        f"its turn would not come within {limit:.0f} ms: others of this tenant are before it",
+        limit=round(limit),
+        given=round(now_ms + wait_seconds * 1_000 - entry.record.timestamp_ms),
+    )
 
 
 def too_late(entry: Entry, now_ms: float) -> JobError:
