@@ -207,8 +207,12 @@ async def test_with_a_reply_topic_its_own_jobs_topic_is_judged(kafka: Kafka) -> 
 async def test_partition_count_is_never_changed(kafka: Kafka, contract: Contract) -> None:
     """Asking for another number of partitions is refused, and nothing at all is created."""
     await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(reply_partitions=2))
-    for plan in (TopicPlan(reply_partitions=4), TopicPlan(jobs_partitions=9)):
-        with pytest.raises(TopicsError, match="the number never changes"):
+    for plan, why in (
+        (TopicPlan(reply_partitions=4), "the number never changes"),
+        (TopicPlan(jobs_partitions=9), "the number never changes"),
+        (TopicPlan(dlq_partitions=1), "dlq has 3 partitions, 1 asked: kafka-topics.sh --alter"),
+    ):
+        with pytest.raises(TopicsError, match=why):
             await ensure_topics(kafka.bootstrap, contract, ["acme", "bee"], plan)
     async with TopicAdmin(kafka.bootstrap, contract) as admin:
         names = {state.name for state in await admin.states()}
