@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -84,6 +85,15 @@ class Told(NamedTuple):
         return next((each for each in self.answers if each.begun is not None), None)
 
 
+@dataclass(slots=True)
+class _Log:
+    """One partition of a reply topic, and what is looked for there."""
+
+    letters: list[Letter] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)  # by job
+    lost_before_ms: float = -math.inf  # what was said until then may have been deleted
+
+
 class AnswerBook:
     """Looks the answers of many letters up; each reply log is read once for all of them."""
 
@@ -95,25 +105,28 @@ class AnswerBook:
 
     async def look_up(self, letters: Iterable[Letter]) -> dict[Identity, Told]:
         """Return what is told of each letter whose job and tenant are known."""
-        told: dict[Identity, Told] = {}
-        wanted: defaultdict[Where, dict[str, Answer]] = defaultdict(dict)
-        floors: dict[Where, int] = {}
+        found: defaultdict[Where, _Log] = defaultdict(_Log)
+        looked: list[tuple[Letter, str, str, list[Where]]] = []
         for letter in letters:
             tenant, job_id = letter.asked.tenant, letter.asked.job_id
-            if tenant is None or job_id is None:
-                continue
-            topic = reply_topic(self._prefix, tenant)
-            answers, lost = [], False
-            for where in self._places(topic, job_id, letter.asked.reply_partition):
-                floor, lost_here = await self._floor(where, letter)
-                floors[where] = min(floor, floors.get(where, floor))
-                lost = lost or lost_here
-                answers.append(wanted[where].setdefault(job_id, Answer()))
-            missing = not answers
-            told[letter.identity] = Told(topic, missing, lost, tuple(answers))
-        for where, jobs in wanted.items():
-            await self._read(where, floors[where], jobs)
-        return told
+            if tenant is not None and job_id is not None:
+                topic = reply_topic(self._prefix, tenant)
+                places = self._places(topic, job_id, letter.asked.reply_partition)
+                looked.append((letter, job_id, topic, places))
+                for where in places:
+                    found[where].letters.append(letter)
+                    found[where].answers.setdefault(job_id, Answer())
+        for where, log in found.items():
+            await self._read(where, log)
+        return {
+            letter.identity: Told(
+                topic,
+                missing=not places,
+                lost=any(self._since(letter) <= found[where].lost_before_ms for where in places),
+                answers=tuple(found[where].answers[job_id] for where in places),
+            )
+            for letter, job_id, topic, places in looked
+        }
 
     def _places(self, topic: str, job_id: str, asked: int | None) -> list[Where]:
         """Return where a job's answer can be: the partition that it names, and that of its hash.
@@ -128,19 +141,23 @@ class AnswerBook:
             numbers.add(asked)
         return [Where(topic, number) for number in sorted(numbers)]
 
-    async def _floor(self, where: Where, letter: Letter) -> tuple[int, bool]:
-        """Return from where on a log has to be read, and whether its beginning may be gone."""
-        start = (await self._logs.starts(where.topic))[where.partition]
-        if letter.reason == REDIRECT_UNWRITABLE:  # it was sent again: its answer may be older
-            return start, start > 0
-        since_ms = int(letter.sent_ms - self._slack_ms)
-        floor = await self._logs.at(where.topic, where.partition, since_ms, otherwise=start)
-        return floor, start > 0 and floor <= start
+    def _since(self, letter: Letter) -> float:
+        """Return since when there can be an answer to a letter's job."""
+        if letter.reason == REDIRECT_UNWRITABLE:  # it was sent before: its answer may be older
+            return 0
+        return letter.sent_ms - self._slack_ms
 
-    async def _read(self, where: Where, floor: int, jobs: dict[str, Answer]) -> None:
-        end = (await self._logs.ends(where.topic))[where.partition]
-        by_key = {job_id.encode(): (job_id, answer) for job_id, answer in jobs.items()}
-        async for raw in self._logs.read(where.topic, where.partition, floor, end):
-            if raw.key in by_key:
-                job_id, answer = by_key[raw.key]
-                answer.feed(raw, job_id)
+    async def _read(self, where: Where, log: _Log) -> None:
+        topic, partition = where
+        start = (await self._logs.starts(topic))[partition]
+        end = (await self._logs.ends(topic))[partition]
+        since_ms = int(min(map(self._since, log.letters)))
+        floor = max(start, await self._logs.at(topic, partition, since_ms, otherwise=end))
+        first_ms: float = math.inf
+        async for raw in self._logs.read(topic, partition, floor, end):
+            first_ms = min(first_ms, raw.timestamp_ms)
+            job_id = (raw.key or b"").decode(errors="replace")
+            if job_id in log.answers:
+                log.answers[job_id].feed(raw, job_id)
+        if start > 0 and floor == start:
+            log.lost_before_ms = first_ms

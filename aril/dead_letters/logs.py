@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_MS: Final = 15_000
 POLL_MS: Final = 500
+# A request waits for the fetch in flight to its broker.
+FETCH_WAIT_MS: Final = 50
 SILENT_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 5.0
 
 Offsets = dict[int, int]
 """By partition."""
@@ -39,7 +44,11 @@ class Logs:
         self._bootstrap = settings.bootstrap
         self._admin = AIOKafkaAdminClient(**common)
         self._consumer = AIOKafkaConsumer(
-            **common, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+            **common,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         self._topics: Mapping[str, list[int]] = {}
 
@@ -69,7 +78,10 @@ class Logs:
 
     async def _close(self) -> None:
         try:
-            await self._consumer.stop()
+            # aiokafka's fetcher forgets that it was stopped if that comes right behind an `assign`.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._consumer.stop()
         finally:
             await self._admin.close()
 
@@ -96,6 +108,8 @@ class Logs:
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Raw]:
         """Give the records of a partition from `start` up to, and without, `end`."""
+        if start >= end:
+            return
         where = TopicPartition(topic, partition)
         self._consumer.assign([where])
         self._consumer.seek(where, start)
@@ -114,6 +128,7 @@ class Logs:
                 position, heard = moved, time.monotonic()
             elif time.monotonic() - heard > SILENT_SECONDS:
                 raise BrokerUnavailable(f"{topic}/{partition} is silent at offset {position}")
+        self._consumer.pause(where)
 
     async def delete(self, topic: str, before: Offsets) -> None:
         """Delete the records of partitions below these offsets."""

@@ -101,6 +101,8 @@ async def test_each_log_is_read_once_from_the_oldest_letter_on() -> None:
     told = await look_up(logs, asked(SENT_MS + 50), asked(SENT_MS + 80))
     assert logs.reads == [(HOME, 50 - SLACK_MS, 100)]
     assert all(each is not None and each.ended is not None for each in told)
+    await look_up(logs, asked(SENT_MS + 500))
+    assert logs.reads[1:] == [(HOME, 100, 100)]
 
 
 async def test_a_job_that_was_sent_again_may_have_an_older_answer() -> None:
@@ -113,12 +115,16 @@ async def test_a_job_that_was_sent_again_may_have_an_older_answer() -> None:
     assert told.ended is not None
 
 
-@pytest.mark.parametrize(("start", "at", "lost"), [(0, 0, False), (2, 30, True), (2, 50, False)])
+@pytest.mark.parametrize(
+    ("start", "at", "lost"),
+    [(0, 0, False), (2, 30, True), (2, 50, False), (2, 500, False), (9, 500, True)],
+)
 async def test_a_log_that_begins_later_may_have_lost_it(start: int, at: int, lost: bool) -> None:
     """Unless it still holds something from before the job."""
     logs = MemoryLogs(start)
     logs.logs[HOME] = [(SENT_MS + 10 * at, tokens("k", 0, "a")) for at in range(9)]
-    (told,) = await look_up(logs, asked(SENT_MS + at))
+    old = asked(SENT_MS, "k2")
+    told, _ = await look_up(logs, asked(SENT_MS + at), old)
     assert told is not None
     assert told.lost is lost
     assert told.begun is None

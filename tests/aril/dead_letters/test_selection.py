@@ -106,7 +106,9 @@ def test_bodies_are_kept_only_where_they_are_wanted() -> None:
 
 def test_places_are_told_from_ids() -> None:
     """An id has no slash."""
-    assert named(["jobs/5/17", "j-1"]) == ({Place("jobs", 5, 17)}, {"j-1"})
+    places, ids = named(["jobs/5/17", "j-1"])
+    assert places == {Place("jobs", 5, 17)}
+    assert ids == {"j-1"}
     with pytest.raises(ValueError, match=r"."):
         named(["jobs/5"])
 
