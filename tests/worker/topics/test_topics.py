@@ -141,7 +141,7 @@ def contract() -> Contract:
 @pytest.mark.kafka
 async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
     """What `ensure` creates is what `verify` demands; creating again changes nothing."""
-    plan = TopicPlan(jobs_partitions=3, reply_partitions=2)
+    plan = TopicPlan(jobs_partitions=4, reply_partitions=2)
     created = await ensure_topics(kafka.bootstrap, contract, ["acme"], plan)
     prefix = contract.replies_prefix
     assert created == [contract.jobs_topic, contract.dlq_topic, f"{prefix}acme"]
@@ -150,7 +150,8 @@ async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
     assert await ensure_topics(kafka.bootstrap, contract, ["bee"]) == [f"{prefix}bee"]
     async with TopicAdmin(kafka.bootstrap, contract) as admin:
         counts = {state.name: state.partitions for state in await admin.states()}
-    assert counts[contract.jobs_topic] == 3
+    assert counts[contract.jobs_topic] == 4
+    assert counts[contract.dlq_topic] == 3
     assert counts[f"{prefix}acme"] == 2
 
 
