@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
+from aril.top import view
 from aril.top.page import Page, Span
 from aril.top.view import OTHER, WorkerRow, group_of, worker_row
+from worker.observe.metrics import Metrics
 
 BEFORE = """\
 aril_tokens_total 100
@@ -98,3 +103,10 @@ def test_adapters_are_counted_where_they_are() -> None:
     terse, other = group_of({"a": span(), "b": span()}).adapters
     assert (terse.name, terse.device, terse.host, terse.jobs) == ("acme/terse", 2, 2, 4)
     assert (other.name, other.device, other.host, other.jobs) == ("zeta/x", 0, 2, 0)
+
+
+def test_every_name_is_one_that_workers_have() -> None:
+    """A figure whose metric was renamed would be missing in silence."""
+    names = set(re.findall(r'"(aril_\w+)"', inspect.getsource(view)))
+    assert names
+    assert names <= {each.name for each in Metrics().families.made}
