@@ -231,6 +231,9 @@ def judge(contract: Contract, topics: Iterable[TopicState]) -> list[Finding]:
         findings.append(Finding("error", contract.jobs_topic, "does not exist"))
     if contract.dlq_topic not in found:
         findings.append(Finding("error", contract.dlq_topic, "does not exist"))
+    elif "compact" in found[contract.dlq_topic].config.get("cleanup.policy", ""):
+        text = "is compacted: the note that a letter was replayed removes the letter"
+        findings.append(Finding("warning", contract.dlq_topic, text))
     if not replies:
         text = "no tenant has a reply topic"
         findings.append(Finding("warning", f"{contract.replies_prefix}*", text))

@@ -77,6 +77,14 @@ def test_each_demand(jobs: dict[str, str], replies: dict[str, str], level: str, 
     assert "\n" not in str(finding)
 
 
+def test_dead_letters_are_not_to_be_compacted() -> None:
+    """A note has its letter's key."""
+    compacted = TopicState("jobs.dlq", 3, {"cleanup.policy": "compact,delete"})
+    jobs, _, replies = topics()
+    (finding,) = judge(Contract(), [jobs, compacted, replies])
+    assert (finding.level, finding.topic) == ("warning", "jobs.dlq")
+
+
 def test_least_retention_is_enough() -> None:
     """Jobs' retention + segment + longest job + one day is enough; a millisecond less is not."""
     least = 3 * DAY_MS + HOUR_MS + 2 * DAY_MS + DAY_MS
