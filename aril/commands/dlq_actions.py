@@ -68,7 +68,7 @@ async def replay(
         if not going:
             printer.nothing(bool(planned))
             return FAILED
-        if not _confirmed(arguments, f"replay {show.counted(len(going), 'letter')}"):
+        if not confirmed(arguments, f"replay {show.counted(len(going), 'letter')}"):
             return FAILED
         failed = len(planned) - len(going)
         async with Replayer(settings, logs) as replayer:
@@ -98,7 +98,7 @@ async def purge(
         show.print_doomed(topic, doomed)
         if arguments.dry_run or not doomed.records:
             return OK
-        if not _confirmed(arguments, f"delete {show.counted(doomed.letters, 'letter')} for good"):
+        if not confirmed(arguments, f"delete {show.counted(doomed.letters, 'letter')} for good"):
             return FAILED
         await logs.delete(topic, before)
     print("deleted")
@@ -152,7 +152,8 @@ async def _planned(
     return plan(chosen, told, rules)
 
 
-def _confirmed(arguments: argparse.Namespace, what: str) -> bool:
+def confirmed(arguments: argparse.Namespace, what: str) -> bool:
+    """Ask whoever sits there, unless they have said yes already."""
     if arguments.yes:
         return True
     try:
