@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import time
@@ -18,8 +19,6 @@ from aril.arguments import (
 from aril.errors import ArilError
 
 if TYPE_CHECKING:
-    import argparse
-
     from aril.dead_letters.selection import Selection
 
 LISTED: Final = 50
@@ -89,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for action in (ls, shown, replay, purge):
         names = " [PLACE|ID ...]" if action in {shown, replay} else ""
         action.usage = f"{action.prog} [options]{names}"
-        _add_filters(action)
+        _add_filters(action, hidden=action is purge)
         queue = [*CONNECTION[:3], "dlq_topic", *CONNECTION[3:]]
         judging = ["tenant_from", "tenant_keys", "signature_age", "clock_slack"]
         add_settings(action, {"queue": queue, "how jobs are judged": judging})
@@ -104,16 +103,18 @@ def _add_limit(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument("--limit", type=_positive, default=default, metavar="N", help=text)
 
 
-def _add_filters(parser: argparse.ArgumentParser) -> None:
+def _add_filters(parser: argparse.ArgumentParser, *, hidden: bool) -> None:
+    """Add them, but for `--until` without a word where they are only there to be refused."""
     group = parser.add_argument_group("which letters")
     for flag, metavar, text in (
         ("--reason", "REASON", "of this reason"),
         ("--tenant", "TENANT", "whose record names this tenant"),
         ("--id", "ID", "whose record names this job"),
     ):
-        help_text = f"{text}; may be repeated"
+        help_text = argparse.SUPPRESS if hidden else f"{text}; may be repeated"
         group.add_argument(flag, action="append", default=[], metavar=metavar, help=help_text)
-    group.add_argument("--since", metavar="TIME", help="put aside then or later")
+    since = argparse.SUPPRESS if hidden else "put aside then or later"
+    group.add_argument("--since", metavar="TIME", help=since)
     group.add_argument("--until", metavar="TIME", help="put aside before that")
 
 
