@@ -34,6 +34,8 @@ GROUPS: Final = {
     "Ask": (Command("send", "send", "send prompts as a tenant and print the answers"),),
     "Look after it": (
         Command("topics", "topics", "create the topics for tenants"),
+        Command("top", "top", "what the workers of a group are doing now"),
+        Command("dlq", "dlq", "list, show, replay and purge what could not be answered"),
         Command("keys", "keys", "make a tenant's key, where tenants sign their jobs"),
         Command("check", "check", "is everything there that a worker needs? or: is one ready?"),
         Command("adapters", "adapters", "list an adapter store, and what is wrong in it"),

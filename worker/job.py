@@ -26,6 +26,10 @@ CHARS_PER_TOKEN = 4
 # The answer that is expected of a job that does not bound it.
 UNTOLD_ANSWER = 256
 
+# Why a record is put aside whose tenant could be told nothing: its job may be sent again.
+UNROUTABLE = "missing_reply_topic"
+UNWRITABLE = "reply_unwritable"
+
 # Memory of a waiting job beside its bytes on the wire, and of those bytes once they are objects.
 ENTRY_BYTES = 3_000
 DECODED_FACTOR = 2
@@ -100,6 +104,7 @@ class Asked(NamedTuple):
     digest: bytes
     reply_from: int | None
     reply_partition: int | None
+    unanswered: Epoch | None = None  # its last epoch, if no end of its answer could be written
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -186,7 +191,9 @@ class Entry:
     @property
     def asked(self) -> Asked:
         """What is remembered of it once it is finished."""
-        return Asked(self.digest, self.reply_from, self.wanted_partition)
+        untold = self.dead_letter in {UNROUTABLE, UNWRITABLE}
+        unanswered = self.epoch if untold else None
+        return Asked(self.digest, self.reply_from, self.wanted_partition, unanswered)
 
     @property
     def source(self) -> Partition:

@@ -48,6 +48,7 @@ FOREIGN_ENV: Final = {
     "ARIL_TENANT": "Who asks, of `aril send`; as `--tenant`.",
     "ARIL_KEY": "File of the key that jobs are signed with, of `aril send`; as `--key`.",
     "ARIL_CACHE": "Folder that `aril demo` keeps its model in.",
+    "ARIL_TOP_WORKERS": "Addresses of workers, of `aril top`, separated by commas.",
 }
 
 _SHOWN = 200  # characters of a name that nobody knows

@@ -5,15 +5,13 @@ from __future__ import annotations
 import http.client
 import os
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
+from aril.address import DEFAULT, Address
 from aril.arguments import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-DEFAULT: Final = "127.0.0.1:8080"
-EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a setting, not a bind
 LONGEST_ANSWER: Final = 2_000
 
 
@@ -49,12 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     return OK if ready else FAILED
 
 
-def _address(text: str) -> tuple[str, int]:
-    url = urlsplit(text if "//" in text else f"//{text}")
+def _address(text: str) -> Address:
     try:
-        host, port = url.hostname, url.port
-    except ValueError:
-        host = port = None
-    if not host or url.scheme not in ("", "http"):
-        raise UsageError(f"check: {text!r} is not an address like http://{DEFAULT}")
-    return EVERYWHERE.get(host, host), port or 80
+        return Address.parse(text)
+    except ValueError as error:
+        raise UsageError(f"check: {error}") from None

@@ -53,6 +53,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--reply-partitions", type=_positive, metavar="N", help="of each reply topic [default 8]"
     )
     parser.add_argument(
+        "--dlq-partitions", type=_positive, metavar="N", help="of the dead letters [default 3]"
+    )
+    parser.add_argument(
         "--replicas",
         type=_positive,
         metavar="N",
@@ -82,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = TopicPlan(
         jobs_partitions=arguments.partitions,
         reply_partitions=arguments.reply_partitions,
+        dlq_partitions=arguments.dlq_partitions,
         replicas=arguments.replicas,
         **({"jobs_retention_ms": hours * HOUR_MS} if hours else {}),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from aril import JobFailed
 from schemas import ErrorCode, Job, Sampling, encode_request
@@ -83,11 +83,12 @@ async def raw(site: Site, value: bytes) -> int:
 
 async def dead_letter(site: Site, offset: int) -> Any:
     """Wait for the dead letter of a record."""
-    reader = AIOKafkaConsumer(bootstrap_servers=site.kafka.bootstrap)
+    reader = AIOKafkaConsumer(
+        site.contract.dlq_topic,
+        bootstrap_servers=site.kafka.bootstrap,
+        auto_offset_reset="earliest",
+    )
     await reader.start()
-    where = TopicPartition(site.contract.dlq_topic, 0)
-    reader.assign([where])
-    await reader.seek_to_beginning(where)
     key = f"{site.contract.jobs_topic}/0/{offset}".encode()
     try:
         async with asyncio.timeout(60):

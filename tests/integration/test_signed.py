@@ -76,7 +76,7 @@ class Signing:
     async def reasons(self, count: int) -> Counter[str]:
         """Wait for so many dead letters; return how many there are of each reason."""
         async with asyncio.timeout(60):
-            while len(found := await self.records(self.site.contract.dlq_topic, 1)) < count:  # noqa: ASYNC110 - another process
+            while len(found := await self.records(self.site.contract.dlq_topic, 3)) < count:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.1)
         return Counter(dict(record.headers)["aril-reason"].decode() for record in found)
 

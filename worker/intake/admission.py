@@ -11,6 +11,7 @@ from worker.intake.deadlines import deadline_of
 from worker.intake.judge import Judge, Refused
 from worker.job import Asked, Entry, digest_of
 from worker.queue.assignment import Identity
+from worker.takeover.rule import next_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +102,10 @@ class Admission:
         identity, first = state.identify(tenant, job_id, digest)
         if identity is Identity.CONFLICT:
             return self._conflict("id: another job of this tenant has it")
-        if first is not None:
+        epoch = Epoch(state.epoch_generation, 1)
+        if first is not None and identity is Identity.UNANSWERED:
+            epoch = _above(first, epoch)
+        elif first is not None:
             return self._repeated(state, record, SentAgain(tenant, job_id, topic, first), again)
         job = asked if isinstance(asked, Job) else None
         entry = Entry(
@@ -113,7 +117,7 @@ class Admission:
             digest=digest,
             length=len(record.value or b""),
             generation=state.membership.generation,
-            epoch=Epoch(state.epoch_generation, 1),
+            epoch=epoch,
             owned=record.offset >= state.end_offset,  # fresh: nobody can have answered it before
             deadline_ms=deadline_of(record, job, self._settings.max_job_age * 1_000),
             reply_topic=topic,
@@ -160,3 +164,11 @@ class Admission:
             return None
         entry.settled_with.append(record.offset)
         return Cancelled(entry)
+
+
+def _above(first: Asked, epoch: Epoch) -> Epoch:
+    """Return an epoch above all that was written of a job to which no end could be.
+
+    Under it the new answer begins at index 0, which withdraws what may be visible of the old one.
+    """
+    return epoch if first.unanswered is None else max(epoch, next_attempt(first.unanswered))

@@ -55,6 +55,7 @@ class Identity(enum.Enum):
     NEW = enum.auto()
     TWIN = enum.auto()  # the same again, while the first is still at work
     REPEATED = enum.auto()  # the same again, after the first was finished
+    UNANSWERED = enum.auto()  # the same again, and no end of an answer to the first was written
     CONFLICT = enum.auto()  # something else under a known id
 
 
@@ -124,7 +125,9 @@ class PartitionState:
         known = self._finished.get(_identity_key(tenant, job_id))
         if known is None:
             return Identity.NEW, None
-        return (Identity.REPEATED if known.digest == digest else Identity.CONFLICT), known
+        if known.digest != digest:
+            return Identity.CONFLICT, known
+        return (Identity.REPEATED if known.unanswered is None else Identity.UNANSWERED), known
 
     def find(self, tenant: str, job_id: str) -> Entry | None:
         """Return the unfinished job of that identity."""

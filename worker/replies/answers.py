@@ -24,6 +24,7 @@ from schemas import (
     encode_reply,
 )
 from worker.accounting import count_tokens
+from worker.job import UNWRITABLE
 from worker.observe.logs import Sampled, get_logger
 from worker.replies.producer import AppendError
 from worker.replies.stream import ReplyStream
@@ -254,7 +255,7 @@ class Answers:
 
     def _unwritable(self, entry: Entry, why: str) -> Event:
         self.break_off(entry)
-        entry.dead_letter = "reply_unwritable"
+        entry.dead_letter = UNWRITABLE
         entry.error = JobError(ErrorCode.INTERNAL, why)
         return Event.UNWRITABLE
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+REDIRECT_UNWRITABLE = "redirect_unwritable"
+
 
 class JoblessRecords:
     """Sees to the offsets of such records."""
@@ -63,7 +65,7 @@ class JoblessRecords:
             if error is None:
                 state.finish_offset(record.offset)
             else:
-                self.put_aside(state, record, "redirect_unwritable", error)
+                self.put_aside(state, record, REDIRECT_UNWRITABLE, error)
 
         self._redirects.tell(
             record,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from schemas import ErrorCode, JobError, reply_partition
+from worker.job import UNROUTABLE
 from worker.observe.logs import get_logger
 from worker.stages import Event
 
@@ -108,7 +109,7 @@ class ReplyRoutes:
         self._happened(entry, Event.ROUTED)
 
     def _refuse(self, entry: Entry) -> None:
-        entry.dead_letter = "missing_reply_topic"
+        entry.dead_letter = UNROUTABLE
         missing = f"tenant: there is no topic {entry.reply_topic}"
         entry.error = JobError(ErrorCode.INVALID_JOB, missing)
         self._happened(entry, Event.UNROUTABLE)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schemas import ErrorCode, JobError, encode_reply
+from worker.job import UNWRITABLE
 from worker.observe.logs import get_logger
 from worker.replies.producer import APPEND_SECONDS, AppendError
 from worker.stages import Event
@@ -185,7 +186,7 @@ class Claims:
                 self._give_way(source, batch)
                 return
             for each in batch:
-                each.entry.dead_letter = "reply_unwritable"
+                each.entry.dead_letter = UNWRITABLE
                 each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
                 if not self._let_go(each):
                     self._end_request(each.entry)  # some of the claims may have landed

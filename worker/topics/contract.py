@@ -27,6 +27,8 @@ DEFAULT_JOBS_RETENTION_MS: Final = 3 * DAY_MS
 # Short, since reply topics must outlive the segment a job lies in.
 JOBS_SEGMENT_MS: Final = HOUR_MS
 DLQ_RETENTION_MS: Final = 14 * DAY_MS
+# A flood of bad records is spread over as many brokers; any number does, and may grow.
+DEFAULT_DLQ_PARTITIONS: Final = 3
 # Key, headers and batch framing around the largest record.
 FRAMING_BYTES: Final = 2_048
 # With three replicas an acknowledged record survives the loss of one broker only if two have it.
@@ -76,6 +78,7 @@ class TopicPlan:
 
     jobs_partitions: int | None = None
     reply_partitions: int | None = None
+    dlq_partitions: int | None = None
     replicas: int | None = None
     jobs_retention_ms: int = DEFAULT_JOBS_RETENTION_MS
 
@@ -155,7 +158,11 @@ class Contract:
                 NewTopic(name, plan.jobs_partitions or DEFAULT_PARTITIONS, read | jobs)
                 for name in self._job_topics(tenants)
             ),
-            NewTopic(self.dlq_topic, 1, common | {"retention.ms": str(DLQ_RETENTION_MS)}),
+            NewTopic(
+                self.dlq_topic,
+                plan.dlq_partitions or DEFAULT_DLQ_PARTITIONS,
+                common | {"retention.ms": str(DLQ_RETENTION_MS)},
+            ),
             *(
                 NewTopic(name, plan.reply_partitions or DEFAULT_PARTITIONS, read | replies)
                 for name in names
@@ -198,15 +205,20 @@ def refusals(
     if [topic.name for topic in wanted].count(contract.dlq_topic) > 1:
         refused.append(f"{contract.dlq_topic} has the dead letters: jobs go unread there")
     for topic in wanted:
-        replies = contract.is_replies(topic.name)
-        asked = plan.reply_partitions if replies else plan.jobs_partitions
+        asked, why = _partitions_asked(contract, plan, topic.name)
         has = counts.get(topic.name)
-        if topic.name != contract.dlq_topic and None not in (asked, has) and asked != has:
-            refused.append(
-                f"{topic.name} has {has} partitions, {asked} asked: the number never changes,"
-                f" {'answers' if replies else 'cancels'} are found by it"
-            )
+        if None not in (asked, has) and asked != has:
+            refused.append(f"{topic.name} has {has} partitions, {asked} asked: {why}")
     return refused
+
+
+def _partitions_asked(contract: Contract, plan: TopicPlan, topic: str) -> tuple[int | None, str]:
+    """Return how many partitions a topic is to have, and why it gets no others."""
+    if topic == contract.dlq_topic:
+        return plan.dlq_partitions, "kafka-topics.sh --alter adds some, this changes no topic"
+    if contract.is_replies(topic):
+        return plan.reply_partitions, "the number never changes, answers are found by it"
+    return plan.jobs_partitions, "the number never changes, cancels are found by it"
 
 
 def judge(contract: Contract, topics: Iterable[TopicState]) -> list[Finding]:
@@ -219,6 +231,9 @@ def judge(contract: Contract, topics: Iterable[TopicState]) -> list[Finding]:
         findings.append(Finding("error", contract.jobs_topic, "does not exist"))
     if contract.dlq_topic not in found:
         findings.append(Finding("error", contract.dlq_topic, "does not exist"))
+    elif "compact" in found[contract.dlq_topic].config.get("cleanup.policy", ""):
+        text = "is compacted: the note that a letter was replayed removes the letter"
+        findings.append(Finding("warning", contract.dlq_topic, text))
     if not replies:
         text = "no tenant has a reply topic"
         findings.append(Finding("warning", f"{contract.replies_prefix}*", text))

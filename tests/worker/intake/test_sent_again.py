@@ -233,3 +233,52 @@ async def test_a_redirect_of_a_lost_partition_is_not_finished() -> None:
         await harness.settle()
         assert state.ledger is not None
         assert not state.ledger.is_done(offset)
+
+
+async def test_a_job_that_nobody_could_be_told_of_is_answered_when_it_comes_again() -> None:
+    """Its tenant had no reply topic: there is no answer to lead anybody to."""
+    async with Harness(tenants=()) as harness:
+        harness.send(job())
+        await harness.settle()
+        assert [each[2]["aril-reason"] for each in harness.dead_letters] == [b"missing_reply_topic"]
+        harness.writer.topics.add("replies.acme")
+        harness.send(job())
+        await harness.settle()
+        harness.step(Output(harness.key_of("hi"), (1,), "a", finish="stop"))
+        await harness.settle()
+        assert harness.visible("acme", "j1").finished
+        harness.send(job(reply_from=8))  # and now there is one
+        await harness.settle()
+        assert redirects(harness) == [7]
+        assert harness.committable == 3
+
+
+async def test_an_answer_that_broke_off_for_good_is_withdrawn_when_the_job_comes_again() -> None:
+    """The second one begins above it: spliced together they would be nobody's answer."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.step(Output(harness.key_of("hi"), (1,), "a"))
+        await harness.settle()
+        harness.writer.failures = [AppendError("TopicAuthorizationFailedError", hopeless=True)]
+        harness.step(Output(harness.key_of("hi"), (2,), "b"))
+        await harness.settle()
+        assert harness.visible("acme", "j1").token_ids == [1]
+        harness.send(job())
+        await harness.settle()
+        harness.step(Output(harness.key_of("hi"), (3,), "c", finish="stop"))
+        await harness.settle()
+        seen = harness.visible("acme", "j1")
+        assert (seen.token_ids, seen.resets, seen.finished) == ([3], 1, True)
+        assert harness.committable == 2
+
+
+async def test_something_else_under_the_id_of_a_job_without_an_answer_is_put_aside() -> None:
+    """The first record with an identity has it, answered or not."""
+    async with Harness(tenants=()) as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.send(job(prompt="ho"))
+        await harness.settle()
+        reasons = [each[2]["aril-reason"] for each in harness.dead_letters]
+        assert reasons == [b"missing_reply_topic", b"duplicate_id"]

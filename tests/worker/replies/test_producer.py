@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.metadata import MetadataRequest_v5
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import BrokerMetadata
 
 from worker.job import Partition, Record
@@ -150,6 +151,34 @@ async def test_a_dead_letter_too_large_is_cut_and_says_so(
     assert letter.value == b"v" * min(size["value"], 65_536)
     assert told["aril-key"] == b"k" * min(size["key"], 1_024)
     assert "long" not in told
+
+
+async def test_dead_letters_of_one_poll_go_out_together(
+    kafka: Kafka, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is awaited by itself, and still a request carries what is there: a flood costs few."""
+    topic = await make_topic(kafka, 3)
+    assert await writer.partitions(topic) == 3
+    await writer.append(topic, 0, b"k", [b"the connection is there"])
+    producer = writer._producer
+    assert producer is not None
+    send, requests = producer.client.send, list[ProduceRequest]()
+
+    async def counted(node: int, request: Any, **more: Any) -> Any:
+        if isinstance(request, ProduceRequest):
+            requests.append(request)
+        return await send(node, request, **more)
+
+    monkeypatch.setattr(producer.client, "send", counted)
+    letters = [Record(Partition("jobs", 5), at, 0, b"k", b"\xc1junk", []) for at in range(200)]
+    async with asyncio.TaskGroup() as tasks:
+        for each in letters:
+            tasks.create_task(
+                writer.put_aside(topic, each, "malformed", "invalid_job", "not a map")
+            )
+    assert len(requests) <= 2 * 3  # one a partition, and what came while it was under way
+    found = [each for at in range(3) for each in await read_all(kafka, topic, at)]
+    assert len({each.key for each in found}) == 200 + 1
 
 
 async def test_a_record_too_large_is_hopeless_and_the_writer_goes_on(

@@ -77,6 +77,14 @@ def test_each_demand(jobs: dict[str, str], replies: dict[str, str], level: str, 
     assert "\n" not in str(finding)
 
 
+def test_dead_letters_are_not_to_be_compacted() -> None:
+    """A note has its letter's key."""
+    compacted = TopicState("jobs.dlq", 3, {"cleanup.policy": "compact,delete"})
+    jobs, _, replies = topics()
+    (finding,) = judge(Contract(), [jobs, compacted, replies])
+    assert (finding.level, finding.topic) == ("warning", "jobs.dlq")
+
+
 def test_least_retention_is_enough() -> None:
     """Jobs' retention + segment + longest job + one day is enough; a millisecond less is not."""
     least = 3 * DAY_MS + HOUR_MS + 2 * DAY_MS + DAY_MS
@@ -141,7 +149,7 @@ def contract() -> Contract:
 @pytest.mark.kafka
 async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
     """What `ensure` creates is what `verify` demands; creating again changes nothing."""
-    plan = TopicPlan(jobs_partitions=3, reply_partitions=2)
+    plan = TopicPlan(jobs_partitions=4, reply_partitions=2)
     created = await ensure_topics(kafka.bootstrap, contract, ["acme"], plan)
     prefix = contract.replies_prefix
     assert created == [contract.jobs_topic, contract.dlq_topic, f"{prefix}acme"]
@@ -150,7 +158,8 @@ async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
     assert await ensure_topics(kafka.bootstrap, contract, ["bee"]) == [f"{prefix}bee"]
     async with TopicAdmin(kafka.bootstrap, contract) as admin:
         counts = {state.name: state.partitions for state in await admin.states()}
-    assert counts[contract.jobs_topic] == 3
+    assert counts[contract.jobs_topic] == 4
+    assert counts[contract.dlq_topic] == 3
     assert counts[f"{prefix}acme"] == 2
 
 
@@ -207,8 +216,12 @@ async def test_with_a_reply_topic_its_own_jobs_topic_is_judged(kafka: Kafka) -> 
 async def test_partition_count_is_never_changed(kafka: Kafka, contract: Contract) -> None:
     """Asking for another number of partitions is refused, and nothing at all is created."""
     await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(reply_partitions=2))
-    for plan in (TopicPlan(reply_partitions=4), TopicPlan(jobs_partitions=9)):
-        with pytest.raises(TopicsError, match="the number never changes"):
+    for plan, why in (
+        (TopicPlan(reply_partitions=4), "the number never changes"),
+        (TopicPlan(jobs_partitions=9), "the number never changes"),
+        (TopicPlan(dlq_partitions=1), "dlq has 3 partitions, 1 asked: kafka-topics.sh --alter"),
+    ):
+        with pytest.raises(TopicsError, match=why):
             await ensure_topics(kafka.bootstrap, contract, ["acme", "bee"], plan)
     async with TopicAdmin(kafka.bootstrap, contract) as admin:
         names = {state.name for state in await admin.states()}

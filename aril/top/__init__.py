@@ -1,0 +1,1 @@
+"""What the workers of a group are doing, from their `/metrics`: read, compared, shown."""
