@@ -287,6 +287,7 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            await asyncio.sleep(0)  # `wait` does not give way while it is set
             if self._closed:
                 continue
             self._choose()

@@ -115,18 +115,18 @@ class Feed:
         """Return the tenants whose next job in the window may not run yet."""
         shares = self._shares(map(_use, self))
         firsts = self._window.first_of_each()
-        return {tenant for tenant, use in firsts.items() if not self._may(use, shares)}
+        return {tenant for tenant, (_, use) in firsts.items() if not self._may(use, shares)}
 
     def submit(self, now: float) -> bool:
         """Let in what has its turn; tell whether anything had."""
         if not self._window:
             return False
-        self._make_room()
-        shares = self._shares(map(_use, self))
-        batch = self._window.take(
+        batch = self._make_room()
+        shares = self._shares([*map(_use, self), *map(_use, batch)])
+        batch += self._window.take(
             now=now,
-            busy=bool(self._running),
-            rows=self._capacity.rows + self._ahead - len(self._running),
+            busy=bool(self._running or batch),
+            rows=self._capacity.rows + self._ahead - len(self._running) - len(batch),
             shares=shares,
             may=lambda use: self._may(use, shares),
         )
@@ -142,29 +142,37 @@ class Feed:
     def _shares(self, running: Iterable[Use]) -> Shares:
         return Shares(self._capacity, self._weight, running)
 
-    def _make_room(self) -> None:
-        """Displace what has to give way to the next jobs of tenants that wait."""
+    def _make_room(self) -> list[Entry]:
+        """Displace what gives way to the next jobs of tenants that wait; take these.
+
+        They come in before anybody else: by their shares alone the displaced might, for ever.
+        """
         entries = [*self]
         rows, ahead = entries[: self._capacity.rows], entries[self._capacity.rows :]
         running = [*map(_use, rows)]
-        newcomers = {use.tenant: use for use in map(_use, reversed(ahead))}
-        newcomers |= self._window.first_of_each()
+        newcomers = self._window.first_of_each()
+        newcomers |= {entry.tenant: (entry, _use(entry)) for entry in reversed(ahead)}
+        shares = self._shares(running)
         gone: list[Entry] = []
-        placed: list[Use] = []  # newcomers, for which there is room now
-        for use in sorted(newcomers.values(), key=lambda use: self._shares(running).of(use.tenant)):
-            if not self._may(use, self._shares([*running, *placed])):
+        placed: list[Entry] = []
+        for entry, use in sorted(newcomers.values(), key=lambda each: shares.of(each[1].tenant)):
+            beside = [*running, *map(_use, placed)]
+            if not self._may(use, self._shares(beside)):
                 continue
-            places = giving_way([*running, *placed], use, self._capacity, self._weight)
+            places = giving_way(beside, use, self._capacity, self._weight)
             if not places or max(places) >= len(running):
                 continue  # it waits, or could only have the room of another newcomer
             for place in sorted(places, reverse=True):
                 gone.append(rows.pop(place))
                 del running[place]
-            placed.append(use)
-        if gone:
+            placed.append(entry)
+        if placed:
             # Those ahead have not begun, and would come before the newcomers.
             for entry in (*gone, *ahead):
                 self._displaced(entry)
+            for entry in placed:
+                self._window.discard(entry)
+        return placed
 
 
 def _use(entry: Entry) -> Use:

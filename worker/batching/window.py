@@ -61,11 +61,11 @@ class Window(Generic[ItemT]):
     def __iter__(self) -> Iterator[ItemT]:
         return (each.item for each in self._waiting)
 
-    def first_of_each(self) -> dict[str, Use]:
-        """Return what the next job of each tenant takes, by tenant."""
-        firsts: dict[str, Use] = {}
+    def first_of_each(self) -> dict[str, tuple[ItemT, Use]]:
+        """Return the next job of each tenant and what it takes, by tenant."""
+        firsts: dict[str, tuple[ItemT, Use]] = {}
         for each in self._waiting:
-            firsts.setdefault(each.use.tenant, each.use)
+            firsts.setdefault(each.use.tenant, (each.item, each.use))
         return firsts
 
     def offer(self, item: ItemT, use: Use, *, since: float) -> None:
