@@ -19,15 +19,16 @@ from schemas import Activation, ErrorCode, JobError
 from schemas.limits import MAX_ABSOLUTE_PRIORITY
 from worker.accounting import count_begun
 from worker.batching.backlog import Backlog
+from worker.batching.billing import Billing
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.counters import Counters
 from worker.batching.feed import EngineHandle, Feed
 from worker.batching.preparation import Preparation
 from worker.batching.queue_times import QueueTimes
+from worker.batching.requests import request_of
 from worker.batching.shelf import Shelf, put_away
 from worker.batching.turns import Turns
 from worker.engine.mixture import members_of
-from worker.engine.request import GenerationRequest
 from worker.job import seed_of
 from worker.observe.logs import get_logger
 from worker.stages import Event, Stage
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from schemas import Job
     from worker.batching.asked_adapters import AdapterSource
     from worker.batching.preparation import Needs, PromptEncoder, Renderer
-    from worker.batching.shares import Shares, Use
     from worker.constraints.cache import Compiler
+    from worker.engine.request import GenerationRequest
     from worker.intake.quotas import Quotas
     from worker.intake.tenant_limits import TenantLimits
     from worker.job import Entry, Partition
@@ -90,10 +91,8 @@ class Dispatcher:
         """
         self._max_rows = settings.max_rows
         self._salt_of = settings.prefix_salt
-        self._take_loads = take_loads
-        self._limits = limits
         self._quotas = quotas
-        self._counters = Counters(limits.weight)
+        counters = Counters(limits.weight)
         self._preparation = Preparation(
             prompts=prompts,
             adapters=adapters,
@@ -109,22 +108,17 @@ class Dispatcher:
         self._backlog: Backlog[Entry] = Backlog(
             max_jobs_per_source=settings.lookahead,
             max_bytes=settings.lookahead_bytes,
-            counters=self._counters,
+            counters=counters,
             shelve=None if jobs_reader is None else put_away,
         )
-        self._shelf = (
-            None
-            if jobs_reader is None
-            else Shelf(jobs_reader, whole=self._is_whole, gone=self._is_gone)
-        )
+        self._shelf = Shelf(jobs_reader, whole=self._is_whole, gone=self._is_gone)
+        self._billing = Billing(counters, self._backlog, quotas, take_loads)
         self._times = QueueTimes()
-        self._once_whole: dict[Entry, Callable[[], None]] = {}
         self._feed = Feed(
             settings=settings,
             kv_tokens=kv_tokens,
             engine=engine,
-            weight=limits.weight,
-            may=self._may,
+            limits=limits,
             request=self._request,
             displaced=lambda entry: happened(entry, Event.DISPLACED),
         )
@@ -188,19 +182,14 @@ class Dispatcher:
 
     def when_whole(self, entry: Entry, then: Callable[[], None]) -> None:
         """Call back once a job has all that it says again, or that is gone for good."""
-        if self._shelf is None or not entry.shelved:
-            then()
-            return
-        self._once_whole[entry] = then
-        self._shelf.fetch([entry])
+        self._shelf.when_whole(entry, then)
 
     def _is_whole(self, entry: Entry) -> None:
         self._metrics.read_again.inc()
         self._backlog.resized(entry)
-        self._once_whole.pop(entry, self._wake.set)()
+        self._wake.set()
 
     def _is_gone(self, entry: Entry, error: JobError) -> None:
-        self._once_whole.pop(entry, self._wake.set)()
         if not entry.ending:
             entry.error = error
             self._happened(entry, Event.FAILED)
@@ -226,10 +215,7 @@ class Dispatcher:
     def brought(self, entry: Entry, ids: Sequence[int]) -> None:
         """Note what a step brought of a running job: its tenant pays for it."""
         entry.brought += ids
-        entry.spent += self._counters.prices.answer * len(ids)
-        self._quotas.worked(entry.tenant, len(ids), time.monotonic())
-        if entry.spent > entry.charged:
-            self._backlog.settle(entry, entry.spent)
+        self._billing.brought(entry, ids)
 
     def tick(self) -> None:
         """Look whether tenants may start jobs again that had to wait for that."""
@@ -241,8 +227,7 @@ class Dispatcher:
     def ended(self, entry: Entry) -> None:
         """Note that the engine is through with a job: there is nothing to cancel."""
         self._feed.ended(entry.key)
-        if entry.answered:
-            self._counters.answered(entry.tenant, entry.answered)
+        self._billing.answered(entry)
 
     def pull_back(self, entry: Entry, key: int) -> None:
         """Take a job out of the engine that will go on under another key, behind what it brought.
@@ -267,7 +252,7 @@ class Dispatcher:
         elif not self._claiming.discard(entry) and not self._feed.discard(entry):
             self._turns.discard(entry)
         self._turns.over(entry)
-        self._settle(entry)
+        self._billing.settle(entry)
         entry.adapter = entry.constraint = None
         self._wake.set()
 
@@ -278,8 +263,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Fetch nothing any more."""
-        if self._shelf is not None:
-            await self._shelf.stop()
+        await self._shelf.stop()
 
     async def run(self) -> None:
         """Move jobs on whenever something changed, until cancelled."""
@@ -291,8 +275,7 @@ class Dispatcher:
             if self._closed:
                 continue
             self._choose()
-            if self._shelf is not None:
-                self._shelf.fetch(self._backlog.to_fetch())
+            self._shelf.fetch(self._backlog.to_fetch())
             if self._feed.submit(loop.time()):
                 self._wake.set()  # there is more in the window, or there are places in it again
             closes_at = self._feed.closes_at()
@@ -331,7 +314,7 @@ class Dispatcher:
             self._times.turn(entry.tenant, time.monotonic(), more=more)
             if not self._reachable(entry):
                 self._turns.over(entry)
-                self._settle(entry)
+                self._billing.settle(entry)
                 self._happened(entry, Event.UNREACHABLE)
             elif entry.owned:
                 self._chosen.add(entry)
@@ -357,18 +340,6 @@ class Dispatcher:
         groups = self._chosen, self._abandoned, self._behind, self._feed.waiting()
         return {entry.tenant for group in groups for entry in group}
 
-    def _may(self, use: Use, shares: Shares) -> bool:
-        """Tell whether a tenant's limits let a job run beside what does."""
-        limit = self._limits.of(use.tenant)
-        return (limit.rows is None or shares.rows_of(use.tenant) < limit.rows) and (
-            limit.adapters is None or shares.adapters_with(use) <= limit.adapters
-        )
-
-    def _settle(self, entry: Entry) -> None:
-        """Let a job have cost what it did, as it goes."""
-        self._backlog.settle(entry, entry.spent)
-        entry.spent = entry.charged = 0.0
-
     async def _hold_place(self, entry: Entry) -> None:
         try:
             await self._prepare(entry)
@@ -381,7 +352,7 @@ class Dispatcher:
         assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         try:
             needs = await self._fetch(entry, job)
-            entry.spent += self._counters.prices.load * self._take_loads(entry.tenant)
+            self._billing.fetched(entry)
             prompt, start = await self._preparation.encode(job, needs)
         except JobError as error:
             refusal = error
@@ -429,27 +400,11 @@ class Dispatcher:
             self._wake.set()
 
     def _request(self, entry: Entry) -> GenerationRequest:
-        job = entry.job
-        assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
         again = bool(entry.submitted_ms)  # it gave way to another
         entry.seed = seed_of(entry)
         self._happened(entry, Event.SUBMITTED)
         if not again:
             entry.submitted_ms = time.time() * 1_000
-            computed = len(entry.prompt_ids) + len(entry.resume_ids)
-            entry.spent += self._counters.prices.prompt * computed
-            self._quotas.worked(entry.tenant, len(entry.prompt_ids), time.monotonic())
+            self._billing.begun(entry)
             count_begun(entry, self._metrics)
-        return GenerationRequest(
-            key=entry.key,
-            prompt_ids=entry.prompt_ids,
-            sampling=job.sampling.model_copy(update={"max_tokens": entry.answer_tokens}),
-            seed=entry.seed,
-            adapter=entry.adapter,
-            adapter_scale=job.adapter_scale,
-            active_from=(entry.activation and entry.activation.start) or 0,
-            resume_ids=entry.resume_ids,
-            constraint=entry.constraint,
-            continues_text=job.messages is None or job.continue_final_message,
-            salt=self._salt_of(entry.tenant),
-        )
+        return request_of(entry, self._salt_of(entry.tenant))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from worker.engine.request import GenerationRequest
+    from worker.intake.tenant_limits import TenantLimits
     from worker.job import Entry
     from worker.settings import WorkerSettings
 
@@ -46,24 +47,22 @@ class Feed:
         settings: WorkerSettings,
         kv_tokens: int | None,
         engine: EngineHandle,
-        weight: Callable[[str], float],
-        may: Callable[[Use, Shares], bool],
+        limits: TenantLimits,
         request: Callable[[Entry], GenerationRequest],
         displaced: Callable[[Entry], None],
     ) -> None:
-        """Prepare. `may` tells whether a job is allowed to run beside those that do.
+        """Prepare.
 
         `request` is asked for what is submitted; `displaced` is told of each job that gives way,
         which it offers again.
         """
         self._capacity = Capacity(settings.max_rows, settings.slots, kv_tokens)
         self._ahead = max(1, settings.max_rows // 4)
-        limits = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
-        self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=limits)
+        batch = BatchLimits(settings.max_rows, settings.max_step_tokens, settings.slots)
+        self._window: Window[Entry] = Window(seconds=settings.window_ms / 1_000, limits=batch)
         self._running: dict[int, Entry] = {}  # as they were submitted
         self._engine = engine
-        self._weight = weight
-        self._may = may
+        self._limits = limits
         self._request = request
         self._displaced = displaced
 
@@ -139,8 +138,15 @@ class Feed:
         self._running[request.key] = entry
         return request
 
+    def _may(self, use: Use, shares: Shares) -> bool:
+        """Tell whether its tenant's limits let a job run beside what does."""
+        limit = self._limits.of(use.tenant)
+        return (limit.rows is None or shares.rows_of(use.tenant) < limit.rows) and (
+            limit.adapters is None or shares.adapters_with(use) <= limit.adapters
+        )
+
     def _shares(self, running: Iterable[Use]) -> Shares:
-        return Shares(self._capacity, self._weight, running)
+        return Shares(self._capacity, self._limits.weight, running)
 
     def _make_room(self) -> list[Entry]:
         """Displace what gives way to the next jobs of tenants that wait; take these.
@@ -159,7 +165,7 @@ class Feed:
             beside = [*running, *map(_use, placed)]
             if not self._may(use, self._shares(beside)):
                 continue
-            places = giving_way(beside, use, self._capacity, self._weight)
+            places = giving_way(beside, use, self._capacity, self._limits.weight)
             if not places or max(places) >= len(running):
                 continue  # it waits, or could only have the room of another newcomer
             for place in sorted(places, reverse=True):

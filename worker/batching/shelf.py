@@ -75,17 +75,29 @@ class Shelf:
 
     def __init__(
         self,
-        reader: LogReader,
+        reader: LogReader | None,
         *,
         whole: Callable[[Entry], None],
         gone: Callable[[Entry, JobError], None],
     ) -> None:
-        """Prepare; `whole` is told of each job that can be served, `gone` of all others."""
+        """Prepare; `whole` is told of each job that can be served, `gone` of all others.
+
+        Without a reader nothing is put away.
+        """
         self._reader = reader
         self._whole = whole
         self._gone = gone
         self._wanted: set[Entry] = set()
+        self._then: dict[Entry, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def when_whole(self, entry: Entry, then: Callable[[], None]) -> None:
+        """Call back once a job is whole, or known to be gone."""
+        if entry.shelved:
+            self._then[entry] = then
+            self.fetch([entry])
+        else:
+            then()
 
     def fetch(self, entries: Iterable[Entry]) -> None:
         """See that these jobs are made whole; those that are on their way already stay so."""
@@ -115,6 +127,8 @@ class Shelf:
                     self._gone(entry, JobError(ErrorCode.INTERNAL, text))
                 else:
                     self._whole(entry)
+                if (then := self._then.pop(entry, None)) is not None:
+                    then()
 
     async def _read(self, source: Partition, run: Sequence[Entry]) -> None:
         """Read the log from the first of a run to its last, until that works."""
@@ -125,6 +139,7 @@ class Shelf:
             if entry is not None and entry.shelved and record.value is not None:
                 take_back(entry, record.value)
 
+        assert self._reader is not None, "nothing was put away"  # noqa: S101 - ours
         while not all(entry.over for entry in run):
             try:
                 start = max(min(at), await self._reader.start_of(source))

@@ -13,6 +13,7 @@ from tests.support.harness import HandEngine
 from worker.adapters import AdapterWeights
 from worker.batching.feed import Feed
 from worker.engine.request import GenerationRequest
+from worker.intake.tenant_limits import TenantLimits
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
 SETTINGS = load_settings(
     flags={"max_rows": 4, "slots": 2, "window_ms": 0, "max_step_tokens": 64}
 ).settings
-WEIGHTS = {"a": 1.0, "b": 1.0, "c": 2.0}
+
+
+class Weights(TenantLimits):
+    """One tenant may have twice as much."""
+
+    def weight(self, tenant: str) -> float:
+        """Tell."""
+        return 2.0 if tenant == "c" else 1.0
+
+
+LIMITS = Weights()
 
 
 class Scene:
@@ -36,8 +47,7 @@ class Scene:
             settings=SETTINGS,
             kv_tokens=60,
             engine=self.engine,
-            weight=WEIGHTS.__getitem__,
-            may=lambda _use, _shares: True,
+            limits=LIMITS,
             request=self.request,
             displaced=self.displaced,
         )
