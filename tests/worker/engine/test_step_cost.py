@@ -8,7 +8,7 @@ import pytest
 
 from worker.engine.block_products import ROW_COUNTS
 from worker.engine.forward_pass import AttentionLayout
-from worker.engine.step_cost import READ_ROWS, Products, StepCost
+from worker.engine.step_cost import READ_ROWS, TILES_READ_ROWS, Products, StepCost
 
 LAYOUT = AttentionLayout(layer=0, heads=4, kv_heads=2, head_dim=8, scale=1.0, window=None)
 
@@ -29,10 +29,18 @@ def test_a_piece_more_reads_the_weights_once_more() -> None:
 
 
 def test_products_count_by_their_weights_and_by_the_rows_that_they_see() -> None:
-    """The output module's of the rows that have logits, all others' of all; any row count too."""
+    """The output module's of the rows that have logits, all others' of all; tiles' too."""
     cost = StepCost([Products(30, None, logits=False), Products(10, (4, 8), logits=True)])
-    assert cost(100, 3) == pytest.approx(0.75 * 100 + 0.25 * 4 + READ_ROWS)
+    of_tiles, of_others = 100 + TILES_READ_ROWS, 4 + READ_ROWS
+    assert cost(100, 3) == pytest.approx(0.75 * of_tiles + 0.25 * of_others)
     assert cost(100, 5) - cost(100, 4) == pytest.approx(0.25 * 4)
+
+
+def test_tiles_are_whole() -> None:
+    """A token more is free up to the next tile's end."""
+    cost = StepCost([Products(10, None, logits=False)])
+    wanted = [rows + TILES_READ_ROWS for rows in (4, 4, 8, 16, 20)]
+    assert [cost(tokens, 1) for tokens in (1, 4, 5, 16, 17)] == wanted
 
 
 def test_a_token_costs_the_more_the_further_it_looks_back() -> None:
