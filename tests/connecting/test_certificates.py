@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-SECRET = "hunter2"
+LOCKED = "hunter2"
 
 
 @asynccontextmanager
@@ -124,8 +124,8 @@ async def test_a_key_behind_a_password(tmp_path: Path) -> None:
     """With it the key is used; without it, or with another, the file is named and nobody asked."""
     authority = Authority()
     ca = trusted(tmp_path, authority)
-    pair = authority.issue("locked", password=SECRET).write(tmp_path, "own")
-    context = FreshContext(CertificateFiles(ca, *pair, SECRET))
+    pair = authority.issue("locked", password=LOCKED).write(tmp_path, "own")
+    context = FreshContext(CertificateFiles(ca, *pair, LOCKED))
     async with server(tmp_path, authority, own=authority) as port:
         assert await seen_as(port, context) == "locked"
     for wrong in (None, "", "other", "x" * 5_000):
@@ -137,7 +137,7 @@ async def test_a_key_behind_a_password(tmp_path: Path) -> None:
 
 async def test_no_password_is_asked_for_on_a_terminal(tmp_path: Path) -> None:
     """OpenSSL would ask there, and a worker would hang until somebody comes."""
-    pair = Authority().issue("locked", password=SECRET).write(tmp_path, "own")
+    pair = Authority().issue("locked", password=LOCKED).write(tmp_path, "own")
     script = (
         "import pathlib, sys\n"
         "from connecting.certificates import CertificateFiles\n"

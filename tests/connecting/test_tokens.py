@@ -122,9 +122,10 @@ def test_a_package_brings_a_provider(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "[aril.token_providers]\nvault = vault_tokens:make\nbroken = no_such_module:make\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ConnectionSettings(bootstrap="kafka:9092")
-    assert find_provider("vault", settings) == "kafka:9092"
+    settings = ConnectionSettings.model_validate({"bootstrap": "kafka:9092"})
+    made: object = find_provider("vault", settings)
+    assert made == "kafka:9092"
     with pytest.raises(SecurityError, match="sasl_token_provider=broken: No module named"):
         find_provider("broken", settings)
-    with pytest.raises(SecurityError, match="sasl_token_provider=valut.*only broken, file, vault"):
+    with pytest.raises(SecurityError, match=r"sasl_token_provider=valut.*only broken, file, vault"):
         find_provider("valut", settings)

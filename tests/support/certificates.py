@@ -1,10 +1,9 @@
-"""Certificates for tests: an authority, and what it signs, as PEM files that Kafka and OpenSSL take."""
+"""Certificates for tests: an authority, and what it signs, as PEM that Kafka and OpenSSL take."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
-import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography import x509
@@ -39,7 +38,7 @@ class Pair(NamedTuple):
         for path, pem in zip(paths, self, strict=True):
             fresh = path.with_suffix(path.suffix + ".new")
             fresh.write_bytes(pem)
-            os.replace(fresh, path)
+            fresh.replace(path)
         return paths
 
 
@@ -75,7 +74,7 @@ class Authority:
         authority: bool = False,
         server: bool = False,
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = (
             x509.CertificateBuilder()
@@ -83,8 +82,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(seconds=seconds))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(seconds=seconds))
             .add_extension(x509.BasicConstraints(authority, None), critical=True)
         )
         if not authority:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +35,7 @@ class Issuer:
         """Put a new token into a file, in one moment, as a kubelet does it."""
         fresh = path.with_suffix(".new")
         fresh.write_text(self.token(subject, seconds=seconds) + "\n")
-        os.replace(fresh, path)
+        fresh.replace(path)
 
     def key_set(self) -> str:
         """Return the JSON that says how these tokens are verified."""
