@@ -174,8 +174,10 @@ class Sessions:
                 return
             if self._places.get(place) is not old:
                 session.close()  # it broke meanwhile, and another is there
+                session.close()  # it broke meanwhile, and another is there
                 return
             self._take(place, session)
+            log.debug("a session was renewed, broker %s, good for %s s", place[0], session.seconds)
         try:
             # What times out is aiokafka's to notice; no longer than that is anything waited for.
             async with asyncio.timeout(old._request_timeout):  # noqa: SLF001 - see above
