@@ -106,8 +106,10 @@ async def site(broker: SecureKafka, tmp_path: Path) -> Site:
     """Have the topics made, and give everybody the rights that docs/operating.md lists, no more."""
     made = Site(broker, tmp_path, f"-{uuid.uuid4().hex[:6]}")
     for jobs in (f"jobs{made.stem}", f"jobs{made.stem}.*"):
-        names = made.names | {"jobs_topic": jobs, "dlq_topic": made.dlq}
-        await ensure_topics(broker.bootstrap, Contract(**names), TENANTS, PLAN)
+        contract = Contract(
+            jobs_topic=jobs, dlq_topic=made.dlq, replies_prefix=made.names["replies_prefix"]
+        )
+        await ensure_topics(broker.bootstrap, contract, TENANTS, PLAN)
     rules = rights_of_workers("worker", made.stem, group=made.group)
     for tenant in TENANTS:
         rules += rights_of_a_tenant(tenant, made.stem)

@@ -1,4 +1,4 @@
-"""The rights that docs/operating.md lists, read from its table: what is proved is what stands there."""
+"""The rights that docs/operating.md lists, read from its table."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rights_of_a_tenant(user: str, stem: str) -> list[Rule]:
 
 
 def _rules(who: str, user: str, places: dict[str, list[tuple[Kind, str, bool]]]) -> list[Rule]:
-    """Return a rule for each operation; each line has to be one of `places`, each of them a line."""
+    """Return a rule for each operation; each of `places` has to be a line, and each line one."""
     rules, left = [], dict(places)
     for row in table():
         if row.who != who:
