@@ -1,7 +1,7 @@
 """Tokens that say who we are, for SASL's OAUTHBEARER (RFC 7628), and who provides them.
 
 A provider is found by name: one of ours, or one that a package brings as an entry point in the
-group `aril.token_providers`. It is called with the settings and returns a `TokenProvider`.
+group "aril.token_providers". It is called with the settings and returns a `TokenProvider`.
 """
 
 from __future__ import annotations
