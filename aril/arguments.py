@@ -42,6 +42,10 @@ CONNECTION: Final = (
     "sasl_password",
     "sasl_token_provider",
     "sasl_token_file",
+    "sasl_oidc_url",
+    "sasl_oidc_client_id",
+    "sasl_oidc_client_secret",
+    "sasl_oidc_scope",
 )
 
 

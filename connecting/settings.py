@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 ENV_PREFIX: Final = "ARIL_"
 
-FILE: Final = "file"  # the provider that reads one
-
 _TLS: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password")
 _USER: Final = ("sasl_username", "sasl_password")
-_TOKEN: Final = ("sasl_token_provider", "sasl_token_file")
+_FILE: Final = ("sasl_token_file",)
+_CLIENT: Final = ("sasl_oidc_url", "sasl_oidc_client_id", "sasl_oidc_client_secret")
+_OIDC: Final = (*_CLIENT, "sasl_oidc_scope")
+_TOKEN: Final = ("sasl_token_provider", *_FILE, *_OIDC)
 
 
 class ConnectionSettings(BaseSettings):
@@ -80,12 +81,20 @@ class ConnectionSettings(BaseSettings):
         None,
         min_length=1,
         max_length=200,
-        description="Who gives tokens, with OAUTHBEARER: `file`, or a name that an installed"
-        " package has in the entry point group aril.token_providers.",
+        description="Who gives tokens, with OAUTHBEARER: `file`, `oidc`, or a name that an"
+        " installed package has in the entry point group aril.token_providers.",
     )
     sasl_token_file: Path | None = Field(
         None, description="Where the provider `file` reads the token, each time one is needed."
     )
+    sasl_oidc_url: str | None = Field(
+        None,
+        max_length=2_000,
+        description="Where the provider `oidc` asks for tokens: the token endpoint, by https.",
+    )
+    sasl_oidc_client_id: str | None = Field(None, description="The client id it asks with.")
+    sasl_oidc_client_secret: SecretStr | None = Field(None, description="The client's secret.")
+    sasl_oidc_scope: str | None = Field(None, description="The scope it asks for, if any.")
 
     @classmethod
     def settings_customise_sources(
@@ -129,10 +138,12 @@ class ConnectionSettings(BaseSettings):
         self._refuse(_USER, mechanism)
         self._demand(("sasl_token_provider",), mechanism)
         provider = f"sasl_token_provider={self.sasl_token_provider}"
-        if self.sasl_token_provider == FILE:
-            self._demand(("sasl_token_file",), provider)
-        else:
-            self._refuse(("sasl_token_file",), provider)
+        # What each of our providers has to be told, and what it would look at.
+        for name, needs, takes in (("file", _FILE, _FILE), ("oidc", _CLIENT, _OIDC)):
+            if self.sasl_token_provider == name:
+                self._demand(needs, provider)
+            else:
+                self._refuse(takes, provider)
         return self
 
     def _refuse(self, names: Iterable[str], beside: str) -> None:

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pydantic import SecretStr
+
 GROUP: Final = "aril.token_providers"
 
 # Ours are found without an entry point: run from its source, a package has none.
-BUILT_IN: Final = {"file": "connecting.token_file:FileTokens"}
+BUILT_IN: Final = {
+    "file": "connecting.token_file:FileTokens",
+    "oidc": "connecting.oidc:OidcTokens",
+}
 
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
 _JWT_PARTS: Final = 3
@@ -51,11 +56,27 @@ class Token(NamedTuple):
 
 
 class TokenSettings(Protocol):
-    """What a provider is made with: all settings, of which ours needs this one."""
+    """What a provider is made with: all settings, of which ours need these."""
 
     @property
     def sasl_token_file(self) -> Path | None:
         """Where the provider `file` reads."""
+
+    @property
+    def sasl_oidc_url(self) -> str | None:
+        """Where the provider `oidc` asks."""
+
+    @property
+    def sasl_oidc_client_id(self) -> str | None:
+        """Who asks there."""
+
+    @property
+    def sasl_oidc_client_secret(self) -> SecretStr | None:
+        """What proves it."""
+
+    @property
+    def sasl_oidc_scope(self) -> str | None:
+        """What is asked for."""
 
 
 class TokenProvider(Protocol):

@@ -21,6 +21,12 @@ SASL = {"security_protocol": "SASL_SSL"}
 USER = {"sasl_username": "worker", "sasl_password": "hunter2"}
 BEARER = SASL | {"sasl_mechanism": "OAUTHBEARER"}
 FILE = {"sasl_token_provider": "file", "sasl_token_file": "/token"}
+OIDC = {
+    "sasl_token_provider": "oidc",
+    "sasl_oidc_url": "https://id.example/token",
+    "sasl_oidc_client_id": "worker",
+    "sasl_oidc_client_secret": "hunter2",
+}
 
 GOOD: list[dict[str, str]] = [
     {},
@@ -31,6 +37,8 @@ GOOD: list[dict[str, str]] = [
     SASL | USER | {"sasl_mechanism": "PLAIN", "ssl_certfile": "/both"},
     BEARER | FILE,
     BEARER | {"sasl_token_provider": "vault"},
+    BEARER | OIDC,
+    BEARER | OIDC | {"sasl_oidc_scope": "kafka"},
 ]
 BAD: list[tuple[dict[str, str], str]] = [
     (SASL, "sasl_mechanism=SCRAM-SHA-512 needs sasl_username"),
@@ -70,6 +78,15 @@ BAD: list[tuple[dict[str, str], str]] = [
     (
         SASL | USER | {"sasl_token_file": "/token"},
         "sasl_token_file is not looked at with sasl_mechanism=SCRAM-SHA-512",
+    ),
+    (BEARER | OIDC | {"sasl_oidc_client_secret": ""}, "oidc needs sasl_oidc_client_secret"),
+    (
+        BEARER | OIDC | {"sasl_token_file": "/token"},
+        "sasl_token_file is not looked at with sasl_token_provider=oidc",
+    ),
+    (
+        BEARER | FILE | {"sasl_oidc_scope": "kafka"},
+        "sasl_oidc_scope is not looked at with sasl_token_provider=file",
     ),
     (SASL | USER | {"sasl_mechanism": "GSSAPI"}, "sasl_mechanism: input should be 'PLAIN'"),
 ]
@@ -140,7 +157,7 @@ def test_a_client_is_made_of_the_environment(
         ),
         (
             {"tenant": "acme"} | BEARER | {"sasl_token_provider": "xyzzy"},
-            "sasl_token_provider=xyzzy: there is none of that name, only file",
+            "sasl_token_provider=xyzzy: there is none of that name, only file, oidc",
         ),
     ],
 )

@@ -127,5 +127,5 @@ def test_a_package_brings_a_provider(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert made == "kafka:9092"
     with pytest.raises(SecurityError, match="sasl_token_provider=broken: No module named"):
         find_provider("broken", settings)
-    with pytest.raises(SecurityError, match=r"sasl_token_provider=valut.*only broken, file, vault"):
+    with pytest.raises(SecurityError, match=r"valut: .*only broken, file, oidc, vault"):
         find_provider("valut", settings)
