@@ -33,6 +33,9 @@ TROUBLE: Final = (
     "poll_failed",
     "producer_rebuilt",
     "brokers_unreachable",
+    "Failed fetch messages",  # aiokafka's words, as the next two
+    "Error sending",  # to the group's coordinator
+    "Unable connect",
     "a session was not renewed",
     "a session was closed with requests",
 )

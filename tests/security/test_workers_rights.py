@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from schemas import Job, Sampling, encode_request
 from tests.security.conftest import TENANTS
+from tests.support.rights import table
 from tests.support.secure_kafka import Kind, Operation, Rule
 
 if TYPE_CHECKING:
@@ -84,6 +88,33 @@ async def test_a_topic_for_each_tenant(site: Site) -> None:
         await ask(acme, "job")
         await committed(site, 1)
     assert refused(worker) == []
+
+
+async def test_topics_are_created_by_who_may(site: Site) -> None:
+    """`aril topics` makes and verifies them with the rights that are listed for it, by prefix."""
+    by = site.broker.by_password("acme") | site.names | {"dlq_topic": site.dlq}
+    (row,) = [row for row in table() if row.who.startswith("whoever runs")]
+    environ = {f"ARIL_{name.upper()}": str(value) for name, value in by.items()}
+    command = [sys.executable, "-m", "aril", "topics", "--partitions", "4", "newcomer"]
+
+    async def run() -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *command, env=os.environ | environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        told, _ = await process.communicate()
+        return process.returncode, told.decode()
+
+    code, told = await run()
+    assert code == 1, told
+    rules = [
+        Rule("acme", Kind.TOPIC, f"{prefix}{site.stem}", Operation[operation.upper()], True)  # noqa: FBT003 - prefixed
+        for prefix in ("jobs", "replies")
+        for operation in row.operations.split(", ")
+    ]
+    await site.broker.allow(rules)
+    code, told = await run()
+    assert code == 0, told
+    assert f"{site.names['replies_prefix']}newcomer" in told
 
 
 async def test_create_is_needed_to_create_reply_topics(site: Site) -> None:
