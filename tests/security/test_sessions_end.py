@@ -67,7 +67,7 @@ async def kept_fresh(site: Site, *names: str, certificates: bool) -> AsyncIterat
 async def ask(client: Client, name: str) -> None:
     """Ask for a long answer; it comes whole and once."""
     sampling = {"max_tokens": TOKENS, "ignore_eos": True}
-    answer = await client.complete("hello", job_id=name, sampling=sampling, timeout=200)
+    answer = await client.complete("hello", job_id=name, sampling=sampling, timeout=90)
     assert (len(answer.token_ids), answer.resets) == (TOKENS, 0)
 
 
