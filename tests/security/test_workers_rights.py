@@ -77,6 +77,7 @@ async def test_all_of_a_workers_work(site: Site) -> None:
             assert await letters(site, 1) == [b"\xc1"]
             await committed(site, len(asked) + 1)
             assert await second.metric("aril_claims_total") > 0
+        assert "a session was renewed" in second.log.read_text()
     assert refused(first) + refused(second) == []
 
 

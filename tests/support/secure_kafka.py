@@ -1,8 +1,8 @@
 """Apache Kafka as an operator would secure it: TLS, SCRAM users, tokens, and an authorizer.
 
-Three doors: `scram` (SASL_SSL, users with passwords), `oauth` (SASL_SSL, signed tokens, a client
-certificate as well, and sessions of a few seconds), and a plain one for the broker itself and the
-test's own hand, which may do everything. Nobody else may do anything but by a rule that is added.
+Three doors: `scram` (SASL_SSL, users with passwords), `oauth` (SASL_SSL, signed tokens, and a
+client certificate as well), both with sessions of a few seconds, and a plain one for the broker
+itself and the test's own hand, which may do everything. Nobody else may do anything but by a rule.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from pathlib import Path
 
-SESSION_SECONDS: Final = 4.0  # of a connection by the door `oauth`
+SESSION_SECONDS: Final = 4.0
 
 
 class Kind(IntEnum):
@@ -116,6 +116,8 @@ class SecureKafka(ApacheKafka):
             "listener.name.scram.scram-sha-512.sasl.jaas.config",
             f"{security}.scram.ScramLoginModule required;",
         )
+        limit = int(SESSION_SECONDS * 1_000)
+        yield "listener.name.scram.scram-sha-512.connections.max.reauth.ms", limit
         oauth = "listener.name.oauth"
         yield f"{oauth}.sasl.enabled.mechanisms", "OAUTHBEARER"
         yield f"{oauth}.ssl.client.auth", "required"
@@ -127,7 +129,7 @@ class SecureKafka(ApacheKafka):
             f"{oauth}.oauthbearer.sasl.server.callback.handler.class",
             f"{security}.oauthbearer.OAuthBearerValidatorCallbackHandler",
         )
-        yield f"{oauth}.oauthbearer.connections.max.reauth.ms", int(SESSION_SECONDS * 1_000)
+        yield f"{oauth}.oauthbearer.connections.max.reauth.ms", limit
         yield "sasl.oauthbearer.jwks.endpoint.url", (self.folder / "keys.json").as_uri()
         yield "sasl.oauthbearer.expected.audience", AUDIENCE
         yield "sasl.oauthbearer.clock.skew.seconds", 0
