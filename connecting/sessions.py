@@ -102,11 +102,14 @@ class Sessions:
             try:
                 session = await self._open(node)
             except _UNREACHABLE as error:
-                log.info("no connection to broker %s: %s", node, type(error).__name__)
-                self._client.force_metadata_update()
-                return None
-            self._take(place, session)
-            return session
+                log.debug("no connection to broker %s: %s", node, type(error).__name__)
+            else:
+                self._take(place, session)
+                return session
+        # aiokafka asks again at once, for the metadata above all: each time would be a handshake.
+        await asyncio.sleep(self._client._retry_backoff)  # noqa: SLF001 - see above
+        self._client.force_metadata_update()
+        return None
 
     async def close(self) -> None:
         """Close the client, and what is being renewed."""

@@ -21,10 +21,12 @@ from pydantic_settings import (
 
 from connecting.certificates import CertificateFiles, FreshContext
 from connecting.errors import SecurityError
-from connecting.tokens import TokenProvider, find_provider
+from connecting.tokens import find_provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from connecting.bearer import Bearer
 
 ENV_PREFIX: Final = "ARIL_"
 
@@ -175,9 +177,7 @@ class ConnectionSettings(BaseSettings):
         if self.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.sasl_mechanism
             if self.sasl_mechanism == "OAUTHBEARER":
-                from connecting.bearer import Bearer  # noqa: PLC0415 - aiokafka takes 0.1 s
-
-                options["sasl_oauth_token_provider"] = Bearer(_provider(self))
+                options["sasl_oauth_token_provider"] = _bearer(self)
             else:
                 options["sasl_plain_username"] = self.sasl_username
                 options["sasl_plain_password"] = _text(self.sasl_password)
@@ -185,9 +185,11 @@ class ConnectionSettings(BaseSettings):
 
 
 @functools.lru_cache(maxsize=8)
-def _provider(settings: ConnectionSettings) -> TokenProvider:
-    """Return one provider for all connections of a process: it may keep a token for them."""
-    return find_provider(settings.sasl_token_provider or "", settings)
+def _bearer(settings: ConnectionSettings) -> Bearer:
+    """Return one for all connections of a process: its provider may keep a token for them."""
+    from connecting.bearer import Bearer  # noqa: PLC0415 - aiokafka takes 0.1 s
+
+    return Bearer(find_provider(settings.sasl_token_provider or "", settings))
 
 
 def _text(secret: SecretStr | None) -> str | None:

@@ -10,7 +10,7 @@ from aiokafka import errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.protocol.group import HeartbeatRequest
 
-from connecting import sessions
+from connecting import bearer, sessions
 from connecting.bearer import Bearer
 from connecting.errors import TokenError
 from connecting.sessions import renew_sessions
@@ -27,6 +27,7 @@ FOREVER_MS = 3_600_000
 async def broker(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SaslBroker]:
     """Run a broker whose sessions last long; nothing waits a second before it is tried again."""
     monkeypatch.setattr(sessions, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(bearer, "AGAIN_SECONDS", 0.0)
     async with SaslBroker(session_ms=FOREVER_MS) as running:
         yield running
 
@@ -177,6 +178,25 @@ async def test_without_a_token_there_is_no_connection(
     await beat(client)
     assert "secret" not in caplog.text
     await client.close()
+
+
+async def test_a_provider_that_fails_is_asked_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often somebody connects; the reason stays the same, and is logged as often."""
+    now = 1_000.0
+    monkeypatch.setattr("connecting.bearer.time.monotonic", lambda: now)
+    shown = Bearer(Tokens(TokenError("away"), TokenError("still away"), Token("one", None)))
+    told = []
+    for moment in (1_000.0, 1_000.5, 1_000.9, 1_001.0, 1_001.9):
+        now = moment
+        with pytest.raises(errors.KafkaConnectionError) as caught:
+            await shown.token()
+        told.append(caught.value.args[0].rpartition(": ")[2])
+    assert told == ["away"] * 3 + ["still away"] * 2
+    assert len(caplog.records) == 2
+    now = 1_002.0
+    assert await shown.token() == "one"
 
 
 async def test_clients_without_sasl_are_left_alone() -> None:

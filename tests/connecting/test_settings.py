@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -182,18 +182,16 @@ def test_secrets_stay_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connections_of_a_process_share_a_provider() -> None:
-    """It may keep a token for all of them; what each client keeps in mind of it is its own."""
-    settings = ConnectionSettings.model_validate(BEARER | FILE)
-    first, second = (_bearer(settings) for _ in range(2))
-    assert first is not second
-    assert first._provider is second._provider
-
-
-def _bearer(settings: ConnectionSettings) -> Bearer:
-    options: dict[str, Any] = settings.kafka_security()
-    found = options["sasl_oauth_token_provider"]
-    assert isinstance(found, Bearer)
-    return found
+    """It may keep a token for all of them; with other settings it is another one."""
+    first, second, other = (
+        ConnectionSettings.model_validate(BEARER | FILE | more).kafka_security()[
+            "sasl_oauth_token_provider"
+        ]
+        for more in ({}, {}, {"sasl_token_file": "/other"})
+    )
+    assert isinstance(first, Bearer)
+    assert first is second
+    assert first is not other
 
 
 def test_a_file_that_is_missing_is_a_security_error() -> None:

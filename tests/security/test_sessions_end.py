@@ -122,3 +122,22 @@ async def test_answers_go_on_over_sessions_that_end(site: Site, *, certificates:
     tokens = await in_the_log(site)
     assert len(tokens) == JOBS * TOKENS
     assert set(tokens.values()) == {1}
+
+
+async def test_answers_go_on_after_a_time_without_tokens(site: Site) -> None:
+    """Whoever gives tokens is away for longer than the last one is good: then it all goes on."""
+    worker = site.worker("w", site.broker.by_token("worker", site.folder))
+    token = site.folder / "worker.token"
+    site.renew("worker", seconds=600)
+    site.broker.issuer.write(token, "worker", seconds=GOOD_SECONDS)
+    async with worker, site.client("acme", site.broker.by_password("acme")) as acme:
+        asked = [asyncio.create_task(ask(acme, f"job-{number}")) for number in range(JOBS)]
+        async with asyncio.timeout(60):
+            while not told(worker, "the token in it has expired"):  # noqa: ASYNC110 - a process's state
+                await asyncio.sleep(0.1)
+            while not told(worker, "append_failed", "commit_failed"):  # noqa: ASYNC110 - same
+                await asyncio.sleep(0.1)
+        site.broker.issuer.write(token, "worker", seconds=600)
+        await asyncio.gather(*asked)
+    tokens = await in_the_log(site)
+    assert len(tokens) == JOBS * TOKENS
