@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     """Run one broker, as an operator would secure it, for all tests here."""
     if choice().kind != "apache":
         pytest.skip("needs Apache Kafka of our own: make jars, Java 17")
-    users = {name: secrets.token_hex(16) for name in ("worker", *TENANTS)}
+    users = {name: secrets.token_hex(16) for name in ("worker", "operator", *TENANTS)}
     with SecureKafka(tmp_path_factory.mktemp("secure"), users) as running:
         yield running
 
@@ -99,6 +100,22 @@ class Site:
             return found
         finally:
             await reader.stop()
+
+    async def committed(self, jobs: int) -> None:
+        """Wait until as many jobs are committed."""
+        async with asyncio.timeout(60), self.broker.hand() as hand:
+            while True:
+                found = await hand.list_consumer_group_offsets(self.group)
+                if sum(each.offset for each in found.values() if each.offset > 0) == jobs:
+                    return
+                await asyncio.sleep(0.1)
+
+    async def letters(self, count: int) -> list[bytes]:
+        """Wait for so many dead letters; return what was put aside."""
+        async with asyncio.timeout(60):
+            while len(found := await self.records(self.dlq, 3)) < count:  # noqa: ASYNC110 - a process's work
+                await asyncio.sleep(0.1)
+        return [record.value for record in found]
 
 
 @pytest.fixture

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from schemas import Job, Sampling, encode_request
 from tests.security.conftest import TENANTS
-from tests.support.rights import table
 from tests.support.secure_kafka import Kind, Operation, Rule
 
 if TYPE_CHECKING:
@@ -30,24 +26,6 @@ async def ask(client: Client, name: str) -> None:
     """Ask for a long answer; it comes whole."""
     answer = await client.complete("hello", job_id=name, sampling=LONG, timeout=200)
     assert (len(answer.token_ids), answer.resets) == (80, 0)
-
-
-async def committed(site: Site, jobs: int) -> None:
-    """Wait until as many jobs are committed."""
-    async with asyncio.timeout(60), site.broker.hand() as hand:
-        while True:
-            found = await hand.list_consumer_group_offsets(site.group)
-            if sum(each.offset for each in found.values() if each.offset > 0) == jobs:
-                return
-            await asyncio.sleep(0.1)
-
-
-async def letters(site: Site, count: int) -> list[bytes]:
-    """Wait for so many dead letters; return what was put aside."""
-    async with asyncio.timeout(60):
-        while len(found := await site.records(site.dlq)) < count:  # noqa: ASYNC110 - a process's work
-            await asyncio.sleep(0.1)
-    return [record.value for record in found]
 
 
 def refused(worker: WorkerProcess) -> list[str]:
@@ -74,8 +52,8 @@ async def test_all_of_a_workers_work(site: Site) -> None:
         async with second:
             first.signal(signal.SIGKILL)
             await asyncio.gather(*asked)
-            assert await letters(site, 1) == [b"\xc1"]
-            await committed(site, len(asked) + 1)
+            assert await site.letters(1) == [b"\xc1"]
+            await site.committed(len(asked) + 1)
             assert await second.metric("aril_claims_total") > 0
         assert "a session was renewed" in second.log.read_text()
     assert refused(first) + refused(second) == []
@@ -87,35 +65,8 @@ async def test_a_topic_for_each_tenant(site: Site) -> None:
     worker = site.worker("w", by("worker"), tenant_from="topic", **own)
     async with worker, site.client("acme", by("acme"), **own) as acme:
         await ask(acme, "job")
-        await committed(site, 1)
+        await site.committed(1)
     assert refused(worker) == []
-
-
-async def test_topics_are_created_by_who_may(site: Site) -> None:
-    """`aril topics` makes and verifies them with the rights that are listed for it, by prefix."""
-    by = site.broker.by_password("acme") | site.names | {"dlq_topic": site.dlq}
-    (row,) = [row for row in table() if row.who.startswith("whoever runs")]
-    environ = {f"ARIL_{name.upper()}": str(value) for name, value in by.items()}
-    command = [sys.executable, "-m", "aril", "topics", "--partitions", "4", "newcomer"]
-
-    async def run() -> tuple[int | None, str]:
-        process = await asyncio.create_subprocess_exec(
-            *command, env=os.environ | environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        told, _ = await process.communicate()
-        return process.returncode, told.decode()
-
-    code, told = await run()
-    assert code == 1, told
-    rules = [
-        Rule("acme", Kind.TOPIC, f"{prefix}{site.stem}", Operation[operation.upper()], True)  # noqa: FBT003 - prefixed
-        for prefix in ("jobs", "replies")
-        for operation in row.operations.split(", ")
-    ]
-    await site.broker.allow(rules)
-    code, told = await run()
-    assert code == 0, told
-    assert f"{site.names['replies_prefix']}newcomer" in told
 
 
 async def test_create_is_needed_to_create_reply_topics(site: Site) -> None:
@@ -129,11 +80,11 @@ async def test_create_is_needed_to_create_reply_topics(site: Site) -> None:
     ]
     async with worker, site.client("acme", by("acme")) as acme:
         await acme._transport.send(0, b"of-none", encode_request(jobs[0]))  # tenant_from=field
-        assert await letters(site, 1) == [encode_request(jobs[0])]
+        assert await site.letters(1) == [encode_request(jobs[0])]
         prefix = site.names["replies_prefix"]
         await site.broker.allow([Rule("worker", Kind.TOPIC, prefix, Operation.CREATE, True)])  # noqa: FBT003 - prefixed
         await acme._transport.send(0, b"of-later", encode_request(jobs[1]))
-        await committed(site, 2)
+        await site.committed(2)
         answered = await site.records(f"{prefix}later", 8)
     assert {record.key for record in answered} == {b"of-later"}
-    assert len(await site.records(site.dlq)) == 1
+    assert len(await site.records(site.dlq, 3)) == 1

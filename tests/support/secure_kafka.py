@@ -41,6 +41,7 @@ class Operation(IntEnum):
     READ = 3
     WRITE = 4
     CREATE = 5
+    DELETE = 6
     DESCRIBE = 8
     DESCRIBECONFIGS = 10
 
