@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check reference test test-all test-faults test-transformers test-compose test-kubernetes fuzz bench bench-peers plots kafka jars clean
+.PHONY: help setup demo check reference test test-all test-faults test-transformers test-compose test-kubernetes test-security fuzz bench bench-peers plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-compose: setup ## the compose stack for real: scale it, kill a worker, coun
 test-kubernetes: setup ## the manifests, every overlay with all that can go into it, through kustomize and strict kubeconform
 	deploy/kubernetes/tools.sh
 	REQUIRE_KUSTOMIZE=1 $(BIN)/pytest -rs tests/deploy/test_kubernetes.py
+
+test-security: setup jars ## Kafka with TLS, SCRAM, tokens and an authorizer: what tenants cannot do, what workers need
+	$(BIN)/pytest -rP -m slow tests/security
 
 fuzz: setup ## millions of bad inputs to all that strangers send (FUZZ_CASES, FUZZ_SEED); goes on where it stopped
 	$(BIN)/python -m tests.fuzz --cases $(or $(FUZZ_CASES),10000000) --seed $(or $(FUZZ_SEED),1)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aril.errors import (
         ArilError,
         BadKey,
+        BadSetting,
         BadToken,
         BrokerUnavailable,
         ClientClosed,
@@ -42,6 +43,7 @@ _HOMES: Final = {
         (
             "ArilError",
             "BadKey",
+            "BadSetting",
             "BadToken",
             "BrokerUnavailable",
             "ClientClosed",
@@ -70,6 +72,7 @@ _HOMES: Final = {
 __all__ = [
     "ArilError",
     "BadKey",
+    "BadSetting",
     "BadToken",
     "BrokerUnavailable",
     "Client",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
+    from connecting.settings import ConnectionSettings
     from worker.settings import LoadedSettings
 
 OK: Final = 0
@@ -35,9 +36,16 @@ CONNECTION: Final = (
     "ssl_cafile",
     "ssl_certfile",
     "ssl_keyfile",
+    "ssl_key_password",
     "sasl_mechanism",
     "sasl_username",
     "sasl_password",
+    "sasl_token_provider",
+    "sasl_token_file",
+    "sasl_oidc_url",
+    "sasl_oidc_client_id",
+    "sasl_oidc_client_secret",
+    "sasl_oidc_scope",
 )
 
 
@@ -71,8 +79,8 @@ def add_settings(parser: argparse.ArgumentParser, groups: Mapping[str, Iterable[
     """Add a flag for each named field of the worker's settings, and `--config`."""
     from pydantic import SecretStr  # noqa: PLC0415 - as below
 
+    from connecting.settings import ENV_PREFIX  # noqa: PLC0415 - as below
     from worker.settings import (  # noqa: PLC0415 - 0.15 s that `aril --help` need not wait for
-        ENV_PREFIX,
         WorkerSettings,
     )
 
@@ -103,6 +111,16 @@ def settings_of(arguments: argparse.Namespace) -> LoadedSettings:
     try:
         return load_settings(flags=flags, config=arguments.config)
     except SettingsError as error:
+        raise UsageError(str(error)) from None
+
+
+def security_of(settings: ConnectionSettings) -> dict[str, Any]:
+    """Return what aiokafka's clients need to speak to the brokers. Raises `UsageError`."""
+    from connecting.errors import SecurityError  # noqa: PLC0415 - as above
+
+    try:
+        return settings.kafka_security()
+    except SecurityError as error:
         raise UsageError(str(error)) from None
 
 

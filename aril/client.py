@@ -87,7 +87,8 @@ class Client:
         """Prepare to connect to `bootstrap` (host:port[,host:port]) as `tenant`.
 
         `security` is passed to aiokafka: `security_protocol`, `ssl_context`, `sasl_mechanism`,
-        `sasl_plain_username`, `sasl_plain_password`. `signer` signs every job and cancel, where
+        `sasl_plain_username`, `sasl_plain_password`; connections that authenticate by SASL are
+        renewed before the brokers end them. `signer` signs every job and cancel, where
         workers ask for that. `transport` replaces Kafka, as in tests.
         """
         self.tenant = tenant
@@ -108,6 +109,17 @@ class Client:
         self._work = asyncio.Event()
         self._closing = False
         self._cancels: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def from_env(cls, tenant: str | None = None, *, inbox_events: int = INBOX_EVENTS) -> Self:
+        """Prepare to connect as `ARIL_*` variables say, by the names that workers read too.
+
+        These are ARIL_BOOTSTRAP, the topics', those of TLS and SASL, ARIL_TENANT unless `tenant`
+        is named here, and ARIL_KEY, a file to sign with. Raises `BadSetting` or `BadKey`.
+        """
+        from aril.environment import options_from_env  # noqa: PLC0415 - only for those who ask
+
+        return cls(**options_from_env(tenant), inbox_events=inbox_events)
 
     async def __aenter__(self) -> Self:
         self._partitions = await self._transport.open()

@@ -8,6 +8,7 @@
   * ClientClosed         the client was closed, or never opened
   * BadToken             a resume token that cannot be read (also a ValueError)
   * BadKey               a key for signing that cannot be read (also a ValueError)
+  * BadSetting           an `ARIL_*` variable, or a file that one names (also a ValueError)
   * BrokerUnavailable    the brokers cannot be reached, or refused
     * TopicMissing       a topic that the contract needs does not exist
 """
@@ -81,6 +82,10 @@ class BadToken(ArilError, ValueError):  # noqa: N818 - named for what happened
 
 class BadKey(ArilError, ValueError):  # noqa: N818 - named for what happened
     """A key for signing jobs cannot be read, or is not fit for that."""
+
+
+class BadSetting(ArilError, ValueError):  # noqa: N818 - named for what happened
+    """A variable of the environment has a bad value, or names what cannot be used: one line."""
 
 
 class BrokerUnavailable(ArilError):  # noqa: N818 - named for what happened

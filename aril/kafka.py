@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeEr
 
 from aril.errors import BrokerUnavailable, TopicMissing
 from aril.transport import Fetched, OutOfRange, Partitions
+from connecting.sessions import renew_sessions
 from fetching.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class KafkaTransport:
             auto_offset_reset="none",
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
+        renew_sessions(self._producer.client)
+        renew_sessions(self._consumer._client)  # noqa: SLF001 - aiokafka has no other way to it
         try:
             with kafka_errors(no_broker=f"no broker answers at {self._bootstrap}"):
                 return await self._connect()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
+from connecting.errors import SecurityError
 from worker.engine.runner import EngineThread
 from worker.intake.tenant_limits import TenantLimits
 from worker.lifecycle import Lifecycle
@@ -74,6 +75,11 @@ def run_worker(
 ) -> int:
     """Run until a signal or a failure; return the exit code: 0 drained, 1 failed, 2 a setting."""
     configure_logs(settings)
+    try:
+        settings.kafka_security()
+    except SecurityError as error:
+        log.error("worker_failed", error=str(error))  # noqa: TRY400 - one line is meant for a person
+        return EXIT_SETTING
     return asyncio.run(Worker(settings, load=load).run())
 
 

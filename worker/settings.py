@@ -17,19 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import EnvSettingsSource
 
+from connecting.settings import ENV_PREFIX, ConnectionSettings, one_line
 from schemas.names import is_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-ENV_PREFIX = "ARIL_"
 
 # What Kubernetes puts into every pod for a Service whose name begins with `aril`, as name=value.
 # By its value, too: ARIL_PORT=8080 is somebody's mistake for ARIL_HTTP.
@@ -65,34 +59,15 @@ class SettingsError(Exception):
     """A setting is unknown or has a bad value; the message is one line and names it."""
 
 
-class WorkerSettings(BaseSettings):
-    """What a worker can be told. Field names are flag names and, in capitals, ``ARIL_`` names."""
+class WorkerSettings(ConnectionSettings):
+    """What a worker can be told. Field names are flag names and, in capitals, ``ARIL_`` names.
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        allow_inf_nan=False,  # a wait of that long would be no wait, or no end
-    )
+    How it reaches the brokers, and who it is to them, is said as any client of ours says it.
+    """
 
     # --- the queue
-    bootstrap: str = Field("localhost:9092", description="Kafka brokers, host:port[,host:port].")
     group: str = Field(
         "aril", min_length=1, max_length=249, description="Consumer group the workers share."
-    )
-    jobs_topic: str = Field(
-        "jobs",
-        pattern=r"^[A-Za-z0-9._-]*\*?$",
-        min_length=1,
-        max_length=249,
-        description="Topic of jobs, or a pattern that ends in `*` when every tenant has its own.",
-    )
-    replies_prefix: str = Field(
-        "replies.",
-        pattern=r"^[A-Za-z0-9._-]+\.$",
-        max_length=180,
-        description="A tenant's reply topic is this and its name. Ends in a dot.",
     )
     dlq_topic: str = Field(
         "jobs.dlq",
@@ -122,17 +97,6 @@ class WorkerSettings(BaseSettings):
     create_topics: bool = Field(
         default=False, description="Create a tenant's missing reply topic as the contract wants it."
     )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How brokers are spoken to."
-    )
-    ssl_cafile: Path | None = Field(None, description="Certificate authorities for TLS (PEM).")
-    ssl_certfile: Path | None = Field(None, description="The worker's certificate for mTLS (PEM).")
-    ssl_keyfile: Path | None = Field(None, description="The key of that certificate (PEM).")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="SASL mechanism, where the protocol uses SASL."
-    )
-    sasl_username: str | None = Field(None, description="SASL user.")
-    sasl_password: SecretStr | None = Field(None, description="SASL password.")
     session_timeout_ms: int = Field(
         10_000, ge=1_000, le=300_000, description="A worker silent for this long is declared dead."
     )
@@ -304,18 +268,6 @@ class WorkerSettings(BaseSettings):
         "auto", description="auto: for people on a terminal, JSON lines elsewhere."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take given values only: ``load_settings`` merges the sources and keeps the origins."""
-        return (init_settings,)
-
     @field_validator("http")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
@@ -408,24 +360,6 @@ class WorkerSettings(BaseSettings):
         host, _, port = self.http.rpartition(":")
         return host.strip("[]"), int(port)
 
-    def kafka_security(self) -> dict[str, Any]:
-        """Return what every aiokafka client of ours needs to speak to the brokers."""
-        options: dict[str, Any] = {"security_protocol": self.security_protocol}
-        if self.security_protocol.endswith("SSL"):
-            from aiokafka.helpers import create_ssl_context  # noqa: PLC0415 - only with TLS
-
-            options["ssl_context"] = create_ssl_context(
-                cafile=self.ssl_cafile, certfile=self.ssl_certfile, keyfile=self.ssl_keyfile
-            )
-        if self.security_protocol.startswith("SASL"):
-            secret = self.sasl_password.get_secret_value() if self.sasl_password else None
-            options |= {
-                "sasl_mechanism": self.sasl_mechanism,
-                "sasl_plain_username": self.sasl_username,
-                "sasl_plain_password": secret,
-            }
-        return options
-
 
 @dataclass(frozen=True)
 class LoadedSettings:
@@ -468,7 +402,7 @@ def load_settings(
     try:
         settings = WorkerSettings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_one_line(error, origins)) from None
+        raise SettingsError(one_line(error, lambda name: _shown(name, origins))) from None
     return LoadedSettings(settings, origins)
 
 
@@ -514,15 +448,9 @@ def _did_you_mean(name: str, *, env: bool) -> str:
     return f", did you mean {ENV_PREFIX + close[0].upper() if env else close[0]}?"
 
 
-def _one_line(error: ValidationError, origins: Mapping[str, Origin]) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
-    message = re.sub(r"^Value error, ", "", first["msg"])
-    if not first["loc"]:
-        return message
-    name = str(first["loc"][0])
+def _shown(name: str, origins: Mapping[str, Origin]) -> str:
     origin = origins.get(name, "flag")
-    shown = {
+    return {
         "env": f"{ENV_PREFIX}{name.upper()}",
         "flag": "--" + name.replace("_", "-"),
     }.get(origin, name)
-    return f"{shown}: {message[0].lower()}{message[1:]}"

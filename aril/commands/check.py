@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aril.arguments import FAILED, OK, add_settings, quiet_libraries, settings_of
+from aril.arguments import FAILED, OK, add_settings, quiet_libraries, security_of, settings_of
 from aril.commands.groups import worker_groups
 from aril.commands.report import Report
 
@@ -71,7 +71,7 @@ async def _check_queue(settings: WorkerSettings, report: Report) -> set[str]:
     contract = Contract.of(settings)
     try:
         async with TopicAdmin(
-            settings.bootstrap, contract, security=settings.kafka_security()
+            settings.bootstrap, contract, security=security_of(settings)
         ) as admin:
             report.line("good", "broker", f"{settings.bootstrap} answers")
             findings, states = await admin.verify(), await admin.states()

@@ -14,6 +14,7 @@ from aril.arguments import (
     UsageError,
     add_settings,
     quiet_libraries,
+    security_of,
     settings_of,
 )
 from aril.errors import ArilError
@@ -126,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     from aril.commands.dlq_actions import ACTIONS  # noqa: PLC0415 - aiokafka takes 0.1 s
 
     quiet_libraries()
+    security_of(settings)  # what is named and missing is told before anything is asked
     try:
         return asyncio.run(ACTIONS[arguments.action](settings, arguments, selection))
     except ArilError as error:

@@ -23,7 +23,8 @@ from aril.client import Client
 from aril.commands.forms import add_forms
 from aril.commands.prompts import one_line, read_prompts, sampling_of
 from aril.commands.show import printer_for
-from aril.errors import ArilError, BadKey, BadToken
+from aril.environment import options_of
+from aril.errors import ArilError, BadKey, BadSetting, BadToken
 from schemas import Sampling, is_tenant
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from aril.commands.prompts import Asked
     from aril.commands.show import Printer
     from aril.stream import Stream
-    from worker.settings import WorkerSettings
 
 DESCRIPTION: Final = """\
 Send prompts as a tenant and print the answers as they are generated. A prompt is an argument, or
@@ -121,30 +121,14 @@ def run(arguments: argparse.Namespace) -> int:
     asked = [] if arguments.resume else read_prompts(arguments, sampling)
     quiet_libraries()
     try:
-        client = _client(settings, tenant, arguments.key or os.environ.get("ARIL_KEY"))
+        key = arguments.key or os.environ.get("ARIL_KEY")
+        client = Client(**options_of(settings, tenant, key))
         return asyncio.run(_send(client, asked, arguments))
-    except (BadKey, BadToken) as error:
+    except (BadKey, BadSetting, BadToken) as error:
         raise UsageError(f"send: {error}") from None
     except ArilError as error:
         print(f"aril: send: {error}", file=sys.stderr)
         return FAILED
-
-
-def _client(settings: WorkerSettings, tenant: str, key: str | None) -> Client:
-    topic = settings.jobs_topic
-    signer = None
-    if key:
-        from aril.signer import Signer  # noqa: PLC0415 - cryptography, only for those who sign
-
-        signer = Signer.from_file(key)
-    return Client(
-        settings.bootstrap,
-        tenant,
-        jobs_topic=topic.removesuffix("*") + tenant if topic.endswith("*") else topic,
-        replies_prefix=settings.replies_prefix,
-        security=settings.kafka_security(),
-        signer=signer,
-    )
 
 
 async def _send(client: Client, asked: list[Asked], arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from aril.arguments import (
     UsageError,
     add_settings,
     quiet_libraries,
+    security_of,
     settings_of,
 )
 from aril.commands.report import Report
@@ -104,7 +105,7 @@ async def _create(
     from worker.topics.admin import Contract, TopicAdmin  # noqa: PLC0415 - as above
 
     async with TopicAdmin(
-        settings.bootstrap, Contract.of(settings), security=settings.kafka_security()
+        settings.bootstrap, Contract.of(settings), security=security_of(settings)
     ) as admin:
         created = set(await admin.ensure(tenants, plan))
         for topic in sorted(await admin.states(), key=lambda state: state.name):

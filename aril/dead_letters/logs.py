@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aril.dead_letters.letter import Place, Raw
 from aril.errors import BrokerUnavailable, TopicMissing
 from aril.kafka import kafka_errors
+from connecting.sessions import renew_sessions
 from fetching.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Logs:
             auto_offset_reset="earliest",
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
+        for client in (self._admin, self._consumer):
+            renew_sessions(client._client)  # noqa: SLF001 - aiokafka has no other way to it
         self._topics: Mapping[str, list[int]] = {}
 
     async def __aenter__(self) -> Self:

@@ -10,6 +10,7 @@ from aril.dead_letters.letter import Place, note_headers, own_headers
 from aril.dead_letters.rulings import Refusal, refusal
 from aril.errors import BrokerUnavailable
 from aril.kafka import kafka_errors
+from connecting.sessions import renew_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,6 +69,7 @@ class Replayer:
             enable_idempotence=False,
             **settings.kafka_security(),
         )
+        renew_sessions(self._producer.client)
 
     async def __aenter__(self) -> Self:
         try:

@@ -7,6 +7,8 @@
 #   KAFKA_CLUSTER_ID       of a new data folder
 #   KAFKA_NODE_ID          default 1
 #   KAFKA_JOINS            host:port of node 1's quorum, for a further broker of its cluster
+#   KAFKA_PROPERTIES       file of further properties, stronger than those below
+#   KAFKA_FORMAT_OPTS      options for the formatting of a new data folder, such as users to add
 #   KAFKA_HEAP_OPTS        default -Xms256m -Xmx512m
 set -euo pipefail
 
@@ -38,6 +40,7 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 PROPERTIES
+if [ -n "${KAFKA_PROPERTIES:-}" ]; then cat "$KAFKA_PROPERTIES" >>"$data/server.properties"; fi
 cat >"$data/log4j2.yaml" <<'LOGGING'
 Configuration:
   Appenders:
@@ -52,7 +55,9 @@ LOGGING
 java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$libs/*"
   "-Dlog4j2.configurationFile=$data/log4j2.yaml")
 if [ ! -e "$data/log/meta.properties" ]; then
+  # shellcheck disable=SC2086  # several options in one variable, as Kafka's own scripts take it
   "${java[@]}" kafka.tools.StorageTool format --config "$data/server.properties" \
+    ${KAFKA_FORMAT_OPTS:-} \
     --cluster-id="${KAFKA_CLUSTER_ID:-$("${java[@]}" kafka.tools.StorageTool random-uuid)}"
 fi
 echo "Apache Kafka on 127.0.0.1:$port, data in $data"

@@ -115,6 +115,8 @@ def test_config_tells_origins(
     file = tmp_path / "aril.toml"
     file.write_text('group = "from-file"\nmax_rows = 3\n')
     monkeypatch.setenv("ARIL_MAX_ROWS", "4")
+    monkeypatch.setenv("ARIL_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("ARIL_SASL_USERNAME", "worker")
     monkeypatch.setenv("ARIL_SASL_PASSWORD", "hunter2")
     assert main(["config", "--json", "--config", str(file), "--slots", "5"]) == 0
     out = capsys.readouterr().out

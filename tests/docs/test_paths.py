@@ -14,7 +14,9 @@ DOCS: Final = sorted(
     for path in ROOT.rglob("*.md")
     if not {".venv", "build", ".git", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
 )
-ROOMS: Final = "aril|benchmarks|deploy|docs|fetching|findings|kernels|schemas|tests|worker"
+ROOMS: Final = (
+    "aril|benchmarks|connecting|deploy|docs|fetching|findings|kernels|schemas|tests|worker"
+)
 # A path in backticks, perhaps with what is found in it behind `::` or a pattern for its name.
 NAMED: Final = re.compile(rf"`((?:{ROOMS})/[\w./*-]*)(?:::\w+)?`")
 LINK: Final = re.compile(r"\]\((?!\w+:)([^)#\s]*)(#[^)\s]*)?\)")
@@ -69,7 +71,7 @@ def known(module: str) -> bool:
 
 def test_docstrings_name_files_that_exist() -> None:
     """The same for Python files: a path or a module of ours that a docstring or comment names."""
-    rooms = ("aril", "benchmarks", "kernels", "schemas", "worker")
+    rooms = ("aril", "benchmarks", "connecting", "kernels", "schemas", "worker")
     files = sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
     modules = re.compile(rf"`((?:{ROOMS})(?:\.\w+)+)`")
     paths = re.compile(rf"(?<![\w/`])((?:{ROOMS})/[\w./-]+\.(?:py|md|csv|sh|yaml))\b")

@@ -16,9 +16,10 @@ from pydantic import SecretStr
 
 from aril.arguments import bounds_of
 from aril.commands.groups import worker_groups
+from connecting.settings import ENV_PREFIX
 from schemas import ErrorCode
 from worker.observe.metrics import Metrics
-from worker.settings import ENV_PREFIX, FOREIGN_ENV, WorkerSettings
+from worker.settings import FOREIGN_ENV, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

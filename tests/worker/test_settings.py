@@ -165,6 +165,7 @@ def test_a_bad_file_is_one_line_that_names_it(text: str | None, line: str, tmp_p
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The password is in no row and no text form, and still reaches the broker's options."""
+    monkeypatch.setenv("ARIL_SASL_USERNAME", "worker")
     monkeypatch.setenv("ARIL_SASL_PASSWORD", "hunter2")
     monkeypatch.setenv("ARIL_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
     loaded = load_settings()

@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog.testing
 
 from aril.broker import free_port
-from worker.app import Worker
+from worker.app import Worker, run_worker
 from worker.loading import ModelError, RoomError
 from worker.observe.health import Health
 from worker.observe.metrics import Metrics
@@ -45,3 +46,36 @@ async def test_exit_codes(error: type[ModelError], code: int) -> None:
         raise error("one line")
 
     assert await asyncio.wait_for(Worker(settings, load=load).run(), 30) == code
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (
+            {"security_protocol": "SSL", "ssl_cafile": "/nowhere/ca.pem"},
+            "ssl_cafile: /nowhere/ca.pem: No such file or directory",
+        ),
+        (
+            {
+                "security_protocol": "SASL_SSL",
+                "sasl_mechanism": "OAUTHBEARER",
+                "sasl_token_provider": "xyzzy",
+            },
+            "sasl_token_provider=xyzzy: there is none of that name",
+        ),
+    ],
+)
+def test_what_is_named_for_the_brokers_and_missing_is_a_bad_setting(
+    flags: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2 and one line, before anything is loaded or connected to."""
+
+    def load(_: WorkerSettings) -> Loaded:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("worker.app.configure_logs", lambda _: None)
+    with structlog.testing.capture_logs() as told:
+        assert run_worker(load_settings(flags=flags).settings, load=load) == 2
+    (only,) = told
+    assert (only["event"], only["log_level"]) == ("worker_failed", "error")
+    assert only["error"].startswith(line)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiokafka import AIOKafkaConsumer
 
+from connecting.sessions import renew_sessions
+
 if TYPE_CHECKING:
     from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 
@@ -19,7 +21,7 @@ def make_member(
     settings: WorkerSettings, client_id: str, assignor: type[AbstractPartitionAssignor]
 ) -> AIOKafkaConsumer:
     """Return a consumer that was not started."""
-    return AIOKafkaConsumer(
+    member = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap,
         client_id=client_id,
         group_id=settings.group,
@@ -38,3 +40,5 @@ def make_member(
         partition_assignment_strategy=(assignor,),
         **settings.kafka_security(),
     )
+    renew_sessions(member._client)  # noqa: SLF001 - aiokafka has no other way to it
+    return member

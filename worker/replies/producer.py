@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.protocol.metadata import MetadataRequest
 
+from connecting.sessions import renew_sessions
 from worker.observe.logs import get_logger
 from worker.replies.broker_clock import BrokerClock
 from worker.replies.dead_letters import DeadLetter
@@ -262,6 +263,7 @@ class LogWriter:
 
     async def _connected(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(**self._options)
+        renew_sessions(producer.client)
         try:
             await producer.start()
         except BaseException:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
+from connecting.sessions import renew_sessions
 from fetching.tolerant import skip_unreadable
 from worker.observe.logs import get_logger
 
@@ -124,6 +125,7 @@ class KafkaLogReader:
             try:
                 if consumer is None:
                     consumer = AIOKafkaConsumer(**self._options)
+                    renew_sessions(consumer._client)  # noqa: SLF001 - aiokafka has no other way to it
                     await _start_wholly(consumer)
                     skip_unreadable(consumer)  # what nobody can read counts for no reader
                 consumer.assign([where])

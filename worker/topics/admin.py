@@ -15,6 +15,7 @@ from aiokafka.admin import NewTopic as KafkaTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
+from connecting.sessions import renew_sessions
 from worker.topics.contract import (
     MANY_REPLICAS,
     Contract,
@@ -71,6 +72,7 @@ class TopicAdmin:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             **self._security,
         )
+        renew_sessions(self._admin._client)  # noqa: SLF001 - aiokafka has no other way to it
         try:
             await _asked(self._admin.start(), no_broker=f"no broker answers at {self._bootstrap}")
         except BaseException:

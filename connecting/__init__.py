@@ -1,0 +1,1 @@
+"""Reaching Kafka, for client and worker alike: where, as whom, for how long."""
