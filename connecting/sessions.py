@@ -177,7 +177,6 @@ class Sessions:
                 return
             if self._places.get(place) is not old:
                 session.close()  # it broke meanwhile, and another is there
-                session.close()  # it broke meanwhile, and another is there
                 return
             self._take(place, session)
             log.debug("a session was renewed, broker %s, good for %s s", place[0], session.seconds)
