@@ -304,7 +304,7 @@ class Harness:
         raise AssertionError("it never was")
 
     async def _turn(self, rounds: int) -> None:
-        loop, preparation = asyncio.get_running_loop(), self.dispatcher._preparation
+        loop, preparation = asyncio.get_running_loop(), self.dispatcher._places._preparation
         for last in (False, True):
             for _ in range(rounds):
                 await asyncio.sleep(0)

@@ -84,7 +84,7 @@ class Scene:
         self._rng = rng
         self._generation = 3
         self._held = True
-        harness.dispatcher._preparation._tokenizing = Inline()  # type: ignore[assignment]
+        harness.dispatcher._places._preparation._tokenizing = Inline()  # type: ignore[assignment]
 
     @property
     def jobs(self) -> list[Job]:
@@ -129,7 +129,7 @@ class Scene:
                 or entry in turns._first
                 or entry in turns._hurried.values(),
                 "claimed": entry in dispatcher._claiming,
-                "chosen": entry in dispatcher._chosen,
+                "chosen": entry in dispatcher._places.chosen,
                 "window": entry in window,
                 "runs": dispatcher.find(entry.key) is entry,
             }

@@ -15,7 +15,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from schemas import Activation, ErrorCode, JobError
 from schemas.limits import MAX_ABSOLUTE_PRIORITY
 from worker.accounting import count_begun
 from worker.batching.backlog import Backlog
@@ -23,6 +22,7 @@ from worker.batching.billing import Billing
 from worker.batching.claims_in_flight import ClaimsInFlight
 from worker.batching.counters import Counters
 from worker.batching.feed import EngineHandle, Feed
+from worker.batching.places import Places
 from worker.batching.preparation import Preparation
 from worker.batching.queue_times import QueueTimes
 from worker.batching.requests import request_of
@@ -30,15 +30,14 @@ from worker.batching.shelf import Shelf, put_away
 from worker.batching.turns import Turns
 from worker.engine.mixture import members_of
 from worker.job import seed_of
-from worker.observe.logs import get_logger
-from worker.stages import Event, Stage
+from worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from schemas import Job
+    from schemas import JobError
     from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.preparation import Needs, PromptEncoder, Renderer
+    from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
     from worker.engine.request import GenerationRequest
     from worker.intake.quotas import Quotas
@@ -48,18 +47,10 @@ if TYPE_CHECKING:
     from worker.settings import WorkerSettings
     from worker.takeover.readback import LogReader
 
-log = get_logger(__name__)
 
 CHOICES = 256  # at once
-# From then on a fetch is slow: one from the host cache takes a thread and a look at the folder.
-SLOW_FETCH_SECONDS = 0.05
-# Of a suspect's: not all that it waited for lasts until its next turn (a rendered conversation).
-PATIENCE_GROWTH = 4
-# Batches that may wait for a slow store, one job a tenant beyond the first: bounds memory.
-SLOW_BATCHES = 8
 # Batches that may be prepared beyond the first, one job a tenant: bounds memory.
 OTHER_BATCHES = 4
-_PREPARED_IN = frozenset({Stage.PREPARING, Stage.FETCHING})
 
 
 class Dispatcher:
@@ -93,7 +84,7 @@ class Dispatcher:
         self._salt_of = settings.prefix_salt
         self._quotas = quotas
         counters = Counters(limits.weight)
-        self._preparation = Preparation(
+        preparation = Preparation(
             prompts=prompts,
             adapters=adapters,
             templates=templates,
@@ -126,12 +117,15 @@ class Dispatcher:
         self._turns = Turns(self._backlog)
         # They hold no place: a slow reply log stops nobody.
         self._claiming = ClaimsInFlight(settings.max_rows, changed=self._wake.set)
-        self._chosen: set[Entry] = set()  # being prepared, until they are in the window
-        # Of these: those whose adapter or constraint takes a while.
-        self._slow: set[Entry] = set()
+        self._places = Places(
+            preparation,
+            settings.max_rows,
+            happened=happened,
+            fetched=self._billing.fetched,
+            slow=self._is_slow,
+            changed=self._wake.set,
+        )
         self._behind: list[Entry] = []  # prepared while a suspect has the engine
-        self._abandoned: set[Entry] = set()  # ended; their preparing goes on in its place
-        self._preparing: set[asyncio.Task[None]] = set()
         self._held_back: set[str] = set()  # tenants that are over a rate
         self._closed = False
 
@@ -196,13 +190,18 @@ class Dispatcher:
 
     def prepare(self, entry: Entry) -> None:
         """Tokenise a job's prompt and fetch its adapter."""
-        task = asyncio.create_task(self._hold_place(entry))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
+        self._places.prepare(entry)
+
+    def _is_slow(self, entry: Entry) -> None:
+        """Have a suspect give the engine back: nobody else could run until its adapter is there."""
+        if entry is self._turns.alone:
+            self._turns.over(entry)
+            entry.delays += 1
+            self._happened(entry, Event.DELAYED)
 
     def gather(self, entry: Entry) -> None:
         """Offer a job that is prepared to the window, behind a suspect that has the engine."""
-        self._chosen.discard(entry)
+        self._places.chosen.discard(entry)
         if self._turns.alone in {None, entry}:
             self._offer(entry)
         else:
@@ -242,14 +241,14 @@ class Dispatcher:
 
     def leave(self, entry: Entry) -> None:
         """Take a job out, wherever it is."""
-        if self._feed.stop(entry):
-            pass
-        elif entry in self._chosen:
-            self._chosen.discard(entry)
-            self._abandoned.add(entry)
-        elif entry in self._behind:
+        if entry in self._behind:
             self._behind.remove(entry)
-        elif not self._claiming.discard(entry) and not self._feed.discard(entry):
+        elif not (
+            self._feed.stop(entry)
+            or self._places.leave(entry)
+            or self._claiming.discard(entry)
+            or self._feed.discard(entry)
+        ):
             self._turns.discard(entry)
         self._turns.over(entry)
         self._billing.settle(entry)
@@ -259,7 +258,7 @@ class Dispatcher:
     def close(self) -> None:
         """Let nothing more into the engine; what runs goes on."""
         self._closed = True
-        self._preparation.close()
+        self._places.close()
 
     async def stop(self) -> None:
         """Fetch nothing any more."""
@@ -301,11 +300,11 @@ class Dispatcher:
                 self._happened(suspect, Event.UNREACHABLE)
                 continue
             # What waits for a slow store comes behind a suspect, should it come meanwhile.
-            coming = (self._chosen | self._abandoned) - self._slow
-            idle = not (self._feed or self._feed.gathered or self._claiming.waited_for or coming)
+            engine = self._feed or self._feed.gathered
+            idle = not (engine or self._claiming.waited_for or self._places.coming)
             skip |= self._claiming.crowding | held_up | self._quotas.held_back(time.monotonic())
-            if len(self._slow) >= self._max_rows:
-                skip |= {each.tenant for each in self._slow}
+            if self._places.crowded:
+                skip |= {each.tenant for each in self._places.slow}
             entry = self._turns.next(idle=idle, skip=skip)
             if entry is None:
                 return
@@ -317,7 +316,7 @@ class Dispatcher:
                 self._billing.settle(entry)
                 self._happened(entry, Event.UNREACHABLE)
             elif entry.owned:
-                self._chosen.add(entry)
+                self._places.chosen.add(entry)
                 self._happened(entry, Event.CHOSEN)
             else:
                 self._claiming.add(entry)
@@ -329,75 +328,15 @@ class Dispatcher:
 
         Once the places of all are filled, a tenant may have one job prepared.
         """
-        if len(self._slow) >= SLOW_BATCHES * self._max_rows:
+        if self._places.full:
             return None
-        ready = len(self._chosen) + len(self._abandoned) - len(self._slow)
-        ready += len(self._behind) + self._feed.gathered
+        ready = self._places.taken + len(self._behind) + self._feed.gathered
         if ready < self._max_rows:
             return set()
         if ready >= (1 + OTHER_BATCHES) * self._max_rows:
             return None
-        groups = self._chosen, self._abandoned, self._behind, self._feed.waiting()
-        return {entry.tenant for group in groups for entry in group}
-
-    async def _hold_place(self, entry: Entry) -> None:
-        try:
-            await self._prepare(entry)
-        finally:
-            self._abandoned.discard(entry)
-            self._wake.set()
-
-    async def _prepare(self, entry: Entry) -> None:
-        job = entry.job
-        assert job is not None, "a refused record is never dispatched"  # noqa: S101 - ours
-        try:
-            needs = await self._fetch(entry, job)
-            self._billing.fetched(entry)
-            prompt, start = await self._preparation.encode(job, needs)
-        except JobError as error:
-            refusal = error
-            if self._closed:  # by our leaving, perhaps; whoever has the job next sees for itself
-                return
-        except Exception:
-            if self._closed:
-                return
-            log.exception("prepare_failed", job=entry.job_id, tenant=entry.tenant)
-            refusal = JobError(ErrorCode.INTERNAL, "the job could not be prepared")
-        else:
-            if entry.stage in _PREPARED_IN:  # else it ended meanwhile
-                entry.prompt_ids, entry.answer_tokens = prompt
-                members = members_of(needs.adapter)
-                entry.digests = tuple(member.digest for member in members)
-                invoked = any(member.invocation for member in members)
-                entry.activation = Activation(start) if invoked else None
-                # An adapter that nothing in the prompt invokes needs no slot.
-                entry.adapter = None if start is None else needs.adapter
-                entry.constraint = needs.constraint
-                self._happened(entry, Event.PREPARED)
-            return
-        if entry.stage in _PREPARED_IN:
-            entry.error = refusal
-            self._happened(entry, Event.FAILED)
-
-    async def _fetch(self, entry: Entry, job: Job) -> Needs:
-        """Await what a job needs; where that takes a while, the job holds up nobody meanwhile."""
-        # A job that takes as long each time it is alone would never run: more patience each time.
-        patience = SLOW_FETCH_SECONDS * PATIENCE_GROWTH**entry.delays
-        timer = asyncio.get_running_loop().call_later(patience, self._is_slow, entry)
-        try:
-            return await self._preparation.fetch(job)
-        finally:
-            timer.cancel()
-            self._slow.discard(entry)
-
-    def _is_slow(self, entry: Entry) -> None:
-        if entry in self._chosen or entry in self._abandoned:
-            self._slow.add(entry)
-            if entry is self._turns.alone:  # nobody else could run until its adapter is there
-                self._turns.over(entry)
-                entry.delays += 1
-                self._happened(entry, Event.DELAYED)
-            self._wake.set()
+        places = self._places.chosen, self._places.abandoned, self._behind, self._feed.waiting()
+        return {entry.tenant for entries in places for entry in entries}
 
     def _request(self, entry: Entry) -> GenerationRequest:
         again = bool(entry.submitted_ms)  # it gave way to another

@@ -9,7 +9,7 @@ import pytest
 
 from schemas import ErrorCode, ErrorRecord, Job, JobError, Sampling
 from tests.support.harness import Harness
-from worker.batching import dispatch
+from worker.batching import places
 
 if TYPE_CHECKING:
     from schemas.constraint import Constraint
@@ -107,12 +107,12 @@ async def test_a_service_that_cannot_constrain_says_so() -> None:
 
 async def test_slow_constraints_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of one tenant's that take long to compile: another tenant's free job runs at once."""
-    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.0)
+    monkeypatch.setattr(places, "SLOW_FETCH_SECONDS", 0.0)
     compiler = GatedCompiler()
     async with Harness(constraints=compiler, max_rows=ROWS) as harness:
         for number in range(3 * ROWS):
             send(harness, "zeta", f"s{number}", f"slow{number}")
-        await harness.until(lambda: len(harness.dispatcher._slow) == ROWS)
+        await harness.until(lambda: len(harness.dispatcher._places.slow) == ROWS)
         send(harness, "acme", "hello")
         await harness.until(lambda: harness.running == ["hello"])
         compiler.open.set()

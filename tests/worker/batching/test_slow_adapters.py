@@ -19,7 +19,7 @@ from schemas import (
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim, job
 from worker.adapters import AdapterWeights
-from worker.batching import dispatch
+from worker.batching import dispatch, places
 from worker.engine.request import Output
 from worker.stages import Stage
 
@@ -57,7 +57,7 @@ def send(harness: Harness, tenant: str, name: str) -> None:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call a fetch slow as soon as it has to wait."""
-    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.0)
+    monkeypatch.setattr(places, "SLOW_FETCH_SECONDS", 0.0)
 
 
 async def test_warm_jobs_pass_cold_ones() -> None:
@@ -66,7 +66,7 @@ async def test_warm_jobs_pass_cold_ones() -> None:
     async with Harness(tenants=("cold0", "warm"), adapters=store, max_rows=ROWS) as harness:
         for number in range(5 * ROWS):
             send(harness, "cold0", f"cold-{number}")
-        await harness.until(lambda: len(harness.dispatcher._slow) == ROWS)
+        await harness.until(lambda: len(harness.dispatcher._places.slow) == ROWS)
         send(harness, "warm", "hello")
         await harness.until(lambda: harness.running == ["hello"])
         assert store.asked.count("cold0") == ROWS  # its other jobs wait in the backlog
@@ -81,7 +81,7 @@ async def test_what_waits_for_a_slow_store_is_bounded() -> None:
         for tenant in tenants:
             for number in range(3):
                 send(harness, tenant, f"{tenant}-{number}")
-        most = dispatch.SLOW_BATCHES * ROWS
+        most = places.SLOW_BATCHES * ROWS
         await harness.until(lambda: len(store.asked) >= most)
         await harness.settle()
         assert len(store.asked) <= most + (1 + dispatch.OTHER_BATCHES) * ROWS < len(tenants)
@@ -96,12 +96,12 @@ async def test_a_cold_job_that_ends_meanwhile_frees_its_place() -> None:
     store = SlowStore()
     async with Harness(tenants=("cold0",), adapters=store, max_rows=ROWS) as harness:
         send(harness, "cold0", "one")
-        await harness.until(lambda: len(harness.dispatcher._slow) == 1)
+        await harness.until(lambda: len(harness.dispatcher._places.slow) == 1)
         harness.lifecycle.release_all()
-        assert harness.dispatcher._chosen == set()
+        assert harness.dispatcher._places.chosen == set()
         store.open.set()
         await harness.settle()
-        assert harness.dispatcher._slow == harness.dispatcher._abandoned == set()
+        assert harness.dispatcher._places.slow == harness.dispatcher._places.abandoned == set()
         assert harness.running == []
 
 
@@ -115,9 +115,9 @@ async def test_jobs_that_end_while_they_are_prepared_are_bounded() -> None:
             harness.send(encode_request(Cancel(id=f"c{number}", tenant="cold0")))
             await harness.settle(3)
         asked = store.asked.count("cold0")
-        assert len(harness.dispatcher._abandoned) == asked <= dispatch.SLOW_BATCHES * ROWS
+        assert len(harness.dispatcher._places.abandoned) == asked <= places.SLOW_BATCHES * ROWS
         store.open.set()
-        await harness.until(lambda: not harness.dispatcher._abandoned)
+        await harness.until(lambda: not harness.dispatcher._places.abandoned)
         send(harness, "cold0", "last")
         await harness.until(lambda: harness.running == ["last"])
 
@@ -175,14 +175,14 @@ async def test_a_suspect_whose_adapter_is_refused_is_told_so() -> None:
         end = harness.replies("acme", "j1")[-1]
         assert isinstance(end, ErrorRecord)
         assert (end.code, end.retryable) == (ErrorCode.INTERNAL, True)
-        assert harness.dispatcher._slow == harness.dispatcher._abandoned == set()
+        assert harness.dispatcher._places.slow == harness.dispatcher._places.abandoned == set()
 
 
 async def bring_a_job_behind_a_suspect(harness: Harness, store: SlowStore) -> None:
     """Let the store bring a job's adapter while a suspect has the engine."""
     harness.assign(generation=3, end_offset=OLD)
     send(harness, "cold0", "late")
-    await harness.until(lambda: len(harness.dispatcher._slow) == 1)
+    await harness.until(lambda: len(harness.dispatcher._places.slow) == 1)
     inherit_a_suspect(harness)
     await harness.until(lambda: harness.running == ["prompt of j1"])
     store.open.set()

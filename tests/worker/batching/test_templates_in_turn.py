@@ -11,7 +11,7 @@ from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim
 from worker.adapters.chat_template import ChatTemplate
 from worker.adapters.weights import AdapterWeights
-from worker.batching import dispatch
+from worker.batching import places
 
 HI = (Message(role="user", content="hi"),)
 ROWS = 4
@@ -71,7 +71,7 @@ class SleepyRenderer(Renderer):
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call preparing slow as soon as it has to wait."""
-    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.0)
+    monkeypatch.setattr(places, "SLOW_FETCH_SECONDS", 0.0)
 
 
 async def test_what_was_rendered_is_tokenised() -> None:
@@ -95,7 +95,7 @@ async def test_one_that_takes_long_holds_up_its_own_tenant_only() -> None:
     async with Harness(adapters=Store(), templates=renderer, max_rows=ROWS) as harness:
         for number in range(5 * ROWS):
             harness.send(Job(id=f"slow-{number}", tenant="acme", messages=HI, adapter="a"))
-        await harness.until(lambda: len(harness.dispatcher._slow) == ROWS)
+        await harness.until(lambda: len(harness.dispatcher._places.slow) == ROWS)
         harness.send(Job(id="quick", tenant="zeta", prompt="quick", adapter="a"))
         await harness.until(lambda: harness.running == ["quick"])
         assert len(renderer.asked) == ROWS
@@ -134,7 +134,7 @@ async def test_a_suspect_runs_though_its_messages_take_long_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It gives the engine back some times, and then it has it while its template is rendered."""
-    monkeypatch.setattr(dispatch, "SLOW_FETCH_SECONDS", 0.001)
+    monkeypatch.setattr(places, "SLOW_FETCH_SECONDS", 0.001)
     renderer = SleepyRenderer()
     async with Harness(adapters=Store(), templates=renderer) as harness:
         harness.assign(generation=3, end_offset=OLD)
