@@ -242,6 +242,7 @@ class Worker:
         metrics = self._metrics
         metrics.gen_ai.model = loaded.base
         metrics.engine.watch(loaded.stats)
+        metrics.rows.set(self._settings.max_rows)
         metrics.describe_build(
             model=loaded.base, dtype=loaded.dtype, assignor=self._settings.assignor
         )

@@ -81,6 +81,7 @@ class JobMetrics:
             " engine, a quarter of its record's bytes and its max_tokens (256 if it has none).",
         )
         self.running_jobs = gauge("aril_running_jobs", "Jobs in the engine.")
+        self.rows = gauge("aril_rows", "The most jobs that decode at the same time: ARIL_MAX_ROWS.")
         self.unfinished_jobs = gauge("aril_unfinished_jobs", "Jobs read and not finished.")
         self.kept = counter("aril_jobs_kept_total", "Jobs that went on running over a rebalance.")
         self.released = counter(
