@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check reference test test-all test-faults test-transformers test-compose test-kubernetes test-security fuzz bench bench-peers plots kafka jars clean
+.PHONY: help setup demo check reference dashboards test test-all test-faults test-transformers test-compose test-kubernetes test-security test-observe fuzz bench bench-peers plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,15 +14,19 @@ demo: ## tenants, adapters, a broker and a worker on this machine, streaming to 
 	@deploy/venv.sh demo
 	@$(BIN)/aril demo
 
-check: setup ## lint, format, types, import rules and docs/reference, as CI runs them
+check: setup ## lint, format, types, import rules, docs/reference and dashboards, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.reference --check
+	$(BIN)/python -m tests.support.dashboards --check
 
 reference: setup ## write docs/reference/ anew from what the code says of itself
 	$(BIN)/python -m tests.support.reference
+
+dashboards: setup ## write deploy/observe/grafana/dashboards/ anew from the descriptions beside it
+	$(BIN)/python -m tests.support.dashboards
 
 # Whole files go to each process, so that what a file shares is made once.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -49,6 +53,10 @@ test-kubernetes: setup ## the manifests, every overlay with all that can go into
 
 test-security: setup jars ## Kafka with TLS, SCRAM, tokens and an authorizer: what tenants cannot do, what workers need
 	$(BIN)/pytest -rP -m slow tests/security
+
+test-observe: setup jars ## promtool's tests of the alerts, every query of the dashboards on a real Prometheus
+	deploy/observe/tools.sh
+	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -rP tests/deploy/test_observe.py tests/integration/test_dashboards.py
 
 fuzz: setup ## millions of bad inputs to all that strangers send (FUZZ_CASES, FUZZ_SEED); goes on where it stopped
 	$(BIN)/python -m tests.fuzz --cases $(or $(FUZZ_CASES),10000000) --seed $(or $(FUZZ_SEED),1)
