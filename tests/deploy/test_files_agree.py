@@ -88,6 +88,8 @@ def test_every_dependency_is_pinned() -> None:
         "test-all",
         "test-compose",
         "test-kubernetes",
+        "test-observe",
+        "dashboards",
         "check",
         "bench",
         "plots",
