@@ -53,9 +53,15 @@ _NOWHERE: Final = Context()  # no parent, and not the one that may be current
 def open_exporting(worker: str, *, ended: Counter, exported: Counter) -> Recorder:
     """Return a recorder that sends spans by OTLP. Raises TracesError."""
     _check_environment()
-    with _no_warnings():
-        processor = BatchSpanProcessor(_Counting(OTLPSpanExporter(), exported))
-        return SpanRecorder(processor, worker=worker, ended=ended)
+    processor: Any = None
+    try:
+        with _no_warnings():
+            processor = BatchSpanProcessor(_Counting(OTLPSpanExporter(), exported))
+            return SpanRecorder(processor, worker=worker, ended=ended)
+    except TracesError:
+        if processor is not None:
+            processor.shutdown()  # its thread has nothing to send
+        raise
 
 
 class Ids:
