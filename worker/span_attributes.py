@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.job import Entry
     from worker.observe.traces.recorder import Kind, Value
 
-DROPPED: Final = "dropped"  # `aril.end` of a job that its next owner ends
+DROPPED: Final = "dropped"  # how a job ends here that its next owner ends
 
 Attributes = dict[str, "Value"]
 

@@ -42,8 +42,8 @@ async def test_a_take_over_after_a_crash_is_one_trace(
         one = site.worker("one", traces="steps")
         one.module = ("tests.support.paced_worker", PACE)
         async with one:
-            asked = {"sampling": LONG, "traceparent": f"00-{trace.hex}-{'1' * 16}-01"}
-            stream = client.stream("a long story", timeout=150, **asked)
+            parent = f"00-{trace.hex}-{'1' * 16}-01"
+            stream = client.stream("a story", sampling=LONG, traceparent=parent, timeout=150)
             events = aiter(stream)
             await anext(events)
             await collector.until("window")

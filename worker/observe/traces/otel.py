@@ -105,8 +105,8 @@ class SpanRecorder:
         """See Recorder."""
         context = _parent(root.headers)
         parent = trace.get_current_span(context).get_span_context()
-        self._ids.trace = None if parent.is_valid else trace_id(root.place, root.digest)
-        own = parent.trace_id if parent.is_valid else self._ids.trace
+        own = parent.trace_id if parent.is_valid else trace_id(root.place, root.digest)
+        self._ids.trace = None if parent.is_valid else own
         self._ids.span = span_id(root.place, root.owner)
         links = []
         if (before := root.taken_from) is not None:

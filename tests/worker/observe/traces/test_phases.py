@@ -23,10 +23,10 @@ def test_phases_follow_one_another(begun: int, moves: list[tuple[Phase | None, i
             over.append(interval)
     assert all(begun <= each.start_ns <= each.end_ns for each in over)
     assert all(one.end_ns <= other.start_ns for one, other in pairwise(over))
-    entered = [Phase.QUEUE]
+    entered: list[Phase | None] = [Phase.QUEUE]
     for phase, _ in moves:
         if phase is not entered[-1]:
-            entered.append(phase)  # type: ignore[arg-type] # None, too
+            entered.append(phase)
     assert [each.phase for each in over] == [each for each in entered[:-1] if each is not None]
 
 
