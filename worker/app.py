@@ -10,7 +10,6 @@ failed or hangs, what runs in it is left without a word: one of these jobs may b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -45,7 +44,7 @@ from worker.startup import (
     read_tenant_limits,
     topic_admin,
 )
-from worker.step_tracing import TracedEngine
+from worker.step_tracing import traced
 from worker.takeover.readback import KafkaLogReader
 from worker.topics.contract import Contract
 from worker.topics.tenant_topics import TenantTopics
@@ -57,13 +56,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from worker.engine.runner import StepEngine
     from worker.intake.tenant_keys import TenantKeys
     from worker.loading import Loaded
     from worker.observe.traces.recorder import Recorder
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
-    from worker.step_tracing import Step
     from worker.tracing import Tracing
 
 log = get_logger(__name__)
@@ -214,7 +211,11 @@ class Worker:
         self._dtype = loaded.dtype
         self._tell_what_serves(loaded)
         tracing = self._tracing(loaded)
-        engine = EngineThread(self._traced(loaded.engine, tracing))
+        steps = self._settings.traces == "steps"
+        loop = asyncio.get_running_loop()
+        engine = EngineThread(
+            traced(loaded.engine, tracing.stepped, loop) if steps else loaded.engine
+        )
         reader = KafkaLogReader(self._settings, self._name)
         jobs_reader = KafkaLogReader(self._settings, f"{self._name}-shelf")
         commits = Commits(self._settings.group, told=self._metrics.committed)
@@ -270,18 +271,6 @@ class Worker:
             group=settings.group,
             dlq_topic=settings.dlq_topic,
         )
-
-    def _traced(self, engine: StepEngine, tracing: Tracing) -> StepEngine:
-        """Return the engine, or what tells of its steps, where that is asked for."""
-        if self._settings.traces != "steps":
-            return engine
-        loop = asyncio.get_running_loop()
-
-        def tell(step: Step) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
-                loop.call_soon_threadsafe(tracing.stepped, step)
-
-        return TracedEngine(engine, tell)
 
     async def _close_recorder(self) -> None:
         """Send the spans that are left, in what is left of the time to drain."""

@@ -5,10 +5,12 @@ Off unless ARIL_TRACES=steps; then this stands between the engine and its thread
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from worker.engine.request import GenerationRequest, Output
@@ -65,3 +67,15 @@ class TracedEngine:
             self._next = now + STEP_SECONDS
             self._tell(Step(start_ns, time.time_ns(), tokens))
         return outputs
+
+
+def traced(
+    engine: StepEngine, stepped: Callable[[Step], None], loop: asyncio.AbstractEventLoop
+) -> StepEngine:
+    """Return an engine whose steps are told of on the event loop, before what they brought."""
+
+    def tell(step: Step) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            loop.call_soon_threadsafe(stepped, step)
+
+    return TracedEngine(engine, tell)

@@ -284,7 +284,7 @@ def test_what_traces_need_is_checked(
 
     missing: Any = None
     with monkeypatch.context() as without:
-        without.setitem(sys.modules, "worker.observe.traces.otel", missing)
+        without.setitem(sys.modules, "worker.observe.traces.export", missing)
         assert check("off") == (False, "")
         failed, told = check("on")
         assert failed

@@ -1,8 +1,9 @@
 """Traces: which spans a job has, and OpenTelemetry behind them.
 
 `phases` and `identity` are pure: times and ids. `recorder` says what is asked of whoever keeps
-spans; `otel` does it with OpenTelemetry's SDK and is the only file that imports that. Which of a
-job's stages is which phase, and what is told of a job, is in `worker.tracing`.
+spans; `otel` does it with OpenTelemetry's SDK, `export` sends them, and nobody else imports that.
+Which of a job's stages is which phase is in `worker.tracing`, what is told of a job in
+`worker.span_attributes`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def open_recorder(worker: str, *, ended: Counter, exported: Counter) -> Recorder
     or the environment asks for what is not.
     """
     try:
-        from worker.observe.traces.otel import (  # noqa: PLC0415 - only for those who want traces
+        from worker.observe.traces.export import (  # noqa: PLC0415 - only for those who want traces
             open_exporting,
         )
     except ImportError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import Counter
+from structlog.testing import capture_logs
 
 from tests.support.collector import Collector
 from worker.observe.traces import TracesError, open_recorder
@@ -113,15 +114,17 @@ async def test_the_service_has_a_name_by_default(monkeypatch: pytest.MonkeyPatch
 async def test_a_collector_that_refuses_costs_spans(
     status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are counted as ended and not as exported; nothing of the library's is logged."""
+    """They are counted as ended and not as exported; the log says so in our words only."""
     counts = Counts()
     async with Collector(status=status) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{collector.url}/secret")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
         recorder = counts.recorder()
         tell(recorder)
-        await recorder.close(30)
+        with capture_logs() as logs:
+            await recorder.close(30)
     assert counts.values == (2, 0)
+    assert [(line["event"], line["spans"]) for line in logs] == [("spans_lost", 2)]
     assert "secret" not in caplog.text
     assert not [each for each in caplog.records if each.name.startswith("opentelemetry")]
 
@@ -137,7 +140,9 @@ async def test_a_collector_that_does_not_answer_holds_nobody_up(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         recorder = counts.recorder()
         tell(recorder)
-        await recorder.close(0.05)
+        with capture_logs() as logs:
+            await recorder.close(0.05)
+        assert [line["event"] for line in logs] == ["spans_not_flushed"]
         assert counts.values == (2, 0)
         await wait_for_flush()
 
@@ -199,7 +204,7 @@ async def test_the_environments_sampler_decides(
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, for who has set ARIL_TRACES."""
     missing: Any = None
-    monkeypatch.setitem(sys.modules, "worker.observe.traces.otel", missing)
+    monkeypatch.setitem(sys.modules, "worker.observe.traces.export", missing)
     with pytest.raises(TracesError, match=r"pip install 'aril\[otel\]'"):
         Counts().recorder()
 
@@ -207,7 +212,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_a_worker_without_the_package_ends_with_one_line_and_code_2() -> None:
     """Before it loads or connects to anything."""
     code = (
-        "import sys; sys.modules['worker.observe.traces.otel'] = None\n"
+        "import sys; sys.modules['worker.observe.traces.export'] = None\n"
         "from aril.cli import main\n"
         "sys.exit(main(['worker', '--traces', 'on', '--log-format', 'json', '--http', 'off']))"
     )
