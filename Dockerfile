@@ -12,7 +12,7 @@ ARG PYTHON=python:3.11-slim-bookworm
 FROM ${PYTHON} AS requirements
 COPY pyproject.toml /src/
 COPY deploy/requirements.py /src/deploy/
-RUN python3 /src/deploy/requirements.py >/worker.txt \
+RUN python3 /src/deploy/requirements.py otel >/worker.txt \
  && python3 /src/deploy/requirements.py demo >/demo.txt
 
 FROM ${PYTHON} AS worker

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 from aril.errors import ArilError, BadToken, BrokerUnavailable, ClientClosed, StreamLost
 from aril.router import Inbox, Mark, Router
 from aril.stream import Completion, ResumeToken, Stream
+from aril.trace_context import trace_headers
 from aril.transport import OutOfRange
 from schemas import (
     Cancel,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aril.signer import Signer
+    from aril.trace_context import Headers
     from aril.transport import Partitions, Transport
 
 # Events that one job may be ahead of its caller: a few screens of text, some hundred kilobytes.
@@ -49,7 +51,8 @@ class JobOptions(TypedDict, total=False):
     """What a job may say beside its prompt; names and meanings as in `schemas.Job`.
 
     `timeout` and `deadline` are in seconds: after `timeout` the caller stops waiting, after
-    `deadline` (from the moment the broker has the job) no worker begins it any more.
+    `deadline` (from the moment the broker has the job) no worker begins it any more. `traceparent`
+    and `tracestate` say which trace it belongs to (`aril.trace_context`).
     """
 
     messages: Sequence[Message | Mapping[str, Any]]
@@ -67,6 +70,8 @@ class JobOptions(TypedDict, total=False):
     job_id: str
     deadline: float | None
     timeout: float | None
+    traceparent: str | None
+    tracestate: str | None
 
 
 class Client:
@@ -154,14 +159,15 @@ class Client:
     def stream(self, prompt: str | None = None, **options: Unpack[JobOptions]) -> Stream:
         """Return the stream of a new job; it is sent when the stream is started or iterated.
 
-        Exactly one of `prompt`, `messages` and `token_ids` must be given. Raises ValueError (a
-        pydantic ValidationError) when the job breaks a limit of the contract, TypeError for an
+        Exactly one of `prompt`, `messages` and `token_ids` must be given. Raises ValueError (mostly
+        a pydantic ValidationError) when the job breaks a limit of the contract, TypeError for an
         option that there is not.
         """
         if unknown := sorted(options.keys() - JobOptions.__annotations__.keys()):
             raise TypeError(_no_option(unknown[0]))
         job = self._job(prompt, options)
-        begin = partial(self._begin_new, job)
+        trace = trace_headers(options.get("traceparent"), options.get("tracestate"))
+        begin = partial(self._begin_new, job, trace)
         return Stream(self, job.id, begin, timeout=options.get("timeout"))
 
     async def complete(
@@ -194,7 +200,7 @@ class Client:
         if cancel and not self._closing and not inbox.stream.finished:
             self._cancel_soon(inbox.job)
 
-    async def _begin_new(self, job: Job, wake: Callable[[], None]) -> Inbox:
+    async def _begin_new(self, job: Job, trace: Headers, wake: Callable[[], None]) -> Inbox:
         place = reply_partition(job.id, self._opened().replies)
         inbox = Inbox(
             job.id,
@@ -206,7 +212,7 @@ class Client:
         self._listen(inbox)
         try:
             value = encode_request(job.model_copy(update={"reply_from": inbox.start}))
-            await self._send(job.id, value)
+            await self._send(job.id, value, trace)
         except BaseException as error:
             self.leave(inbox, cancel=isinstance(error, asyncio.CancelledError))
             raise
@@ -242,11 +248,12 @@ class Client:
         position = self._router.position(place)
         return await self._transport.log_end(place) if position is None else position
 
-    async def _send(self, job: str, value: bytes) -> None:
+    async def _send(self, job: str, value: bytes, headers: Headers = ()) -> None:
         # The same key and partition for a job and its cancel, so that they stay in order.
         place = reply_partition(job, self._opened().jobs)
         key = job.encode()
-        headers = () if self._signer is None else (self._sign(self._signer, place, key, value),)
+        if self._signer is not None:
+            headers = (self._sign(self._signer, place, key, value), *headers)
         await self._transport.send(place, key, value, headers)
 
     def _sign(self, signer: Signer, place: int, key: bytes, value: bytes) -> tuple[str, bytes]:

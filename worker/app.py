@@ -29,6 +29,7 @@ from worker.loading import load_model
 from worker.observe.health import Health, start_http, watch_loop_lag
 from worker.observe.logs import configure_logs, get_logger, log_loop_errors
 from worker.observe.metrics import Metrics
+from worker.observe.traces import TracesError, open_recorder
 from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from worker.queue.commits import Commits
 from worker.queue.consumer import JobsConsumer
@@ -43,9 +44,11 @@ from worker.startup import (
     read_tenant_limits,
     topic_admin,
 )
+from worker.step_tracing import traced
 from worker.takeover.readback import KafkaLogReader
 from worker.topics.contract import Contract
 from worker.topics.tenant_topics import TenantTopics
+from worker.tracing import JobTracing, NoTracing
 from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -55,8 +58,10 @@ if TYPE_CHECKING:
 
     from worker.intake.tenant_keys import TenantKeys
     from worker.loading import Loaded
+    from worker.observe.traces.recorder import Recorder
     from worker.replies.producer import LogWriter
     from worker.settings import WorkerSettings
+    from worker.tracing import Tracing
 
 log = get_logger(__name__)
 
@@ -64,6 +69,7 @@ ResultT = TypeVar("ResultT")
 
 TICK_SECONDS = 0.05
 FAREWELL_SECONDS = 2.0
+SPANS_SECONDS = 5.0  # that spans get to be sent, at most
 LAST_STEP_SECONDS = 10.0  # that the step which is running gets to end, once all is given up
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -77,10 +83,11 @@ def run_worker(
     configure_logs(settings)
     try:
         settings.kafka_security()
-    except SecurityError as error:
+        worker = Worker(settings, load=load)
+    except (SecurityError, TracesError) as error:
         log.error("worker_failed", error=str(error))  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
-    return asyncio.run(Worker(settings, load=load).run())
+    return asyncio.run(worker.run())
 
 
 class _StoppedError(Exception):
@@ -104,6 +111,13 @@ class Worker:
         self._keys: TenantKeys | None = None
         self._limits = TenantLimits()
         self._tenant_topics = TenantTopics(Contract.of(settings), self._metrics)
+        self._recorder: Recorder | None = None
+        if settings.traces != "off":
+            metrics = self._metrics
+            self._recorder = open_recorder(
+                self._name, ended=metrics.spans_ended, exported=metrics.spans_exported
+            )
+        self._stopping: float | None = None  # since when, by the monotonic clock
         consolidates = settings.assignor == "consolidate"
         self._consolidation = Consolidation(settings, self._metrics) if consolidates else None
 
@@ -140,6 +154,7 @@ class Worker:
             log.exception("worker_failed")
             return EXIT_FAILED
         finally:
+            await self._close_recorder()
             if http is not None:
                 await http.cleanup()
         log.info("worker_stopped")
@@ -151,6 +166,7 @@ class Worker:
             os._exit(128 + number)
         log.info("stopping", signal=signal.Signals(number).name)
         self._health.draining()
+        self._stopping = time.monotonic()
         self._stop.set()
 
     def _announce(self) -> None:
@@ -194,7 +210,12 @@ class Worker:
 
         self._dtype = loaded.dtype
         self._tell_what_serves(loaded)
-        engine = EngineThread(loaded.engine)
+        tracing = self._tracing(loaded)
+        steps = self._settings.traces == "steps"
+        loop = asyncio.get_running_loop()
+        engine = EngineThread(
+            traced(loaded.engine, tracing.stepped, loop) if steps else loaded.engine
+        )
         reader = KafkaLogReader(self._settings, self._name)
         jobs_reader = KafkaLogReader(self._settings, f"{self._name}-shelf")
         commits = Commits(self._settings.group, told=self._metrics.committed)
@@ -219,6 +240,7 @@ class Worker:
             limits=self._limits,
             kv_tokens=loaded.kv_tokens,
             take_loads=loaded.take_loads,
+            tracing=tracing,
         )
         lifecycle = Lifecycle(self._settings, self._metrics, surroundings)
         engine.start(
@@ -237,6 +259,26 @@ class Worker:
             await asyncio.to_thread(engine.close, timeout=LAST_STEP_SECONDS)
             if loaded.templates is not None:
                 await loaded.templates.ended()
+
+    def _tracing(self, loaded: Loaded) -> Tracing:
+        if self._recorder is None:
+            return NoTracing()
+        settings = self._settings
+        return JobTracing(
+            self._recorder,
+            worker=self._name,
+            base=loaded.base,
+            group=settings.group,
+            dlq_topic=settings.dlq_topic,
+        )
+
+    async def _close_recorder(self) -> None:
+        """Send the spans that are left, in what is left of the time to drain."""
+        if self._recorder is None:
+            return
+        gone = time.monotonic() - (self._stopping or time.monotonic())
+        left = self._settings.drain_seconds - gone if self._stopping else 0.0
+        await self._recorder.close(min(SPANS_SECONDS, max(FAREWELL_SECONDS, left)))
 
     def _tell_what_serves(self, loaded: Loaded) -> None:
         metrics = self._metrics

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worker.adapters import AdapterWeights
     from worker.constraints.compiler import CompiledConstraint
     from worker.engine.mixture import Mixture
+    from worker.observe.traces.identity import Owner
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.
@@ -155,6 +156,8 @@ class Entry:
     counted: int = 0  # bytes that count as its tenant's waiting ones
     charged: float = 0.0  # what its tenant's counter was charged for it
     spent: float = 0.0  # what it has cost, in the same prices
+    taken_from: Owner | None = None  # whose answer was visible, or begun, when it was taken over
+    claimed_at: int | None = None  # where our claim stands in its reply log
     earlier_bases: tuple[str, ...] = ()  # digests of other backbones, which brought those tokens
     strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
     strikes_alone: int = 0

@@ -43,6 +43,7 @@ class Lifecycle:
         self, settings: WorkerSettings, metrics: Metrics, surroundings: Surroundings
     ) -> None:
         self._metrics = metrics
+        self._tracing = surroundings.tracing
         self._prove = surroundings.prove
         self._clock = surroundings.writer.clock
         self._engine = surroundings.engine
@@ -80,6 +81,7 @@ class Lifecycle:
             return
         self._quotas.moved(entry)
         count_move(entry, before, self._metrics)
+        self._tracing.moved(entry)
         for effect in effects:
             self._effects[effect](entry)
 
@@ -161,6 +163,7 @@ class Lifecycle:
     def _read(self, state: PartitionState, record: Record) -> None:
         match self.parts.admission.read(state, record):
             case Admitted(entry):
+                self._tracing.began(entry)
                 self._deadlines.add(entry)
                 if entry.error is None:
                     entry.error = self._quotas.admit(entry, time.monotonic())

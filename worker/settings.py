@@ -261,6 +261,11 @@ class WorkerSettings(ConnectionSettings):
         description="Tenants, those with the most tokens, that metrics tell of by name, and as many"
         " adapters; all others are told of together. 0: nobody is named.",
     )
+    traces: Literal["off", "on", "steps"] = Field(
+        "off",
+        description="Send OpenTelemetry spans of jobs, as `OTEL_*` in the environment says; steps:"
+        " and of one step of the engine a second. Needs `pip install 'aril[otel]'`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."
     )

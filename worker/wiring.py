@@ -19,6 +19,7 @@ from worker.replies.reply_logs import ReplyLogs
 from worker.replies.routes import ReplyRoutes
 from worker.takeover.claims import Claims
 from worker.takeover.parking import Parking
+from worker.tracing import NoTracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from worker.settings import WorkerSettings
     from worker.stages import Event
     from worker.takeover.readback import LogReader
+    from worker.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Surroundings:
     kv_tokens: int | None = None  # that the engine's cache holds; None: it has none
     take_loads: Callable[[str], int] = lambda _: 0  # adapters read for a tenant since it was asked
     why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
+    tracing: Tracing = field(default_factory=NoTracing)
 
 
 @dataclass(frozen=True, slots=True)

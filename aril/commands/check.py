@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     quiet_libraries()
     tenants = asyncio.run(_check_queue(settings, report))
     check_keys(settings, tenants, report)
+    check_traces(settings, report)
     model = _check_model(settings, report)
     if model is not None and settings.weights == "int8":
         _check_int8(settings, report)
@@ -114,6 +115,25 @@ def check_keys(settings: WorkerSettings, tenants: set[str], report: Report) -> N
         report.line("good", "keys", f"{len(found.keys)} of {len(found.tenants)} tenants")
     else:
         report.line("bad", "keys", "no tenant has one: every job is put aside")
+
+
+def check_traces(settings: WorkerSettings, report: Report) -> None:
+    """Check whether spans could be sent as OpenTelemetry's environment says; none is."""
+    if settings.traces == "off":
+        return
+    from worker.observe.metrics import Metrics  # noqa: PLC0415 - only for those who want traces
+    from worker.observe.traces import TracesError, open_recorder  # noqa: PLC0415 - same
+
+    metrics = Metrics()
+    try:
+        recorder = open_recorder(
+            "check", ended=metrics.spans_ended, exported=metrics.spans_exported
+        )
+    except TracesError as error:
+        report.line("bad", "traces", str(error))
+        return
+    asyncio.run(recorder.close(1.0))
+    report.line("good", "traces", "OpenTelemetry's packages are there, and take OTEL_*")
 
 
 def _check_model(settings: WorkerSettings, report: Report) -> ModelFolder | None:

@@ -6,7 +6,8 @@ import json
 import math
 import re
 import shutil
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ import torch
 from aril.arguments import FAILED, OK
 from aril.cli import main
 from aril.commands.backbone import read_model_folder
-from aril.commands.check import experts_room
+from aril.commands.check import check_traces, experts_room
 from aril.commands.int8_change import compare
+from aril.commands.report import Report
 from tests.support.int8 import why_not
 from tests.support.tiny import (
     Architecture,
@@ -268,3 +270,26 @@ def test_experts_have_room_that_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     make_tiny_adapter(adapter, model, rank=rank + 1, targets=[], target_parameters=names)
     assert main(["adapters", *flags, "--max-rank=128", f"--expert-bytes={1 << 20}"]) == FAILED
     assert "ARIL_EXPERT_BYTES" in capsys.readouterr().out
+
+
+def test_what_traces_need_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing where they are off; else the package and the environment, as a worker does."""
+
+    def check(traces: str) -> tuple[bool, str]:
+        report = Report()
+        check_traces(load_settings(flags={"traces": traces}).settings, report)
+        return report.failed, capsys.readouterr().out
+
+    missing: Any = None
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "worker.observe.traces.export", missing)
+        assert check("off") == (False, "")
+        failed, told = check("on")
+        assert failed
+        assert "pip install 'aril[otel]'" in told
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    assert check("steps")[0] is False
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    assert check("on")[0] is True

@@ -31,6 +31,7 @@ from worker.replies.producer import APPEND_SECONDS, AppendError, LogWriter
 from worker.settings import load_settings
 from worker.startup import read_tenant_keys
 from worker.takeover.readback import LogRecord
+from worker.tracing import NoTracing
 from worker.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from worker.constraints.cache import Compiler
     from worker.engine.request import GenerationRequest, Output
     from worker.takeover.readback import LogReader
+    from worker.tracing import Tracing
 
 REPLY_PARTITIONS = 4
 JOBS = Partition("jobs", 0)
@@ -174,16 +176,20 @@ class Harness:
         base_digest: str | None = None,
         limits: TenantLimits | None = None,
         jobs_reader: LogReader | None = None,
+        worker: str = "w1",
+        writer: MemoryWriter | None = None,
+        tracing: Tracing | None = None,
         **flags: Any,
     ) -> None:
+        """Wire it. With the `writer` of another one, it is a second worker on the same logs."""
         flags.setdefault("window_ms", 0)
         self.settings = load_settings(flags=flags).settings
         self.metrics = Metrics()
-        self.writer = MemoryWriter(tenants)
+        self.writer = writer or MemoryWriter(tenants)
         self.reader = MemoryReader(self.writer)
         self.engine = HandEngine()
         surroundings = Surroundings(
-            worker="w1",
+            worker=worker,
             base="tiny",
             base_digest=base_digest,
             writer=self.writer,
@@ -198,6 +204,7 @@ class Harness:
             why_refused=why_refused,
             limits=limits or TenantLimits(),
             jobs_reader=jobs_reader,
+            tracing=tracing or NoTracing(),
         )
         self.lifecycle = Lifecycle(self.settings, self.metrics, surroundings)
         self.dispatcher = self.lifecycle.parts.dispatcher

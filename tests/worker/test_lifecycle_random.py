@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.harness import Harness
 from tests.support.life_scene import CALM, STORMY, Scene
+from tests.support.span_list import SpanList
 from worker.stages import Stage
 
 STEPS = 200  # of one history
@@ -25,11 +26,15 @@ async def live(seed: int, weights: dict[str, int]) -> None:
     """Live through one history."""
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    async with Harness(max_rows=2) as harness:
+    spans = SpanList()
+    async with Harness(max_rows=2, tracing=spans.tracing) as harness:
         scene = Scene(harness, random.Random(seed))
         await scene.live(weights, STEPS)
         await scene.end()
         assert {each.stage for each in scene.entries} <= {Stage.SETTLED, Stage.DROPPED}
+        spans.check()
+        settled = {each.record.offset for each in scene.entries if each.stage is Stage.SETTLED}
+        assert settled <= {each.root.place.offset for each in spans.roots}
         assert harness.state.position in {None, len(scene.values)}
         assert harness.answers._streams == {}
         claims = harness.lifecycle.parts.claims

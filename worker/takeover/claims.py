@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from schemas import ErrorCode, JobError, encode_reply
 from worker.job import UNWRITABLE
 from worker.observe.logs import get_logger
+from worker.observe.traces.identity import Owner
 from worker.replies.producer import APPEND_SECONDS, AppendError
 from worker.stages import Event
 from worker.takeover.read_ahead import Pending, ReadAhead
@@ -256,6 +257,10 @@ class Claims:
         entry, takeover = each.entry, each.takeover
         history = takeover.history
         verdict = takeover.verdict(prefix_lost=each.prefix_lost)
+        entry.claimed_at = each.claimed_at
+        if history.earlier is not None:
+            epoch, writer = history.earlier
+            entry.taken_from = Owner(writer, epoch.generation)
         if verdict is Verdict.CONTESTED:
             retry = asyncio.create_task(self._prove_and_again(each))
             self._retries.add(retry)

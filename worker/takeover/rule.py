@@ -69,12 +69,13 @@ class _Writer:
 class History:
     """What a job's log shows: the visible stream, and how each of its writers ended."""
 
-    __slots__ = ("_writer", "bases", "stream", "strikes", "strikes_alone")
+    __slots__ = ("_writer", "bases", "earlier", "stream", "strikes", "strikes_alone")
 
     def __init__(self) -> None:
         self.stream = VisibleStream()
         self.strikes = 0
         self.strikes_alone = 0  # of these, by writers that had nothing beside the job
+        self.earlier: tuple[Epoch, str] | None = None  # who wrote before the one who writes now
         self.bases: list[str] = []  # digests of the backbones that brought what is visible
         self._writer: _Writer | None = None
 
@@ -86,6 +87,7 @@ class History:
         if stream.writer is not None and (stream.epoch, stream.writer) != before:
             alone = isinstance(record, ClaimRecord) and record.alone
             base = record.base_digest if isinstance(record, ClaimRecord | TokensRecord) else None
+            self._note_earlier(before, (stream.epoch, stream.writer))
             self._begin(_Writer(stream.writer, alone, base))
         if self._writer is None:
             return
@@ -95,6 +97,12 @@ class History:
             self.strikes = self.strikes_alone = 0  # the job is not what kills: it got further
         if isinstance(record, ReleaseRecord) and (record.epoch, record.worker) == before:
             self._writer.released = True
+
+    def _note_earlier(self, before: tuple[Epoch, str | None], now: tuple[Epoch, str]) -> None:
+        """Remember the writer before this one; the same in its next attempt is no other."""
+        (epoch, writer), (own_epoch, own) = before, now
+        if writer is not None and (epoch.generation, writer) != (own_epoch.generation, own):
+            self.earlier = (epoch, writer)
 
     def _note_base(self, base: str | None, events: Sequence[object]) -> None:
         if any(isinstance(event, ResetEvent) for event in events):

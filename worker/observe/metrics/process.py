@@ -39,6 +39,14 @@ class ProcessMetrics:
             " danger.",
             SHORT_SECONDS,
         )
+        self.spans_ended = families.counter(
+            "aril_spans_total",
+            "Spans that were made, with ARIL_TRACES; those that are not exported after a while are"
+            " lost.",
+        )
+        self.spans_exported = families.counter(
+            "aril_spans_exported_total", "Spans that OpenTelemetry's collector has taken."
+        )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=families.registry)
 
