@@ -84,6 +84,9 @@ class Backlog(Generic[JobT]):
         self._bytes_of: Counter[str] = Counter()  # by tenant
         self._sizes: dict[int, int] = {}  # by id() of a waiting job, as it was last counted
         self._bytes = 0
+        # What shelved jobs that were asked for will take more, by id(), and all of them together.
+        self._coming: dict[int, int] = {}
+        self._coming_bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -123,6 +126,8 @@ class Backlog(Generic[JobT]):
             self._sizes[id(job)] = job.size
             self._bytes += change
             self._bytes_of[job.tenant] += change
+            if not job.shelved:
+                self._coming_bytes -= self._coming.pop(id(job), 0)
 
     def before(self, tenant: str, priority: int) -> int:
         """Return how many jobs of a tenant come before one that would come now."""
@@ -160,7 +165,12 @@ class Backlog(Generic[JobT]):
     def _is_ready(self, tenant: str) -> bool:
         """Look whether a tenant's next job is whole, and have those made whole that come behind."""
         queue = self._queues[tenant]
-        self._to_fetch += queue.to_fetch(self._max_bytes // FETCHED_PART)
+        room = self._max_bytes - self._bytes - self._coming_bytes
+        if room > 0 or not self._coming:  # whoever's turn it is has one at least
+            for job in queue.to_fetch(max(0, min(room, self._max_bytes // FETCHED_PART))):
+                self._coming[id(job)] = job.whole_size - job.size
+                self._coming_bytes += job.whole_size - job.size
+                self._to_fetch.append(job)
         return queue.ready()
 
     def _serve(self, turn: tuple[float, int, str]) -> JobT | None:
@@ -217,6 +227,7 @@ class Backlog(Generic[JobT]):
     def _forget(self, job: JobT) -> None:
         self._waiting.discard(id(job))
         size = self._sizes.pop(id(job))
+        self._coming_bytes -= self._coming.pop(id(job), 0)
         self._bytes -= size
         self._bytes_of[job.tenant] -= size
         if not self._bytes_of[job.tenant]:

@@ -218,7 +218,8 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Look whether tenants may start jobs again that had to wait for that."""
-        held_back = self._quotas.held_back(time.monotonic())
+        self._quotas.look(time.monotonic())
+        held_back = set(self._quotas.held_back)
         if held_back != self._held_back:
             self._wake.set()
         self._held_back = held_back
@@ -290,6 +291,7 @@ class Dispatcher:
             for each in behind:
                 self._offer(each)
         held_up = self._feed.held_up()
+        self._quotas.look(time.monotonic())
         for _ in range(CHOICES):
             skip = self._without_place()
             if skip is None or (self._claiming.full and not self._turns.first):
@@ -302,15 +304,14 @@ class Dispatcher:
             # What waits for a slow store comes behind a suspect, should it come meanwhile.
             engine = self._feed or self._feed.gathered
             idle = not (engine or self._claiming.waited_for or self._places.coming)
-            skip |= self._claiming.crowding | held_up | self._quotas.held_back(time.monotonic())
+            skip |= self._claiming.crowding | held_up | self._quotas.held_back
             if self._places.crowded:
                 skip |= {each.tenant for each in self._places.slow}
             entry = self._turns.next(idle=idle, skip=skip)
             if entry is None:
                 return
-            self._quotas.started(entry.tenant, time.monotonic())
-            more = bool(self._backlog.before(entry.tenant, -MAX_ABSOLUTE_PRIORITY))
-            self._times.turn(entry.tenant, time.monotonic(), more=more)
+            if not entry.claimed:  # else this is its second turn: the first was to be taken over
+                self._note_turn(entry.tenant, time.monotonic())
             if not self._reachable(entry):
                 self._turns.over(entry)
                 self._billing.settle(entry)
@@ -322,6 +323,11 @@ class Dispatcher:
                 self._claiming.add(entry)
                 self._happened(entry, Event.DUE)
         self._wake.set()  # others first: so many at once are mostly parked
+
+    def _note_turn(self, tenant: str, now: float) -> None:
+        self._quotas.started(tenant, now)
+        more = bool(self._backlog.before(tenant, -MAX_ABSOLUTE_PRIORITY))
+        self._times.turn(tenant, now, more=more)
 
     def _without_place(self) -> set[str] | None:
         """Return the tenants that may have no more jobs prepared; None: nobody may.

@@ -139,10 +139,15 @@ class Feed:
         return request
 
     def _may(self, use: Use, shares: Shares) -> bool:
-        """Tell whether its tenant's limits let a job run beside what does."""
+        """Tell whether its tenant's limits let a job run beside what does.
+
+        One of more adapters than they allow runs beside none of its tenant's: else it never would.
+        """
         limit = self._limits.of(use.tenant)
-        return (limit.rows is None or shares.rows_of(use.tenant) < limit.rows) and (
-            limit.adapters is None or shares.adapters_with(use) <= limit.adapters
+        rows = shares.rows_of(use.tenant)
+        return not rows or (
+            (limit.rows is None or rows < limit.rows)
+            and (limit.adapters is None or shares.adapters_with(use) <= limit.adapters)
         )
 
     def _shares(self, running: Iterable[Use]) -> Shares:

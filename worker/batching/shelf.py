@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from worker.job import Entry, Partition
     from worker.takeover.readback import LogReader, LogRecord
 
-log = Sampled(get_logger(__name__))
+failures = get_logger(__name__)
+log = Sampled(failures)
 
 KEPT_BYTES: Final = 64  # of a value: enough to see in which form it is
 GAP: Final = 500  # records of others between two that are read in one go
@@ -152,6 +153,9 @@ class Shelf:
                     partition=source.partition,
                     error=str(error),
                 )
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # ours, and unexpected: their tenants' turns wait for these jobs
+                failures.exception("shelf_failed", topic=source.topic, partition=source.partition)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return

@@ -16,6 +16,8 @@ from schemas import ErrorCode, JobError
 from worker.stages import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from worker.intake.tenant_limits import TenantLimits
     from worker.job import Entry
 
@@ -37,11 +39,12 @@ FORGET_AT: Final = 4_096  # buckets; full ones say nothing
 class Bucket:
     """What a rate has left. Times are seconds of any clock that does not run backwards."""
 
-    __slots__ = ("at", "level", "rate", "size")
+    __slots__ = ("at", "level", "rate", "seconds", "size")
 
     def __init__(self, rate: float, seconds: float, now: float) -> None:
         self.rate = rate
-        self.size = rate * seconds
+        self.seconds = seconds
+        self.size = max(1.0, rate * seconds)  # a whole one, or there never would be one
         self.level = self.size
         self.at = now
 
@@ -50,6 +53,13 @@ class Bucket:
         self.level = min(self.size, self.level + max(0.0, now - self.at) * self.rate)
         self.at = max(self.at, now)
         return self.level
+
+    def is_behind(self, now: float) -> bool:
+        """Tell whether a time is one that it has long passed.
+
+        What came then it filled up for and let overflow: another partition was read first.
+        """
+        return now < self.at - self.seconds
 
     def seconds_until(self, level: float) -> float:
         """Return how long it takes until there is so much."""
@@ -83,7 +93,8 @@ class Quotas:
             self._waiting[entry.tenant] += 1
             self._waiting_bytes[entry.tenant] += entry.size
             if limit.jobs_per_second is not None and limit.over == "refuse":
-                self._job_bucket(entry).level -= 1
+                bucket = self._job_bucket(entry)
+                bucket.level -= not bucket.is_behind(_sent_at(entry))
         return refusal
 
     def moved(self, entry: Entry) -> None:
@@ -109,11 +120,15 @@ class Quotas:
             bucket.level -= 1
             self._see(tenant, now)
 
-    def held_back(self, now: float) -> set[str]:
-        """Return the tenants whose next job may not start yet."""
+    def look(self, now: float) -> None:
+        """Let those start jobs again whose rates allow it by now."""
         for tenant in [*self._owing]:
             self._see(tenant, now)
-        return set(self._owing)
+
+    @property
+    def held_back(self) -> AbstractSet[str]:
+        """The tenants whose next job may not start yet."""
+        return self._owing
 
     def _waiting_refusal(self, entry: Entry) -> JobError | None:
         limit = self._limits.of(entry.tenant)
@@ -130,7 +145,7 @@ class Quotas:
             return None
         if limit.jobs_per_second is not None:
             bucket = self._job_bucket(entry)
-            if bucket.level < 1:
+            if bucket.level < 1 and not bucket.is_behind(_sent_at(entry)):
                 seconds = bucket.seconds_until(1)
                 return _overloaded("jobs a second", limit.jobs_per_second, None, seconds)
         if limit.tokens_per_second is not None:
@@ -143,7 +158,7 @@ class Quotas:
     def _job_bucket(self, entry: Entry) -> Bucket:
         rate = self._limits.of(entry.tenant).jobs_per_second
         assert rate is not None, "there is a rate"  # noqa: S101 - ours
-        return self._bucket(self._sent, entry.tenant, rate, entry.record.timestamp_ms / 1_000)
+        return self._bucket(self._sent, entry.tenant, rate, _sent_at(entry))
 
     def _token_bucket(self, tenant: str, now: float) -> Bucket:
         rate = self._limits.of(tenant).tokens_per_second
@@ -154,9 +169,10 @@ class Quotas:
         """Return a tenant's bucket, filled; a new one where its limit has changed."""
         seconds = self._limits.of(tenant).burst_seconds
         bucket = buckets.get(tenant)
-        if bucket is None or (bucket.rate, bucket.size) != (rate, rate * seconds):
-            if len(buckets) >= FORGET_AT:
-                for name in [name for name, each in buckets.items() if each.level >= each.size]:
+        if bucket is None or (bucket.rate, bucket.seconds) != (rate, seconds):
+            if buckets and not len(buckets) % FORGET_AT:  # seldom: it looks at all
+                full = [name for name, each in buckets.items() if each.fill(now) >= each.size]
+                for name in full:
                     del buckets[name]
             bucket = buckets[tenant] = Bucket(rate, seconds, now)
         bucket.fill(now)
@@ -173,6 +189,10 @@ class Quotas:
             self._owing.add(tenant)
         else:
             self._owing.discard(tenant)
+
+
+def _sent_at(entry: Entry) -> float:
+    return entry.record.timestamp_ms / 1_000
 
 
 def _overloaded(what: str, limit: float, given: float | None, seconds: float = 1.0) -> JobError:

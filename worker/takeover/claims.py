@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from schemas import ClaimRecord, Epoch
-    from worker.job import Entry, Partition
+    from worker.job import Entry, Partition, Record
     from worker.observe.metrics import Metrics
     from worker.replies.pending_bytes import PendingBytes
     from worker.replies.producer import LogWriter
@@ -83,7 +83,7 @@ class Claims:
         self._ahead: dict[Partition, ReadAhead] = defaultdict(ReadAhead)
         self._waiting: dict[Partition, list[Pending]] = defaultdict(list)
         self._passes: dict[Partition, asyncio.Task[None]] = {}
-        self._asked: set[Entry] = set()
+        self._asked: dict[Entry, Record] = {}  # as it was counted: it may be read again meanwhile
         self._claimed: dict[Entry, Epoch] = {}  # of those: the claim that stands in the log, or may
         self._retries: set[asyncio.Task[None]] = set()
 
@@ -110,7 +110,7 @@ class Claims:
         elif entry.owned:
             self._happened(entry, Event.OURS)
         elif entry not in self._asked:
-            self._asked.add(entry)
+            self._asked[entry] = entry.record
             self._pending.add(entry.record)
             expected = self._ahead[entry.reply_log].take(entry)
             self._queue(expected or Pending(entry, self._worker))
@@ -348,9 +348,9 @@ class Claims:
         self._end_request(entry)
 
     def _end_request(self, entry: Entry) -> None:
-        if entry in self._asked:
-            self._asked.discard(entry)
-            self._pending.remove(entry.record)
+        record = self._asked.pop(entry, None)
+        if record is not None:
+            self._pending.remove(record)
 
 
 def _patience(batch: Sequence[Pending]) -> float:

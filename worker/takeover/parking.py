@@ -13,7 +13,7 @@ from worker.stages import Event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.job import Entry, Partition
+    from worker.job import Entry, Partition, Record
     from worker.observe.metrics import Metrics
     from worker.replies.pending_bytes import PendingBytes
     from worker.replies.reply_logs import ReplyLogs
@@ -43,7 +43,7 @@ class Parking:
         self._pending = pending
         self._metrics = metrics
         self._happened = happened
-        self._parked: dict[Partition, dict[Entry, None]] = {}
+        self._parked: dict[Partition, dict[Entry, Record]] = {}  # records as they were counted
         self._probes: set[Entry] = set()
 
     @property
@@ -58,7 +58,7 @@ class Parking:
     def park(self, entry: Entry) -> None:
         """Let a job wait for its log. What it holds in memory is counted meanwhile."""
         self._probes.discard(entry)
-        self._parked.setdefault(entry.reply_log, {})[entry] = None
+        self._parked.setdefault(entry.reply_log, {})[entry] = entry.record
         self._pending.add(entry.record)
 
     def unpark(self, entry: Entry) -> None:
@@ -66,10 +66,9 @@ class Parking:
         self._probes.discard(entry)
         waiting = self._parked.get(entry.reply_log, {})
         if entry in waiting:
-            del waiting[entry]
+            self._pending.remove(waiting.pop(entry))
             if not waiting:
                 del self._parked[entry.reply_log]
-            self._pending.remove(entry.record)
 
     def tick(self, now: float) -> None:
         """Let go those whose log is up again, and one of each that is due to be tried."""

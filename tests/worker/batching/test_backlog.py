@@ -193,3 +193,24 @@ def test_what_is_given_back_counts_at_once() -> None:
     assert backlog.pop().tenant == "b"  # type: ignore[union-attr] # it waits
     backlog.settle(dear, 0.0)
     assert backlog.pop() is cheap
+
+
+def test_jobs_of_many_tenants_that_are_made_whole_together_find_room() -> None:
+    """Each tenant's part of the memory is a sixteenth: a hundred of them took six times all of it."""
+
+    def put_away(job: Job) -> None:
+        job.shelved, job.size = True, 100
+
+    backlog = Backlog[Job](max_jobs_per_source=100_000, max_bytes=100_000, shelve=put_away)
+    for number in range(500):
+        backlog.push(Job(f"t{number % 100}", number, size=1_000, whole_size=1_000))
+    served = 0
+    for _ in range(2_000):
+        while backlog.pop() is not None:
+            served += 1
+        for job in (asked := backlog.to_fetch()):
+            job.shelved, job.size = False, job.whole_size
+            backlog.resized(job)
+        assert backlog.bytes <= 100_000 + 1_000
+    assert not asked
+    assert served == 500

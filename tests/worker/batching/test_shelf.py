@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,3 +227,49 @@ async def test_put_away_and_taken_back_it_is_the_same(given: dict[str, Any]) -> 
         assert entry.record == record
         assert question_of(entry.job) == question_of(job)
         await harness.settle()
+
+
+async def test_a_job_that_becomes_whole_while_it_is_claimed_is_counted_as_it_was(
+    jobs: JobsLog,
+) -> None:
+    """Its claim was counted lean and taken off whole: what was under way was below nothing."""
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        entry = entry_of(harness, "a199")
+        pending = harness.lifecycle.parts.pending
+        assert entry.shelved
+        entry.owned = False
+        harness.writer.held = asyncio.Event()
+        harness.dispatcher.when_whole(entry, lambda: None)
+        harness.send(encode_request(Cancel(id="a199", tenant="acme")))
+        assert entry.stage is Stage.CONDEMNED
+        await harness.until(lambda: not entry.shelved)
+        harness.writer.held.set()
+        await harness.until(lambda: entry.settled)
+        assert pending.bytes == 0
+
+
+async def test_what_nobody_expects_of_a_read_stops_no_tenant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The read is tried again; its jobs do not wait for ever."""
+    monkeypatch.setattr(shelf, "RETRY_SECONDS", 0.0)
+
+    class Odd(JobsLog):
+        odd = 1
+
+        async def start_of(self, source: Partition) -> int:
+            if self.odd:
+                self.odd -= 1
+                raise ValueError("a bug")
+            return await super().start_of(source)
+
+    jobs = Odd()
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        for _ in range(200):
+            await harness.settle(5)
+            for prompt in harness.running:
+                harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
+        await harness.until(lambda: harness.committable == 200)

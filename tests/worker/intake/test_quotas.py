@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from schemas import ErrorCode, ErrorEvent, Job
+from tests.support.entries import entry_of
 from tests.support.harness import Harness
 from worker.adapters import AdapterWeights
 from worker.engine.request import Output
-from worker.intake.quotas import Bucket
+from worker.intake.quotas import FORGET_AT, Bucket, Quotas
 from worker.intake.tenant_limits import TenantLimits
+from worker.job import Partition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,3 +175,58 @@ async def test_a_weight_is_a_larger_part_of_the_rows(limits_of: Any) -> None:
         send(harness, *(f"z{n}" for n in range(20)))
         wanted = ["a"] * 2 + ["z"] * 6
         await harness.until(lambda: sorted(each[0] for each in harness.running[:8]) == wanted)
+
+
+@pytest.mark.parametrize("over", ["refuse", "wait"])
+async def test_a_rate_of_less_than_a_job_in_a_burst_lets_a_job_in(
+    limits_of: Any, over: str
+) -> None:
+    """A bucket that never held a whole job kept its tenant out for good."""
+    limits = limits_of(f'[tenants.acme]\njobs_per_second = 0.01\nover = "{over}"')
+    quotas = Quotas(limits)
+    entry = entry_of("a", owned=True)
+    assert quotas.admit(entry, 0.0) is None
+    quotas.started("acme", 0.0)
+    quotas.look(1_000.0)
+    assert not quotas.held_back
+    entry = entry_of("b", owned=True)
+    entry.record = replace(entry.record, timestamp_ms=1_000_000)
+    assert quotas.admit(entry, 1_000.0) is None
+
+
+async def test_a_job_that_is_taken_over_starts_once(limits_of: Any) -> None:
+    """It has a turn to be claimed and one to be prepared; its tenant pays for one."""
+    limits = limits_of('[tenants.acme]\njobs_per_second = 1\nburst_seconds = 4\nover = "wait"')
+    async with Harness(max_rows=8, limits=limits) as harness:
+        harness.assign(generation=4, end_offset=3)
+        send(harness, "a1", "a2", "a3")
+        await harness.settle()
+        assert sorted(harness.running) == ["a1", "a2", "a3"]
+        send(harness, "a4")
+        await harness.settle()
+        assert "a4" in harness.running
+
+
+def test_buckets_of_tenants_that_are_away_are_forgotten(limits_of: Any) -> None:
+    """One that has filled up since says nothing, though nobody has looked at it."""
+    quotas = Quotas(limits_of("[default]\njobs_per_second = 10"))
+    for number in range(2 * FORGET_AT):
+        entry = entry_of("a", owned=True)
+        entry.tenant = f"t{number}"
+        entry.record = replace(entry.record, timestamp_ms=number * 60_000)
+        assert quotas.admit(entry, number * 60.0) is None
+    assert len(quotas._sent) <= FORGET_AT
+
+
+def test_partitions_that_are_read_out_of_step_are_one_stream(limits_of: Any) -> None:
+    """A tenant within its rate is refused nothing because one of its partitions lags."""
+    quotas = Quotas(limits_of("[tenants.acme]\njobs_per_second = 10\nburst_seconds = 2"))
+    for partition in (0, 1):  # 4 jobs a second in each, the second one read behind the first
+        for number in range(200):
+            entry = entry_of("a")
+            source = Partition("jobs", partition)
+            entry.record = replace(entry.record, source=source, timestamp_ms=number * 250)
+            quotas.admit(entry, 50.0)
+    entry = entry_of("a", owned=True)
+    entry.record = replace(entry.record, timestamp_ms=50_000)
+    assert quotas.admit(entry, 50.0) is None
