@@ -310,8 +310,7 @@ class Dispatcher:
             entry = self._turns.next(idle=idle, skip=skip)
             if entry is None:
                 return
-            if not entry.claimed:  # else this is its second turn: the first was to be taken over
-                self._note_turn(entry.tenant, time.monotonic())
+            self._note_turn(entry, time.monotonic())
             if not self._reachable(entry):
                 self._turns.over(entry)
                 self._billing.settle(entry)
@@ -324,10 +323,12 @@ class Dispatcher:
                 self._happened(entry, Event.DUE)
         self._wake.set()  # others first: so many at once are mostly parked
 
-    def _note_turn(self, tenant: str, now: float) -> None:
-        self._quotas.started(tenant, now)
-        more = bool(self._backlog.before(tenant, -MAX_ABSOLUTE_PRIORITY))
-        self._times.turn(tenant, now, more=more)
+    def _note_turn(self, entry: Entry, now: float) -> None:
+        if entry.claimed:  # this is its second turn: in the first one it was taken over
+            return
+        self._quotas.started(entry.tenant, now)
+        more = bool(self._backlog.before(entry.tenant, -MAX_ABSOLUTE_PRIORITY))
+        self._times.turn(entry.tenant, now, more=more)
 
     def _without_place(self) -> set[str] | None:
         """Return the tenants that may have no more jobs prepared; None: nobody may.

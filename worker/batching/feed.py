@@ -164,19 +164,22 @@ class Feed:
         newcomers = self._window.first_of_each()
         newcomers |= {entry.tenant: (entry, _use(entry)) for entry in reversed(ahead)}
         shares = self._shares(running)
+        spare = shares.spare(running)
         gone: list[Entry] = []
         placed: list[Entry] = []
         for entry, use in sorted(newcomers.values(), key=lambda each: shares.of(each[1].tenant)):
-            beside = [*running, *map(_use, placed)]
-            if not self._may(use, self._shares(beside)):
+            if not (shares.may_find_room(use, spare) and self._may(use, shares)):
                 continue
+            beside = [*running, *map(_use, placed)]
             places = giving_way(beside, use, self._capacity, self._limits.weight)
             if not places or max(places) >= len(running):
                 continue  # it waits, or could only have the room of another newcomer
             for place in sorted(places, reverse=True):
                 gone.append(rows.pop(place))
-                del running[place]
+                shares.remove(running.pop(place))
             placed.append(entry)
+            shares.add(use)
+            spare = shares.spare(running)
         if placed:
             # Those ahead have not begun, and would come before the newcomers.
             for entry in (*gone, *ahead):

@@ -9,9 +9,9 @@ Pure.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +33,13 @@ class Use:
     tenant: str
     adapters: frozenset[str] = frozenset()
     tokens: int = 0
+
+
+class Spare(NamedTuple):
+    """The largest shares that tenants would have left that gave up a row, or slots."""
+
+    row: float
+    slots: Sequence[float]  # one an adapter: without all jobs that use it; the largest first
 
 
 class Shares:
@@ -112,6 +119,37 @@ class Shares:
         return sorted((each for each in shares if shares[each] > least), key=shares.__getitem__)[
             ::-1
         ]
+
+    def spare(self, running: Iterable[Use]) -> Spare:
+        """Return what can be had of these jobs at most; they are those that are noted here."""
+        on: defaultdict[str, list[Use]] = defaultdict(list)
+        row = -1.0
+        for use in running:
+            row = max(row, self._left([use]))
+            for adapter in use.adapters:
+                on[adapter].append(use)
+        return Spare(row, sorted(map(self._left, on.values()), reverse=True))
+
+    def may_find_room(self, use: Use, spare: Spare) -> bool:
+        """Tell whether others may give way to a job; if not, nobody has to look who."""
+        if self.fits(use):
+            return False
+        self.add(use)
+        gained = self.of(use.tenant)
+        lacking = len(self._using) - self._capacity.slots if use.adapters else 0
+        self.remove(use)
+        return gained <= spare.row and (
+            lacking <= 0 or (lacking <= len(spare.slots) and gained <= spare.slots[lacking - 1])
+        )
+
+    def _left(self, uses: Sequence[Use]) -> float:
+        """Return the smallest share of their tenants without these jobs."""
+        for use in uses:
+            self.remove(use)
+        left = min(self.of(tenant) for tenant in {use.tenant for use in uses})
+        for use in uses:
+            self.add(use)
+        return left
 
     def may_lose(self, use: Use, newcomer: Use) -> bool:
         """Tell whether without a job its tenant has no less than a newcomer's would have."""

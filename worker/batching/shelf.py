@@ -154,7 +154,7 @@ class Shelf:
                     error=str(error),
                 )
                 await asyncio.sleep(RETRY_SECONDS)
-            except Exception:  # ours, and unexpected: their tenants' turns wait for these jobs
+            except Exception:  # noqa: BLE001 - ours, and unexpected: their tenants' turns wait
                 failures.exception("shelf_failed", topic=source.topic, partition=source.partition)
                 await asyncio.sleep(RETRY_SECONDS)
             else:

@@ -196,7 +196,7 @@ def test_what_is_given_back_counts_at_once() -> None:
 
 
 def test_jobs_of_many_tenants_that_are_made_whole_together_find_room() -> None:
-    """Each tenant's part of the memory is a sixteenth: a hundred of them took six times all of it."""
+    """A tenant's part of the memory is a sixteenth: a hundred of them took six times all of it."""
 
     def put_away(job: Job) -> None:
         job.shelved, job.size = True, 100

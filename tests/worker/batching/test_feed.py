@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,27 +28,30 @@ SETTINGS = load_settings(
 class Weights(TenantLimits):
     """One tenant may have twice as much."""
 
+    asked = 0  # how often: what shares cost
+
     def weight(self, tenant: str) -> float:
         """Tell."""
+        self.asked += 1
         return 2.0 if tenant == "c" else 1.0
-
-
-LIMITS = Weights()
 
 
 class Scene:
     """A feed between jobs and an engine that a test answers for."""
 
-    def __init__(self) -> None:
+    def __init__(self, **flags: int) -> None:
+        settings = SETTINGS.model_copy(update=flags)
+        self.places = settings.max_rows + settings.max_rows // 4
+        self.limits = Weights()
         self.keys = itertools.count(1)
         self.times = itertools.count(1)
         self.entries: list[Entry] = []
         self.engine = HandEngine()
         self.feed = Feed(
-            settings=SETTINGS,
-            kv_tokens=60,
+            settings=settings,
+            kv_tokens=15 * settings.max_rows,
             engine=self.engine,
-            limits=LIMITS,
+            limits=self.limits,
             request=self.request,
             displaced=self.displaced,
         )
@@ -98,7 +102,7 @@ class Scene:
         running, waiting = [*self.feed], [*self.feed.waiting()]
         assert sorted(map(id, running + waiting)) == sorted(map(id, self.entries))
         assert set(self.engine.requests) == {entry.key for entry in running}
-        assert len(running) == min(len(self.entries), 5)
+        assert len(running) == min(len(self.entries), self.places)
 
 
 ACTIONS = st.lists(
@@ -134,3 +138,20 @@ def test_who_gives_way_does_not_take_it_back_with_an_equal_share() -> None:
     scene.rest()
     scene.send("b", "", 1)
     scene.rest()
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_looking_for_room_costs_little_however_many_wait(adapters: bool) -> None:
+    """Every tenant has its part, and the rest waits: nobody looks through all rows for each."""
+    scene = Scene(max_rows=64, slots=16)
+    for number in range(64):
+        tenant = f"t{number % 16}" if adapters else f"t{number}"
+        scene.send(tenant, tenant if adapters else "", 1)
+    scene.rest()
+    for number in range(100):
+        scene.send(f"n{number}", f"n{number}" if adapters else "", 1)
+    scene.rest()
+    scene.limits.asked = 0
+    assert not scene.feed.submit(now=1e9)
+    assert scene.limits.asked < 20 * (64 + 100)
+    assert not scene.engine.cancelled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.batching.shares import Capacity, Shares, Use, giving_way
@@ -137,3 +137,14 @@ def test_what_was_added_and_removed_counts_no_more(uses: list[Use], data: st.Dat
         assert shares.of(tenant) == fresh.of(tenant)
     newcomer = Use("a", frozenset("v"), 5)
     assert shares.fits(newcomer) == fresh.fits(newcomer)
+
+
+@settings(max_examples=300)
+@given(st.lists(USES, max_size=8), USES)
+def test_where_it_is_not_worth_looking_nobody_gives_way(running: list[Use], newcomer: Use) -> None:
+    """What is told at a glance holds for whoever looks closely, and nothing is changed by it."""
+    shares = Shares(ROOM, WEIGHTS.__getitem__, running)
+    before = [shares.of(tenant) for tenant in "abcd"]
+    worth = shares.may_find_room(newcomer, shares.spare(running))
+    assert worth or not giving_way(running, newcomer, ROOM, WEIGHTS.__getitem__)
+    assert [shares.of(tenant) for tenant in "abcd"] == before
