@@ -7,6 +7,7 @@ their places, also before what comes with the same priority meanwhile. Pure.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -72,14 +73,21 @@ class TenantQueue(Generic[JobT]):
         """
         self._pass_over()
         found: list[JobT] = []
-        taken = sum(turn[2].whole_size for turn in self._ahead)
-        if len(self._ahead) >= FETCH_BELOW or taken * 2 > room:
+        if not (self._heap and self._heap[0][2].shelved):
+            return found
+        # Not those behind: the queue would wait for the one that is next, and that for them.
+        before = [turn for turn in self._ahead if turn < self._heap[0]]
+        taken = sum(turn[2].whole_size for turn in before)
+        if len(before) >= FETCH_BELOW or (taken * 2 > room and before):
             return found  # many at once, seldom
         room -= taken
+        behind = next(itertools.islice(self._ahead, len(before), None), None)
         while self._heap and self._heap[0][2].shelved and len(found) < FETCHED_AT_ONCE:
             turn = self._heap[0]
+            if behind is not None and behind < turn:
+                break
             room -= turn[2].whole_size
-            if room < 0 and (found or self._ahead):
+            if room < 0 and (found or before):
                 break
             heapq.heappop(self._heap)
             at = len(self._ahead)

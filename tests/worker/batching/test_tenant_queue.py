@@ -123,3 +123,22 @@ def test_shelved_jobs_keep_their_places(steps: list[tuple[str, int, bool, int]])
         scene.pop()
         assert len(scene.waiting) < before
     assert scene.queue.pop() is None
+
+
+def test_one_of_a_higher_priority_is_fetched_though_many_are_ahead() -> None:
+    """It is next, and they were not asked for less: each waited for the other for good."""
+    queue = new()
+    for number in range(100):
+        queue.push(Job(number, shelved=True), number)
+    first = queue.to_fetch(10_000)
+    assert len(first) == FETCHED_AT_ONCE
+    for job in first:
+        job.shelved = False
+    urgent = Job(100, priority=1, shelved=True)
+    queue.push(urgent, 100)
+    assert not queue.ready()
+    assert queue.to_fetch(10_000) == [urgent]
+    assert queue.to_fetch(10_000) == []
+    urgent.shelved = False
+    assert queue.pop() is urgent
+    assert queue.pop() is first[0]
