@@ -56,11 +56,14 @@ class Shares:
         self._using: Counter[str] = Counter()  # rows, by adapter
         self._adapters: Counter[tuple[str, str]] = Counter()  # rows, by tenant and adapter
         self._slots: Counter[str] = Counter()  # distinct adapters, by tenant
+        self._all_rows = self._all_tokens = 0
         for use in running:
             self.add(use)
 
     def add(self, use: Use) -> None:
         """Note that a job begins."""
+        self._all_rows += 1
+        self._all_tokens += use.tokens
         self._rows[use.tenant] += 1
         self._tokens[use.tenant] += use.tokens
         for adapter in use.adapters:
@@ -70,6 +73,8 @@ class Shares:
 
     def remove(self, use: Use) -> None:
         """Note that one ends."""
+        self._all_rows -= 1
+        self._all_tokens -= use.tokens
         self._rows[use.tenant] -= 1
         self._tokens[use.tenant] -= use.tokens
         for adapter in use.adapters:
@@ -101,13 +106,12 @@ class Shares:
     def fits(self, use: Use) -> bool:
         """Tell whether a job finds room beside what runs; alone it always does."""
         capacity = self._capacity
-        rows = self._rows.total()
-        if not rows:
+        if not self._all_rows:
             return True
         slots = len(self._using) + sum(each not in self._using for each in use.adapters)
-        tokens = self._tokens.total() + use.tokens
+        tokens = self._all_tokens + use.tokens
         return (
-            rows < capacity.rows
+            self._all_rows < capacity.rows
             and (slots <= capacity.slots or not use.adapters)
             and (capacity.tokens is None or tokens <= capacity.tokens)
         )
