@@ -111,7 +111,7 @@ class Dispatcher:
             engine=engine,
             limits=limits,
             request=self._request,
-            displaced=lambda entry: happened(entry, Event.DISPLACED),
+            displaced=self._displaced,
         )
         self._wake = asyncio.Event()
         self._turns = Turns(self._backlog)
@@ -238,7 +238,10 @@ class Dispatcher:
         entry.key = key
         entry.resume_ids += tuple(entry.brought)
         entry.brought.clear()
-        self._metrics.displaced.inc()
+
+    def _displaced(self, entry: Entry, had_row: bool) -> None:
+        self._metrics.displaced.inc(had_row)
+        self._happened(entry, Event.DISPLACED)
 
     def leave(self, entry: Entry) -> None:
         """Take a job out, wherever it is."""

@@ -49,12 +49,12 @@ class Feed:
         engine: EngineHandle,
         limits: TenantLimits,
         request: Callable[[Entry], GenerationRequest],
-        displaced: Callable[[Entry], None],
+        displaced: Callable[[Entry, bool], None],
     ) -> None:
         """Prepare.
 
         `request` is asked for what is submitted; `displaced` is told of each job that gives way,
-        which it offers again.
+        and whether it had a row; it offers it again.
         """
         self._capacity = Capacity(settings.max_rows, settings.slots, kv_tokens)
         self._ahead = max(1, settings.max_rows // 4)
@@ -182,8 +182,10 @@ class Feed:
             spare = shares.spare(running)
         if placed:
             # Those ahead have not begun, and would come before the newcomers.
-            for entry in (*gone, *ahead):
-                self._displaced(entry)
+            for entry in gone:
+                self._displaced(entry, True)  # noqa: FBT003 - it had a row
+            for entry in ahead:
+                self._displaced(entry, False)  # noqa: FBT003 - it had none
             for entry in placed:
                 self._window.discard(entry)
         return placed

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from schemas import DecodeError, ErrorCode, Job, JobError, decode_request
 from worker.job import digest_of
 from worker.observe.logs import Sampled, get_logger
-from worker.takeover.readback import ReadError
+from worker.takeover.readback import OutOfRangeError, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -91,6 +91,7 @@ class Shelf:
         self._wanted: set[Entry] = set()
         self._then: dict[Entry, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: defaultdict[Partition, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def when_whole(self, entry: Entry, then: Callable[[], None]) -> None:
         """Call back once a job is whole, or known to be gone."""
@@ -134,18 +135,25 @@ class Shelf:
     async def _read(self, source: Partition, run: Sequence[Entry]) -> None:
         """Read the log from the first of a run to its last, until that works."""
         at = {entry.record.offset: entry for entry in run}
+        start = 0
 
         def take(record: LogRecord) -> None:
             entry = at.get(record.offset)
             if entry is not None and entry.shelved and record.value is not None:
                 take_back(entry, record.value)
 
-        assert self._reader is not None, "nothing was put away"  # noqa: S101 - ours
-        while not all(entry.over for entry in run):
+        reader = self._reader
+        assert reader is not None, "nothing was put away"  # noqa: S101 - ours
+        while wanted := [offset for offset, entry in at.items() if _lacks(entry)]:
             try:
-                start = max(min(at), await self._reader.start_of(source))
-                if start <= max(at):
-                    await self._reader.read(source, start, max(at), take)
+                # One at a time of a partition: where it does not answer, others' readers are free.
+                async with self._reading[source]:
+                    start = max(min(wanted), await reader.start_of(source))
+                    if start <= max(wanted):
+                        await reader.read(source, start, max(wanted), take)
+            except OutOfRangeError:
+                if await _is_behind_the_end(reader, source, start):
+                    return
             except ReadError as error:
                 log.warning(
                     "jobs_not_read_again",
@@ -159,6 +167,18 @@ class Shelf:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+
+async def _is_behind_the_end(reader: LogReader, source: Partition, offset: int) -> bool:
+    """Tell whether a log is shorter by now than an offset that it does not have."""
+    try:
+        return await reader.start_of(source) <= offset
+    except ReadError:
+        return False
+
+
+def _lacks(entry: Entry) -> bool:
+    return entry.shelved and not entry.over
 
 
 def _runs(entries: Sequence[Entry]) -> list[list[Entry]]:

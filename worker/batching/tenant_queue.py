@@ -73,10 +73,11 @@ class TenantQueue(Generic[JobT]):
         """
         self._pass_over()
         found: list[JobT] = []
-        if not (self._heap and self._heap[0][2].shelved):
+        first = self._heap[0] if self._heap else None
+        if first is None or not first[2].shelved:
             return found
         # Not those behind: the queue would wait for the one that is next, and that for them.
-        before = [turn for turn in self._ahead if turn < self._heap[0]]
+        before = [turn for turn in self._ahead if turn < first]
         taken = sum(turn[2].whole_size for turn in before)
         if len(before) >= FETCH_BELOW or (taken * 2 > room and before):
             return found  # many at once, seldom

@@ -140,7 +140,9 @@ class PartitionState:
     def finish(self, entry: Entry) -> None:
         """Mark a job, and every offset that waited for it, as finished."""
         del self._entries[entry.tenant, entry.job_id]
-        self._finished[_identity_key(entry.tenant, entry.job_id)] = entry.asked
+        identity = _identity_key(entry.tenant, entry.job_id)
+        self._finished[identity] = entry.asked
+        self._finished.move_to_end(identity)  # it may have been there, unanswered
         if len(self._finished) > REMEMBERED:
             self._finished.popitem(last=False)
         self.finish_offset(entry.record.offset)

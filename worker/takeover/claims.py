@@ -187,6 +187,7 @@ class Claims:
                 self._give_way(source, batch)
                 return
             for each in batch:
+                each.entry.epoch = each.takeover.epoch  # what comes again has to be above it
                 each.entry.dead_letter = UNWRITABLE
                 each.entry.error = JobError(ErrorCode.INTERNAL, f"reply topic: {error}")
                 if not self._let_go(each):

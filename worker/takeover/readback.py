@@ -33,6 +33,10 @@ class ReadError(Exception):
     """A log could not be read; nothing is known of it."""
 
 
+class OutOfRangeError(ReadError):
+    """The log has no such offset: it begins later, or ends before."""
+
+
 class LogRecord(NamedTuple):
     """One record as it was read back."""
 
@@ -133,6 +137,8 @@ class KafkaLogReader:
             except BaseException as error:
                 if consumer is not None:
                     await _stop_quietly(consumer)
+                if isinstance(error, errors.OffsetOutOfRangeError):
+                    raise OutOfRangeError(type(error).__name__) from error
                 if isinstance(error, errors.KafkaError | OSError):
                     raise ReadError(type(error).__name__) from error
                 raise

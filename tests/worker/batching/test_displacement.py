@@ -49,6 +49,8 @@ async def test_another_tenants_job_has_a_row_at_once() -> None:
         assert harness.running == ["a1", "a2", "a3", "z", "a4"]
         assert entry_of(harness, "z").stage is Stage.RUNNING
         assert entry_of(harness, "a5").stage is Stage.DISPLACED
+        displaced = harness.metrics.registry.get_sample_value("aril_jobs_displaced_total")
+        assert displaced == 1, "the one ahead had no row to give"
 
 
 async def test_what_gave_way_goes_on_behind_what_it_had_brought() -> None:

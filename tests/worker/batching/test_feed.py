@@ -66,7 +66,7 @@ class Scene:
             adapter=None,
         )
 
-    def displaced(self, entry: Entry) -> None:
+    def displaced(self, entry: Entry, _had_row: bool) -> None:
         """Do what the table says."""
         self.feed.stop(entry)
         entry.key = next(self.keys)

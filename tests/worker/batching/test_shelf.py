@@ -9,6 +9,7 @@ import pytest
 
 from schemas import (
     Cancel,
+    DoneEvent,
     ErrorCode,
     ErrorEvent,
     Job,
@@ -22,7 +23,7 @@ from worker.batching.shelf import put_away, take_back
 from worker.engine.request import Output
 from worker.replies.producer import AppendError
 from worker.stages import Stage
-from worker.takeover.readback import LogRecord, ReadError
+from worker.takeover.readback import LogRecord, OutOfRangeError, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,3 +274,62 @@ async def test_what_nobody_expects_of_a_read_stops_no_tenant(
             for prompt in harness.running:
                 harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
         await harness.until(lambda: harness.committable == 200)
+
+
+async def test_what_a_log_that_was_made_anew_does_not_have_yet_ends_in_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is shorter than the old one: its jobs would be asked for until their time was up."""
+    monkeypatch.setattr(shelf, "RETRY_SECONDS", 0.0)
+
+    class Shorter(JobsLog):
+        end = 10**6
+
+        async def read(
+            self, source: Partition, start: int, last: int, take: Callable[[LogRecord], None]
+        ) -> None:
+            if start > self.end:
+                raise OutOfRangeError("OffsetOutOfRangeError")
+            await super().read(source, start, min(last, self.end), take)
+            if last > self.end:
+                raise ReadError("silent")
+
+    jobs = Shorter()
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        jobs.end = 120
+        for _ in range(250):
+            await harness.settle(5)
+            for prompt in harness.running:
+                harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
+        await harness.until(lambda: harness.committable == 200)
+        assert isinstance(harness.visible("acme", "a199").terminal, ErrorEvent)
+        assert isinstance(harness.visible("acme", "a120").terminal, DoneEvent)
+
+
+async def test_a_partition_that_does_not_answer_is_read_by_one_at_a_time(jobs: JobsLog) -> None:
+    """There are few readers; those of other partitions' jobs are not all taken by it."""
+    reading = most = 0
+    answers = asyncio.Event()
+
+    class Silent(JobsLog):
+        async def start_of(self, source: Partition) -> int:
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            await answers.wait()
+            reading -= 1
+            return await super().start_of(source)
+
+    jobs = Silent()
+    async with harness_of(jobs) as harness:
+        flood(harness, jobs)
+        await harness.settle()
+        waiting = [entry for entry in harness.lifecycle._held.jobs if entry.shelved]
+        for entry in waiting[-20:]:
+            harness.dispatcher.when_whole(entry, lambda: None)
+        await harness.settle()
+        answers.set()
+        await harness.until(lambda: not any(entry.shelved for entry in waiting[-20:]))
+        assert most == 1

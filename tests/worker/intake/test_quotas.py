@@ -230,3 +230,16 @@ def test_partitions_that_are_read_out_of_step_are_one_stream(limits_of: Any) -> 
     entry = entry_of("a", owned=True)
     entry.record = replace(entry.record, timestamp_ms=50_000)
     assert quotas.admit(entry, 50.0) is None
+
+
+def test_what_is_read_again_after_a_rebalance_is_counted_once(limits_of: Any) -> None:
+    """A tenant within its rate is refused nothing because its jobs were read twice."""
+    quotas = Quotas(limits_of("[tenants.acme]\njobs_per_second = 10\nburst_seconds = 2"))
+    for _ in range(3):  # assignments
+        for number in range(200):
+            entry = entry_of("a")
+            entry.record = replace(entry.record, timestamp_ms=number * 250)
+            quotas.admit(entry, 50.0)
+    entry = entry_of("a", owned=True)
+    entry.record = replace(entry.record, timestamp_ms=51_000)
+    assert quotas.admit(entry, 51.0) is None

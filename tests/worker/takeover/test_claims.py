@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -251,6 +252,34 @@ async def test_a_claim_that_can_never_be_written_puts_the_job_aside(harness: Har
     assert harness.dead_letters[0][2]["aril-reason"] == b"reply_unwritable"
     assert harness.engine.requests == {}
     assert harness.committable == 1
+
+
+async def test_what_comes_again_is_above_every_claim_that_may_have_landed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some records of a batch land though others never can: below these nothing counts."""
+    before(harness, claim((9, 1), "w0"), tokens(0, 1, epoch=(9, 1)))
+    append_all = harness.writer.append_all
+    appends = itertools.count(1)
+
+    async def land_and_fail(*args: Any, **kwargs: Any) -> list[int]:
+        offsets = await append_all(*args, **kwargs)
+        if next(appends) == 2:  # the claim above what is in the log
+            raise AppendError("TopicAuthorizationFailedError", hopeless=True)
+        return offsets
+
+    monkeypatch.setattr(harness.writer, "append_all", land_and_fail)
+    harness.send(job())
+    await harness.until(lambda: bool(harness.dead_letters))
+    await harness.settle()
+    assert harness.visible("acme", "j1").epoch == (13, 1)
+    harness.offsets = itertools.count(harness.state.end_offset)
+    harness.send(job())
+    await harness.settle()
+    harness.step(Output(harness.key_of("prompt of j1"), (7,), "b", finish="stop"))
+    await harness.settle()
+    stream = harness.visible("acme", "j1")
+    assert (stream.token_ids, stream.finished) == ([7], True)
 
 
 async def test_a_cancel_during_a_take_over_is_told_once(harness: Harness) -> None:
