@@ -155,6 +155,7 @@ class Entry:
     gathered: float = 0.0  # when it first came into the window, on the event loop's clock
     counted: int = 0  # bytes that count as its tenant's waiting ones
     charged: float = 0.0  # what its tenant's counter was charged for it
+    charge: float = 0.0  # the same, over the tenant's weight as it was then
     spent: float = 0.0  # what it has cost, in the same prices
     taken_from: Owner | None = None  # whose answer was visible, or begun, when it was taken over
     claimed_at: int | None = None  # where our claim stands in its reply log

@@ -40,6 +40,9 @@ class Waiting(Queued, Protocol):
     charged: float
     """What its tenant was charged for it."""
 
+    charge: float
+    """The same, over its weight: what of its tenant's counter is this job's."""
+
     @property
     def source(self) -> Hashable:
         """The partition it was read from."""
@@ -84,9 +87,10 @@ class Backlog(Generic[JobT]):
         self._bytes_of: Counter[str] = Counter()  # by tenant
         self._sizes: dict[int, int] = {}  # by id() of a waiting job, as it was last counted
         self._bytes = 0
-        # What shelved jobs that were asked for will take more, by id(), and all of them together.
-        self._coming: dict[int, int] = {}
-        self._coming_bytes = 0
+        # By id(): what jobs take more that are made whole before their turns, and those under way.
+        self._fetched: dict[int, int] = {}
+        self._fetched_bytes = 0
+        self._coming: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -127,7 +131,7 @@ class Backlog(Generic[JobT]):
             self._bytes += change
             self._bytes_of[job.tenant] += change
             if not job.shelved:
-                self._coming_bytes -= self._coming.pop(id(job), 0)
+                self._coming.discard(id(job))
 
     def before(self, tenant: str, priority: int) -> int:
         """Return how many jobs of a tenant come before one that would come now."""
@@ -165,11 +169,13 @@ class Backlog(Generic[JobT]):
     def _is_ready(self, tenant: str) -> bool:
         """Look whether a tenant's next job is whole, and have those made whole that come behind."""
         queue = self._queues[tenant]
-        room = self._max_bytes - self._bytes - self._coming_bytes
-        if room > 0 or not self._coming:  # whoever's turn it is has one at least
-            for job in queue.to_fetch(max(0, min(room, self._max_bytes // FETCHED_PART))):
-                self._coming[id(job)] = job.whole_size - job.size
-                self._coming_bytes += job.whole_size - job.size
+        most = self._max_bytes // ALL_PART  # of all tenants together, beside what is lean
+        if self._fetched_bytes < most or not self._coming:  # beyond that one after the other
+            room = min(self._max_bytes // FETCHED_PART, most // len(self._queues))
+            for job in queue.to_fetch(room):
+                self._fetched[id(job)] = job.whole_size - job.size
+                self._fetched_bytes += job.whole_size - job.size
+                self._coming.add(id(job))
                 self._to_fetch.append(job)
         return queue.ready()
 
@@ -197,8 +203,7 @@ class Backlog(Generic[JobT]):
 
     def settle(self, job: JobT, cost: float) -> None:
         """Let a job that was served have cost so much, be that more than was expected or less."""
-        self._counters.charge(job.tenant, cost - job.charged)
-        job.charged = cost
+        self._count(job, cost)
         turn = self._turn_of.get(job.tenant)
         if turn is not None and self._counters[job.tenant] < turn[0]:
             self._wait_for_turn(job.tenant)
@@ -212,8 +217,12 @@ class Backlog(Generic[JobT]):
         return True
 
     def _charge(self, job: JobT) -> None:
-        job.charged = self._counters.expect(job.tenant, job.prompt_tokens, job.most_tokens)
-        self._counters.charge(job.tenant, job.charged)
+        self._count(job, self._counters.expect(job.tenant, job.prompt_tokens, job.most_tokens))
+
+    def _count(self, job: JobT, cost: float) -> None:
+        # What is given back is what was taken: the weight may be another by now.
+        job.charge = self._counters.charge(job.tenant, cost, job.charge)
+        job.charged = cost
 
     def _wait_for_turn(self, tenant: str) -> None:
         turn = self._turn_of[tenant] = self._counters[tenant], next(self._arrivals), tenant
@@ -227,7 +236,8 @@ class Backlog(Generic[JobT]):
     def _forget(self, job: JobT) -> None:
         self._waiting.discard(id(job))
         size = self._sizes.pop(id(job))
-        self._coming_bytes -= self._coming.pop(id(job), 0)
+        self._fetched_bytes -= self._fetched.pop(id(job), 0)
+        self._coming.discard(id(job))
         self._bytes -= size
         self._bytes_of[job.tenant] -= size
         if not self._bytes_of[job.tenant]:

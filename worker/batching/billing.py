@@ -61,4 +61,4 @@ class Billing:
     def settle(self, entry: Entry) -> None:
         """Let a job have cost what it did, as it goes."""
         self._backlog.settle(entry, entry.spent)
-        entry.spent = entry.charged = 0.0
+        entry.spent = entry.charged = entry.charge = 0.0

@@ -51,9 +51,11 @@ class Counters:
         answer = min(self._answers.get(tenant, UNKNOWN_ANSWER), most)
         return self.prices.prompt * prompt_tokens + self.prices.answer * answer
 
-    def charge(self, tenant: str, cost: float) -> None:
-        """Add work, or take some back where it is negative."""
-        self._served[tenant] = self[tenant] + cost / self._weight(tenant)
+    def charge(self, tenant: str, cost: float, before: float = 0.0) -> float:
+        """Count a job's work in the place of what was counted `before`; return what is now."""
+        counted = cost / self._weight(tenant)
+        self._served[tenant] = self[tenant] + counted - before
+        return counted
 
     def answered(self, tenant: str, tokens: int) -> None:
         """Learn how long an answer was that is complete."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.batching.backlog import Backlog
+from worker.batching.counters import Counters
 
 
 @dataclass(eq=False)
@@ -25,6 +26,7 @@ class Job:
     shelved: bool = False
     whole_size: int = 100
     charged: float = 0.0
+    charge: float = 0.0
 
 
 def new() -> Backlog[Job]:
@@ -211,6 +213,19 @@ def test_jobs_of_many_tenants_that_are_made_whole_together_find_room() -> None:
         for job in (asked := backlog.to_fetch()):
             job.shelved, job.size = False, job.whole_size
             backlog.resized(job)
-        assert backlog.bytes <= 100_000 + 1_000
+        assert backlog.bytes <= 150_000
     assert not asked
     assert served == 500
+
+
+def test_a_weight_that_changes_while_a_job_runs_gives_no_credit() -> None:
+    """What was charged at the old weight is given back at that: at the new one it was a fortune."""
+    weights = {"a": 1.0, "b": 1.0}
+    counters = Counters(weights.__getitem__)
+    backlog = Backlog[Job](max_jobs_per_source=1_000, max_bytes=1_000_000, counters=counters)
+    backlog.push(Job("a", most_tokens=200))
+    job = backlog.pop()
+    assert job is not None
+    weights["a"] = 0.01
+    backlog.settle(job, 10)
+    assert counters["a"] == 10 / 0.01
