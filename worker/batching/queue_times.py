@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 NEWEST: Final = 0.1  # of the time between two turns is the newest one's
+# The same, of a mean that a pause hardly moves, nor rows that fall free together: what is told is
+# the smaller one.
+NEWEST_OF_MANY: Final = 1 / 512
 ENOUGH: Final = 8  # turns that have to be seen before anything is told
 TENANTS: Final = 4_096  # of whom it is known, those who had turns last
 
@@ -19,7 +22,8 @@ TENANTS: Final = 4_096  # of whom it is known, those who had turns last
 @dataclass(slots=True)
 class _Pace:
     at: float  # of the last turn
-    seconds: float = 0.0  # between two, a mean
+    seconds: float = 0.0  # between two, a mean of late
+    of_many: float = 0.0  # the same, of many
     seen: int = 0
 
 
@@ -35,9 +39,9 @@ class QueueTimes:
         if pace is not None:
             gap = now - pace.at
             pace.at = now
-            weight = max(NEWEST, 1 / (pace.seen + 1))
-            pace.seconds += weight * (gap - pace.seconds)
             pace.seen += 1
+            pace.seconds += max(NEWEST, 1 / pace.seen) * (gap - pace.seconds)
+            pace.of_many += max(NEWEST_OF_MANY, 1 / pace.seen) * (gap - pace.of_many)
             self._paces.move_to_end(tenant)
         elif more:
             self._paces[tenant] = _Pace(now)
@@ -51,4 +55,4 @@ class QueueTimes:
         pace = self._paces.get(tenant)
         if pace is None or pace.seen < ENOUGH:
             return None
-        return before * pace.seconds
+        return before * min(pace.seconds, pace.of_many)

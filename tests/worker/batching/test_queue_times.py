@@ -78,3 +78,26 @@ async def test_jobs_that_another_worker_may_have_begun_are_not_refused() -> None
         harness.send(Job(id="old", tenant="acme", prompt="old", deadline_ms=60_000))
         await harness.settle()
         assert harness.visible("acme", "old").terminal is None
+
+
+def test_rows_that_fall_free_together_are_no_slow_turns() -> None:
+    """256 turns come at once, every half minute: the first of the next ones is no pace."""
+    times = QueueTimes()
+    for batch in range(4):
+        for _ in range(256):
+            times.turn("a", 30.0 * batch, more=True)
+    times.turn("a", 120.0, more=True)
+    waits = times.until("a", 256)
+    assert waits is not None
+    assert 15 < waits < 60
+
+
+def test_a_pause_is_soon_forgotten() -> None:
+    """A log that did not answer for ten minutes says little of the turns that come now."""
+    times = QueueTimes()
+    for turn in range(200):
+        times.turn("a", float(turn), more=True)
+    times.turn("a", 800.0, more=True)
+    waits = times.until("a", 3)
+    assert waits is not None
+    assert waits < 30
