@@ -202,7 +202,7 @@ async def test_a_displaced_job_shows_its_wait(spans: Spans) -> None:
         await harness.settle()
         await answer(harness, 1, finish=False)
         (entry,) = harness.state.entries
-        harness.lifecycle.parts.dispatcher._feed._displaced(entry)
+        harness.lifecycle.parts.dispatcher._feed._displaced(entry, True)  # noqa: FBT003 - it had a row
         await harness.until(lambda: len(harness.engine.submitted) == 2)
         await answer(harness, 2)
     assert spans.names == [*LIFE[:5], "displaced", "decode", *LIFE[5:]]
@@ -334,7 +334,7 @@ async def test_spans_of_a_job_are_bounded(spans: Spans, monkeypatch: pytest.Monk
         (entry,) = harness.state.entries
         monkeypatch.setattr(harness.dispatcher, "tick", lambda: None)
         for times in range(2, MOST_SPANS):
-            harness.dispatcher._feed._displaced(entry)
+            harness.dispatcher._feed._displaced(entry, True)  # noqa: FBT003 - it had a row
             await harness.until(lambda times=times: len(harness.engine.submitted) == times)  # type: ignore[misc] # bound at once
         await answer(harness, 1)
     assert len(spans.all) == MOST_SPANS + 1
