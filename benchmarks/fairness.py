@@ -99,7 +99,9 @@ async def flood(stack: Stack, tenant: str, load: Flood) -> None:
 
 
 def percentile(samples: Sequence[float], part: int) -> float:
-    """Return one of the hundred."""
+    """Return one of the hundred; of a single sample that one."""
+    if len(samples) == 1:
+        return samples[0]
     return statistics.quantiles(samples, n=100, method="inclusive")[part - 1]
 
 
@@ -183,6 +185,10 @@ async def measure_all(bootstrap: str, codes: Sequence[Code]) -> list[Row]:
     for case in CASES:
         for code in codes:
             rows += await measure_flood(bootstrap, code, case)
+            print(
+                *(f"{row.provider}, {row.x}: {row.metric} {row.p50:.4g}" for row in rows[-6:]),
+                sep="\n",
+            )
     for code in codes:
         rows += await measure_shares(bootstrap, code)
     return rows

@@ -121,7 +121,8 @@ class Backlog(Generic[JobT]):
 
     def _is_beyond_its_part(self, tenant: str) -> bool:
         own, limit = self._bytes_of[tenant], self._max_bytes
-        return own * TENANT_PART >= limit or self._bytes * ALL_PART >= limit
+        even = own * ALL_PART * len(self._queues) >= limit  # who has less is held up by nobody
+        return own * TENANT_PART >= limit or (self._bytes * ALL_PART >= limit and even)
 
     def resized(self, job: JobT) -> None:
         """Note what a job holds in memory now, if it waits here."""

@@ -20,7 +20,7 @@ from worker.observe.logs import Sampled, get_logger
 from worker.takeover.readback import OutOfRangeError, ReadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from worker.job import Entry, Partition
     from worker.takeover.readback import LogReader, LogRecord
@@ -135,25 +135,9 @@ class Shelf:
     async def _read(self, source: Partition, run: Sequence[Entry]) -> None:
         """Read the log from the first of a run to its last, until that works."""
         at = {entry.record.offset: entry for entry in run}
-        start = 0
-
-        def take(record: LogRecord) -> None:
-            entry = at.get(record.offset)
-            if entry is not None and entry.shelved and record.value is not None:
-                take_back(entry, record.value)
-
-        reader = self._reader
-        assert reader is not None, "nothing was put away"  # noqa: S101 - ours
         while wanted := [offset for offset, entry in at.items() if _lacks(entry)]:
             try:
-                # One at a time of a partition: where it does not answer, others' readers are free.
-                async with self._reading[source]:
-                    start = max(min(wanted), await reader.start_of(source))
-                    if start <= max(wanted):
-                        await reader.read(source, start, max(wanted), take)
-            except OutOfRangeError:
-                if await _is_behind_the_end(reader, source, start):
-                    return
+                await self._read_once(source, at, min(wanted), max(wanted))
             except ReadError as error:
                 log.warning(
                     "jobs_not_read_again",
@@ -167,6 +151,32 @@ class Shelf:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+    async def _read_once(
+        self, source: Partition, at: Mapping[int, Entry], first: int, last: int
+    ) -> None:
+        """Give back to the jobs at these offsets what the log has of it. Raises ReadError."""
+        reader = self._reader
+        assert reader is not None, "nothing was put away"  # noqa: S101 - ours
+        found: dict[int, bytes] = {}
+
+        def take(record: LogRecord) -> None:
+            if record.offset in at and record.value is not None:
+                found[record.offset] = record.value
+
+        # One at a time of a partition: where it does not answer, others' readers are free.
+        async with self._reading[source]:
+            start = max(first, await reader.start_of(source))
+            try:
+                if start <= last:
+                    await reader.read(source, start, last, take)
+            except OutOfRangeError:
+                if not await _is_behind_the_end(reader, source, start):
+                    raise
+        for offset, value in found.items():
+            if _lacks(at[offset]):
+                take_back(at[offset], value)
+                await asyncio.sleep(0)  # each takes as long as a job that is read
 
 
 async def _is_behind_the_end(reader: LogReader, source: Partition, offset: int) -> bool:

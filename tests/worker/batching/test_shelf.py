@@ -108,17 +108,20 @@ async def test_a_flood_is_seen_past_and_served_whole(jobs: JobsLog) -> None:
         assert not harness.lifecycle.is_full(state.source)
         assert entry_of(harness, "a199").shelved
         assert harness.dispatcher._backlog.bytes < MEMORY
-        send(harness, jobs, Job(id="z", tenant="zeta", prompt="z"))
-        await harness.until(lambda: "z" in harness.running)
+        send(harness, jobs, Job(id="z", tenant="zeta", prompt="z" * 100))
+        assert not entry_of(harness, "z").shelved  # its tenant has next to nothing
+        reads = len(jobs.reads)
+        await harness.until(lambda: "z" * 100 in harness.running)
+        assert len(jobs.reads) == reads
         served: list[str] = []
         while len(served) < 201:
             await harness.until(lambda: bool(harness.running))
             for prompt in harness.running:
                 served.append(prompt[:3])
-                assert len(prompt) == LARGE + 3 or prompt == "z"
+                assert len(prompt) == LARGE + 3 or prompt == "z" * 100
                 harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
             assert harness.dispatcher._backlog.bytes < MEMORY
-        assert [name for name in served if name != "z"] == [f"{n:03}" for n in range(200)]
+        assert [name for name in served if name != "zzz"] == [f"{n:03}" for n in range(200)]
         await harness.settle()
         assert harness.committable == 201
         assert len(jobs.reads) < 100
