@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALONE, BESIDE = "first token alone, p99", "first token in the flood, p99"
+MANY = 10
 HEIGHT = 0.38  # of a bar; cases are 1 apart
 
 
@@ -32,15 +33,20 @@ def draw(results: Path, out: Path) -> list[Path]:
             label=provider,
         )
         labels = [
-            f"{time / found[provider, ALONE, case]:,.1f} times alone"
+            _times(time / found[provider, ALONE, case])
             for time, case in zip(times, cases, strict=True)
         ]
         axes.bar_label(bars, labels, padding=4, fontsize=8, color=style.GREY)
     axes.set_yticks(places, cases)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(right=axes.get_xlim()[1] * 4)
+    axes.set_xlim(left=10, right=axes.get_xlim()[1] * 8)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False, axis="y")
     axes.set(title="Another tenant's first token beside a flood of", xlabel="ms, p99")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     return [style.save(picture, out, "fairness")]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times alone" if ratio < MANY else f"{ratio:,.0f} times alone"
