@@ -99,6 +99,16 @@ class Ledger:
         self._open += 1
         return True
 
+    def pass_over(self, last: int, stop: int) -> None:
+        """Note that the log has no work between `last`, if that was the last one read, and `stop`.
+
+        The end of a batch that cannot be unpacked is known before anything behind it is read, which
+        may take for ever.
+        """
+        if self._next == last + 1 and stop > self._next:
+            self._fill(self._next, stop)
+            self._next = stop
+
     def finish(self, offset: int) -> None:
         """Note that an offset needs no more work. Raises ValueError if it is not open."""
         if offset >= self._next or self.is_done(offset):

@@ -97,6 +97,9 @@ class UnreadableBatches:
             batch = RawBatch([Part(place, BATCH, type(error).__name__)], offset + 1)
         await self._reader.take(state, batch.parts)
         if not state.revoked:
+            if state.ledger is not None and batch.parts:
+                last = batch.parts[-1].record.offset
+                state.ledger.pass_over(last, batch.next_offset)
             with contextlib.suppress(errors.IllegalStateError):  # revoked, and not yet told
                 consumer.seek(where, batch.next_offset)
 

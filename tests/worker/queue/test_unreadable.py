@@ -45,6 +45,16 @@ class Reader:
         self.resumed.set()
 
 
+class ReadingReader(Reader):
+    """Hands out what it takes, as a worker that stays does."""
+
+    async def take(self, state: PartitionState, parts: Sequence[Part]) -> None:
+        """Note that each was read."""
+        await super().take(state, parts)
+        for part in parts:
+            assert state.read(part.record.offset)
+
+
 class Consumer:
     """Notes pauses and seeks."""
 
@@ -157,3 +167,29 @@ def test_a_torn_batch_does_not_raise_out_of_a_poll(readers: bool) -> None:
     other = FetchError(error=errors.TopicAuthorizationFailedError("jobs"), backoff=0)
     Whole._fetcher._records[WHERE] = other
     assert Whole._fetcher._records[WHERE] is other
+
+
+async def test_a_batch_that_cannot_be_unpacked_is_finished_to_its_end(
+    fetched: list[bytes | Exception],
+) -> None:
+    """Nothing may ever come behind it, and one letter stands for all of its offsets."""
+    reader, consumer = ReadingReader(), Consumer()
+    records = [record(at, None, b"x") for at in range(3)]
+    fetched.append(batch(records, base=10, attributes=1, packed=b"no gzip"))
+    UnreadableBatches(reader).found(consumer, WHERE, 10)
+    await reader.resumed.wait()
+    assert [part.record.offset for part in reader.taken] == [10]
+    assert consumer.positions == [13]
+    reader.state.finish_offset(10)
+    assert reader.state.position == 13
+
+
+async def test_what_was_not_handed_out_is_not_finished(fetched: list[bytes | Exception]) -> None:
+    """We are leaving: the next owner meets the batch again."""
+    reader, consumer = Reader(), Consumer()
+    reader.state.read(9)
+    fetched.append(batch([record(0, None, b"x")] * 3, base=10, attributes=1, packed=b"no gzip"))
+    UnreadableBatches(reader).found(consumer, WHERE, 10)
+    await reader.resumed.wait()
+    reader.state.finish_offset(9)
+    assert reader.state.position == 10
