@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
 
+from benchmarks.cpu_time import MICROSECONDS, microseconds
 from benchmarks.record import Row, keep
 from benchmarks.turns import in_turns
 from schemas import Epoch, Job, Sampling
@@ -35,13 +36,11 @@ if TYPE_CHECKING:
 
 QUESTION = "metrics_cost"
 ROUNDS = 30
-BUDGET_SECONDS = 0.02  # of one thing in one round
 TOKENS_PER_SECOND = 3_000
 JOB_TOKENS = (16, 128, 1_024)  # of an answer
 SCRAPE_SECONDS = 15.0
 TENANTS = 1_000  # more than have a name
 ENDS = ("stop", "length", "invalid_job", "deadline_exceeded", "internal")
-MICROSECONDS = 1e6
 
 row = partial(
     Row.of,
@@ -134,18 +133,6 @@ class Told:
     def encode(self) -> bytes:
         """Make the page, which is done in another thread."""
         return generate_latest(self.collect())
-
-
-def microseconds(work: Callable[[], object]) -> float:
-    """Return the CPU time of one call, from as many as the budget holds."""
-    begin = time.thread_time()
-    work()
-    once = max(time.thread_time() - begin, 1e-7)
-    calls = max(1, int(BUDGET_SECONDS / once))
-    begin = time.thread_time()
-    for _ in range(calls):
-        work()
-    return (time.thread_time() - begin) / calls * MICROSECONDS
 
 
 def shares(costs: Mapping[str, float], tokens: int) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aril.signer import Signer
+from benchmarks.cpu_time import microseconds
 from benchmarks.record import Row, keep, ratios
 from benchmarks.turns import in_turns
 from schemas import Job, encode_request
@@ -32,11 +33,9 @@ if TYPE_CHECKING:
 QUESTION = "signatures"
 CHARS = (240, 10_000, 400_000)
 ROUNDS = 30
-BUDGET_SECONDS = 0.02  # of one thing in one round
 TENANTS = 1_000
 VERIFICATIONS = 200
 SOURCE = Partition("jobs", 3)
-MICROSECONDS = 1e6
 
 row = partial(
     Row.of,
@@ -54,18 +53,6 @@ def record_of(job: Job, signer: Signer) -> Record:
         tenant=job.tenant, topic=SOURCE.topic, partition=SOURCE.partition, key=key, value=value
     )
     return Record(SOURCE, 0, int(time.time() * 1_000), key, value, [header])
-
-
-def microseconds(work: Callable[[], object]) -> float:
-    """Return the CPU time of one call, from as many as the budget holds."""
-    begin = time.thread_time()
-    work()
-    once = max(time.thread_time() - begin, 1e-7)
-    calls = max(1, int(BUDGET_SECONDS / once))
-    begin = time.thread_time()
-    for _ in range(calls):
-        work()
-    return (time.thread_time() - begin) / calls * MICROSECONDS
 
 
 def put_keys(folder: Path, tenants: int) -> Signer:

@@ -129,12 +129,13 @@ class Effects:
         if entry.dead_letter is None:
             self._happened(entry, Event.SETTLED)
             return
-        self._parts.dispatcher.when_whole(entry, lambda: self._put_aside(entry))
+        reason = entry.dead_letter
+        self._parts.dispatcher.when_whole(entry, lambda: self._put_aside(entry, reason))
 
-    def _put_aside(self, entry: Entry) -> None:
+    def _put_aside(self, entry: Entry, reason: str) -> None:
         self._parts.answers.put_aside(
             entry.record,
-            entry.dead_letter or "unanswered",
+            reason,
             entry.error or JobError(ErrorCode.INTERNAL, "no answer could be written"),
             done=lambda: self._happened(entry, Event.SETTLED),
             dropped=lambda: entry.dropped,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # order in which tenants are served leans on it.
 CHARS_PER_TOKEN = 4
 
-# The answer that is expected of a job that does not bound it.
+# The answer that is expected, in tokens, where nothing is known of it.
 UNTOLD_ANSWER = 256
 
 # Why a record is put aside whose tenant could be told nothing: its job may be sent again.

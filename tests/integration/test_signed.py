@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from aril import Client, Signer
 from schemas import Cancel, DoneRecord, Job, encode_request, reply_partition
 from tests.support.signing import put_key
+from tests.support.topic_records import read_topic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,20 +59,7 @@ class Signing:
 
     async def records(self, topic: str, partitions: int) -> list[Any]:
         """Return all records of a topic."""
-        reader = AIOKafkaConsumer(bootstrap_servers=self.site.kafka.bootstrap)
-        await reader.start()
-        try:
-            where = [TopicPartition(topic, number) for number in range(partitions)]
-            reader.assign(where)
-            await reader.seek_to_beginning(*where)
-            ends = await reader.end_offsets(where)
-            found: list[Any] = []
-            for each in where:
-                while await reader.position(each) < ends[each]:
-                    found += (await reader.getmany(each, timeout_ms=500)).get(each, [])
-            return found
-        finally:
-            await reader.stop()
+        return await read_topic(self.site.kafka.bootstrap, topic, partitions)
 
     async def reasons(self, count: int) -> Counter[str]:
         """Wait for so many dead letters; return how many there are of each reason."""

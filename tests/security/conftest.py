@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aril import Client
 from aril.environment import options_of
@@ -17,6 +16,7 @@ from connecting.settings import ConnectionSettings
 from tests.support.brokers import choice
 from tests.support.rights import rights_of_a_tenant, rights_of_workers
 from tests.support.secure_kafka import SecureKafka
+from tests.support.topic_records import read_topic
 from tests.support.workers import WorkerProcess
 from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
@@ -86,20 +86,7 @@ class Site:
 
     async def records(self, topic: str, partitions: int = 1) -> list[Any]:
         """Read a topic by the plain door."""
-        reader = AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap)
-        await reader.start()
-        try:
-            where = [TopicPartition(topic, number) for number in range(partitions)]
-            reader.assign(where)
-            await reader.seek_to_beginning(*where)
-            ends = await reader.end_offsets(where)
-            found: list[Any] = []
-            for each in where:
-                while await reader.position(each) < ends[each]:
-                    found += (await reader.getmany(each, timeout_ms=500)).get(each, [])
-            return found
-        finally:
-            await reader.stop()
+        return await read_topic(self.broker.bootstrap, topic, partitions)
 
     async def committed(self, jobs: int) -> None:
         """Wait until as many jobs are committed."""

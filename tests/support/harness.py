@@ -21,6 +21,7 @@ from schemas import (
     encode_request,
     reply_partition,
 )
+from worker.engine.request import Output
 from worker.intake.tenant_limits import TenantLimits
 from worker.job import Partition, Prompt, Record
 from worker.lifecycle import Lifecycle
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from worker.batching.asked_adapters import AdapterSource
     from worker.batching.preparation import PromptEncoder, Renderer
     from worker.constraints.cache import Compiler
-    from worker.engine.request import GenerationRequest, Output
+    from worker.engine.request import GenerationRequest
     from worker.takeover.readback import LogReader
     from worker.tracing import Tracing
 
@@ -336,6 +337,14 @@ class Harness:
     def step(self, *outputs: Output) -> None:
         """Bring outputs as the engine's thread does."""
         self.lifecycle.on_outputs(outputs)
+
+    async def answer(self, prompt: str, *ids: int, finish: bool = True) -> None:
+        """Bring tokens of a running job, one a step."""
+        key = self.key_of(prompt)
+        for place, token in enumerate(ids, 1):
+            last = finish and place == len(ids)
+            self.step(Output(key, (token,), "x", finish="stop" if last else None))
+            await self.settle()
 
     def key_of(self, prompt: str) -> int:
         """Return the engine's key of a running job, by its prompt."""

@@ -17,7 +17,6 @@ from schemas import (
 )
 from tests.support.harness import REPLY_PARTITIONS, Harness
 from worker.accounting import PLACES
-from worker.engine.request import Output
 from worker.replies.producer import AppendError
 from worker.stages import Stage
 
@@ -39,15 +38,6 @@ def job(name: str = "j1", tokens: int = 50) -> Job:
     return Job(id=name, tenant="acme", prompt=PROMPT, sampling=Sampling(max_tokens=tokens))
 
 
-async def answer(harness: Harness, *ids: int, finish: bool = True) -> None:
-    """Bring tokens of the one job that runs, one a step."""
-    key = harness.key_of(PROMPT)
-    for place, token in enumerate(ids, 1):
-        last = finish and place == len(ids)
-        harness.step(Output(key, (token,), "x", finish="stop" if last else None))
-        await harness.settle()
-
-
 async def test_a_job_whose_append_failed_is_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -57,9 +47,9 @@ async def test_a_job_whose_append_failed_is_counted_once(
         harness.send(job())
         await harness.settle()
         harness.writer.failures.append(AppendError("RequestTimedOutError", hopeless=False))
-        await answer(harness, 1, finish=False)
+        await harness.answer(PROMPT, 1, finish=False)
         await harness.until(lambda: len(harness.engine.submitted) == 2)
-        await answer(harness, 1, 2, 3)
+        await harness.answer(PROMPT, 1, 2, 3)
         assert harness.visible("acme", "j1").token_ids == [1, 2, 3]
         assert value(harness, "aril_jobs_interrupted_total") == 1
         for name in ("queue", "ttft", "job"):
@@ -82,7 +72,7 @@ async def test_who_takes_a_job_over_counts_its_end_and_not_its_beginning(harness
     log += [(b"j1", encode_reply(record), {}) for record in theirs]
     harness.send(job())
     await harness.until(lambda: bool(harness.engine.requests))
-    await answer(harness, 3, 4)
+    await harness.answer(PROMPT, 3, 4)
     assert harness.visible("acme", "j1").token_ids == [1, 2, 3, 4]
     assert value(harness, "aril_queue_seconds_count") == 0
     assert value(harness, "aril_ttft_seconds_count") == 0
@@ -106,7 +96,7 @@ async def test_a_terminal_that_stands_already_was_counted_by_who_wrote_it(
     """Its offset was not committed; the job is no new one."""
     harness.send(job("first"))
     await harness.until(lambda: bool(harness.engine.requests))
-    await answer(harness, 1, 2)
+    await harness.answer(PROMPT, 1, 2)
     harness.revoke(harness.state)
     harness.assign(generation=4, end_offset=10)
     harness.deliver(harness.state, 0, job("first"))
@@ -152,7 +142,7 @@ async def test_a_cancelled_job_waits_no_longer() -> None:
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()
-        await answer(harness, 1, finish=False)
+        await harness.answer(PROMPT, 1, finish=False)
         harness.send(encode_request(Cancel(id="j1", tenant="acme")))
         await harness.settle()
         assert value(harness, "aril_jobs_total", end="cancelled") == 1

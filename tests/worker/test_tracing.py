@@ -48,21 +48,12 @@ def record(
     return Record(JOBS, 0, int(time.time() * 1_000) - age_ms, b"key", data, headers)
 
 
-async def answer(harness: Harness, *ids: int, finish: bool = True) -> None:
-    """Bring tokens of the one job that runs, one a step."""
-    key = harness.key_of(PROMPT)
-    for place, token in enumerate(ids, 1):
-        last = finish and place == len(ids)
-        harness.step(Output(key, (token,), "x", finish="stop" if last else None))
-        await harness.settle()
-
-
 async def test_the_whole_life_of_a_job(spans: Spans) -> None:
     """One span a phase, each where the one before ends, all below the producer's."""
     async with spans.harness() as harness:
         harness.put(record(job(), [("traceparent", TRACEPARENT), ("tracestate", b"vendor=1")]))
         await harness.settle()
-        await answer(harness, 1, 2, 3)
+        await harness.answer(PROMPT, 1, 2, 3)
     assert spans.names == LIFE
     root, below = spans.root, spans.all[:-1]
     assert f"{root.context.trace_id:032x}" == TRACE
@@ -108,7 +99,7 @@ async def test_a_fresh_jobs_wait_begins_in_the_log(spans: Spans) -> None:
     async with spans.harness() as harness:
         harness.put(waiting)
         await harness.settle()
-        await answer(harness, 1)
+        await harness.answer(PROMPT, 1)
     assert spans.root.start_time == waiting.timestamp_ms * 1_000_000
     assert spans.one("queue").start_time == spans.root.start_time
 
@@ -150,7 +141,7 @@ async def test_a_take_over_is_one_trace_across_two_workers(
     async with first.harness() as harness:
         harness.put(moving)
         await harness.settle()
-        await answer(harness, 1, 2, finish=False)
+        await harness.answer(PROMPT, 1, 2, finish=False)
         writer = harness.writer
         harness.revoke(harness.state)
         harness.assign(generation=4, source=JOBS._replace(partition=1))  # ours is another's now
@@ -161,7 +152,7 @@ async def test_a_take_over_is_one_trace_across_two_workers(
         harness.assign(generation=4, end_offset=1)
         harness.put(moving)
         await harness.until(lambda: bool(harness.running))
-        await answer(harness, 3)
+        await harness.answer(PROMPT, 3)
         assert harness.visible("acme", "j1").token_ids == [1, 2, 3]
     theirs, ours = first.root, second.root
     assert theirs.context.trace_id == ours.context.trace_id
@@ -188,7 +179,7 @@ async def test_a_job_that_nobody_began_was_taken_from_nobody(spans: Spans) -> No
         harness.assign(generation=4, end_offset=1)
         harness.put(waiting)
         await harness.until(lambda: bool(harness.running))
-        await answer(harness, 1)
+        await harness.answer(PROMPT, 1)
     assert spans.names == ["queue", "claim", *LIFE]
     assert not spans.root.links
     assert "aril.taken_from" not in spans.root.attributes
@@ -200,11 +191,11 @@ async def test_a_displaced_job_shows_its_wait(spans: Spans) -> None:
     async with spans.harness(max_rows=1) as harness:
         harness.put(record(job("a")))
         await harness.settle()
-        await answer(harness, 1, finish=False)
+        await harness.answer(PROMPT, 1, finish=False)
         (entry,) = harness.state.entries
         harness.lifecycle.parts.dispatcher._feed._displaced(entry, True)  # noqa: FBT003 - it had a row
         await harness.until(lambda: len(harness.engine.submitted) == 2)
-        await answer(harness, 2)
+        await harness.answer(PROMPT, 2)
     assert spans.names == [*LIFE[:5], "displaced", "decode", *LIFE[5:]]
     first, second = (span for span in spans.all if span.name == "decode")
     assert (first.attributes["aril.tokens"], second.attributes["aril.tokens"]) == (1, 1)
@@ -221,9 +212,9 @@ async def test_a_job_whose_append_failed_is_one_trace(
         harness.put(record(job()))
         await harness.settle()
         harness.writer.failures.append(AppendError("RequestTimedOutError", hopeless=False))
-        await answer(harness, 1, finish=False)
+        await harness.answer(PROMPT, 1, finish=False)
         await harness.until(lambda: len(harness.engine.submitted) == 2)
-        await answer(harness, 1, 2)
+        await harness.answer(PROMPT, 1, 2)
     assert spans.names.count("process jobs") == 1
     assert spans.names.count("prefill") == 2
     assert spans.root.attributes["aril.attempt"] == 2
@@ -250,7 +241,7 @@ async def test_a_client_that_does_not_sample_leaves_no_span(spans: Spans) -> Non
     async with spans.harness() as harness:
         harness.put(record(job(), [("traceparent", TRACEPARENT[:-1] + b"0")]))
         await harness.settle()
-        await answer(harness, 1)
+        await harness.answer(PROMPT, 1)
         assert harness.visible("acme", "j1").terminal is not None
     assert not spans.all
     assert not spans.tracing._traces
@@ -288,7 +279,7 @@ async def test_a_tracestate_that_is_none_is_left_out_quietly(
     async with spans.harness() as harness:
         harness.put(record(job(), headers))
         await harness.settle()
-        await answer(harness, 1)
+        await harness.answer(PROMPT, 1)
     assert f"{spans.root.context.trace_id:032x}" == TRACE
     assert "SECRET" not in caplog.text
 
@@ -336,7 +327,7 @@ async def test_spans_of_a_job_are_bounded(spans: Spans, monkeypatch: pytest.Monk
         for times in range(2, MOST_SPANS):
             harness.dispatcher._feed._displaced(entry, True)  # noqa: FBT003 - it had a row
             await harness.until(lambda times=times: len(harness.engine.submitted) == times)  # type: ignore[misc] # bound at once
-        await answer(harness, 1)
+        await harness.answer(PROMPT, 1)
     assert len(spans.all) == MOST_SPANS + 1
     assert spans.root.attributes["aril.spans_left_out"] > 0
 
@@ -349,7 +340,7 @@ async def test_a_step_is_linked_to_its_jobs_and_they_to_it(spans: Spans) -> None
         key = harness.key_of(PROMPT)
         spans.tracing.stepped(Step(1_000, 2_000, {key: 1, key + 1: 1}))
         spans.tracing.stepped(Step(1_000, 2_000, {key + 1: 1}))  # of no job that is traced
-        await answer(harness, 1, 2)
+        await harness.answer(PROMPT, 1, 2)
     step = spans.one("step")
     assert (step.start_time, step.end_time) == (1_000, 2_000)
     assert step.parent is None
@@ -371,6 +362,6 @@ async def test_what_goes_wrong_in_traces_is_no_matter_of_the_jobs() -> None:
     async with Harness(tracing=tracing) as harness:
         harness.put(record(job()))
         await harness.settle()
-        await answer(harness, 1)
+        await harness.answer(PROMPT, 1)
         assert harness.visible("acme", "j1").terminal is not None
     assert not tracing._traces

@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from worker.job import UNTOLD_ANSWER
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UNKNOWN_ANSWER: Final = 256  # tokens, of a tenant that had none yet
 NEWEST: Final = 0.2  # of what is expected of a tenant's next answer is its newest's length
 
 
@@ -48,7 +49,7 @@ class Counters:
 
     def expect(self, tenant: str, prompt_tokens: int, most: int) -> float:
         """Return what a job is expected to cost whose answer has `most` tokens at most."""
-        answer = min(self._answers.get(tenant, UNKNOWN_ANSWER), most)
+        answer = min(self._answers.get(tenant, UNTOLD_ANSWER), most)
         return self.prices.prompt * prompt_tokens + self.prices.answer * answer
 
     def charge(self, tenant: str, cost: float, before: float = 0.0) -> float:

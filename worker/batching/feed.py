@@ -182,10 +182,8 @@ class Feed:
             spare = shares.spare(running)
         if placed:
             # Those ahead have not begun, and would come before the newcomers.
-            for entry in gone:
-                self._displaced(entry, True)  # noqa: FBT003 - it had a row
-            for entry in ahead:
-                self._displaced(entry, False)  # noqa: FBT003 - it had none
+            for entry in (*gone, *ahead):
+                self._displaced(entry, entry in gone)
             for entry in placed:
                 self._window.discard(entry)
         return placed

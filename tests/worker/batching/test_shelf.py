@@ -172,6 +172,7 @@ async def test_a_log_that_does_not_answer_is_asked_again(
             for prompt in harness.running:
                 harness.step(Output(harness.key_of(prompt), (1,), "y", finish="stop"))
             await harness.settle()
+        assert jobs.failures == 0
         await harness.until(lambda: bool(harness.running))
 
 

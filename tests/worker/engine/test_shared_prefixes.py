@@ -183,3 +183,21 @@ def test_a_told_prompt_is_told_of_whole(tmp_path: Path) -> None:
     assert len(found) == len(told.prompt_ids)
     fresh = engine_of(path, invariant=True, prefix_cache=False)
     assert found == finish(fresh, told)[0][-1].prompt_logprobs
+
+
+def test_what_a_job_computed_is_found_as_it_goes_on_under_another_key(tmp_path: Path) -> None:
+    """Its row went to somebody else: of prompt and answer all but the last block is there."""
+    engine = engine_of(make_tiny_model(tmp_path), invariant=True)
+    request = job(1, sampling=SAMPLED.model_copy(update={"max_tokens": 24}))
+    whole = [token for out in finish(engine, request)[1] for token in out.ids]
+    engine = engine_of(tmp_path, invariant=True)
+    engine.submit(request)
+    brought: list[int] = []
+    while len(brought) < 15:
+        brought += [token for out in engine.step() for token in out.ids]
+    engine.cancel(1)
+    assert engine.stats().prefix_tokens == 0
+    again = finish(engine, replace(request, key=2, resume_ids=tuple(brought)))[2]
+    assert brought + [token for out in again for token in out.ids] == whole
+    known = len(request.prompt_ids) + len(brought)
+    assert known - engine.stats().prefix_tokens <= CONFIG.kv_block
