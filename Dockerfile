@@ -11,6 +11,7 @@ ARG PYTHON=python:3.11-slim-bookworm
 # The lists of dependencies, by themselves: a layer of gigabytes changes only when they do.
 FROM ${PYTHON} AS requirements
 COPY pyproject.toml /src/
+COPY clients/python/pyproject.toml /src/clients/python/
 COPY deploy/requirements.py /src/deploy/
 RUN python3 /src/deploy/requirements.py otel >/worker.txt \
  && python3 /src/deploy/requirements.py demo >/demo.txt
@@ -26,7 +27,7 @@ COPY --from=requirements /worker.txt /opt/
 RUN python -m venv /opt/aril \
  && if [ -n "$TORCH_INDEX" ]; then pip install -c /opt/constraints.txt --index-url "$TORCH_INDEX" torch; fi \
  && pip install -c /opt/constraints.txt -r /opt/worker.txt
-RUN --mount=type=bind,target=/src,rw pip install --no-deps /src
+RUN --mount=type=bind,target=/src,rw pip install --no-deps /src/clients/python /src
 RUN groupadd --gid 10001 aril \
  && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril \
  && install -d -o aril -g aril /models /adapters

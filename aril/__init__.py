@@ -23,9 +23,7 @@ if TYPE_CHECKING:
         StreamLost,
         TopicMissing,
     )
-    from aril.signer import Signer
-    from aril.stream import Completion, ResumeToken, Stream
-    from schemas import (
+    from aril.schemas import (
         DoneEvent,
         ErrorCode,
         Event,
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
         Sampling,
         TokensEvent,
     )
+    from aril.signer import Signer
+    from aril.stream import Completion, ResumeToken, Stream
 
 _HOMES: Final = {
     **dict.fromkeys(("Client",), "aril.client"),

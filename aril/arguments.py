@@ -1,24 +1,27 @@
 """What the commands share: exit codes, a parser that fails in one line, flags made from settings.
 
 A flag's name, help, default and bounds are read off the pydantic field that it sets, so they exist
-once: `worker.settings.WorkerSettings` for settings, `schemas.Sampling` for how tokens are chosen.
+once: `aril.worker.settings.WorkerSettings` for settings, `aril.schemas.Sampling` for how tokens are
+chosen.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, get_args, get_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pydantic.fields import FieldInfo
 
-    from connecting.settings import ConnectionSettings
-    from worker.settings import LoadedSettings
+    from aril.connecting.loading import LoadedSettings, Settings
+    from aril.connecting.settings import ConnectionSettings
+    from aril.worker.settings import WorkerSettings
 
 OK: Final = 0
 FAILED: Final = 1
@@ -75,19 +78,21 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=width)
 
 
-def add_settings(parser: argparse.ArgumentParser, groups: Mapping[str, Iterable[str]]) -> None:
-    """Add a flag for each named field of the worker's settings, and `--config`."""
-    from pydantic import SecretStr  # noqa: PLC0415 - as below
+def add_settings(
+    parser: argparse.ArgumentParser,
+    groups: Mapping[str, Iterable[str]],
+    kind: type[ConnectionSettings] | None = None,
+) -> None:
+    """Add a flag for each named field of `kind`, by default of a worker's, and `--config`."""
+    from pydantic import SecretStr  # noqa: PLC0415 - 0.15 s that `aril --help` need not wait for
 
-    from connecting.settings import ENV_PREFIX  # noqa: PLC0415 - as below
-    from worker.settings import (  # noqa: PLC0415 - 0.15 s that `aril --help` need not wait for
-        WorkerSettings,
-    )
+    from aril.connecting.settings import ENV_PREFIX  # noqa: PLC0415 - as above
 
+    fields = _worker_settings().model_fields if kind is None else kind.model_fields
     for title, names in groups.items():
         group = parser.add_argument_group(title)
         for name in names:
-            field = WorkerSettings.model_fields[name]
+            field = fields[name]
             if field.annotation == SecretStr | None:
                 continue  # a flag would show it to everybody on the machine
             _add_flag(group, name, field, env=f"{ENV_PREFIX}{name.upper()}")
@@ -99,24 +104,45 @@ def add_settings(parser: argparse.ArgumentParser, groups: Mapping[str, Iterable[
     )
 
 
-def settings_of(arguments: argparse.Namespace) -> LoadedSettings:
-    """Return the settings that flags, environment and file make. Raises `UsageError`."""
-    from worker.settings import (  # noqa: PLC0415 - as above
-        SettingsError,
-        WorkerSettings,
-        load_settings,
-    )
+def _worker_settings() -> type[WorkerSettings]:
+    from aril.worker.settings import WorkerSettings  # noqa: PLC0415 - as above, and the service's
 
-    flags = {name: getattr(arguments, name, None) for name in WorkerSettings.model_fields}
+    return WorkerSettings
+
+
+def settings_of(arguments: argparse.Namespace) -> LoadedSettings[WorkerSettings]:
+    """Return the worker's settings out of flags, environment and file. Raises `UsageError`."""
+    from aril.worker.settings import load_settings  # noqa: PLC0415 - as above
+
+    return _loaded(_worker_settings(), load_settings, arguments)
+
+
+def connection_of(arguments: argparse.Namespace) -> ConnectionSettings:
+    """Return where the brokers are, of a command that a client alone has. Raises `UsageError`."""
+    from aril.connecting.loading import load, not_ours  # noqa: PLC0415 - as above
+    from aril.connecting.settings import ConnectionSettings  # noqa: PLC0415 - as above
+
+    own = functools.partial(load, ConnectionSettings, foreign=not_ours(ConnectionSettings))
+    return _loaded(ConnectionSettings, own, arguments).settings
+
+
+def _loaded(
+    kind: type[Settings],
+    loading: Callable[..., LoadedSettings[Settings]],
+    arguments: argparse.Namespace,
+) -> LoadedSettings[Settings]:
+    from aril.connecting.loading import SettingsError  # noqa: PLC0415 - as above
+
+    flags = {name: getattr(arguments, name, None) for name in kind.model_fields}
     try:
-        return load_settings(flags=flags, config=arguments.config)
+        return loading(flags=flags, config=arguments.config)
     except SettingsError as error:
         raise UsageError(str(error)) from None
 
 
 def security_of(settings: ConnectionSettings) -> dict[str, Any]:
     """Return what aiokafka's clients need to speak to the brokers. Raises `UsageError`."""
-    from connecting.errors import SecurityError  # noqa: PLC0415 - as above
+    from aril.connecting.errors import SecurityError  # noqa: PLC0415 - as above
 
     try:
         return settings.kafka_security()

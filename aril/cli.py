@@ -44,6 +44,9 @@ GROUPS: Final = {
 }
 COMMANDS: Final = {command.name: command for group in GROUPS.values() for command in group}
 
+BROUGHT_BY: Final = {"aiohttp": "oidc", "cryptography": "signing"}
+"""Extras of the client, by the modules that they bring."""
+
 EXAMPLES: Final = """\
 examples:
   aril demo                                       everything at once, nothing to set up
@@ -79,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"aril: {error}", file=sys.stderr)
         return USAGE
+    except ModuleNotFoundError as error:
+        print(f"aril: {_not_installed(error)}", file=sys.stderr)
+        return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -112,9 +118,20 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _version() -> str:
     try:
-        return metadata.version("aril")
+        return metadata.version("aril-client")
     except metadata.PackageNotFoundError:
         return "(not installed: run from its source)"
+
+
+def _not_installed(error: ModuleNotFoundError) -> str:
+    """Say what brings a module that a client alone does not; raise for any other."""
+    top, *below = (error.name or "").split(".")
+    if top == "aril" and below:
+        return "this command is the service's: install aril, not aril-client alone"
+    extra = BROUGHT_BY.get(top)
+    if extra is None:
+        raise error
+    return f"this needs {top}: install aril-client[{extra}]"
 
 
 def _unknown(name: str) -> str:

@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
 from aril.errors import ArilError, BadToken, BrokerUnavailable, ClientClosed, StreamLost
 from aril.router import Inbox, Mark, Router
-from aril.stream import Completion, ResumeToken, Stream
-from aril.trace_context import trace_headers
-from aril.transport import OutOfRange
-from schemas import (
+from aril.schemas import (
     Cancel,
     Job,
     Message,
@@ -31,6 +28,9 @@ from schemas import (
     reply_partition,
     reply_topic,
 )
+from aril.stream import Completion, ResumeToken, Stream
+from aril.trace_context import trace_headers
+from aril.transport import OutOfRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ MS: Final = 1_000
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job may say beside its prompt; names and meanings as in `schemas.Job`.
+    """What a job may say beside its prompt; names and meanings as in `aril.schemas.Job`.
 
     `timeout` and `deadline` are in seconds: after `timeout` the caller stops waiting, after
     `deadline` (from the moment the broker has the job) no worker begins it any more. `traceparent`

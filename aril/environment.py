@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from aril.connecting.errors import SecurityError
+from aril.connecting.settings import ConnectionSettings
 from aril.errors import BadSetting
-from connecting.errors import SecurityError
-from connecting.settings import ConnectionSettings
-from schemas import is_tenant
+from aril.schemas import is_tenant
 
 if TYPE_CHECKING:
     from pathlib import Path

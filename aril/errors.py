@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schemas import ErrorCode
+    from aril.schemas import ErrorCode
 
 
 class ArilError(Exception):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 
+from aril.connecting.sessions import renew_sessions
 from aril.errors import BrokerUnavailable, TopicMissing
+from aril.fetching.tolerant import skip_unreadable
 from aril.transport import Fetched, OutOfRange, Partitions
-from connecting.sessions import renew_sessions
-from fetching.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from aril.errors import BadToken, ReplyUnreadable, StreamLost
-from schemas import (
+from aril.schemas import (
     DecodeError,
     ResetEvent,
     TokensEvent,
@@ -23,8 +23,8 @@ from schemas import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from aril.schemas import Event
     from aril.transport import Fetched
-    from schemas import Event
 
 
 class Mark(NamedTuple):

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from aril.errors import BadKey
-from schemas.signature import SIGNATURE_HEADER, SignatureHeader, is_key_id, signed_message
+from aril.schemas.signature import SIGNATURE_HEADER, SignatureHeader, is_key_id, signed_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from aril.errors import BadToken, ClientClosed, JobFailed, JobTimeout
-from schemas import DoneEvent, ErrorEvent
+from aril.schemas import DoneEvent, ErrorEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from types import TracebackType
 
     from aril.router import Inbox
-    from schemas import (
+    from aril.schemas import (
         Activation,
         Event,
         FinishReason,

@@ -17,20 +17,20 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.processor import cpu_dtype
+from aril.worker.engine.prompt_pace import UNBOUND
+from aril.worker.engine.request import GenerationRequest
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns, use_one_thread
-from schemas import Sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.processor import cpu_dtype
-from worker.engine.prompt_pace import UNBOUND
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 QUESTION: Final = "between_tokens"
 TURNS: Final = 3

@@ -23,10 +23,10 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from aril.worker.job import Partition
 from benchmarks.fleet import STEP_SECONDS, Fleet, Job, Outcome, Size
 from benchmarks.fleet_rules import Consolidate, Punica, Spread
 from benchmarks.record import Row, keep
-from worker.job import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

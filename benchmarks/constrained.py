@@ -16,20 +16,20 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from aril.schemas import Sampling
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.constraints.vocabulary import Vocabulary
+from aril.worker.engine import step_sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.sampler import Sampled, sample
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import load_smollm2
 from benchmarks.turns import in_turns, use_one_thread
-from schemas import Sampling
-from worker.constraints.compiler import ConstraintCompiler
-from worker.constraints.vocabulary import Vocabulary
-from worker.engine import step_sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.request import GenerationRequest
-from worker.engine.sampler import Sampled, sample
 
 if TYPE_CHECKING:
-    from worker.constraints.compiler import CompiledConstraint
+    from aril.worker.constraints.compiler import CompiledConstraint
 
 QUESTION: Final = "constrained"
 ROWS: Final = 16

@@ -20,21 +20,21 @@ import torch
 from torch.nn import functional
 
 from aril.demo.model import ensure_model
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.prompt_pace import UNBOUND
 from benchmarks.decoding import decode
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import DEMO, MAX_RANK, NAMED, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns, milliseconds
 from tests.support.tiny import ALL_LINEARS, make_tiny_adapter
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.prompt_pace import UNBOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aril.worker.adapters import AdapterWeights
     from benchmarks.decoding import Decoded
-    from worker.adapters import AdapterWeights
 
 QUESTION = "cpu_engine"
 ROWS = 16

@@ -24,16 +24,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aril.schemas import ClaimRecord, TokensEvent, VisibleStream, decode_reply
 from benchmarks.record import RESULTS, device, versions
 from benchmarks.scale import PACE, SESSION_SECONDS, Bench, end
-from schemas import ClaimRecord, TokensEvent, VisibleStream, decode_reply
 from tests.support.brokers import running_kafka
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aril.schemas import ReplyRecord
     from benchmarks.stack import Wire
-    from schemas import ReplyRecord
     from tests.support.workers import WorkerProcess
 
 QUESTION = "crash_timeline"

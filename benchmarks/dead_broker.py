@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aril import Client, TokensEvent
+from aril.worker.topics.admin import TopicPlan
 from benchmarks.record import Row, keep, ratios
 from benchmarks.stack import PACED, Stack
 from tests.support.two_brokers import place_topics, two_brokers
-from worker.topics.admin import TopicPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aril.schemas import Sampling
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.layer_forward import layer_forward
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.packed_weight import PackedWeight
+from aril.worker.engine.prompt_pace import UNBOUND
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.tiled_weight import TiledWeight, can_tile
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import random_smollm2
 from benchmarks.turns import in_turns, milliseconds
-from schemas import Sampling
 from tests.support.tiny import make_tokenizer
-from worker.adapters import AdapterWeights, LoraModule
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.layer_forward import layer_forward
-from worker.engine.model import adopt_backbone
-from worker.engine.packed_weight import PackedWeight
-from worker.engine.prompt_pace import UNBOUND
-from worker.engine.request import GenerationRequest
-from worker.engine.tiled_weight import TiledWeight, can_tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import Weights
+    from aril.worker.engine.config import Weights
 
 QUESTION = "decode_step"
 ROWS, REPETITIONS = 16, 21

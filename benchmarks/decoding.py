@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas import Sampling
-from worker.engine.request import GenerationRequest
+from aril.schemas import Sampling
+from aril.worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.engine import Engine
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.engine import Engine
 
 
 class Decoded(NamedTuple):

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.kernels.sgmv import make_plan
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.dora import gain_of
+from aril.worker.engine.lora import AdapterLayers
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import load_smollm2
 from benchmarks.turns import in_turns, milliseconds
-from kernels.sgmv import make_plan
-from worker.adapters import AdapterWeights, LoraModule
-from worker.engine.config import EngineConfig
-from worker.engine.dora import gain_of
-from worker.engine.lora import AdapterLayers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.groups import LinearGroup
-    from worker.engine.model import Backbone
+    from aril.worker.engine.groups import LinearGroup
+    from aril.worker.engine.model import Backbone
 
 QUESTION = "dora"
 ROWS = 16

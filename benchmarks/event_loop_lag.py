@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.schemas import Epoch, Sampling, TokensRecord, encode_reply
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.engine.runner import EngineThread
+from aril.worker.engine.sampler import sample
+from aril.worker.engine.sequence import TokenSequence
 from benchmarks.record import Row, keep
 from benchmarks.smollm2 import random_smollm2
-from schemas import Epoch, Sampling, TokensRecord, encode_reply
-from worker.engine.request import GenerationRequest, Output
-from worker.engine.runner import EngineThread
-from worker.engine.sampler import sample
-from worker.engine.sequence import TokenSequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aril import JobTimeout, TokensEvent
+from aril.schemas import Job, Sampling, TokensRecord, decode_reply, encode_request
 from benchmarks.record import Row, ratios
 from benchmarks.stack import PACED, Stack, keep_measured
-from schemas import Job, Sampling, TokensRecord, decode_reply, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

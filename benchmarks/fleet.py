@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from worker.job import Partition
+    from aril.worker.job import Partition
 
 STEP_SECONDS: Final = 0.05
 CHUNK_TOKENS: Final = 512  # of a prompt, a step
 LOAD_SECONDS: Final = 0.5  # of an adapter, from disk to its slot
-TICK_SECONDS: Final = 1.0  # as `worker.placement.consolidation` samples
+TICK_SECONDS: Final = 1.0  # as `aril.worker.placement.consolidation` samples
 
 
 @dataclass(slots=True, eq=False)

@@ -1,8 +1,8 @@
 """Three rules by which jobs come to a simulated fleet's GPUs.
 
-Spread and Consolidate place partitions, Consolidate by `worker.placement.plan`, the triggers of
-`worker.placement.trigger` and the meters of `worker.placement.load_meter` themselves. Punica's rule
-places single requests.
+Spread and Consolidate place partitions, Consolidate by `aril.worker.placement.plan`, the triggers
+of `aril.worker.placement.trigger` and the meters of `aril.worker.placement.load_meter` themselves.
+Punica's rule places single requests.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from worker.placement.assignor import notice_for
-from worker.placement.load_meter import LoadMeter, Sample
-from worker.placement.plan import Member, place
-from worker.placement.trigger import Trigger
+from aril.worker.placement.assignor import notice_for
+from aril.worker.placement.load_meter import LoadMeter, Sample
+from aril.worker.placement.plan import Member, place
+from aril.worker.placement.trigger import Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aril.worker.job import Partition
     from benchmarks.fleet import Fleet, Gpu, Job
-    from worker.job import Partition
 
 # What comes while a group rebalances waits: a heartbeat until all have heard, joining, claims.
 REBALANCE_SECONDS: Final = 1.5
@@ -84,7 +84,7 @@ class Spread:
 
 
 class Consolidate(Spread):
-    """Partitions by `worker.placement.plan`, when a member's trigger asks."""
+    """Partitions by `aril.worker.placement.plan`, when a member's trigger asks."""
 
     def __init__(self, partitions: Sequence[Partition], seconds: float) -> None:
         super().__init__(partitions)

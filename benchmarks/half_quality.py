@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.kernels.sgmv import make_plan
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.packed_logits import packed_logits
+from aril.worker.engine.probe import install_adapters
 from benchmarks.record import Row, keep
 from benchmarks.smollm2 import MAX_RANK, NAMED, demo_adapters, load_smollm2
-from kernels.sgmv import make_plan
-from worker.engine.config import EngineConfig
-from worker.engine.packed_logits import packed_logits
-from worker.engine.probe import install_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import Weights
+    from aril.worker.engine.config import Weights
 
 QUESTION = "half_quality"
 DOCS = Path(__file__).parent.parent / "docs"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from worker.engine.request import GenerationRequest, Output
-from worker.job import Prompt
-from worker.loading import Loaded
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.job import Prompt
+from aril.worker.loading import Loaded
 
 if TYPE_CHECKING:
-    from schemas import Job
-    from worker.settings import WorkerSettings
+    from aril.schemas import Job
+    from aril.worker.settings import WorkerSettings
 
 
 class InstantEngine:

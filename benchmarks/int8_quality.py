@@ -16,10 +16,10 @@ from unittest.mock import patch
 
 import torch
 
+from aril.worker.engine import groups, lora
 from benchmarks.half_quality import compare, log_probabilities
 from benchmarks.record import keep
 from tests.support.int8 import why_not
-from worker.engine import groups, lora
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

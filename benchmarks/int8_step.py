@@ -13,18 +13,18 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Final, get_args
 
+from aril.schemas import Sampling
+from aril.worker.engine.config import Weights
+from aril.worker.engine.request import GenerationRequest
 from benchmarks.decode_step import DTYPES, ROWS, load
 from benchmarks.record import Row, keep, ratios
 from benchmarks.turns import in_turns, use_one_thread
-from schemas import Sampling
 from tests.support.int8 import why_not
-from worker.engine.config import Weights
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.engine.engine import Engine
+    from aril.worker.engine.engine import Engine
 
 QUESTION: Final = "int8_step"
 CONTEXT, PROMPT = 32, 256

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.prompt_pace import UNBOUND
 from benchmarks.decoding import decode
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.prompt_pace import UNBOUND
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 QUESTION = "invariant_mode"
 ROWS = 16

@@ -24,10 +24,10 @@ import psutil
 from safetensors import safe_open
 
 from aril.demo.model import ensure_model
+from aril.worker.engine.processor import cpu_dtype
 from benchmarks.record import Row
 from benchmarks.smollm2 import DEMO
 from benchmarks.stack import Stack, keep_measured
-from worker.engine.processor import cpu_dtype
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
 
+from aril.schemas import Epoch, Job, Sampling
+from aril.worker.accounting import count_begun, count_move, count_tokens, ended
+from aril.worker.engine.mixture import Mixture
+from aril.worker.job import Entry, Partition, Record
+from aril.worker.observe.engine_stats import EngineStats
+from aril.worker.observe.metrics import Lag, Metrics
+from aril.worker.observe.metrics.page import Collected
+from aril.worker.observe.metrics.queue import MOST_PARTITIONS
+from aril.worker.stages import Event, Stage
 from benchmarks.cpu_time import MICROSECONDS, microseconds
 from benchmarks.record import Row, keep
 from benchmarks.turns import in_turns
-from schemas import Epoch, Job, Sampling
-from worker.accounting import count_begun, count_move, count_tokens, ended
-from worker.engine.mixture import Mixture
-from worker.job import Entry, Partition, Record
-from worker.observe.engine_stats import EngineStats
-from worker.observe.metrics import Lag, Metrics
-from worker.observe.metrics.page import Collected
-from worker.observe.metrics.queue import MOST_PARTITIONS
-from worker.stages import Event, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import silu
 
+from aril.kernels import native
+from aril.kernels.attention import make_host_plan, paged_attention
+from aril.kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 from benchmarks.record import Row, keep, ratios
 from benchmarks.turns import in_turns, milliseconds, use_one_thread
-from kernels import native
-from kernels.attention import make_host_plan, paged_attention
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.request import GenerationRequest
 from benchmarks.cpu_engine import ROWS, prompt_of
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
-from schemas import Sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 QUESTION = "neighbours"
 TOKENS = 48

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.kernels.registration import operator
 from benchmarks.record import Row, keep
 from benchmarks.turns import in_turns, use_one_thread
-from kernels.registration import operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

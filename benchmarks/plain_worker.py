@@ -28,20 +28,20 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
-import worker.batching.dispatch
-import worker.intake.admission
-import worker.queue.assignment
-import worker.replies.stream
-from schemas import TokensRecord, encode_reply, limits
-from worker.queue.assignment import Identity, PartitionState
-from worker.queue.held import HeldPartitions
-from worker.queue.ledger import Checkpoint
-from worker.stages import Event
-from worker.takeover.claims import Claims
+import aril.worker.batching.dispatch
+import aril.worker.intake.admission
+import aril.worker.queue.assignment
+import aril.worker.replies.stream
+from aril.schemas import TokensRecord, encode_reply, limits
+from aril.worker.queue.assignment import Identity, PartitionState
+from aril.worker.queue.held import HeldPartitions
+from aril.worker.queue.ledger import Checkpoint
+from aril.worker.stages import Event
+from aril.worker.takeover.claims import Claims
 
 if TYPE_CHECKING:
-    from schemas import Job, ReplyRecord
-    from worker.job import Asked, Entry
+    from aril.schemas import Job, ReplyRecord
+    from aril.worker.job import Asked, Entry
 
 SEED_BITS = 63
 WHOLE = "tests.support.paced_worker"  # the same worker with the protocol
@@ -107,15 +107,15 @@ def _plain_records() -> None:
             raise ValueError("too large a record")
         return data
 
-    worker.replies.stream.encode_reply = encode  # type: ignore[attr-defined]
+    aril.worker.replies.stream.encode_reply = encode  # type: ignore[attr-defined]
 
 
 def _plain_ledger() -> None:
     def ledger_of(committed: Checkpoint, end_offset: int) -> PlainLedger:  # noqa: ARG001 - the original's
         return PlainLedger(committed.position)
 
-    worker.queue.assignment.Ledger = PlainLedger  # type: ignore[attr-defined,assignment]
-    worker.queue.assignment._ledger_of = ledger_of  # type: ignore[assignment]  # noqa: SLF001 - our own
+    aril.worker.queue.assignment.Ledger = PlainLedger  # type: ignore[attr-defined,assignment]
+    aril.worker.queue.assignment._ledger_of = ledger_of  # type: ignore[assignment]  # noqa: SLF001 - our own
 
 
 def _no_take_over() -> None:
@@ -157,8 +157,8 @@ def _no_identity() -> None:
         for offset in entry.settled_with:
             self.finish_offset(offset)
 
-    worker.intake.admission.digest_of = digest_of  # type: ignore[attr-defined]
-    worker.batching.dispatch.seed_of = seed_of  # type: ignore[attr-defined]
+    aril.worker.intake.admission.digest_of = digest_of  # type: ignore[attr-defined]
+    aril.worker.batching.dispatch.seed_of = seed_of  # type: ignore[attr-defined]
     PartitionState.identify = identify  # type: ignore[method-assign]
     PartitionState.finish = finish  # type: ignore[method-assign]
 

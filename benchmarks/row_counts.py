@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.request import GenerationRequest
 from benchmarks.record import Row, keep
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
-from schemas import Sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from aril.schemas import Sampling
+from aril.worker.engine.sampler import sample
 from benchmarks.record import Row, keep
 from benchmarks.turns import in_turns, milliseconds, use_one_thread
-from schemas import Sampling
-from worker.engine.sampler import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.request import GenerationRequest
 from benchmarks.record import Row, keep, ratios
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns
-from schemas import Sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 QUESTION: Final = "shared_prefix"
 JOBS: Final = 32

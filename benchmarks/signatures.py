@@ -16,16 +16,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aril.schemas import Job, encode_request
 from aril.signer import Signer
+from aril.worker.intake.judge import Judge
+from aril.worker.intake.tenant_keys import TenantKeys, read_keys
+from aril.worker.job import Partition, Record
+from aril.worker.observe.metrics import Metrics
+from aril.worker.settings import load_settings
 from benchmarks.cpu_time import microseconds
 from benchmarks.record import Row, keep, ratios
 from benchmarks.turns import in_turns
-from schemas import Job, encode_request
-from worker.intake.judge import Judge
-from worker.intake.tenant_keys import TenantKeys, read_keys
-from worker.job import Partition, Record
-from worker.observe.metrics import Metrics
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

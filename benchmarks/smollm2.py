@@ -9,12 +9,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aril.demo.model import MODEL_NAME, ensure_model
-from worker.adapters import AdapterStore
-from worker.engine.model import load_backbone
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
-    from worker.engine.model import Backbone
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.model import Backbone
 
 DEMO = Path(__file__).parent.parent / "aril" / "demo" / "adapters"
 NAMED = (("acme", "terse"), ("blackbeard", "pirate"), ("ledgerly", "extract"))

@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from aril import Client, JobFailed, JobTimeout
+from aril.worker.topics.admin import TopicPlan, ensure_topics
 from benchmarks.record import Row
 from benchmarks.stack import Stack, keep_measured
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
-from worker.topics.admin import TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

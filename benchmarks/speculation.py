@@ -27,22 +27,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.guessing import Guess
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.speculation import Speculation
+from aril.worker.engine.step_cost import StepCost
 from benchmarks.record import Row, keep, ratios, show
 from benchmarks.smollm2 import MAX_RANK, demo_adapters, load_smollm2
 from benchmarks.turns import in_turns, use_one_thread
-from schemas import Sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.guessing import Guess
-from worker.engine.request import GenerationRequest
-from worker.engine.speculation import Speculation
-from worker.engine.step_cost import StepCost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from worker.engine.model import Backbone
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.sequence import TokenSequence
 
 QUESTION: Final = "speculation"
 EXAMPLES: Final = Path(__file__).parent.parent / "aril" / "demo" / "train" / "extract.jsonl"

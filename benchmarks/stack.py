@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from aril import Client
+from aril.schemas import Job, Sampling, encode_request, reply_partition, reply_topic
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from benchmarks.record import Row, keep
-from schemas import Job, Sampling, encode_request, reply_partition, reply_topic
 from tests.support.brokers import running_kafka
 from tests.support.workers import WorkerProcess
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from aiokafka import errors
 from aiokafka.abc import AbstractTokenProvider
 
-from connecting.errors import TokenError
+from aril.connecting.errors import TokenError
 
 if TYPE_CHECKING:
-    from connecting.tokens import TokenProvider
+    from aril.connecting.tokens import TokenProvider
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from connecting.errors import SecurityError
+from aril.connecting.errors import SecurityError
 
 if TYPE_CHECKING:
     from pathlib import Path

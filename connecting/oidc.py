@@ -9,11 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus, urlsplit
 
-from connecting.errors import SecurityError, TokenError
-from connecting.tokens import MAX_TOKEN_CHARACTERS, Token
+from aril.connecting.errors import SecurityError, TokenError
+from aril.connecting.tokens import MAX_TOKEN_CHARACTERS, Token
 
 if TYPE_CHECKING:
-    from connecting.tokens import TokenSettings
+    from aril.connecting.tokens import TokenSettings
 
 ANSWER_SECONDS: Final = 10.0
 MAX_ANSWER_BYTES: Final = 2 * MAX_TOKEN_CHARACTERS

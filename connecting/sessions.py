@@ -21,7 +21,7 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
-from connecting.bearer import Bearer
+from aril.connecting.bearer import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

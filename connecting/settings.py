@@ -1,7 +1,8 @@
 """How brokers are reached and who we are to them: settings that workers and clients share.
 
 Read from ``ARIL_*`` variables; a worker takes them from flags and a file as well, see
-`worker.settings`. What a protocol or a mechanism would not look at is refused: somebody meant it.
+`aril.worker.settings`. What a protocol or a mechanism would not look at is refused: somebody meant
+it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from connecting.certificates import CertificateFiles, FreshContext
-from connecting.errors import SecurityError
-from connecting.tokens import find_provider
+from aril.connecting.certificates import CertificateFiles, FreshContext
+from aril.connecting.errors import SecurityError
+from aril.connecting.tokens import find_provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from connecting.bearer import Bearer
+    from aril.connecting.bearer import Bearer
 
 ENV_PREFIX: Final = "ARIL_"
 
@@ -187,7 +188,7 @@ class ConnectionSettings(BaseSettings):
 @functools.lru_cache(maxsize=8)
 def _bearer(settings: ConnectionSettings) -> Bearer:
     """Return one for all connections of a process: its provider may keep a token for them."""
-    from connecting.bearer import Bearer  # noqa: PLC0415 - aiokafka takes 0.1 s
+    from aril.connecting.bearer import Bearer  # noqa: PLC0415 - aiokafka takes 0.1 s
 
     return Bearer(find_provider(settings.sasl_token_provider or "", settings))
 

@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from connecting.errors import SecurityError, TokenError
-from connecting.tokens import MAX_TOKEN_CHARACTERS, Token
+from aril.connecting.errors import SecurityError, TokenError
+from aril.connecting.tokens import MAX_TOKEN_CHARACTERS, Token
 
 if TYPE_CHECKING:
-    from connecting.tokens import TokenSettings
+    from aril.connecting.tokens import TokenSettings
 
 
 class FileTokens:

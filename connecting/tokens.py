@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from connecting.errors import SecurityError, TokenError
+from aril.connecting.errors import SecurityError, TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,8 @@ GROUP: Final = "aril.token_providers"
 
 # Ours are found without an entry point: run from its source, a package has none.
 BUILT_IN: Final = {
-    "file": "connecting.token_file:FileTokens",
-    "oidc": "connecting.oidc:OidcTokens",
+    "file": "aril.connecting.token_file:FileTokens",
+    "oidc": "aril.connecting.oidc:OidcTokens",
 }
 
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1

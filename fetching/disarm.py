@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fetching.layout import (
+from aril.fetching.layout import (
     ATTRIBUTES_LOW,
     CODEC_BITS,
     CRC_AT,
@@ -13,7 +13,7 @@ from fetching.layout import (
     START,
     size_of,
 )
-from fetching.packed import TooLargeError, unpack
+from aril.fetching.packed import TooLargeError, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,6 +3,8 @@
 Brokers take a batch by its packed size, and a few kilobytes may hold gigabytes: zstd packs a run of
 zeros 30,000 to 1. Whoever may write to a topic could end every worker that reads it, one after
 the other.
+
+Snappy, lz4 and zstd take cramjam, which a client need not have: `HAS_CRAMJAM`.
 """
 
 from __future__ import annotations
@@ -11,8 +13,14 @@ import gzip
 import io
 from typing import TYPE_CHECKING, Final
 
-import cramjam
 from aiokafka.codec import snappy_decode
+
+try:
+    import cramjam
+except ModuleNotFoundError:
+    HAS_CRAMJAM = False
+else:
+    HAS_CRAMJAM = True
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +43,7 @@ class TooLargeError(ValueError):
 def unpack(codec: int, packed: bytes) -> bytes | bytearray:
     """Return what is packed, by Kafka's number of the codec; 0 is none.
 
-    Raises TooLargeError, KeyError for a codec that nobody knows, and what each codec likes to.
+    Raises TooLargeError, KeyError for a codec that is not there, and what each codec likes to.
     """
     return packed if codec == 0 else _CODECS[codec](packed)
 
@@ -93,9 +101,8 @@ def _into(unpack_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes], b
 
 
 _NO_ROOM: Final = "failed to write whole buffer"
-_CODECS: Final[dict[int, Callable[[bytes], bytes | bytearray]]] = {
-    1: _gzip,
-    2: _snappy,
-    3: _into(cramjam.lz4.decompress_into),
-    4: _into(cramjam.zstd.decompress_into),
-}
+_CODECS: Final[dict[int, Callable[[bytes], bytes | bytearray]]] = {1: _gzip}
+if HAS_CRAMJAM:
+    _CODECS[2] = _snappy
+    _CODECS[3] = _into(cramjam.lz4.decompress_into)
+    _CODECS[4] = _into(cramjam.zstd.decompress_into)

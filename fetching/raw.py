@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from aiokafka import errors
 from aiokafka.protocol.fetch import FetchRequest
 
-from fetching.layout import size_of
+from aril.fetching.layout import size_of
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition

@@ -23,7 +23,7 @@ def uses_triton(backend: str, device: torch.device) -> bool:
 
 
 def uses_native(backend: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether `kernels.native` serves operands there: "auto" takes it on a CPU where it can.
+    """Say whether native kernels serve operands there: "auto" takes them on a CPU where it can.
 
     Raises `ValueError` when there is no such backend, or "native" is asked for what it cannot.
     """

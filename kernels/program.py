@@ -15,7 +15,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-if TYPE_CHECKING:  # numpy too: its threads are bounded before it is imported (worker.app)
+if TYPE_CHECKING:  # numpy too: its threads are bounded before it is imported (aril.worker.app)
     import struct
     from collections.abc import Callable, Iterator
 

@@ -4,13 +4,13 @@ Everything here is pure and imports nothing else of Aril; README.md describes th
 other languages, json/ and vectors/ let them check themselves against it.
 """
 
-from schemas import limits
-from schemas.adapters import WeightedAdapter
-from schemas.codec import decode_request, encode_request, question_of
-from schemas.conversation import Message
-from schemas.errors import DecodeError, ErrorCode, JobError
-from schemas.job import Cancel, Job
-from schemas.names import (
+from aril.schemas import limits
+from aril.schemas.adapters import WeightedAdapter
+from aril.schemas.codec import decode_request, encode_request, question_of
+from aril.schemas.conversation import Message
+from aril.schemas.errors import DecodeError, ErrorCode, JobError
+from aril.schemas.job import Cancel, Job
+from aril.schemas.names import (
     SHARED,
     AdapterName,
     is_adapter,
@@ -20,8 +20,8 @@ from schemas.names import (
     parse_adapter,
     reply_topic,
 )
-from schemas.partition import murmur2, reply_partition
-from schemas.reader import (
+from aril.schemas.partition import murmur2, reply_partition
+from aril.schemas.reader import (
     DoneEvent,
     ErrorEvent,
     Event,
@@ -30,8 +30,8 @@ from schemas.reader import (
     TokensEvent,
     VisibleStream,
 )
-from schemas.redirect import decode_redirect, encode_redirect
-from schemas.reply import (
+from aril.schemas.redirect import decode_redirect, encode_redirect
+from aril.schemas.reply import (
     Activation,
     ClaimRecord,
     DoneRecord,
@@ -47,9 +47,9 @@ from schemas.reply import (
     TokensRecord,
     Usage,
 )
-from schemas.reply_decoder import decode_reply
-from schemas.reply_encoder import encode_reply
-from schemas.sampling import Sampling
+from aril.schemas.reply_decoder import decode_reply
+from aril.schemas.reply_encoder import encode_reply
+from aril.schemas.sampling import Sampling
 
 __all__ = [
     "SHARED",

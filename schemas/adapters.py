@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from schemas import limits, names
-from schemas.strictness import CONFIG
+from aril.schemas import limits, names
+from aril.schemas.strictness import CONFIG
 
 
 def not_shared(name: str) -> str:

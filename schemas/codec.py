@@ -10,12 +10,12 @@ from typing import Any, Final
 import msgpack
 from pydantic import ValidationError
 
-from schemas import limits, names
-from schemas.errors import DecodeError, ErrorCode, JobError
-from schemas.first_fields import first_fields
-from schemas.form_errors import malformed
-from schemas.job import Cancel, Job
-from schemas.unpack import SHAPES, unpack_map
+from aril.schemas import limits, names
+from aril.schemas.errors import DecodeError, ErrorCode, JobError
+from aril.schemas.first_fields import first_fields
+from aril.schemas.form_errors import malformed
+from aril.schemas.job import Cancel, Job
+from aril.schemas.unpack import SHAPES, unpack_map
 
 _REQUESTS: Final[dict[str, type[Job] | type[Cancel]]] = {"job": Job, "cancel": Cancel}
 # Findings of pydantic: the key of the bound in their context, and the bound in words.

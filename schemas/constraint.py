@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas import limits
-from schemas.conversation import sayable_in_json
-from schemas.strictness import CONFIG
+from aril.schemas import limits
+from aril.schemas.conversation import sayable_in_json
+from aril.schemas.strictness import CONFIG
 
 
 class Constraint(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas import limits
-from schemas.strictness import CONFIG
+from aril.schemas import limits
+from aril.schemas.strictness import CONFIG
 
 
 class TextPart(BaseModel):

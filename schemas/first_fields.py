@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgpack
 
-from schemas import limits
+from aril.schemas import limits
 
 # The bytes that strings and integers begin with.
 _TEXTS: Final = frozenset({*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB})

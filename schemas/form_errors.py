@@ -1,7 +1,7 @@
 """What is wrong with bytes that are no record, whichever form they are in."""
 
-from schemas import limits
-from schemas.errors import DecodeError, ErrorCode
+from aril.schemas import limits
+from aril.schemas.errors import DecodeError, ErrorCode
 
 
 def malformed(reason: str, message: str) -> DecodeError:

@@ -8,11 +8,11 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas import limits, names
-from schemas.adapters import Adapter, AdapterScale, WeightedAdapters, not_shared
-from schemas.conversation import Messages, TemplateVariables, Tools
-from schemas.sampling import Sampling
-from schemas.strictness import CONFIG, TokenId
+from aril.schemas import limits, names
+from aril.schemas.adapters import Adapter, AdapterScale, WeightedAdapters, not_shared
+from aril.schemas.conversation import Messages, TemplateVariables, Tools
+from aril.schemas.sampling import Sampling
+from aril.schemas.strictness import CONFIG, TokenId
 
 JobId = Annotated[str, Field(pattern=names.JOB_ID_PATTERN)]
 Tenant = Annotated[

@@ -10,9 +10,9 @@ from typing import Any, Final, NoReturn
 
 import msgpack
 
-from schemas import limits
-from schemas.errors import DecodeError
-from schemas.form_errors import malformed, too_deep, too_much
+from aril.schemas import limits
+from aril.schemas.errors import DecodeError
+from aril.schemas.form_errors import malformed, too_deep, too_much
 
 _BLANKS: Final = b" \t\n\r"
 # What costs memory, found outside of strings, before anything is built of it.

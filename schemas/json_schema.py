@@ -1,6 +1,6 @@
 """JSON Schema of the records, for programs in other languages.
 
-`python -m schemas.json_schema` rewrites json/job.schema.json and json/reply.schema.json. They
+`python -m aril.schemas.json_schema` rewrites json/job.schema.json and json/reply.schema.json. They
 describe the msgpack maps as if they were JSON. Five rules cannot be said there and are said in the
 README: integers are msgpack integers (1.0 is not one), a tokens record has one row of logprobs per
 id, the numbers of a prompt are whole rows, min_tokens is at most max_tokens, and a strict job has
@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from schemas import limits, names
-from schemas.errors import ErrorCode
-from schemas.job import Cancel, Job
-from schemas.reply import Timings, Usage
+from aril.schemas import limits, names
+from aril.schemas.errors import ErrorCode
+from aril.schemas.job import Cancel, Job
+from aril.schemas.reply import Timings, Usage
 
 Schema = dict[str, Any]
 

@@ -7,8 +7,8 @@ that could leave such a place: no dot, no slash, no upper case, no control chara
 import re
 from typing import Final, NamedTuple, TypeGuard
 
-from schemas.errors import ErrorCode, JobError
-from schemas.limits import MAX_TOPIC_CHARS
+from aril.schemas.errors import ErrorCode, JobError
+from aril.schemas.limits import MAX_TOPIC_CHARS
 
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 """Tenants and adapters."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from schemas import limits
-from schemas.reply import PromptLogprobs, TokenLogprobs
+from aril.schemas import limits
+from aril.schemas.reply import PromptLogprobs, TokenLogprobs
 
 
 def pack_prompt_logprobs(rows: PromptLogprobs) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from schemas.errors import ErrorCode
-from schemas.reply import (
+from aril.schemas.errors import ErrorCode
+from aril.schemas.reply import (
     Activation,
     ClaimRecord,
     DoneRecord,

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgpack
 
-from schemas import limits, names
-from schemas.codec import check_version
-from schemas.errors import DecodeError
-from schemas.unpack import unpack_map
+from aril.schemas import limits, names
+from aril.schemas.codec import check_version
+from aril.schemas.errors import DecodeError
+from aril.schemas.unpack import unpack_map
 
 KIND: Final = "redirect"
 

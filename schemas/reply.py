@@ -1,7 +1,7 @@
 """What a worker answers: claims, releases, tokens and exactly one visible terminal per job.
 
 Every record names its job, the epoch of its writer and the writer itself; the reader rule
-(`schemas.reader`) decides from these and the order of the log which records count.
+(`aril.schemas.reader`) decides from these and the order of the log which records count.
 """
 
 import math
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from schemas.errors import ErrorCode, JobError
-from schemas.limits import MAX_ERROR_MESSAGE_CHARS, MAX_GIVEN_CHARS, MAX_RETRY_AFTER_MS
+from aril.schemas.errors import ErrorCode, JobError
+from aril.schemas.limits import MAX_ERROR_MESSAGE_CHARS, MAX_GIVEN_CHARS, MAX_RETRY_AFTER_MS
 
 FinishReason = Literal["stop", "length"]
 

@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeGuard
 
-from schemas import limits, names
-from schemas.codec import check_version
-from schemas.errors import DecodeError, ErrorCode
-from schemas.form_errors import malformed
-from schemas.prompt_logprobs import unpack_prompt_logprobs
-from schemas.reply import (
+from aril.schemas import limits, names
+from aril.schemas.codec import check_version
+from aril.schemas.errors import DecodeError, ErrorCode
+from aril.schemas.form_errors import malformed
+from aril.schemas.prompt_logprobs import unpack_prompt_logprobs
+from aril.schemas.reply import (
     Activation,
     ClaimRecord,
     DoneRecord,
@@ -28,7 +28,7 @@ from schemas.reply import (
     TokensRecord,
     Usage,
 )
-from schemas.unpack import unpack_map
+from aril.schemas.unpack import unpack_map
 
 Fields = dict[str, Any]
 

@@ -5,10 +5,10 @@ from typing import Any, assert_never
 
 import msgpack
 
-from schemas import limits
-from schemas.errors import DecodeError
-from schemas.prompt_logprobs import pack_prompt_logprobs
-from schemas.reply import (
+from aril.schemas import limits
+from aril.schemas.errors import DecodeError
+from aril.schemas.prompt_logprobs import pack_prompt_logprobs
+from aril.schemas.reply import (
     ClaimRecord,
     DoneRecord,
     ErrorRecord,
@@ -17,7 +17,7 @@ from schemas.reply import (
     TokenLogprobs,
     TokensRecord,
 )
-from schemas.reply_decoder import decode_reply
+from aril.schemas.reply_decoder import decode_reply
 
 Fields = dict[str, Any]
 

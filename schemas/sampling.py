@@ -6,9 +6,9 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas import limits
-from schemas.constraint import Choice, Constraint, Grammar, Regex, ResponseFormat
-from schemas.strictness import CONFIG, TokenId
+from aril.schemas import limits
+from aril.schemas.constraint import Choice, Constraint, Grammar, Regex, ResponseFormat
+from aril.schemas.strictness import CONFIG, TokenId
 
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
 # `strict=False` on a tuple lets it be given as a list; its elements stay strict.

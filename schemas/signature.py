@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from schemas import names
-from schemas.errors import ErrorCode, JobError
+from aril.schemas import names
+from aril.schemas.errors import ErrorCode, JobError
 
 SIGNATURE_HEADER: Final = "aril-signature"
 SIGNATURE_BYTES: Final = 64

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from schemas import limits
+from aril.schemas import limits
 
 CONFIG: Final = ConfigDict(
     strict=True,

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
 
-from schemas import limits
-from schemas.errors import DecodeError
-from schemas.form_errors import malformed, too_deep, too_much
-from schemas.json_form import is_json, parse_json
+from aril.schemas import limits
+from aril.schemas.errors import DecodeError
+from aril.schemas.form_errors import malformed, too_deep, too_much
+from aril.schemas.json_form import is_json, parse_json
 
 # A smaller record can promise and hold so little that msgpack may look at it first: even the worst
 # one builds 3 MB for a moment (arrays within arrays, each promising as much as there are bytes).
@@ -31,7 +31,7 @@ _TEXT: Final = frozenset({str})
 def unpack_map(data: bytes | None, max_bytes: int) -> dict[str, Any]:
     """Return the map that `data` is, its keys text, without duplicate keys or extension types.
 
-    It may be JSON (`schemas.json_form`), whose bounds and reasons are the same.
+    It may be JSON (`aril.schemas.json_form`), whose bounds and reasons are the same.
     DecodeError `limit_exceeded` past a bound, `invalid_job` for anything else that is not one
     well-formed map. `data` may be None, as the value of a Kafka record may be.
     """

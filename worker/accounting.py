@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from worker.engine.mixture import members_of
-from worker.observe.metrics import ANSWERED_BEFORE, Ended, Place
-from worker.stages import Stage
+from aril.worker.engine.mixture import members_of
+from aril.worker.observe.metrics import ANSWERED_BEFORE, Ended, Place
+from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
-    from worker.job import Entry
-    from worker.observe.metrics import Metrics
+    from aril.worker.job import Entry
+    from aril.worker.observe.metrics import Metrics
 
 PLACES: Final[dict[Stage, Place]] = {
     Stage.WAITING: "waiting",

@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
-from connecting.errors import SecurityError
-from worker.engine.runner import EngineThread
-from worker.intake.tenant_limits import TenantLimits
-from worker.lifecycle import Lifecycle
-from worker.loading import load_model
-from worker.observe.health import Health, start_http, watch_loop_lag
-from worker.observe.logs import configure_logs, get_logger, log_loop_errors
-from worker.observe.metrics import Metrics
-from worker.observe.traces import TracesError, open_recorder
-from worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
-from worker.queue.commits import Commits
-from worker.queue.consumer import JobsConsumer
-from worker.queue.lag import watch_lag
-from worker.queue.watchdog import ConsumerSilentError, watch
-from worker.replies.producer import STUCK_SECONDS
-from worker.startup import (
+from aril.connecting.errors import SecurityError
+from aril.worker.engine.runner import EngineThread
+from aril.worker.intake.tenant_limits import TenantLimits
+from aril.worker.lifecycle import Lifecycle
+from aril.worker.loading import load_model
+from aril.worker.observe.health import Health, start_http, watch_loop_lag
+from aril.worker.observe.logs import configure_logs, get_logger, log_loop_errors
+from aril.worker.observe.metrics import Metrics
+from aril.worker.observe.traces import TracesError, open_recorder
+from aril.worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
+from aril.worker.queue.commits import Commits
+from aril.worker.queue.consumer import JobsConsumer
+from aril.worker.queue.lag import watch_lag
+from aril.worker.queue.watchdog import ConsumerSilentError, watch
+from aril.worker.replies.producer import STUCK_SECONDS
+from aril.worker.startup import (
     Startup,
     WorkerFailedError,
     create_reply_topic,
@@ -44,24 +44,24 @@ from worker.startup import (
     read_tenant_limits,
     topic_admin,
 )
-from worker.step_tracing import traced
-from worker.takeover.readback import KafkaLogReader
-from worker.topics.contract import Contract
-from worker.topics.tenant_topics import TenantTopics
-from worker.tracing import JobTracing, NoTracing
-from worker.wiring import Surroundings
+from aril.worker.step_tracing import traced
+from aril.worker.takeover.readback import KafkaLogReader
+from aril.worker.topics.contract import Contract
+from aril.worker.topics.tenant_topics import TenantTopics
+from aril.worker.tracing import JobTracing, NoTracing
+from aril.worker.wiring import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from aiohttp import web
 
-    from worker.intake.tenant_keys import TenantKeys
-    from worker.loading import Loaded
-    from worker.observe.traces.recorder import Recorder
-    from worker.replies.producer import LogWriter
-    from worker.settings import WorkerSettings
-    from worker.tracing import Tracing
+    from aril.worker.intake.tenant_keys import TenantKeys
+    from aril.worker.loading import Loaded
+    from aril.worker.observe.traces.recorder import Recorder
+    from aril.worker.replies.producer import LogWriter
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.tracing import Tracing
 
 log = get_logger(__name__)
 

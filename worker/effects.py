@@ -9,21 +9,21 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from schemas import ErrorCode, JobError
-from worker.accounting import ended
-from worker.intake.deadlines import is_hopeless, too_late, would_be_late
-from worker.observe.logs import get_logger
-from worker.stages import Effect, Event
-from worker.takeover.rule import next_attempt
+from aril.schemas import ErrorCode, JobError
+from aril.worker.accounting import ended
+from aril.worker.intake.deadlines import is_hopeless, too_late, would_be_late
+from aril.worker.observe.logs import get_logger
+from aril.worker.stages import Effect, Event
+from aril.worker.takeover.rule import next_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.job import Entry
-    from worker.observe.metrics import Metrics
-    from worker.queue.held import HeldPartitions
-    from worker.replies.broker_clock import BrokerClock
-    from worker.wiring import Parts
+    from aril.worker.job import Entry
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.queue.held import HeldPartitions
+    from aril.worker.replies.broker_clock import BrokerClock
+    from aril.worker.wiring import Parts
 
 log = get_logger(__name__)
 

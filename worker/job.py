@@ -6,19 +6,19 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas import question_of
-from schemas.json_form import is_json, to_json
-from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
-from worker.stages import ENDING, Life, Stage
+from aril.schemas import question_of
+from aril.schemas.json_form import is_json, to_json
+from aril.schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES, MAX_SEED
+from aril.worker.stages import ENDING, Life, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Activation, Epoch, FinishReason, Job, JobError, PromptLogprobs
-    from worker.adapters import AdapterWeights
-    from worker.constraints.compiler import CompiledConstraint
-    from worker.engine.mixture import Mixture
-    from worker.observe.traces.identity import Owner
+    from aril.schemas import Activation, Epoch, FinishReason, Job, JobError, PromptLogprobs
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.constraints.compiler import CompiledConstraint
+    from aril.worker.engine.mixture import Mixture
+    from aril.worker.observe.traces.identity import Owner
 
 # Characters of prompt that one token is taken to stand for before it was tokenised: only the
 # order in which tenants are served leans on it.
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def headers_bytes(self) -> int:
-        """What the headers count of their limit, `schemas.limits.MAX_HEADERS_BYTES`."""
+        """What the headers count of their limit, `aril.schemas.limits.MAX_HEADERS_BYTES`."""
         size = sum(len(name) + len(value or b"") for name, value in self.headers)
         return size + HEADER_BYTES * len(self.headers)
 
@@ -127,7 +127,7 @@ class Entry:
     reply_from: int | None = None  # where its client began to read, as that says
     reply_partition: int = -1
     length: int = 0  # of its record's value, in bytes
-    shelved: bool = False  # what it says was let go of, `worker.batching.shelf`
+    shelved: bool = False  # what it says was let go of, `aril.worker.batching.shelf`
     life: Life = field(default_factory=Life)
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
     claimed: bool = False  # a claim of its epoch stands in the log
@@ -135,7 +135,7 @@ class Entry:
     prompt_logprobs: PromptLogprobs | None = None  # with its end, if it asked for them
     error: JobError | None = None  # what it ends with, once that is known
     dead_letter: str | None = None  # reason to put the record aside once the tenant was told
-    begun: bool = False  # it was counted as begun: `worker.accounting`
+    begun: bool = False  # it was counted as begun: `aril.worker.accounting`
     first_token_told: bool = False  # same, of its first token
     told_tokens: int = 0  # of its answer, where its terminal stands
     submitted_ms: float = 0.0
@@ -160,7 +160,7 @@ class Entry:
     taken_from: Owner | None = None  # whose answer was visible, or begun, when it was taken over
     claimed_at: int | None = None  # where our claim stands in its reply log
     earlier_bases: tuple[str, ...] = ()  # digests of other backbones, which brought those tokens
-    strikes: int = 0  # writers that ended without a word, `worker.takeover.rule`
+    strikes: int = 0  # writers that ended without a word, `aril.worker.takeover.rule`
     strikes_alone: int = 0
     alone: bool = False  # it runs with nothing beside it
     delays: int = 0  # how often it gave the engine back, since what it needs took a while

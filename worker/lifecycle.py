@@ -1,8 +1,8 @@
 """Drives the life of every job of a worker: events come in, what the table says is done.
 
-The stages, and what follows from what, stand in `worker.stages`; how that is done, in
-`worker.effects`. Here is what the consumer, the engine and the clock bring; the parts tell of the
-rest.
+The stages, and what follows from what, stand in `aril.worker.stages`; how that is done, in
+`aril.worker.effects`. Here is what the consumer, the engine and the clock bring; the parts tell of
+the rest.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from schemas import ErrorCode, JobError
-from worker.accounting import count_move
-from worker.effects import Effects
-from worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
-from worker.intake.deadlines import Deadlines, too_late
-from worker.intake.quotas import Quotas
-from worker.observe.logs import get_logger
-from worker.placement.load_meter import Sample
-from worker.queue.held import HeldPartitions
-from worker.stages import Event, Stage, UnexpectedEventError
-from worker.wiring import wire
+from aril.schemas import ErrorCode, JobError
+from aril.worker.accounting import count_move
+from aril.worker.effects import Effects
+from aril.worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
+from aril.worker.intake.deadlines import Deadlines, too_late
+from aril.worker.intake.quotas import Quotas
+from aril.worker.observe.logs import get_logger
+from aril.worker.placement.load_meter import Sample
+from aril.worker.queue.held import HeldPartitions
+from aril.worker.stages import Event, Stage, UnexpectedEventError
+from aril.worker.wiring import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from worker.engine.request import Output
-    from worker.job import Entry, Partition, Record
-    from worker.observe.metrics import Metrics
-    from worker.queue.assignment import PartitionState
-    from worker.queue.raw_batch import Part
-    from worker.settings import WorkerSettings
-    from worker.wiring import Surroundings
+    from aril.worker.engine.request import Output
+    from aril.worker.job import Entry, Partition, Record
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.queue.assignment import PartitionState
+    from aril.worker.queue.raw_batch import Part
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.wiring import Surroundings
 
 log = get_logger(__name__)
 

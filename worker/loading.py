@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.engine.threads import bound_spinning, use_threads
-from worker.observe.logs import get_logger
+from aril.worker.engine.threads import bound_spinning, use_threads
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.preparation import PromptEncoder, Renderer
-    from worker.constraints.cache import Compiler
-    from worker.engine.runner import StepEngine
-    from worker.observe.engine_stats import EngineStats
-    from worker.settings import WorkerSettings
+    from aril.worker.batching.asked_adapters import AdapterSource
+    from aril.worker.batching.preparation import PromptEncoder, Renderer
+    from aril.worker.constraints.cache import Compiler
+    from aril.worker.engine.runner import StepEngine
+    from aril.worker.observe.engine_stats import EngineStats
+    from aril.worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 
@@ -59,18 +59,18 @@ def load_model(settings: WorkerSettings) -> Loaded:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     bound_spinning()
 
-    from worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
-    from worker.adapters.tokenizer_files import BackboneTokenizer  # noqa: PLC0415 - same
-    from worker.batching.prompts import Prompts  # noqa: PLC0415 - same
-    from worker.batching.templates import TemplateRenderer  # noqa: PLC0415 - same
-    from worker.constraints.compiler import ConstraintCompiler  # noqa: PLC0415 - same
-    from worker.constraints.vocabulary import Vocabulary  # noqa: PLC0415 - same
-    from worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
-    from worker.engine.config import EngineConfig  # noqa: PLC0415 - same
-    from worker.engine.engine import Engine  # noqa: PLC0415 - same
-    from worker.engine.kv_room import KvRoomError  # noqa: PLC0415 - same
-    from worker.engine.model import load_backbone  # noqa: PLC0415 - same
-    from worker.engine.weights_digest import weights_digest  # noqa: PLC0415 - same
+    from aril.worker.adapters import AdapterCache, AdapterStore  # noqa: PLC0415 - imports torch
+    from aril.worker.adapters.tokenizer_files import BackboneTokenizer  # noqa: PLC0415 - same
+    from aril.worker.batching.prompts import Prompts  # noqa: PLC0415 - same
+    from aril.worker.batching.templates import TemplateRenderer  # noqa: PLC0415 - same
+    from aril.worker.constraints.compiler import ConstraintCompiler  # noqa: PLC0415 - same
+    from aril.worker.constraints.vocabulary import Vocabulary  # noqa: PLC0415 - same
+    from aril.worker.engine.attention import UnsupportedModelError  # noqa: PLC0415 - same
+    from aril.worker.engine.config import EngineConfig  # noqa: PLC0415 - same
+    from aril.worker.engine.engine import Engine  # noqa: PLC0415 - same
+    from aril.worker.engine.kv_room import KvRoomError  # noqa: PLC0415 - same
+    from aril.worker.engine.model import load_backbone  # noqa: PLC0415 - same
+    from aril.worker.engine.weights_digest import weights_digest  # noqa: PLC0415 - same
 
     path = Path(settings.model)
     if not settings.model or not (path / "config.json").is_file():
@@ -209,10 +209,10 @@ def _compile_kernels(device: str, dtype: torch.dtype) -> None:
     """Make the machine code that jobs may need before there are any: see `compile_kernels`."""
     import torch  # noqa: PLC0415 - see load_model
 
-    from kernels.backend import uses_native  # noqa: PLC0415 - same
+    from aril.kernels.backend import uses_native  # noqa: PLC0415 - same
 
     if uses_native("auto", torch.device(device), dtype):
-        from kernels.native import compile_kernels  # noqa: PLC0415 - loads Numba
+        from aril.kernels.native import compile_kernels  # noqa: PLC0415 - loads Numba
 
         compile_kernels(dtype)
 
@@ -220,7 +220,7 @@ def _compile_kernels(device: str, dtype: torch.dtype) -> None:
 def _slot_value_bytes(dtype: torch.dtype, device: str) -> int:
     import torch  # noqa: PLC0415 - see load_model
 
-    from kernels.sgmv import slot_type  # noqa: PLC0415 - imports torch
+    from aril.kernels.sgmv import slot_type  # noqa: PLC0415 - imports torch
 
     # As if torch multiplied: tiles fill columns up, for which the half type leaves room.
     return slot_type(dtype, torch.device(device), "torch").itemsize
@@ -242,7 +242,7 @@ def _device(settings: WorkerSettings) -> str:
 def _dtype(settings: WorkerSettings, device: str) -> torch.dtype:
     import torch  # noqa: PLC0415 - see load_model
 
-    from worker.engine.processor import cpu_dtype  # noqa: PLC0415 - imports torch
+    from aril.worker.engine.processor import cpu_dtype  # noqa: PLC0415 - imports torch
 
     if settings.dtype == "auto":
         return torch.bfloat16 if device.startswith("cuda") else cpu_dtype()

@@ -8,19 +8,15 @@ Kubernetes makes for a Service called ``aril`` are no settings and are passed ov
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import EnvSettingsSource
+from pydantic import Field, field_validator, model_validator
 
-from connecting.settings import ENV_PREFIX, ConnectionSettings, one_line
-from schemas.names import is_tenant
+from aril.connecting.loading import LoadedSettings, SettingsError, load
+from aril.connecting.settings import ENV_PREFIX, ConnectionSettings
+from aril.schemas.names import is_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,18 +41,14 @@ FOREIGN_ENV: Final = {
     "ARIL_TOP_WORKERS": "Addresses of workers, of `aril top`, separated by commas.",
 }
 
-_SHOWN = 200  # characters of a name that nobody knows
+GATEWAY_PREFIX: Final = "gateway_"  # what the gateway is told, which may share our environment
 
 # Names of tenants, and what they can begin with.
 _TENANT_START = re.compile(r"(?:[a-z0-9][a-z0-9-]*)?")
 
 GUESSED_ON_A_CPU = 7  # tokens a job by default: 11 bring little more (decision 070)
 
-Origin = Literal["flag", "env", "file", "default"]
-
-
-class SettingsError(Exception):
-    """A setting is unknown or has a bad value; the message is one line and names it."""
+__all__ = ["FOREIGN_ENV", "LoadedSettings", "SettingsError", "WorkerSettings", "load_settings"]
 
 
 class WorkerSettings(ConnectionSettings):
@@ -366,96 +358,18 @@ class WorkerSettings(ConnectionSettings):
         return host.strip("[]"), int(port)
 
 
-@dataclass(frozen=True)
-class LoadedSettings:
-    """Settings with the source each value came from."""
-
-    settings: WorkerSettings
-    origins: Mapping[str, Origin]
-
-    def rows(self) -> list[tuple[str, str, Origin]]:
-        """Return (name, value, origin) of every setting, secrets as ``***``."""
-        shown = []
-        for name in WorkerSettings.model_fields:
-            value = getattr(self.settings, name)
-            text = "***" if isinstance(value, SecretStr) else "" if value is None else str(value)
-            shown.append((name, text, self.origins[name]))
-        return shown
-
-
 def load_settings(
     *, flags: Mapping[str, Any] | None = None, config: Path | None = None
-) -> LoadedSettings:
-    """Merge flags over environment over file over defaults.
-
-    ``flags`` maps field names to values (text is parsed); None means "not given". ``config``
-    overrides ``ARIL_CONFIG``. Raises ``SettingsError`` with one line.
-    """
-    values: dict[str, Any] = {}
-    origins: dict[str, Origin] = dict.fromkeys(WorkerSettings.model_fields, "default")
-    named = os.environ.get("ARIL_CONFIG")
-    path = config or (Path(named) if named else None)
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
-    layers: tuple[tuple[Origin, dict[str, Any]], ...] = (
-        ("file", _from_file(path) if path else {}),
-        ("env", _from_env()),
-        ("flag", given),
-    )
-    for origin, layer in layers:
-        values |= layer
-        origins |= dict.fromkeys(layer, origin)
-    try:
-        settings = WorkerSettings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(one_line(error, lambda name: _shown(name, origins))) from None
-    return LoadedSettings(settings, origins)
+) -> LoadedSettings[WorkerSettings]:
+    """Return a worker's settings; see `aril.connecting.loading.load`. Raises ``SettingsError``."""
+    return load(WorkerSettings, foreign=_foreign, flags=flags, config=config)
 
 
-def _from_env() -> dict[str, Any]:
-    for name, value in os.environ.items():
-        field = name.removeprefix(ENV_PREFIX).lower()
-        if (
-            name.startswith(ENV_PREFIX)
-            and name not in FOREIGN_ENV
-            and field not in WorkerSettings.model_fields
-            and not _SERVICE_LINK.fullmatch(f"{name}={value}")
-        ):
-            raise SettingsError(f"{_plain(name)}: unknown setting{_did_you_mean(field, env=True)}")
-    return EnvSettingsSource(WorkerSettings)()
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: not TOML: nested too deep") from None
-    except ValueError as error:  # of TOML, of UTF-8, of numbers that are too long
-        raise SettingsError(f"{path}: not TOML: {_plain(str(error))}") from None
-    for name in values:
-        if name not in WorkerSettings.model_fields:
-            why = f"unknown setting{_did_you_mean(name, env=False)}"
-            raise SettingsError(f"{path}: {_plain(name)}: {why}")
-    return values
-
-
-def _plain(text: str) -> str:
-    """Return what may stand in one line, and is not too long for it."""
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:_SHOWN])
-    return shown if len(text) <= _SHOWN else f"{shown}…"
-
-
-def _did_you_mean(name: str, *, env: bool) -> str:
-    close = difflib.get_close_matches(name, WorkerSettings.model_fields, n=1)
-    if not close:
-        return " (`aril config` lists all)"
-    return f", did you mean {ENV_PREFIX + close[0].upper() if env else close[0]}?"
-
-
-def _shown(name: str, origins: Mapping[str, Origin]) -> str:
-    origin = origins.get(name, "flag")
-    return {
-        "env": f"{ENV_PREFIX}{name.upper()}",
-        "flag": "--" + name.replace("_", "-"),
-    }.get(origin, name)
+def _foreign(name: str, value: str | None) -> bool:
+    """Whether a name is known to others: commands, the gateway, Kubernetes."""
+    if name.startswith(GATEWAY_PREFIX):
+        return True
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    if value is None or variable in FOREIGN_ENV:
+        return value is not None
+    return _SERVICE_LINK.fullmatch(f"{variable}={value}") is not None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from worker.accounting import ended
-from worker.observe.metrics.gen_ai import PROVIDER
-from worker.observe.traces.phases import Phase
+from aril.worker.accounting import ended
+from aril.worker.observe.metrics.gen_ai import PROVIDER
+from aril.worker.observe.traces.phases import Phase
 
 if TYPE_CHECKING:
-    from worker.job import Entry
-    from worker.observe.traces.recorder import Kind, Value
+    from aril.worker.job import Entry
+    from aril.worker.observe.traces.recorder import Kind, Value
 
 DROPPED: Final = "dropped"  # how a job ends here that its next owner ends
 

@@ -1,7 +1,8 @@
 """The life of a job: its stages, what may happen at each, and what follows.
 
 Two rules. Every change of a job's stage is made here, by `Life.happen`, and nowhere else. And this
-file knows no log, no clock and no engine: it says what is to be done, `worker.lifecycle` does it.
+file knows no log, no clock and no engine: it says what is to be done, `aril.worker.lifecycle` does
+it.
 
 A job arrives, and where its answer goes is looked up. It waits for its turn. Where another worker
 may have begun it, it is taken over first, and is then the next. Its prompt and its adapter are
@@ -15,7 +16,8 @@ ends it here; its next owner takes it over. So each job ends once: SETTLED here,
 settled by somebody else.
 
 Tokens are no events: they change nothing of the stage. Neither is a rebalance that leaves a running
-job where it is (`worker.queue.kept_jobs`): what changes is whose assignment its offset belongs to.
+job where it is (`aril.worker.queue.kept_jobs`): what changes is whose assignment its offset belongs
+to.
 
 An event for which a stage has no row is a mistake of ours: `Life.happen` raises.
 """

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
-from worker.intake.tenant_limits import TenantLimits, TenantLimitsError
-from worker.loading import ModelError, RoomError
-from worker.observe.logs import get_logger
-from worker.replies.producer import LogWriter
-from worker.topics.admin import Contract, TopicAdmin, TopicsError
+from aril.worker.intake.tenant_limits import TenantLimits, TenantLimitsError
+from aril.worker.loading import ModelError, RoomError
+from aril.worker.observe.logs import get_logger
+from aril.worker.replies.producer import LogWriter
+from aril.worker.topics.admin import Contract, TopicAdmin, TopicsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.intake.tenant_keys import TenantKeys
-    from worker.loading import Loaded
-    from worker.observe.health import Health
-    from worker.observe.metrics import Metrics
-    from worker.settings import WorkerSettings
-    from worker.topics.tenant_topics import TenantTopics
+    from aril.worker.intake.tenant_keys import TenantKeys
+    from aril.worker.loading import Loaded
+    from aril.worker.observe.health import Health
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.topics.tenant_topics import TenantTopics
 
 log = get_logger(__name__)
 
@@ -163,7 +163,7 @@ def read_tenant_keys(settings: WorkerSettings, metrics: Metrics) -> TenantKeys |
     """Return the tenants' keys, where they sign. Raises WorkerFailedError."""
     if settings.tenant_keys is None:
         return None
-    from worker.intake.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
+    from aril.worker.intake.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
         TenantKeys,
         TenantKeysError,
     )

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from worker.engine.request import GenerationRequest, Output
-    from worker.engine.runner import StepEngine
+    from aril.worker.engine.request import GenerationRequest, Output
+    from aril.worker.engine.runner import StepEngine
 
 STEP_SECONDS: Final = 1.0  # between one step that is told of and the next
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from worker.observe.logs import get_logger
-from worker.observe.traces.identity import Owner, Place
-from worker.observe.traces.phases import BEFORE_ITS_TURN, Interval, Phase, Phases, pieces
-from worker.observe.traces.recorder import Root, Told
-from worker.span_attributes import at_first, at_last, error_of, of_run, words_of
-from worker.stages import Stage
+from aril.worker.observe.logs import get_logger
+from aril.worker.observe.traces.identity import Owner, Place
+from aril.worker.observe.traces.phases import BEFORE_ITS_TURN, Interval, Phase, Phases, pieces
+from aril.worker.observe.traces.recorder import Root, Told
+from aril.worker.span_attributes import at_first, at_last, error_of, of_run, words_of
+from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.job import Entry
-    from worker.observe.traces.recorder import JobSpan, Recorder, Value
-    from worker.step_tracing import Step
+    from aril.worker.job import Entry
+    from aril.worker.observe.traces.recorder import JobSpan, Recorder, Value
+    from aril.worker.step_tracing import Step
 
 log = get_logger(__name__)
 

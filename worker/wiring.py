@@ -1,6 +1,7 @@
 """How the parts of a worker hang together, in one place for the app, its tests and benchmarks.
 
-No part knows another. They are told what to do by `worker.lifecycle`, and tell it what happened.
+No part knows another. They are told what to do by `aril.worker.lifecycle`, and tell it what
+happened.
 """
 
 from __future__ import annotations
@@ -8,36 +9,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.batching.dispatch import Dispatcher
-from worker.intake.admission import Admission
-from worker.intake.tenant_limits import TenantLimits
-from worker.replies.answers import Answers
-from worker.replies.jobless import JoblessRecords
-from worker.replies.pending_bytes import PendingBytes
-from worker.replies.redirects import Redirects
-from worker.replies.reply_logs import ReplyLogs
-from worker.replies.routes import ReplyRoutes
-from worker.takeover.claims import Claims
-from worker.takeover.parking import Parking
-from worker.tracing import NoTracing
+from aril.worker.batching.dispatch import Dispatcher
+from aril.worker.intake.admission import Admission
+from aril.worker.intake.tenant_limits import TenantLimits
+from aril.worker.replies.answers import Answers
+from aril.worker.replies.jobless import JoblessRecords
+from aril.worker.replies.pending_bytes import PendingBytes
+from aril.worker.replies.redirects import Redirects
+from aril.worker.replies.reply_logs import ReplyLogs
+from aril.worker.replies.routes import ReplyRoutes
+from aril.worker.takeover.claims import Claims
+from aril.worker.takeover.parking import Parking
+from aril.worker.tracing import NoTracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.feed import EngineHandle
-    from worker.batching.preparation import PromptEncoder, Renderer
-    from worker.constraints.cache import Compiler
-    from worker.intake.quotas import Quotas
-    from worker.intake.tenant_keys import TenantKeys
-    from worker.job import Entry
-    from worker.observe.metrics import Metrics
-    from worker.queue.assignment import PartitionState
-    from worker.replies.producer import LogWriter
-    from worker.settings import WorkerSettings
-    from worker.stages import Event
-    from worker.takeover.readback import LogReader
-    from worker.tracing import Tracing
+    from aril.worker.batching.asked_adapters import AdapterSource
+    from aril.worker.batching.feed import EngineHandle
+    from aril.worker.batching.preparation import PromptEncoder, Renderer
+    from aril.worker.constraints.cache import Compiler
+    from aril.worker.intake.quotas import Quotas
+    from aril.worker.intake.tenant_keys import TenantKeys
+    from aril.worker.job import Entry
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.queue.assignment import PartitionState
+    from aril.worker.replies.producer import LogWriter
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.stages import Event
+    from aril.worker.takeover.readback import LogReader
+    from aril.worker.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aril.commands.backbone import ModelFolder
-    from worker.adapters.store import AdapterStore
-    from worker.adapters.weights import AdapterWeights
-    from worker.settings import WorkerSettings
+    from aril.worker.adapters.store import AdapterStore
+    from aril.worker.adapters.weights import AdapterWeights
+    from aril.worker.settings import WorkerSettings
 
 DESCRIPTION: Final = """\
 List an adapter store: <tenant>/<name>/ and shared/<name>/ are PEFT LoRA folders. Every tensor is
@@ -95,8 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def list_store(root: Path, model: ModelFolder, settings: WorkerSettings) -> list[Listed]:
     """Read and check every adapter of a store, in order of tenant and name."""
-    from worker.adapters.store import AdapterStore  # noqa: PLC0415 - imports torch
-    from worker.loading import slot_value_bytes  # noqa: PLC0415 - as above
+    from aril.worker.adapters.store import AdapterStore  # noqa: PLC0415 - imports torch
+    from aril.worker.loading import slot_value_bytes  # noqa: PLC0415 - as above
 
     store = AdapterStore(
         root,
@@ -122,10 +122,10 @@ def _folders(root: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _read(store: AdapterStore, home: Path, folder: Path) -> Listed:
-    from schemas import SHARED, JobError, is_adapter, is_tenant  # noqa: PLC0415 - as above
-    from worker.adapters.faults import AdapterFault  # noqa: PLC0415 - as above
-    from worker.adapters.folder import AdapterFolder  # noqa: PLC0415 - as above
-    from worker.adapters.store import AdapterRef, Owner  # noqa: PLC0415 - as above
+    from aril.schemas import SHARED, JobError, is_adapter, is_tenant  # noqa: PLC0415 - as above
+    from aril.worker.adapters.faults import AdapterFault  # noqa: PLC0415 - as above
+    from aril.worker.adapters.folder import AdapterFolder  # noqa: PLC0415 - as above
+    from aril.worker.adapters.store import AdapterRef, Owner  # noqa: PLC0415 - as above
 
     listed = Listed(home.name, folder.name)
     if home.name != SHARED and not is_tenant(home.name):

@@ -11,14 +11,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is meant, never a downl
 
 import torch
 
-from worker.adapters.tokenizer_files import BackboneTokenizer
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.layouts import META
-from worker.engine.model import load_backbone
+from aril.worker.adapters.tokenizer_files import BackboneTokenizer
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.layouts import META
+from aril.worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
-    from worker.adapters.own_weights import OwnWeights
-    from worker.adapters.target_parameters import ParameterShapes
+    from aril.worker.adapters.own_weights import OwnWeights
+    from aril.worker.adapters.target_parameters import ParameterShapes
 
 
 class ModelFolderError(Exception):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import argparse
 
     from aril.commands.backbone import ModelFolder
-    from worker.settings import WorkerSettings
-    from worker.topics.admin import Finding
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.topics.admin import Finding
 
 DESCRIPTION: Final = """\
 Try a worker's settings before a worker does: do they parse, do the brokers answer, are the topics
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _check_queue(settings: WorkerSettings, report: Report) -> set[str]:
     """Check brokers and topics; return the tenants that have a reply topic."""
-    from worker.topics.admin import (  # noqa: PLC0415 - aiokafka takes 0.1 s
+    from aril.worker.topics.admin import (  # noqa: PLC0415 - aiokafka takes 0.1 s
         Contract,
         TopicAdmin,
         TopicsError,
@@ -97,7 +97,7 @@ def check_keys(settings: WorkerSettings, tenants: set[str], report: Report) -> N
     """Check the keys of tenants that sign; name the tenants whose jobs would all be put aside."""
     if settings.tenant_keys is None:
         return
-    from worker.intake.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
+    from aril.worker.intake.tenant_keys import (  # noqa: PLC0415 - cryptography, only for those who need it
         TenantKeysError,
         read_keys,
     )
@@ -121,8 +121,8 @@ def check_traces(settings: WorkerSettings, report: Report) -> None:
     """Check whether spans could be sent as OpenTelemetry's environment says; none is."""
     if settings.traces == "off":
         return
-    from worker.observe.metrics import Metrics  # noqa: PLC0415 - only for those who want traces
-    from worker.observe.traces import TracesError, open_recorder  # noqa: PLC0415 - same
+    from aril.worker.observe.metrics import Metrics  # noqa: PLC0415 - only for those who want traces
+    from aril.worker.observe.traces import TracesError, open_recorder  # noqa: PLC0415 - same
 
     metrics = Metrics()
     try:
@@ -160,7 +160,7 @@ def _check_model(settings: WorkerSettings, report: Report) -> ModelFolder | None
 
 def _check_int8(settings: WorkerSettings, report: Report) -> None:
     from aril.commands.int8_change import measure  # noqa: PLC0415 - as above
-    from worker.loading import ModelError  # noqa: PLC0415 - same
+    from aril.worker.loading import ModelError  # noqa: PLC0415 - same
 
     try:
         change = measure(settings)
@@ -194,7 +194,7 @@ def _check_adapters(settings: WorkerSettings, model: ModelFolder, report: Report
 
 def experts_room(settings: WorkerSettings, model: ModelFolder) -> str:
     """Say what LoRA on all experts fits a slot, and what all slots can take."""
-    from worker.loading import slot_value_bytes  # noqa: PLC0415 - as above
+    from aril.worker.loading import slot_value_bytes  # noqa: PLC0415 - as above
 
     shapes = model.parameter_shapes.experts.values()
     a_rank = slot_value_bytes(settings) * sum(shape.values_of_a_rank for shape in shapes)

@@ -13,7 +13,7 @@ from aril.dead_letters.logs import Logs
 from aril.dead_letters.replaying import Replayer, plan
 from aril.dead_letters.rulings import Rules
 from aril.dead_letters.selection import Letters
-from worker.topics.contract import Contract
+from aril.worker.topics.contract import Contract
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aril.dead_letters.replaying import Planned
     from aril.dead_letters.selection import Selection
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 SHOWN: Final = 100  # letters whose bodies are in memory at a time
 MS: Final = 1_000

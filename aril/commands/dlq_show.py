@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 from aril.commands.report import Report, table
 from aril.dead_letters.selection import moment
 from aril.render import printable
-from schemas import DecodeError, limits
-from schemas.json_form import is_json
-from schemas.unpack import unpack_map
+from aril.schemas import DecodeError, limits
+from aril.schemas.json_form import is_json
+from aril.schemas.unpack import unpack_map
 
 if TYPE_CHECKING:
     from aril.dead_letters.letter import Letter
     from aril.dead_letters.purging import Doomed
     from aril.dead_letters.replaying import Planned, Replayed
     from aril.dead_letters.selection import Chosen, Letters
-    from schemas import Job
+    from aril.schemas import Job
 
 HEADER: Final = ("PUT ASIDE", "TENANT", "JOB", "REASON", "CODE", "PLACE", "")
 NAME_WIDTH: Final = 12

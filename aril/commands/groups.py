@@ -17,7 +17,7 @@ STARTS: Final = {
 
 def worker_groups() -> dict[str, list[str]]:
     """Return the names of all settings, by group, in the order they are declared."""
-    from worker.settings import WorkerSettings  # noqa: PLC0415 - 0.15 s, only where it is needed
+    from aril.worker.settings import WorkerSettings  # noqa: PLC0415 - 0.15 s, only where it is needed
 
     names = list(WorkerSettings.model_fields)
     at = [names.index(first) for first in STARTS.values()]

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.config import EngineConfig
-from worker.engine.model import load_backbone
-from worker.engine.probe import install_adapters
-from worker.engine.sample_texts import HELD_OUT
-from worker.loading import ModelError, device_and_type
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.probe import install_adapters
+from aril.worker.engine.sample_texts import HELD_OUT
+from aril.worker.loading import ModelError, device_and_type
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aril.arguments import FAILED, OK, UsageError
-from schemas import is_tenant
+from aril.schemas import is_tenant
 
 if TYPE_CHECKING:
     import argparse

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from aril.arguments import UsageError
 from aril.commands.forms import FORMS, form_of
-from schemas import Sampling
+from aril.schemas import Sampling
 
 if TYPE_CHECKING:
     import argparse

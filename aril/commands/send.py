@@ -16,16 +16,17 @@ from aril.arguments import (
     UsageError,
     add_fields,
     add_settings,
+    connection_of,
     quiet_libraries,
-    settings_of,
 )
 from aril.client import Client
 from aril.commands.forms import add_forms
 from aril.commands.prompts import one_line, read_prompts, sampling_of
 from aril.commands.show import printer_for
+from aril.connecting.settings import ConnectionSettings
 from aril.environment import options_of
 from aril.errors import ArilError, BadKey, BadSetting, BadToken
-from schemas import Sampling, is_tenant
+from aril.schemas import Sampling, is_tenant
 
 if TYPE_CHECKING:
     import argparse
@@ -106,12 +107,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fields = {name: Sampling.model_fields[name] for name in SAMPLING}
     add_fields(parser, "sampling", fields, SAMPLING)
     add_forms(parser)
-    add_settings(parser, {"queue": CONNECTION})
+    add_settings(parser, {"queue": CONNECTION}, ConnectionSettings)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Send and print; return the exit code."""
-    settings = settings_of(arguments).settings
+    settings = connection_of(arguments)
     tenant = arguments.tenant or os.environ.get("ARIL_TENANT")
     if not tenant:
         raise UsageError("send: who asks? -t TENANT, or ARIL_TENANT")

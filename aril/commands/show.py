@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aril.errors import JobFailed
 from aril.render import COLOURS, DIM, RESET, Weaver, printable
-from schemas import DoneEvent, ResetEvent, TokensEvent
+from aril.schemas import DoneEvent, ResetEvent, TokensEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aril.errors import ArilError
+    from aril.schemas import Event
     from aril.stream import Stream
-    from schemas import Event
 
 SHORT_DIGEST: Final = 12
 

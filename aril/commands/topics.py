@@ -16,13 +16,13 @@ from aril.arguments import (
     settings_of,
 )
 from aril.commands.report import Report
-from schemas import is_tenant
+from aril.schemas import is_tenant
 
 if TYPE_CHECKING:
     import argparse
 
-    from worker.settings import WorkerSettings
-    from worker.topics.admin import TopicPlan
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.topics.admin import TopicPlan
 
 HOUR_MS: Final = 3_600_000
 
@@ -75,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Create and compare; return the exit code."""
-    from worker.topics.admin import TopicPlan, TopicsError  # noqa: PLC0415 - aiokafka takes 0.1 s
+    from aril.worker.topics.admin import TopicPlan, TopicsError  # noqa: PLC0415 - aiokafka takes 0.1 s
 
     settings = settings_of(arguments).settings
     if wrong := [tenant for tenant in arguments.tenants if not is_tenant(tenant)]:
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _create(
     settings: WorkerSettings, tenants: list[str], plan: TopicPlan, report: Report
 ) -> None:
-    from worker.topics.admin import Contract, TopicAdmin  # noqa: PLC0415 - as above
+    from aril.worker.topics.admin import Contract, TopicAdmin  # noqa: PLC0415 - as above
 
     async with TopicAdmin(
         settings.bootstrap, Contract.of(settings), security=security_of(settings)

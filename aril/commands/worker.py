@@ -34,6 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return the exit code."""
     settings = settings_of(arguments).settings
-    from worker.app import run_worker  # noqa: PLC0415 - imports torch, after settings are known good
+    from aril.worker.app import run_worker  # noqa: PLC0415 - imports torch, after settings are known good
 
     return run_worker(settings)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas import (
+from aril.schemas import (
     DecodeError,
     DoneEvent,
     ReleaseRecord,
@@ -16,7 +16,7 @@ from schemas import (
     reply_partition,
     reply_topic,
 )
-from worker.replies.jobless import REDIRECT_UNWRITABLE
+from aril.worker.replies.jobless import REDIRECT_UNWRITABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

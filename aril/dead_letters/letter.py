@@ -1,7 +1,7 @@
 """A record of the dead-letter topic, as it is read: a letter, or the note that one was replayed.
 
-What a letter's own headers say was written by a worker (`worker.replies.dead_letters`). What its
-value says is its sender's word: whose it names is only vouched for where a worker believed it.
+What a letter's own headers say was written by a worker (`aril.worker.replies.dead_letters`). What
+its value says is its sender's word: whose it names is only vouched for where a worker believed it.
 
 A note has the key of its letter, and stands behind it in the same partition: a reader that keeps
 the first of a key and drops the others, as all should, never meets it.
@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from schemas import Cancel, DecodeError, Job, decode_request, is_job_id, is_tenant
-from schemas.signature import SignatureError, SignatureFault, find_signature
-from worker.queue.raw_batch import BATCH, RECORD
-from worker.replies.dead_letters import OURS
+from aril.schemas import Cancel, DecodeError, Job, decode_request, is_job_id, is_tenant
+from aril.schemas.signature import SignatureError, SignatureFault, find_signature
+from aril.worker.queue.raw_batch import BATCH, RECORD
+from aril.worker.replies.dead_letters import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
+from aril.connecting.sessions import renew_sessions
 from aril.dead_letters.letter import Place, Raw
 from aril.errors import BrokerUnavailable, TopicMissing
+from aril.fetching.tolerant import skip_unreadable
 from aril.kafka import kafka_errors
-from connecting.sessions import renew_sessions
-from fetching.tolerant import skip_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 REQUEST_TIMEOUT_MS: Final = 15_000
 POLL_MS: Final = 500

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 
+from aril.connecting.sessions import renew_sessions
 from aril.dead_letters.letter import Place, note_headers, own_headers
 from aril.dead_letters.rulings import Refusal, refusal
 from aril.errors import BrokerUnavailable
 from aril.kafka import kafka_errors
-from connecting.sessions import renew_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aril.dead_letters.logs import Logs
     from aril.dead_letters.rulings import Rules
     from aril.dead_letters.selection import Chosen
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 REQUEST_TIMEOUT_MS: Final = 15_000
 

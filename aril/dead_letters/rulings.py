@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aril.dead_letters.letter import own_headers
 from aril.dead_letters.selection import moment
-from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES
-from schemas.signature import SIGNATURE_HEADER, SignatureFault
+from aril.schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES
+from aril.schemas.signature import SIGNATURE_HEADER, SignatureFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -26,8 +26,8 @@ from aril.demo.report import show_figures, show_voices
 from aril.demo.tenants import TENANTS
 from aril.demo.worker_process import WorkerFailed, WorkerProcess, read_metrics
 from aril.errors import ArilError
-from schemas import DoneEvent, ResetEvent, Sampling, TokensEvent
-from worker.topics.admin import Contract, TopicsError, ensure_topics
+from aril.schemas import DoneEvent, ResetEvent, Sampling, TokensEvent
+from aril.worker.topics.admin import Contract, TopicsError, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

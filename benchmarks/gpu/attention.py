@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from aril.kernels.sgmv.cost import Roofs
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.sequences import Problem, Shape
     from benchmarks.gpu.trial import Trial
-    from kernels.sgmv.cost import Roofs
 
 QUESTION = "attention_gpu"
 # What vLLM's server passes: splits a decode in 16 while rows are few for the device.
@@ -57,7 +57,7 @@ class Provider(ABC):
 
 
 class Ours(Provider):
-    """`kernels.attention` on Triton, in one of its modes."""
+    """`aril.kernels.attention` on Triton, in one of its modes."""
 
     def __init__(self, *, invariant: bool) -> None:
         self.name = "Aril invariant" if invariant else "Aril fast"

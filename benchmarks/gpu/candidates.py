@@ -11,8 +11,8 @@ import itertools
 import statistics
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from kernels.sgmv import SgmvMode
-from kernels.sgmv.tiles import MIN_TILE, Tiles, choose_tiles, matrix_vector_tiles
+from aril.kernels.sgmv import SgmvMode
+from aril.kernels.sgmv.tiles import MIN_TILE, Tiles, choose_tiles, matrix_vector_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

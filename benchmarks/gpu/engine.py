@@ -21,20 +21,20 @@ from unittest.mock import patch
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.engine import attention, probe
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
 from benchmarks.decoding import decode
 from benchmarks.record import ratios
 from tests.support.tiny import make_tokenizer
-from worker.adapters import AdapterWeights, LoraModule
-from worker.engine import attention, probe
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from aril.worker.engine.model import Backbone
     from benchmarks.gpu.results import Results
-    from worker.engine.model import Backbone
 
 QUESTION = "engine_gpu"
 BACKBONE_ONLY = "backbone only"

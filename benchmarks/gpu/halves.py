@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.kernels.sgmv import SgmvMode, make_plan, sgmv_
+from aril.kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 from benchmarks.gpu.problem import TOLERANCE, row_error
-from kernels.sgmv import SgmvMode, make_plan, sgmv_
-from kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from aril.kernels.sgmv.tiles import Tiles
     from benchmarks.gpu.candidates import ExpandTiles, ShrinkTiles
     from benchmarks.gpu.problem import Problem
-    from kernels.sgmv.tiles import Tiles
 
 # The shrink's sums stay fp32, so only their order may differ from fp64's.
 SUM_TOLERANCE = 1e-4

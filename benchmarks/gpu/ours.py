@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 from benchmarks.gpu.providers import Sgmv
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+    from aril.kernels.sgmv import SgmvPlan
     from benchmarks.gpu.problem import Problem
     from benchmarks.gpu.providers import Provider
-    from kernels.sgmv import SgmvPlan
 
 # A graph is captured once for whatever adapters come: a grid for the worst case of that many.
 SERVICE_SLOTS = 64

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernels.sgmv import Gains, make_plan, sgmv_
+from aril.kernels.sgmv import Gains, make_plan, sgmv_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from aril.kernels.sgmv import SgmvPlan
+    from aril.kernels.sgmv.tiles import Tiles
     from benchmarks.gpu.problem import Problem
-    from kernels.sgmv import SgmvPlan
-    from kernels.sgmv.tiles import Tiles
 
 
 OURS, INVARIANT = "Aril fast", "Aril invariant"  # the operator in its two modes
@@ -63,7 +63,7 @@ def refusal(provider: Provider, problem: Problem) -> str | None:
 
 
 class Sgmv(Provider):
-    """`kernels.sgmv` on Triton in one of its modes, also with given tiles."""
+    """`aril.kernels.sgmv` on Triton in one of its modes, also with given tiles."""
 
     takes_gains = True
 

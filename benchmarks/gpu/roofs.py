@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.kernels.sgmv.cost import Roofs
 from benchmarks.gpu.timing import IN_A_GRAPH, quiet, times
-from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernels.attention import paged_attention
+from aril.kernels.attention import paged_attention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,13 +27,13 @@ from benchmarks.gpu.workloads import LLAMA_8B, PUNICA
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
+    from aril.kernels.sgmv.cost import Roofs
     from benchmarks.gpu.checks import Verdict
     from benchmarks.gpu.problem import Problem
     from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.trial import Trial
     from benchmarks.gpu.workloads import Case
-    from kernels.sgmv.cost import Roofs
 
 QUESTION = "sgmv_gpu"
 # Looking at the bits compiles anew for one row; one slice and three are all that differ.

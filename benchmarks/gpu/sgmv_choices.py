@@ -6,6 +6,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
+from aril.kernels.sgmv.tiles import MIN_TILE
 from benchmarks.gpu.candidates import best, label
 from benchmarks.gpu.cases import RANKS
 from benchmarks.gpu.choices import Verdict, compare, show
@@ -20,7 +21,6 @@ from benchmarks.gpu.sweep_sgmv import (
     current,
 )
 from benchmarks.gpu.timing import IN_A_GRAPH
-from kernels.sgmv.tiles import MIN_TILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,12 +13,12 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING
 
+from aril.kernels.attention.tiles import AttentionTiles, choose_tiles
 from benchmarks.gpu.candidates import WARP, best, label
 from benchmarks.gpu.problem import TOLERANCE, row_error
 from benchmarks.gpu.screening import SCREENED, Screening, passes, rows_of, time_calls
 from benchmarks.gpu.sequences import Shape, make_problem, tiny_shapes
 from benchmarks.gpu.timing import IN_A_GRAPH, sets_needed
-from kernels.attention.tiles import AttentionTiles, choose_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

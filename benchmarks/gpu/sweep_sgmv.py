@@ -14,6 +14,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+from aril.kernels.sgmv import SgmvMode
+from aril.kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
 from benchmarks.gpu.candidates import best, expands, is_vector, joined, label, shrinks, starts
 from benchmarks.gpu.checks import examine
 from benchmarks.gpu.cost import cost_of
@@ -23,17 +25,15 @@ from benchmarks.gpu.providers import Sgmv
 from benchmarks.gpu.screening import SCREENED, Screening, passes, rows_of, time_calls
 from benchmarks.gpu.timing import IN_A_GRAPH, sets_needed
 from benchmarks.gpu.workloads import LLAMA_8B, TINY, Workload, decode_case, prefill_case
-from kernels.sgmv import SgmvMode
-from kernels.sgmv.tiles import choose_tiles, matrix_vector_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from aril.kernels.sgmv.tiles import Tiles
     from benchmarks.gpu.candidates import ExpandTiles, ShrinkTiles
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.trial import Trial
     from benchmarks.gpu.workloads import Case, Layer
-    from kernels.sgmv.tiles import Tiles
 
 QUESTION = "sgmv_tiles"
 SHRINK = "shrink alone, screened"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.engine.capture import capturing
+from aril.worker.engine.capture import capturing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

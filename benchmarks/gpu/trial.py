@@ -14,10 +14,10 @@ from benchmarks.gpu.timing import IN_A_GRAPH
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from aril.kernels.sgmv.cost import Roofs
     from benchmarks.gpu.providers import Provider
     from benchmarks.gpu.results import Results
     from benchmarks.gpu.timing import Failed
-    from kernels.sgmv.cost import Roofs
 
 
 BANDWIDTH = "bandwidth"

@@ -94,7 +94,7 @@ TINY = (Layer("tiny qkv", 64, (32, 16, 16)), Layer("tiny o", 64, (48,)))
 class Case:
     """One operator call to measure: a layer, which row has which slot (-1: none), slots' ranks.
 
-    The slots in `dora` have gains, see `kernels.sgmv.Gains`.
+    The slots in `dora` have gains, see `aril.kernels.sgmv.Gains`.
     """
 
     workload: str
@@ -112,12 +112,12 @@ class Case:
 
     @property
     def segments(self) -> dict[int, int]:
-        """Rows of each slot, as `kernels.sgmv.cost` takes them."""
+        """Rows of each slot, as `aril.kernels.sgmv.cost` takes them."""
         return {slot: self.row_slots.count(slot) for slot in sorted({*self.row_slots} - {-1})}
 
     @property
     def slice_ranks(self) -> dict[int, list[int]]:
-        """Rank of each slot and slice, as `kernels.sgmv.cost` takes them."""
+        """Rank of each slot and slice, as `aril.kernels.sgmv.cost` takes them."""
         return {slot: [rank] * len(self.layer.widths) for slot, rank in enumerate(self.ranks)}
 
     @property

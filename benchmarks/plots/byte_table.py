@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from aril.kernels.sgmv.cost import gather_bmm_cost, sgmv_cost
 from benchmarks.gpu.workloads import Workload, segment_sizes
-from kernels.sgmv.cost import gather_bmm_cost, sgmv_cost
 
 
 def byte_table(rows: int = 64, rank: int = 16, features: int = 4096) -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from aril.kernels.sgmv.cost import gather_bmm_cost, gathered_bmm_cost, sgmv_cost
 from benchmarks.gpu.cases import ROWS
 from benchmarks.gpu.cost import cost_of
 from benchmarks.gpu.workloads import PUNICA, Workload, decode_case, parse_config
 from benchmarks.plots import ratios, runs, style
 from benchmarks.plots.ratios import Look
-from kernels.sgmv.cost import gather_bmm_cost, gathered_bmm_cost, sgmv_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from aril.kernels.sgmv.cost import Cost
     from benchmarks.plots.ratios import Curves
-    from kernels.sgmv.cost import Cost
 
 WAYS = {
     "per-adapter loop": Look(style.GREEN, "s", "loop over adapters"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
+from aril.kernels.sgmv.cost import H100_SXM, Roofs, sgmv_cost
 from benchmarks.gpu import cost
 from benchmarks.gpu.cases import ROWS as TOKENS
 from benchmarks.gpu.providers import OURS
@@ -19,14 +20,13 @@ from benchmarks.gpu.roofs import roofs_of
 from benchmarks.gpu.workloads import PUNICA, Workload, decode_case
 from benchmarks.plots import labels, runs, style
 from benchmarks.plots.runs import RANK
-from kernels.sgmv.cost import H100_SXM, Roofs, sgmv_cost
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-    from kernels.sgmv.cost import Cost
+    from aril.kernels.sgmv.cost import Cost
 
 NAMED_TOKENS = (1, 64, 16, 4)  # the first have the first choice of a place
 FIRST, LAST = 0.6, 14.0  # flops per byte

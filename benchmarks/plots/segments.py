@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from aril.kernels.sgmv import make_plan
 from benchmarks.plots import style
-from kernels.sgmv import make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,8 +1,8 @@
 """Paged attention over a block table, prefill and decode rows in one call."""
 
-from kernels.attention.ops import make_host_plan, paged_attention, store_kv
-from kernels.attention.scores import Extras, attend_by_scores
-from kernels.attention.sight import Sight
+from aril.kernels.attention.ops import make_host_plan, paged_attention, store_kv
+from aril.kernels.attention.scores import Extras, attend_by_scores
+from aril.kernels.attention.sight import Sight
 
 __all__ = [
     "Extras",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from kernels.attention.scores import Extras, attend_by_scores
-from kernels.attention.sight import FAR, Sight
+from aril.kernels.attention.scores import Extras, attend_by_scores
+from aril.kernels.attention.sight import FAR, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

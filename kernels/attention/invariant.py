@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from kernels.attention.sight import FAR, Sight
+from aril.kernels.attention.sight import FAR, Sight
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.scores import Extras
+    from aril.kernels.attention.scores import Extras
 
 QUERIES = 8
 SPLIT = 64

@@ -15,15 +15,15 @@ import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from kernels.attention.merge import merge_kernel
-from kernels.attention.sight import FAR, Sight
-from kernels.attention.store import store_kernel
-from kernels.attention.tiles import AttentionTiles, choose_tiles, processors_of, spread_decodes
-from kernels.attention.unified import attend_kernel
-from kernels.registration import operator
+from aril.kernels.attention.merge import merge_kernel
+from aril.kernels.attention.sight import FAR, Sight
+from aril.kernels.attention.store import store_kernel
+from aril.kernels.attention.tiles import AttentionTiles, choose_tiles, processors_of, spread_decodes
+from aril.kernels.attention.unified import attend_kernel
+from aril.kernels.registration import operator
 
 if TYPE_CHECKING:
-    from kernels.attention.scores import Extras
+    from aril.kernels.attention.scores import Extras
 
 INTERPRETED = not isinstance(attend_kernel, JITFunction)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.online_softmax import add_sink, first_seen, rescaling
+from aril.kernels.attention.online_softmax import add_sink, first_seen, rescaling
 
 
 @triton.jit(do_not_specialize=["splits"])

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.attention.shared import find_shared
-from kernels.attention.sight import FAR, Sight
-from kernels.native import Prompt, Queries, attend_prompt, attend_queries
+from aril.kernels.attention.shared import find_shared
+from aril.kernels.attention.sight import FAR, Sight
+from aril.kernels.native import Prompt, Queries, attend_prompt, attend_queries
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.scores import Extras
+    from aril.kernels.attention.scores import Extras
 
 # Up to this many new tokens a sequence's are taken one by one, each along its pages; more of them
 # are faster by tiles, which lay their keys out first.

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.attention.gather import AttentionPlan, attend, make_attention_plan
-from kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
-from kernels.attention.scores import Extras
-from kernels.attention.sight import FAR, Sight
-from kernels.backend import uses_native, uses_triton
+from aril.kernels.attention.gather import AttentionPlan, attend, make_attention_plan
+from aril.kernels.attention.invariant import InvariantPlan, attend_invariant, make_invariant_plan
+from aril.kernels.attention.scores import Extras
+from aril.kernels.attention.sight import FAR, Sight
+from aril.kernels.backend import uses_native, uses_triton
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention.native import NativePlan
-    from kernels.attention.tiles import AttentionTiles
+    from aril.kernels.attention.native import NativePlan
+    from aril.kernels.attention.tiles import AttentionTiles
 
     HostPlan = AttentionPlan | InvariantPlan | NativePlan
 
@@ -81,7 +81,7 @@ def paged_attention(  # noqa: PLR0917 - the operands, in the order of the formul
     extras = Extras(softcap, sinks)
     if triton:
         # Loading Triton takes half a second that a CPU service need not spend.
-        from kernels.attention.launch import DevicePlan, attend_triton  # noqa: PLC0415
+        from aril.kernels.attention.launch import DevicePlan, attend_triton  # noqa: PLC0415
 
         if q.stride(2) != 1:
             q = q.contiguous()
@@ -117,7 +117,7 @@ def _attend_on_host(  # noqa: PLR0917 - the operands
     invariant: bool,
 ) -> Tensor:
     if uses_native(backend, q.device, q.dtype):
-        from kernels.attention.native import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
+        from aril.kernels.attention.native import NativePlan, attend_native  # noqa: PLC0415 - loads Numba
 
         if isinstance(plan, NativePlan) and plan.invariant is invariant:
             out = torch.empty(q.shape, dtype=q.dtype)
@@ -146,7 +146,7 @@ def make_host_plan(
     For `paged_attention` of that type, mode and backend (which is not Triton): see there.
     """
     if uses_native(backend, cu_q.device, dtype):
-        from kernels.attention.native import make_native_plan  # noqa: PLC0415 - loads Numba
+        from aril.kernels.attention.native import make_native_plan  # noqa: PLC0415 - loads Numba
 
         return make_native_plan(
             block_table, cu_q, kv_lens, block_size=block_size, sight=sight, invariant=invariant
@@ -185,12 +185,12 @@ def store_kv(
     if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
         raise ValueError("the caches must be contiguous")
     if triton:
-        from kernels.attention.launch import store_triton  # noqa: PLC0415 - as above
+        from aril.kernels.attention.launch import store_triton  # noqa: PLC0415 - as above
 
         store_triton(k, v, k_cache, v_cache, slot_mapping)
         return
     if uses_native(backend, k.device, k.dtype) and _is_plain(k, v, k_cache, v_cache):
-        from kernels.native import store_rows  # noqa: PLC0415 - loads Numba
+        from aril.kernels.native import store_rows  # noqa: PLC0415 - loads Numba
 
         slot_mapping = slot_mapping.contiguous()
         if len(slot_mapping):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from kernels.attention.sight import Sight
+    from aril.kernels.attention.sight import Sight
 
 # Decodes are split further until so many programs wait for each processor: blocks of one head are
 # short, and one alone leaves a processor waiting for memory.

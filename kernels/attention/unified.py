@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.online_softmax import LOG2_E, add_sink, capped, first_seen, rescaling
+from aril.kernels.attention.online_softmax import LOG2_E, add_sink, capped, first_seen, rescaling
 
 
 @triton.jit

@@ -15,15 +15,15 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.attention.launch import DevicePlan, attend_triton
-from kernels.fused.gates import gate_kernel
-from kernels.fused.heads import place_kernel, rotate_kernel
-from kernels.fused.norms import norm_kernel
-from kernels.registration import operator
+from aril.kernels.attention.launch import DevicePlan, attend_triton
+from aril.kernels.fused.gates import gate_kernel
+from aril.kernels.fused.heads import place_kernel, rotate_kernel
+from aril.kernels.fused.norms import norm_kernel
+from aril.kernels.registration import operator
 
 if TYPE_CHECKING:
-    from kernels.attention import Extras
-    from kernels.norm import Norm
+    from aril.kernels.attention import Extras
+    from aril.kernels.norm import Norm
 
 # Numbers that a program takes at once: rows that are shorter share one. By geometry, not measured.
 NORM_BLOCK = 1024  # a longer row is one program's nevertheless

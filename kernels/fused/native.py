@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from kernels.attention.native import attend_native as attend
-from kernels.attention.native import make_native_plan as make_plan
-from kernels.native import (
+from aril.kernels.attention.native import attend_native as attend
+from aril.kernels.attention.native import make_native_plan as make_plan
+from aril.kernels.native import (
     NativeProgram,
     add_norm,
     gate,
@@ -20,7 +20,7 @@ from kernels.native import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.program import Program
+    from aril.kernels.program import Program
 
 __all__ = [
     "add_norm",

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 
-from kernels.backend import uses_native, uses_triton
+from aril.kernels.backend import uses_native, uses_triton
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.attention import Extras, Sight
-    from kernels.norm import Norm
-    from kernels.program import Program
+    from aril.kernels.attention import Extras, Sight
+    from aril.kernels.norm import Norm
+    from aril.kernels.program import Program
 
 _TYPES: Final = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
@@ -118,11 +118,11 @@ def fused_kernels(backend: str, device: torch.device, dtype: torch.dtype) -> Fus
     Raises `ValueError` when there is no such backend, or "native" is asked for what it cannot.
     """
     if uses_triton(backend, device):
-        from kernels.fused import launch  # noqa: PLC0415 - loads Triton
+        from aril.kernels.fused import launch  # noqa: PLC0415 - loads Triton
 
         return launch if dtype in _TYPES else None
     if uses_native(backend, device, dtype):
-        from kernels.fused import native  # noqa: PLC0415 - loads Numba
+        from aril.kernels.fused import native  # noqa: PLC0415 - loads Numba
 
         return native
     return None

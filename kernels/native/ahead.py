@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.native import attend, dense, fused, key_blocks, lora, program, prompts, rows
-from kernels.native.kernel import Kernel
+from aril.kernels.native import attend, dense, fused, key_blocks, lora, program, prompts, rows
+from aril.kernels.native.kernel import Kernel
 
 if TYPE_CHECKING:
     import torch

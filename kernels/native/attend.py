@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import (
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import (
     ask_for,
     cap,
     compiled,
@@ -22,7 +22,7 @@ from kernels.native.scalars import (
     take,
     untyped,
 )
-from kernels.program import settle
+from aril.kernels.program import settle
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from numba import carray
 
-from kernels.native.dense_tiles import COLUMNS, TALL, VECTORS, has_tiles, strip, terms
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import elements, floats, take, untyped
-from kernels.native.tiles import LANES
+from aril.kernels.native.dense_tiles import COLUMNS, TALL, VECTORS, has_tiles, strip, terms
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import elements, floats, take, untyped
+from aril.kernels.native.tiles import LANES
 
 if TYPE_CHECKING:
     from torch import Tensor

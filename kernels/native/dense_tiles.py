@@ -14,8 +14,15 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.native.scalars import BFLOATS, BFloat, compiled, declared, emit_prefetch, everywhere
-from kernels.native.tiles import LANES, PAIR_VECTOR, add_pairs
+from aril.kernels.native.scalars import (
+    BFLOATS,
+    BFloat,
+    compiled,
+    declared,
+    emit_prefetch,
+    everywhere,
+)
+from aril.kernels.native.tiles import LANES, PAIR_VECTOR, add_pairs
 
 TALL: Final = 8
 """Rows of a tile."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.rows import GATE_ROWS, root_of_mean, rotate_head
-from kernels.native.scalars import compiled, elements, int64s, load, store, take, untyped
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.rows import GATE_ROWS, root_of_mean, rotate_head
+from aril.kernels.native.scalars import compiled, elements, int64s, load, store, take, untyped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.norm import Norm
+    from aril.kernels.norm import Norm
 
 _ADD_NORM = record(
     *("out", "sums", "x", "y", "weight", "width", "eps", "offset"), real=("eps", "offset")

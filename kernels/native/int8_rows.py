@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import (
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import (
     as_float,
     bytes_at,
     elements,

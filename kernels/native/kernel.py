@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from kernels.native import openmp
-from kernels.native.machine_code import compile_body
-from kernels.program import HERE
+from aril.kernels.native import openmp
+from aril.kernels.native.machine_code import compile_body
+from aril.kernels.program import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import compiled, elements, int32s, load, store, take, untyped
-from kernels.native.tiles import staged, terms
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import compiled, elements, int32s, load, store, take, untyped
+from aril.kernels.native.tiles import staged, terms
 
 KEYS: Final = 64
 """Keys of a block: whole tiles."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import (
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import (
     compiled,
     elements,
     floats,
@@ -20,8 +20,8 @@ from kernels.native.scalars import (
     take,
     untyped,
 )
-from kernels.native.strips import filled_columns, in_strips, set_product
-from kernels.program import settle
+from aril.kernels.native.strips import filled_columns, in_strips, set_product
+from aril.kernels.program import settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.registry import cpu_target
 
-from kernels.native.scalars import BFLOATS, FLOATS, HALVES, OPTIONS
+from aril.kernels.native.scalars import BFLOATS, FLOATS, HALVES, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

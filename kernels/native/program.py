@@ -15,15 +15,15 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from kernels.native import openmp
-from kernels.native.kernel import WORTH_RELEASING, Kernel, record
-from kernels.native.scalars import count_up, int64s, pause, seen, untyped
-from kernels.program import HERE, Mark, Passage, writing_down
+from aril.kernels.native import openmp
+from aril.kernels.native.kernel import WORTH_RELEASING, Kernel, record
+from aril.kernels.native.scalars import count_up, int64s, pause, seen, untyped
+from aril.kernels.program import HERE, Mark, Passage, writing_down
 
 if TYPE_CHECKING:
     import struct
 
-    from kernels.program import Words
+    from aril.kernels.program import Words
 
 # Of one program; it is run when it is full. A layer writes down a dozen calls of 20 words.
 _CALLS: Final = 2048

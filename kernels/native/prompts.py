@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.key_blocks import KEYS, LAY_OUT, lay_out_keys, lay_out_values
-from kernels.native.scalars import (
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.key_blocks import KEYS, LAY_OUT, lay_out_keys, lay_out_values
+from aril.kernels.native.scalars import (
     cap,
     compiled,
     elements,
@@ -29,7 +29,7 @@ from kernels.native.scalars import (
     take,
     untyped,
 )
-from kernels.native.tiles import (
+from aril.kernels.native.tiles import (
     COLUMNS,
     LANES,
     ROWS,
@@ -40,7 +40,7 @@ from kernels.native.tiles import (
     staged,
     terms,
 )
-from kernels.program import settle
+from aril.kernels.program import settle
 
 if TYPE_CHECKING:
     from torch import Tensor

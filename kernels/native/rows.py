@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import compiled, elements, exp, int64s, load, store, take, untyped
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import compiled, elements, exp, int64s, load, store, take, untyped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +100,7 @@ def gate(gates: Tensor, up: Tensor, *, tanh: bool = False) -> Tensor:
 def store_rows(
     k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
 ) -> None:
-    """Write keys and values into the paged cache; see `kernels.attention.store_kv`."""
+    """Write keys and values into the paged cache; see `aril.kernels.attention.store_kv`."""
     _STORE_ROWS(
         k.dtype,
         len(k),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
-from kernels.native.scalars import compiled
-from kernels.native.tiles import COLUMNS, LANES, ROWS, WIDE, tile
+from aril.kernels.native.scalars import compiled
+from aril.kernels.native.tiles import COLUMNS, LANES, ROWS, WIDE, tile
 
 if TYPE_CHECKING:
     from torch import Tensor

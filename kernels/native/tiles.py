@@ -14,7 +14,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.native.scalars import BFLOATS, FLOATS, BFloat, declared, everywhere, widened
+from aril.kernels.native.scalars import BFLOATS, FLOATS, BFloat, declared, everywhere, widened
 
 ROWS: Final = 4
 """Rows of a tile."""

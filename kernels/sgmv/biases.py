@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.group import GroupShape, LoraPair
+    from aril.kernels.sgmv.plan import SgmvPlan
 
 
 class SlotBiases:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from kernels.backend import uses_native
-from kernels.sgmv.packed import (
+from aril.kernels.backend import uses_native
+from aril.kernels.sgmv.packed import (
     PackedAdapter,
     PackedLinear,
     TorchProducts,
     add_rounded_once_,
     slot_type,
 )
-from kernels.sgmv.packed.adapter import SCALED_TYPES
+from aril.kernels.sgmv.packed.adapter import SCALED_TYPES
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.plan import SgmvPlan
 
 
 class _Entries(Protocol):
@@ -62,7 +62,7 @@ class PackedExperts:
         self._working = slot_type(dtype, device, backend)
         self._entries: _Entries = _TorchEntries(slots * experts, self._working)
         if uses_native(backend, device, dtype):
-            from kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba
+            from aril.kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba
 
             self._entries = NativeAdapters(slots * experts, dtype)
 

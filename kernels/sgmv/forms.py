@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.sgmv.tiles import MIN_TILE
+from aril.kernels.sgmv.tiles import MIN_TILE
 
 MATRIX_ROWS = tl.constexpr(MIN_TILE)
 

@@ -13,17 +13,17 @@ import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from kernels.registration import operator
-from kernels.sgmv.expand import expand_kernel
-from kernels.sgmv.shrink import shrink_kernel
-from kernels.sgmv.tiles import EXPAND_STAGES
+from aril.kernels.registration import operator
+from aril.kernels.sgmv.expand import expand_kernel
+from aril.kernels.sgmv.shrink import shrink_kernel
+from aril.kernels.sgmv.tiles import EXPAND_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernels.sgmv.gains import Gains
-    from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.tiles import Tiles
+    from aril.kernels.sgmv.gains import Gains
+    from aril.kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.tiles import Tiles
 
 # Of one expand: it takes their B as plain arguments, so that a CUDA graph keeps no pointer table.
 MAX_SLICES = 4

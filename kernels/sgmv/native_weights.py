@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
-from kernels.program import settle
-from kernels.sgmv.packed.adapter import pack
-from kernels.sgmv.row_tasks import TOGETHER
+from aril.kernels.native import NativeBlocks, NativeLinear, NativeSlots, add_lora_
+from aril.kernels.program import settle
+from aril.kernels.sgmv.packed.adapter import pack
+from aril.kernels.sgmv.row_tasks import TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.packed.adapter import PackedAdapter
-    from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.slot_copies import SlotCopies
+    from aril.kernels.sgmv.group import GroupShape, LoraPair
+    from aril.kernels.sgmv.packed.adapter import PackedAdapter
+    from aril.kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.slot_copies import SlotCopies
 
 
 class NativeAdapters:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.backend import uses_native, uses_triton
-from kernels.sgmv.group import GroupShape, LoraPair
-from kernels.sgmv.packed import TorchProducts, add_segments_, pack
-from kernels.sgmv.tiles import choose_tiles
+from aril.kernels.backend import uses_native, uses_triton
+from aril.kernels.sgmv.group import GroupShape, LoraPair
+from aril.kernels.sgmv.packed import TorchProducts, add_segments_, pack
+from aril.kernels.sgmv.tiles import choose_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv.gains import Gains
-    from kernels.sgmv.packed import PackedAdapter
-    from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.tiles import Tiles
+    from aril.kernels.sgmv.gains import Gains
+    from aril.kernels.sgmv.packed import PackedAdapter
+    from aril.kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.tiles import Tiles
 
 
 def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
@@ -82,7 +82,7 @@ def sgmv_(  # noqa: PLR0917 - the operands, in the order of the formula
             add_segments_(y, x, slots, plan)
         return
     # Loading Triton takes half a second that a CPU service need not spend.
-    from kernels.sgmv.launch import sgmv_triton_  # noqa: PLC0415
+    from aril.kernels.sgmv.launch import sgmv_triton_  # noqa: PLC0415
 
     if x.dtype is torch.float64:
         raise ValueError("the Triton kernels take fp32, fp16 and bf16, got float64")
@@ -145,7 +145,7 @@ def _is_native(backend: str, y: Tensor, x: Tensor) -> bool:
 def _add_native_(
     y: Tensor, x: Tensor, packed: Sequence[PackedAdapter | None], plan: SgmvPlan
 ) -> None:
-    from kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba
+    from aril.kernels.sgmv.native_weights import NativeAdapters  # noqa: PLC0415 - loads Numba
 
     adapters = NativeAdapters(len(packed), x.dtype)
     for slot, adapter in enumerate(packed):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.plan_layout import PlanLayout
-from kernels.sgmv.row_blocks import BlockTable, build_blocks, worst_case_blocks
-from kernels.sgmv.row_tasks import RowTasks, cut_into_tasks
-from kernels.sgmv.segments import Segment, find_segments
+from aril.kernels.sgmv.plan_layout import PlanLayout
+from aril.kernels.sgmv.row_blocks import BlockTable, build_blocks, worst_case_blocks
+from aril.kernels.sgmv.row_tasks import RowTasks, cut_into_tasks
+from aril.kernels.sgmv.segments import Segment, find_segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

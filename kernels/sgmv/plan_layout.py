@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kernels.sgmv.row_blocks import BlockTable, lay_out_blocks
-from kernels.sgmv.segments import NO_ADAPTER
+from aril.kernels.sgmv.row_blocks import BlockTable, lay_out_blocks
+from aril.kernels.sgmv.segments import NO_ADAPTER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

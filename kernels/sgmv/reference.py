@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
+from aril.kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv.gains import Gains
+    from aril.kernels.sgmv.gains import Gains
 
 
 def row_by_row(x: Tensor, a: Tensor, b: Tensor, scale: Tensor, row_slots: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kernels.native import NativeBlocks
-    from kernels.sgmv.segments import Segment
+    from aril.kernels.native import NativeBlocks
+    from aril.kernels.sgmv.segments import Segment
 
 # Rows of one adapter that a thread takes together, reading its weights once. Four to sixty-four
 # take the same time; fewer share a small step out to more threads.

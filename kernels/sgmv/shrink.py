@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.sgmv.forms import add_product, no_sums, spread_rows, spread_weights, summed
+from aril.kernels.sgmv.forms import add_product, no_sums, spread_rows, spread_weights, summed
 
 
 @triton.jit(do_not_specialize=["rows_total"])

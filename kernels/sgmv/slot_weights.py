@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from kernels.backend import uses_native, uses_triton
-from kernels.sgmv.packed import PackedWeights
-from kernels.sgmv.stacked import StackedWeights
+from aril.kernels.backend import uses_native, uses_triton
+from aril.kernels.sgmv.packed import PackedWeights
+from aril.kernels.sgmv.stacked import StackedWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.slot_copies import SlotCopies
+    from aril.kernels.sgmv.group import GroupShape, LoraPair
+    from aril.kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.slot_copies import SlotCopies
 
 
 class SlotWeights(Protocol):
@@ -67,7 +67,7 @@ def make_slot_weights(
     if uses_triton(backend, device):
         return StackedWeights(shape, slots, device=device, dtype=dtype, bias=bias, backend="triton")
     if uses_native(backend, device, dtype):
-        from kernels.sgmv.native_weights import NativeWeights  # noqa: PLC0415 - loads Numba
+        from aril.kernels.sgmv.native_weights import NativeWeights  # noqa: PLC0415 - loads Numba
 
         return NativeWeights(shape, slots, dtype=dtype, bias=bias)
     return PackedWeights(shape, slots, device=device, dtype=dtype, bias=bias)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernels.sgmv.gains import Gains
-from kernels.sgmv.ops import sgmv_
-from kernels.sgmv.slot_copies import SlotCopies
+from aril.kernels.sgmv.gains import Gains
+from aril.kernels.sgmv.ops import sgmv_
+from aril.kernels.sgmv.slot_copies import SlotCopies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.group import GroupShape, LoraPair
+    from aril.kernels.sgmv.plan import SgmvPlan
 
 
 class StackedWeights:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kernels.sgmv.plan import SgmvMode
+from aril.kernels.sgmv.plan import SgmvMode
 
 EXPAND_STAGES = 1
 

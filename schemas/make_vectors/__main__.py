@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from schemas import limits
-from schemas.make_vectors.bad_bytes import bad_bytes, long_records
-from schemas.make_vectors.bad_jobs import bad_fields, bad_owners
-from schemas.make_vectors.histories import plain_histories
-from schemas.make_vectors.jobs import good_requests
-from schemas.make_vectors.json_records import json_replies, json_requests
-from schemas.make_vectors.partitions import partition_vectors
-from schemas.make_vectors.replies import reply_vectors
-from schemas.make_vectors.signatures import key_file, signature_vectors
-from schemas.make_vectors.take_overs import take_over_histories
+from aril.schemas import limits
+from aril.schemas.make_vectors.bad_bytes import bad_bytes, long_records
+from aril.schemas.make_vectors.bad_jobs import bad_fields, bad_owners
+from aril.schemas.make_vectors.histories import plain_histories
+from aril.schemas.make_vectors.jobs import good_requests
+from aril.schemas.make_vectors.json_records import json_replies, json_requests
+from aril.schemas.make_vectors.partitions import partition_vectors
+from aril.schemas.make_vectors.replies import reply_vectors
+from aril.schemas.make_vectors.signatures import key_file, signature_vectors
+from aril.schemas.make_vectors.take_overs import take_over_histories
 
 FOLDER: Final = Path(__file__).parents[1] / "vectors"
 

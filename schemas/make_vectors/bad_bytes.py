@@ -2,8 +2,8 @@
 
 import msgpack
 
-from schemas import limits
-from schemas.make_vectors.build import (
+from aril.schemas import limits
+from aril.schemas.make_vectors.build import (
     JOB,
     MISSING,
     NOBODY,

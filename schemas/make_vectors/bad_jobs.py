@@ -1,6 +1,15 @@
 """Well-formed maps that are no valid request."""
 
-from schemas.make_vectors.build import JOB, MISSING, OWNER, Fields, Vector, pack, refusal, vector
+from aril.schemas.make_vectors.build import (
+    JOB,
+    MISSING,
+    OWNER,
+    Fields,
+    Vector,
+    pack,
+    refusal,
+    vector,
+)
 
 
 def _refused(name: str, meaning: str, fields: Fields, expect: Fields) -> Vector:

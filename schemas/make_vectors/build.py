@@ -4,7 +4,7 @@ from typing import Any
 
 import msgpack
 
-from schemas import limits
+from aril.schemas import limits
 
 Fields = dict[str, Any]
 Vector = dict[str, Any]

@@ -1,7 +1,7 @@
 """Histories of jobs without a change of owner, and what comes after their end."""
 
-from schemas.make_vectors.build import Vector
-from schemas.make_vectors.streams import Visible, Writer, foreign, ignored, stream
+from aril.schemas.make_vectors.build import Vector
+from aril.schemas.make_vectors.streams import Visible, Writer, foreign, ignored, stream
 
 _A1, _B1, _B2 = Writer("a", 1), Writer("b", 1), Writer("b", 2)
 

@@ -1,6 +1,6 @@
 """Requests that are accepted; `expect` holds the fields that differ from the defaults."""
 
-from schemas.make_vectors.build import JOB, MISSING, Fields, Vector, pack, vector
+from aril.schemas.make_vectors.build import JOB, MISSING, Fields, Vector, pack, vector
 
 
 def _job(name: str, meaning: str, fields: Fields, expect: Fields | None = None) -> Vector:

@@ -2,9 +2,9 @@
 
 import json
 
-from schemas import limits
-from schemas.make_vectors.build import JOB, NOBODY, OWNER, Fields, Vector, refusal, vector
-from schemas.make_vectors.replies import DONE, TOKENS
+from aril.schemas import limits
+from aril.schemas.make_vectors.build import JOB, NOBODY, OWNER, Fields, Vector, refusal, vector
+from aril.schemas.make_vectors.replies import DONE, TOKENS
 
 _GOOD = '{"v":1,"kind":"job","id":"j1","tenant":"acme","prompt":"Hi"%s}'
 _SMALLEST: Fields = {name: value for name, value in JOB.items() if name != "kind"}

@@ -1,6 +1,6 @@
 """Replies one by one. `expect.record` holds every field of the record as version 1 knows it."""
 
-from schemas.make_vectors.build import MISSING, Fields, Vector, pack, refusal, vector
+from aril.schemas.make_vectors.build import MISSING, Fields, Vector, pack, refusal, vector
 
 _HEAD: Fields = {"job": "j1", "epoch": [3, 1], "worker": "worker-0:17"}
 TOKENS: Fields = {"kind": "tokens", **_HEAD, "index": 7, "ids": [42], "text": " seed"}

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from schemas.make_vectors.build import JOB, pack
-from schemas.signature import (
+from aril.schemas.make_vectors.build import JOB, pack
+from aril.schemas.signature import (
     SIGNATURE_BYTES,
     SIGNATURE_HEADER,
     SignatureHeader,

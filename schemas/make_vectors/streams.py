@@ -5,7 +5,7 @@ Three workers write: a, b and c. A step is a record and the events that it cause
 
 from typing import Any, NamedTuple
 
-from schemas.make_vectors.build import Fields, Vector, pack
+from aril.schemas.make_vectors.build import Fields, Vector, pack
 
 Event = dict[str, Any]
 

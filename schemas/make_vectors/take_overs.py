@@ -1,7 +1,7 @@
 """Histories of jobs that change owner: claims, zombies, releases and resets."""
 
-from schemas.make_vectors.build import Vector
-from schemas.make_vectors.streams import Visible, Writer, ignored, resetting, stream
+from aril.schemas.make_vectors.build import Vector
+from aril.schemas.make_vectors.streams import Visible, Writer, ignored, resetting, stream
 
 _A1, _A1_RETRY = Writer("a", 1), Writer("a", 1, attempt=2)
 _B2, _B2_RETRY = Writer("b", 2), Writer("b", 2, attempt=2)

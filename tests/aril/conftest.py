@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from aril import Client
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.support.fake_worker import FakeWorker
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

@@ -14,7 +14,7 @@ from aril.arguments import UsageError
 from aril.commands.prompts import read_prompts
 from aril.commands.show import JsonPrinter, described
 from aril.memory import MemoryBroker
-from schemas import Activation, DoneEvent, Job, MixedAdapter, Sampling, decode_request
+from aril.schemas import Activation, DoneEvent, Job, MixedAdapter, Sampling, decode_request
 from tests.aril.test_client import connect
 from tests.support.fake_worker import DIGEST, FakeWorker, done
 

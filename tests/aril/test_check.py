@@ -18,6 +18,8 @@ from aril.commands.backbone import read_model_folder
 from aril.commands.check import check_traces, experts_room
 from aril.commands.int8_change import compare
 from aril.commands.report import Report
+from aril.worker.engine.model import load_backbone
+from aril.worker.settings import load_settings
 from tests.support.int8 import why_not
 from tests.support.tiny import (
     Architecture,
@@ -25,8 +27,6 @@ from tests.support.tiny import (
     make_tiny_experts,
     make_tiny_model,
 )
-from worker.engine.model import load_backbone
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -284,7 +284,7 @@ def test_what_traces_need_is_checked(
 
     missing: Any = None
     with monkeypatch.context() as without:
-        without.setitem(sys.modules, "worker.observe.traces.export", missing)
+        without.setitem(sys.modules, "aril.worker.observe.traces.export", missing)
         assert check("off") == (False, "")
         failed, told = check("on")
         assert failed

@@ -13,8 +13,8 @@ import pytest
 from aril.arguments import FAILED, USAGE
 from aril.cli import COMMANDS, main
 from aril.commands.groups import worker_groups
+from aril.worker.settings import WorkerSettings
 from tests.support.answering import answering
-from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

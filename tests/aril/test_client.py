@@ -25,7 +25,7 @@ from aril import (
     TokensEvent,
 )
 from aril.memory import MemoryBroker, MemoryTransport
-from schemas import (
+from aril.schemas import (
     Cancel,
     Epoch,
     ErrorRecord,

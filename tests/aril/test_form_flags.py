@@ -10,8 +10,8 @@ import pytest
 from aril.arguments import Parser, UsageError
 from aril.commands import send
 from aril.commands.prompts import read_prompts, sampling_of
-from schemas import Sampling
-from schemas.constraint import Constraint
+from aril.schemas import Sampling
+from aril.schemas.constraint import Constraint
 
 if TYPE_CHECKING:
     from pathlib import Path

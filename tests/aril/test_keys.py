@@ -21,14 +21,14 @@ from aril.cli import main
 from aril.commands.check import check_keys
 from aril.commands.report import Report
 from aril.memory import MemoryBroker, MemoryTransport
-from schemas import Cancel, Job, decode_request
-from schemas.signature import SignatureError
+from aril.schemas import Cancel, Job, decode_request
+from aril.schemas.signature import SignatureError
+from aril.worker.intake.tenant_keys import TenantKeys, read_keys
+from aril.worker.job import Partition, Record
+from aril.worker.settings import load_settings
 from tests.support.fake_worker import FakeWorker
 from tests.support.signing import keys_of, put_key
 from tests.support.tiny import make_tiny_model
-from worker.intake.tenant_keys import TenantKeys, read_keys
-from worker.job import Partition, Record
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

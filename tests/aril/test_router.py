@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from aril.errors import StreamLost
 from aril.router import Inbox, Mark, Router
+from aril.schemas import DoneEvent, Epoch, TokensEvent, encode_redirect, encode_reply
 from aril.transport import Fetched
-from schemas import DoneEvent, Epoch, TokensEvent, encode_redirect, encode_reply
 from tests.support.fake_worker import answer, done, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import ReplyRecord
+    from aril.schemas import ReplyRecord
 
 
 class Reader:

@@ -72,7 +72,7 @@ def test_what_is_no_trace_context_is_refused(
 def test_nothing_imports_opentelemetry_by_itself() -> None:
     """Neither a client nor a worker whose traces are off."""
     code = (
-        "import sys, aril.client, aril.trace_context, worker.app\n"
+        "import sys, aril.client, aril.trace_context, aril.worker.app\n"
         "assert aril.trace_context.trace_headers(None, None) == ()\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

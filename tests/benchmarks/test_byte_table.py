@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kernels.sgmv
+import aril.kernels.sgmv
+from aril.kernels.sgmv.cost import sgmv_cost
 from benchmarks.gpu.workloads import Workload, segment_sizes
 from benchmarks.plots.byte_table import byte_table
-from kernels.sgmv.cost import sgmv_cost
 
 
 def test_the_table_has_the_workloads_of_the_benchmarks() -> None:
@@ -23,5 +23,5 @@ def test_the_table_has_the_workloads_of_the_benchmarks() -> None:
 
 def test_the_readme_shows_the_computed_table() -> None:
     """The table of the README is what the byte model computes, line by line."""
-    readme = Path(kernels.sgmv.__file__).with_name("README.md").read_text(encoding="utf-8")
+    readme = Path(aril.kernels.sgmv.__file__).with_name("README.md").read_text(encoding="utf-8")
     assert byte_table() in readme

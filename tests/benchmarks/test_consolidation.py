@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aril.worker.job import Partition
 from benchmarks.consolidation import EACH, SHARED, Day, rows_of, rules, simulate
 from benchmarks.fleet import LOAD_SECONDS, STEP_SECONDS, Fleet, Job, Outcome, Size
 from benchmarks.fleet_rules import Consolidate, Punica, Spread
-from worker.job import Partition
 
 if TYPE_CHECKING:
     from benchmarks.fleet import Gpu

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aril.schemas import ClaimRecord, Epoch, TokensRecord
 from benchmarks.crash_timeline import TOKENS, Followed, check
-from schemas import ClaimRecord, Epoch, TokensRecord
 
 FIRST, SECOND = Epoch(1, 1), Epoch(2, 1)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
 from benchmarks.decoding import decode
 from benchmarks.gpu.engine import TINY, random_adapter, random_backbone
-from schemas import ErrorCode, JobError
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aril.kernels.sgmv.tiles import MIN_TILE
 from benchmarks.gpu.candidates import SHARED_MEMORY, expands, shrinks
 from benchmarks.gpu.sweep_attention import STAGES, candidates, shapes_of
-from kernels.sgmv.tiles import MIN_TILE
 from tests.kernels.test_compile import attend, expand, shrink, table_tiles
 from tests.support.offline_compile import Compiled, Job, compile_all
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kernels.attention.tiles import AttentionTiles
+    from aril.kernels.attention.tiles import AttentionTiles
 
 FEW_BYTES = 64  # spilled: registers around the loop; a tile that doesn't fit is hundreds and more
 BATCH = 150  # jobs of one process, which has a time limit

@@ -14,9 +14,9 @@ from benchmarks.gpu.sgmv_choices import is_vector_label, vector_rows
 from benchmarks.gpu.sweep_attention import candidates, current, kind_of, shapes_of
 
 if TYPE_CHECKING:
+    from aril.kernels.attention.tiles import AttentionTiles
     from benchmarks.gpu.sequences import Shape
     from benchmarks.record import Row
-    from kernels.attention.tiles import AttentionTiles
 
 Figures = tuple[float, float, float]
 

@@ -17,19 +17,19 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from aril.schemas import Sampling  # noqa: E402
+from aril.worker.engine.config import EngineConfig  # noqa: E402
+from aril.worker.engine.engine import Engine  # noqa: E402
+from aril.worker.engine.model import adopt_backbone  # noqa: E402
+from aril.worker.engine.request import GenerationRequest  # noqa: E402
 from benchmarks.gpu.engine import TINY, random_adapter, random_backbone  # noqa: E402
-from schemas import Sampling  # noqa: E402
 from tests.support.tiny import make_tokenizer  # noqa: E402
-from worker.engine.config import EngineConfig  # noqa: E402
-from worker.engine.engine import Engine  # noqa: E402
-from worker.engine.model import adopt_backbone  # noqa: E402
-from worker.engine.request import GenerationRequest  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.model import Backbone
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.model import Backbone
 ON_GPU = DEVICE == "cuda"
 SIZE = replace(TINY, layers=3, rows=24, prompt=33) if ON_GPU else replace(TINY, rows=3)
 TOKENS = 40 if ON_GPU else 3

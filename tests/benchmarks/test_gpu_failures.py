@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.kernels.sgmv.cost import H100_SXM
 from benchmarks.gpu import attention, sequences
 from benchmarks.gpu.failures import DeviceLost, first_line, place, survive
 from benchmarks.gpu.results import Results
-from kernels.sgmv.cost import H100_SXM
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from aril.kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 from benchmarks.gpu import halves as halves_module
 from benchmarks.gpu.candidates import expand_part, shrink_part
 from benchmarks.gpu.halves import Halves
 from benchmarks.gpu.problem import make_problem
 from benchmarks.gpu.sweep_sgmv import current
 from benchmarks.gpu.workloads import TINY, Workload, decode_case
-from kernels.sgmv.launch import sgmv_expand, sgmv_shrink
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Conversion of an array with ndim > 0:DeprecationWarning"  # the interpreter's own

@@ -16,10 +16,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from aril.kernels.attention import store_kv  # noqa: E402
+from aril.kernels.sgmv import GroupShape, LoraPair, StackedWeights, make_plan  # noqa: E402
 from benchmarks.gpu import attention, checks, problem, providers, sequences, workloads  # noqa: E402
 from benchmarks.gpu.timing import graph_times  # noqa: E402
-from kernels.attention import store_kv  # noqa: E402
-from kernels.sgmv import GroupShape, LoraPair, StackedWeights, make_plan  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmarks.gpu.workloads import Case

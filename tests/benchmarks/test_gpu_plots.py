@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib")
 import matplotlib as mpl
 from matplotlib.text import Text
 
+from aril.kernels.sgmv.cost import Roofs
 from benchmarks.gpu import layer as gpu_layer
 from benchmarks.gpu.cases import ROWS
 from benchmarks.gpu.cost import cost_of
@@ -22,7 +23,6 @@ from benchmarks.gpu.workloads import LLAMA_8B, PUNICA, Workload, decode_case
 from benchmarks.plots import attention, labels, peers, ratios, roofline, runs, segments, tables
 from benchmarks.plots import bytes as sgmv_bytes
 from benchmarks.plots.style import Span
-from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.kernels.sgmv.cost import H100_SXM
+from aril.kernels.sgmv.row_blocks import worst_case_blocks
 from benchmarks.gpu.checks import examine
 from benchmarks.gpu.loading import SIGNED, _to_device, loaded
 from benchmarks.gpu.ours import StaticSgmv
@@ -17,8 +19,6 @@ from benchmarks.gpu.providers import Loop
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.sgmv import QUESTION, measure
 from benchmarks.gpu.workloads import TINY, Workload, decode_case, dora_case
-from kernels.sgmv.cost import H100_SXM
-from kernels.sgmv.row_blocks import worst_case_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.kernels.sgmv.cost import H100_SXM
 from benchmarks import record
 from benchmarks.gpu import failures, layer, sgmv, trial
 from benchmarks.gpu.failures import DeviceLost
@@ -17,7 +18,6 @@ from benchmarks.gpu.results import Results, code_version
 from benchmarks.gpu.sgmv import QUESTION, count_launches, measure
 from benchmarks.gpu.timing import IN_A_GRAPH
 from benchmarks.gpu.workloads import TINY, Workload, decode_case
-from kernels.sgmv.cost import H100_SXM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.kernels.sgmv.cost import H100_SXM
 from benchmarks import record
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import correctness
@@ -26,7 +27,6 @@ from benchmarks.gpu.results import REHEARSAL, Results, results_folder
 from benchmarks.gpu.sgmv import QUESTION, measure
 from benchmarks.gpu.workloads import TINY, Workload, decode_case, prefill_case
 from benchmarks.record import RESULTS
-from kernels.sgmv.cost import H100_SXM
 
 if TYPE_CHECKING:
     from collections.abc import Callable

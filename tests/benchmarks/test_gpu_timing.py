@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from aril.kernels.sgmv.cost import Roofs
 from benchmarks.gpu import timing
 from benchmarks.gpu.failures import survive
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.trial import BANDWIDTH, SHARE, Report, Trial
 from benchmarks.gpu.workloads import TINY, Workload, decode_case
-from kernels.sgmv.cost import Roofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

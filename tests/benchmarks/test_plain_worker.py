@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aril.worker.queue.ledger import Ledger
 from benchmarks.plain_worker import PlainLedger
-from worker.queue.ledger import Ledger
 
 if TYPE_CHECKING:
     import random
 
 SWITCHED_OFF = """
 from benchmarks.plain_worker import PlainLedger, switch_off
-from schemas import Epoch
-from schemas.unpack import unpack_map
-from worker.job import Partition
-from worker.queue.ledger import Checkpoint
-from worker.queue.assignment import Identity, Membership, PartitionState
-from worker.replies.stream import ReplyStream
+from aril.schemas import Epoch
+from aril.schemas.unpack import unpack_map
+from aril.worker.job import Partition
+from aril.worker.queue.ledger import Checkpoint
+from aril.worker.queue.assignment import Identity, Membership, PartitionState
+from aril.worker.replies.stream import ReplyStream
 
 switch_off()
 stream = ReplyStream(job="j", epoch=Epoch(4, 1), worker="w")

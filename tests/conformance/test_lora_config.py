@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.worker.adapters.config import HONOURED, TRAINING_ONLY
 from tests.support.conformance import BEGIN, DOC, END, TOKENS, Outcome, conform, section
 from tests.support.conformance_cases import CASES, FIELDS
 from tests.support.marked import between
 from tests.support.peft_reference import Comparison
-from worker.adapters.config import HONOURED, TRAINING_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connecting.certificates import CertificateFiles, FreshContext
-from connecting.errors import SecurityError
+from aril.connecting.certificates import CertificateFiles, FreshContext
+from aril.connecting.errors import SecurityError
 from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ async def test_no_password_is_asked_for_on_a_terminal(tmp_path: Path) -> None:
     pair = Authority().issue("locked", password=LOCKED).write(tmp_path, "own")
     script = (
         "import pathlib, sys\n"
-        "from connecting.certificates import CertificateFiles\n"
-        "from connecting.errors import SecurityError\n"
+        "from aril.connecting.certificates import CertificateFiles\n"
+        "from aril.connecting.errors import SecurityError\n"
         "try: CertificateFiles(None, *map(pathlib.Path, sys.argv[1:])).load()\n"
         "except SecurityError: sys.exit(7)"
     )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from connecting.errors import SecurityError, TokenError
-from connecting.oidc import OidcTokens
-from connecting.settings import ConnectionSettings
+from aril.connecting.errors import SecurityError, TokenError
+from aril.connecting.oidc import OidcTokens
+from aril.connecting.settings import ConnectionSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +69,7 @@ async def running(endpoint: Endpoint) -> AsyncIterator[str]:
 async def test_a_token_is_asked_for_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many connections at once share it; near its end another one is there for the next."""
     endpoint, now = Endpoint(), 1_000.0
-    monkeypatch.setattr("connecting.oidc.time.time", lambda: now)
+    monkeypatch.setattr("aril.connecting.oidc.time.time", lambda: now)
     async with running(endpoint) as url:
         provider = provider_at(url)
         found = await asyncio.gather(*(provider.token() for _ in range(5)))
@@ -88,7 +88,7 @@ async def test_while_the_provider_is_down_the_last_token_is_used(
 ) -> None:
     """As long as it is good, and no longer."""
     endpoint, now = Endpoint(), 1_000.0
-    monkeypatch.setattr("connecting.oidc.time.time", lambda: now)
+    monkeypatch.setattr("aril.connecting.oidc.time.time", lambda: now)
     async with running(endpoint) as url:
         provider = provider_at(url)
         await provider.token()

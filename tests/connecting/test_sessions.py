@@ -10,11 +10,11 @@ from aiokafka import errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.protocol.group import HeartbeatRequest
 
-from connecting import bearer, sessions
-from connecting.bearer import Bearer
-from connecting.errors import TokenError
-from connecting.sessions import renew_sessions
-from connecting.tokens import Token
+from aril.connecting import bearer, sessions
+from aril.connecting.bearer import Bearer
+from aril.connecting.errors import TokenError
+from aril.connecting.sessions import renew_sessions
+from aril.connecting.tokens import Token
 from tests.support.sasl_broker import NODE, SaslBroker
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ async def test_a_token_that_expires_is_replaced_where_the_broker_sets_no_limit(
 ) -> None:
     """Some brokers end a connection with its token and do not say so: its expiry counts as well."""
     broker.session_ms = 0
-    monkeypatch.setattr("connecting.bearer.time.time", lambda: 1_000.0)
+    monkeypatch.setattr("aril.connecting.bearer.time.time", lambda: 1_000.0)
     client = renewing(broker.client(**by(Tokens(Token("one", 1_000.04), Token("two", None)))))
     await beat(client)
     await broker.until(lambda: len(broker.shown) == 2 and broker.open == 1)
@@ -185,7 +185,7 @@ async def test_a_provider_that_fails_is_asked_once_in_a_while(
 ) -> None:
     """However often somebody connects; the reason stays the same, and is logged as often."""
     now = 1_000.0
-    monkeypatch.setattr("connecting.bearer.time.monotonic", lambda: now)
+    monkeypatch.setattr("aril.connecting.bearer.time.monotonic", lambda: now)
     shown = Bearer(Tokens(TokenError("away"), TokenError("still away"), Token("one", None)))
     told = []
     for moment in (1_000.0, 1_000.5, 1_000.9, 1_001.0, 1_001.9):

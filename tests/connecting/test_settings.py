@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aril import BadSetting, Client
+from aril.connecting.bearer import Bearer
+from aril.connecting.errors import SecurityError
+from aril.connecting.settings import ConnectionSettings
 from aril.environment import options_from_env
-from connecting.bearer import Bearer
-from connecting.errors import SecurityError
-from connecting.settings import ConnectionSettings
+from aril.worker.settings import SettingsError, load_settings
 from tests.support.certificates import Authority
-from worker.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

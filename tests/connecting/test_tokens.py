@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connecting.errors import SecurityError, TokenError
-from connecting.settings import ConnectionSettings
-from connecting.token_file import FileTokens
-from connecting.tokens import MAX_TOKEN_CHARACTERS, Token, expiry_of, find_provider
+from aril.connecting.errors import SecurityError, TokenError
+from aril.connecting.settings import ConnectionSettings
+from aril.connecting.token_file import FileTokens
+from aril.connecting.tokens import MAX_TOKEN_CHARACTERS, Token, expiry_of, find_provider
 from tests.support.jwts import Issuer
 
 if TYPE_CHECKING:

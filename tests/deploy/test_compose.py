@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from aril import Client
-from schemas import DoneEvent, VisibleStream, decode_reply
+from aril.schemas import DoneEvent, VisibleStream, decode_reply
 from tests.support.compose import Stack, engine_answers
 
 if TYPE_CHECKING:

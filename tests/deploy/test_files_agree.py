@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from worker.settings import WorkerSettings
+from aril.worker.settings import WorkerSettings
 
 ROOT: Final = Path(__file__).parents[2]
 SHELL_SCRIPTS: Final = sorted(ROOT.glob("deploy/**/*.sh"))
@@ -57,23 +57,42 @@ def test_one_base_image() -> None:
     )
 
 
+PROJECTS: Final = ("pyproject.toml", "clients/python/pyproject.toml")
+
+
+def _projects() -> list[dict[str, Any]]:
+    return [tomllib.loads(_text(file))["project"] for file in PROJECTS]
+
+
 def test_image_has_every_package() -> None:
-    """Each package that is installed reaches the image's build context."""
-    packages = tomllib.loads(_text("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]
+    """Each room that `aril` links to, and the client's project, reach the image's build context."""
+    rooms = {path.name for path in (ROOT / "aril").iterdir() if path.is_symlink()}
     let_through = re.findall(r"^!(\S+)$", _text(".dockerignore"), re.MULTILINE)
-    assert {name.rstrip("*") for name in packages["include"]} <= set(let_through)
+    assert rooms == {"schemas", "connecting", "fetching", "kernels", "worker"}
+    assert rooms | {"aril", "clients/python"} <= set(let_through)
+
+
+def test_the_service_needs_its_own_client() -> None:
+    """Both are of one version, and the client has no floor that the service does not meet."""
+    service, client = _projects()
+    assert f"aril-client=={client['version']}" in service["dependencies"]
+    assert service["version"] == client["version"]
+    assert set(client["dependencies"]) < set(service["dependencies"])
 
 
 def test_every_dependency_is_pinned() -> None:
     """constraints.txt pins each dependency once, at a version that pyproject.toml allows."""
-    project = tomllib.loads(_text("pyproject.toml"))["project"]
     lines = [line for line in _text("constraints.txt").splitlines() if not line.startswith("#")]
     pins = dict(line.split("==") for line in lines)
     assert len(pins) == len(lines)
     assert lines == sorted(lines, key=str.lower)
     by_name = {canonicalize_name(name): version for name, version in pins.items()}
-    wanted = project["dependencies"] + [
-        requirement for extra in project["optional-dependencies"].values() for requirement in extra
+    wanted = [
+        line
+        for project in _projects()
+        for lines in (project["dependencies"], *project["optional-dependencies"].values())
+        for line in lines
+        if not line.startswith("aril-client")
     ]
     for requirement in map(Requirement, wanted):
         assert by_name[canonicalize_name(requirement.name)] in requirement.specifier, requirement

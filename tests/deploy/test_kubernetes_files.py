@@ -13,6 +13,9 @@ import jsonschema
 import pytest
 import yaml
 
+from aril.worker.observe.health import Health, start_http
+from aril.worker.observe.metrics import Metrics
+from aril.worker.settings import FOREIGN_ENV, WorkerSettings, load_settings
 from tests.support.kubernetes import (
     COMPONENTS,
     MANIFESTS,
@@ -27,9 +30,6 @@ from tests.support.kubernetes import (
     settings,
     the,
 )
-from worker.observe.health import Health, start_http
-from worker.observe.metrics import Metrics
-from worker.settings import FOREIGN_ENV, WorkerSettings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING, Final
 
+from aril.worker.adapters.folder import AdapterFolder
 from tests.support.kubernetes import COMPONENTS, ROOT, manifests
-from worker.adapters.folder import AdapterFolder
 
 if TYPE_CHECKING:
     from pathlib import Path

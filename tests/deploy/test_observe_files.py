@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
+from aril.worker.observe.metrics import Metrics
 from tests.docs.test_paths import headings
 from tests.support import dashboards
 from tests.support.dashboards import OBSERVE, descriptions, panels
-from worker.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

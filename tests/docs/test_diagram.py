@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from aril.worker.stages import TABLE
 from tests.support.life_diagram import DOC, replaced, section
-from worker.stages import TABLE
 
 
 def test_the_diagram_is_made_from_the_table() -> None:

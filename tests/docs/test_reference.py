@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import ErrorCode
+from aril.schemas import ErrorCode
+from aril.worker.observe.metrics import Metrics
+from aril.worker.settings import WorkerSettings
 from tests.support import reference
-from worker.observe.metrics import Metrics
-from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from tests.support.fault_watch import SETTLE_SECONDS, Offsets, dead_letters, inp
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from schemas import Epoch
+    from aril.schemas import Epoch
     from tests.faults.report import Report
     from tests.support.fault_broker import MortalKafka
 

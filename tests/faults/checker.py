@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas import ClaimRecord, DoneEvent, ErrorEvent, ResetEvent, TokensRecord, reply_partition
+from aril.schemas import (
+    ClaimRecord,
+    DoneEvent,
+    ErrorEvent,
+    ResetEvent,
+    TokensRecord,
+    reply_partition,
+)
 from tests.faults.history import Name, fold
 from tests.faults.offsets import check_committed, check_dead
 from tests.faults.outages import check_outages, excused, sent_ms
@@ -17,7 +24,7 @@ from tests.faults.report import Report, Violation
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from schemas import Epoch, Event
+    from aril.schemas import Epoch, Event
     from tests.faults.history import Asked, Folded, History, Logged
 
 __all__ = ["Report", "Violation", "check"]

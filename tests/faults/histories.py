@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas import ClaimRecord, DoneRecord, Epoch, ReplyRecord, Timings, TokensRecord, Usage
+from aril.schemas import ClaimRecord, DoneRecord, Epoch, ReplyRecord, Timings, TokensRecord, Usage
 from tests.faults.history import Asked, Committed, Dead, History, Input, Logged, Name, fold
 from tests.support.fault_content import shown, text_of, tokens_of
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from schemas import Activation, MixedAdapter, VisibleStream
+from aril.schemas import Activation, MixedAdapter, VisibleStream
+from aril.worker.adapters.invocation import find_last
 from tests.support.fault_content import (
     INVOCATIONS,
     digest_of,
@@ -16,12 +17,11 @@ from tests.support.fault_content import (
     voice_of,
 )
 from tests.support.fault_forms import WholeAnswer, whole_answer
-from worker.adapters.invocation import find_last
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Event, ReplyRecord
+    from aril.schemas import Event, ReplyRecord
 
 
 class Name(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from schemas import DoneEvent, ErrorCode
+from aril.schemas import DoneEvent, ErrorCode
 from tests.faults.offsets import NEVER_MS
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import DoneEvent, ErrorEvent, ResetEvent, TokensEvent, TokensRecord
+from aril.schemas import DoneEvent, ErrorEvent, ResetEvent, TokensEvent, TokensRecord
 from tests.faults.history import DONE
 from tests.support.fault_forms import BY_FORM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Event
+    from aril.schemas import Event
     from tests.faults.history import Asked, Folded
     from tests.faults.report import Report
 

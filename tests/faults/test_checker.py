@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import DoneEvent, Epoch, ErrorCode, ErrorRecord, JobError, TokensEvent, TokensRecord
+from aril.schemas import (
+    DoneEvent,
+    Epoch,
+    ErrorCode,
+    ErrorRecord,
+    JobError,
+    TokensEvent,
+    TokensRecord,
+)
 from tests.faults.checker import Report, check
 from tests.faults.histories import (
     SECOND,
@@ -26,7 +34,7 @@ from tests.support.fault_content import tokens_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from schemas import Event, ReplyRecord
+    from aril.schemas import Event, ReplyRecord
 
 
 def spoilt(change: Callable[[list[ReplyRecord]], object]) -> Report:

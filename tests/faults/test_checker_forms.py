@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import DoneRecord, ReplyRecord, TokensRecord
+from aril.schemas import DoneRecord, ReplyRecord, TokensRecord
 from tests.faults import history as history_module
 from tests.faults.checker import check
 from tests.faults.histories import FIRST, SECOND, A, claim, done, log_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import (
+from aril.schemas import (
     Activation,
     Epoch,
     ErrorCode,
@@ -37,7 +37,7 @@ from tests.support.fault_content import digest_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import ReplyRecord
+    from aril.schemas import ReplyRecord
     from tests.faults.history import History
 
 CANCELLED = frozenset({"done", "cancelled"})

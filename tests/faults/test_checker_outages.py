@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import ErrorCode, ErrorEvent, ErrorRecord, JobError
+from aril.schemas import ErrorCode, ErrorEvent, ErrorRecord, JobError
 from tests.faults.checker import check
 from tests.faults.histories import (
     SECOND,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import DecodeError, Job, decode_request, encode_request
+from aril.schemas import DecodeError, Job, decode_request, encode_request
 from tests.support.fault_content import digest_of
 from tests.support.fault_forms import BY_FORM
 from tests.support.fault_jobs import HEAVY, USUAL, Pressure, break_job, draw

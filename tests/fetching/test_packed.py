@@ -10,7 +10,7 @@ import cramjam
 import pytest
 from aiokafka.codec import lz4_encode, snappy_encode, zstd_encode
 
-from fetching.packed import MAX_UNPACKED_BYTES, TooLargeError, unpack
+from aril.fetching.packed import MAX_UNPACKED_BYTES, TooLargeError, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
+from aril.fetching.packed import MAX_UNPACKED_BYTES
+from aril.fetching.raw import fetch_batch
 from aril.kafka import KafkaTransport
-from fetching.packed import MAX_UNPACKED_BYTES
-from fetching.raw import fetch_batch
+from aril.worker.job import Partition
+from aril.worker.queue import raw_batch
+from aril.worker.queue.raw_batch import BATCH, RECORD
+from aril.worker.settings import load_settings
+from aril.worker.takeover.readback import KafkaLogReader, LogRecord
 from tests.support.members import Member, send, until
 from tests.support.raw_records import ODD_NAME, append_batch, batch, record, sized
-from worker.job import Partition
-from worker.queue import raw_batch
-from worker.queue.raw_batch import BATCH, RECORD
-from worker.settings import load_settings
-from worker.takeover.readback import KafkaLogReader, LogRecord
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas import Epoch, ErrorRecord, JobError, decode_reply, encode_reply
+from aril.schemas import Epoch, ErrorRecord, JobError, decode_reply, encode_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

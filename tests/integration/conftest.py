@@ -11,10 +11,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aril import Client
-from schemas import ReplyRecord, decode_reply
+from aril.schemas import ReplyRecord, decode_reply
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
 from tests.support.workers import WorkerProcess
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from pathlib import Path

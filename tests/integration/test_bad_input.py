@@ -13,10 +13,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from aril import JobFailed
-from schemas import ErrorCode, Job, Sampling, encode_request
+from aril.schemas import ErrorCode, Job, Sampling, encode_request
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.integration.conftest import TENANTS, Site
 from tests.support.tiny import ATTENTION, make_tiny_adapter
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

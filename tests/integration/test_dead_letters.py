@@ -14,9 +14,9 @@ from aiokafka import AIOKafkaProducer
 
 from aril import Signer
 from aril.arguments import USAGE
-from schemas import DoneRecord, Job, Sampling, encode_request
+from aril.schemas import DoneRecord, Job, Sampling, encode_request
+from aril.worker.topics.admin import ensure_topics
 from tests.support.signing import put_key
-from worker.topics.admin import ensure_topics
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Site

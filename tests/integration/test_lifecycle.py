@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import DoneEvent, TokensEvent
+from aril.schemas import DoneEvent, TokensEvent
 
 if TYPE_CHECKING:
     from pathlib import Path

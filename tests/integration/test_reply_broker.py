@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from aril import Client
+from aril.worker.topics.admin import Contract, TopicPlan
 from tests.support.brokers import choice
 from tests.support.two_brokers import place_topics, two_brokers
 from tests.support.workers import WorkerProcess
-from worker.topics.admin import Contract, TopicPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from aril import Client, Signer
-from schemas import Cancel, DoneRecord, Job, encode_request, reply_partition
+from aril.schemas import Cancel, DoneRecord, Job, encode_request, reply_partition
 from tests.support.signing import put_key
 from tests.support.topic_records import read_topic
 

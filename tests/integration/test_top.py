@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import Sampling
+from aril.schemas import Sampling
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Site

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import DoneEvent, ResetEvent, TokensEvent, TokensRecord, VisibleStream
+from aril.schemas import DoneEvent, ResetEvent, TokensEvent, TokensRecord, VisibleStream
 from tests.integration.conftest import TENANTS
 from tests.support.constrained import FORMS
 

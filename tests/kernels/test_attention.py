@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import make_host_plan, paged_attention, scores
+from aril.kernels.attention import make_host_plan, paged_attention, scores
 from tests.support.attention_case import MIXED, SCALE, SINKS, AttentionCase, make_case
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
@@ -255,7 +255,7 @@ def test_operands_that_do_not_fit_are_refused(change: dict[str, object], message
 
 def test_registered_operators_pass_opcheck() -> None:
     """Schemas, mutations and fake kernels are what torch.compile and CUDA graphs rely on."""
-    from kernels.attention.launch import attend_op, merge_op, store_op  # noqa: PLC0415
+    from aril.kernels.attention.launch import attend_op, merge_op, store_op  # noqa: PLC0415
 
     device = device_of("triton")
     case = make_case([(1, 9)]).to(device)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.attention import Sight, make_host_plan
-from kernels.attention.native import NativePlan
+from aril.kernels.attention import Sight, make_host_plan
+from aril.kernels.attention.native import NativePlan
 from tests.support.attention_case import SINKS, AttentionCase, make_case
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.attention.shared import QUERIES, TOKENS, find_shared
+from aril.kernels.attention.shared import QUERIES, TOKENS, find_shared
 
 PAGE = 16
 WIDTH = 8

@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 import torch
 
-from kernels.attention import Sight, launch, paged_attention
-from kernels.attention.sight import FAR
-from kernels.attention.tiles import SHORTEST, WAVES, AttentionTiles, spread_decodes
+from aril.kernels.attention import Sight, launch, paged_attention
+from aril.kernels.attention.sight import FAR
+from aril.kernels.attention.tiles import SHORTEST, WAVES, AttentionTiles, spread_decodes
 from tests.support.attention_case import SCALE, AttentionCase, make_case
 from tests.support.device import device_of
 

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan, stacked
-from kernels.sgmv import tiles as plan_table
-from kernels.sgmv.tiles import MAX_SPLIT_K_ROWS, TALL_SEGMENT, choose_tiles, matrix_vector_tiles
+from aril.kernels.sgmv import GroupShape, LoraPair, SgmvMode, StackedWeights, make_plan, stacked
+from aril.kernels.sgmv import tiles as plan_table
+from aril.kernels.sgmv.tiles import (
+    MAX_SPLIT_K_ROWS,
+    TALL_SEGMENT,
+    choose_tiles,
+    matrix_vector_tiles,
+)
 from tests.support.sgmv_cases import make_case
 
 MANY = 4 * MAX_SPLIT_K_ROWS

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernels.attention.tiles import choose_tiles as choose_attention
-from kernels.sgmv import SgmvMode
-from kernels.sgmv.tiles import EXPAND_STAGES, Tiles, choose_tiles, matrix_vector_tiles
+from aril.kernels.attention.tiles import choose_tiles as choose_attention
+from aril.kernels.sgmv import SgmvMode
+from aril.kernels.sgmv.tiles import EXPAND_STAGES, Tiles, choose_tiles, matrix_vector_tiles
 from tests.support.offline_compile import Job, compile_all
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """A layer's operations between products compile for a GPU, also where there is none.
 
-See test_compile.py: the jobs here have the arguments that `kernels.fused.launch` gives a launch.
+See test_compile.py: the jobs here have the arguments that `aril.kernels.fused.launch` gives a
+launch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.fused.launch import gate_tiles, head_tiles, norm_tiles
+from aril.kernels.fused.launch import gate_tiles, head_tiles, norm_tiles
 from tests.support.offline_compile import Job, compile_all
 
 if TYPE_CHECKING:

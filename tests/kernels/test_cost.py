@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gpu.workloads import Workload, segment_sizes
-from kernels.sgmv.cost import (
+from aril.kernels.sgmv.cost import (
     Cost,
     Roofs,
     gather_bmm_cost,
@@ -15,6 +14,7 @@ from kernels.sgmv.cost import (
     punica_bytes,
     sgmv_cost,
 )
+from benchmarks.gpu.workloads import Workload, segment_sizes
 
 SEGMENTS = st.dictionaries(st.integers(0, 9), st.integers(0, 70), min_size=1, max_size=6)
 H, WIDTH, RANK = 48, 40, 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import rms_norm
 
-from kernels.norm import Norm
+from aril.kernels.norm import Norm
 from tests.support.device import device_of
 from tests.support.fused import BACKENDS, DTYPES, close, draw, kernels_of, many
 

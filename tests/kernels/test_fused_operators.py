@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.fused.launch import add_norm_op, gate_op, place_op, rms_norm_op, rotate_op
+from aril.kernels.fused.launch import add_norm_op, gate_op, place_op, rms_norm_op, rotate_op
 from tests.support.device import DEVICE
 
 

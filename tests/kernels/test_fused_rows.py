@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import gelu, rms_norm, silu
 
-from kernels.fused import FusedKernels, fused_kernels
-from kernels.norm import Norm
+from aril.kernels.fused import FusedKernels, fused_kernels
+from aril.kernels.norm import Norm
 from tests.support.device import device_of
 from tests.support.fused import BACKENDS, DTYPES, close, draw, kernels_of, many
 

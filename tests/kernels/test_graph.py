@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch._dynamo import trace_rules
 
-from kernels.sgmv import Gains, GroupShape, LoraPair, StackedWeights, make_plan, sgmv_
+from aril.kernels.sgmv import Gains, GroupShape, LoraPair, StackedWeights, make_plan, sgmv_
 from tests.support.device import DEVICE, ON_GPU
 from tests.support.sgmv_cases import SgmvCase, make_case
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.sgmv import SgmvPlan
+    from aril.kernels.sgmv import SgmvPlan
 
 SHAPE = GroupShape(in_features=48, widths=(40, 17, 6), max_rank=16)
 SLOTS = 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
-from kernels.sgmv.packed.invariant_products import ROWS_OF_A_BLOCK
+from aril.kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
+from aril.kernels.sgmv.packed.invariant_products import ROWS_OF_A_BLOCK
 
 
 @pytest.mark.parametrize("width", [1, 6, 40])

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.native import Dense, can_multiply
-from kernels.native.dense_tiles import COLUMNS, TALL, has_tiles
-from kernels.native.tiles import LANES
+from aril.kernels.native import Dense, can_multiply
+from aril.kernels.native.dense_tiles import COLUMNS, TALL, has_tiles
+from aril.kernels.native.tiles import LANES
 
 TYPES = [
     pytest.param(

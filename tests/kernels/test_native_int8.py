@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.native import quantize_rows, widen_rows
+from aril.kernels.native import quantize_rows, widen_rows
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 SIZES = pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 17), (700, 576)])

@@ -13,11 +13,11 @@ import pytest
 import torch
 from numba import carray
 
-from kernels.backend import uses_native
-from kernels.native import machine_code as module
-from kernels.native import openmp
-from kernels.native.kernel import WORTH_RELEASING, WORTH_WAKING, Kernel, record
-from kernels.native.scalars import compiled, elements, exp, int64s, load, store, take, untyped
+from aril.kernels.backend import uses_native
+from aril.kernels.native import machine_code as module
+from aril.kernels.native import openmp
+from aril.kernels.native.kernel import WORTH_RELEASING, WORTH_WAKING, Kernel, record
+from aril.kernels.native.scalars import compiled, elements, exp, int64s, load, store, take, untyped
 
 OPERANDS = record("out", "x", "factor", real=("factor",))
 COUNTED = record("counts")
@@ -168,7 +168,7 @@ def test_a_worker_without_a_writable_place_compiles(tmp_path: Path) -> None:
     """A read-only file system costs the first step a second, not the start."""
     (tmp_path / "file").touch()
     code = (
-        "import torch; from kernels.native import rms_norm;"
+        "import torch; from aril.kernels.native import rms_norm;"
         "print(rms_norm(torch.full((1, 4), 2.0), torch.ones(4), 0.0).tolist())"
     )
     done = subprocess.run(

@@ -27,7 +27,7 @@ def fewer():
     found.update({name: False for name in found if name.startswith(("avx512", "avx10"))})
     return found
 binding.get_host_cpu_features = fewer
-from kernels.native.tiles import LANES
+from aril.kernels.native.tiles import LANES
 assert LANES == 8, LANES
 sys.exit(pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """

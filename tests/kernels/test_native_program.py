@@ -10,11 +10,11 @@ import pytest
 import torch
 from numba import carray
 
-from kernels.native import NativeProgram, openmp
-from kernels.native import program as module
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import elements, floats, take, untyped
-from kernels.program import HERE, settle, writing_down
+from aril.kernels.native import NativeProgram, openmp
+from aril.kernels.native import program as module
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import elements, floats, take, untyped
+from aril.kernels.program import HERE, settle, writing_down
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

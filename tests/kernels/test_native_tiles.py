@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import carray
 
-from kernels.native.kernel import Kernel, record
-from kernels.native.scalars import elements, floats, take, untyped
-from kernels.native.strips import filled_columns, in_strips, set_product
-from kernels.native.tiles import (
+from aril.kernels.native.kernel import Kernel, record
+from aril.kernels.native.scalars import elements, floats, take, untyped
+from aril.kernels.native.strips import filled_columns, in_strips, set_product
+from aril.kernels.native.tiles import (
     COLUMNS,
     LANES,
     ROWS,

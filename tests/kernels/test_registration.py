@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.registration import _on_its_device
+from aril.kernels.registration import _on_its_device
 from tests.support.fake_gpu import fake_gpu
 
 if TYPE_CHECKING:

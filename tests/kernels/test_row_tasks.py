@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.native.lora import AT_ONCE
-from kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
-from kernels.sgmv.row_tasks import TOGETHER, cut_into_tasks
-from kernels.sgmv.segments import find_segments
+from aril.kernels.native.lora import AT_ONCE
+from aril.kernels.sgmv import GroupShape, LoraPair, make_plan, make_slot_weights
+from aril.kernels.sgmv.row_tasks import TOGETHER, cut_into_tasks
+from aril.kernels.sgmv.segments import find_segments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv import SlotWeights
+    from aril.kernels.sgmv import SlotWeights
 
 BACKENDS = pytest.mark.parametrize("backend", ["native", "torch"])
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.sgmv import make_plan, sgmv_
+from aril.kernels.sgmv import make_plan, sgmv_
 from tests.support.device import device_of, sized
 from tests.support.launches import LaunchCounter
 from tests.support.sgmv_cases import (
@@ -23,7 +23,7 @@ from tests.support.sgmv_cases import (
 )
 
 if TYPE_CHECKING:
-    from kernels.sgmv.tiles import Tiles
+    from aril.kernels.sgmv.tiles import Tiles
     from tests.support.sgmv_cases import SgmvCase
 
 MODES = ["fast", "invariant"]
@@ -315,7 +315,7 @@ def test_unknown_backend_is_refused() -> None:
 
 def test_registered_operators_pass_opcheck() -> None:
     """Schemas, mutations and fake kernels are what torch.compile and CUDA graphs rely on."""
-    from kernels.sgmv.launch import sgmv_expand, sgmv_shrink  # noqa: PLC0415 - loads Triton
+    from aril.kernels.sgmv.launch import sgmv_expand, sgmv_shrink  # noqa: PLC0415 - loads Triton
 
     case = make_case([0, 1, 1], [[2], [2]], in_features=8, widths=[5], dora=[[1], [1]], bias=True)
     case = case.to(device_of("triton"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.sgmv import GroupShape, LoraPair, SlotBiases, make_plan
+from aril.kernels.sgmv import GroupShape, LoraPair, SlotBiases, make_plan
 
 SHAPE = GroupShape(in_features=4, widths=(3, 2), max_rank=2)
 

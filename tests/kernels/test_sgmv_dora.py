@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.sgmv import Gains
+from aril.kernels.sgmv import Gains
 from tests.support.device import sized
 from tests.support.launches import LaunchCounter
 from tests.support.sgmv_cases import (

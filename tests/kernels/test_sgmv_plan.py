@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.sgmv import PlanLayout, SgmvMode, block_height, make_plan, plan_on
-from kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
-from kernels.sgmv.tiles import choose_tiles
+from aril.kernels.sgmv import PlanLayout, SgmvMode, block_height, make_plan, plan_on
+from aril.kernels.sgmv.row_blocks import build_blocks, worst_case_blocks
+from aril.kernels.sgmv.tiles import choose_tiles
 
 SLOTS = 6
 ROW_SLOTS = st.lists(st.integers(-1, SLOTS - 1), max_size=60)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import kernels.sgmv
-from kernels.sgmv import make_plan
-from kernels.sgmv.reference import exact
+import aril.kernels.sgmv
+from aril.kernels.sgmv import make_plan
+from aril.kernels.sgmv.reference import exact
 from tests.support.sgmv_cases import make_case
 
-README = Path(kernels.sgmv.__file__).with_name("README.md").read_text(encoding="utf-8")
+README = Path(aril.kernels.sgmv.__file__).with_name("README.md").read_text(encoding="utf-8")
 FOUR_WAYS = re.search(r"## Four ways to compute it.*?```python\n(.*?)```", README, re.DOTALL)
 ROW_SLOTS = [2, 0, 1, 2, 0, 0, 2]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.sgmv.cost import Cost, expand_cost, gather_bmm_cost, sgmv_cost, shrink_cost
-from kernels.sgmv.reference import (
+from aril.kernels.sgmv.cost import Cost, expand_cost, gather_bmm_cost, sgmv_cost, shrink_cost
+from aril.kernels.sgmv.reference import (
     adapter_by_adapter,
     exact,
     gather_bmm,

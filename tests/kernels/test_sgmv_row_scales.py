@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.sgmv import make_plan
+from aril.kernels.sgmv import make_plan
 from tests.support.device import sized
 from tests.support.sgmv_cases import SMALL_TILES, WAYS, make_case
 

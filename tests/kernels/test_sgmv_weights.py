@@ -8,7 +8,7 @@ from itertools import accumulate
 import pytest
 import torch
 
-from kernels.sgmv import (
+from aril.kernels.sgmv import (
     GroupShape,
     LoraPair,
     PackedWeights,
@@ -17,7 +17,7 @@ from kernels.sgmv import (
     make_plan,
     make_slot_weights,
 )
-from kernels.sgmv.native_weights import NativeWeights
+from aril.kernels.sgmv.native_weights import NativeWeights
 from tests.support.device import DEVICE, device_of
 
 SHAPE = GroupShape(in_features=12, widths=(7, 5), max_rank=6)

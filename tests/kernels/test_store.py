@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.attention import store_kv
+from aril.kernels.attention import store_kv
 from tests.support.device import device_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from schemas import DecodeError, Job, Sampling, decode_request, encode_request, limits, question_of
+from aril.schemas import (
+    DecodeError,
+    Job,
+    Sampling,
+    decode_request,
+    encode_request,
+    limits,
+    question_of,
+)
 
 SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}, "required": ["b"]}
 

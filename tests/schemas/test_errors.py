@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas import DecodeError, ErrorCode, JobError
+from aril.schemas import DecodeError, ErrorCode, JobError
 
 
 def test_codes_are_the_contract() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from schemas import DecodeError, ErrorCode, decode_request, limits
-from schemas.first_fields import first_fields
+from aril.schemas import DecodeError, ErrorCode, decode_request, limits
+from aril.schemas.first_fields import first_fields
 
 WHO = {"v": 1, "kind": "job", "id": "j", "tenant": "acme", "reply_partition": 3}
 NAMES = ("kind", "id", "tenant", "reply_partition")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import (
+from aril.schemas import (
     DecodeError,
     Job,
     decode_reply,

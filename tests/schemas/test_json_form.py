@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DecodeError,
     Job,
@@ -20,11 +20,11 @@ from schemas import (
     limits,
     question_of,
 )
-from schemas.json_form import is_json, to_json
+from aril.schemas.json_form import is_json, to_json
 from tests.support.records import REPLIES, REQUESTS
 
 if TYPE_CHECKING:
-    from schemas.reply import ReplyRecord
+    from aril.schemas.reply import ReplyRecord
 
 
 @given(REQUESTS)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import DecodeError, decode_reply, decode_request, encode_reply, encode_request
-from schemas.json_schema import FOLDER, job_schema, reply_schema, schema_files
+from aril.schemas import DecodeError, decode_reply, decode_request, encode_reply, encode_request
+from aril.schemas.json_schema import FOLDER, job_schema, reply_schema, schema_files
 from tests.support.records import REPLIES, REQUESTS
 
 JOBS = jsonschema.Draft202012Validator(job_schema())
@@ -30,7 +30,7 @@ EDGES = [
 
 
 def test_files_are_current() -> None:
-    """`python -m schemas.json_schema` would change nothing."""
+    """`python -m aril.schemas.json_schema` would change nothing."""
     files = {path: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()}
     assert files == schema_files()
 

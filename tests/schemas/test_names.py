@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import (
+from aril.schemas import (
     AdapterName,
     JobError,
     is_adapter,

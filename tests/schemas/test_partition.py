@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import murmur2, reply_partition
+from aril.schemas import murmur2, reply_partition
 
 
 @given(st.binary(max_size=100))

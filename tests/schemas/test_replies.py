@@ -8,7 +8,7 @@ import msgpack
 import pytest
 from hypothesis import given
 
-from schemas import (
+from aril.schemas import (
     ClaimRecord,
     DoneRecord,
     Epoch,
@@ -24,7 +24,7 @@ from schemas import (
     encode_reply,
     limits,
 )
-from schemas.json_form import to_json
+from aril.schemas.json_form import to_json
 from tests.support.records import REPLIES
 
 TOKENS = TokensRecord(job="j", epoch=Epoch(1, 1), worker="w", index=0, ids=(1,), text="a")

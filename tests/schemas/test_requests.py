@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DecodeError,
     ErrorCode,

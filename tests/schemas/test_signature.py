@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas
-from schemas.signature import (
+import aril.schemas
+from aril.schemas.signature import (
     MAX_HEADER_BYTES,
     SIGNATURE_BYTES,
     SIGNATURE_HEADER,
@@ -24,7 +24,9 @@ from schemas.signature import (
 )
 from tests.support.records import NAMES
 
-VECTORS = json.loads((Path(schemas.__file__).parent / "vectors" / "signatures.json").read_text())
+VECTORS = json.loads(
+    (Path(aril.schemas.__file__).parent / "vectors" / "signatures.json").read_text()
+)
 HEADERS = st.builds(
     SignatureHeader,
     tenant=NAMES,

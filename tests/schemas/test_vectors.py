@@ -7,8 +7,8 @@ from typing import Any
 import msgpack
 import pytest
 
-import schemas
-from schemas import (
+import aril.schemas
+from aril.schemas import (
     Cancel,
     DecodeError,
     DoneEvent,
@@ -24,9 +24,9 @@ from schemas import (
     murmur2,
     reply_partition,
 )
-from schemas.make_vectors.__main__ import vector_files
+from aril.schemas.make_vectors.__main__ import vector_files
 
-FOLDER = Path(schemas.__file__).parent / "vectors"
+FOLDER = Path(aril.schemas.__file__).parent / "vectors"
 Vector = dict[str, Any]
 
 
@@ -49,7 +49,7 @@ def found(error: DecodeError, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_files_are_current() -> None:
-    """`python -m schemas.make_vectors` would change nothing."""
+    """`python -m aril.schemas.make_vectors` would change nothing."""
     assert {path: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == vector_files()
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from aril import Client
+from aril.connecting.settings import ConnectionSettings
 from aril.environment import options_of
-from connecting.settings import ConnectionSettings
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.support.brokers import choice
 from tests.support.rights import rights_of_a_tenant, rights_of_workers
 from tests.support.secure_kafka import SecureKafka
 from tests.support.topic_records import read_topic
 from tests.support.workers import WorkerProcess
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

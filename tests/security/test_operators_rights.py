@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import Job, Sampling, encode_request
+from aril.schemas import Job, Sampling, encode_request
+from aril.worker.topics.admin import Contract, ensure_topics
 from tests.security.conftest import PLAN
 from tests.support.rights import table
 from tests.support.secure_kafka import Kind, Operation, Rule
-from worker.topics.admin import Contract, ensure_topics
 
 if TYPE_CHECKING:
     from tests.security.conftest import Site

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from schemas import TokensRecord, decode_reply
+from aril.schemas import TokensRecord, decode_reply
 from tests.support.secure_kafka import SESSION_SECONDS
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from aril import JobFailed, TopicMissing
-from connecting.settings import ConnectionSettings
+from aril.connecting.settings import ConnectionSettings
 from tests.support.tiny import ATTENTION, make_tiny_adapter, make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aril import Client
-    from schemas import Job
+    from aril.schemas import Job
     from tests.security.conftest import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(60)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from schemas import Job, Sampling, encode_request
+from aril.schemas import Job, Sampling, encode_request
 from tests.security.conftest import TENANTS
 from tests.support.secure_kafka import Kind, Operation, Rule
 

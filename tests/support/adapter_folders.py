@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from worker.adapters.target_parameters import ExpertShape
+from aril.worker.adapters.target_parameters import ExpertShape
 
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (6, 4),

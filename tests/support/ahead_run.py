@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aril.worker.engine.feedback import NO_FEEDBACK, Feedback
+from aril.worker.engine.filled_blocks import FilledBlocks
+from aril.worker.engine.run_ahead import RunAhead
+from aril.worker.engine.sampler import Sampled
+from aril.worker.engine.sequence import UNREAD
+from aril.worker.engine.step_sampling import Launched, StepSampler
 from tests.support.scheduler_run import KV_BLOCK, Run
-from worker.engine.feedback import NO_FEEDBACK, Feedback
-from worker.engine.filled_blocks import FilledBlocks
-from worker.engine.run_ahead import RunAhead
-from worker.engine.sampler import Sampled
-from worker.engine.sequence import UNREAD
-from worker.engine.step_sampling import Launched, StepSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.step_plan import StepPlan
     from tests.support.scheduler_run import Limits
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.step_plan import StepPlan
 
 
 class AheadRun(Run, StepSampler):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.attention import paged_attention
-from kernels.attention.tiles import AttentionTiles
+from aril.kernels.attention import paged_attention
+from aril.kernels.attention.tiles import AttentionTiles
 from tests.support.device import device_of, sized
 
 if TYPE_CHECKING:

@@ -18,20 +18,20 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
 from tests.support.backbone_configs import NOT_TRIED, VOCABULARY, model_class, tiny_config
 from tests.support.marked import between
 from tests.support.tiny import INITIAL_SPREAD, make_tokenizer
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from transformers import PreTrainedModel
 
-    from worker.engine.forward_pass import AttentionLayout
+    from aril.worker.engine.forward_pass import AttentionLayout
 
 DOC: Final = Path(__file__).parents[2] / "docs" / "backbones.md"
 BEGIN: Final = "<!-- made by `python -m tests.support.backbones` -->\n"

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 from prometheus_client import generate_latest
 
-from schemas import Job, Message, Sampling, encode_request
+from aril.schemas import Job, Message, Sampling, encode_request
+from aril.worker.batching.prompts import Prompts
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.engine.runner import EngineThread
+from aril.worker.observe.health import Health
+from aril.worker.observe.logs import configure_logs, log_loop_errors
+from aril.worker.settings import load_settings
 from tests.support.harness import Harness
-from worker.batching.prompts import Prompts
-from worker.engine.request import GenerationRequest, Output
-from worker.engine.runner import EngineThread
-from worker.observe.health import Health
-from worker.observe.logs import configure_logs, log_loop_errors
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 MARK = "kumquat-7f3a"
 RAISED = {

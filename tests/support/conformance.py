@@ -17,24 +17,24 @@ import peft
 import torch
 from transformers import AutoModelForCausalLM
 
-from schemas import JobError
+from aril.schemas import JobError
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine import step_sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.sampler import sample
 from tests.support.conformance_cases import CASES, PLAIN, Case
 from tests.support.marked import between
 from tests.support.peft_reference import EngineRuns, Reference, Run
 from tests.support.tiny import make_tiny_experts, make_tiny_model
-from worker.adapters import AdapterStore
-from worker.engine import step_sampling
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.sampler import sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytest
 
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 DOC: Final = Path(__file__).parents[2] / "docs" / "adapters.md"
 BEGIN: Final = "<!-- made by `python -m tests.support.conformance` -->\n"

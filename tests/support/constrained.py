@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from schemas import Sampling
+from aril.schemas import Sampling
 
 PERSON: dict[str, Any] = {
     "type": "object",

@@ -6,16 +6,16 @@ from itertools import chain, islice, repeat
 from random import Random
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from worker.engine.guessing import Guess
-from worker.engine.speculation import NgramProposer, Speculation
-from worker.engine.votes import FIRST_RATES
+from aril.worker.engine.guessing import Guess
+from aril.worker.engine.speculation import NgramProposer, Speculation
+from aril.worker.engine.votes import FIRST_RATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from worker.engine.ngrams import NgramIndex
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.speculation import Proposer
+    from aril.worker.engine.ngrams import NgramIndex
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.speculation import Proposer
 
 Kind = Literal["right", "wrong", "random", "ngram"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.engine.engine import Engine
-    from worker.engine.request import GenerationRequest, Output
+    from aril.worker.engine.engine import Engine
+    from aril.worker.engine.request import GenerationRequest, Output
 
 
 def finish(engine: Engine, *requests: GenerationRequest) -> dict[int, list[Output]]:

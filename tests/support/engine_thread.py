@@ -5,10 +5,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from kernels.program import HERE
-from schemas import ErrorCode, JobError
-from worker.engine.request import GenerationRequest, Output
-from worker.engine.runner import EngineThread
+from aril.kernels.program import HERE
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.engine.runner import EngineThread
 
 
 class CountingEngine:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from schemas import Epoch, Job
-from worker.job import Entry, Partition, Record
-from worker.stages import Life, Stage
+from aril.schemas import Epoch, Job
+from aril.worker.job import Entry, Partition, Record
+from aril.worker.stages import Life, Stage
 
 JOBS = Partition("jobs", 0)
 EPOCH = Epoch(3, 1)

@@ -8,7 +8,7 @@ believed to be visible before it: that is on no wire, and shows an answer mixed 
 
 from __future__ import annotations
 
-from schemas import (
+from aril.schemas import (
     ClaimRecord,
     ReplyRecord,
     TokensRecord,

@@ -3,7 +3,7 @@
 Owners crash, go on as zombies, have appends fail, fail and land late, or land twice, and the
 partition moves at any point: to a new process, or back to one that had it. What an owner does at
 each step is asked of the real objects, by `tests.support.explorer_owner`; here stands what
-`worker.lifecycle`, `worker.takeover.claims` and `worker.replies.answers` make of it.
+`aril.worker.lifecycle`, `aril.worker.takeover.claims` and `aril.worker.replies.answers` make of it.
 
 Sound shortenings: an acknowledgement comes with the landing of a batch's last record, since what
 an owner does in between is what it does just before or just after; a record that is "lost" is one
@@ -16,7 +16,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from schemas import Epoch, TokensRecord
+from aril.schemas import Epoch, TokensRecord
+from aril.worker.takeover.rule import Verdict
 from tests.support import explorer_owner as model
 from tests.support.explorer_log import EMPTY, ExploredLog
 from tests.support.explorer_owner import (
@@ -32,15 +33,14 @@ from tests.support.explorer_owner import (
     Owner,
 )
 from tests.support.explorer_state import State
-from worker.takeover.rule import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aril.worker.queue.ledger import Checkpoint
     from tests.support.explorer_log import Place, Tokens
     from tests.support.explorer_owner import Finding
     from tests.support.explorer_state import Bounds, Flaws, Remedies, Start
-    from worker.queue.ledger import Checkpoint
 
 OLD = "old"  # a writer from before the group was deleted; no member of the new one
 

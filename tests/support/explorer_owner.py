@@ -10,16 +10,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas import DoneRecord, Epoch, Timings, Usage, decode_reply
+from aril.schemas import DoneRecord, Epoch, Timings, Usage, decode_reply
+from aril.worker.queue.assignment import BASE_END, Membership, PartitionState
+from aril.worker.queue.ledger import Checkpoint
+from aril.worker.replies.stream import ReplyStream
+from aril.worker.takeover import rule as taking
+from aril.worker.takeover.rule import TakeOver, Verdict
 from tests.support.entries import JOBS, entry_of
-from worker.queue.assignment import BASE_END, Membership, PartitionState
-from worker.queue.ledger import Checkpoint
-from worker.replies.stream import ReplyStream
-from worker.takeover import rule as taking
-from worker.takeover.rule import TakeOver, Verdict
 
 if TYPE_CHECKING:
-    from schemas import ClaimRecord, ReplyRecord
+    from aril.schemas import ClaimRecord, ReplyRecord
     from tests.support.explorer_log import Tokens
 
 JOB = "j"

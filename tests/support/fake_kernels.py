@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch.nn.functional import gelu, silu
 
-from kernels.attention import paged_attention
+from aril.kernels.attention import paged_attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable

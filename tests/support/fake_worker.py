@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DoneRecord,
     Epoch,

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.record.default_records import DefaultRecordBatch
 
-import fetching.packed
-import worker.intake.admission
-import worker.queue.consumer
-from schemas import ErrorCode, JobError
+import aril.fetching.packed
+import aril.worker.intake.admission
+import aril.worker.queue.consumer
+from aril.schemas import ErrorCode, JobError
+from aril.worker.intake import deadlines
+from aril.worker.lifecycle import Lifecycle
+from aril.worker.queue.assignment import PartitionState
+from aril.worker.queue.commits import membership_of
+from aril.worker.queue.held import HeldPartitions
+from aril.worker.stages import Event
+from aril.worker.takeover.claims import Claims
+from aril.worker.takeover.rule import History, TakeOver
 from tests.support.fault_engine import TaggedAdapters, TaggedEngine
-from worker.intake import deadlines
-from worker.lifecycle import Lifecycle
-from worker.queue.assignment import PartitionState
-from worker.queue.commits import membership_of
-from worker.queue.held import HeldPartitions
-from worker.stages import Event
-from worker.takeover.claims import Claims
-from worker.takeover.rule import History, TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Job
-    from worker.adapters import AdapterWeights
-    from worker.engine.request import GenerationRequest, Output
-    from worker.job import Entry, Record
-    from worker.queue.assignment import Membership
-    from worker.queue.raw_batch import Part
+    from aril.schemas import Job
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.request import GenerationRequest, Output
+    from aril.worker.job import Entry, Record
+    from aril.worker.queue.assignment import Membership
+    from aril.worker.queue.raw_batch import Part
 
 SNAPPY = 2  # in a batch's attributes
 
@@ -85,7 +85,7 @@ def _one_generation() -> None:
         found = membership_of(consumer, number)
         return None if found is None else replace(found, generation=1)
 
-    worker.queue.consumer.membership_of = patched  # type: ignore[attr-defined]
+    aril.worker.queue.consumer.membership_of = patched  # type: ignore[attr-defined]
 
 
 def _cancel_neighbours() -> None:
@@ -117,7 +117,7 @@ def _hasty_deadlines() -> None:
     def patched(record: Record, job: Job | None, max_age_ms: float) -> float:
         return record.timestamp_ms + (asked(record, job, max_age_ms) - record.timestamp_ms) / 2
 
-    worker.intake.admission.deadline_of = patched  # type: ignore[attr-defined]
+    aril.worker.intake.admission.deadline_of = patched  # type: ignore[attr-defined]
 
 
 def _silent_reset() -> None:
@@ -137,7 +137,7 @@ def _no_snappy() -> None:
 
     module = importlib.import_module(DefaultRecordBatch.__module__)  # perhaps in C
     module.snappy_decode = missing  # type: ignore[attr-defined]
-    fetching.packed._CODECS[SNAPPY] = missing
+    aril.fetching.packed._CODECS[SNAPPY] = missing
 
 
 def _odd_ones_left_out() -> None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from aril import Client
 from aril.errors import ArilError, BrokerUnavailable, ClientClosed, JobFailed, StreamLost
 from aril.kafka import KafkaTransport
-from schemas import ErrorEvent, ResetEvent, TokensEvent, reply_topic
+from aril.schemas import ErrorEvent, ResetEvent, TokensEvent, reply_topic
 from tests.support.fault_jobs import break_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from aril import Stream
-    from schemas import Event
+    from aril.schemas import Event
     from tests.faults.history import Outcome
     from tests.support.fault_fleet import FaultSite
     from tests.support.fault_packers import Packers

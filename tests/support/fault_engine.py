@@ -13,7 +13,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterWeights
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.engine.mixture import Mixture, members_of
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.job import Prompt
+from aril.worker.loading import Loaded
 from tests.support.fault_content import (
     ADAPTERS,
     INVOCATIONS,
@@ -27,17 +33,11 @@ from tests.support.fault_content import (
 )
 from tests.support.fault_forms import begin, next_token, vocabulary
 from tests.support.fault_store import StoreTrouble
-from worker.adapters import AdapterWeights
-from worker.constraints.compiler import ConstraintCompiler
-from worker.engine.mixture import Mixture, members_of
-from worker.engine.request import GenerationRequest, Output
-from worker.job import Prompt
-from worker.loading import Loaded
 
 if TYPE_CHECKING:
-    from schemas import Job
-    from worker.engine.answer import Answer
-    from worker.settings import WorkerSettings
+    from aril.schemas import Job
+    from aril.worker.engine.answer import Answer
+    from aril.worker.settings import WorkerSettings
 
 FETCH_SECONDS = 0.05  # at most: adapters come from a disk or a share, out of order
 

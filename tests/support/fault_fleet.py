@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from worker.topics.admin import Contract
+    from aril.worker.topics.admin import Contract
 
 PARTITIONS = 8  # of the jobs topic to begin with, and of reply topics for good
 SESSION_SECONDS = 6.0  # the least that Kafka allows by default

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from aril.worker.constraints.compiler import CompiledConstraint
+from aril.worker.constraints.grammar import compile_grammar, to_grammar
+from aril.worker.constraints.vocabulary import Vocabulary
+from aril.worker.engine.answer import Answer
+from aril.worker.engine.text import Detokenizer
 from tests.support.constrained import FORMS, Form
-from worker.constraints.compiler import CompiledConstraint
-from worker.constraints.grammar import compile_grammar, to_grammar
-from worker.constraints.vocabulary import Vocabulary
-from worker.engine.answer import Answer
-from worker.engine.text import Detokenizer
 
 if TYPE_CHECKING:
-    from schemas import FinishReason, Sampling
+    from aril.schemas import FinishReason, Sampling
 
 BY_FORM = {form.name: form for form in FORMS}
 NO_FORM = Form("no_form", {"regex": "("})  # refused

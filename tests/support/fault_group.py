@@ -11,7 +11,7 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.structs import OffsetAndMetadata
 
-from schemas import reply_partition, reply_topic
+from aril.schemas import reply_partition, reply_topic
 from tests.faults.history import Trim
 from tests.support.fault_deaths import STEADY, replace_all
 from tests.support.fault_fleet import PARTITIONS, SESSION_SECONDS

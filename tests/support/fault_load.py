@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from aiokafka import AIOKafkaProducer
 
-from schemas import TokensEvent
+from aril.schemas import TokensEvent
 from tests.faults.history import DONE, Asked, Name
 from tests.support.fault_client import FaultClient, Reader
 from tests.support.fault_fleet import PARTITIONS
@@ -21,7 +21,7 @@ from tests.support.fault_jobs import USUAL, Pressure, Wish, draw
 from tests.support.fault_packers import Packers
 
 if TYPE_CHECKING:
-    from schemas import Event
+    from aril.schemas import Event
     from tests.support.fault_fleet import FaultSite
 
 TENANTS = ("acme", "blackbeard", "ledgerly", "visitor")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode
 
-from schemas import Job, Sampling, encode_request
+from aril.schemas import Job, Sampling, encode_request
 from tests.faults.history import Asked, Input, Name
 from tests.support.fault_fleet import PARTITIONS
 from tests.support.fault_load import TENANTS

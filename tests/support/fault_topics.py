@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.support.fault_fleet import PARTITIONS, FaultSite
 from tests.support.fault_load import TENANTS
 from tests.support.two_brokers import admin_of, place_topics
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from pathlib import Path

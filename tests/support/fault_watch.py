@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 from aiokafka import AIOKafkaConsumer, errors
 from aiokafka.admin import AIOKafkaAdminClient
 
-from fetching.tolerant import skip_unreadable
-from schemas import Cancel, DecodeError, decode_reply, decode_request
+from aril.fetching.tolerant import skip_unreadable
+from aril.schemas import Cancel, DecodeError, decode_reply, decode_request
+from aril.worker.queue.assignment import done_list_of
+from aril.worker.queue.ledger import Checkpoint
 from tests.faults.history import Committed, Dead, Input, Logged, Name
 from tests.support.fault_load import TENANTS
-from worker.queue.assignment import done_list_of
-from worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

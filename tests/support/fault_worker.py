@@ -23,13 +23,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from schemas import ClaimRecord, DoneRecord, TokensRecord, decode_reply
+from aril.schemas import ClaimRecord, DoneRecord, TokensRecord, decode_reply
+from aril.worker.app import Worker, run_worker
+from aril.worker.queue.consumer import JobsConsumer
+from aril.worker.replies.producer import LogWriter
+from aril.worker.settings import load_settings
 from tests.support.fault_bugs import BUGS
 from tests.support.fault_engine import load_tagged
-from worker.app import Worker, run_worker
-from worker.queue.consumer import JobsConsumer
-from worker.replies.producer import LogWriter
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

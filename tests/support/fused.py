@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.fused import FusedKernels, fused_kernels
+from aril.kernels.fused import FusedKernels, fused_kernels
 from tests.support.device import ON_GPU, device_of
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from schemas import Sampling
-from worker.engine.mixture import Mixture
-from worker.engine.request import GenerationRequest
-from worker.engine.rope_lengths import RowRope
-from worker.engine.sequence import TokenSequence
+from aril.schemas import Sampling
+from aril.worker.engine.mixture import Mixture
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.rope_lengths import RowRope
+from aril.worker.engine.sequence import TokenSequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.engine.step_plan import Row, StepPlan
+    from aril.worker.engine.step_plan import Row, StepPlan
 
 STATES = 9973
 PLAIN = RowRope()

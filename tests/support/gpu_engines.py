@@ -6,19 +6,19 @@ import copy
 import random
 from typing import TYPE_CHECKING
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.weights import random_adapter
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aril.worker.engine.config import Graphs, RunAhead
+    from aril.worker.engine.model import Backbone
     from tests.support.fake_gpu import FakeGpu
-    from worker.engine.config import Graphs, RunAhead
-    from worker.engine.model import Backbone
 
 ROWS = 3
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from schemas import (
+from aril.schemas import (
     Job,
     ReplyRecord,
     VisibleStream,
@@ -21,29 +21,29 @@ from schemas import (
     encode_request,
     reply_partition,
 )
-from worker.engine.request import Output
-from worker.intake.tenant_limits import TenantLimits
-from worker.job import Partition, Prompt, Record
-from worker.lifecycle import Lifecycle
-from worker.observe.metrics import Metrics
-from worker.queue.assignment import Membership, PartitionState
-from worker.replies.broker_clock import BrokerClock
-from worker.replies.producer import APPEND_SECONDS, AppendError, LogWriter
-from worker.settings import load_settings
-from worker.startup import read_tenant_keys
-from worker.takeover.readback import LogRecord
-from worker.tracing import NoTracing
-from worker.wiring import Surroundings
+from aril.worker.engine.request import Output
+from aril.worker.intake.tenant_limits import TenantLimits
+from aril.worker.job import Partition, Prompt, Record
+from aril.worker.lifecycle import Lifecycle
+from aril.worker.observe.metrics import Metrics
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.replies.broker_clock import BrokerClock
+from aril.worker.replies.producer import APPEND_SECONDS, AppendError, LogWriter
+from aril.worker.settings import load_settings
+from aril.worker.startup import read_tenant_keys
+from aril.worker.takeover.readback import LogRecord
+from aril.worker.tracing import NoTracing
+from aril.worker.wiring import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.preparation import PromptEncoder, Renderer
-    from worker.constraints.cache import Compiler
-    from worker.engine.request import GenerationRequest
-    from worker.takeover.readback import LogReader
-    from worker.tracing import Tracing
+    from aril.worker.batching.asked_adapters import AdapterSource
+    from aril.worker.batching.preparation import PromptEncoder, Renderer
+    from aril.worker.constraints.cache import Compiler
+    from aril.worker.engine.request import GenerationRequest
+    from aril.worker.takeover.readback import LogReader
+    from aril.worker.tracing import Tracing
 
 REPLY_PARTITIONS = 4
 JOBS = Partition("jobs", 0)

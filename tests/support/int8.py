@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.config import EngineConfig
-from worker.engine.int8_weight import refuse_where_no_int8
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.int8_weight import refuse_where_no_int8
 
 
 def why_not() -> str | None:

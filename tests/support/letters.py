@@ -6,9 +6,9 @@ import itertools
 from typing import TYPE_CHECKING
 
 from aril.dead_letters.letter import Letter, Place, Raw, read
-from schemas import Job, encode_request
-from worker.job import Partition, Record
-from worker.replies.dead_letters import DeadLetter
+from aril.schemas import Job, encode_request
+from aril.worker.job import Partition, Record
+from aril.worker.replies.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

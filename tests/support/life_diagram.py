@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from aril.worker.stages import TABLE, Event, Stage
 from tests.support.marked import between
-from worker.stages import TABLE, Event, Stage
 
 DOC: Final = Path(__file__).parents[2] / "docs" / "how-it-works.md"
 BEGIN: Final = "<!-- made from worker/stages.py by `python -m tests.support.life_diagram` -->\n"

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     ClaimRecord,
     Epoch,
@@ -18,16 +18,16 @@ from schemas import (
     encode_request,
     reply_partition,
 )
+from aril.worker.engine.request import Output
+from aril.worker.replies.producer import AppendError
+from aril.worker.stages import Stage
 from tests.support.harness import REPLY_PARTITIONS, Harness
-from worker.engine.request import Output
-from worker.replies.producer import AppendError
-from worker.stages import Stage
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 NAMES = 12  # of jobs; more of a name are twins, or conflicts where the text differs
 SELDOM = 4  # each that many of them is another tenant's, which therefore holds less

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from worker.queue.commits import Commits
-from worker.queue.consumer import JobsConsumer
-from worker.settings import load_settings
+from aril.worker.queue.commits import Commits
+from aril.worker.queue.consumer import JobsConsumer
+from aril.worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from aril.worker.job import Partition, Record
+    from aril.worker.placement.consolidation import Consolidation
+    from aril.worker.queue.assignment import PartitionState
+    from aril.worker.queue.raw_batch import Part
     from tests.support.brokers import Kafka
-    from worker.job import Partition, Record
-    from worker.placement.consolidation import Consolidation
-    from worker.queue.assignment import PartitionState
-    from worker.queue.raw_batch import Part
 
 PARTITIONS = 4
 

@@ -127,14 +127,14 @@ def _assembled(ptx: str, ptxas: Path) -> tuple[int, int]:
 
 
 def _kernels() -> dict[str, Any]:
-    from kernels.attention.merge import merge_kernel  # noqa: PLC0415 - as above
-    from kernels.attention.store import store_kernel  # noqa: PLC0415
-    from kernels.attention.unified import attend_kernel  # noqa: PLC0415
-    from kernels.fused.gates import gate_kernel  # noqa: PLC0415
-    from kernels.fused.heads import place_kernel, rotate_kernel  # noqa: PLC0415
-    from kernels.fused.norms import norm_kernel  # noqa: PLC0415
-    from kernels.sgmv.expand import expand_kernel  # noqa: PLC0415
-    from kernels.sgmv.shrink import shrink_kernel  # noqa: PLC0415
+    from aril.kernels.attention.merge import merge_kernel  # noqa: PLC0415 - as above
+    from aril.kernels.attention.store import store_kernel  # noqa: PLC0415
+    from aril.kernels.attention.unified import attend_kernel  # noqa: PLC0415
+    from aril.kernels.fused.gates import gate_kernel  # noqa: PLC0415
+    from aril.kernels.fused.heads import place_kernel, rotate_kernel  # noqa: PLC0415
+    from aril.kernels.fused.norms import norm_kernel  # noqa: PLC0415
+    from aril.kernels.sgmv.expand import expand_kernel  # noqa: PLC0415
+    from aril.kernels.sgmv.shrink import shrink_kernel  # noqa: PLC0415
 
     kernels = (
         *(attend_kernel, merge_kernel, store_kernel, expand_kernel, shrink_kernel),

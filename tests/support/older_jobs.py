@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from schemas import (
+from aril.schemas import (
     ClaimRecord,
     Epoch,
     Job,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import sys
 
+from aril.worker.app import run_worker
+from aril.worker.settings import load_settings
 from benchmarks.instant import load_instant
-from worker.app import run_worker
-from worker.settings import load_settings
 
 if __name__ == "__main__":
     pace = float(sys.argv[1])

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from schemas import Sampling
-from worker.adapters import AdapterWeights
-from worker.engine.probe import LOGIT_BOUND
-from worker.engine.request import GenerationRequest
-from worker.engine.sampler import sample
+from aril.schemas import Sampling
+from aril.worker.adapters import AdapterWeights
+from aril.worker.engine.probe import LOGIT_BOUND
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.sampler import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pytest
     from torch import Tensor
 
-    from worker.engine.engine import Engine
-    from worker.engine.mixture import Mixture
+    from aril.worker.engine.engine import Engine
+    from aril.worker.engine.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EngineRuns:
                 runs._logits.setdefault(row.key, []).append(own.clone())
             return sample(logits, rows, *more)
 
-        monkeypatch.setattr("worker.engine.step_sampling.sample", listen)
+        monkeypatch.setattr("aril.worker.engine.step_sampling.sample", listen)
         return runs
 
     @staticmethod

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from schemas import (
+from aril.schemas import (
     Activation,
     Cancel,
     ClaimRecord,
@@ -26,7 +26,7 @@ from schemas import (
     WeightedAdapter,
     limits,
 )
-from schemas.conversation import TextPart
+from aril.schemas.conversation import TextPart
 
 # Small alphabets with awkward members: quick to shrink, and every UTF-8 length occurs.
 TEXT = st.text(st.sampled_from("a \x00é€🍎\u2028"), max_size=12)

@@ -16,17 +16,17 @@ from pydantic import SecretStr
 
 from aril.arguments import bounds_of
 from aril.commands.groups import worker_groups
-from connecting.settings import ENV_PREFIX
-from schemas import ErrorCode
-from worker.observe.metrics import Metrics
-from worker.settings import FOREIGN_ENV, WorkerSettings
+from aril.connecting.settings import ENV_PREFIX
+from aril.schemas import ErrorCode
+from aril.worker.observe.metrics import Metrics
+from aril.worker.settings import FOREIGN_ENV, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pydantic.fields import FieldInfo
 
-    from worker.observe.metrics.families import Family
+    from aril.worker.observe.metrics.families import Family
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 MADE: Final = "<!-- Made by `make reference` from {source}: change that, not this page. -->"

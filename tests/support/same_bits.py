@@ -6,13 +6,13 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
 
 if TYPE_CHECKING:
-    from worker.engine.model import Backbone
-    from worker.engine.request import Output
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.request import Output
 
 CONFIG: Final = EngineConfig(
     max_rows=3,

@@ -7,18 +7,18 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aril.worker.engine.scheduler import Scheduler
 from tests.support.generation import PLAIN, STATES, CacheModel, CountingSlots, request
-from worker.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.engine.blocks import BlockAllocator
-    from worker.engine.request import GenerationRequest
-    from worker.engine.rope_lengths import RowRope
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.speculation import Speculation
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.engine.blocks import BlockAllocator
+    from aril.worker.engine.request import GenerationRequest
+    from aril.worker.engine.rope_lengths import RowRope
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.speculation import Speculation
+    from aril.worker.engine.step_plan import StepPlan
 
 KV_BLOCK = 3
 Adapter = str | tuple[str, ...] | None

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv import Gains, make_plan, sgmv_
-from kernels.sgmv.reference import exact, exact_with_gains
-from kernels.sgmv.tiles import Tiles
+from aril.kernels.sgmv import Gains, make_plan, sgmv_
+from aril.kernels.sgmv.reference import exact, exact_with_gains
+from aril.kernels.sgmv.tiles import Tiles
 from tests.support.device import device_of
 
 if TYPE_CHECKING:

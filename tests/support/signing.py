@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from schemas import encode_request
-from worker.intake.tenant_keys import TenantKeys
-from worker.job import Partition, Record
-from worker.observe.metrics import Metrics
+from aril.schemas import encode_request
+from aril.worker.intake.tenant_keys import TenantKeys
+from aril.worker.job import Partition, Record
+from aril.worker.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aril.schemas import Cancel, Job
     from aril.signer import Signer
-    from schemas import Cancel, Job
 
 AGE_SECONDS = 600.0
 JOBS = Partition("jobs", 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.tracing import JobTracing
+from aril.worker.tracing import JobTracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from worker.observe.traces.recorder import JobSpan, Root, Told, Value
+    from aril.worker.observe.traces.recorder import JobSpan, Root, Told, Value
 
 
 @dataclass

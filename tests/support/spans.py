@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import Counter
 
+from aril.worker.tracing import JobTracing
 from tests.support.harness import Harness, MemoryWriter
-from worker.tracing import JobTracing
 
 BASE = "tiny"
 
@@ -26,7 +26,7 @@ class Spans:
             InMemorySpanExporter,
         )
 
-        from worker.observe.traces.otel import SpanRecorder  # noqa: PLC0415 - same
+        from aril.worker.observe.traces.otel import SpanRecorder  # noqa: PLC0415 - same
 
         self.worker = worker
         self._exporter = InMemorySpanExporter()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from schemas import reply_topic
+from aril.schemas import reply_topic
 from tests.support.fault_broker import FirstKafka, SecondKafka
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from worker.topics.admin import Contract, TopicPlan
+    from aril.worker.topics.admin import Contract, TopicPlan
 
 FIRST: Final = 1
 SECOND: Final = 2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.adapters import AdapterWeights, LoraModule
+from aril.worker.adapters import AdapterWeights, LoraModule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

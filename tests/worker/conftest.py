@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has won a partition whose first jobs are not fresh."""
-    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as made:
         made.assign(generation=3, end_offset=OLD)
         yield made

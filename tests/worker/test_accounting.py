@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     ClaimRecord,
     Epoch,
@@ -15,15 +15,15 @@ from schemas import (
     encode_request,
     reply_partition,
 )
+from aril.worker.accounting import PLACES
+from aril.worker.replies.producer import AppendError
+from aril.worker.stages import Stage
 from tests.support.harness import REPLY_PARTITIONS, Harness
-from worker.accounting import PLACES
-from worker.replies.producer import AppendError
-from worker.stages import Stage
 
 if TYPE_CHECKING:
     import pytest
 
-    from schemas import ReplyRecord
+    from aril.schemas import ReplyRecord
 
 PROMPT = "prompt"
 
@@ -42,7 +42,7 @@ async def test_a_job_whose_append_failed_is_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It goes through the engine twice: one wait, one first token, one end; its prompt twice."""
-    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()

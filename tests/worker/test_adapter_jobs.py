@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from schemas import Activation, DoneEvent, ErrorEvent, JobError, MixedAdapter
-from schemas.errors import ErrorCode
+from aril.schemas import Activation, DoneEvent, ErrorEvent, JobError, MixedAdapter
+from aril.schemas.errors import ErrorCode
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.adapters.trained_tokens import TokenRows, TrainedTokens
+from aril.worker.adapters.weights import ExpertsModule
+from aril.worker.engine.mixture import Mixture
+from aril.worker.engine.request import GenerationRequest, Output
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, job, tokens
-from worker.adapters import AdapterWeights, LoraModule
-from worker.adapters.trained_tokens import TokenRows, TrainedTokens
-from worker.adapters.weights import ExpertsModule
-from worker.engine.mixture import Mixture
-from worker.engine.request import GenerationRequest, Output
 
 PROMPT = (1, 7, 8, 2, 7, 8, 3)
 SAYS = "later"  # an adapter with the invocation 7, 8

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES
+from aril.schemas.limits import HEADER_BYTES, MAX_HEADERS_BYTES, MAX_KEY_BYTES
+from aril.worker.job import Record
+from aril.worker.replies.dead_letters import DeadLetter
+from aril.worker.replies.pending_bytes import PendingBytes
 from tests.support.entries import JOBS, entry_of
-from worker.job import Record
-from worker.replies.dead_letters import DeadLetter
-from worker.replies.pending_bytes import PendingBytes
 
 
 def record(*, key: int = 0, value: int = 0, headers: tuple[int, ...] = ()) -> Record:

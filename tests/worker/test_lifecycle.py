@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DoneEvent,
     ErrorCode,
@@ -19,12 +19,12 @@ from schemas import (
     TokenLogprobs,
     encode_request,
 )
+from aril.worker.engine.request import Output
+from aril.worker.job import Record
+from aril.worker.queue.raw_batch import BATCH, Part
+from aril.worker.replies.producer import AppendError
+from aril.worker.stages import Event, Stage
 from tests.support.harness import JOBS, REPLY_PARTITIONS, Harness
-from worker.engine.request import Output
-from worker.job import Record
-from worker.queue.raw_batch import BATCH, Part
-from worker.replies.producer import AppendError
-from worker.stages import Event, Stage
 
 
 def job(name: str = "j1", *, tenant: str = "acme", **fields: Any) -> Job:
@@ -455,8 +455,8 @@ async def test_a_job_is_counted_once_however_often_it_was_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An append that failed is no second end."""
-    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()

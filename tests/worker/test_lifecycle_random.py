@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from aril.worker.stages import Stage
 from tests.support.harness import Harness
 from tests.support.life_scene import CALM, STORMY, Scene
 from tests.support.span_list import SpanList
-from worker.stages import Stage
 
 STEPS = 200  # of one history
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 100))]
@@ -60,8 +60,8 @@ def test_no_job_is_in_two_places_and_each_ends_once(
     monkeypatch: pytest.MonkeyPatch, seed: int, weights: dict[str, int]
 ) -> None:
     """Random histories; in the end nothing is open and nobody waits for an answer."""
-    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.answers.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.answers.RETRY_SECONDS", 0.0)
     asyncio.run(live(seed, weights))

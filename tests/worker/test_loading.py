@@ -10,14 +10,14 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from schemas import Job, JobError, Message
+from aril.schemas import Job, JobError, Message
+from aril.worker.batching.templates import TemplateRenderer
+from aril.worker.engine import kv_room
+from aril.worker.loading import ModelError, RoomError, load_model
+from aril.worker.observe.metrics import Metrics
+from aril.worker.settings import load_settings
 from tests.support.int8 import why_not
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
-from worker.batching.templates import TemplateRenderer
-from worker.engine import kv_room
-from worker.loading import ModelError, RoomError, load_model
-from worker.observe.metrics import Metrics
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

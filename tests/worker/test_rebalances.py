@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import ClaimRecord, Epoch, ErrorCode, ErrorEvent, ReleaseRecord, Sampling
+from aril.schemas import ClaimRecord, Epoch, ErrorCode, ErrorEvent, ReleaseRecord, Sampling
+from aril.worker.engine.request import Output
+from aril.worker.job import Partition
 from tests.support.older_jobs import OLD, before, claim, job, kinds
-from worker.engine.request import Output
-from worker.job import Partition
 
 if TYPE_CHECKING:
     from tests.support.harness import Harness

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from worker.settings import SettingsError, WorkerSettings, load_settings
-from worker.topics.contract import Contract
-from worker.topics.subscription import topic_pattern
+from aril.worker.settings import SettingsError, WorkerSettings, load_settings
+from aril.worker.topics.contract import Contract
+from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from pathlib import Path

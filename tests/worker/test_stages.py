@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.stages import ENDING, TABLE, Effect, Event, Life, Stage, UnexpectedEventError
+from aril.worker.stages import ENDING, TABLE, Effect, Event, Life, Stage, UnexpectedEventError
 
 # What these do may bring the job's next event in the same breath.
 EAGER = {Effect.TAKE_OVER, Effect.WAIT, Effect.SETTLE}

@@ -9,18 +9,18 @@ import pytest
 import structlog.testing
 
 from aril.broker import free_port
-from worker.app import Worker, run_worker
-from worker.loading import ModelError, RoomError
-from worker.observe.health import Health
-from worker.observe.metrics import Metrics
-from worker.settings import load_settings
-from worker.startup import Startup, WorkerFailedError
-from worker.topics.contract import Contract
-from worker.topics.tenant_topics import TenantTopics
+from aril.worker.app import Worker, run_worker
+from aril.worker.loading import ModelError, RoomError
+from aril.worker.observe.health import Health
+from aril.worker.observe.metrics import Metrics
+from aril.worker.settings import load_settings
+from aril.worker.startup import Startup, WorkerFailedError
+from aril.worker.topics.contract import Contract
+from aril.worker.topics.tenant_topics import TenantTopics
 
 if TYPE_CHECKING:
-    from worker.loading import Loaded
-    from worker.settings import WorkerSettings
+    from aril.worker.loading import Loaded
+    from aril.worker.settings import WorkerSettings
 
 
 async def test_a_wrong_model_is_told_while_no_broker_answers() -> None:
@@ -73,7 +73,7 @@ def test_what_is_named_for_the_brokers_and_missing_is_a_bad_setting(
     def load(_: WorkerSettings) -> Loaded:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("worker.app.configure_logs", lambda _: None)
+    monkeypatch.setattr("aril.worker.app.configure_logs", lambda _: None)
     with structlog.testing.capture_logs() as told:
         assert run_worker(load_settings(flags=flags).settings, load=load) == 2
     (only,) = told

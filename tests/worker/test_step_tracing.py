@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.request import Output
-from worker.step_tracing import STEP_SECONDS, Step, TracedEngine
+from aril.worker.engine.request import Output
+from aril.worker.step_tracing import STEP_SECONDS, Step, TracedEngine
 
 if TYPE_CHECKING:
-    from worker.engine.request import GenerationRequest
+    from aril.worker.engine.request import GenerationRequest
 
 
 class Engine:

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from schemas import Cancel, ErrorCode, Job, JobError, Sampling, encode_request
+from aril.schemas import Cancel, ErrorCode, Job, JobError, Sampling, encode_request
+from aril.worker.engine.request import Output
+from aril.worker.job import Record
+from aril.worker.replies.producer import AppendError
+from aril.worker.step_tracing import Step
+from aril.worker.tracing import MOST_SPANS, JobTracing
 from tests.support.harness import JOBS, Harness
 from tests.support.spans import Spans
-from worker.engine.request import Output
-from worker.job import Record
-from worker.replies.producer import AppendError
-from worker.step_tracing import Step
-from worker.tracing import MOST_SPANS, JobTracing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,7 +207,7 @@ async def test_a_job_whose_append_failed_is_one_trace(
     spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It begins again below the same root, and is linked to nobody: it was ours before."""
-    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
     async with spans.harness() as harness:
         harness.put(record(job()))
         await harness.settle()

@@ -5,7 +5,7 @@ For the device see slot_lru.py.
 
 from collections import OrderedDict
 
-from worker.adapters.weights import AdapterWeights
+from aril.worker.adapters.weights import AdapterWeights
 
 
 class ByteLru:

@@ -7,13 +7,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from schemas import ErrorCode, JobError
-from worker.adapters.byte_lru import ByteLru
-from worker.adapters.store import AdapterRef, AdapterStore
-from worker.adapters.weights import AdapterWeights, Remark
-from worker.observe.distribution import Distribution
-from worker.observe.engine_stats import LOAD_SECONDS
-from worker.observe.logs import Sampled, get_logger
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters.byte_lru import ByteLru
+from aril.worker.adapters.store import AdapterRef, AdapterStore
+from aril.worker.adapters.weights import AdapterWeights, Remark
+from aril.worker.observe.distribution import Distribution
+from aril.worker.observe.engine_stats import LOAD_SECONDS
+from aril.worker.observe.logs import Sampled, get_logger
 
 _LOADS_AT_ONCE: Final = 2  # reads are bound by the disk, checks by one core each
 _MAX_TRIES: Final = 3  # for a folder that is being replaced while we read it

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.faults import AdapterFault, quoted
 
 TEMPLATE_FILE: Final = "chat_template.jinja"
 TOOLS_FILE: Final = "additional_chat_templates/tool_use.jinja"

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from worker.adapters.faults import AdapterFault, quoted
-from worker.adapters.invocation import read_invocation
-from worker.adapters.json_files import read_object
-from worker.adapters.patterns import Pattern, first_match, read_patterns
-from worker.adapters.target_parameters import read_names
-from worker.adapters.targets import Targets, read_targets
-from worker.adapters.trained_tokens import read_indices
+from aril.worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.invocation import read_invocation
+from aril.worker.adapters.json_files import read_object
+from aril.worker.adapters.patterns import Pattern, first_match, read_patterns
+from aril.worker.adapters.target_parameters import read_names
+from aril.worker.adapters.targets import Targets, read_targets
+from aril.worker.adapters.trained_tokens import read_indices
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Room for a rank pattern that names each of ten thousand modules."""

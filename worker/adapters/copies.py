@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from worker.adapters.faults import AdapterFault, quoted
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.targets import Targets
-from worker.adapters.trained_tokens import MAX_TOKENS, TokenRows
+from aril.worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.targets import Targets
+from aril.worker.adapters.trained_tokens import MAX_TOKENS, TokenRows
 
 _DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
 _COPY: Final = re.compile(

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from worker.adapters.config import LoraConfig
-from worker.adapters.faults import AdapterFault
-from worker.adapters.target_parameters import ExpertShape, split_experts
-from worker.adapters.weights import ExpertsModule
+from aril.worker.adapters.config import LoraConfig
+from aril.worker.adapters.faults import AdapterFault
+from aril.worker.adapters.target_parameters import ExpertShape, split_experts
+from aril.worker.adapters.weights import ExpertsModule
 
 
 def read_experts(

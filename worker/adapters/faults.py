@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
 
 _MAX_QUOTED_CHARS: Final = 120
 

@@ -7,7 +7,7 @@ backbone's, so that their keys and values are of use to every tenant.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.faults import AdapterFault, quoted
 
 FIELD: Final = "alora_invocation_tokens"
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from worker.adapters.faults import AdapterFault
+from aril.worker.adapters.faults import AdapterFault
 
 MAX_DEPTH: Final = 16
 

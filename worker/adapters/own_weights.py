@@ -13,7 +13,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from worker.adapters.trained_tokens import TokenTables
+from aril.worker.adapters.trained_tokens import TokenTables
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"

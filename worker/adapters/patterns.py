@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.faults import AdapterFault, quoted
 
 _MAX_PATTERNS: Final = 10_000  # each is tried on each module: 2 s of a core for 560 modules
 _MAX_REGEX_PATTERNS: Final = 8

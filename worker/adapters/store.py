@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from schemas import SHARED, ErrorCode, JobError, is_tenant, parse_adapter
-from worker.adapters.base_names import may_be_same
-from worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, read_fields
-from worker.adapters.faults import AdapterFault, quoted
-from worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.target_parameters import ParameterShapes
-from worker.adapters.tensors import BackboneShapes, read_tensors
-from worker.adapters.tokenizer_files import FILES, BackboneTokenizer, TokenizerFindings
-from worker.adapters.trained_tokens import TrainedTokens
-from worker.adapters.weights import AdapterWeights, Remark
+from aril.schemas import SHARED, ErrorCode, JobError, is_tenant, parse_adapter
+from aril.worker.adapters.base_names import may_be_same
+from aril.worker.adapters.config import MAX_CONFIG_BYTES, canonical, parse_config, read_fields
+from aril.worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.folder import CONFIG_FILE, TENSORS_FILE, AdapterFolder, FileVersion
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.target_parameters import ParameterShapes
+from aril.worker.adapters.tensors import BackboneShapes, read_tensors
+from aril.worker.adapters.tokenizer_files import FILES, BackboneTokenizer, TokenizerFindings
+from aril.worker.adapters.trained_tokens import TrainedTokens
+from aril.worker.adapters.weights import AdapterWeights, Remark
 
 _MAX_DIGESTS: Final = 65_536  # remembered digests, some 30 MB
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor
 
-from worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.faults import AdapterFault, quoted
 
 MAX_NAMES: Final = 64
 """Each is compared with each parameter that can be adapted."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.faults import AdapterFault, quoted
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.]+")
 _MAX_NAMES: Final = 16  # of those that are matched one by one

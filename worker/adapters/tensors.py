@@ -10,18 +10,18 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from worker.adapters.config import LoraConfig
-from worker.adapters.copies import check_values, compare_copy
-from worker.adapters.expert_tensors import check_experts_size, read_experts, served_rank
-from worker.adapters.faults import AdapterFault, quoted
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.target_parameters import (
+from aril.worker.adapters.config import LoraConfig
+from aril.worker.adapters.copies import check_values, compare_copy
+from aril.worker.adapters.expert_tensors import check_experts_size, read_experts, served_rank
+from aril.worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.target_parameters import (
     ParameterShapes,
     ParameterTargets,
     match_names,
 )
-from worker.adapters.trained_tokens import TokenRows, TrainedTokens, read_tokens
-from worker.adapters.weights import ExpertsModule, LoraModule
+from aril.worker.adapters.trained_tokens import TokenRows, TrainedTokens, read_tokens
+from aril.worker.adapters.weights import ExpertsModule, LoraModule
 
 MAX_HEADER_BYTES: Final = 8 << 20
 """A header entry is about 150 bytes: room for fifty thousand tensors."""

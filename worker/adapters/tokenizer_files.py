@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from worker.adapters.chat_template import (
+from aril.worker.adapters.chat_template import (
     CONFIG,
     MAX_TEMPLATE_BYTES,
     TEMPLATE_FILE,
@@ -19,8 +19,8 @@ from worker.adapters.chat_template import (
     read_template,
     special_token,
 )
-from worker.adapters.faults import AdapterFault, quoted
-from worker.adapters.json_files import read_object
+from aril.worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.json_files import read_object
 
 TOKENIZER: Final = "tokenizer.json"
 ADDED: Final = "added_tokens.json"

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor
 
-from worker.adapters.faults import AdapterFault, quoted
+from aril.worker.adapters.faults import AdapterFault, quoted
 
 MAX_TOKENS: Final = 1_024
 """Of one table: each row of a batch is compared with all of its adapter's."""

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 from torch import Tensor
 
-from worker.adapters.chat_template import ChatTemplate
-from worker.adapters.invocation import find_last
-from worker.adapters.trained_tokens import TrainedTokens
+from aril.worker.adapters.chat_template import ChatTemplate
+from aril.worker.adapters.invocation import find_last
+from aril.worker.adapters.trained_tokens import TrainedTokens
 
 
 class Remark(StrEnum):

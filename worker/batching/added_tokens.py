@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

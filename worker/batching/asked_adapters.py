@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from schemas import ErrorCode, JobError
-from worker.engine.mixture import Mixture, check_scale, mix
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.mixture import Mixture, check_scale, mix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas import Job
-    from worker.adapters import AdapterWeights
+    from aril.schemas import Job
+    from aril.worker.adapters import AdapterWeights
 
 
 class AdapterSource(Protocol):

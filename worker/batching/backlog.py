@@ -1,11 +1,11 @@
 """The backlog: jobs read from the queue that wait for the engine, fair by tenant.
 
-The waiting tenant that was given the least work is served next (`worker.batching.counters`).
+The waiting tenant that was given the least work is served next (`aril.worker.batching.counters`).
 Within a tenant: higher ``priority`` first, then order of arrival.
 
 Bounded by jobs of one source partition and by bytes over all. A full backlog drops nothing: it
 says so, and the consumer pauses what it reads from. Long before, what a tenant has beyond its part
-is put on a shelf (`worker.batching.shelf`): so one tenant's flood is seen past by the others.
+is put on a shelf (`aril.worker.batching.shelf`): so one tenant's flood is seen past by the others.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from worker.batching.counters import Counters
-from worker.batching.tenant_queue import Queued, TenantQueue
+from aril.worker.batching.counters import Counters
+from aril.worker.batching.tenant_queue import Queued, TenantQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.batching.backlog import Backlog
-    from worker.batching.counters import Counters
-    from worker.intake.quotas import Quotas
-    from worker.job import Entry
+    from aril.worker.batching.backlog import Backlog
+    from aril.worker.batching.counters import Counters
+    from aril.worker.intake.quotas import Quotas
+    from aril.worker.job import Entry
 
 
 class Billing:

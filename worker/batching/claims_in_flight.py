@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 CLAIMS_PER_ROW: Final = 8  # of all tenants: that many tenants' logs may turn silent at once
 SLOW_SECONDS: Final = 0.25  # a claim takes milliseconds, a long log to read back more

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from schemas import ErrorCode, Job, JobError
+from aril.schemas import ErrorCode, Job, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from schemas.conversation import Message
+    from aril.schemas.conversation import Message
 
 
 def messages_of(job: Job) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from worker.job import UNTOLD_ANSWER
+from aril.worker.job import UNTOLD_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,37 +15,37 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from schemas.limits import MAX_ABSOLUTE_PRIORITY
-from worker.accounting import count_begun
-from worker.batching.backlog import Backlog
-from worker.batching.billing import Billing
-from worker.batching.claims_in_flight import ClaimsInFlight
-from worker.batching.counters import Counters
-from worker.batching.feed import EngineHandle, Feed
-from worker.batching.places import Places
-from worker.batching.preparation import Preparation
-from worker.batching.queue_times import QueueTimes
-from worker.batching.requests import request_of
-from worker.batching.shelf import Shelf, put_away
-from worker.batching.turns import Turns
-from worker.engine.mixture import members_of
-from worker.job import seed_of
-from worker.stages import Event
+from aril.schemas.limits import MAX_ABSOLUTE_PRIORITY
+from aril.worker.accounting import count_begun
+from aril.worker.batching.backlog import Backlog
+from aril.worker.batching.billing import Billing
+from aril.worker.batching.claims_in_flight import ClaimsInFlight
+from aril.worker.batching.counters import Counters
+from aril.worker.batching.feed import EngineHandle, Feed
+from aril.worker.batching.places import Places
+from aril.worker.batching.preparation import Preparation
+from aril.worker.batching.queue_times import QueueTimes
+from aril.worker.batching.requests import request_of
+from aril.worker.batching.shelf import Shelf, put_away
+from aril.worker.batching.turns import Turns
+from aril.worker.engine.mixture import members_of
+from aril.worker.job import seed_of
+from aril.worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from schemas import JobError
-    from worker.batching.asked_adapters import AdapterSource
-    from worker.batching.preparation import PromptEncoder, Renderer
-    from worker.constraints.cache import Compiler
-    from worker.engine.request import GenerationRequest
-    from worker.intake.quotas import Quotas
-    from worker.intake.tenant_limits import TenantLimits
-    from worker.job import Entry, Partition
-    from worker.observe.metrics import Metrics
-    from worker.settings import WorkerSettings
-    from worker.takeover.readback import LogReader
+    from aril.schemas import JobError
+    from aril.worker.batching.asked_adapters import AdapterSource
+    from aril.worker.batching.preparation import PromptEncoder, Renderer
+    from aril.worker.constraints.cache import Compiler
+    from aril.worker.engine.request import GenerationRequest
+    from aril.worker.intake.quotas import Quotas
+    from aril.worker.intake.tenant_limits import TenantLimits
+    from aril.worker.job import Entry, Partition
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.settings import WorkerSettings
+    from aril.worker.takeover.readback import LogReader
 
 
 CHOICES = 256  # at once

@@ -2,8 +2,9 @@
 
 While rows are free all of them are filled, with a few jobs beyond them, so that a row that falls
 free is taken in the same step. Once they are full, a job whose tenant holds less than others takes
-its room from those (`worker.batching.shares`). Theirs goes back into the window, in its old place;
-what it has brought stands, and what it computed stays in the KV cache for as long as that has room.
+its room from those (`aril.worker.batching.shares`). Theirs goes back into the window, in its old
+place; what it has brought stands, and what it computed stays in the KV cache for as long as that
+has room.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from worker.batching.shares import Capacity, Shares, Use, giving_way
-from worker.batching.window import BatchLimits, Window
-from worker.engine.mixture import members_of
+from aril.worker.batching.shares import Capacity, Shares, Use, giving_way
+from aril.worker.batching.window import BatchLimits, Window
+from aril.worker.engine.mixture import members_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from worker.engine.request import GenerationRequest
-    from worker.intake.tenant_limits import TenantLimits
-    from worker.job import Entry
-    from worker.settings import WorkerSettings
+    from aril.worker.engine.request import GenerationRequest
+    from aril.worker.intake.tenant_limits import TenantLimits
+    from aril.worker.job import Entry
+    from aril.worker.settings import WorkerSettings
 
 
 class EngineHandle(Protocol):

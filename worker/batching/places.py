@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from schemas import Activation, ErrorCode, JobError
-from worker.engine.mixture import members_of
-from worker.observe.logs import get_logger
-from worker.stages import Event, Stage
+from aril.schemas import Activation, ErrorCode, JobError
+from aril.worker.engine.mixture import members_of
+from aril.worker.observe.logs import get_logger
+from aril.worker.stages import Event, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from schemas import Job
-    from worker.batching.preparation import Needs, Preparation
-    from worker.job import Entry
+    from aril.schemas import Job
+    from aril.worker.batching.preparation import Needs, Preparation
+    from aril.worker.job import Entry
 
 log = get_logger(__name__)
 

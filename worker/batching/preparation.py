@@ -6,21 +6,21 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from schemas import ErrorCode, JobError
-from worker.batching.asked_adapters import AskedAdapters, active_from
-from worker.constraints.cache import ConstraintCache
-from worker.engine.mixture import Mixture
+from aril.schemas import ErrorCode, JobError
+from aril.worker.batching.asked_adapters import AskedAdapters, active_from
+from aril.worker.constraints.cache import ConstraintCache
+from aril.worker.engine.mixture import Mixture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from schemas import Job
-    from worker.adapters import AdapterWeights
-    from worker.batching.asked_adapters import AdapterSource
-    from worker.constraints.cache import Compiler
-    from worker.constraints.compiler import CompiledConstraint
-    from worker.job import Prompt
-    from worker.observe.metrics import Metrics
+    from aril.schemas import Job
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.batching.asked_adapters import AdapterSource
+    from aril.worker.constraints.cache import Compiler
+    from aril.worker.constraints.compiler import CompiledConstraint
+    from aril.worker.job import Prompt
+    from aril.worker.observe.metrics import Metrics
 
 
 class PromptEncoder(Protocol):

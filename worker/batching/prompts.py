@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from schemas import ErrorCode, Job, JobError
-from schemas.limits import MAX_PROMPT_CHARS, MAX_PROMPT_LOGPROB_NUMBERS
-from worker.batching.added_tokens import AddedTokens
-from worker.batching.conversation import arguments_of, messages_of
-from worker.intake.judge import prompt_too_long
-from worker.job import Prompt
+from aril.schemas import ErrorCode, Job, JobError
+from aril.schemas.limits import MAX_PROMPT_CHARS, MAX_PROMPT_LOGPROB_NUMBERS
+from aril.worker.batching.added_tokens import AddedTokens
+from aril.worker.batching.conversation import arguments_of, messages_of
+from aril.worker.intake.judge import prompt_too_long
+from aril.worker.job import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

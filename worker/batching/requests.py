@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.request import GenerationRequest
+from aril.worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 
 def request_of(entry: Entry, salt: str) -> GenerationRequest:

@@ -14,16 +14,16 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from schemas import DecodeError, ErrorCode, Job, JobError, decode_request
-from worker.job import digest_of
-from worker.observe.logs import Sampled, get_logger
-from worker.takeover.readback import OutOfRangeError, ReadError
+from aril.schemas import DecodeError, ErrorCode, Job, JobError, decode_request
+from aril.worker.job import digest_of
+from aril.worker.observe.logs import Sampled, get_logger
+from aril.worker.takeover.readback import OutOfRangeError, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from worker.job import Entry, Partition
-    from worker.takeover.readback import LogReader, LogRecord
+    from aril.worker.job import Entry, Partition
+    from aril.worker.takeover.readback import LogReader, LogRecord
 
 failures = get_logger(__name__)
 log = Sampled(failures)

@@ -18,17 +18,17 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas import ErrorCode, JobError
-from schemas.limits import MAX_PROMPT_CHARS
-from worker.batching import template_child
-from worker.batching.conversation import arguments_of, messages_of
-from worker.observe.logs import get_logger
+from aril.schemas import ErrorCode, JobError
+from aril.schemas.limits import MAX_PROMPT_CHARS
+from aril.worker.batching import template_child
+from aril.worker.batching.conversation import arguments_of, messages_of
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from schemas import Job
-    from worker.adapters import AdapterWeights
+    from aril.schemas import Job
+    from aril.worker.adapters import AdapterWeights
 
 CPU_SECONDS: Final = 2
 """Of one rendering; usual ones take far less."""

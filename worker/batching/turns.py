@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from worker.batching.backlog import Backlog
-    from worker.job import Entry, Partition
+    from aril.worker.batching.backlog import Backlog
+    from aril.worker.job import Entry, Partition
 
 
 class Turns:

@@ -7,7 +7,7 @@ A plain object without a clock of its own. Three rules, each a property test:
 * a busy engine is never waited for: jobs join it at its next step, as far as there is room;
 * nothing is lost or doubled, and the jobs of one tenant leave in the order they came.
 
-Among tenants the one with the smallest share of the engine is next (`worker.batching.shares`).
+Among tenants the one with the smallest share of the engine is next (`aril.worker.batching.shares`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.batching.shares import Shares, Use
+    from aril.worker.batching.shares import Shares, Use
 
 ItemT = TypeVar("ItemT")
 

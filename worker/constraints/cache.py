@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
-from schemas import ErrorCode, JobError
-from worker.constraints.bounds import STACK_BYTES
+from aril.schemas import ErrorCode, JobError
+from aril.worker.constraints.bounds import STACK_BYTES
 
 if TYPE_CHECKING:
-    from schemas.constraint import Constraint
-    from worker.constraints.compiler import CompiledConstraint
-    from worker.observe.metrics import Metrics
+    from aril.schemas.constraint import Constraint
+    from aril.worker.constraints.compiler import CompiledConstraint
+    from aril.worker.observe.metrics import Metrics
 
 MAX_ENTRIES: Final = 64
 """Each may come to as many states of its lexer as its bound allows, whatever its text."""

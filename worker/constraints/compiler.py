@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from schemas import ErrorCode, JobError
-from worker.constraints.grammar import GrammarError, compile_grammar, to_grammar
-from worker.constraints.matcher import Matcher, Wear
-from worker.constraints.schema_text import checked_schema
-from worker.constraints.trial_process import (
+from aril.schemas import ErrorCode, JobError
+from aril.worker.constraints.grammar import GrammarError, compile_grammar, to_grammar
+from aril.worker.constraints.matcher import Matcher, Wear
+from aril.worker.constraints.schema_text import checked_schema
+from aril.worker.constraints.trial_process import (
     TOO_MUCH,
     TrialProcess,
     UnreadableVocabularyError,
 )
-from worker.observe.logs import get_logger
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-    from schemas.constraint import Constraint
-    from worker.constraints.vocabulary import Vocabulary
+    from aril.schemas.constraint import Constraint
+    from aril.worker.constraints.vocabulary import Vocabulary
 
 log = get_logger(__name__)
 

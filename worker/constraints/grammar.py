@@ -1,7 +1,8 @@
 """The engine behind constrained answers: llguidance, with our options and bounds.
 
-Imports nothing but that: the process that tries a constraint first (`worker.constraints.trial`)
-starts in a moment. Which engine, and why: docs/decisions/048-constrained-answers.md.
+Imports nothing but that: the process that tries a constraint first
+(`aril.worker.constraints.trial`) starts in a moment. Which engine, and why:
+docs/decisions/048-constrained-answers.md.
 """
 
 from __future__ import annotations

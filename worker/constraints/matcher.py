@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from schemas import ErrorCode, JobError
-from schemas.limits import MAX_REGEX_CHARS, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH
+from aril.schemas import ErrorCode, JobError
+from aril.schemas.limits import MAX_REGEX_CHARS, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH
 
 # Below these keywords there are values, not schemas.
 _VALUES: Final = frozenset({"const", "default", "enum", "examples"})

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from worker.constraints.bounds import CPU_SECONDS, MEMORY_BYTES, STACK_BYTES
-from worker.constraints.grammar import (
+from aril.worker.constraints.bounds import CPU_SECONDS, MEMORY_BYTES, STACK_BYTES
+from aril.worker.constraints.grammar import (
     GrammarError,
     compile_grammar,
     make_tokenizer,

@@ -1,4 +1,4 @@
-"""The worker's end of the process that tries constraints: `worker.constraints.trial`."""
+"""The worker's end of the process that tries constraints: `aril.worker.constraints.trial`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-import worker
-from worker.constraints.trial import LENGTH
-from worker.observe.logs import get_logger
+import aril.worker
+from aril.worker.constraints.trial import LENGTH
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
-    from worker.constraints.vocabulary import Vocabulary
+    from aril.worker.constraints.vocabulary import Vocabulary
 
 log = get_logger(__name__)
 
@@ -79,9 +79,9 @@ class TrialProcess:
             if self._process.poll() is None:
                 return self._process
             _end(self._process)
-        root = str(Path(worker.__file__).parent.parent)
+        root = str(Path(aril.worker.__file__).parents[2])
         code = f"import sys; sys.path.insert(0, {root!r})\n"
-        code += "from worker.constraints.trial import main; main()"
+        code += "from aril.worker.constraints.trial import main; main()"
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,

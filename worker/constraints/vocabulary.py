@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from worker.constraints.grammar import make_tokenizer
+from aril.worker.constraints.grammar import make_tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import torch
 
-from worker.adapters.trained_tokens import TrainedTokens
+from aril.worker.adapters.trained_tokens import TrainedTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from worker.adapters import AdapterWeights, LoraModule
-    from worker.adapters.trained_tokens import TokenRows
-    from worker.adapters.weights import ExpertsModule
+    from aril.worker.adapters import AdapterWeights, LoraModule
+    from aril.worker.adapters.trained_tokens import TokenRows
+    from aril.worker.adapters.weights import ExpertsModule
 
     Value = TypeVar("Value", LoraModule, ExpertsModule, TokenRows)
 

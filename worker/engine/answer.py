@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.stops import StopStrings
-from worker.engine.text import Detokenizer, TextStream
+from aril.worker.engine.stops import StopStrings
+from aril.worker.engine.text import Detokenizer, TextStream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from schemas import FinishReason, Sampling
-    from worker.constraints.matcher import Matcher
+    from aril.schemas import FinishReason, Sampling
+    from aril.worker.constraints.matcher import Matcher
 
 
 class Answer:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from worker.engine.hit_rates import HitRates
-from worker.engine.ngrams import NgramIndex
+from aril.worker.engine.hit_rates import HitRates
+from aril.worker.engine.ngrams import NgramIndex
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface
 
-from kernels.attention import (
+from aril.kernels.attention import (
     Extras,
     Sight,
     attend_by_scores,
@@ -21,16 +21,16 @@ from kernels.attention import (
     paged_attention,
     store_kv,
 )
-from kernels.fused import fused_kernels
-from worker.engine.forward_pass import AttentionLayout, under_way
+from aril.kernels.fused import fused_kernels
+from aril.worker.engine.forward_pass import AttentionLayout, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-    from kernels.fused import FusedKernels
-    from worker.engine.config import Backend
+    from aril.kernels.fused import FusedKernels
+    from aril.worker.engine.config import Backend
 
 IMPLEMENTATION = "aril_paged"
 

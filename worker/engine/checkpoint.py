@@ -16,8 +16,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from worker.engine.attention import UnsupportedModelError
-from worker.observe.logs import get_logger
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from worker.engine.capture import capturing
-from worker.engine.feedback import NO_FEEDBACK, Feedback
-from worker.engine.one_copy import one_copy, words_of
-from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
-from worker.engine.row_adapters import NOTHING, Applied, Planner, arrays_of
+from aril.worker.engine.capture import capturing
+from aril.worker.engine.feedback import NO_FEEDBACK, Feedback
+from aril.worker.engine.one_copy import one_copy, words_of
+from aril.worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
+from aril.worker.engine.row_adapters import NOTHING, Applied, Planner, arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv import PlanLayout, SgmvPlan
-    from worker.engine.config import EngineConfig
-    from worker.engine.kv_cache import KVCache
-    from worker.engine.lora import AdapterLayers
-    from worker.engine.model import Backbone
+    from aril.kernels.sgmv import PlanLayout, SgmvPlan
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.kv_cache import KVCache
+    from aril.worker.engine.lora import AdapterLayers
+    from aril.worker.engine.model import Backbone
 
 # Tokens that the narrowest block table holds; each wider one holds four times as many. A table
 # that is too wide costs programs that end at once, each recording costs memory and start-up time.

@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters import LoraModule
+    from aril.worker.adapters import LoraModule
 
 # Rows of the changed weight that exist at a time: about 1 MB of fp32 for most linears.
 _ROWS = 512

@@ -6,17 +6,17 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from kernels.sgmv import LoraPair
-from schemas import ErrorCode, JobError
-from worker.engine.dora import NoDirectionError, gain_of
+from aril.kernels.sgmv import LoraPair
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.dora import NoDirectionError, gain_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
-    from worker.adapters import AdapterWeights, LoraModule
-    from worker.engine.groups import LinearGroup
+    from aril.worker.adapters import AdapterWeights, LoraModule
+    from aril.worker.engine.groups import LinearGroup
 
 
 class DoraGains:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from worker.engine.speculation import MOST_A_STEP
+from aril.worker.engine.speculation import MOST_A_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.engine.blocks import BlockAllocator
-    from worker.engine.rope_lengths import RowRope
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.speculation import Speculation
-    from worker.engine.step_cost import StepCost
-    from worker.engine.step_plan import Row
+    from aril.worker.engine.blocks import BlockAllocator
+    from aril.worker.engine.rope_lengths import RowRope
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.speculation import Speculation
+    from aril.worker.engine.step_cost import StepCost
+    from aril.worker.engine.step_plan import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,41 +9,41 @@ from typing import TYPE_CHECKING
 import torch
 from tokenizers import Tokenizer
 
-from schemas import ErrorCode, JobError
-from worker.engine.answer import Answer
-from worker.engine.device import use_device
-from worker.engine.filled_blocks import FilledBlocks
-from worker.engine.graph_start import make_graphs
-from worker.engine.kv_cache import KVCache
-from worker.engine.kv_room import with_kv_tokens
-from worker.engine.mixture import Mixture, members_of
-from worker.engine.outputs import next_output
-from worker.engine.probe import install_adapters
-from worker.engine.prompt_pace import UNBOUND
-from worker.engine.request import Output
-from worker.engine.resident import ResidentAdapters
-from worker.engine.run_ahead import RunAhead
-from worker.engine.scheduler import Scheduler
-from worker.engine.simple_loop import SimpleLoop
-from worker.engine.speculation import Speculation
-from worker.engine.step_cost import StepCost
-from worker.engine.step_forward import StepForward
-from worker.engine.step_sampling import StepSampler
-from worker.engine.text import Detokenizer
-from worker.observe.engine_stats import EngineStats
-from worker.observe.logs import get_logger
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.answer import Answer
+from aril.worker.engine.device import use_device
+from aril.worker.engine.filled_blocks import FilledBlocks
+from aril.worker.engine.graph_start import make_graphs
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.kv_room import with_kv_tokens
+from aril.worker.engine.mixture import Mixture, members_of
+from aril.worker.engine.outputs import next_output
+from aril.worker.engine.probe import install_adapters
+from aril.worker.engine.prompt_pace import UNBOUND
+from aril.worker.engine.request import Output
+from aril.worker.engine.resident import ResidentAdapters
+from aril.worker.engine.run_ahead import RunAhead
+from aril.worker.engine.scheduler import Scheduler
+from aril.worker.engine.simple_loop import SimpleLoop
+from aril.worker.engine.speculation import Speculation
+from aril.worker.engine.step_cost import StepCost
+from aril.worker.engine.step_forward import StepForward
+from aril.worker.engine.step_sampling import StepSampler
+from aril.worker.engine.text import Detokenizer
+from aril.worker.observe.engine_stats import EngineStats
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.config import EngineConfig
-    from worker.engine.decode_graphs import Recorder
-    from worker.engine.model import Backbone
-    from worker.engine.request import GenerationRequest, TokenLogprobs
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.step_plan import StepPlan
-    from worker.engine.step_sampling import Take
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.decode_graphs import Recorder
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.request import GenerationRequest, TokenLogprobs
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.step_plan import StepPlan
+    from aril.worker.engine.step_sampling import Take
 
 log = get_logger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from worker.adapters.target_parameters import ExpertShape, ParameterShapes
+from aril.worker.adapters.target_parameters import ExpertShape, ParameterShapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

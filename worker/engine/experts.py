@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn.functional import linear
 
-from kernels.sgmv import NO_ADAPTER, PackedExperts, make_plan
-from worker.engine.block_products import in_blocks
-from worker.engine.expert_modules import DOWN, up_name
+from aril.kernels.sgmv import NO_ADAPTER, PackedExperts, make_plan
+from aril.worker.engine.block_products import in_blocks
+from aril.worker.engine.expert_modules import DOWN, up_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from kernels.sgmv import PackedAdapter, SgmvPlan
-    from worker.adapters.weights import ExpertsModule
-    from worker.engine.groups import StepState
+    from aril.kernels.sgmv import PackedAdapter, SgmvPlan
+    from aril.worker.adapters.weights import ExpertsModule
+    from aril.worker.engine.groups import StepState
 
 Prepared = dict[str, "list[PackedAdapter]"]
 """What an adapter brings for one layer's experts, by the parameter's path."""

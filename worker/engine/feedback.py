@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.engine.step_plan import StepPlan
 
 
 class Feedback(NamedTuple):

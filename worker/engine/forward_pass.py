@@ -11,14 +11,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kernels.attention import Sight
+from aril.kernels.attention import Sight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
-    from kernels.fused import FusedKernels
+    from aril.kernels.fused import FusedKernels
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from worker.adapters import AdapterWeights, LoraModule
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
-from worker.engine.packing import PackedRow, StepBlocks
-from worker.engine.probe import LOGIT_BOUND
-from worker.engine.row_adapters import NOTHING
-from worker.engine.step_forward import StepForward
-from worker.observe.logs import get_logger
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.decode_graphs import CudaRecorder, DecodeGraphs
+from aril.worker.engine.packing import PackedRow, StepBlocks
+from aril.worker.engine.probe import LOGIT_BOUND
+from aril.worker.engine.row_adapters import NOTHING
+from aril.worker.engine.step_forward import StepForward
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from worker.engine.config import EngineConfig
-    from worker.engine.decode_graphs import Recorder
-    from worker.engine.kv_cache import KVCache
-    from worker.engine.lora import AdapterLayers
-    from worker.engine.model import Backbone
-    from worker.engine.row_adapters import Applied
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.decode_graphs import Recorder
+    from aril.worker.engine.kv_cache import KVCache
+    from aril.worker.engine.lora import AdapterLayers
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.row_adapters import Applied
 
 log = get_logger(__name__)
 

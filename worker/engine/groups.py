@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as base_linear
 
-from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
-from worker.engine.int8_weight import Int8Weight
-from worker.engine.packed_weight import PackedWeight, can_pack
-from worker.engine.row_classes import alike_row_counts
-from worker.engine.smoothing import smoothing_factors
-from worker.engine.tiled_weight import TiledWeight, can_tile
+from aril.worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
+from aril.worker.engine.int8_weight import Int8Weight
+from aril.worker.engine.packed_weight import PackedWeight, can_pack
+from aril.worker.engine.row_classes import alike_row_counts
+from aril.worker.engine.smoothing import smoothing_factors
+from aril.worker.engine.tiled_weight import TiledWeight, can_tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from kernels.sgmv import SgmvPlan, SlotBiases, SlotWeights
+    from aril.kernels.sgmv import SgmvPlan, SlotBiases, SlotWeights
 
 
 Packed: TypeAlias = PackedWeight | Int8Weight | TiledWeight

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.engine.answer_kinds import AnswerKind
+    from aril.worker.engine.answer_kinds import AnswerKind
 
 PACE: Final = 0.3  # of a sequence's difference from its kind
 MOST_BIAS: Final = 3.0  # odds of 20 to 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker.engine.votes import FIRST_RATES
+from aril.worker.engine.votes import FIRST_RATES
 
 _FIRST_SEEN: Final = 4  # guesses that a rate counts for before any was seen
 _MOST_SEEN: Final = 50  # that a rate remembers: what changes is found out

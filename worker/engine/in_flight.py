@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.sequence import UNREAD
+from aril.worker.engine.sequence import UNREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.engine.blocks import BlockAllocator
-    from worker.engine.prefix_cache import PrefixCache
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.engine.blocks import BlockAllocator
+    from aril.worker.engine.prefix_cache import PrefixCache
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.step_plan import StepPlan
 
 
 class InFlight:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from kernels.native import quantize_rows, widen_rows
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.processor import has_onednn
+from aril.kernels.native import quantize_rows, widen_rows
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.processor import has_onednn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from worker.engine.config import EngineConfig
+    from aril.worker.engine.config import EngineConfig
 
 # Instructions that sum products of bytes in 32 bits; older ones do it in 16 and saturate.
 INTEGER_SUMS: Final = ("avx512_vnni", "avx_vnni")

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.packed_logits import packed_logits, probe_sequences
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.packed_logits import packed_logits, probe_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import EngineConfig
-    from worker.engine.model import Backbone
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.model import Backbone
 
 _DTYPES = frozenset({torch.float32, torch.bfloat16})
 

@@ -1,6 +1,6 @@
 """Rows' distributions inverted on a device: nothing is read back, no shape depends on data.
 
-The same tokens, bit for bit, as `worker.engine.selection` finds on a CPU: sums are exact.
+The same tokens, bit for bit, as `aril.worker.engine.selection` finds on a CPU: sums are exact.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from worker.engine.masses import whole
-from worker.engine.ordered import top_keyed
+from aril.worker.engine.masses import whole
+from aril.worker.engine.ordered import top_keyed
 
 if TYPE_CHECKING:
     from torch import Tensor

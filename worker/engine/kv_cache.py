@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from worker.engine.one_copy import one_copy
+from aril.worker.engine.one_copy import one_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import EngineConfig
-    from worker.engine.forward_pass import AttentionLayout
-    from worker.engine.model import Backbone
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.forward_pass import AttentionLayout
+    from aril.worker.engine.model import Backbone
 
 # The type of a number's bits, and the exponent that only infinities and NaN have. Looked at as
 # integers, bfloat16 takes a sixth of the time on a CPU.

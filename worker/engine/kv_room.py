@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 
-from worker.engine.cgroups import free_memory
+from aril.worker.engine.cgroups import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.engine.config import EngineConfig
-    from worker.engine.forward_pass import AttentionLayout
-    from worker.engine.model import Backbone
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.forward_pass import AttentionLayout
+    from aril.worker.engine.model import Backbone
 
 CPU_SHARE: Final = 0.25
 CPU_MOST: Final = 32_768  # tokens

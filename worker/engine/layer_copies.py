@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kernels.program import Mark, Passage, Program, Words
+    from aril.kernels.program import Mark, Passage, Program, Words
 
 
 class Own(NamedTuple):

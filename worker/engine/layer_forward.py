@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernels.program import settle, writing_down
-from worker.engine.attention import IGNORED, PagedAttention, UnsupportedModelError
-from worker.engine.forward_pass import under_way
-from worker.engine.layer_copies import LayerCopies
+from aril.kernels.program import settle, writing_down
+from aril.worker.engine.attention import IGNORED, PagedAttention, UnsupportedModelError
+from aril.worker.engine.forward_pass import under_way
+from aril.worker.engine.layer_copies import LayerCopies
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import Tensor
 
-    from kernels.fused import FusedKernels
-    from kernels.norm import Norm
-    from worker.engine.forward_pass import AttentionLayout, ForwardPass
-    from worker.engine.groups import LinearGroup
-    from worker.engine.led_layer import Layer
+    from aril.kernels.fused import FusedKernels
+    from aril.kernels.norm import Norm
+    from aril.worker.engine.forward_pass import AttentionLayout, ForwardPass
+    from aril.worker.engine.groups import LinearGroup
+    from aril.worker.engine.led_layer import Layer
 
 
 class StepRows:

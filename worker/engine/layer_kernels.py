@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from kernels.attention import Extras
-from kernels.norm import Norm
-from worker.engine.attention import LayoutRecorder, PagedAttention
-from worker.engine.forward_pass import attending
-from worker.engine.groups import LoraLinear
-from worker.engine.layer_forward import layer_forward
-from worker.engine.led_layer import Layer, Parts
-from worker.engine.row_kernels import GATES, alike, drawn, result
+from aril.kernels.attention import Extras
+from aril.kernels.norm import Norm
+from aril.worker.engine.attention import LayoutRecorder, PagedAttention
+from aril.worker.engine.forward_pass import attending
+from aril.worker.engine.groups import LoraLinear
+from aril.worker.engine.layer_forward import layer_forward
+from aril.worker.engine.led_layer import Layer, Parts
+from aril.worker.engine.row_kernels import GATES, alike, drawn, result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import Backend
-    from worker.engine.forward_pass import AttentionContext, AttentionLayout
-    from worker.engine.groups import LinearGroup
+    from aril.worker.engine.config import Backend
+    from aril.worker.engine.forward_pass import AttentionContext, AttentionLayout
+    from aril.worker.engine.groups import LinearGroup
 
 _ROWS: Final = 5
 _PAGE: Final = 2  # so that they lie in several blocks

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from worker.engine.attention import LayoutRecorder, UnsupportedModelError
-from worker.engine.forward_pass import attending
+from aril.worker.engine.attention import LayoutRecorder, UnsupportedModelError
+from aril.worker.engine.forward_pass import attending
 
 if TYPE_CHECKING:
-    from worker.engine.forward_pass import AttentionLayout
+    from aril.worker.engine.forward_pass import AttentionLayout
 
 META = "meta"  # the device of a model that is looked at and not run
 

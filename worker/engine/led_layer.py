@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from worker.engine.layer_copies import Own
+from aril.worker.engine.layer_copies import Own
 
 if TYPE_CHECKING:
-    from kernels.attention import Extras
-    from kernels.norm import Norm
-    from worker.engine.forward_pass import AttentionLayout
-    from worker.engine.groups import LinearGroup
+    from aril.kernels.attention import Extras
+    from aril.kernels.norm import Norm
+    from aril.worker.engine.forward_pass import AttentionLayout
+    from aril.worker.engine.groups import LinearGroup
 
 
 class Parts(NamedTuple):

@@ -6,36 +6,36 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kernels.backend import uses_triton
-from kernels.sgmv import GroupShape, SlotBiases, SlotCopies, make_slot_weights
-from schemas import ErrorCode, JobError
-from worker.adapters.target_parameters import ParameterShapes
-from worker.adapters.trained_tokens import TrainedTokens
-from worker.engine.adapter_block import on_device, pin
-from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
-from worker.engine.copy_stream import CopyStream
-from worker.engine.dora_gains import DoraGains
-from worker.engine.experts import ExpertLayer
-from worker.engine.groups import LinearGroup, LoraLinear, StepState
-from worker.engine.one_copy import one_copy
-from worker.engine.routers import install_router
-from worker.engine.sample_texts import CALIBRATION
-from worker.engine.siblings import find_siblings, find_whole
-from worker.engine.smoothing import column_maxima
-from worker.engine.step_cost import Products
-from worker.engine.token_rows import DeviceRows, InputTable, OutputTable
+from aril.kernels.backend import uses_triton
+from aril.kernels.sgmv import GroupShape, SlotBiases, SlotCopies, make_slot_weights
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters.target_parameters import ParameterShapes
+from aril.worker.adapters.trained_tokens import TrainedTokens
+from aril.worker.engine.adapter_block import on_device, pin
+from aril.worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
+from aril.worker.engine.copy_stream import CopyStream
+from aril.worker.engine.dora_gains import DoraGains
+from aril.worker.engine.experts import ExpertLayer
+from aril.worker.engine.groups import LinearGroup, LoraLinear, StepState
+from aril.worker.engine.one_copy import one_copy
+from aril.worker.engine.routers import install_router
+from aril.worker.engine.sample_texts import CALIBRATION
+from aril.worker.engine.siblings import find_siblings, find_whole
+from aril.worker.engine.smoothing import column_maxima
+from aril.worker.engine.step_cost import Products
+from aril.worker.engine.token_rows import DeviceRows, InputTable, OutputTable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
-    from kernels.sgmv import SgmvPlan, SlotWeights
-    from worker.adapters import AdapterWeights
-    from worker.engine.config import EngineConfig
-    from worker.engine.copy_stream import Arrival
-    from worker.engine.experts import Prepared
-    from worker.engine.model import Backbone
+    from aril.kernels.sgmv import SgmvPlan, SlotWeights
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.copy_stream import Arrival
+    from aril.worker.engine.experts import Prepared
+    from aril.worker.engine.model import Backbone
 
 
 class AdapterLayers:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """The backbone: a Hugging Face causal LM that runs packed rows.
 
 Architecture, weights, tokenizer and chat template come from transformers; attention goes through
-`worker.engine.attention`, so decoders beyond Llama work as long as they support the attention
+`aril.worker.engine.attention`, so decoders beyond Llama work as long as they support the attention
 interface. What would be wrong in a mixed batch is refused at load, in one line.
 """
 
@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from worker.adapters.base_names import folder_name
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.target_parameters import ParameterShapes
-from worker.engine.attention import IMPLEMENTATION, UnsupportedModelError
-from worker.engine.checkpoint import read_config, read_model, read_tokenizer
-from worker.engine.device import use_device
-from worker.engine.expert_modules import parameter_shapes
-from worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
-from worker.engine.layouts import META, record_layouts
-from worker.engine.own_products import lead_places, lead_products
-from worker.engine.row_kernels import lead_rows
-from worker.engine.row_rope import rope_by_row
+from aril.worker.adapters.base_names import folder_name
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.target_parameters import ParameterShapes
+from aril.worker.engine.attention import IMPLEMENTATION, UnsupportedModelError
+from aril.worker.engine.checkpoint import read_config, read_model, read_tokenizer
+from aril.worker.engine.device import use_device
+from aril.worker.engine.expert_modules import parameter_shapes
+from aril.worker.engine.forward_pass import AttentionContext, AttentionLayout, attending
+from aril.worker.engine.layouts import META, record_layouts
+from aril.worker.engine.own_products import lead_places, lead_products
+from aril.worker.engine.row_kernels import lead_rows
+from aril.worker.engine.row_rope import rope_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.engine.rope_lengths import RowRope
+    from aril.worker.engine.rope_lengths import RowRope
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 

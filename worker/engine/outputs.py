@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas import ErrorCode, JobError
-from worker.engine.request import Output
-from worker.engine.sampler import DEAD, FAILED, INVALID
-from worker.observe.logs import get_logger
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.request import Output
+from aril.worker.engine.sampler import DEAD, FAILED, INVALID
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
-    from worker.engine.answer import Answer
-    from worker.engine.prompt_rows import PromptRows
-    from worker.engine.request import TokenLogprobs
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.answer import Answer
+    from aril.worker.engine.prompt_rows import PromptRows
+    from aril.worker.engine.request import TokenLogprobs
+    from aril.worker.engine.sequence import TokenSequence
 
 log = get_logger(__name__)
 

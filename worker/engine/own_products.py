@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from worker.engine.attention import UnsupportedModelError, attention
-from worker.engine.forward_pass import lead, under_way
+from aril.worker.engine.attention import UnsupportedModelError, attention
+from aril.worker.engine.forward_pass import lead, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable

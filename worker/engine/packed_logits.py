@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.engine.kv_cache import KVCache
-from worker.engine.packing import PackedRow, pack
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.packing import PackedRow, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import Backend
-    from worker.engine.model import Backbone
+    from aril.worker.engine.config import Backend
+    from aril.worker.engine.model import Backbone
 
 _BLOCK = 4  # small, so that sequences span several blocks
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.engine.processor import has_onednn
+from aril.worker.engine.processor import has_onednn
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from worker.engine.attention import PagedAttention
-from worker.engine.one_copy import one_copy
+from aril.worker.engine.attention import PagedAttention
+from aril.worker.engine.one_copy import one_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from worker.engine.config import Backend
-    from worker.engine.kv_cache import KVCache
+    from aril.worker.engine.config import Backend
+    from aril.worker.engine.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from schemas import Sampling
+    from aril.schemas import Sampling
 
 _LARGEST: Final = torch.finfo(torch.float32).max
 

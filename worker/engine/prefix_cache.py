@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from worker.engine.blocks import BlockAllocator
-    from worker.engine.rope_lengths import RowRope
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.blocks import BlockAllocator
+    from aril.worker.engine.rope_lengths import RowRope
+    from aril.worker.engine.sequence import TokenSequence
 
 NAME_BYTES: Final = 16
 

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.fused import fused_kernels
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.int8_weight import refuse_where_no_int8
-from worker.engine.invariance import (
+from aril.kernels.fused import fused_kernels
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.int8_weight import refuse_where_no_int8
+from aril.worker.engine.invariance import (
     probe_invariance,
     refuse_other_linears,
     refuse_where_not_invariant,
 )
-from worker.engine.layer_kernels import lead_layers, let_go
-from worker.engine.lora import AdapterLayers
-from worker.engine.packed_logits import packed_logits, probe_sequences
-from worker.observe.logs import get_logger
+from aril.worker.engine.layer_kernels import lead_layers, let_go
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.packed_logits import packed_logits, probe_sequences
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.config import Backend, EngineConfig
-    from worker.engine.model import Backbone
+    from aril.worker.engine.config import Backend, EngineConfig
+    from aril.worker.engine.model import Backbone
 
 log = get_logger(__name__)
 

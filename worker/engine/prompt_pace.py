@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-from worker.engine.block_products import ROW_COUNTS
+from aril.worker.engine.block_products import ROW_COUNTS
 
 # A step of n tokens lasts as long as the arithmetic of n + STEP_ROWS tokens of prompts. By CPU time
 # of one thread 15 to 22 in float32 and 14 to 22 in bfloat16, for 1 to 32 rows that decode, with

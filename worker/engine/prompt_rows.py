@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from schemas import PromptLogprobs, TokenLogprobs
-from worker.engine.one_copy import one_copy
-from worker.engine.ordered import top_keyed, top_ordered
+from aril.schemas import PromptLogprobs, TokenLogprobs
+from aril.worker.engine.one_copy import one_copy
+from aril.worker.engine.ordered import top_keyed, top_ordered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

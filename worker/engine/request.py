@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import FinishReason, JobError, PromptLogprobs, Sampling, TokenLogprobs
+from aril.schemas import FinishReason, JobError, PromptLogprobs, Sampling, TokenLogprobs
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
-    from worker.constraints.compiler import CompiledConstraint
-    from worker.engine.mixture import Mixture
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.constraints.compiler import CompiledConstraint
+    from aril.worker.engine.mixture import Mixture
 
 __all__ = ["FinishReason", "GenerationRequest", "Output", "TokenLogprobs"]
 

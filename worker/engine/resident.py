@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.adapters import SlotLru
+from aril.worker.adapters import SlotLru
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.copy_stream import Arrival
-    from worker.engine.lora import AdapterLayers
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.copy_stream import Arrival
+    from aril.worker.engine.lora import AdapterLayers
 
 
 class ResidentAdapters:

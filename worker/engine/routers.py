@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from worker.engine.expert_modules import CaughtWeight
-from worker.engine.groups import LinearGroup
+from aril.worker.engine.expert_modules import CaughtWeight
+from aril.worker.engine.groups import LinearGroup
 
 if TYPE_CHECKING:
-    from worker.engine.groups import StepState
+    from aril.worker.engine.groups import StepState
 
 
 def install_router(path: str, module: Any, state: StepState) -> LinearGroup:

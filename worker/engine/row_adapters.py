@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from kernels.backend import uses_triton
-from kernels.sgmv import PlanLayout, SgmvMode, block_height, plan_on
-from worker.engine.sequence import BACKBONE
+from aril.kernels.backend import uses_triton
+from aril.kernels.sgmv import PlanLayout, SgmvMode, block_height, plan_on
+from aril.worker.engine.sequence import BACKBONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from kernels.sgmv import SgmvPlan
-    from worker.engine.config import EngineConfig
+    from aril.kernels.sgmv import SgmvPlan
+    from aril.worker.engine.config import EngineConfig
 
 Applied = tuple[tuple[int, ...], tuple[float, ...]]
 """The slots of the adapters that work on one row, none on the backbone, and a scale for each."""

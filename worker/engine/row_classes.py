@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from worker.engine.block_products import BLOCK_ROWS
+from aril.worker.engine.block_products import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

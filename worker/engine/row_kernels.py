@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import nn
 
-from kernels.fused import fused_kernels
-from worker.engine.forward_pass import under_way
+from aril.kernels.fused import fused_kernels
+from aril.worker.engine.forward_pass import under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from kernels.fused import FusedKernels
+    from aril.kernels.fused import FusedKernels
 
 # Largest difference as a share of the largest number: kernels round once where torch rounds after
 # each operator. Another formula differs by a hundred times as much.

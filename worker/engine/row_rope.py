@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.forward_pass import lead, under_way
-from worker.engine.rope_lengths import RowRope
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.forward_pass import lead, under_way
+from aril.worker.engine.rope_lengths import RowRope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

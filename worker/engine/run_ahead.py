@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.feedback import NO_FEEDBACK, Feedback
-from worker.engine.penalties import has_penalties
+from aril.worker.engine.feedback import NO_FEEDBACK, Feedback
+from aril.worker.engine.penalties import has_penalties
 
 if TYPE_CHECKING:
-    from schemas import TokenLogprobs
-    from worker.engine.scheduler import Scheduler
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.step_plan import Row, StepPlan
-    from worker.engine.step_sampling import Launched, StepSampler, Take
+    from aril.schemas import TokenLogprobs
+    from aril.worker.engine.scheduler import Scheduler
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.step_plan import Row, StepPlan
+    from aril.worker.engine.step_sampling import Launched, StepSampler, Take
 
 
 class RunAhead:

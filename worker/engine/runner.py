@@ -11,11 +11,11 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kernels.program import HERE
-from schemas import ErrorCode, JobError
-from worker.engine.request import GenerationRequest, Output
-from worker.observe.health import STALE_HEARTBEAT_SECONDS
-from worker.observe.logs import get_logger
+from aril.kernels.program import HERE
+from aril.schemas import ErrorCode, JobError
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.observe.health import STALE_HEARTBEAT_SECONDS
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     import asyncio

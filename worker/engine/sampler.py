@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from schemas import TokenLogprobs
-from worker.engine.inversion import invert
-from worker.engine.ordered import top_keyed, top_ordered
-from worker.engine.penalties import shift_
-from worker.engine.selection import Cut, select
-from worker.engine.step_settings import SamplingRow, StepSettings
+from aril.schemas import TokenLogprobs
+from aril.worker.engine.inversion import invert
+from aril.worker.engine.ordered import top_keyed, top_ordered
+from aril.worker.engine.penalties import shift_
+from aril.worker.engine.selection import Cut, select
+from aril.worker.engine.step_settings import SamplingRow, StepSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from worker.engine.inversion import Draws
-    from worker.engine.token_masks import TokenMasks
+    from aril.worker.engine.inversion import Draws
+    from aril.worker.engine.token_masks import TokenMasks
 
 INVALID: Final = -1
 """In place of a token id where the logits are no distribution (NaN or infinite)."""

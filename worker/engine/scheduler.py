@@ -29,23 +29,23 @@ from bisect import insort
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from worker.engine.blocks import BlockAllocator
-from worker.engine.drafting import Drafting
-from worker.engine.in_flight import InFlight
-from worker.engine.prefix_cache import PrefixCache
-from worker.engine.prompt_pace import prompt_tokens
-from worker.engine.rope_lengths import RowRope
-from worker.engine.sequence import TokenSequence
-from worker.engine.slot_turns import SlotTurns
-from worker.engine.step_cost import StepCost
-from worker.engine.step_plan import Row, StepPlan
+from aril.worker.engine.blocks import BlockAllocator
+from aril.worker.engine.drafting import Drafting
+from aril.worker.engine.in_flight import InFlight
+from aril.worker.engine.prefix_cache import PrefixCache
+from aril.worker.engine.prompt_pace import prompt_tokens
+from aril.worker.engine.rope_lengths import RowRope
+from aril.worker.engine.sequence import TokenSequence
+from aril.worker.engine.slot_turns import SlotTurns
+from aril.worker.engine.step_cost import StepCost
+from aril.worker.engine.step_plan import Row, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.engine.request import GenerationRequest
-    from worker.engine.slot_turns import SlotPool
-    from worker.engine.speculation import Speculation
+    from aril.worker.engine.request import GenerationRequest
+    from aril.worker.engine.slot_turns import SlotPool
+    from aril.worker.engine.speculation import Speculation
 
 _arrival = attrgetter("arrival")
 

@@ -1,8 +1,8 @@
 """A row's distribution inverted on a CPU; only what lies around the borders is put in order.
 
-Masses are exact (`worker.engine.masses`), so a sum is the same in every order, and what is found
-here is bit for bit what a whole sort finds. An evenly spaced sample says about where a border is,
-an exact sum above that place how far off it is, and the tokens from there to the border, some
+Masses are exact (`aril.worker.engine.masses`), so a sum is the same in every order, and what is
+found here is bit for bit what a whole sort finds. An evenly spaced sample says about where a border
+is, an exact sum above that place how far off it is, and the tokens from there to the border, some
 hundreds, are put in order. A sample that misleads costs time only: the next look begins at what is
 known by then, and the last one sees all tokens.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn.functional import threshold
 
-from worker.engine.masses import WHOLE, whole
+from aril.worker.engine.masses import WHOLE, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

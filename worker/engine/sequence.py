@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from worker.engine.mixture import Mixture, members_of
-from worker.engine.prompt_rows import PromptRows
+from aril.worker.engine.mixture import Mixture, members_of
+from aril.worker.engine.prompt_rows import PromptRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.constraints.matcher import Matcher
-    from worker.engine.guessing import Guessing
-    from worker.engine.ngrams import NgramIndex
-    from worker.engine.request import GenerationRequest
+    from aril.worker.constraints.matcher import Matcher
+    from aril.worker.engine.guessing import Guessing
+    from aril.worker.engine.ngrams import NgramIndex
+    from aril.worker.engine.request import GenerationRequest
 
 BACKBONE = -1  # the slot of rows without an adapter
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from worker.engine.attention import LayoutRecorder
-from worker.engine.forward_pass import attending
+from aril.worker.engine.attention import LayoutRecorder
+from aril.worker.engine.forward_pass import attending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 _PROBE_TOKENS = 7
 _PROBE_LOGITS = 2  # fewer than the tokens, so that a linear's rows tell which of the two it sees

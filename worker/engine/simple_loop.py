@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.engine.kv_cache import KVCache
-    from worker.engine.scheduler import Scheduler
-    from worker.engine.step_plan import StepPlan
-    from worker.engine.step_sampling import StepSampler, Take
+    from aril.worker.engine.kv_cache import KVCache
+    from aril.worker.engine.scheduler import Scheduler
+    from aril.worker.engine.step_plan import StepPlan
+    from aril.worker.engine.step_sampling import StepSampler, Take
 
 
 class SimpleLoop:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from worker.engine.starvation import StarvationGuard
+from aril.worker.engine.starvation import StarvationGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.sequence import TokenSequence
 
 
 class SlotPool(Protocol):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 _STRENGTH: Final = 0.5  # SmoothQuant's alpha: the share of the difficulty that weights take over
 _PIECE: Final = 128  # tokens that are computed together

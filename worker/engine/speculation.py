@@ -11,17 +11,17 @@ from itertools import islice
 from operator import eq
 from typing import TYPE_CHECKING, Final, Protocol
 
-from worker.engine.answer_kinds import AnswerKinds
-from worker.engine.draft_lengths import draft_lengths
-from worker.engine.guessing import Guess, Guessing
-from worker.engine.ngrams import LONGEST, NgramIndex
-from worker.engine.step_settings import is_greedy
-from worker.engine.votes import likeliest
+from aril.worker.engine.answer_kinds import AnswerKinds
+from aril.worker.engine.draft_lengths import draft_lengths
+from aril.worker.engine.guessing import Guess, Guessing
+from aril.worker.engine.ngrams import LONGEST, NgramIndex
+from aril.worker.engine.step_settings import is_greedy
+from aril.worker.engine.votes import likeliest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.sequence import TokenSequence
 
 MOST_A_STEP: Final = 64
 """Tokens that a step drafts: each has logits of the whole vocabulary. Where more rows than that

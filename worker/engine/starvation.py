@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.sequence import TokenSequence
 
 
 @dataclass(slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kernels.native.tiles import ROWS as TILE_ROWS
-from worker.engine.block_products import ROW_COUNTS, cut
+from aril.kernels.native.tiles import ROWS as TILE_ROWS
+from aril.worker.engine.block_products import ROW_COUNTS, cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.engine.forward_pass import AttentionLayout
+    from aril.worker.engine.forward_pass import AttentionLayout
 
 # SmolLM2-135M, CPU time of one thread of an AMD EPYC, context 120 to 200, 29 November 2026 (by
 # hand): steps of 1 to 64 rows take as long as those rows' arithmetic and 13 more in bfloat16 and

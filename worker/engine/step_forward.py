@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.engine.feedback import NO_FEEDBACK, Feedback
-from worker.engine.filled_blocks import Forwarded
-from worker.engine.one_copy import one_copy
-from worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
-from worker.engine.row_adapters import NOTHING, Planner, arrays_of
+from aril.worker.engine.feedback import NO_FEEDBACK, Feedback
+from aril.worker.engine.filled_blocks import Forwarded
+from aril.worker.engine.one_copy import one_copy
+from aril.worker.engine.packing import HostRows, PackedRow, StepBlocks, lay_out, packed_rows
+from aril.worker.engine.row_adapters import NOTHING, Planner, arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from worker.engine.config import EngineConfig
-    from worker.engine.decode_graphs import DecodeGraphs
-    from worker.engine.kv_cache import KVCache
-    from worker.engine.lora import AdapterLayers
-    from worker.engine.model import Backbone
-    from worker.engine.row_adapters import Applied
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.engine.config import EngineConfig
+    from aril.worker.engine.decode_graphs import DecodeGraphs
+    from aril.worker.engine.kv_cache import KVCache
+    from aril.worker.engine.lora import AdapterLayers
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.row_adapters import Applied
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.step_plan import StepPlan
 
 
 class StepForward:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.sequence import TokenSequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,24 +20,24 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 import torch
 
-from worker.engine.feedback import NO_FEEDBACK, Feedback
-from worker.engine.fetch import Fetch
-from worker.engine.one_copy import one_copy
-from worker.engine.sampler import FAILED, INVALID, Sampled, launch, read, sample
-from worker.engine.token_masks import TokenMasks
-from worker.observe.logs import get_logger
+from aril.worker.engine.feedback import NO_FEEDBACK, Feedback
+from aril.worker.engine.fetch import Fetch
+from aril.worker.engine.one_copy import one_copy
+from aril.worker.engine.sampler import FAILED, INVALID, Sampled, launch, read, sample
+from aril.worker.engine.token_masks import TokenMasks
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
-    from schemas import Sampling, TokenLogprobs
-    from worker.constraints.matcher import Matcher
-    from worker.engine.filled_blocks import FilledBlocks, Forwarded
-    from worker.engine.sequence import TokenSequence
-    from worker.engine.step_plan import Row, StepPlan
-    from worker.engine.step_settings import SamplingRow
+    from aril.schemas import Sampling, TokenLogprobs
+    from aril.worker.constraints.matcher import Matcher
+    from aril.worker.engine.filled_blocks import FilledBlocks, Forwarded
+    from aril.worker.engine.sequence import TokenSequence
+    from aril.worker.engine.step_plan import Row, StepPlan
+    from aril.worker.engine.step_settings import SamplingRow
 
     Take = Callable[[TokenSequence, int, TokenLogprobs | None], bool]
 

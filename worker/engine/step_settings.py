@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from worker.engine.inversion import Draws
-from worker.engine.noise import uniform
-from worker.engine.one_copy import one_copy
-from worker.engine.penalties import NO_SHIFTS, Penalties, ShiftedRow, Shifts, shifts_of
+from aril.worker.engine.inversion import Draws
+from aril.worker.engine.noise import uniform
+from aril.worker.engine.one_copy import one_copy
+from aril.worker.engine.penalties import NO_SHIFTS, Penalties, ShiftedRow, Shifts, shifts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
-    from schemas import Sampling
-    from worker.constraints.matcher import Matcher
-    from worker.engine.token_masks import TokenMasks
+    from aril.schemas import Sampling
+    from aril.worker.constraints.matcher import Matcher
+    from aril.worker.engine.token_masks import TokenMasks
 
 _GREEDY_BELOW: Final = 1e-5  # temperatures under it are greedy, as in vLLM
 

@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from worker.engine.cgroups import ROOT, groups_of
+from aril.worker.engine.cgroups import ROOT, groups_of
 
 if TYPE_CHECKING:
     from pathlib import Path

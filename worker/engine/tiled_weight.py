@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.backend import uses_native
-from kernels.program import settle
+from aril.kernels.backend import uses_native
+from aril.kernels.program import settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ class TiledWeight:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Copy a weight that `can_tile` takes."""
-        from kernels.native import Dense  # noqa: PLC0415 - loads Numba
+        from aril.kernels.native import Dense  # noqa: PLC0415 - loads Numba
 
         self._dense = Dense(weight, bias)
         self.addresses = self._dense.addresses  # of what its calls read
@@ -63,6 +63,6 @@ def can_tile(weight: Tensor, backend: str) -> bool:
     """Whether a backend multiplies by such a weight, on this processor."""
     if not uses_native(backend, weight.device, weight.dtype):
         return False
-    from kernels.native import can_multiply  # noqa: PLC0415 - loads Numba
+    from aril.kernels.native import can_multiply  # noqa: PLC0415 - loads Numba
 
     return can_multiply(weight)

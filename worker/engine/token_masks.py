@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from worker.constraints.matcher import Matcher
+    from aril.worker.constraints.matcher import Matcher
 
 _WORDS: Final = 64  # tokens in two words of a matcher's
 

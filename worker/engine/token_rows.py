@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch.nn.functional import linear, pad
 
-from worker.engine.block_products import in_blocks
-from worker.engine.one_copy import one_copy
+from aril.worker.engine.block_products import in_blocks
+from aril.worker.engine.one_copy import one_copy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters.trained_tokens import TokenRows
-    from worker.engine.groups import StepState
+    from aril.worker.adapters.trained_tokens import TokenRows
+    from aril.worker.engine.groups import StepState
 
 # Products with fewer columns are not alike for all rows on some CPUs: decision 034.
 _WHOLE_COLUMNS = 8

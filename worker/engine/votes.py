@@ -12,12 +12,12 @@ from bisect import bisect_right
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from worker.engine.ngrams import LONGEST
+from aril.worker.engine.ngrams import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.engine.ngrams import NgramIndex
+    from aril.worker.engine.ngrams import NgramIndex
 
 # A match of one token more counts four times as much.
 _WEIGHTS: Final = tuple(4**length for length in range(LONGEST + 1))

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from worker.adapters.own_weights import INDEX, WEIGHTS
+from aril.worker.adapters.own_weights import INDEX, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

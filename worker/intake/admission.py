@@ -6,21 +6,21 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import Cancel, Epoch, ErrorCode, Job, JobError, reply_topic
-from worker.intake.deadlines import deadline_of
-from worker.intake.judge import Judge, Refused
-from worker.job import Asked, Entry, digest_of
-from worker.queue.assignment import Identity
-from worker.takeover.rule import next_attempt
+from aril.schemas import Cancel, Epoch, ErrorCode, Job, JobError, reply_topic
+from aril.worker.intake.deadlines import deadline_of
+from aril.worker.intake.judge import Judge, Refused
+from aril.worker.job import Asked, Entry, digest_of
+from aril.worker.queue.assignment import Identity
+from aril.worker.takeover.rule import next_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.intake.tenant_keys import TenantKeys
-    from worker.job import Record
-    from worker.observe.metrics import Metrics
-    from worker.queue.assignment import PartitionState
-    from worker.settings import WorkerSettings
+    from aril.worker.intake.tenant_keys import TenantKeys
+    from aril.worker.job import Record
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.queue.assignment import PartitionState
+    from aril.worker.settings import WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)

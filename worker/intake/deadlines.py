@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
 
 if TYPE_CHECKING:
-    from schemas import Job
-    from worker.job import Entry, Record
+    from aril.schemas import Job
+    from aril.worker.job import Entry, Record
 
 # Entries of jobs that ended stay in the heap until it is this much larger than needed.
 STALE_DEADLINES = 1_024

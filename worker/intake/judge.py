@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DecodeError,
     ErrorCode,
@@ -24,12 +24,12 @@ from schemas import (
     is_tenant,
     limits,
 )
-from schemas.signature import SignatureError
+from aril.schemas.signature import SignatureError
 
 if TYPE_CHECKING:
-    from worker.intake.tenant_keys import TenantKeys
-    from worker.job import Record
-    from worker.settings import WorkerSettings
+    from aril.worker.intake.tenant_keys import TenantKeys
+    from aril.worker.job import Record
+    from aril.worker.settings import WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from schemas import ErrorCode, JobError
-from worker.stages import Stage
+from aril.schemas import ErrorCode, JobError
+from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from worker.intake.tenant_limits import TenantLimits
-    from worker.job import Entry
+    from aril.worker.intake.tenant_limits import TenantLimits
+    from aril.worker.job import Entry
 
 # A job counts as waiting until it runs for the first time, or it is known how it ends.
 WAITS: Final = frozenset(

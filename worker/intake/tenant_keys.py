@@ -18,22 +18,22 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from schemas import is_tenant, limits
-from schemas.signature import (
+from aril.schemas import is_tenant, limits
+from aril.schemas.signature import (
     SignatureError,
     SignatureFault,
     find_signature,
     is_key_id,
     signed_message,
 )
-from worker.observe.logs import get_logger
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from worker.job import Record
-    from worker.observe.metrics import Metrics
+    from aril.worker.job import Record
+    from aril.worker.observe.metrics import Metrics
 
 log = get_logger(__name__)
 

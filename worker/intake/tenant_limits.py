@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas import is_tenant
-from worker.observe.logs import get_logger
+from aril.schemas import is_tenant
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from worker.observe.distribution import COUNTS, Distribution
+from aril.worker.observe.distribution import COUNTS, Distribution
 
 # Seconds that an adapter takes from the store to host memory: a page cache to a cold object store.
 LOAD_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

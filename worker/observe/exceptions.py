@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas import JobError
+from aril.schemas import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from worker.observe.logs import get_logger
-from worker.observe.metrics.page import Collected
+from aril.worker.observe.logs import get_logger
+from aril.worker.observe.metrics.page import Collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.observe.metrics import Metrics
+    from aril.worker.observe.metrics import Metrics
 
 log = get_logger(__name__)
 

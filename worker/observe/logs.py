@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from worker.observe.exceptions import as_lines, tell_exceptions
+from aril.worker.observe.exceptions import as_lines, tell_exceptions
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import MutableMapping
 
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 
 # How often one message of aiokafka is told: while a broker is down it logs hundreds a second.

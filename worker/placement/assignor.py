@@ -15,18 +15,18 @@ from aiokafka.coordinator.protocol import (
     ConsumerProtocolMemberMetadata,
 )
 
-from worker.job import Partition
-from worker.observe.logs import get_logger
-from worker.placement.load_report import Notice, decode_notice, decode_report, encode_notice
-from worker.placement.plan import Member, place
+from aril.worker.job import Partition
+from aril.worker.observe.logs import get_logger
+from aril.worker.placement.load_report import Notice, decode_notice, decode_report, encode_notice
+from aril.worker.placement.plan import Member, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
-    from worker.placement.load_report import Report
-    from worker.placement.plan import Plan
+    from aril.worker.placement.load_report import Report
+    from aril.worker.placement.plan import Plan
 
 log = get_logger(__name__)
 

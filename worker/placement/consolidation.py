@@ -1,7 +1,7 @@
 """A worker's part in consolidation: measures its load, reports it, asks for a rebalance.
 
-What is decided is decided in `worker.placement.plan` (who gets what) and `worker.placement.trigger`
-(when to ask); here are the clock and the metrics.
+What is decided is decided in `aril.worker.placement.plan` (who gets what) and
+`aril.worker.placement.trigger` (when to ask); here are the clock and the metrics.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from worker.observe.logs import get_logger
-from worker.placement.load_meter import LoadMeter
-from worker.placement.load_report import Report, encode_report
-from worker.placement.trigger import Trigger
+from aril.worker.observe.logs import get_logger
+from aril.worker.placement.load_meter import LoadMeter
+from aril.worker.placement.load_report import Report, encode_report
+from aril.worker.placement.trigger import Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.job import Partition
-    from worker.observe.metrics import Metrics
-    from worker.placement.load_meter import Sample
-    from worker.placement.load_report import Notice
-    from worker.settings import WorkerSettings
+    from aril.worker.job import Partition
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.placement.load_meter import Sample
+    from aril.worker.placement.load_report import Notice
+    from aril.worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 

@@ -10,13 +10,13 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from worker.placement.load_report import MAX_ADAPTERS, MAX_PARTITION_ADAPTERS, mark_of
-from worker.placement.plan import PartitionLoad
+from aril.worker.placement.load_report import MAX_ADAPTERS, MAX_PARTITION_ADAPTERS, mark_of
+from aril.worker.placement.plan import PartitionLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from worker.job import Partition
+    from aril.worker.job import Partition
 
 SMOOTH_SECONDS: Final = 10.0
 WARM_SECONDS: Final = 3.0  # before that a partition is not known: its records are still being read

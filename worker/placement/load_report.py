@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgpack
 from pydantic import BaseModel, Field, StrictBool
 
-from schemas.errors import DecodeError
-from schemas.unpack import unpack_map
-from worker.job import Partition
-from worker.placement.plan import PartitionLoad
+from aril.schemas.errors import DecodeError
+from aril.schemas.unpack import unpack_map
+from aril.worker.job import Partition
+from aril.worker.placement.plan import PartitionLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from worker.job import Partition
+    from aril.worker.job import Partition
 
 FILL_TO: Final = 0.7  # of a worker's rows: moves fill it no further; what is left takes bursts
 CLOSE_TO: Final = 0.6  # of a worker's rows: one is emptied only if the others stay below this

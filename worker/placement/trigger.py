@@ -19,12 +19,12 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
-from worker.placement.plan import CLOSE_TO, OPEN_ABOVE
+from aril.worker.placement.plan import CLOSE_TO, OPEN_ABOVE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from worker.placement.load_report import Notice
+    from aril.worker.placement.load_report import Notice
 
 HOLD_SECONDS: Final = 5.0
 MAX_PATIENCE: Final = 8

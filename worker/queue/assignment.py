@@ -13,19 +13,19 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.queue.done_list import METADATA_BYTES, decode, encode
-from worker.queue.ledger import Checkpoint, Ledger
-from worker.stages import Stage
+from aril.worker.queue.done_list import METADATA_BYTES, decode, encode
+from aril.worker.queue.ledger import Checkpoint, Ledger
+from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
-    from worker.job import Asked, Entry, Partition
+    from aril.worker.job import Asked, Entry, Partition
 
 # Finished identities remembered a partition, to catch a job that was sent twice: about 4 MB.
 REMEMBERED = 10_000
 
 # Between the base and the done list in a commit's metadata; no letter of base64.
 BASE_END = ":"
-BASE_DIGITS = 15  # below 2**53 with any generation added, `schemas.limits.MAX_EPOCH_PART`
+BASE_DIGITS = 15  # below 2**53 with any generation added, `aril.schemas.limits.MAX_EPOCH_PART`
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import errors
 from aiokafka.protocol.commit import OffsetCommitRequest
 
-from worker.observe.logs import get_logger
-from worker.queue.assignment import Membership
-from worker.queue.ledger import Checkpoint
+from aril.worker.observe.logs import get_logger
+from aril.worker.queue.assignment import Membership
+from aril.worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    from worker.job import Partition
-    from worker.queue.assignment import PartitionState
+    from aril.worker.job import Partition
+    from aril.worker.queue.assignment import PartitionState
 
 log = get_logger(__name__)
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from aiokafka import errors
 
-from worker.observe.logs import get_logger
-from worker.queue.assignment import done_list_of
-from worker.queue.commits import committed_offsets
-from worker.queue.done_list import open_below
+from aril.worker.observe.logs import get_logger
+from aril.worker.queue.assignment import done_list_of
+from aril.worker.queue.commits import committed_offsets
+from aril.worker.queue.done_list import open_below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    from worker.queue.ledger import Checkpoint
+    from aril.worker.queue.ledger import Checkpoint
 
 log = get_logger(__name__)
 

@@ -14,32 +14,32 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from fetching.tolerant import end_before_unreadable
-from worker.job import Partition
-from worker.observe.logs import get_logger
-from worker.placement.assignor import ask_for_rebalance, make_assignor
-from worker.queue.assignment import PartitionState
-from worker.queue.commits import membership_of
-from worker.queue.committed import positions_of
-from worker.queue.delivery import Delivery
-from worker.queue.lag import logs_of
-from worker.queue.member import make_member
-from worker.queue.pauses import apply_pauses
-from worker.queue.unreadable import UnreadableBatches
-from worker.queue.watchdog import progress_of
-from worker.topics.subscription import topic_pattern
+from aril.fetching.tolerant import end_before_unreadable
+from aril.worker.job import Partition
+from aril.worker.observe.logs import get_logger
+from aril.worker.placement.assignor import ask_for_rebalance, make_assignor
+from aril.worker.queue.assignment import PartitionState
+from aril.worker.queue.commits import membership_of
+from aril.worker.queue.committed import positions_of
+from aril.worker.queue.delivery import Delivery
+from aril.worker.queue.lag import logs_of
+from aril.worker.queue.member import make_member
+from aril.worker.queue.pauses import apply_pauses
+from aril.worker.queue.unreadable import UnreadableBatches
+from aril.worker.queue.watchdog import progress_of
+from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
-    from worker.placement.consolidation import Consolidation
-    from worker.queue.commits import Commits
-    from worker.queue.delivery import Handler
-    from worker.queue.raw_batch import Part
-    from worker.queue.watchdog import Progress
-    from worker.settings import WorkerSettings
+    from aril.worker.placement.consolidation import Consolidation
+    from aril.worker.queue.commits import Commits
+    from aril.worker.queue.delivery import Handler
+    from aril.worker.queue.raw_batch import Part
+    from aril.worker.queue.watchdog import Progress
+    from aril.worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 
@@ -274,17 +274,17 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         )
 
     async def state_of(self, where: TopicPartition) -> PartitionState | None:
-        """See `worker.queue.unreadable.Reader`."""
+        """See `aril.worker.queue.unreadable.Reader`."""
         await self._set_up.wait()
         return self._states.get(_partition(where))
 
     async def take(self, state: PartitionState, parts: Sequence[Part]) -> None:
-        """See `worker.queue.unreadable.Reader`."""
+        """See `aril.worker.queue.unreadable.Reader`."""
         async with self._delivery.turn:
             await self._delivery.hand_out(state, parts)
 
     def resume(self) -> None:
-        """See `worker.queue.unreadable.Reader`."""
+        """See `aril.worker.queue.unreadable.Reader`."""
         self._apply_pauses()
 
     def _apply_pauses(self) -> None:

@@ -11,14 +11,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from worker.job import Record
-from worker.queue.raw_batch import Part
+from aril.worker.job import Record
+from aril.worker.queue.raw_batch import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.job import Partition
-    from worker.queue.assignment import PartitionState
+    from aril.worker.job import Partition
+    from aril.worker.queue.assignment import PartitionState
 
 SLICE_SECONDS: Final = 0.01  # others wait so long, and for the end of the record in hand
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.queue.kept_jobs import KeptJobs
+from aril.worker.queue.kept_jobs import KeptJobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from worker.job import Entry, Partition
-    from worker.queue.assignment import PartitionState
+    from aril.worker.job import Entry, Partition
+    from aril.worker.queue.assignment import PartitionState
 
 
 class HeldPartitions:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.stages import Stage
+from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from worker.job import Entry, Partition
-    from worker.queue.assignment import PartitionState
+    from aril.worker.job import Entry, Partition
+    from aril.worker.queue.assignment import PartitionState
 
 
 class KeptJobs:

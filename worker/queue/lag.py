@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Final
 
 from aiokafka import TopicPartition, errors
 
-from worker.job import Partition
-from worker.observe.logs import get_logger
-from worker.observe.metrics import Lag
+from aril.worker.job import Partition
+from aril.worker.observe.logs import get_logger
+from aril.worker.observe.metrics import Lag
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from aiokafka import AIOKafkaConsumer
 
-    from worker.observe.metrics import Metrics
-    from worker.queue.assignment import PartitionState
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.queue.assignment import PartitionState
 
 log = get_logger(__name__)
 

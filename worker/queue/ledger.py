@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.queue.done_list import FULL_SHARE, METADATA_BYTES, encode, text_size, varint_size
+from aril.worker.queue.done_list import FULL_SHARE, METADATA_BYTES, encode, text_size, varint_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from aiokafka import AIOKafkaConsumer
 
-from connecting.sessions import renew_sessions
+from aril.connecting.sessions import renew_sessions
 
 if TYPE_CHECKING:
     from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 FETCH_WAIT_MS: Final = 100  # how late a resumed partition may be: it waits behind a long poll
 METADATA_AGE_MS: Final = 30_000  # how late new partitions, and new tenants' topics, are noticed

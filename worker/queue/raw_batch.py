@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiokafka.record.util import calc_crc32c, decode_varint
 
-from fetching.layout import CHECKED_FROM, CODEC_BITS, HEADER_BYTES, MAGIC, REST, START, size_of
-from fetching.packed import TooLargeError, unpack
-from worker.job import Record
+from aril.fetching.layout import CHECKED_FROM, CODEC_BITS, HEADER_BYTES, MAGIC, REST, START, size_of
+from aril.fetching.packed import TooLargeError, unpack
+from aril.worker.job import Record
 
 if TYPE_CHECKING:
-    from worker.job import Partition
+    from aril.worker.job import Partition
 
 _APPEND_TIME_BIT: Final = 0x08
 _CONTROL_BIT: Final = 0x20

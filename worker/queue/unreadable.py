@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aiokafka import errors
 
-from fetching.raw import EmptyFetchError, fetch_batch
-from worker.job import Partition, Record
-from worker.observe.logs import get_logger
-from worker.queue.raw_batch import BATCH, Part, RawBatch, read_batch
+from aril.fetching.raw import EmptyFetchError, fetch_batch
+from aril.worker.job import Partition, Record
+from aril.worker.observe.logs import get_logger
+from aril.worker.queue.raw_batch import BATCH, Part, RawBatch, read_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    from worker.queue.assignment import PartitionState
+    from aril.worker.queue.assignment import PartitionState
 
 log = get_logger(__name__)
 

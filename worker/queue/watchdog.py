@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from aiokafka import errors
 
-from worker.job import Partition
-from worker.observe.logs import get_logger
+from aril.worker.job import Partition
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping

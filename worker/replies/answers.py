@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from schemas import (
+from aril.schemas import (
     DoneRecord,
     ErrorCode,
     ErrorRecord,
@@ -23,23 +23,23 @@ from schemas import (
     Usage,
     encode_reply,
 )
-from worker.accounting import count_tokens
-from worker.job import UNWRITABLE
-from worker.observe.logs import Sampled, get_logger
-from worker.replies.producer import AppendError
-from worker.replies.stream import ReplyStream
-from worker.stages import Event
+from aril.worker.accounting import count_tokens
+from aril.worker.job import UNWRITABLE
+from aril.worker.observe.logs import Sampled, get_logger
+from aril.worker.replies.producer import AppendError
+from aril.worker.replies.stream import ReplyStream
+from aril.worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from schemas import Epoch
-    from worker.engine.request import Output
-    from worker.job import Entry, Partition, Record
-    from worker.observe.metrics import Metrics
-    from worker.replies.pending_bytes import PendingBytes
-    from worker.replies.producer import LogWriter
-    from worker.replies.reply_logs import ReplyLogs
+    from aril.schemas import Epoch
+    from aril.worker.engine.request import Output
+    from aril.worker.job import Entry, Partition, Record
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.replies.pending_bytes import PendingBytes
+    from aril.worker.replies.producer import LogWriter
+    from aril.worker.replies.reply_logs import ReplyLogs
 
 log = get_logger(__name__)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker.observe.logs import get_logger
+from aril.worker.observe.logs import get_logger
 
 log = get_logger(__name__)
 

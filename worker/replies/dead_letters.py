@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from worker.job import Record
+    from aril.worker.job import Record
 
 CUT_VALUE: Final = 65_536  # bytes kept of a value that has no room beside our headers
 CUT_KEY: Final = 1_024

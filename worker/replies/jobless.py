@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.observe.logs import get_logger
-from worker.queue.raw_batch import BATCH
+from aril.worker.observe.logs import get_logger
+from aril.worker.queue.raw_batch import BATCH
 
 if TYPE_CHECKING:
-    from schemas import JobError
-    from worker.job import Asked, Record
-    from worker.observe.metrics import Metrics
-    from worker.queue.assignment import PartitionState
-    from worker.queue.raw_batch import Part
-    from worker.replies.answers import Answers
-    from worker.replies.redirects import Redirects
+    from aril.schemas import JobError
+    from aril.worker.job import Asked, Record
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.queue.assignment import PartitionState
+    from aril.worker.queue.raw_batch import Part
+    from aril.worker.replies.answers import Answers
+    from aril.worker.replies.redirects import Redirects
 
 log = get_logger(__name__)
 

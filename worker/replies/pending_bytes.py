@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.job import Partition, Record
+    from aril.worker.job import Partition, Record
 
 TASK_BYTES: Final = 4_096  # a task, its coroutines, a request in the producer
 SHARE: Final = 4  # a partition may take one part of so many

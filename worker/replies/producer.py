@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.protocol.metadata import MetadataRequest
 
-from connecting.sessions import renew_sessions
-from worker.observe.logs import get_logger
-from worker.replies.broker_clock import BrokerClock
-from worker.replies.dead_letters import DeadLetter
+from aril.connecting.sessions import renew_sessions
+from aril.worker.observe.logs import get_logger
+from aril.worker.replies.broker_clock import BrokerClock
+from aril.worker.replies.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.job import Record
-    from worker.settings import WorkerSettings
+    from aril.worker.job import Record
+    from aril.worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
-from schemas import ErrorCode, JobError, encode_redirect, reply_partition
-from worker.job import Partition
-from worker.observe.logs import get_logger
-from worker.replies.producer import AppendError
+from aril.schemas import ErrorCode, JobError, encode_redirect, reply_partition
+from aril.worker.job import Partition
+from aril.worker.observe.logs import get_logger
+from aril.worker.replies.producer import AppendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.job import Asked, Record
-    from worker.replies.pending_bytes import PendingBytes
-    from worker.replies.producer import LogWriter
-    from worker.replies.reply_logs import ReplyLogs
+    from aril.worker.job import Asked, Record
+    from aril.worker.replies.pending_bytes import PendingBytes
+    from aril.worker.replies.producer import LogWriter
+    from aril.worker.replies.reply_logs import ReplyLogs
 
 log = get_logger(__name__)
 

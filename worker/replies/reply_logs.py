@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from worker.job import Partition
+    from aril.worker.job import Partition
 
 FIRST_DELAY_SECONDS: Final = 0.25
 LAST_DELAY_SECONDS: Final = 15.0

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
-from schemas import ErrorCode, JobError, reply_partition
-from worker.job import UNROUTABLE
-from worker.observe.logs import get_logger
-from worker.stages import Event
+from aril.schemas import ErrorCode, JobError, reply_partition
+from aril.worker.job import UNROUTABLE
+from aril.worker.observe.logs import get_logger
+from aril.worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from worker.job import Entry
-    from worker.replies.pending_bytes import PendingBytes
-    from worker.replies.producer import LogWriter
+    from aril.worker.job import Entry
+    from aril.worker.replies.pending_bytes import PendingBytes
+    from aril.worker.replies.producer import LogWriter
 
 log = get_logger(__name__)
 

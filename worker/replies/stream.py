@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas import TokensRecord, encode_reply
-from schemas.limits import MAX_TOKENS_PER_RECORD
+from aril.schemas import TokensRecord, encode_reply
+from aril.schemas.limits import MAX_TOKENS_PER_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from schemas import DoneRecord, Epoch, ErrorRecord, TokenLogprobs
+    from aril.schemas import DoneRecord, Epoch, ErrorRecord, TokenLogprobs
 
     Terminal = DoneRecord | ErrorRecord
 

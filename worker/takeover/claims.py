@@ -14,27 +14,27 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from schemas import ErrorCode, JobError, encode_reply
-from worker.job import UNWRITABLE
-from worker.observe.logs import get_logger
-from worker.observe.traces.identity import Owner
-from worker.replies.producer import APPEND_SECONDS, AppendError
-from worker.stages import Event
-from worker.takeover.read_ahead import Pending, ReadAhead
-from worker.takeover.readback import ReadError
-from worker.takeover.rule import Verdict, crash_loop, sentence
+from aril.schemas import ErrorCode, JobError, encode_reply
+from aril.worker.job import UNWRITABLE
+from aril.worker.observe.logs import get_logger
+from aril.worker.observe.traces.identity import Owner
+from aril.worker.replies.producer import APPEND_SECONDS, AppendError
+from aril.worker.stages import Event
+from aril.worker.takeover.read_ahead import Pending, ReadAhead
+from aril.worker.takeover.readback import ReadError
+from aril.worker.takeover.rule import Verdict, crash_loop, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from schemas import ClaimRecord, Epoch
-    from worker.job import Entry, Partition, Record
-    from worker.observe.metrics import Metrics
-    from worker.replies.pending_bytes import PendingBytes
-    from worker.replies.producer import LogWriter
-    from worker.replies.reply_logs import ReplyLogs
-    from worker.takeover.parking import Parking
-    from worker.takeover.readback import LogReader, LogRecord
+    from aril.schemas import ClaimRecord, Epoch
+    from aril.worker.job import Entry, Partition, Record
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.replies.pending_bytes import PendingBytes
+    from aril.worker.replies.producer import LogWriter
+    from aril.worker.replies.reply_logs import ReplyLogs
+    from aril.worker.takeover.parking import Parking
+    from aril.worker.takeover.readback import LogReader, LogRecord
 
 log = get_logger(__name__)
 

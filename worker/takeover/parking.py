@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.stages import Event
+from aril.worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.job import Entry, Partition, Record
-    from worker.observe.metrics import Metrics
-    from worker.replies.pending_bytes import PendingBytes
-    from worker.replies.reply_logs import ReplyLogs
+    from aril.worker.job import Entry, Partition, Record
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.replies.pending_bytes import PendingBytes
+    from aril.worker.replies.reply_logs import ReplyLogs
 
 
 class Parking:

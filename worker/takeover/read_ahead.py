@@ -12,14 +12,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import DecodeError, decode_reply
-from worker.takeover.rule import TakeOver
+from aril.schemas import DecodeError, decode_reply
+from aril.worker.takeover.rule import TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from worker.job import Entry
-    from worker.takeover.readback import LogRecord
+    from aril.worker.job import Entry
+    from aril.worker.takeover.readback import LogRecord
 
 
 @dataclass(slots=True, eq=False)

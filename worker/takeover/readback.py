@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
-from connecting.sessions import renew_sessions
-from fetching.tolerant import skip_unreadable
-from worker.observe.logs import get_logger
+from aril.connecting.sessions import renew_sessions
+from aril.fetching.tolerant import skip_unreadable
+from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from worker.job import Partition
-    from worker.settings import WorkerSettings
+    from aril.worker.job import Partition
+    from aril.worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 

@@ -24,7 +24,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas import (
+from aril.schemas import (
     ClaimRecord,
     Epoch,
     ErrorCode,
@@ -36,9 +36,9 @@ from schemas import (
     TokensRecord,
     VisibleStream,
 )
-from schemas.limits import MAX_EARLIER_BASES
-from schemas.reader import BEFORE_ALL
-from worker.stages import Event
+from aril.schemas.limits import MAX_EARLIER_BASES
+from aril.schemas.reader import BEFORE_ALL
+from aril.worker.stages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Creating and verifying the contract's topics on a cluster, by aiokafka's admin client.
 
-What the contract demands is in `worker.topics.contract`; used by `aril topics`, by `aril check` and
-by a worker as it starts.
+What the contract demands is in `aril.worker.topics.contract`; used by `aril topics`, by `aril
+check` and by a worker as it starts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from aiokafka.admin import NewTopic as KafkaTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
-from connecting.sessions import renew_sessions
-from worker.topics.contract import (
+from aril.connecting.sessions import renew_sessions
+from aril.worker.topics.contract import (
     MANY_REPLICAS,
     Contract,
     Finding,

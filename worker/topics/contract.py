@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from schemas import is_tenant, limits, reply_topic
-from worker.topics.subscription import topic_pattern
+from aril.schemas import is_tenant, limits, reply_topic
+from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from worker.settings import WorkerSettings
+    from aril.worker.settings import WorkerSettings
 
 MS: Final = 1_000
 HOUR_MS: Final = 3_600 * MS

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from worker.observe.logs import get_logger
-from worker.topics.admin import TopicsError
+from aril.worker.observe.logs import get_logger
+from aril.worker.topics.admin import TopicsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from worker.observe.metrics import Metrics
-    from worker.topics.admin import TopicAdmin
-    from worker.topics.contract import Contract, Finding
+    from aril.worker.observe.metrics import Metrics
+    from aril.worker.topics.admin import TopicAdmin
+    from aril.worker.topics.contract import Contract, Finding
 
 log = get_logger(__name__)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 import wire
 
-from schemas import Sampling
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
+from aril.schemas import Sampling
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 
 ROWS, STEP_TOKENS, KV_TOKENS, RANK = 48, 512, 32_768, 16
 
@@ -26,7 +26,7 @@ ROWS, STEP_TOKENS, KV_TOKENS, RANK = 48, 512, 32_768, 16
 def main(model: str, adapters: str, dtype: str) -> None:
     """Load everything, then serve."""
     if dtype == "auto":
-        from worker.engine.processor import cpu_dtype  # noqa: PLC0415 - older builds have none
+        from aril.worker.engine.processor import cpu_dtype  # noqa: PLC0415 - older builds have none
 
         kind = cpu_dtype()
     else:

@@ -17,8 +17,8 @@ import wire
 from aril import Client
 from aril.broker import EmbeddedBroker
 from aril.demo.worker_process import WorkerProcess
-from schemas import Sampling, TokensEvent
-from worker.topics.admin import Contract, ensure_topics
+from aril.schemas import Sampling, TokensEvent
+from aril.worker.topics.admin import Contract, ensure_topics
 
 ADDRESS = "127.0.0.1:31271"
 VISITOR = "visitor"  # sends jobs for the backbone

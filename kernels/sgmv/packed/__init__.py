@@ -1,9 +1,9 @@
 """LoRA by torch: each adapter packed at its own rank, segment after segment."""
 
-from kernels.sgmv.packed.adapter import PackedAdapter, PackedLinear, pack, slot_type
-from kernels.sgmv.packed.products import add_rounded_once_, add_segments_
-from kernels.sgmv.packed.torch_products import TorchProducts
-from kernels.sgmv.packed.weights import PackedWeights
+from aril.kernels.sgmv.packed.adapter import PackedAdapter, PackedLinear, pack, slot_type
+from aril.kernels.sgmv.packed.products import add_rounded_once_, add_segments_
+from aril.kernels.sgmv.packed.torch_products import TorchProducts
+from aril.kernels.sgmv.packed.weights import PackedWeights
 
 __all__ = [
     "PackedAdapter",

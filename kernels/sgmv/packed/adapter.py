@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kernels.backend import uses_native
+from aril.kernels.backend import uses_native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernels.sgmv.group import GroupShape, LoraPair
+    from aril.kernels.sgmv.group import GroupShape, LoraPair
 
 # MKL's fp32 products with fewer columns differ by a row's place within its block on some AMD
 # processors.

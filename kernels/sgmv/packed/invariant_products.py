@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.sgmv.packed.adapter import PackedAdapter
-    from kernels.sgmv.segments import Segment
+    from aril.kernels.sgmv.packed.adapter import PackedAdapter
+    from aril.kernels.sgmv.segments import Segment
 
 ROWS_OF_A_BLOCK = 8
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.sgmv.packed.invariant_products import add_in_blocks_
+from aril.kernels.sgmv.packed.invariant_products import add_in_blocks_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kernels.sgmv.packed.torch_products import TorchProducts
-    from kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.packed.torch_products import TorchProducts
+    from aril.kernels.sgmv.plan import SgmvPlan
 
     Slots = Sequence[TorchProducts | None]
 

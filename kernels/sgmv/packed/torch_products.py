@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.packed.torch_sums import choose_sum
+from aril.kernels.sgmv.packed.torch_sums import choose_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kernels.sgmv.packed.adapter import PackedAdapter
-    from kernels.sgmv.segments import Segment
+    from aril.kernels.sgmv.packed.adapter import PackedAdapter
+    from aril.kernels.sgmv.segments import Segment
 
 
 class TorchProducts:

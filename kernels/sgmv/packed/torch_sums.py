@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kernels.sgmv.packed.adapter import SCALED_TYPES
+from aril.kernels.sgmv.packed.adapter import SCALED_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from kernels.sgmv.packed.adapter import PackedLinear
-    from kernels.sgmv.segments import Rows
+    from aril.kernels.sgmv.packed.adapter import PackedLinear
+    from aril.kernels.sgmv.segments import Rows
 
     TorchSum = Callable[[PackedLinear, Tensor, Tensor, Rows], None]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.sgmv.packed.adapter import pack, slot_type
-from kernels.sgmv.packed.products import add_rounded_once_
-from kernels.sgmv.packed.torch_products import TorchProducts
+from aril.kernels.sgmv.packed.adapter import pack, slot_type
+from aril.kernels.sgmv.packed.products import add_rounded_once_
+from aril.kernels.sgmv.packed.torch_products import TorchProducts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kernels.sgmv.group import GroupShape, LoraPair
-    from kernels.sgmv.plan import SgmvPlan
-    from kernels.sgmv.slot_copies import SlotCopies
+    from aril.kernels.sgmv.group import GroupShape, LoraPair
+    from aril.kernels.sgmv.plan import SgmvPlan
+    from aril.kernels.sgmv.slot_copies import SlotCopies
 
 
 class PackedWeights:

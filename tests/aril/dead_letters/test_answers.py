@@ -8,7 +8,7 @@ import pytest
 
 from aril.dead_letters.answers import AnswerBook, Told
 from aril.dead_letters.letter import Place, Raw
-from schemas import Job, ReplyRecord, encode_reply, reply_partition
+from aril.schemas import Job, ReplyRecord, encode_reply, reply_partition
 from tests.support.fake_worker import done, tokens
 from tests.support.letters import SENT_MS, letter, record
 

@@ -16,7 +16,7 @@ from aril.dead_letters.letter import (
     own_headers,
     read,
 )
-from schemas import Cancel, Job, encode_request
+from aril.schemas import Cancel, Job, encode_request
 from tests.support.letters import JOB, SENT_MS, letter, raw, record
 
 

@@ -12,7 +12,7 @@ from aril.dead_letters.letter import Note, Place, Raw
 from aril.dead_letters.replaying import plan
 from aril.dead_letters.rulings import Refusal, Rules, refusal
 from aril.dead_letters.selection import Chosen
-from schemas import (
+from aril.schemas import (
     Cancel,
     ClaimRecord,
     Epoch,
@@ -24,11 +24,11 @@ from schemas import (
     encode_reply,
     encode_request,
 )
-from schemas.limits import MAX_HEADERS_BYTES
-from schemas.signature import SignatureHeader
+from aril.schemas.limits import MAX_HEADERS_BYTES
+from aril.schemas.signature import SignatureHeader
+from aril.worker.topics.contract import Contract
 from tests.support.fake_worker import done, tokens
 from tests.support.letters import SENT_MS, letter, record
-from worker.topics.contract import Contract
 
 if TYPE_CHECKING:
     from aril.dead_letters.letter import Letter

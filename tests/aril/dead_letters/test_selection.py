@@ -8,7 +8,7 @@ import pytest
 
 from aril.dead_letters.letter import Place, note_headers
 from aril.dead_letters.selection import Letters, Selection, moment, moment_ms, named
-from schemas import Job
+from aril.schemas import Job
 from tests.support.letters import SENT_MS, letter, raw, record
 
 PUT_ASIDE_MS = SENT_MS + 1_000

@@ -13,8 +13,8 @@ from aril.dead_letters.letter import Place, note_headers
 from aril.dead_letters.replaying import Planned, Replayed
 from aril.dead_letters.rulings import Refusal
 from aril.dead_letters.selection import Letters, Selection
-from schemas import Job, Message, Sampling, encode_request
-from schemas.json_form import to_json
+from aril.schemas import Job, Message, Sampling, encode_request
+from aril.schemas.json_form import to_json
 from tests.support.letters import JOB, letter, raw, record
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import aril.demo
 from aril.demo.model import MODEL_NAME
 from aril.demo.train.answers import QUESTIONS
 from aril.demo.train.recipes import ALL_LINEARS, ATTENTION, RECIPES, Recipe
-from worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.adapters import AdapterStore, AdapterWeights
 
 STORE = Path(aril.demo.__file__).parent / "adapters"
 HIDDEN, KEY_VALUE, INTERMEDIATE, LAYERS = 576, 192, 1536, 30  # SmolLM2-135M

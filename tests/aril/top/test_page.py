@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from aril.top.page import Page, Span
-from worker.observe.metrics import Metrics
+from aril.worker.observe.metrics import Metrics
 
 TEXT = """\
 # HELP aril_jobs_total Jobs ended.

@@ -8,7 +8,7 @@ import re
 from aril.top import view
 from aril.top.page import Page, Span
 from aril.top.view import OTHER, WorkerRow, group_of, worker_row
-from worker.observe.metrics import Metrics
+from aril.worker.observe.metrics import Metrics
 
 BEFORE = """\
 aril_tokens_total 100

@@ -15,15 +15,15 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
-from fetching.disarm import disarmed
-from fetching.layout import size_of
-from fetching.packed import MAX_UNPACKED_BYTES
-from fetching.tolerant import _Batches
+from aril.fetching.disarm import disarmed
+from aril.fetching.layout import size_of
+from aril.fetching.packed import MAX_UNPACKED_BYTES
+from aril.fetching.tolerant import _Batches
+from aril.worker.job import Partition
+from aril.worker.queue.raw_batch import BATCH, RECORD, read_batch
 from tests.fuzz.mutate import INTEGERS, bend, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 from tests.support.raw_records import ODD_NAME, batch, record, sized, varint
-from worker.job import Partition
-from worker.queue.raw_batch import BATCH, RECORD, read_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,7 @@ def _through_aiokafka(raw: bytes, position: int) -> tuple[Any, ...] | None:
     theirs = PartitionRecords(_WHERE, records, [], position, None, None, True, 0)  # noqa: FBT003
     skipped = []
 
-    def failed(batches: Any) -> bool:
+    def failed(batches: Any, _: Exception) -> bool:
         skipped.append(batches.next_fetch_offset)
         holds(len(skipped) <= 2 + len(raw) // 14, "what cannot be read is passed once")
         return bool(batches.skip())
@@ -191,7 +191,7 @@ def _around() -> Iterator[None]:
 
 TARGET: Final = Target(
     name="batches",
-    about="record batches: worker.queue.raw_batch, and aiokafka's reading in fetching.tolerant",
+    about="record batches: aril.worker.queue.raw_batch, aiokafka by aril.fetching.tolerant",
     share=700,
     make=_make,
     check=_check,

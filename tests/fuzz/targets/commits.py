@@ -7,10 +7,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.fuzz.mutate import INTEGERS, bend, chance, pick
-from tests.fuzz.target import ACCEPTED, Target, holds
-from worker.job import Partition
-from worker.queue.assignment import (
+from aril.worker.job import Partition
+from aril.worker.queue.assignment import (
     BASE_DIGITS,
     BASE_END,
     Membership,
@@ -18,8 +16,17 @@ from worker.queue.assignment import (
     base_of,
     done_list_of,
 )
-from worker.queue.done_list import MAX_OFFSET, METADATA_BYTES, VERSION, decode, encode, open_below
-from worker.queue.ledger import Checkpoint
+from aril.worker.queue.done_list import (
+    MAX_OFFSET,
+    METADATA_BYTES,
+    VERSION,
+    decode,
+    encode,
+    open_below,
+)
+from aril.worker.queue.ledger import Checkpoint
+from tests.fuzz.mutate import INTEGERS, bend, chance, pick
+from tests.fuzz.target import ACCEPTED, Target, holds
 
 if TYPE_CHECKING:
     from random import Random
@@ -94,7 +101,7 @@ def _check(case: Case) -> str:
 
 TARGET: Final = Target(
     name="commits",
-    about="commit metadata: worker.queue.done_list and the base of epochs",
+    about="commit metadata: aril.worker.queue.done_list and the base of epochs",
     share=1_300,
     make=_make,
     check=_check,

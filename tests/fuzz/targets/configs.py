@@ -6,18 +6,18 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from aril.worker.adapters.config import canonical, parse_config, read_fields
+from aril.worker.adapters.faults import AdapterFault
+from aril.worker.adapters.target_parameters import ParameterShapes
+from aril.worker.adapters.tensors import BackboneShapes
 from tests.fuzz.mutate import INTEGERS, bend, bend_tree, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds, told
 from tests.support.adapter_folders import EXPERTS, RANK, SHAPES, fields
-from worker.adapters.config import canonical, parse_config, read_fields
-from worker.adapters.faults import AdapterFault
-from worker.adapters.target_parameters import ParameterShapes
-from worker.adapters.tensors import BackboneShapes
 
 if TYPE_CHECKING:
     from random import Random
 
-    from worker.adapters.config import LoraConfig
+    from aril.worker.adapters.config import LoraConfig
 
 BACKBONE: Final = BackboneShapes(
     linears=SHAPES,
@@ -121,7 +121,7 @@ def told_fault(fault: AdapterFault) -> str:
 
 TARGET: Final = Target(
     name="configs",
-    about="adapter_config.json: worker.adapters.config",
+    about="adapter_config.json: aril.worker.adapters.config",
     share=500,
     make=config_bytes,
     check=_check_config,

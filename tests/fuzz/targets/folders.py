@@ -6,14 +6,14 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from schemas import JobError
+from aril.schemas import JobError
+from aril.worker.adapters import AdapterStore
 from tests.fuzz.mutate import TEXTS, chance, pick
 from tests.fuzz.surroundings import memory_folder
 from tests.fuzz.target import ACCEPTED, Target, holds, told
 from tests.fuzz.targets.configs import config_bytes
 from tests.fuzz.targets.tensors import Files, adapter_files
 from tests.support.adapter_folders import SHAPES
-from worker.adapters import AdapterStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def _lay(path: Path, data: bytes, kind: str) -> None:
 
 TARGET: Final = Target(
     name="folders",
-    about="adapter folders, with links that lead elsewhere: worker.adapters.store",
+    about="adapter folders, with links that lead elsewhere: aril.worker.adapters.store",
     share=60,
     make=_make_folder,
     check=_check_folder,

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from schemas import is_tenant
-from schemas.signature import is_key_id
+from aril.schemas import is_tenant
+from aril.schemas.signature import is_key_id
+from aril.worker.intake.tenant_keys import MAX_KEY_FILE_BYTES, read_keys
 from tests.fuzz.mutate import bend, chance, pick
 from tests.fuzz.surroundings import memory_folder, quiet
 from tests.fuzz.target import ACCEPTED, Target, holds
 from tests.fuzz.targets.signatures import signer_of
-from worker.intake.tenant_keys import MAX_KEY_FILE_BYTES, read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def _check_key(case: _KeyFile) -> str:
 
 TARGET: Final = Target(
     name="keys",
-    about="files of tenants' public keys: worker.intake.tenant_keys.read_keys",
+    about="files of tenants' public keys: aril.worker.intake.tenant_keys.read_keys",
     share=120,
     make=_make_key,
     check=_check_key,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import TypeAdapter, ValidationError
 
 from aril.errors import BadToken
-from aril.stream import ResumeToken
-from schemas import (
+from aril.schemas import (
     JobError,
     is_adapter,
     is_job_id,
@@ -18,12 +17,13 @@ from schemas import (
     reply_partition,
     reply_topic,
 )
-from schemas.adapters import Adapter
-from schemas.job import JobId, Tenant
-from schemas.signature import is_key_id
+from aril.schemas.adapters import Adapter
+from aril.schemas.job import JobId, Tenant
+from aril.schemas.signature import is_key_id
+from aril.stream import ResumeToken
+from aril.worker.topics.subscription import topic_pattern
 from tests.fuzz.mutate import TEXTS, bend, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds, told
-from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from random import Random

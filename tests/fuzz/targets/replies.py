@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from aril.router import Inbox
-from aril.transport import Fetched
-from schemas import (
+from aril.schemas import (
     Activation,
     DecodeError,
     DoneRecord,
@@ -28,7 +27,8 @@ from schemas import (
     encode_reply,
     limits,
 )
-from schemas.reply import ClaimRecord, ReleaseRecord
+from aril.schemas.reply import ClaimRecord, ReleaseRecord
+from aril.transport import Fetched
 from tests.fuzz.mutate import bend, bend_tree, chance, pick, tree
 from tests.fuzz.target import ACCEPTED, Target, holds, slug
 
@@ -122,7 +122,7 @@ def _check(data: bytes) -> str:
 
 TARGET: Final = Target(
     name="replies",
-    about="reply records: schemas.decode_reply, decode_redirect, the client's inbox",
+    about="reply records: aril.schemas.decode_reply, decode_redirect, the client's inbox",
     share=1_500,
     make=_make,
     check=_check,

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
-from tests.fuzz.mutate import bend, bend_tree, chance, pick, tree
-from tests.fuzz.target import ACCEPTED, Target, holds
-from worker.job import Partition
-from worker.placement.assignor import _member, notice_for
-from worker.placement.load_report import (
+from aril.worker.job import Partition
+from aril.worker.placement.assignor import _member, notice_for
+from aril.worker.placement.load_report import (
     MAX_ADAPTERS,
     MAX_LOAD,
     MAX_NUMBER,
@@ -24,8 +22,10 @@ from worker.placement.load_report import (
     encode_notice,
     encode_report,
 )
-from worker.placement.plan import PartitionLoad, place
-from worker.placement.trigger import Trigger
+from aril.worker.placement.plan import PartitionLoad, place
+from aril.worker.placement.trigger import Trigger
+from tests.fuzz.mutate import bend, bend_tree, chance, pick, tree
+from tests.fuzz.target import ACCEPTED, Target, holds
 
 if TYPE_CHECKING:
     from random import Random
@@ -136,7 +136,7 @@ def _check_notice(notice: Notice) -> None:
 
 TARGET: Final = Target(
     name="reports",
-    about="load reports and notices of the group: worker.placement, from bytes to plan",
+    about="load reports and notices of the group: aril.worker.placement, from bytes to plan",
     share=600,
     make=_make,
     check=_check,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from schemas import (
+from aril.schemas import (
     DecodeError,
     Job,
     JobError,
@@ -253,7 +253,7 @@ def check_job(job: Job) -> None:
 
 TARGET: Final = Target(
     name="requests",
-    about="jobs and cancels: schemas.decode_request",
+    about="jobs and cancels: aril.schemas.decode_request",
     share=1_500,
     make=_make,
     check=_check,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from pydantic import ValidationError
 
-from schemas import Sampling, limits
+from aril.schemas import Sampling, limits
+from aril.worker.engine.penalties import has_penalties
+from aril.worker.engine.sampler import INVALID, sample
 from tests.fuzz.mutate import INTEGERS, bend_tree, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 from tests.fuzz.targets.requests import sampling_fields
-from worker.engine.penalties import has_penalties
-from worker.engine.sampler import INVALID, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,7 +151,7 @@ def _around() -> Iterator[None]:
 
 TARGET: Final = Target(
     name="samplers",
-    about="sampling parameters on odd logits: worker.engine.sampler",
+    about="sampling parameters on odd logits: aril.worker.engine.sampler",
     share=120,
     make=_make,
     check=_check,

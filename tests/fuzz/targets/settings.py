@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from aril.worker.settings import SettingsError, WorkerSettings, load_settings
+from aril.worker.topics.subscription import topic_pattern
 from tests.fuzz.mutate import INTEGERS, TEXTS, bend, chance, pick
 from tests.fuzz.surroundings import memory_folder
 from tests.fuzz.target import ACCEPTED, Target, holds
-from worker.settings import SettingsError, WorkerSettings, load_settings
-from worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def _around() -> Iterator[None]:
 
 TARGET: Final = Target(
     name="settings",
-    about="settings from environment and file: worker.settings.load_settings",
+    about="settings from environment and file: aril.worker.settings.load_settings",
     share=60,
     make=_make,
     check=_check,

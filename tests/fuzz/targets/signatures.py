@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from aril.signer import Signer
-from schemas import Cancel, Job, is_tenant
-from schemas.signature import (
+from aril.schemas import Cancel, Job, is_tenant
+from aril.schemas.signature import (
     SIGNATURE_HEADER,
     SignatureError,
     SignatureHeader,
     find_signature,
     is_key_id,
 )
+from aril.signer import Signer
+from aril.worker.intake.judge import Judge, Refused
+from aril.worker.job import Partition, Record, digest_of
+from aril.worker.settings import WorkerSettings
 from tests.fuzz.mutate import INTEGERS, TEXTS, bend, chance, pick
 from tests.fuzz.surroundings import memory_folder, quiet
 from tests.fuzz.target import ACCEPTED, Target, holds, slug, told
 from tests.fuzz.targets.requests import job_fields
 from tests.support.signing import JOBS, keys_of, put_key
-from worker.intake.judge import Judge, Refused
-from worker.job import Partition, Record, digest_of
-from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +163,7 @@ def _check_header(headers: tuple[tuple[str, bytes | None], ...]) -> str:
 
 HEADERS: Final = Target(
     name="headers",
-    about="the signature's header: schemas.signature.find_signature",
+    about="the signature's header: aril.schemas.signature.find_signature",
     share=1_500,
     make=_make_header,
     check=_check_header,
@@ -172,7 +172,7 @@ HEADERS: Final = Target(
 )
 SIGNED: Final = Target(
     name="signed",
-    about="signed records: worker.intake.judge with the keys of two tenants",
+    about="signed records: aril.worker.intake.judge with the keys of two tenants",
     share=500,
     make=_make_signed,
     check=_check_signed,

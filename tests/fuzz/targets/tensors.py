@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from safetensors.torch import save
 
+from aril.worker.adapters.config import parse_config, read_fields
+from aril.worker.adapters.faults import AdapterFault
+from aril.worker.adapters.store import content_digest
+from aril.worker.adapters.tensors import read_tensors
 from tests.fuzz.mutate import INTEGERS, TEXTS, bend, bend_tree, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 from tests.fuzz.targets.configs import BACKBONE, config_fields, told_fault
@@ -21,10 +25,6 @@ from tests.support.adapter_folders import (
     key,
     tensors,
 )
-from worker.adapters.config import parse_config, read_fields
-from worker.adapters.faults import AdapterFault
-from worker.adapters.store import content_digest
-from worker.adapters.tensors import read_tensors
 
 if TYPE_CHECKING:
     from random import Random
@@ -152,7 +152,7 @@ def _check_tensors(case: Files) -> str:
 
 TARGET: Final = Target(
     name="tensors",
-    about="adapter_model.safetensors: worker.adapters.tensors.read_tensors",
+    about="adapter_model.safetensors: aril.worker.adapters.tensors.read_tensors",
     share=120,
     make=adapter_files,
     check=_check_tensors,

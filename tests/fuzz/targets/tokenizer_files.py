@@ -7,12 +7,12 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from aril.worker.adapters.faults import AdapterFault
+from aril.worker.adapters.tokenizer_files import FILES, BackboneTokenizer
 from tests.fuzz.mutate import bend, bend_tree, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 from tests.fuzz.targets.configs import told_fault
 from tests.support.tiny import CHAT_TEMPLATE, make_tokenizer
-from worker.adapters.faults import AdapterFault
-from worker.adapters.tokenizer_files import FILES, BackboneTokenizer
 
 if TYPE_CHECKING:
     from random import Random
@@ -76,7 +76,7 @@ def _check_files(files: dict[str, bytes]) -> str:
 
 TARGET: Final = Target(
     name="tokenizer-files",
-    about="an adapter's tokenizer files: worker.adapters.tokenizer_files",
+    about="an adapter's tokenizer files: aril.worker.adapters.tokenizer_files",
     share=100,
     make=_make_files,
     check=_check_files,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from aril.worker.adapters import AdapterStore
 from tests.support.adapter_folders import SHAPES
-from worker.adapters import AdapterStore
 
 
 @pytest.fixture

@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from schemas import Epoch, ErrorCode, ErrorRecord, JobError, decode_reply, encode_reply
+from aril.schemas import Epoch, ErrorCode, ErrorRecord, JobError, decode_reply, encode_reply
+from aril.worker.adapters import AdapterStore
+from aril.worker.adapters.config import MAX_CONFIG_BYTES
+from aril.worker.adapters.folder import AdapterFolder
 from tests.support.adapter_folders import (
     CONFIG_FILE,
     RANK,
@@ -21,9 +24,6 @@ from tests.support.adapter_folders import (
     tensors,
     write_adapter,
 )
-from worker.adapters import AdapterStore
-from worker.adapters.config import MAX_CONFIG_BYTES
-from worker.adapters.folder import AdapterFolder
 
 Q0 = "model.layers.0.self_attn.q_proj"
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterCache, AdapterRef, AdapterStore, AdapterWeights, LoraModule
+from aril.worker.adapters.byte_lru import ByteLru
 from tests.support.adapter_folders import SHAPES, tensors, write_adapter
-from worker.adapters import AdapterCache, AdapterRef, AdapterStore, AdapterWeights, LoraModule
-from worker.adapters.byte_lru import ByteLru
 
 NBYTES = sum(tensor.nbytes for tensor in tensors().values())
 

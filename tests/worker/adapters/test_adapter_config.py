@@ -11,11 +11,17 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import AutoModelForCausalLM
 
+from aril.worker.adapters import AdapterStore
+from aril.worker.adapters.config import (
+    HONOURED,
+    TRAINING_ONLY,
+    canonical,
+    parse_config,
+    read_fields,
+)
+from aril.worker.adapters.targets import read_targets
 from tests.support.adapter_folders import fields
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
-from worker.adapters import AdapterStore
-from worker.adapters.config import HONOURED, TRAINING_ONLY, canonical, parse_config, read_fields
-from worker.adapters.targets import read_targets
 
 # Fields that must be switched off. Whoever adds one here has read what it does.
 REFUSED = {

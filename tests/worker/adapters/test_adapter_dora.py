@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore, AdapterWeights
 from tests.support.adapter_folders import (
     RANK,
     SHAPES,
@@ -17,7 +18,6 @@ from tests.support.adapter_folders import (
     tensors,
     write_adapter,
 )
-from worker.adapters import AdapterStore, AdapterWeights
 
 Q0 = "model.layers.0.self_attn.q_proj"
 

@@ -8,7 +8,8 @@ import pytest
 import safetensors
 import torch
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore
 from tests.support.adapter_folders import (
     CONFIG_FILE,
     SHAPES,
@@ -18,7 +19,6 @@ from tests.support.adapter_folders import (
     tensors,
     write_adapter,
 )
-from worker.adapters import AdapterStore
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -133,7 +133,7 @@ def test_an_unchanged_file_is_not_read_again(
     def refuse(*_args: object) -> None:
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr("worker.adapters.folder.AdapterFolder.read", refuse)
+    monkeypatch.setattr("aril.worker.adapters.folder.AdapterFolder.read", refuse)
     assert store.find("acme", "pirate") == first
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterCache, AdapterStore
+from aril.worker.adapters.base_names import folder_name, may_be_same
+from aril.worker.adapters.store import BaseCheck
 from tests.support.adapter_folders import SHAPES, write_adapter
-from worker.adapters import AdapterCache, AdapterStore
-from worker.adapters.base_names import folder_name, may_be_same
-from worker.adapters.store import BaseCheck
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft.tuners.lora.variants import calculate_alora_offsets
 
+from aril.worker.adapters.config import parse_config
+from aril.worker.adapters.faults import AdapterFault
+from aril.worker.adapters.invocation import MAX_TOKENS, find_last
 from tests.support.adapter_folders import fields
-from worker.adapters.config import parse_config
-from worker.adapters.faults import AdapterFault
-from worker.adapters.invocation import MAX_TOKENS, find_last
 
 GOOD = {"alora_invocation_tokens": [7, 8], "task_type": "CAUSAL_LM"}
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.trained_tokens import TokenTables
 from tests.support.adapter_folders import SHAPES, TENSORS_FILE, tensors, write_adapter
-from worker.adapters import AdapterStore
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.trained_tokens import TokenTables
 
 PREFIX = "base_model.model."
 HEAD = f"{PREFIX}lm_head.base_layer.weight"
@@ -43,7 +43,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def own(model: Path, monkeypatch: pytest.MonkeyPatch) -> OwnWeights:
     """Return its weights, which are read in pieces of three rows."""
-    monkeypatch.setattr("worker.adapters.own_weights._VALUES_AT_ONCE", 12)
+    monkeypatch.setattr("aril.worker.adapters.own_weights._VALUES_AT_ONCE", 12)
     return OwnWeights(model, TIED, "model.")
 
 

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.adapters import Placement, SlotLru
+from aril.worker.adapters import Placement, SlotLru
 
 
 def placed(slots: SlotLru, digest: str) -> Placement:

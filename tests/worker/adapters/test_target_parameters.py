@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.adapters.faults import AdapterFault
+from aril.worker.adapters.target_parameters import (
+    MAX_NAMES,
+    ExpertShape,
+    ParameterShapes,
+    match_names,
+    split_experts,
+)
 from tests.support.adapter_folders import (
     EXPERTS,
     RANK,
@@ -17,15 +26,6 @@ from tests.support.adapter_folders import (
     key,
     tensors,
     write_adapter,
-)
-from worker.adapters import AdapterStore, AdapterWeights
-from worker.adapters.faults import AdapterFault
-from worker.adapters.target_parameters import (
-    MAX_NAMES,
-    ExpertShape,
-    ParameterShapes,
-    match_names,
-    split_experts,
 )
 
 MODULE = "model.layers.0.mlp.experts"

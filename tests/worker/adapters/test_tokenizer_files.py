@@ -12,16 +12,16 @@ from safetensors.torch import save_file
 from structlog.testing import capture_logs
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterCache, AdapterStore, AdapterWeights
+from aril.worker.adapters.chat_template import MAX_TEMPLATE_BYTES, TEMPLATE_FILE, TOOLS_FILE
+from aril.worker.adapters.config import canonical, read_fields
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.tokenizer_files import BackboneTokenizer
+from aril.worker.adapters.trained_tokens import TokenTables
+from aril.worker.adapters.weights import Remark
 from tests.support.adapter_folders import SHAPES, tensors, write_adapter
 from tests.support.tiny import CHAT_TEMPLATE, make_tokenizer
-from worker.adapters import AdapterCache, AdapterStore, AdapterWeights
-from worker.adapters.chat_template import MAX_TEMPLATE_BYTES, TEMPLATE_FILE, TOOLS_FILE
-from worker.adapters.config import canonical, read_fields
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.tokenizer_files import BackboneTokenizer
-from worker.adapters.trained_tokens import TokenTables
-from worker.adapters.weights import Remark
 
 TOKENS = 384
 ROWS = TOKENS + 6  # as backbones fill their tables up

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.adapters.own_weights import OwnWeights
+from aril.worker.adapters.trained_tokens import MAX_TOKENS, TokenTables
 from tests.support.adapter_folders import SHAPES, tensors, write_adapter
-from worker.adapters import AdapterStore, AdapterWeights
-from worker.adapters.own_weights import OwnWeights
-from worker.adapters.trained_tokens import MAX_TOKENS, TokenTables
 
 PREFIX = "base_model.model."
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"

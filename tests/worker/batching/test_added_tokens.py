@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.batching.added_tokens import AddedTokens
 from tests.support.tiny import make_tokenizer
-from worker.batching.added_tokens import AddedTokens
 
 ADDED = ("<tool>", "<tool>s", "[END OF IT]", "ß")
 TEXTS = (

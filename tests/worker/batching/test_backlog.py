@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batching.backlog import Backlog
-from worker.batching.counters import Counters
+from aril.worker.batching.backlog import Backlog
+from aril.worker.batching.counters import Counters
 
 
 @dataclass(eq=False)

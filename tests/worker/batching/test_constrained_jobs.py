@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import ErrorCode, ErrorRecord, Job, JobError, Sampling
+from aril.schemas import ErrorCode, ErrorRecord, Job, JobError, Sampling
+from aril.worker.batching import places
 from tests.support.harness import Harness
-from worker.batching import places
 
 if TYPE_CHECKING:
-    from schemas.constraint import Constraint
+    from aril.schemas.constraint import Constraint
 
 ROWS = 4
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from schemas import Cancel, DoneEvent, Job, Sampling, encode_request
+from aril.schemas import Cancel, DoneEvent, Job, Sampling, encode_request
+from aril.worker.adapters import AdapterWeights
+from aril.worker.engine.request import Output
+from aril.worker.stages import Stage
 from tests.support.harness import JOBS, Harness
-from worker.adapters import AdapterWeights
-from worker.engine.request import Output
-from worker.stages import Stage
 
 if TYPE_CHECKING:
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 ROWS = 4
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aril.worker.adapters import AdapterWeights
+from aril.worker.batching.feed import Feed
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.intake.tenant_limits import TenantLimits
+from aril.worker.settings import load_settings
 from tests.support.entries import entry_of
 from tests.support.harness import HandEngine
-from worker.adapters import AdapterWeights
-from worker.batching.feed import Feed
-from worker.engine.request import GenerationRequest
-from worker.intake.tenant_limits import TenantLimits
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 SETTINGS = load_settings(
     flags={"max_rows": 4, "slots": 2, "window_ms": 0, "max_step_tokens": 64}

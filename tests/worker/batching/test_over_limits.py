@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas import Job, WeightedAdapter
+from aril.schemas import Job, WeightedAdapter
+from aril.worker.adapters import AdapterWeights
+from aril.worker.intake.tenant_limits import TenantLimits
 from tests.support.harness import Harness
-from worker.adapters import AdapterWeights
-from worker.intake.tenant_limits import TenantLimits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas import Job
+from aril.schemas import Job
 from tests.support.harness import Harness
 
 

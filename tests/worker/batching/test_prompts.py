@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from transformers import AutoTokenizer
 
-from schemas import ErrorCode, Job, JobError, Message, Sampling
+from aril.schemas import ErrorCode, Job, JobError, Message, Sampling
+from aril.worker.batching.prompts import Prompts
 from tests.support.tiny import make_tiny_model
-from worker.batching.prompts import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from schemas import ErrorCode, ErrorEvent, Job
+from aril.schemas import ErrorCode, ErrorEvent, Job
+from aril.worker.batching.queue_times import ENOUGH, QueueTimes
 from tests.support.harness import Harness
-from worker.batching.queue_times import ENOUGH, QueueTimes
 
 
 def paced(seconds: float, turns: int = 20) -> QueueTimes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.batching.shares import Capacity, Shares, Use, giving_way
+from aril.worker.batching.shares import Capacity, Shares, Use, giving_way
 
 ROOM = Capacity(rows=6, slots=3, tokens=60)
 WEIGHTS = {"a": 1.0, "b": 1.0, "c": 2.0, "d": 0.5}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DoneEvent,
     ErrorCode,
@@ -17,18 +17,18 @@ from schemas import (
     encode_request,
     question_of,
 )
+from aril.worker.batching import shelf
+from aril.worker.batching.shelf import put_away, take_back
+from aril.worker.engine.request import Output
+from aril.worker.replies.producer import AppendError
+from aril.worker.stages import Stage
+from aril.worker.takeover.readback import LogRecord, OutOfRangeError, ReadError
 from tests.support.harness import Harness
-from worker.batching import shelf
-from worker.batching.shelf import put_away, take_back
-from worker.engine.request import Output
-from worker.replies.producer import AppendError
-from worker.stages import Stage
-from worker.takeover.readback import LogRecord, OutOfRangeError, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.job import Entry, Partition
+    from aril.worker.job import Entry, Partition
 
 ROWS = 2
 MEMORY = 1 << 20

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     ClaimRecord,
     ErrorCode,
@@ -16,15 +16,15 @@ from schemas import (
     ReleaseRecord,
     encode_request,
 )
+from aril.worker.adapters import AdapterWeights
+from aril.worker.batching import dispatch, places
+from aril.worker.engine.request import Output
+from aril.worker.stages import Stage
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim, job
-from worker.adapters import AdapterWeights
-from worker.batching import dispatch, places
-from worker.engine.request import Output
-from worker.stages import Stage
 
 if TYPE_CHECKING:
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 ROWS = 4
 COLD = [f"cold{n}" for n in range(40)]

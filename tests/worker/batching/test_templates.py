@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from schemas import ErrorCode, Job, JobError, Message
-from schemas.limits import MAX_PROMPT_CHARS
+from aril.schemas import ErrorCode, Job, JobError, Message
+from aril.schemas.limits import MAX_PROMPT_CHARS
+from aril.worker.adapters import AdapterWeights
+from aril.worker.adapters.chat_template import ChatTemplate
+from aril.worker.batching.templates import TemplateRenderer
 from tests.support.tiny import CHAT_TEMPLATE
-from worker.adapters import AdapterWeights
-from worker.adapters.chat_template import ChatTemplate
-from worker.batching.templates import TemplateRenderer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

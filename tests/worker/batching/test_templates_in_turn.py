@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from schemas import ErrorCode, ErrorRecord, Job, JobError, Message
+from aril.schemas import ErrorCode, ErrorRecord, Job, JobError, Message
+from aril.worker.adapters.chat_template import ChatTemplate
+from aril.worker.adapters.weights import AdapterWeights
+from aril.worker.batching import places
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim
-from worker.adapters.chat_template import ChatTemplate
-from worker.adapters.weights import AdapterWeights
-from worker.batching import places
 
 HI = (Message(role="user", content="hi"),)
 ROWS = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batching.tenant_queue import FETCHED_AT_ONCE, TenantQueue
+from aril.worker.batching.tenant_queue import FETCHED_AT_ONCE, TenantQueue
 
 
 @dataclass(eq=False)

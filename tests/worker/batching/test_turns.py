@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aril.worker.batching.backlog import Backlog
+from aril.worker.batching.turns import Turns
 from tests.support.entries import entry_of
-from worker.batching.backlog import Backlog
-from worker.batching.turns import Turns
 
 if TYPE_CHECKING:
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 
 def turns() -> Turns:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batching.shares import Capacity, Shares, Use
-from worker.batching.window import BatchLimits, Window
+from aril.worker.batching.shares import Capacity, Shares, Use
+from aril.worker.batching.window import BatchLimits, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.constraints.vocabulary import Vocabulary
 from tests.support.tiny import make_tokenizer
-from worker.constraints.compiler import ConstraintCompiler
-from worker.constraints.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from schemas import ErrorCode, JobError
-from schemas.constraint import Constraint
-from worker.constraints import cache
-from worker.constraints.cache import ConstraintCache
-from worker.observe.metrics import Metrics
+from aril.schemas import ErrorCode, JobError
+from aril.schemas.constraint import Constraint
+from aril.worker.constraints import cache
+from aril.worker.constraints.cache import ConstraintCache
+from aril.worker.observe.metrics import Metrics
 
 
 @dataclass(eq=False)

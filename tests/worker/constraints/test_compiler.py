@@ -9,14 +9,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from schemas import ErrorCode, JobError, Sampling, limits
+from aril.schemas import ErrorCode, JobError, Sampling, limits
+from aril.worker.constraints.compiler import WORDS_CHARS, ConstraintCompiler
+from aril.worker.constraints.trial_process import TOO_MUCH
+from aril.worker.constraints.vocabulary import Vocabulary
 from tests.support.constrained import of_schema
-from worker.constraints.compiler import WORDS_CHARS, ConstraintCompiler
-from worker.constraints.trial_process import TOO_MUCH
-from worker.constraints.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from worker.constraints.compiler import CompiledConstraint
+    from aril.worker.constraints.compiler import CompiledConstraint
 
 
 def compiled(compiler: ConstraintCompiler, sampling: Sampling) -> CompiledConstraint:

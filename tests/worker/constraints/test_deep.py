@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from schemas import limits
+from aril.schemas import limits
+from aril.worker.constraints.cache import ConstraintCache
+from aril.worker.observe.metrics import Metrics
 from tests.support.constrained import of_schema
-from worker.constraints.cache import ConstraintCache
-from worker.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from worker.constraints.compiler import ConstraintCompiler
+    from aril.worker.constraints.compiler import ConstraintCompiler
 
 REFERENCES = 1_600  # the engine overflows a stack of 8 MiB
 

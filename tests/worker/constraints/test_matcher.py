@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from schemas import ErrorCode, JobError, Sampling
+from aril.schemas import ErrorCode, JobError, Sampling
 from tests.support.constrained import FORMS, Form
 from tests.support.tiny import make_tokenizer
 from tests.worker.constraints.conftest import EXTRA
 
 if TYPE_CHECKING:
-    from worker.constraints.compiler import CompiledConstraint, ConstraintCompiler
-    from worker.constraints.matcher import Matcher
-    from worker.constraints.vocabulary import Vocabulary
+    from aril.worker.constraints.compiler import CompiledConstraint, ConstraintCompiler
+    from aril.worker.constraints.matcher import Matcher
+    from aril.worker.constraints.vocabulary import Vocabulary
 
 TOKENIZER = make_tokenizer()
 EOS: int = TOKENIZER.eos_token_id
@@ -156,7 +156,7 @@ def test_a_lexer_is_not_shared_for_ever(
     compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is made anew after a number of tokens, those of all answers together."""
-    monkeypatch.setattr("worker.constraints.compiler.MAX_TOKENS", 2)
+    monkeypatch.setattr("aril.worker.constraints.compiler.MAX_TOKENS", 2)
     constraint = compiled(compiler, Sampling(choice=("ab",)))
     letter = TOKENIZER.convert_tokens_to_ids("a")
     for worn in (False, True):

@@ -13,23 +13,23 @@ import msgpack
 import psutil
 import pytest
 
-from schemas import JobError
-from schemas.constraint import Constraint
-from worker.constraints.compiler import ConstraintCompiler
-from worker.constraints.trial import LENGTH
-from worker.constraints.trial_process import (
+from aril.schemas import JobError
+from aril.schemas.constraint import Constraint
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.constraints.trial import LENGTH
+from aril.worker.constraints.trial_process import (
     TOO_MUCH,
     TrialClosedError,
     TrialProcess,
     UnreadableVocabularyError,
 )
-from worker.constraints.vocabulary import Vocabulary
+from aril.worker.constraints.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
-CODE = "from worker.constraints.trial import main; main()"
+CODE = "from aril.worker.constraints.trial import main; main()"
 
 
 @pytest.fixture

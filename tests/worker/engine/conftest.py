@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.worker.engine.forward_pass import AttentionLayout
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.model import Backbone, load_backbone
 from tests.support.fake_gpu import FakeGpu, fake_gpu
 from tests.support.tiny import make_tiny_model
-from worker.engine.forward_pass import AttentionLayout
-from worker.engine.kv_cache import KVCache
-from worker.engine.model import Backbone, load_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

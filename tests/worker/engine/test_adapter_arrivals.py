@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.adapters.trained_tokens import TokenRows, TrainedTokens
+from aril.worker.engine.request import GenerationRequest
 from tests.support.gpu_engines import count_replays, engine_on, jobs_of, run
 from tests.support.weights import random_adapter
-from worker.adapters.trained_tokens import TokenRows, TrainedTokens
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.model import Backbone
     from tests.support.fake_gpu import FakeGpu
-    from worker.adapters import AdapterWeights
-    from worker.engine.model import Backbone
 
 
 def adapters_of(backbone: Backbone, kind: str) -> list[AdapterWeights]:

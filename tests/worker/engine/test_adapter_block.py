@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aril.worker.adapters.trained_tokens import TokenRows, TrainedTokens
+from aril.worker.adapters.weights import ExpertsModule
+from aril.worker.engine.adapter_block import on_device, pin
 from tests.support.weights import random_adapter
-from worker.adapters.trained_tokens import TokenRows, TrainedTokens
-from worker.adapters.weights import ExpertsModule
-from worker.engine.adapter_block import on_device, pin
 
 if TYPE_CHECKING:
+    from aril.worker.adapters import AdapterWeights
     from tests.support.fake_gpu import FakeGpu
-    from worker.adapters import AdapterWeights
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import ALL_LINEARS, make_tiny_adapter, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from schemas import PromptLogprobs
-    from worker.adapters import AdapterWeights
-    from worker.engine.request import Output
+    from aril.schemas import PromptLogprobs
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.request import Output
 
 TOKENS = 6
 INVOCATION = (301, 17)

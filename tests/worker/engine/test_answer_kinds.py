@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.engine.answer_kinds import KINDS, TOKENS, AnswerKind, AnswerKinds
+from aril.worker.engine.answer_kinds import KINDS, TOKENS, AnswerKind, AnswerKinds
 
 
 def test_an_answer_is_found_by_its_kind_alone() -> None:

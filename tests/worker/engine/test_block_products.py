@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.block_products import (
+from aril.worker.engine.block_products import (
     BLOCK_ROWS,
     ROW_COUNTS,
     WEIGHT_ROWS,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aril.worker.engine.blocks import BlockAllocator
 from tests.support.scheduler_run import check_blocks
-from worker.engine.blocks import BlockAllocator
 
 MOVES = st.lists(
     st.tuples(st.sampled_from(["take", "give", "name", "share"]), st.integers(0, 8)), max_size=60

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.engine.cgroups import free_memory
+from aril.worker.engine.cgroups import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

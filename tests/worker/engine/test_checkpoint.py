@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.layouts import META
+from aril.worker.engine.model import load_backbone
 from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import make_tiny_model, make_tokenizer
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.layouts import META
-from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

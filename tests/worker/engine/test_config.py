@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.engine.config import EngineConfig
+from aril.worker.engine.config import EngineConfig
 
 CONFIG = EngineConfig(max_rows=4, max_step_tokens=64, slots=2, max_rank=16, kv_tokens=100)
 

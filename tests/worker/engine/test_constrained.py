@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import ErrorCode, JobError, Sampling
+from aril.schemas import ErrorCode, JobError, Sampling
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.constraints.vocabulary import Vocabulary
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest, Output
 from tests.support.constrained import FORMS, Form
 from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
-from worker.constraints.compiler import ConstraintCompiler
-from worker.constraints.vocabulary import Vocabulary
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 PROMPT = tuple((29 * at + 3) % 384 for at in range(20))
 CONFIG = EngineConfig(

@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine import decode_graphs
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.forward_pass import AttentionLayout
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.mixture import mix
+from aril.worker.engine.model import adopt_backbone, load_backbone
+from aril.worker.engine.packing import PackedRow, StepBlocks
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.row_adapters import NOTHING
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine import decode_graphs
-from worker.engine.config import EngineConfig
-from worker.engine.decode_graphs import CudaRecorder, Shape, shapes_of
-from worker.engine.engine import Engine
-from worker.engine.forward_pass import AttentionLayout
-from worker.engine.kv_cache import KVCache
-from worker.engine.mixture import mix
-from worker.engine.model import adopt_backbone, load_backbone
-from worker.engine.packing import PackedRow, StepBlocks
-from worker.engine.request import GenerationRequest
-from worker.engine.row_adapters import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.mixture import Mixture
-    from worker.engine.model import Backbone
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.mixture import Mixture
+    from aril.worker.engine.model import Backbone
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CONFIG = EngineConfig(

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.device import use_device
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.loading import ModelError, load_model
+from aril.worker.settings import load_settings
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine.config import EngineConfig
-from worker.engine.device import use_device
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
-from worker.loading import ModelError, load_model
-from worker.settings import load_settings
 
 
 @pytest.fixture

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kernels.sgmv import make_plan
-from schemas import ErrorCode, JobError, Sampling
+from aril.kernels.sgmv import make_plan
+from aril.schemas import ErrorCode, JobError, Sampling
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.engine import dora
+from aril.worker.engine.attention import LayoutRecorder
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.dora import NoDirectionError, gain_of
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import Backbone, load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.tiny import ALL_LINEARS, make_tiny_model
-from worker.adapters import AdapterWeights, LoraModule
-from worker.engine import dora
-from worker.engine.attention import LayoutRecorder
-from worker.engine.config import EngineConfig
-from worker.engine.dora import NoDirectionError, gain_of
-from worker.engine.engine import Engine
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import Backbone, load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -266,8 +266,8 @@ def test_gains_are_computed_once_and_go_with_their_adapter(
     def refuse(*_args: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("worker.engine.dora_gains.gain_of", refuse)
-    monkeypatch.setattr("worker.engine.groups.LinearGroup.dense_weights", refuse)
+    monkeypatch.setattr("aril.worker.engine.dora_gains.gain_of", refuse)
+    monkeypatch.setattr("aril.worker.engine.groups.LinearGroup.dense_weights", refuse)
     layers.load(0, weights)
     layers.load(1, replace(weights, name="other"))  # equal content under another tenant's name
     layers.prepare(adapter(backbone, ALL_LINEARS, dora=False))

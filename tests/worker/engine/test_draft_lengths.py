@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.draft_lengths import MARGIN, draft_lengths
-from worker.engine.step_cost import StepCost
+from aril.worker.engine.draft_lengths import MARGIN, draft_lengths
+from aril.worker.engine.step_cost import StepCost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import ErrorCode, JobError, Sampling
+from aril.schemas import ErrorCode, JobError, Sampling
+from aril.worker.engine import step_settings
+from aril.worker.engine.answer import Answer
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.noise import uniform
+from aril.worker.engine.penalties import shifts_of
+from aril.worker.engine.request import GenerationRequest, Output
 from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine import step_settings
-from worker.engine.answer import Answer
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.noise import uniform
-from worker.engine.penalties import shifts_of
-from worker.engine.request import GenerationRequest, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 GREEDY = Sampling(max_tokens=16, temperature=0.0, ignore_eos=True)
 PROMPT = tuple((29 * at + 3) % 384 for at in range(40))
@@ -384,7 +384,7 @@ def test_what_fails_for_every_row_ends_the_engine(
     def broken(*_: object) -> None:
         raise RuntimeError("all of it")
 
-    monkeypatch.setattr("worker.engine.step_sampling.sample", broken)
+    monkeypatch.setattr("aril.worker.engine.step_sampling.sample", broken)
     with pytest.raises(RuntimeError, match="all of it"):
         engine.step()
 

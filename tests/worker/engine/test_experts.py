@@ -11,17 +11,17 @@ import peft
 import pytest
 import torch
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.expert_modules import parameter_shapes
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import adopt_backbone, load_backbone
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import make_tokenizer
-from worker.adapters import AdapterStore, AdapterWeights
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.expert_modules import parameter_shapes
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import adopt_backbone, load_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,7 +221,7 @@ def test_memory_that_is_not_there_is_told_before_anything_changes(
     adapter = scene.adapters["experts"]
     assert adapter is not None
     with monkeypatch.context() as patch:
-        patch.setattr("kernels.sgmv.PackedExperts.pack", full)
+        patch.setattr("aril.kernels.sgmv.PackedExperts.pack", full)
         with pytest.raises(JobError) as caught:
             scene.engine.layers.load(0, adapter)
     assert caught.value.code is ErrorCode.OVERLOADED

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from schemas import ErrorCode, Sampling
-from worker.constraints.compiler import CompiledConstraint
-from worker.constraints.grammar import compile_grammar, to_grammar
-from worker.constraints.vocabulary import Vocabulary
-from worker.engine.answer import Answer
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
-from worker.engine.request import GenerationRequest
-from worker.engine.text import Detokenizer, TextStream
+from aril.schemas import ErrorCode, Sampling
+from aril.worker.constraints.compiler import CompiledConstraint
+from aril.worker.constraints.grammar import compile_grammar, to_grammar
+from aril.worker.constraints.vocabulary import Vocabulary
+from aril.worker.engine.answer import Answer
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.text import Detokenizer, TextStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.engine.request import Output
+    from aril.worker.engine.request import Output
 
 PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
 PIECES += ["▁", "I", "s", "▁Is", "it", "▁it", "▁Paris", ".", "▁so", "é"]

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.config import EngineConfig, Graphs
+from aril.worker.engine.decode_graphs import StaticRows
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.weights import random_adapter
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.config import EngineConfig, Graphs
-from worker.engine.decode_graphs import StaticRows
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.engine.decode_graphs import Recorder
-    from worker.engine.model import Backbone
+    from aril.worker.engine.decode_graphs import Recorder
+    from aril.worker.engine.model import Backbone
 
 CONFIG = EngineConfig(
     max_rows=3, max_step_tokens=16, slots=2, max_rank=4, kv_tokens=96, kv_block=4, device="cuda"

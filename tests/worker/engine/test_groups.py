@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.lora import AdapterLayers
 from tests.support.launches import LaunchCounter
-from worker.engine.config import EngineConfig
-from worker.engine.lora import AdapterLayers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from worker.engine.groups import LinearGroup
-    from worker.engine.model import Backbone
+    from aril.worker.engine.groups import LinearGroup
+    from aril.worker.engine.model import Backbone
 
 CONFIG = EngineConfig(
     max_rows=4, max_step_tokens=32, slots=3, max_rank=8, kv_tokens=64, backend="torch"

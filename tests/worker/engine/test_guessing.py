@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engine.answer_kinds import AnswerKind
-from worker.engine.guessing import MOST_REST, PATIENCE, Guess, Guessing
-from worker.engine.hit_rates import HitRates
-from worker.engine.votes import FIRST_RATES
+from aril.worker.engine.answer_kinds import AnswerKind
+from aril.worker.engine.guessing import MOST_REST, PATIENCE, Guess, Guessing
+from aril.worker.engine.hit_rates import HitRates
+from aril.worker.engine.votes import FIRST_RATES
 
 EVIDENCE = 4
 

@@ -11,28 +11,28 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from kernels.native import quantize_rows
-from kernels.sgmv import make_plan
-from schemas import Sampling
+from aril.kernels.native import quantize_rows
+from aril.kernels.sgmv import make_plan
+from aril.schemas import Sampling
+from aril.worker.engine import int8_weight
+from aril.worker.engine.attention import LayoutRecorder, UnsupportedModelError
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.int8_weight import Int8Weight
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.packed_weight import PackedWeight
+from aril.worker.engine.probe import install_adapters
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.tiled_weight import TiledWeight
 from tests.support.int8 import needs_int8
 from tests.support.tiny import Architecture, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine import int8_weight
-from worker.engine.attention import LayoutRecorder, UnsupportedModelError
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.int8_weight import Int8Weight
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import load_backbone
-from worker.engine.packed_weight import PackedWeight
-from worker.engine.probe import install_adapters
-from worker.engine.request import GenerationRequest
-from worker.engine.tiled_weight import TiledWeight
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 pytestmark = needs_int8
 

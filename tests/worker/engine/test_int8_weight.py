@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.native import quantize_rows
+from aril.kernels.native import quantize_rows
+from aril.worker.engine import int8_weight
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.int8_weight import INTEGER_SUMS, Int8Weight, refuse_where_no_int8
+from aril.worker.engine.row_classes import alike_row_counts
 from tests.support.int8 import needs_int8
-from worker.engine import int8_weight
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS
-from worker.engine.config import EngineConfig
-from worker.engine.int8_weight import INTEGER_SUMS, Int8Weight, refuse_where_no_int8
-from worker.engine.row_classes import alike_row_counts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,24 +10,24 @@ import pytest
 import torch
 
 from aril.demo.model import ensure_model
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine import invariance
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.block_products import in_pieces
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.invariance import probe_invariance
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.tiny import Architecture, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine import invariance
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.block_products import in_pieces
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.invariance import probe_invariance
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.request import Output
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.request import Output
 
 CONFIG = EngineConfig(
     max_rows=24,
@@ -134,8 +134,8 @@ def test_the_probe_notices_a_product_that_depends_on_the_batch(
     ) -> torch.Tensor:
         return in_pieces(multiply, x, counts) * (1 + 1e-7 * (x.shape[-2] % 3))
 
-    monkeypatch.setattr("worker.engine.groups.can_tile", lambda *_: False)
-    monkeypatch.setattr("worker.engine.groups.in_pieces", spoiled)
+    monkeypatch.setattr("aril.worker.engine.groups.can_tile", lambda *_: False)
+    monkeypatch.setattr("aril.worker.engine.groups.in_pieces", spoiled)
     with pytest.raises(UnsupportedModelError, match="depend on the rows beside it"):
         engine_in(make_tiny_model(tmp_path, "llama"))
 

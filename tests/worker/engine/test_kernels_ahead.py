@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kernels.native import compile_kernels
-from kernels.native.kernel import Kernel
-from schemas import Sampling
+from aril.kernels.native import compile_kernels
+from aril.kernels.native.kernel import Kernel
+from aril.schemas import Sampling
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

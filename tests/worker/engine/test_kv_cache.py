@@ -8,7 +8,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from worker.engine.kv_cache import KVCache
+    from aril.worker.engine.kv_cache import KVCache
 
 
 def test_each_layer_has_its_own_memory_and_shape(cache: KVCache) -> None:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from aril.worker.engine import kv_room
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.kv_room import KvRoomError, Room, token_bytes
+from aril.worker.engine.model import load_backbone
 from tests.support.tiny import make_tiny_model
-from worker.engine import kv_room
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.kv_cache import KVCache
-from worker.engine.kv_room import KvRoomError, Room, token_bytes
-from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 GIB = 1 << 30
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from aril.worker.engine import attention
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.decode_graphs import DecodeGraphs
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.layer_kernels import lead_layers
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import adopt_backbone
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
 from tests.support.device import DEVICE
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tokenizer
-from worker.engine import attention
-from worker.engine.config import EngineConfig
-from worker.engine.decode_graphs import DecodeGraphs
-from worker.engine.kv_cache import KVCache
-from worker.engine.layer_kernels import lead_layers
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import adopt_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

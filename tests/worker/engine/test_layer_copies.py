@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.layer_copies import LayerCopies
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.tiled_weight import can_tile
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
 from tests.support.tiny import make_tokenizer
 from tests.support.weights import random_adapter
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.layer_copies import LayerCopies
-from worker.engine.model import adopt_backbone
-from worker.engine.request import GenerationRequest
-from worker.engine.tiled_weight import can_tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.config import Backend
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.config import Backend
 
 LAYERS = 6
 CONFIG = EngineConfig(

@@ -9,26 +9,26 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from aril.worker.engine import layer_forward
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.layer_kernels import lead_layers, let_go
+from aril.worker.engine.led_layer import Layer
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.packed_logits import packed_logits, probe_sequences
+from aril.worker.engine.probe import LOGIT_BOUND, install_adapters, plain_logits, probe_packed_rows
 from tests.support.backbone_configs import VOCABULARY
 from tests.support.backbones import make_tiny_backbone
 from tests.support.device import device_of
 from tests.support.tiny import make_tokenizer
-from worker.engine import layer_forward
-from worker.engine.config import EngineConfig
-from worker.engine.layer_kernels import lead_layers, let_go
-from worker.engine.led_layer import Layer
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import adopt_backbone
-from worker.engine.packed_logits import packed_logits, probe_sequences
-from worker.engine.probe import LOGIT_BOUND, install_adapters, plain_logits, probe_packed_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from worker.engine.config import Backend
-    from worker.engine.model import Backbone
+    from aril.worker.engine.config import Backend
+    from aril.worker.engine.model import Backbone
 
 CONFIG = EngineConfig(max_rows=4, max_step_tokens=64, slots=2, max_rank=4, kv_tokens=256)
 LED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma")

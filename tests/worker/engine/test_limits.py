@@ -8,13 +8,13 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from schemas import ErrorCode, Job, JobError, Sampling
+from aril.schemas import ErrorCode, Job, JobError, Sampling
+from aril.worker.engine.processor import cpu_dtype
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.weights_digest import weights_digest
+from aril.worker.loading import Loaded, load_model
+from aril.worker.settings import load_settings
 from tests.support.tiny import make_tiny_adapter, make_tiny_model
-from worker.engine.processor import cpu_dtype
-from worker.engine.request import GenerationRequest
-from worker.engine.weights_digest import weights_digest
-from worker.loading import Loaded, load_model
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

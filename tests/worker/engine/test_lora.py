@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kernels.sgmv import make_plan
-from schemas import ErrorCode, JobError
+from aril.kernels.sgmv import make_plan
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterWeights, LoraModule
+from aril.worker.engine.attention import LayoutRecorder
+from aril.worker.engine.block_products import ROW_COUNTS
+from aril.worker.engine.config import Backend, EngineConfig
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import Backbone, load_backbone
+from aril.worker.engine.packed_weight import can_pack
+from aril.worker.engine.packing import PackedRow, pack
+from aril.worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
+from aril.worker.engine.tiled_weight import can_tile
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.adapters import AdapterWeights, LoraModule
-from worker.engine.attention import LayoutRecorder
-from worker.engine.block_products import ROW_COUNTS
-from worker.engine.config import Backend, EngineConfig
-from worker.engine.kv_cache import KVCache
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import Backbone, load_backbone
-from worker.engine.packed_weight import can_pack
-from worker.engine.packing import PackedRow, pack
-from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
-from worker.engine.tiled_weight import can_tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -258,7 +258,7 @@ def test_no_memory_for_the_output_is_a_refusal(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
-    monkeypatch.setattr("worker.engine.lora.make_slot_weights", full)
+    monkeypatch.setattr("aril.worker.engine.lora.make_slot_weights", full)
     with pytest.raises(JobError) as told:
         layers.load(0, adapter(backbone, ["q_proj", "lm_head"]))
     assert told.value.code is ErrorCode.OVERLOADED
@@ -304,7 +304,7 @@ def test_no_memory_for_biases_is_a_refusal(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
-    monkeypatch.setattr("worker.engine.lora.SlotBiases", full)
+    monkeypatch.setattr("aril.worker.engine.lora.SlotBiases", full)
     with pytest.raises(JobError) as told:
         layers.load(0, with_biases(adapter(backbone, ["v_proj"])))
     assert told.value.code is ErrorCode.OVERLOADED

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.mixture import Mixture, mix
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.adapters import AdapterStore, AdapterWeights
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.mixture import Mixture, mix
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from worker.engine.config import Backend
+    from aril.worker.engine.config import Backend
 
 TOKENS = 4
 PROMPT = tuple((17 * at + 3) % 300 for at in range(20))

@@ -11,20 +11,20 @@ import torch
 from transformers import DogeConfig, DogeForCausalLM, MambaConfig, MambaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from tests.support.backbones import make_tiny_backbone
-from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
-from worker.engine import packed_logits
-from worker.engine.attention import (
+from aril.worker.engine import packed_logits
+from aril.worker.engine.attention import (
     LayoutRecorder,
     PagedAttention,
     UnsupportedModelError,
     attention,
 )
-from worker.engine.forward_pass import attending
-from worker.engine.kv_cache import KVCache
-from worker.engine.model import Backbone, adopt_backbone, load_backbone
-from worker.engine.packing import PackedRow, pack
-from worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
+from aril.worker.engine.forward_pass import attending
+from aril.worker.engine.kv_cache import KVCache
+from aril.worker.engine.model import Backbone, adopt_backbone, load_backbone
+from aril.worker.engine.packing import PackedRow, pack
+from aril.worker.engine.probe import LOGIT_BOUND, plain_logits, probe_packed_rows
+from tests.support.backbones import make_tiny_backbone
+from tests.support.tiny import Architecture, make_tiny_model, make_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

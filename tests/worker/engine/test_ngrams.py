@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.ngrams import LONGEST, LOOKS, NgramIndex
+from aril.worker.engine.ngrams import LONGEST, LOOKS, NgramIndex
 
 IDS = st.lists(st.integers(0, 2), max_size=60)
 

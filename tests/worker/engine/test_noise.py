@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.noise import philox4x32, uniform
+from aril.worker.engine.noise import philox4x32, uniform
 
 ONES = 0xFFFFFFFF
 

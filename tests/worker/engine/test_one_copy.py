@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aril.worker.engine.one_copy import one_copy, words_of
 from tests.support.fake_gpu import fake_gpu
-from worker.engine.one_copy import one_copy, words_of
 
 ARRAYS = st.lists(
     st.tuples(

@@ -15,12 +15,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine import one_copy, sampler
+from aril.worker.engine.sampler import FAILED, launch, read, sample
+from aril.worker.engine.token_masks import TokenMasks
 from tests.worker.engine.test_sampler import row
 from tests.worker.engine.test_token_masks import ENDS, Drawn, ListedMatcher
-from worker.engine import one_copy, sampler
-from worker.engine.sampler import FAILED, launch, read, sample
-from worker.engine.token_masks import TokenMasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

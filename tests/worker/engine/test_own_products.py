@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from transformers.models.llama import modeling_llama
 
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.attention import UnsupportedModelError
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import Backbone, adopt_backbone, load_backbone
+from aril.worker.engine.probe import plain_logits, probe_packed_rows
 from tests.support.backbones import make_tiny_backbone
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import make_tiny_adapter, make_tokenizer
-from worker.adapters import AdapterStore
-from worker.engine.attention import UnsupportedModelError
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import Backbone, adopt_backbone, load_backbone
-from worker.engine.probe import plain_logits, probe_packed_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.engine.packing import PackedRow, StepBlocks, lay_out, pack
+from aril.worker.engine.packing import PackedRow, StepBlocks, lay_out, pack
 
 if TYPE_CHECKING:
-    from worker.engine.kv_cache import KVCache
+    from aril.worker.engine.kv_cache import KVCache
 
 
 def test_tokens_are_placed_through_their_blocks(cache: KVCache) -> None:

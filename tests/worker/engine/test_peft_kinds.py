@@ -11,14 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from aril.demo.model import ensure_model
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
 from tests.support.conformance import save
 from tests.support.conformance_cases import Case
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import make_tiny_experts, make_tiny_model
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,14 +10,14 @@ import torch
 
 import aril.demo
 from aril.demo.model import ensure_model
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
+    from aril.worker.adapters import AdapterWeights
 
 STORE = Path(aril.demo.__file__).parent / "adapters"
 MAX_RANK = 64

@@ -8,6 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aril.worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import (
     ALL_LINEARS,
@@ -16,16 +20,12 @@ from tests.support.tiny import (
     make_tiny_adapter,
     make_tiny_model,
 )
-from worker.adapters import AdapterStore, AdapterWeights
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from worker.engine.config import Backend
+    from aril.worker.engine.config import Backend
 
 TENANT = "acme"
 TOKENS = 12

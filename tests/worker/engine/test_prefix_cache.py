@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.blocks import BlockAllocator
+from aril.worker.engine.prefix_cache import PrefixCache
+from aril.worker.engine.rope_lengths import RowRope
+from aril.worker.engine.sequence import TokenSequence
 from tests.support.generation import CacheModel, request
 from tests.support.scheduler_run import KV_BLOCK, Limits, Run
-from worker.engine.blocks import BlockAllocator
-from worker.engine.prefix_cache import PrefixCache
-from worker.engine.rope_lengths import RowRope
-from worker.engine.sequence import TokenSequence
 
 if TYPE_CHECKING:
-    from worker.engine.request import GenerationRequest
+    from aril.worker.engine.request import GenerationRequest
 
 LIMITS = Limits(rows=4, tokens=24, blocks=24, slots=3, passes=64)
 PROMPT = tuple(range(1, 12))  # three full blocks and two tokens

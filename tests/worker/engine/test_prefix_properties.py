@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.rope_lengths import RowRope
 from tests.support.generation import PLAIN, CacheModel, request
 from tests.support.scheduler_run import KV_BLOCK, Adapter, Limits, Run
-from worker.engine.rope_lengths import RowRope
 
 if TYPE_CHECKING:
-    from worker.engine.request import GenerationRequest
+    from aril.worker.engine.request import GenerationRequest
 
 TOKENS = 2  # in all prompts and answers: most begin like some other
 LONGEST = 8 * KV_BLOCK

@@ -9,17 +9,17 @@ import torch
 from structlog.testing import capture_logs
 from transformers.models.llama import modeling_llama
 
-from kernels.sgmv import make_plan
+from aril.kernels.sgmv import make_plan
+from aril.worker.engine.attention import LayoutRecorder
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.groups import LinearGroup
+from aril.worker.engine.probe import install_adapters
 from tests.support.weights import random_adapter
-from worker.engine.attention import LayoutRecorder
-from worker.engine.config import EngineConfig
-from worker.engine.groups import LinearGroup
-from worker.engine.probe import install_adapters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 CONFIG = EngineConfig(
     max_rows=4, max_step_tokens=32, slots=3, max_rank=8, kv_tokens=64, backend="torch"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worker.engine.processor import BFLOAT16, cpu_dtype
+from aril.worker.engine.processor import BFLOAT16, cpu_dtype
 
 
 @pytest.mark.parametrize("name", BFLOAT16)

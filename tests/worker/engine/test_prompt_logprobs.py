@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import PromptLogprobs, Sampling
+from aril.schemas import PromptLogprobs, Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.prompt_rows import PromptRows
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.engine.sampler import sample
 from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.prompt_rows import PromptRows
-from worker.engine.request import GenerationRequest, Output
-from worker.engine.sampler import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.filled_blocks import Forwarded
-    from worker.engine.model import Backbone
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.filled_blocks import Forwarded
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.step_plan import StepPlan
 
 PROMPT = tuple((29 * at + 5) % 384 for at in range(40))
 LIMITS: dict[str, Any] = {
@@ -181,7 +181,7 @@ def test_sampling_that_fails_tells_nothing_twice(
             raise RuntimeError("planted")
         return sample(*given)
 
-    monkeypatch.setattr("worker.engine.step_sampling.sample", failing)
+    monkeypatch.setattr("aril.worker.engine.step_sampling.sample", failing)
     engine = Engine(load(folder), EngineConfig(**LIMITS))
     outputs = finish(engine, request(0, PROMPT[:3], prompt_logprobs=1), request(1, PROMPT[:2]))
     check(told(outputs[0]), load(folder).plain_forward(torch.tensor(PROMPT)), PROMPT[:3], 1)

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aril.worker.engine.block_products import ROW_COUNTS, cut
+from aril.worker.engine.prompt_pace import LEAST, SPREAD_STEPS, STEP_ROWS, UNBOUND, prompt_tokens
+from aril.worker.engine.scheduler import Scheduler
+from aril.worker.engine.step_plan import StepPlan
 from tests.support.generation import CountingSlots, request
-from worker.engine.block_products import ROW_COUNTS, cut
-from worker.engine.prompt_pace import LEAST, SPREAD_STEPS, STEP_ROWS, UNBOUND, prompt_tokens
-from worker.engine.scheduler import Scheduler
-from worker.engine.step_plan import StepPlan
 
 DECODES = st.integers(1, 600)
 PROMPTS = st.integers(1, 64)

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from worker.adapters import AdapterWeights
-from worker.engine.resident import ResidentAdapters
+from aril.worker.adapters import AdapterWeights
+from aril.worker.engine.resident import ResidentAdapters
 
 
 def adapter(name: str) -> AdapterWeights:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear
 
-from worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
-from worker.engine.packed_weight import PackedWeight, can_pack
-from worker.engine.row_classes import ANCHORS, alike_row_counts, cancelling
+from aril.worker.engine.block_products import BLOCK_ROWS, ROW_COUNTS, in_pieces
+from aril.worker.engine.packed_weight import PackedWeight, can_pack
+from aril.worker.engine.row_classes import ANCHORS, alike_row_counts, cancelling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,25 +10,25 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from kernels.fused import native
-from schemas import Sampling
+from aril.kernels.fused import native
+from aril.schemas import Sampling
+from aril.worker.engine import probe
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.probe import plain_logits, probe_packed_rows
+from aril.worker.engine.request import GenerationRequest
 from tests.support.device import DEVICE
 from tests.support.engine_runs import finish
 from tests.support.launches import LaunchCounter
 from tests.support.tiny import make_tiny_model
-from worker.engine import probe
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import load_backbone
-from worker.engine.probe import plain_logits, probe_packed_rows
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from aril.worker.engine.config import Backend
     from tests.support.tiny import Architecture
-    from worker.engine.config import Backend
 
 KERNELS = ("rms_norm", "gate", "rotate")
 

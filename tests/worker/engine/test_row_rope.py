@@ -12,20 +12,20 @@ import torch
 import transformers
 from packaging.version import Version
 
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import adopt_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.backbones import make_tiny_backbone
 from tests.support.peft_reference import Comparison, EngineRuns, Run, generate
 from tests.support.tiny import make_tokenizer
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import adopt_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedModel
 
-    from worker.engine.request import Output
+    from aril.worker.engine.request import Output
 
 SWITCH = 24
 FACTORS = {

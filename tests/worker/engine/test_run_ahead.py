@@ -13,19 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.constraints.vocabulary import Vocabulary
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.engine.run_ahead import RunAhead
+from aril.worker.engine.simple_loop import SimpleLoop
 from tests.support.same_bits import make_engine
 from tests.support.weights import random_adapter
-from worker.constraints.compiler import ConstraintCompiler
-from worker.constraints.vocabulary import Vocabulary
-from worker.engine.request import GenerationRequest, Output
-from worker.engine.run_ahead import RunAhead
-from worker.engine.simple_loop import SimpleLoop
 
 if TYPE_CHECKING:
-    from worker.adapters import AdapterWeights
-    from worker.engine.engine import Engine
-    from worker.engine.model import Backbone
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.engine import Engine
+    from aril.worker.engine.model import Backbone
 
 BEGINNING: Final = tuple((31 * at + 7) % 384 for at in range(9))
 

@@ -24,8 +24,8 @@ from tests.worker.engine.test_prefix_properties import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from worker.engine.rope_lengths import RowRope
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.engine.rope_lengths import RowRope
+    from aril.worker.engine.step_plan import StepPlan
 
 ROOMY = Limits(rows=4, tokens=64, blocks=64, slots=2, passes=4)
 

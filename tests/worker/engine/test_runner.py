@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from schemas import ErrorCode
+from aril.schemas import ErrorCode
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.runner import EngineStoppedError, EngineThread
+from aril.worker.observe.health import STALE_HEARTBEAT_SECONDS
 from tests.support.engine_thread import CountingEngine, Listener, running
 from tests.support.generation import request
-from worker.engine.request import GenerationRequest
-from worker.engine.runner import EngineStoppedError, EngineThread
-from worker.observe.health import STALE_HEARTBEAT_SECONDS
 
 
 async def test_outputs_come_in_order_on_the_event_loop() -> None:

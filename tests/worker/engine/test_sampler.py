@@ -15,12 +15,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from schemas import Sampling
-from worker.engine import step_settings
-from worker.engine.noise import uniform
-from worker.engine.request import GenerationRequest
-from worker.engine.sampler import INVALID, sample
-from worker.engine.sequence import TokenSequence
+from aril.schemas import Sampling
+from aril.worker.engine import step_settings
+from aril.worker.engine.noise import uniform
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.sampler import INVALID, sample
+from aril.worker.engine.sequence import TokenSequence
 
 GREEDY = Sampling(temperature=0.0)
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.ordered import top_ordered
+from aril.worker.engine.ordered import top_ordered
 
 
 @given(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from schemas import Sampling
-from worker.engine.penalties import Penalties, Shifts, has_penalties, shift_, shifts_of
+from aril.schemas import Sampling
+from aril.worker.engine.penalties import Penalties, Shifts, has_penalties, shift_, shifts_of
 
 VOCAB = 11
 

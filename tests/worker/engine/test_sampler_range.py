@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.sampler import INVALID, sample
+from aril.worker.engine.sequence import TokenSequence
 from tests.support.records import SAMPLING
-from worker.engine.request import GenerationRequest
-from worker.engine.sampler import INVALID, sample
-from worker.engine.sequence import TokenSequence
 
 VOCABULARIES = (257, 49_152, 128_256)
 LARGEST = torch.finfo(torch.float32).max

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from aril.worker.engine.scheduler import Scheduler
+from aril.worker.engine.step_plan import StepPlan
 from tests.support.generation import CacheModel, CountingSlots, request
-from worker.engine.scheduler import Scheduler
-from worker.engine.step_plan import StepPlan
 
 
 def make(

@@ -5,9 +5,9 @@ from itertools import cycle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aril.worker.engine.mixture import members_of
 from tests.support.generation import CacheModel
 from tests.support.scheduler_run import KV_BLOCK, Adapter, Limits, Run
-from worker.engine.mixture import members_of
 
 LIMITS = st.builds(
     lambda rows, spare, blocks, slots, passes: Limits(rows, rows + spare, blocks, slots, passes),

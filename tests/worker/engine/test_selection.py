@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine import selection
-from worker.engine.inversion import Draws, invert
-from worker.engine.masses import whole
-from worker.engine.selection import Cut, select
+from aril.worker.engine import selection
+from aril.worker.engine.inversion import Draws, invert
+from aril.worker.engine.masses import whole
+from aril.worker.engine.selection import Cut, select
 
 LAST: Final = 1 - 2**-53
 CUTS: Final = st.builds(

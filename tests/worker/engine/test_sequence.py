@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aril.worker.engine.sequence import TokenSequence
 from tests.support.generation import request
-from worker.engine.sequence import TokenSequence
 
 
 @given(

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.mixture import mix
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.engine_runs import finish
 from tests.support.tiny import Architecture, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.mixture import mix
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.adapters import AdapterWeights
-    from worker.engine.config import Backend
-    from worker.engine.mixture import Mixture
-    from worker.engine.request import Output
+    from aril.worker.adapters import AdapterWeights
+    from aril.worker.engine.config import Backend
+    from aril.worker.engine.mixture import Mixture
+    from aril.worker.engine.request import Output
 
 CONFIG = EngineConfig(
     max_rows=6,

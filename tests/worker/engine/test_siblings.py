@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, JobError
+from aril.worker.adapters import AdapterStore
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.model import Backbone, load_backbone
+from aril.worker.engine.siblings import find_siblings
 from tests.support.tiny import Architecture, make_tiny_adapter, make_tiny_model
 from tests.support.weights import random_adapter
-from worker.adapters import AdapterStore
-from worker.engine.config import EngineConfig
-from worker.engine.lora import AdapterLayers
-from worker.engine.model import Backbone, load_backbone
-from worker.engine.siblings import find_siblings
 
 if TYPE_CHECKING:
     from pathlib import Path

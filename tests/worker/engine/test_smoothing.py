@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from worker.engine.config import EngineConfig
-from worker.engine.lora import AdapterLayers
-from worker.engine.sample_texts import CALIBRATION, HELD_OUT
-from worker.engine.smoothing import column_maxima, smoothing_factors
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.lora import AdapterLayers
+from aril.worker.engine.sample_texts import CALIBRATION, HELD_OUT
+from aril.worker.engine.smoothing import column_maxima, smoothing_factors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.model import Backbone
+    from aril.worker.engine.model import Backbone
 
 CONFIG = EngineConfig(max_rows=2, max_step_tokens=16, slots=1, max_rank=4, kv_tokens=64)
 

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.constraints.compiler import ConstraintCompiler
+from aril.worker.constraints.vocabulary import Vocabulary
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.mixture import mix
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest, Output
+from aril.worker.engine.sampler import sample
+from aril.worker.engine.speculation import Speculation
+from aril.worker.engine.votes import FIRST_RATES
 from tests.support.drafting import KINDS, Always, Kind, Told, always
 from tests.support.engine_runs import finish
 from tests.support.tiny import make_tiny_model
 from tests.support.weights import random_adapter
-from worker.constraints.compiler import ConstraintCompiler
-from worker.constraints.vocabulary import Vocabulary
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.mixture import mix
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest, Output
-from worker.engine.sampler import sample
-from worker.engine.speculation import Speculation
-from worker.engine.votes import FIRST_RATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from worker.engine.ngrams import NgramIndex
-    from worker.engine.sequence import TokenSequence
+    from aril.worker.engine.ngrams import NgramIndex
+    from aril.worker.engine.sequence import TokenSequence
 
 CONFIG = EngineConfig(
     max_rows=6,
@@ -267,7 +267,7 @@ def test_a_batch_that_cannot_be_sampled_from_is_sampled_row_by_row(
             raise RuntimeError("no")
         return sample(logits, rows, *more)
 
-    monkeypatch.setattr("worker.engine.step_sampling.sample", failing)
+    monkeypatch.setattr("aril.worker.engine.step_sampling.sample", failing)
     engine = engine_of(path, always("right", MOST, answers_of(expected), VOCABULARY))
     asked = [job for job in jobs if job.constraint is None]
     outputs = finish(engine, *asked)

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aril.worker.engine.speculation import MOST_A_STEP
 from tests.support.drafting import KINDS, Kind, always
 from tests.support.generation import PLAIN, CacheModel, request
 from tests.support.scheduler_run import KV_BLOCK, Limits, Run
 from tests.worker.engine.test_prefix_properties import ASKED, LIMITS, ROPES, TOKENS, Asked, job_of
-from worker.engine.speculation import MOST_A_STEP
 
 if TYPE_CHECKING:
-    from worker.engine.rope_lengths import RowRope
-    from worker.engine.speculation import Speculation
-    from worker.engine.step_plan import StepPlan
+    from aril.worker.engine.rope_lengths import RowRope
+    from aril.worker.engine.speculation import Speculation
+    from aril.worker.engine.step_plan import StepPlan
 
 ROOMY = Limits(rows=4, tokens=64, blocks=64, slots=2, passes=4)
 

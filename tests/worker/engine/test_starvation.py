@@ -2,9 +2,9 @@
 
 import pytest
 
+from aril.worker.engine.sequence import TokenSequence
+from aril.worker.engine.starvation import StarvationGuard
 from tests.support.generation import request
-from worker.engine.sequence import TokenSequence
-from worker.engine.starvation import StarvationGuard
 
 
 def running(**tokens_left: int) -> list[TokenSequence]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from worker.engine.block_products import ROW_COUNTS
-from worker.engine.forward_pass import AttentionLayout
-from worker.engine.step_cost import READ_ROWS, TILES_READ_ROWS, Products, StepCost
+from aril.worker.engine.block_products import ROW_COUNTS
+from aril.worker.engine.forward_pass import AttentionLayout
+from aril.worker.engine.step_cost import READ_ROWS, TILES_READ_ROWS, Products, StepCost
 
 LAYOUT = AttentionLayout(layer=0, heads=4, kv_heads=2, head_dim=8, scale=1.0, window=None)
 

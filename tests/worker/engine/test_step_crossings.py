@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine.model import load_backbone
+from aril.worker.engine.request import GenerationRequest
 from tests.support.gpu_engines import count_replays, engine_on, jobs_of, run
 from tests.support.tiny import make_tiny_model
-from worker.engine.model import load_backbone
-from worker.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aril.worker.engine.config import Graphs
+    from aril.worker.engine.model import Backbone
     from tests.support.fake_gpu import FakeGpu
     from tests.support.tiny import Architecture
-    from worker.engine.config import Graphs
-    from worker.engine.model import Backbone
 
 
 @pytest.mark.parametrize("graphs", ["off", "auto"])

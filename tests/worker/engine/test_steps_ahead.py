@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
+from aril.schemas import Sampling
+from aril.worker.engine import step_sampling
+from aril.worker.engine.request import GenerationRequest
+from aril.worker.engine.run_ahead import RunAhead
+from aril.worker.engine.simple_loop import SimpleLoop
 from tests.support.engine_runs import finish
 from tests.support.gpu_engines import count_replays, engine_on, jobs_of, run
 from tests.support.same_bits import make_engine, tokens_of
 from tests.support.weights import random_adapter
-from worker.engine import step_sampling
-from worker.engine.request import GenerationRequest
-from worker.engine.run_ahead import RunAhead
-from worker.engine.simple_loop import SimpleLoop
 
 if TYPE_CHECKING:
+    from aril.worker.engine.config import Graphs
+    from aril.worker.engine.config import RunAhead as RunsAhead
+    from aril.worker.engine.model import Backbone
+    from aril.worker.engine.step_plan import StepPlan
     from tests.support.fake_gpu import FakeGpu
-    from worker.engine.config import Graphs
-    from worker.engine.config import RunAhead as RunsAhead
-    from worker.engine.model import Backbone
-    from worker.engine.step_plan import StepPlan
 
 
 def test_what_ends_by_a_stop_leaves_the_others_alone(one_layer: Backbone) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from aril.demo.model import ensure_model
-from worker.engine.text import Detokenizer, TextStream
+from aril.worker.engine.text import Detokenizer, TextStream
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, twice a day.",

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from schemas import Sampling
-from worker.engine.answer import Answer
-from worker.engine.text import Detokenizer
+from aril.schemas import Sampling
+from aril.worker.engine.answer import Answer
+from aril.worker.engine.text import Detokenizer
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 TOKENIZER = Tokenizer(models.BPE({char: at for at, char in enumerate(ALPHABET)}, []))

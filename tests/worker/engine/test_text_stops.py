@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.stops import StopStrings
+from aril.worker.engine.stops import StopStrings
 
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4)
 PIECES = st.lists(st.text("ab\n", max_size=4), max_size=12)

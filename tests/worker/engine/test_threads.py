@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from worker.engine import threads
-from worker.engine.threads import bound_spinning, cpu_quota, use_threads
+from aril.worker.engine import threads
+from aril.worker.engine.threads import bound_spinning, cpu_quota, use_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,9 +110,9 @@ def test_what_the_operator_chose_stays(
 def test_a_worker_that_loads_a_model_has_bounded_spinning() -> None:
     """Libgomp tells what it has read; torch and numpy were not imported before that was set."""
     code = """
-import sys, worker.app
-from worker.loading import ModelError, load_model
-from worker.settings import WorkerSettings
+import sys, aril.worker.app
+from aril.worker.loading import ModelError, load_model
+from aril.worker.settings import WorkerSettings
 assert not {"torch", "numpy"} & sys.modules.keys()
 try:
     load_model(WorkerSettings(model="nowhere"))

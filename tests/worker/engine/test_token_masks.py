@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from schemas import Sampling
-from worker.engine.sampler import DEAD, INVALID, sample
-from worker.engine.token_masks import TokenMasks
+from aril.schemas import Sampling
+from aril.worker.engine.sampler import DEAD, INVALID, sample
+from aril.worker.engine.token_masks import TokenMasks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

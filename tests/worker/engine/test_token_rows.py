@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from aril.worker.adapters import AdapterStore, AdapterWeights
+from aril.worker.engine.config import EngineConfig
+from aril.worker.engine.engine import Engine
+from aril.worker.engine.model import Backbone, load_backbone
 from tests.support.conformance import save
 from tests.support.conformance_cases import given
 from tests.support.peft_reference import Comparison, EngineRuns, Reference
 from tests.support.tiny import Architecture, make_tiny_model
-from worker.adapters import AdapterStore, AdapterWeights
-from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
-from worker.engine.model import Backbone, load_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path

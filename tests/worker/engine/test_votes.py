@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.ngrams import LONGEST, NgramIndex
-from worker.engine.votes import FIRST_RATES, likeliest
+from aril.worker.engine.ngrams import LONGEST, NgramIndex
+from aril.worker.engine.votes import FIRST_RATES, likeliest
 
 IDS = st.lists(st.integers(0, 3), max_size=50)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from worker.engine.weights_digest import PIECE_BYTES, PIECES, weights_digest
+from aril.worker.engine.weights_digest import PIECE_BYTES, PIECES, weights_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from aril.worker.intake.deadlines import STALE_DEADLINES, Deadlines
+from aril.worker.stages import ENDING, TABLE, Event, Stage
 from tests.support.entries import entry_of
-from worker.intake.deadlines import STALE_DEADLINES, Deadlines
-from worker.stages import ENDING, TABLE, Event, Stage
 
 BACK = [stage for stage in Stage if stage in ENDING and Event.BROKEN in TABLE[stage]]
 

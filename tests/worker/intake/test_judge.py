@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from schemas import Cancel, ErrorCode, Job, encode_request
-from worker.intake.judge import Judge, Refused
-from worker.job import Partition, Record
-from worker.settings import load_settings
+from aril.schemas import Cancel, ErrorCode, Job, encode_request
+from aril.worker.intake.judge import Judge, Refused
+from aril.worker.job import Partition, Record
+from aril.worker.settings import load_settings
 
 
 def judge(value: bytes | None, *, topic: str = "jobs", **flags: object) -> object:

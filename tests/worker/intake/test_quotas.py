@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import ErrorCode, ErrorEvent, Job
+from aril.schemas import ErrorCode, ErrorEvent, Job
+from aril.worker.adapters import AdapterWeights
+from aril.worker.engine.request import Output
+from aril.worker.intake.quotas import FORGET_AT, Bucket, Quotas
+from aril.worker.intake.tenant_limits import TenantLimits
+from aril.worker.job import Partition
 from tests.support.entries import entry_of
 from tests.support.harness import Harness
-from worker.adapters import AdapterWeights
-from worker.engine.request import Output
-from worker.intake.quotas import FORGET_AT, Bucket, Quotas
-from worker.intake.tenant_limits import TenantLimits
-from worker.job import Partition
 
 if TYPE_CHECKING:
     from pathlib import Path

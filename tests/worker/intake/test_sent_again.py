@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from schemas import (
+from aril.schemas import (
     Job,
     Message,
     Sampling,
@@ -18,11 +18,11 @@ from schemas import (
     question_of,
     reply_partition,
 )
+from aril.worker.engine.request import Output
+from aril.worker.job import Record, digest_of, seed_of
+from aril.worker.replies.producer import AppendError
 from tests.support.entries import entry_of
 from tests.support.harness import REPLY_PARTITIONS, Harness
-from worker.engine.request import Output
-from worker.job import Record, digest_of, seed_of
-from worker.replies.producer import AppendError
 
 
 def job(reply_from: int | None = 7, **fields: Any) -> Job:
@@ -155,8 +155,8 @@ async def test_something_else_under_the_id_is_put_aside(change: dict[str, Any]) 
 
 async def test_a_redirect_whose_append_fails_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record is finished when it stands, or is put aside where it never can."""
-    monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()
@@ -174,8 +174,8 @@ async def test_a_log_that_does_not_answer_is_tried_by_one_redirect_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first finds that out; the others wait without an append, and none is lost."""
-    monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()
@@ -205,7 +205,7 @@ async def test_redirects_that_wait_for_a_log_go_with_their_partition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing of them is appended once the log is back, and nobody tries it for them."""
-    monkeypatch.setattr("worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.redirects.RETRY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 
+from aril.schemas import Cancel, DoneEvent, ErrorCode, ErrorEvent, Job, encode_request
 from aril.signer import Signer
-from schemas import Cancel, DoneEvent, ErrorCode, ErrorEvent, Job, encode_request
+from aril.worker.engine.request import Output
+from aril.worker.job import Partition, Record
 from tests.support.harness import Harness
 from tests.support.signing import put_key, signed
-from worker.engine.request import Output
-from worker.job import Partition, Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,7 +177,7 @@ async def test_a_revoked_key_starts_nothing_more(site: Site) -> None:
 def test_the_dead_letter_keeps_the_record_as_it_came(site: Site) -> None:
     """Bytes that nobody signed are not decoded: not even their size of map is looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.intake.judge.decode_request", lambda _: pytest.fail("decoded"))
+        patch.setattr("aril.worker.intake.judge.decode_request", lambda _: pytest.fail("decoded"))
         harness = site.harness()
         posing = Signer(site.zeta._key, key_id=site.acme.key_id)
         judge = harness.lifecycle.parts.admission._judge

@@ -18,17 +18,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas
+import aril.schemas
+from aril.schemas import Job, limits
+from aril.schemas.signature import SIGNATURE_HEADER, SignatureError, SignatureFault
 from aril.signer import Signer
-from schemas import Job, limits
-from schemas.signature import SIGNATURE_HEADER, SignatureError, SignatureFault
+from aril.worker.intake import tenant_keys
+from aril.worker.intake.tenant_keys import TenantKeys, TenantKeysError, read_keys
+from aril.worker.job import Partition, Record
+from aril.worker.observe.metrics import Metrics
 from tests.support.signing import JOBS, keys_of, put_key, signed
-from worker.intake import tenant_keys
-from worker.intake.tenant_keys import TenantKeys, TenantKeysError, read_keys
-from worker.job import Partition, Record
-from worker.observe.metrics import Metrics
 
-VECTORS = json.loads((Path(schemas.__file__).parent / "vectors" / "signatures.json").read_text())
+VECTORS = json.loads(
+    (Path(aril.schemas.__file__).parent / "vectors" / "signatures.json").read_text()
+)
 JOB = Job(id="j1", tenant="acme", prompt="hello")
 
 

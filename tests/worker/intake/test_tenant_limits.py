@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.intake.tenant_limits import TenantLimit, TenantLimits, TenantLimitsError, parse
+from aril.worker.intake.tenant_limits import TenantLimit, TenantLimits, TenantLimitsError, parse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.observe.metrics.bounded_names import (
+from aril.worker.observe.metrics.bounded_names import (
     HALF_LIFE_SECONDS,
     OTHER,
     TRACKED,

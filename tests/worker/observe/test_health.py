@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from worker.observe.health import STALE_HEARTBEAT_SECONDS, Health, start_http
-from worker.observe.metrics import Metrics
+from aril.worker.observe.health import STALE_HEARTBEAT_SECONDS, Health, start_http
+from aril.worker.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,13 +10,13 @@ import sys
 import pytest
 import structlog
 
+from aril.worker.observe.logs import SAMPLE_LINES, SAMPLE_SECONDS, Repeats, Sampled
 from tests.support.canary_jobs import MARK
-from worker.observe.logs import SAMPLE_LINES, SAMPLE_SECONDS, Repeats, Sampled
 
 SCRIPT = """
 import logging
-from worker.observe.logs import configure_logs, get_logger
-from worker.settings import load_settings
+from aril.worker.observe.logs import configure_logs, get_logger
+from aril.worker.settings import load_settings
 configure_logs(load_settings(flags={"log_level": "info"}).settings)
 get_logger("worker.test").info("ours", job="j1", tenant="acme")
 get_logger("worker.test").debug("hidden")
@@ -63,13 +63,13 @@ def test_a_library_that_repeats_itself_is_told_once_in_a_while() -> None:
 def test_our_own_lines_are_all_told() -> None:
     """What the worker says of a job is never held back."""
     repeats = Repeats(10)
-    assert [told(repeats, "worker.lifecycle", "job", at=0) for _ in range(3)] == ["job"] * 3
+    assert [told(repeats, "aril.worker.lifecycle", "job", at=0) for _ in range(3)] == ["job"] * 3
 
 
 def test_a_flood_is_sampled_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what tenants bring about so many lines are logged in a while, then how many were not."""
     now = [0.0]
-    monkeypatch.setattr("worker.observe.logs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("aril.worker.observe.logs.time.monotonic", lambda: now[0])
     with structlog.testing.capture_logs() as told:
         sampled = Sampled(structlog.get_logger("test"))
         for _ in range(SAMPLE_LINES + 5):

@@ -11,13 +11,13 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.observe.distribution import Distribution
-from worker.observe.engine_stats import EngineStats
-from worker.observe.metrics import ANSWERED_BEFORE, Ended, Lag, Metrics
-from worker.observe.metrics.bounded_names import OTHER
-from worker.observe.metrics.engine import COUNTERS, GAUGES, HISTOGRAMS
-from worker.observe.metrics.page import Collected
-from worker.observe.metrics.queue import MOST_PARTITIONS
+from aril.worker.observe.distribution import Distribution
+from aril.worker.observe.engine_stats import EngineStats
+from aril.worker.observe.metrics import ANSWERED_BEFORE, Ended, Lag, Metrics
+from aril.worker.observe.metrics.bounded_names import OTHER
+from aril.worker.observe.metrics.engine import COUNTERS, GAUGES, HISTOGRAMS
+from aril.worker.observe.metrics.page import Collected
+from aril.worker.observe.metrics.queue import MOST_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

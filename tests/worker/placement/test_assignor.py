@@ -14,17 +14,17 @@ from aiokafka.errors import InconsistentGroupProtocolError
 from aiokafka.protocol.metadata import MetadataResponse_v1
 from prometheus_client import generate_latest
 
+from aril.worker.job import Partition
+from aril.worker.observe.metrics import Metrics
+from aril.worker.placement.assignor import ask_for_rebalance, assign, make_assignor
+from aril.worker.placement.consolidation import Consolidation
+from aril.worker.placement.load_meter import Sample
+from aril.worker.placement.load_report import Notice, Report, decode_report, encode_report
+from aril.worker.placement.plan import PartitionLoad
+from aril.worker.queue.commits import Commits
+from aril.worker.queue.consumer import JobsConsumer
+from aril.worker.settings import load_settings
 from tests.support.members import PARTITIONS, Member, until
-from worker.job import Partition
-from worker.observe.metrics import Metrics
-from worker.placement.assignor import ask_for_rebalance, assign, make_assignor
-from worker.placement.consolidation import Consolidation
-from worker.placement.load_meter import Sample
-from worker.placement.load_report import Notice, Report, decode_report, encode_report
-from worker.placement.plan import PartitionLoad
-from worker.queue.commits import Commits
-from worker.queue.consumer import JobsConsumer
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from worker.job import Partition
-from worker.placement.load_meter import SMOOTH_SECONDS, WARM_SECONDS, LoadMeter, Sample
-from worker.placement.load_report import MAX_PARTITION_ADAPTERS, mark_of
+from aril.worker.job import Partition
+from aril.worker.placement.load_meter import SMOOTH_SECONDS, WARM_SECONDS, LoadMeter, Sample
+from aril.worker.placement.load_report import MAX_PARTITION_ADAPTERS, mark_of
 
 ONE, TWO = Partition("jobs", 1), Partition("jobs", 2)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.job import Partition
-from worker.placement.load_report import (
+from aril.worker.job import Partition
+from aril.worker.placement.load_report import (
     MAX_ADAPTERS,
     MAX_LOAD,
     MAX_NUMBER,
@@ -26,7 +26,7 @@ from worker.placement.load_report import (
     encode_report,
     mark_of,
 )
-from worker.placement.plan import PartitionLoad
+from aril.worker.placement.plan import PartitionLoad
 
 marks = st.integers(0, 2**32 - 1)
 eighths = st.integers(0, MAX_LOAD * 8).map(lambda each: each / 8)  # what bytes hold exactly

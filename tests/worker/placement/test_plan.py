@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.job import Partition
-from worker.placement.plan import (
+from aril.worker.job import Partition
+from aril.worker.placement.plan import (
     CLOSE_TO,
     DEFAULT_ROWS,
     EPSILON,

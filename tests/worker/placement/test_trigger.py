@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.placement.load_report import Notice
-from worker.placement.plan import CLOSE_TO, OPEN_ABOVE
-from worker.placement.trigger import (
+from aril.worker.placement.load_report import Notice
+from aril.worker.placement.plan import CLOSE_TO, OPEN_ABOVE
+from aril.worker.placement.trigger import (
     FELL_TO,
     HOLD_SECONDS,
     MAX_PATIENCE,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import TopicPartition
 
+from aril.worker.job import Partition
+from aril.worker.queue.assignment import Membership
+from aril.worker.queue.commits import commit_offsets, committed_offsets, membership_of
+from aril.worker.queue.done_list import encode
+from aril.worker.queue.ledger import Checkpoint
 from tests.support.members import PARTITIONS, Member, committed, send, until
-from worker.job import Partition
-from worker.queue.assignment import Membership
-from worker.queue.commits import commit_offsets, committed_offsets, membership_of
-from worker.queue.done_list import encode
-from worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka

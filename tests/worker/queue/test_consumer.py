@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
+from aril.worker.queue.lag import lags_of
 from tests.support.members import PARTITIONS, Member, send, until
-from worker.queue.lag import lags_of
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -145,7 +145,7 @@ async def test_a_partition_that_is_added_is_noticed(
     kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody joins or leaves: it is read when the metadata is looked at again."""
-    monkeypatch.setattr("worker.queue.member.METADATA_AGE_MS", 500)
+    monkeypatch.setattr("aril.worker.queue.member.METADATA_AGE_MS", 500)
     async with Member(kafka, topic) as member:
         await until(lambda: len(member.consumer.states) == PARTITIONS)
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)

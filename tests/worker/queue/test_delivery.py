@@ -8,15 +8,15 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from aril.worker.job import Partition
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.delivery import SLICE_SECONDS, Delivery
 from tests.support.members import Recorder
-from worker.job import Partition
-from worker.queue.assignment import Membership, PartitionState
-from worker.queue.delivery import SLICE_SECONDS, Delivery
 
 if TYPE_CHECKING:
     import pytest
 
-    from worker.job import Record
+    from aril.worker.job import Record
 
 
 def state(partition: int) -> PartitionState:
@@ -58,7 +58,7 @@ async def test_what_is_left_of_an_assignment_that_ended_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A partition that goes while records are handed out gets no more; nor do the others."""
-    monkeypatch.setattr("worker.queue.delivery.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.queue.delivery.SLICE_SECONDS", 0.0)
     seen, states = Recorder(), [state(0), state(1)]
     delivery = Delivery(seen)
 

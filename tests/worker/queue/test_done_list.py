@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.queue.done_list import (
+from aril.worker.queue.done_list import (
     MAX_OFFSET,
     METADATA_BYTES,
     VERSION,

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.kept_jobs import KeptJobs
+from aril.worker.stages import Stage
 from tests.support.entries import JOBS, entry_of
-from worker.queue.assignment import Membership, PartitionState
-from worker.queue.kept_jobs import KeptJobs
-from worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.job import Entry, Partition
+    from aril.worker.job import Entry, Partition
 
 
 def entry_at(offset: int, stage: Stage = Stage.RUNNING, *, owned: bool = True) -> Entry:

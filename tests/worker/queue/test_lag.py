@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition, errors
 
-from worker.job import Partition
-from worker.observe.metrics import Lag, Metrics
-from worker.queue.assignment import Membership, PartitionState
-from worker.queue.commits import Commits
-from worker.queue.lag import lags_of, logs_of, watch_lag
-from worker.queue.ledger import Checkpoint
+from aril.worker.job import Partition
+from aril.worker.observe.metrics import Lag, Metrics
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commits import Commits
+from aril.worker.queue.lag import lags_of, logs_of, watch_lag
+from aril.worker.queue.ledger import Checkpoint
 
 PLACE = Partition("jobs", 3)
 
@@ -127,7 +127,7 @@ async def test_each_commit_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     async def commit(*_: object) -> bool:
         return answers.pop(0)
 
-    monkeypatch.setattr("worker.queue.commits.commit_offsets", commit)
+    monkeypatch.setattr("aril.worker.queue.commits.commit_offsets", commit)
     told: list[tuple[float, bool]] = []
     commits = Commits("g", told=lambda *what: told.append(what))
     for _ in range(2):

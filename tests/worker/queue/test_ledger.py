@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from worker.job import Partition
-from worker.queue.assignment import Membership, PartitionState, base_of, done_list_of
-from worker.queue.done_list import FULL_SHARE, METADATA_BYTES, decode, encode
-from worker.queue.ledger import Checkpoint, Ledger
+from aril.worker.job import Partition
+from aril.worker.queue.assignment import Membership, PartitionState, base_of, done_list_of
+from aril.worker.queue.done_list import FULL_SHARE, METADATA_BYTES, decode, encode
+from aril.worker.queue.ledger import Checkpoint, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

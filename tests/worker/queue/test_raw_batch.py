@@ -12,12 +12,12 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetching.disarm import disarmed
-from fetching.layout import size_of
-from fetching.packed import MAX_UNPACKED_BYTES
+from aril.fetching.disarm import disarmed
+from aril.fetching.layout import size_of
+from aril.fetching.packed import MAX_UNPACKED_BYTES
+from aril.worker.job import Partition
+from aril.worker.queue.raw_batch import BATCH, MAX_RECORDS, RECORD, read_batch
 from tests.support.raw_records import ODD_NAME, batch, record, sized
-from worker.job import Partition
-from worker.queue.raw_batch import BATCH, MAX_RECORDS, RECORD, read_batch
 
 JOBS = Partition("jobs", 3)
 GZIP = 1
@@ -181,7 +181,7 @@ def test_many_batches_unpack_to_no_more_than_one_fetch_may(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first of each partition stays, so that all come in the end; none is lost."""
-    monkeypatch.setattr("fetching.disarm.MAX_FETCHED_BYTES", 2_500)
+    monkeypatch.setattr("aril.fetching.disarm.MAX_FETCHED_BYTES", 2_500)
     one = batch([record(0, None, b"x")], attributes=GZIP, packed=gzip.compress(bytes(1_000)))
     plain = batch([record(0, None, b"x")])
     assert fetched(one * 5, one * 5, plain * 3) == [one * 2, one, plain * 3]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from aril.worker.queue.watchdog import ConsumerSilentError, watch
 from tests.support.members import Member, send, until
-from worker.queue.watchdog import ConsumerSilentError, watch
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let silence count at once."""
-    monkeypatch.setattr("worker.queue.watchdog.WATCH_SECONDS", 0.2)
-    monkeypatch.setattr("worker.queue.watchdog.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("aril.worker.queue.watchdog.WATCH_SECONDS", 0.2)
+    monkeypatch.setattr("aril.worker.queue.watchdog.SILENT_SECONDS", 1.0)
 
 
 async def nothing(*_: Any, **__: Any) -> dict[Any, Any]:

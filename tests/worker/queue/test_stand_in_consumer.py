@@ -10,13 +10,13 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
+from aril.worker.queue.assignment import Membership
+from aril.worker.queue.commits import Commits
+from aril.worker.queue.committed import Positions, positions_of
+from aril.worker.queue.consumer import JobsConsumer
+from aril.worker.queue.ledger import Checkpoint
+from aril.worker.settings import load_settings
 from tests.support.members import Recorder, until
-from worker.queue.assignment import Membership
-from worker.queue.commits import Commits
-from worker.queue.committed import Positions, positions_of
-from worker.queue.consumer import JobsConsumer
-from worker.queue.ledger import Checkpoint
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,7 +88,7 @@ class Scene:
         async def positions(*_: object) -> Positions | None:
             return self.found
 
-        module = "worker.queue.consumer."
+        module = "aril.worker.queue.consumer."
         monkeypatch.setattr(JobsConsumer, "_make_consumer", make)
         monkeypatch.setattr(module + "membership_of", lambda _, n: Membership(n, n, "m"))
         monkeypatch.setattr(module + "positions_of", positions)
@@ -135,7 +135,7 @@ async def test_what_comes_while_an_assignment_is_set_up_belongs_to_it(
         await asked.wait()
         return scene.found
 
-    monkeypatch.setattr("worker.queue.consumer.positions_of", slow)
+    monkeypatch.setattr("aril.worker.queue.consumer.positions_of", slow)
     await scene.consumer.on_partitions_revoked([PLACE])
     setting_up = asyncio.create_task(scene.consumer.on_partitions_assigned([PLACE]))
     await asyncio.sleep(0.01)

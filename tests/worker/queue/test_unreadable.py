@@ -9,12 +9,12 @@ import pytest
 from aiokafka import TopicPartition, errors
 from aiokafka.consumer.fetcher import FetchError
 
-from fetching.tolerant import end_before_unreadable, skip_unreadable
+from aril.fetching.tolerant import end_before_unreadable, skip_unreadable
+from aril.worker.job import Partition
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.raw_batch import BATCH, Part
+from aril.worker.queue.unreadable import UnreadableBatches
 from tests.support.raw_records import batch, record
-from worker.job import Partition
-from worker.queue.assignment import Membership, PartitionState
-from worker.queue.raw_batch import BATCH, Part
-from worker.queue.unreadable import UnreadableBatches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,8 +83,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[bytes | Exception]:
             raise answer
         return answer
 
-    monkeypatch.setattr("worker.queue.unreadable.fetch_batch", fetch)
-    monkeypatch.setattr("worker.queue.unreadable.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.queue.unreadable.fetch_batch", fetch)
+    monkeypatch.setattr("aril.worker.queue.unreadable.RETRY_SECONDS", 0.0)
     return answers
 
 

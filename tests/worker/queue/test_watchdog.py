@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.job import Partition
-from worker.queue.watchdog import Progress, Watchdog
+from aril.worker.job import Partition
+from aril.worker.queue.watchdog import Progress, Watchdog
 
 JOBS = Partition("jobs", 0)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import ErrorCode, ErrorRecord, Job
+from aril.schemas import ErrorCode, ErrorRecord, Job
+from aril.worker.engine.request import Output
+from aril.worker.replies.broker_clock import BrokerClock
 from tests.support.harness import Harness
-from worker.engine.request import Output
-from worker.replies.broker_clock import BrokerClock
 
 MINUTES = 60_000.0
 DELAYS = st.floats(0, 5_000)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from schemas import encode_request, reply_partition
-from schemas.job import Job
+from aril.schemas import encode_request, reply_partition
+from aril.schemas.job import Job
+from aril.worker.engine.request import Output
 from tests.support.harness import REPLY_PARTITIONS, Harness
-from worker.engine.request import Output
 
 
 def in_json(**fields: Any) -> bytes:

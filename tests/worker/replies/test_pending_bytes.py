@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 
+from aril.worker.job import Partition, Record
+from aril.worker.replies.pending_bytes import PendingBytes
 from tests.support.harness import JOBS, Harness
-from worker.job import Partition, Record
-from worker.replies.pending_bytes import PendingBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

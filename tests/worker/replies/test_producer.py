@@ -14,9 +14,9 @@ from aiokafka.protocol.metadata import MetadataRequest_v5
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import BrokerMetadata
 
-from worker.job import Partition, Record
-from worker.replies.producer import AppendError, LogWriter
-from worker.settings import load_settings
+from aril.worker.job import Partition, Record
+from aril.worker.replies.producer import AppendError, LogWriter
+from aril.worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -221,7 +221,7 @@ async def test_when_nothing_gets_through_the_producer_is_replaced(
     kafka: Kafka, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A doubtful append raises, and the next one goes through a new producer."""
-    monkeypatch.setattr("worker.replies.producer.STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.producer.STUCK_SECONDS", 0.0)
     topic = await make_topic(kafka, 1)
     old = writer._producer
     assert old is not None
@@ -335,11 +335,11 @@ async def test_a_flood_of_topics_that_are_missing_is_forgotten(
     writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is bounded by a number of names, whatever tenants are made up."""
-    monkeypatch.setattr("worker.replies.producer.MISSING_TOPICS", 3)
+    monkeypatch.setattr("aril.worker.replies.producer.MISSING_TOPICS", 3)
     for number in range(5):
         writer._remember_missing(f"replies.t{number}")
     assert [*writer._missing] == ["replies.t0", "replies.t1", "replies.t2"]
-    monkeypatch.setattr("worker.replies.producer.MISSING_TOPIC_SECONDS", -1.0)
+    monkeypatch.setattr("aril.worker.replies.producer.MISSING_TOPIC_SECONDS", -1.0)
     writer._missing = dict.fromkeys(writer._missing, 0.0)
     writer._remember_missing("replies.t9")
     assert [*writer._missing] == ["replies.t9"]

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, cast
 
 from aiokafka.errors import KafkaConnectionError
 
+from aril.worker.replies.pending_bytes import PendingBytes
+from aril.worker.replies.routes import ReplyRoutes
+from aril.worker.stages import Event
 from tests.support.entries import entry_of
 from tests.support.members import until
-from worker.replies.pending_bytes import PendingBytes
-from worker.replies.routes import ReplyRoutes
-from worker.stages import Event
 
 if TYPE_CHECKING:
     import pytest
 
-    from worker.job import Entry
-    from worker.replies.producer import LogWriter
+    from aril.worker.job import Entry
+    from aril.worker.replies.producer import LogWriter
 
 JOBS = 200
 
@@ -80,7 +80,7 @@ async def test_a_look_up_that_fails_is_repeated_for_all_that_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A broker that is gone for a moment costs a moment, and nobody is told twice."""
-    monkeypatch.setattr("worker.replies.routes.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.routes.RETRY_SECONDS", 0.0)
     directory, told = Directory(), list[tuple[str, Event]]()
     directory.partitions_of, directory.failures = 4, 3
     routes = routes_of(directory, told)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import (
+from aril.schemas import (
     Epoch,
     ErrorCode,
     ErrorRecord,
@@ -16,8 +16,8 @@ from schemas import (
     VisibleStream,
     decode_reply,
 )
-from schemas.limits import MAX_TOKENS_PER_RECORD
-from worker.replies.stream import ReplyStream
+from aril.schemas.limits import MAX_TOKENS_PER_RECORD
+from aril.worker.replies.stream import ReplyStream
 
 
 def new() -> ReplyStream:

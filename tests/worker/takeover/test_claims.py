@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas import (
+from aril.schemas import (
     Cancel,
     DoneEvent,
     Epoch,
@@ -18,12 +18,12 @@ from schemas import (
     encode_request,
     reply_partition,
 )
+from aril.worker.engine.request import Output
+from aril.worker.job import Partition
+from aril.worker.replies.producer import AppendError
+from aril.worker.takeover.readback import ReadError
 from tests.support.harness import REPLY_PARTITIONS, Harness
 from tests.support.older_jobs import OLD, before, claim, job, kinds, tokens
-from worker.engine.request import Output
-from worker.job import Partition
-from worker.replies.producer import AppendError
-from worker.takeover.readback import ReadError
 
 
 async def test_an_older_job_goes_on_in_mid_sentence(harness: Harness) -> None:

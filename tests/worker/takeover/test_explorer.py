@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas import ClaimRecord, Epoch, VisibleStream
+from aril.schemas import ClaimRecord, Epoch, VisibleStream
+from aril.worker.takeover.rule import TakeOver, Verdict
 from tests.support.explorer import Explorer
 from tests.support.explorer_state import Bounds, Flaws, Remedies, Start
-from worker.takeover.rule import TakeOver, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from schemas import ReplyRecord
-    from worker.queue.assignment import Membership
+    from aril.schemas import ReplyRecord
+    from aril.worker.queue.assignment import Membership
 
 SMALL = Bounds(generations=2, processes=2, faults=1)
 BACK = Bounds(generations=3, processes=2, faults=0)  # the partition comes back to its first owner
@@ -184,37 +184,37 @@ class Mutant:
 
 MUTANTS = {
     "same_attempt_after_a_failure": Mutant(
-        TAKEN, SMALL, patches={"worker.takeover.rule.next_attempt": same_attempt}
+        TAKEN, SMALL, patches={"aril.worker.takeover.rule.next_attempt": same_attempt}
     ),
     "any_index_begins_an_epoch": Mutant(
-        BOTH_FRESH, SMALL, patches={"schemas.VisibleStream.feed": begin_anywhere}
+        BOTH_FRESH, SMALL, patches={"aril.schemas.VisibleStream.feed": begin_anywhere}
     ),
     "any_worker_writes_an_epoch": Mutant(
         EQUAL,
         ALONE,
         patches={
-            "schemas.VisibleStream.feed": any_writer,
-            "worker.takeover.rule.TakeOver.verdict": epoch_is_enough,
+            "aril.schemas.VisibleStream.feed": any_writer,
+            "aril.worker.takeover.rule.TakeOver.verdict": epoch_is_enough,
         },
     ),
     "records_count_behind_a_terminal": Mutant(
-        TAKEN, SMALL, patches={"schemas.VisibleStream.feed": any_end}
+        TAKEN, SMALL, patches={"aril.schemas.VisibleStream.feed": any_end}
     ),
     "a_claim_withdraws": Mutant(
-        TAKEN, SMALL, patches={"schemas.VisibleStream.feed": withdraw_by_claim}
+        TAKEN, SMALL, patches={"aril.schemas.VisibleStream.feed": withdraw_by_claim}
     ),
     "equal_epoch_of_another_taken_for_ours": Mutant(
-        EQUAL, ALONE, patches={"worker.takeover.rule.TakeOver.verdict": epoch_is_enough}
+        EQUAL, ALONE, patches={"aril.worker.takeover.rule.TakeOver.verdict": epoch_is_enough}
     ),
     "contest_ignored": Mutant(
-        RESTARTED, SMALL, patches={"worker.takeover.rule.TakeOver.verdict": never_contested}
+        RESTARTED, SMALL, patches={"aril.worker.takeover.rule.TakeOver.verdict": never_contested}
     ),
     "restart_answered_by_an_attempt": Mutant(
-        RESTARTED, SMALL, patches={"worker.takeover.rule.TakeOver.proved": next_attempt_only}
+        RESTARTED, SMALL, patches={"aril.worker.takeover.rule.TakeOver.proved": next_attempt_only}
     ),
     "base_not_committed": Mutant(REACHED, BACK, Flaws(base_forgotten=True)),
     "kept_across_a_missed_generation": Mutant(
-        TAKEN, BACK, patches={"worker.queue.assignment.Membership.follows": always}
+        TAKEN, BACK, patches={"aril.worker.queue.assignment.Membership.follows": always}
     ),
     "commit_before_the_terminal_is_acked": Mutant(TAKEN, SMALL, Flaws(early_commit=True)),
     "commit_sent_again_under_a_newer_generation": Mutant(TAKEN, SMALL, Flaws(resent_commit=True)),

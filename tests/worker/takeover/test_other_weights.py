@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import ClaimRecord, DoneEvent, Epoch, TokensRecord
-from schemas.limits import MAX_EARLIER_BASES
+from aril.schemas import ClaimRecord, DoneEvent, Epoch, TokensRecord
+from aril.schemas.limits import MAX_EARLIER_BASES
+from aril.worker.engine.request import Output
+from aril.worker.takeover.rule import History
 from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim, job, tokens
-from worker.engine.request import Output
-from worker.takeover.rule import History
 
 if TYPE_CHECKING:
-    from schemas import ReplyRecord
+    from aril.schemas import ReplyRecord
 
 OURS, THEIRS, LAST = "0f" * 32, "f0" * 32, "aa" * 32
 

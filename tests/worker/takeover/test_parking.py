@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import Cancel, DoneEvent, ErrorCode, ErrorEvent, Job, encode_request
+from aril.schemas import Cancel, DoneEvent, ErrorCode, ErrorEvent, Job, encode_request
+from aril.worker.engine.request import Output
+from aril.worker.job import Partition
+from aril.worker.replies.reply_logs import LAST_DELAY_SECONDS, ReplyLogs
+from aril.worker.stages import Effect, Stage
 from tests.support.harness import JOBS, Harness
-from worker.engine.request import Output
-from worker.job import Partition
-from worker.replies.reply_logs import LAST_DELAY_SECONDS, ReplyLogs
-from worker.stages import Effect, Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 ROWS = 2
 INHERITED = 6
@@ -44,9 +44,9 @@ async def finish(harness: Harness, *names: str) -> None:
 @pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
     """Run a worker that has inherited acme's jobs, and whose appends to acme do not return."""
-    monkeypatch.setattr("worker.effects.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr("worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.takeover.claims.FIRST_DELAY_SECONDS", 0.0)
     async with Harness(max_rows=ROWS) as harness:
         harness.assign(generation=3, end_offset=INHERITED)
         harness.writer.down[GONE] = asyncio.Event()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from schemas import Epoch, TokensRecord, encode_reply
+from aril.schemas import Epoch, TokensRecord, encode_reply
+from aril.worker.takeover.read_ahead import Pending, ReadAhead
+from aril.worker.takeover.readback import LogRecord
+from aril.worker.takeover.rule import TakeOver
 from tests.support.entries import entry_of
-from worker.takeover.read_ahead import Pending, ReadAhead
-from worker.takeover.readback import LogRecord
-from worker.takeover.rule import TakeOver
 
 NAMES = ("a", "b", "c")
 

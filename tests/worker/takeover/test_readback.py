@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from aril.broker import free_port
-from worker.job import Partition
-from worker.settings import load_settings
-from worker.takeover.readback import KafkaLogReader, LogRecord, ReadError
+from aril.worker.job import Partition
+from aril.worker.settings import load_settings
+from aril.worker.takeover.readback import KafkaLogReader, LogRecord, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,6 +93,6 @@ async def test_a_span_that_the_log_has_lost_is_an_error(
     reader: KafkaLogReader, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records that never come are waited for, but not for ever."""
-    monkeypatch.setattr("worker.takeover.readback.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("aril.worker.takeover.readback.SILENT_SECONDS", 1.0)
     with pytest.raises(ReadError):
         await reader.read(Partition(topic, 0), 0, 25, lambda _: None)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from schemas import ClaimRecord, Job, ReleaseRecord
+from aril.schemas import ClaimRecord, Job, ReleaseRecord
+from aril.worker.batching import claims_in_flight
+from aril.worker.batching.claims_in_flight import CLAIMS_PER_ROW
+from aril.worker.engine.request import Output
+from aril.worker.stages import Stage
+from aril.worker.takeover.rule import History
 from tests.support.harness import Harness
 from tests.support.older_jobs import before, claim, job, kinds
-from worker.batching import claims_in_flight
-from worker.batching.claims_in_flight import CLAIMS_PER_ROW
-from worker.engine.request import Output
-from worker.stages import Stage
-from worker.takeover.rule import History
 
 if TYPE_CHECKING:
     import pytest
 
-    from worker.job import Entry
+    from aril.worker.job import Entry
 
 ROWS = 2
 MANY = 3 * CLAIMS_PER_ROW * ROWS
@@ -100,7 +100,7 @@ async def test_a_suspect_whose_log_turns_silent_gives_the_engine_back(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stands aside, its log is tried without the engine, and then it runs alone after all."""
-    monkeypatch.setattr("worker.takeover.claims.FIRST_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.takeover.claims.FIRST_PATIENCE_SECONDS", 0.0)
     await make_suspect(harness)
     back = silence(harness, "acme")
     finish(harness, "other")
@@ -138,7 +138,7 @@ async def test_an_alone_claim_that_landed_late_is_released(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tries the log stands behind it: should we crash beside others, it did not run alone."""
-    monkeypatch.setattr("worker.takeover.claims.FIRST_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.takeover.claims.FIRST_PATIENCE_SECONDS", 0.0)
     await make_suspect(harness)
     back = silence(harness, "acme")
     finish(harness, "other")

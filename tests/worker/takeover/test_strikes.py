@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from schemas import (
+from aril.schemas import (
     ClaimRecord,
     Epoch,
     ErrorCode,
     ErrorEvent,
     ReleaseRecord,
 )
+from aril.worker.engine.request import Output
+from aril.worker.replies.producer import TooLargeError
+from aril.worker.takeover.rule import History
 from tests.support.older_jobs import OLD, before, claim, job, kinds, tokens
-from worker.engine.request import Output
-from worker.replies.producer import TooLargeError
-from worker.takeover.rule import History
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.topics.subscription import topic_pattern
+from aril.worker.topics.subscription import topic_pattern
 
 
 @pytest.mark.parametrize(

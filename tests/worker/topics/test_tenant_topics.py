@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from schemas import ErrorCode, ErrorRecord, Job
+from aril.schemas import ErrorCode, ErrorRecord, Job
+from aril.worker.job import Partition
+from aril.worker.observe.health import Health
+from aril.worker.observe.metrics import Metrics
+from aril.worker.replies.broker_clock import BrokerClock
+from aril.worker.settings import load_settings
+from aril.worker.startup import Startup
+from aril.worker.topics.contract import DAY_MS, Contract, Finding, TopicState, judge
+from aril.worker.topics.tenant_topics import LOOK_TOPICS, TenantTopics
 from tests.support.harness import Harness
-from worker.job import Partition
-from worker.observe.health import Health
-from worker.observe.metrics import Metrics
-from worker.replies.broker_clock import BrokerClock
-from worker.settings import load_settings
-from worker.startup import Startup
-from worker.topics.contract import DAY_MS, Contract, Finding, TopicState, judge
-from worker.topics.tenant_topics import LOOK_TOPICS, TenantTopics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from worker.queue.assignment import PartitionState
+    from aril.worker.queue.assignment import PartitionState
 
 WRONG = Finding("error", "replies.acme", "cleanup.policy is compact")
 
@@ -71,9 +71,9 @@ async def test_only_its_own_tenant_is_refused() -> None:
 
 async def test_a_worker_starts_beside_a_wrong_reply_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for topics that are everybody's, and the probe never tells a tenant's name."""
-    monkeypatch.setattr("worker.startup.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("aril.worker.startup.RETRY_SECONDS", 0.01)
     admin, health = Admin([WRONG]), Health()
-    monkeypatch.setattr("worker.startup.topic_admin", lambda _: admin)
+    monkeypatch.setattr("aril.worker.startup.topic_admin", lambda _: admin)
     metrics = Metrics()
     flags = {"tenant_from": "topic", "jobs_topic": "jobs.*"}
     settings = load_settings(flags=flags).settings
@@ -147,7 +147,7 @@ async def test_times_of_a_wrong_jobs_topic_are_not_the_brokers(
 
 async def test_topics_that_change_later_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One in use that went wrong is refused; one that was mended is served again."""
-    monkeypatch.setattr("worker.topics.tenant_topics.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("aril.worker.topics.tenant_topics.LOOK_SECONDS", 0.01)
     metrics, admin = Metrics(), Admin([])
     topics = TenantTopics(Contract(), metrics)
     in_use = [f"replies.t{number}" for number in range(2 * LOOK_TOPICS)]

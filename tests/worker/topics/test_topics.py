@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from schemas import JobError
-from worker.settings import load_settings
-from worker.topics.admin import TopicAdmin, TopicsError, ensure_topics, verify_topics
-from worker.topics.contract import (
+from aril.schemas import JobError
+from aril.worker.settings import load_settings
+from aril.worker.topics.admin import TopicAdmin, TopicsError, ensure_topics, verify_topics
+from aril.worker.topics.contract import (
     DAY_MS,
     HOUR_MS,
     MS,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from worker.observe.metrics.adapters import AdapterMetrics
-from worker.observe.metrics.engine import EngineCollector
-from worker.observe.metrics.families import Families
-from worker.observe.metrics.gen_ai import GenAiMetrics
-from worker.observe.metrics.jobs import ANSWERED_BEFORE, Ended, JobMetrics
-from worker.observe.metrics.process import ProcessMetrics
-from worker.observe.metrics.queue import Lag, QueueMetrics
-from worker.observe.metrics.tenants import Place, TenantMetrics
+from aril.worker.observe.metrics.adapters import AdapterMetrics
+from aril.worker.observe.metrics.engine import EngineCollector
+from aril.worker.observe.metrics.families import Families
+from aril.worker.observe.metrics.gen_ai import GenAiMetrics
+from aril.worker.observe.metrics.jobs import ANSWERED_BEFORE, Ended, JobMetrics
+from aril.worker.observe.metrics.process import ProcessMetrics
+from aril.worker.observe.metrics.queue import Lag, QueueMetrics
+from aril.worker.observe.metrics.tenants import Place, TenantMetrics
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

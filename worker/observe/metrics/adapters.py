@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import GaugeMetricFamily
 
-from worker.observe.metrics.bounded_names import OTHER, BoundedNames
-from worker.observe.metrics.families import Family
+from aril.worker.observe.metrics.bounded_names import OTHER, BoundedNames
+from aril.worker.observe.metrics.families import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client import Metric
 
-    from worker.observe.metrics.engine import EngineCollector
-    from worker.observe.metrics.families import Families
+    from aril.worker.observe.metrics.engine import EngineCollector
+    from aril.worker.observe.metrics.families import Families
 
 _LOADED: Final = Family(
     "aril_adapter_loaded",

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from worker.observe.distribution import COUNTS
-from worker.observe.engine_stats import LOAD_SECONDS, EngineStats
-from worker.observe.metrics.families import Family
+from aril.worker.observe.distribution import COUNTS
+from aril.worker.observe.engine_stats import LOAD_SECONDS, EngineStats
+from aril.worker.observe.metrics.families import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from prometheus_client import Metric
 
-    from worker.observe.distribution import Distribution
-    from worker.observe.metrics.families import Families
+    from aril.worker.observe.distribution import Distribution
+    from aril.worker.observe.metrics.families import Families
 
 # A field of EngineStats, and the family that it is.
 COUNTERS: Final = {

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from prometheus_client import Histogram
 
-    from worker.observe.metrics.families import Families
-    from worker.observe.metrics.jobs import Ended, Operation
+    from aril.worker.observe.metrics.families import Families
+    from aril.worker.observe.metrics.jobs import Ended, Operation
 
 PROVIDER: Final = "aril"
 

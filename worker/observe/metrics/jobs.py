@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from worker.observe.distribution import COUNTS
-from worker.observe.metrics.families import JOB_SECONDS, SHORT_SECONDS
+from aril.worker.observe.distribution import COUNTS
+from aril.worker.observe.metrics.families import JOB_SECONDS, SHORT_SECONDS
 
 if TYPE_CHECKING:
-    from worker.observe.metrics.families import Families
+    from aril.worker.observe.metrics.families import Families
 
 Operation = Literal["chat", "text_completion", "unknown"]
 

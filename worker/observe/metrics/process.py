@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
-from worker.observe.metrics.families import SHORT_SECONDS
+from aril.worker.observe.metrics.families import SHORT_SECONDS
 
 if TYPE_CHECKING:
-    from worker.observe.metrics.families import Families
+    from aril.worker.observe.metrics.families import Families
 
 _BUILD: Final = ("version", "python", "torch", "transformers", "model", "dtype", "assignor")
 

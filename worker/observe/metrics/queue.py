@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import GaugeMetricFamily
 
-from worker.observe.metrics.bounded_names import OTHER
-from worker.observe.metrics.families import SHORT_SECONDS, Family
+from aril.worker.observe.metrics.bounded_names import OTHER
+from aril.worker.observe.metrics.families import SHORT_SECONDS, Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from prometheus_client import Metric
 
-    from worker.observe.metrics.families import Families
+    from aril.worker.observe.metrics.families import Families
 
 MOST_PARTITIONS: Final = 100  # named by their lag; a worker may hold thousands
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client.core import GaugeMetricFamily
 
-from worker.observe.metrics.bounded_names import OTHER, BoundedNames
-from worker.observe.metrics.families import Family
+from aril.worker.observe.metrics.bounded_names import OTHER, BoundedNames
+from aril.worker.observe.metrics.families import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client import Counter, Histogram, Metric
 
-    from worker.observe.metrics.families import Families
-    from worker.observe.metrics.jobs import Ended
+    from aril.worker.observe.metrics.families import Families
+    from aril.worker.observe.metrics.jobs import Ended
 
 Place = Literal["waiting", "running"]
 PLACES: Final[tuple[Place, ...]] = ("waiting", "running")

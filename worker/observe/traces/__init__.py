@@ -2,20 +2,20 @@
 
 `phases` and `identity` are pure: times and ids. `recorder` says what is asked of whoever keeps
 spans; `otel` does it with OpenTelemetry's SDK, `export` sends them, and nobody else imports that.
-Which of a job's stages is which phase is in `worker.tracing`, what is told of a job in
-`worker.span_attributes`.
+Which of a job's stages is which phase is in `aril.worker.tracing`, what is told of a job in
+`aril.worker.span_attributes`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.observe.traces.recorder import TracesError
+from aril.worker.observe.traces.recorder import TracesError
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
-    from worker.observe.traces.recorder import Recorder
+    from aril.worker.observe.traces.recorder import Recorder
 
 __all__ = ["TracesError", "open_recorder"]
 
@@ -27,7 +27,7 @@ def open_recorder(worker: str, *, ended: Counter, exported: Counter) -> Recorder
     or the environment asks for what is not.
     """
     try:
-        from worker.observe.traces.export import (  # noqa: PLC0415 - only for those who want traces
+        from aril.worker.observe.traces.export import (  # noqa: PLC0415 - only for those who want traces
             open_exporting,
         )
     except ImportError:

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
-from worker.observe.exceptions import describe
-from worker.observe.logs import Sampled, get_logger
-from worker.observe.traces.otel import SpanRecorder
-from worker.observe.traces.recorder import TracesError
+from aril.worker.observe.exceptions import describe
+from aril.worker.observe.logs import Sampled, get_logger
+from aril.worker.observe.traces.otel import SpanRecorder
+from aril.worker.observe.traces.recorder import TracesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from prometheus_client import Counter
 
-    from worker.observe.traces.recorder import Recorder
+    from aril.worker.observe.traces.recorder import Recorder
 
 log = get_logger(__name__)
 

@@ -17,15 +17,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from worker.observe.logs import get_logger
-from worker.observe.traces.identity import span_id, trace_id
+from aril.worker.observe.logs import get_logger
+from aril.worker.observe.traces.identity import span_id, trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from prometheus_client import Counter
 
-    from worker.observe.traces.recorder import JobSpan, Kind, Root, Told, Value
+    from aril.worker.observe.traces.recorder import JobSpan, Kind, Root, Told, Value
 
 log = get_logger(__name__)
 

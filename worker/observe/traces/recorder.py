@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from worker.observe.traces.identity import Owner, Place
+    from aril.worker.observe.traces.identity import Owner, Place
 
 Value = str | int | float | bool | tuple[str, ...]
 # OpenTelemetry's kinds: a message is processed, something of ours is done, a record is sent.

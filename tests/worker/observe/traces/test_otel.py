@@ -15,15 +15,15 @@ import pytest
 from prometheus_client import Counter
 from structlog.testing import capture_logs
 
+from aril.worker.observe.traces import TracesError, open_recorder
+from aril.worker.observe.traces.identity import Owner, Place
+from aril.worker.observe.traces.recorder import Root, Told
 from tests.support.collector import Collector
-from worker.observe.traces import TracesError, open_recorder
-from worker.observe.traces.identity import Owner, Place
-from worker.observe.traces.recorder import Root, Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.observe.traces.recorder import Recorder
+    from aril.worker.observe.traces.recorder import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +204,7 @@ async def test_the_environments_sampler_decides(
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, for who has set ARIL_TRACES."""
     missing: Any = None
-    monkeypatch.setitem(sys.modules, "worker.observe.traces.export", missing)
+    monkeypatch.setitem(sys.modules, "aril.worker.observe.traces.export", missing)
     with pytest.raises(TracesError, match=r"pip install 'aril\[otel\]'"):
         Counts().recorder()
 
@@ -212,7 +212,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_a_worker_without_the_package_ends_with_one_line_and_code_2() -> None:
     """Before it loads or connects to anything."""
     code = (
-        "import sys; sys.modules['worker.observe.traces.export'] = None\n"
+        "import sys; sys.modules['aril.worker.observe.traces.export'] = None\n"
         "from aril.cli import main\n"
         "sys.exit(main(['worker', '--traces', 'on', '--log-format', 'json', '--http', 'off']))"
     )

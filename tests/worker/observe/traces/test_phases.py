@@ -7,8 +7,16 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.observe.traces.identity import Owner, Place, span_id, trace_id
-from worker.observe.traces.phases import DECODE, PREFILL, Interval, Phase, Phases, Piece, pieces
+from aril.worker.observe.traces.identity import Owner, Place, span_id, trace_id
+from aril.worker.observe.traces.phases import (
+    DECODE,
+    PREFILL,
+    Interval,
+    Phase,
+    Phases,
+    Piece,
+    pieces,
+)
 
 PLACE = Place("jobs", 3, 17, 1_700_000_000_000)
 TIMES = st.integers(0, 100)

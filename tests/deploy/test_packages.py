@@ -1,0 +1,81 @@
+"""The two packages that the tree is made into: which file is in which, what the client weighs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+from typing import Final
+
+import pytest
+from setuptools import find_packages
+
+ROOT: Final = Path(__file__).parents[2]
+CLIENT: Final = ROOT / "clients/python"
+ROOMS: Final = ("connecting", "fetching", "kernels", "schemas", "worker")
+MOST_BYTES: Final = 15_000_000
+LEFT_OUT: Final = "aril.schemas.make_vectors"  # what it makes is in the repository
+
+
+def packages_of(folder: Path) -> set[str]:
+    """Return the packages that a distribution has."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    return set(find_packages(str(folder), **project["tool"]["setuptools"]["packages"]["find"]))
+
+
+def test_every_package_is_in_one_of_the_two() -> None:
+    """None is in both, and none in neither."""
+    service, client = packages_of(ROOT), packages_of(CLIENT)
+    assert not service & client
+    assert {*find_packages(str(ROOT), include=["aril*"])} - service - client == {LEFT_OUT}
+
+
+def test_nothing_is_imported_by_a_rooms_bare_name() -> None:
+    """It would be another module than the one that is installed, and not be there at all."""
+    bare = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(ROOMS)})\b", re.MULTILINE)
+    files = [
+        file
+        for room in (*ROOMS, "aril", "benchmarks", "tests")
+        for file in (ROOT / room).rglob("*.py")
+    ]
+    assert len(files) > 900
+    assert [str(file) for file in files if bare.search(file.read_text())] == []
+
+
+@pytest.mark.slow
+def test_a_client_weighs_little(tmp_path: Path) -> None:
+    """Installed alone it is under 15 MB with all that it needs, byte code aside, and works."""
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    python, source = home / "bin/python", tmp_path / "source"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "--python",
+        python,
+    ]
+    subprocess.run(["cp", "-rL", CLIENT, source], check=True)
+    pinned = ["-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, "install", "--no-compile", *pinned, source], check=True)
+    subprocess.run([*pip, "uninstall", "-y", "pip", "setuptools"], check=True)
+    (site,) = home.glob("lib/python3*/site-packages")
+    files = [file for file in site.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    size = sum(file.stat().st_size for file in files)
+    print(f"{size / 1e6:.1f} MB")
+    assert size < MOST_BYTES
+    beside = {path.name for path in site.iterdir() if path.is_dir()}
+    assert not beside & {*ROOMS, "torch", "cramjam"}
+    code = "import sys, aril.kafka; from aril import Client; print('torch' in sys.modules)"
+    shown = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout == "False\n"
+    told = subprocess.run(
+        [python, "-m", "aril", "worker"], check=False, capture_output=True, text=True
+    )
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "install aril, not aril-client alone" in told.stderr
