@@ -48,9 +48,9 @@ def test_nothing_is_imported_by_a_rooms_bare_name() -> None:
 @pytest.mark.slow
 def test_a_client_weighs_little(tmp_path: Path) -> None:
     """Installed alone it is under 15 MB with all that it needs, byte code aside, and works."""
-    home = tmp_path / "venv"
+    home, source = tmp_path / "venv", tmp_path / "source"
     venv.create(home, with_pip=True)
-    python, source = home / "bin/python", tmp_path / "source"
+    python = home / "bin/python"
     pip = [
         sys.executable,
         "-m",
@@ -62,7 +62,7 @@ def test_a_client_weighs_little(tmp_path: Path) -> None:
     ]
     subprocess.run(["cp", "-rL", CLIENT, source], check=True)
     pinned = ["-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, "install", "--no-compile", *pinned, source], check=True)
+    subprocess.run([*pip, "install", "--no-compile", *pinned, str(source)], check=True)
     subprocess.run([*pip, "uninstall", "-y", "pip", "setuptools"], check=True)
     (site,) = home.glob("lib/python3*/site-packages")
     files = [file for file in site.rglob("*") if file.is_file() and file.suffix != ".pyc"]
