@@ -51,15 +51,8 @@ def test_a_client_weighs_little(tmp_path: Path) -> None:
     home, source = tmp_path / "venv", tmp_path / "source"
     venv.create(home, with_pip=True)
     python = home / "bin/python"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--quiet",
-        "--python",
-        python,
-    ]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    pip += ["--python", str(python)]
     subprocess.run(["cp", "-rL", CLIENT, source], check=True)
     pinned = ["-c", str(ROOT / "constraints.txt")]
     subprocess.run([*pip, "install", "--no-compile", *pinned, str(source)], check=True)
