@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aril.client import Client
+    from aril.connection import Connection
     from aril.errors import (
         ArilError,
         BadKey,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     **dict.fromkeys(("Client",), "aril.client"),
+    **dict.fromkeys(("Connection",), "aril.connection"),
     **dict.fromkeys(("Signer",), "aril.signer"),
     **dict.fromkeys(("Completion", "ResumeToken", "Stream"), "aril.stream"),
     **dict.fromkeys(
@@ -78,6 +80,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "Completion",
+    "Connection",
     "DoneEvent",
     "ErrorCode",
     "Event",

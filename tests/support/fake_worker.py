@@ -97,8 +97,8 @@ class FakeWorker:
             _, value = await broker.jobs.get()
             return value
 
-        async def append(_tenant: str, record: ReplyRecord) -> None:
-            cls.append_to_memory(broker, record)
+        async def append(tenant: str, record: ReplyRecord) -> None:
+            cls.append_to_memory(broker, record, tenant)
             await asyncio.sleep(0)
 
         return cls(take, append)
@@ -138,10 +138,11 @@ class FakeWorker:
             await producer.stop()
 
     @staticmethod
-    def append_to_memory(broker: MemoryBroker, record: ReplyRecord) -> None:
-        """Append one reply where its job's replies belong."""
-        partition = reply_partition(record.job, len(broker.replies))
-        broker.append(partition, record.job.encode(), encode_reply(record))
+    def append_to_memory(broker: MemoryBroker, record: ReplyRecord, tenant: str = "") -> None:
+        """Append one reply where its job's replies belong; of which tenant, if there are more."""
+        topic = reply_topic("replies.", tenant) if broker.topics else None
+        partition = reply_partition(record.job, len(broker.logs(topic)))
+        broker.append(partition, record.job.encode(), encode_reply(record), topic=topic)
 
     @staticmethod
     def decode(value: bytes) -> Job | Cancel | Any:
