@@ -48,7 +48,7 @@ async def test_all_of_a_workers_work(site: Site) -> None:
         ]
         while await first.metric("aril_running_jobs") < 6:  # noqa: ASYNC110 - a process's state
             await asyncio.sleep(0.1)
-        await clients[0].link.transport.send(Place(clients[0].jobs_topic, 0), b"rubbish", b"\xc1")
+        await site.append(clients[0], b"rubbish", b"\xc1")
         async with second:
             first.signal(signal.SIGKILL)
             await asyncio.gather(*asked)
