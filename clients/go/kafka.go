@@ -39,6 +39,8 @@ type kafka struct {
 	// Those that rest are paused: to go on is free, to add a partition asks for the metadata and to
 	// remove one ends the fetches of all others.
 	at map[int32]int64
+	// added are those of which nothing has come yet.
+	added map[int32]bool
 }
 
 func newKafka(brokers []string, jobsTopic, replyTopic string, options []kgo.Opt) *kafka {
@@ -62,8 +64,14 @@ func newKafka(brokers []string, jobsTopic, replyTopic string, options []kgo.Opt)
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		// Else the library would go on a minute back from where the log was cut off, and say nothing.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		// No partition yet. A topic that the library does not know when a partition of it is added
+		// takes a second longer.
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{replyTopic: {}}),
 	)
-	return &kafka{jobsTopic: jobsTopic, replyTopic: replyTopic, options: ours, at: map[int32]int64{}}
+	return &kafka{
+		jobsTopic: jobsTopic, replyTopic: replyTopic, options: ours,
+		at: map[int32]int64{}, added: map[int32]bool{},
+	}
 }
 
 func (k *kafka) open(ctx context.Context) (partitions, error) {
@@ -178,7 +186,7 @@ func (k *kafka) follow(moves map[int32]int64) {
 		default:
 			k.forget(partition)
 			k.client.ResumeFetchPartitions(k.place(partition))
-			k.at[partition] = offset
+			k.at[partition], k.added[partition] = offset, true
 			k.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{
 				k.replyTopic: {partition: kgo.NewOffset().At(offset)},
 			})
@@ -191,6 +199,7 @@ func (k *kafka) follow(moves map[int32]int64) {
 func (k *kafka) forget(partition int32) {
 	if _, known := k.at[partition]; known {
 		delete(k.at, partition)
+		delete(k.added, partition)
 		k.client.RemoveConsumePartitions(k.place(partition))
 	}
 }
@@ -202,24 +211,44 @@ func (k *kafka) place(partition int32) map[string][]int32 {
 func (k *kafka) poll(ctx context.Context) ([]fetched, []*partitionError) {
 	fetches := k.client.PollRecords(ctx, pollRecords)
 	records := make([]fetched, 0, fetches.NumRecords())
-	fetches.EachRecord(func(record *kgo.Record) {
-		records = append(records, fetched{record.Partition, record.Offset, record.Key, record.Value})
-		if _, known := k.at[record.Partition]; known {
-			k.at[record.Partition] = record.Offset + 1
+	var failed []*partitionError
+	fetches.EachPartition(func(place kgo.FetchTopicPartition) {
+		at, known := k.at[place.Partition]
+		if !known || len(place.Records) == 0 {
+			return
+		}
+		if k.added[place.Partition] && place.Records[0].Offset != at && k.cutOff(place.Partition, at) {
+			k.forget(place.Partition)
+			failed = append(failed, &partitionError{place.Partition, true, kerr.OffsetOutOfRange})
+			return
+		}
+		delete(k.added, place.Partition)
+		for _, each := range place.Records {
+			records = append(records, fetched{each.Partition, each.Offset, each.Key, each.Value})
+			k.at[place.Partition] = each.Offset + 1
 		}
 	})
-	var failed []*partitionError
 	for _, each := range fetches.Errors() {
 		if ctx.Err() != nil && errors.Is(each.Err, ctx.Err()) {
 			continue
 		}
-		if _, known := k.at[each.Partition]; !known && each.Topic == k.replyTopic && each.Partition >= 0 {
-			continue // told of a partition that we have forgotten meanwhile
+		if _, known := k.at[each.Partition]; !known && each.Partition >= 0 {
+			continue // told of a partition that was forgotten meanwhile
 		}
 		k.forget(each.Partition)
 		failed = append(failed, whyFailed(each.Partition, each.Err))
 	}
 	return records, failed
+}
+
+// cutOff tells whether the log no longer holds an offset, where a partition that was added at it
+// begins elsewhere. Offsets may be missing in a log; but the library also moves the offset into the
+// log, and says nothing, where a partition was added before it knew the topic.
+func (k *kafka) cutOff(partition int32, offset int64) bool {
+	ctx, stop := context.WithTimeout(context.Background(), requestTime)
+	defer stop()
+	start, err := k.offset(ctx, partition, earliest)
+	return err != nil || start > offset
 }
 
 func whyFailed(partition int32, err error) *partitionError {
