@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 const (
@@ -47,6 +48,7 @@ func newKafka(brokers []string, jobsTopic, replyTopic string, options []kgo.Opt)
 	ours := []kgo.Opt{
 		kgo.SeedBrokers(brokers...),
 		kgo.ClientID("aril-go"),
+		kgo.MaxVersions(versions()),
 		kgo.RetryTimeout(requestTime),
 		kgo.RecordDeliveryTimeout(requestTime),
 		kgo.ProducerLinger(0),
@@ -72,6 +74,14 @@ func newKafka(brokers []string, jobsTopic, replyTopic string, options []kgo.Opt)
 		jobsTopic: jobsTopic, replyTopic: replyTopic, options: ours,
 		at: map[int32]int64{}, added: map[int32]bool{},
 	}
+}
+
+// versions are the library's but for that of the first request on each connection: Kafka 4.1 asks for
+// it again in an older one, and the broker of `aril demo` hangs up.
+func versions() *kversion.Versions {
+	versions := kversion.Tip()
+	versions.SetMaxKeyVersion(kmsg.ApiVersions.Int16(), 4)
+	return versions
 }
 
 func (k *kafka) open(ctx context.Context) (partitions, error) {

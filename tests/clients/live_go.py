@@ -68,7 +68,7 @@ class Place:
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.communicate()
+            await process.wait()
 
     async def ask(self, *arguments: object) -> Told:
         """Run the program to its end."""
