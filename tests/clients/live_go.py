@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from aril import Client
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.integration.conftest import Site
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aril import Signer
-from schemas import ClaimRecord, TokensEvent, VisibleStream, reply_partition
+from aril.schemas import ClaimRecord, TokensEvent, VisibleStream, reply_partition
 from tests.clients.live_go import PARTITIONS, PROMPT, TENANT, Place, new_site
 from tests.support.signing import put_key
 from tests.support.tiny import ALL_LINEARS, make_tiny_adapter, make_tiny_model
