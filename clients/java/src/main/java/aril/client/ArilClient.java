@@ -83,7 +83,7 @@ public final class ArilClient implements AutoCloseable {
         long start = reader.position(place).orElseGet(() -> await(transport.logEnd(place)));
         byte[] value = RequestEncoder.encode(job, tenant, start);
         Inbox inbox = new Inbox(job.id(), place, start, inboxEvents, null);
-        await(reader.add(inbox));
+        listen(inbox);
         try {
             await(send(key, value));
         } catch (RuntimeException error) {
@@ -127,8 +127,17 @@ public final class ArilClient implements AutoCloseable {
         Mark mark = new Mark(token.resets(), token.count());
         Inbox inbox =
                 new Inbox(token.job(), token.partition(), token.replyFrom(), inboxEvents, mark);
-        await(reader.add(inbox));
+        listen(inbox);
         return new JobStream(owner, inbox, timeout);
+    }
+
+    private void listen(Inbox inbox) {
+        try {
+            await(reader.add(inbox));
+        } catch (WaitInterruptedException error) {
+            reader.remove(inbox); // it may have been added
+            throw error;
+        }
     }
 
     /** Asks for a job to be ended; if it still runs, it ends in {@code CANCELLED}. */

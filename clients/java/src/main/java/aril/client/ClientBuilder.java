@@ -24,7 +24,7 @@ public final class ClientBuilder {
         this.tenant = tenant;
     }
 
-    /** Where jobs are sent: {@code jobs.<tenant>} where a deployment gives each tenant its own. */
+    /** Where jobs are sent; {@code jobs.<tenant>} where a deployment gives each one its own. */
     public ClientBuilder jobsTopic(String topic) {
         jobsTopic = topic;
         return this;
@@ -35,7 +35,7 @@ public final class ClientBuilder {
         return this;
     }
 
-    /** Settings of the Kafka library: {@code security.protocol}, {@code sasl.*}, {@code ssl.*} … */
+    /** Settings for the Kafka library: {@code security.protocol}, {@code sasl.*}, {@code ssl.*}. */
     public ClientBuilder kafka(Map<String, ?> settings) {
         kafka = settings;
         return this;
@@ -65,6 +65,7 @@ public final class ClientBuilder {
      */
     public ArilClient open() {
         KafkaSettings settings = new KafkaSettings(bootstrap, kafka);
-        return new ArilClient(this, new KafkaTransport(settings, jobsTopic, repliesPrefix + tenant));
+        String replyTopic = repliesPrefix + tenant;
+        return new ArilClient(this, new KafkaTransport(settings, jobsTopic, replyTopic));
     }
 }

@@ -2,6 +2,7 @@ package aril.client;
 
 import java.util.concurrent.Executor;
 import java.util.concurrent.Flow;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 
@@ -31,7 +32,11 @@ final class EventSubscription implements Flow.Subscription, Runnable {
     /** Something may have changed: look soon. */
     void signal() {
         if (!ended && signals.getAndIncrement() == 0) {
-            executor.execute(this);
+            try {
+                executor.execute(this);
+            } catch (RejectedExecutionException error) { // nobody can be told any more
+                cancel();
+            }
         }
     }
 

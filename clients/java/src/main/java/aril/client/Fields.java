@@ -95,7 +95,9 @@ final class Fields {
     }
 
     List<?> list(String name, int least, int most) {
-        if (fields.get(name) instanceof List<?> list && list.size() >= least && list.size() <= most) {
+        if (fields.get(name) instanceof List<?> list
+                && list.size() >= least
+                && list.size() <= most) {
             return list;
         }
         throw wrong(name);

@@ -72,8 +72,8 @@ final class Inbox {
         try {
             reply = Reply.decode(value);
         } catch (ReplyUnreadableException error) {
-            failure = new ReplyUnreadableException(
-                    error.code(), "a reply to job " + job + " cannot be read: " + error.getMessage());
+            String told = "a reply to job " + job + " cannot be read: " + error.getMessage();
+            failure = new ReplyUnreadableException(error.code(), told);
             return;
         }
         if (reply instanceof Reply.Redirect redirect) {

@@ -73,7 +73,8 @@ final class JsonReader {
     private String text(String text) {
         budget.text();
         // A pair is one code point; one that is left is half of a pair.
-        if (text.codePoints().anyMatch(each -> each <= 0xffff && Character.isSurrogate((char) each))) {
+        if (text.codePoints().anyMatch(
+                each -> Character.isBmpCodePoint(each) && Character.isSurrogate((char) each))) {
             throw RecordReader.malformed("a string has half a character");
         }
         return text;

@@ -8,7 +8,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
-/** Values that JSON can say: null, Boolean, Number, String, and List and Map (by String) of them. */
+/** Values that JSON can say: null, Boolean, Number, String, and List and Map of them. */
 final class JsonValues {
     private static final int MAX_BITS = 64;
 
@@ -32,7 +32,7 @@ final class JsonValues {
 
     private static Object frozen(String field, Object value, int depth) {
         if (depth == 0) {
-            throw Check.over(ErrorCode.LIMIT_EXCEEDED, field, " levels", Limits.DEPTH, Limits.DEPTH + 1);
+            throw new InvalidJobException(field + ": is nested deeper than a record may be");
         }
         if (value instanceof Map<?, ?> map) {
             Map<String, Object> copy = new LinkedHashMap<>();

@@ -54,6 +54,10 @@ final class KafkaSettings {
         }
     }
 
+    String bootstrap() {
+        return bootstrap;
+    }
+
     Map<String, Object> producer() {
         Map<String, Object> settings = settings(ProducerConfig.configNames());
         settings.putIfAbsent(ProducerConfig.DELIVERY_TIMEOUT_MS_CONFIG, GIVE_UP_MS);

@@ -21,6 +21,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.TimeoutException;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.errors.WakeupException;
 
@@ -49,11 +50,12 @@ final class KafkaTransport implements Transport {
     public Partitions open() {
         try {
             admin = Admin.create(settings.admin());
-            Partitions partitions = new Partitions(partitionsOf(jobsTopic), partitionsOf(replyTopic));
+            int jobs = partitionsOf(jobsTopic);
+            int replies = partitionsOf(replyTopic);
             producer = new KafkaProducer<>(settings.producer());
             producer.partitionsFor(jobsTopic); // so that the first job does not wait for it
             consumer = new KafkaConsumer<>(settings.consumer());
-            return partitions;
+            return new Partitions(jobs, replies);
         } catch (KafkaException error) {
             close();
             throw unavailable(error);
@@ -73,6 +75,10 @@ final class KafkaTransport implements Transport {
             if (error.getCause() instanceof UnknownTopicOrPartitionException) {
                 throw new TopicMissingException(
                         "topic " + topic + " does not exist; `aril topics` creates it");
+            }
+            if (error.getCause() instanceof TimeoutException) {
+                throw new BrokerUnavailableException(
+                        "no broker answers at " + settings.bootstrap(), error.getCause());
             }
             throw unavailable(error.getCause());
         } catch (InterruptedException error) {
@@ -191,6 +197,8 @@ final class KafkaTransport implements Transport {
 
     private static BrokerUnavailableException unavailable(Throwable error) {
         String told = error.getMessage() == null ? error.toString() : error.getMessage();
-        return new BrokerUnavailableException(told, error);
+        Throwable cause = error.getCause(); // "Failed to create …" says nothing without it
+        return new BrokerUnavailableException(
+                cause == null ? told : told + ": " + cause.getMessage(), error);
     }
 }

@@ -36,7 +36,7 @@ public sealed interface Prompt {
      *
      * @param tools functions that the template is told of, each as the OpenAI interface has it
      * @param addGenerationPrompt whether the template opens the assistant's turn
-     * @param continueFinalMessage whether the last message is left open and the answer goes on in it
+     * @param continueFinalMessage whether the answer goes on in the last message, left open
      * @param templateVariables {@code chat_template_kwargs}: {@code enable_thinking} for one
      */
     record Conversation(

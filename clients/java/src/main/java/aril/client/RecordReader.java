@@ -20,9 +20,9 @@ final class RecordReader {
             throw malformed("the record has no value");
         }
         if (value.length > Limits.RECORD_BYTES) {
+            String told = "at most " + Limits.RECORD_BYTES + ", not " + value.length;
             throw new ReplyUnreadableException(
-                    ErrorCode.LIMIT_EXCEEDED,
-                    "bytes in the record: at most " + Limits.RECORD_BYTES + ", not " + value.length);
+                    ErrorCode.LIMIT_EXCEEDED, "bytes in the record: " + told);
         }
         return isJson(value) ? JsonReader.read(value) : MsgpackReader.read(value);
     }

@@ -47,9 +47,9 @@ public sealed interface Reply {
     /**
      * Returns the record that a reply's value is, in msgpack or JSON.
      *
-     * @throws ReplyUnreadableException if it is none of version 1. With the code
-     *     {@code UNSUPPORTED_VERSION} it may be an end that is not understood: a reader stops there.
-     *     Else it counts, for every reader, as if it were not there.
+     * @throws ReplyUnreadableException if it is none of version 1. With the code {@code
+     *     UNSUPPORTED_VERSION} it may be an end that is not understood: a reader stops there. Else
+     *     it is, for every reader, as if it were not there.
      */
     static Reply decode(byte[] value) {
         return ReplyDecoder.decode(value);

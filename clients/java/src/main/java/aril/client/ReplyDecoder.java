@@ -5,7 +5,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** A reply's value to the record that it is; what each field may hold stands in schemas/README.md. */
+/** A reply's value to the record that it is; schemas/README.md says what each field may hold. */
 final class ReplyDecoder {
     private static final String LOGPROBS = "logprobs";
 
@@ -15,8 +15,8 @@ final class ReplyDecoder {
     static Reply decode(byte[] value) {
         Fields fields = new Fields(RecordReader.read(value));
         if (!(fields.get("v") instanceof Long version && version == Limits.VERSION)) {
-            throw new ReplyUnreadableException(
-                    ErrorCode.UNSUPPORTED_VERSION, "v: this client reads version " + Limits.VERSION);
+            String told = "v: this client reads version " + Limits.VERSION;
+            throw new ReplyUnreadableException(ErrorCode.UNSUPPORTED_VERSION, told);
         }
         if (!(fields.get("kind") instanceof String kind)) {
             throw Fields.wrong("kind");

@@ -12,8 +12,9 @@ import java.util.regex.Pattern;
  * @param count the visible tokens that were given since the last of {@code resets} resets
  */
 public record ResumeToken(int partition, long replyFrom, int count, int resets, String job) {
-    private static final Pattern TEXT =
-            Pattern.compile("(\\d{1,19})\\.(\\d{1,19})\\.(\\d{1,19})\\.(\\d{1,19})\\.([A-Za-z0-9._-]{1,64})");
+    private static final String FORM = "<partition>.<reply_from>.<count>.<resets>.<job id>";
+    private static final Pattern TEXT = Pattern.compile(
+            "([0-9]{1,19})\\.".repeat(4) + "(" + Limits.JOB_ID.pattern() + ")");
 
     /**
      * Reads what {@link #toString} wrote.
@@ -38,7 +39,7 @@ public record ResumeToken(int partition, long replyFrom, int count, int resets, 
     }
 
     private static BadTokenException bad() {
-        return new BadTokenException("a token is <partition>.<reply_from>.<count>.<resets>.<job id>");
+        return new BadTokenException("a token is " + FORM);
     }
 
     @Override

@@ -57,8 +57,8 @@ public record Sampling(
         Check.above("sampling.top_p", topP, 0, 1);
         Check.within("sampling.top_k", topK, 0, Integer.MAX_VALUE);
         Check.within("sampling.min_p", minP, 0, 1);
-        Check.within(
-                "sampling.repetition_penalty", repetitionPenalty, LEAST_REPETITION, MOST_REPETITION);
+        String repetition = "sampling.repetition_penalty";
+        Check.within(repetition, repetitionPenalty, LEAST_REPETITION, MOST_REPETITION);
         Check.within("sampling.presence_penalty", presencePenalty, -PENALTY, PENALTY);
         Check.within("sampling.frequency_penalty", frequencyPenalty, -PENALTY, PENALTY);
         if (seed != null) {

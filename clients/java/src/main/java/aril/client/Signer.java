@@ -53,8 +53,8 @@ public final class Signer {
     public static Signer fromFile(Path file, String keyId) {
         byte[] encoded = read(file);
         try {
-            PrivateKey key =
-                    KeyFactory.getInstance(ALGORITHM).generatePrivate(new PKCS8EncodedKeySpec(encoded));
+            KeyFactory factory = KeyFactory.getInstance(ALGORITHM);
+            PrivateKey key = factory.generatePrivate(new PKCS8EncodedKeySpec(encoded));
             return new Signer(key, keyId, Clock.systemUTC());
         } catch (GeneralSecurityException error) {
             throw new BadKeyException(file + ": not an Ed25519 key");

@@ -20,7 +20,8 @@ final class FakeBroker implements Transport {
     private final boolean waits;
 
     /** A record of the jobs topic. */
-    record Sent(int partition, String key, Map<String, Object> fields, Map<String, byte[]> headers) {}
+    record Sent(
+            int partition, String key, Map<String, Object> fields, Map<String, byte[]> headers) {}
 
     final BlockingQueue<Sent> jobs = new LinkedBlockingQueue<>();
     private final List<List<Fetched>> logs = new ArrayList<>();

@@ -134,7 +134,8 @@ class RequestVectorsTest {
 
     @Test
     void whatIsNotUsedIsThere() {
-        Set<String> names = vectors().map(each -> (String) each.get()[0]).collect(Collectors.toSet());
+        Set<String> names =
+                vectors().map(each -> (String) each.get()[0]).collect(Collectors.toSet());
         Set<String> named = new HashSet<>(CANNOT_BE_SAID.keySet());
         named.addAll(OF_THE_CLIENT);
         named.addAll(NO_TENANT);

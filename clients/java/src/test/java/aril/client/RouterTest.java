@@ -37,7 +37,9 @@ class RouterTest {
     }
 
     private static String text(Event event) {
-        return event instanceof Event.Tokens tokens ? tokens.text() : event.getClass().getSimpleName();
+        return event instanceof Event.Tokens tokens
+                ? tokens.text()
+                : event.getClass().getSimpleName();
     }
 
     private static List<String> texts(Inbox inbox) {

@@ -38,7 +38,7 @@ final class Vectors {
         assertFalse(vectors.isEmpty());
         return StreamSupport.stream(vectors.spliterator(), false)
                 .map(each -> Arguments.of(
-                        (each.has("name") ? each.get("name") : each.get("meaning")).asText(), each));
+                        each.get(each.has("name") ? "name" : "meaning").asText(), each));
     }
 
     /** Returns a vector's bytes: {@code hex}, then {@code repeat.hex} so many times. */
