@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from aril import Signer
 from aril.stream import ResumeToken
 from schemas import TokensEvent, limits
-from tests.clients.live_java import Program, build, ids_of, missing_tools, text_of
+from tests.clients.live_java import FOLDER, Program, build, ids_of, missing_tools, text_of
 from tests.integration.conftest import Site
 from tests.support.signing import put_key
 from tests.support.tiny import ATTENTION, make_tiny_adapter, make_tiny_model
@@ -75,6 +77,14 @@ def program(
 def program_alone(kafka: Kafka, class_path: str, model: Path, tmp_path: Path) -> Program:
     """Return the program on topics whose workers the test starts."""
     return Program(class_path, new_site(kafka, tmp_path, model))
+
+
+def test_the_readmes_example_compiles(class_path: str, tmp_path: Path) -> None:
+    """What the page shows is the file, and the file fits the library."""
+    example = FOLDER / "examples/Hello.java"
+    assert example.read_text() in (FOLDER / "README.md").read_text()
+    compiler = ["javac", "-d", str(tmp_path), "-cp", class_path, str(example)]
+    subprocess.run(compiler, check=True)
 
 
 @pytest.mark.parametrize("adapter", [None, "terse"])
@@ -178,6 +188,20 @@ async def test_a_token_of_what_is_not_kept(program: Program) -> None:
     async with program.asking(TENANT, resume="0.4000000000.1.0.x") as asking:
         assert await asking.rest() == []
         assert await asking.ended() == 2
+
+
+async def test_a_topic_that_is_missing_stays_so(program: Program) -> None:
+    """A tenant without a reply topic is told; asking for it must not create it."""
+    async with program.asking("nobody", prompt="hello") as asking:
+        assert await asking.rest() == []
+        assert await asking.ended() == 2
+    admin = AIOKafkaAdminClient(bootstrap_servers=program.site.kafka.bootstrap)
+    await admin.start()
+    topics = await admin.list_topics()
+    await admin.close()
+    prefix = program.site.contract.replies_prefix
+    assert f"{prefix}{TENANT}" in topics
+    assert f"{prefix}nobody" not in topics
 
 
 async def test_a_killed_worker_loses_and_doubles_nothing(program_alone: Program) -> None:

@@ -14,9 +14,8 @@ import org.msgpack.value.ValueType;
 
 /** One msgpack map, with keys that are text and occur once, and without extension types. */
 final class MsgpackReader {
-    /** By itself the library takes bytes for text, and mends text that is not UTF-8. */
+    /** By itself the library mends text that is not UTF-8. */
     private static final MessagePack.UnpackerConfig CONFIG = new MessagePack.UnpackerConfig()
-            .withAllowReadingBinaryAsString(false)
             .withActionOnMalformedString(CodingErrorAction.REPORT)
             .withActionOnUnmappableString(CodingErrorAction.REPORT);
 
