@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aril import Signer
-from schemas import ClaimRecord, VisibleStream
+from aril.schemas import ClaimRecord, VisibleStream
+from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.clients.live_node import Asking, ask, asking, build, connection, unit_tests
 from tests.integration.conftest import Site
 from tests.support.signing import put_key
 from tests.support.tiny import ATTENTION, make_tiny_adapter, make_tiny_model
-from worker.topics.admin import Contract, TopicPlan, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from aril.worker.topics.admin import Contract, ensure_topics
 from tests.clients.live_node import ask, build, connection
 from tests.security.conftest import PLAN, Site
 from tests.support.brokers import choice
 from tests.support.rights import rights_of_a_tenant, rights_of_workers
 from tests.support.secure_kafka import SESSION_SECONDS, SecureKafka
-from worker.topics.admin import Contract, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
