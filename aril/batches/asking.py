@@ -131,7 +131,7 @@ class Asker:
         options: JobFields = {**fields, "job_id": job, "timeout": self._timeout}
         stream = self._client.stream(**options)
         self._tally.jobs += 1
-        # In a task of its own, for which `leave` can wait: cancelled midway it would cancel the job.
+        # In a task of its own, for which `leave` can wait: cancelled midway it cancels the job.
         sending = asyncio.create_task(stream.start())
         self._sending[sending] = stream
         sending.add_done_callback(self._sent)

@@ -45,7 +45,7 @@ the exit code is 1. Ctrl-C stops asking and leaves what runs to the service; twi
 EXAMPLES: Final = """\
 examples:
   aril batch run in.jsonl -o out.jsonl -t acme
-  aril batch run in.jsonl -o out.jsonl -t acme -a terse --model gpt-4o-mini --temperature 0
+  aril batch run in.jsonl -o out.jsonl -t acme -a terse --model gpt-4.1 --temperature 0
   aril batch run in.jsonl -o out.jsonl -t acme --retry-failed
   aril batch check in.jsonl
 
