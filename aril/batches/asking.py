@@ -77,7 +77,7 @@ class Asker:
                 if error.code is ErrorCode.OVERLOADED and overloads < OVERLOADS:
                     overloads += 1
                     self._window.overloaded(_wait_of(error, overloads))
-                elif error.retryable and tries < TRIES:
+                elif _may_pass(error) and tries < TRIES:
                     await self._pause(tries)
                     tries += 1
                 else:
@@ -164,6 +164,14 @@ class Asker:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _may_pass(error: JobFailed) -> bool:
+    """Whether another attempt may be answered.
+
+    Also one that was cancelled: by an earlier run, most likely, that had waited long enough for it.
+    """
+    return error.retryable or error.code is ErrorCode.CANCELLED
 
 
 def _wait_of(error: JobFailed, times: int) -> float:

@@ -136,10 +136,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from aril.batches.survey import survey  # noqa: PLC0415 - after the arguments are good
+    from aril.commands.batch_run import tell_bad  # noqa: PLC0415 - as above
 
     with arguments.input.open("rb") as file:
         found = survey(file, _manner(arguments, ""), requests=True)
-    _tell(found.told, found.wrong)
+    tell_bad(found)
     print(f"{found.total:,} lines, {found.wrong:,} bad")
     return FAILED if found.wrong else OK
 
@@ -191,13 +192,6 @@ def _manner(arguments: argparse.Namespace, tenant: str) -> Manner:
         system=arguments.system,
         tenant=tenant,
     )
-
-
-def _tell(told: list[str], count: int) -> None:
-    for line in told:
-        print(f"aril: batch: {line}", file=sys.stderr)
-    if count > len(told):
-        print(f"aril: batch: and {count - len(told):,} more", file=sys.stderr)
 
 
 def _places(text: str) -> int:

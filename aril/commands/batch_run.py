@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from aril.batches.digests import Digests
     from aril.batches.lines import Manner
+    from aril.batches.survey import Survey
 
 
 def answer_file(arguments: argparse.Namespace, manner: Manner, options: dict[str, Any]) -> int:
@@ -29,20 +30,21 @@ def answer_file(arguments: argparse.Namespace, manner: Manner, options: dict[str
 
     Raises `BadOutput`, `BadLine`, `ArilError`, OSError, and UsageError for an input that is unfit.
     """
+    if arguments.output.exists() and arguments.input.samefile(arguments.output):
+        raise UsageError("batch: IN and OUT are one file")
     with (
         arguments.input.open("rb") as file,
         Output(arguments.output, name=arguments.name) as output,
     ):
-        if arguments.input.samefile(arguments.output):
-            raise UsageError("batch: IN and OUT are one file")
-        if arguments.retry_failed:
-            output.drop_errors()
         held = output.held()
         found = survey(file, manner, held.digests)
         if found.wrong:
-            for each in found.told:
-                print(f"aril: batch: {each}", file=sys.stderr)
+            tell_bad(found)
             raise UsageError(f"batch: {found.wrong:,} bad lines; nothing was asked")
+        if arguments.retry_failed and output.drop_errors():
+            file.seek(0)
+            held = output.held()
+            found = survey(file, manner, held.digests)
         tally = Tally(total=found.total, held=found.held)
         file.seek(0)
         one = _One(arguments, output, tally, manner)
@@ -52,6 +54,14 @@ def answer_file(arguments: argparse.Namespace, manner: Manner, options: dict[str
         if code == OK and (tally.failed or held.failed):
             return FAILED
         return code
+
+
+def tell_bad(found: Survey) -> None:
+    """Say which lines are bad: the first of them, and how many more there are."""
+    for line in found.told:
+        print(f"aril: batch: {line}", file=sys.stderr)
+    if found.wrong > len(found.told):
+        print(f"aril: batch: and {found.wrong - len(found.told):,} more", file=sys.stderr)
 
 
 class _One:

@@ -86,7 +86,6 @@ class Common:
         endpoint: Endpoint,
         jobs: list[Job],
         *,
-        top_logprobs: int | None,
         echoed: tuple[str, ...] = (),
     ) -> Asked:
         """Return the whole, each job `n` times."""
@@ -106,7 +105,7 @@ class Common:
             stream=self.stream,
             include_usage=self.include_usage,
             echoed=echoed,
-            top_logprobs=top_logprobs,
+            top_logprobs=jobs[0].sampling.logprobs,
             return_token_ids=self.return_token_ids,
         )
 

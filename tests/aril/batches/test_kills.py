@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,3 +112,21 @@ async def test_killed_at_every_step_between_retries(tmp_path: Path, politely: bo
             first, *others = worker.ids["p"]
             assert others == [f"{first}.r{attempt}" for attempt in (1, 2, 3)]
             assert worker.put_aside == worker.cancels == []
+
+
+async def test_killed_after_a_job_had_taken_too_long(tmp_path: Path) -> None:
+    """The end of the attempt that was given up is walked past, too."""
+    site = BatchSite(tmp_path)
+    site.write(chat_line("k", "p"))
+    async with RememberingWorker(site.broker) as worker:
+        worker.gate.clear()
+        task = asyncio.create_task(site.run(timeout=0.02))
+        await worker.until(lambda: len(worker.ids["p"]) == 2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        worker.gate.set()
+        await site.run()
+    (record,) = site.records()
+    assert record["error"] is None
+    assert record["response"]["request_id"] == worker.ids["p"][1]
+    assert len(worker.ids["p"]) == 2
