@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -105,12 +106,16 @@ class Interrupted:
         )  # fmt: skip
         assert process.stderr is not None
         said = []
-        async with asyncio.timeout(120):
-            await self._worker.until(lambda: len(self.asked()) == 2)
-            for _ in range(signals):
-                process.send_signal(signal.SIGINT)
-                said.append(await process.stderr.readline())
-            rest, code = await process.stderr.read(), await process.wait()
+        try:
+            async with asyncio.timeout(120):
+                await self._worker.until(lambda: len(self.asked()) == 2)
+                for _ in range(signals):
+                    process.send_signal(signal.SIGINT)
+                    said.append(await process.stderr.readline())
+                rest, code = await process.stderr.read(), await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         self._worker.pause = 0.0
         return code, [line.decode().rstrip() for line in (*said, *rest.splitlines())]
 
