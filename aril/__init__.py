@@ -65,7 +65,7 @@ _HOMES: Final = {
             "Sampling",
             "TokensEvent",
         ),
-        "schemas",
+        "aril.schemas",
     ),
 }
 
