@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from aril.blocking import Client as BlockingClient
     from aril.client import Client
     from aril.errors import (
         ArilError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         JobTimeout,
         ReplyUnreadable,
         StreamLost,
+        TextWithdrawn,
         TopicMissing,
     )
     from aril.schemas import (
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     **dict.fromkeys(("Client",), "aril.client"),
+    **dict.fromkeys(("BlockingClient",), "aril.blocking"),
     **dict.fromkeys(("Signer",), "aril.signer"),
     **dict.fromkeys(("Completion", "ResumeToken", "Stream"), "aril.stream"),
     **dict.fromkeys(
@@ -51,6 +54,7 @@ _HOMES: Final = {
             "JobTimeout",
             "ReplyUnreadable",
             "StreamLost",
+            "TextWithdrawn",
             "TopicMissing",
         ),
         "aril.errors",
@@ -68,12 +72,14 @@ _HOMES: Final = {
         "aril.schemas",
     ),
 }
+_NAMES_AT_HOME: Final = {"BlockingClient": "Client"}
 
 __all__ = [
     "ArilError",
     "BadKey",
     "BadSetting",
     "BadToken",
+    "BlockingClient",
     "BrokerUnavailable",
     "Client",
     "ClientClosed",
@@ -91,6 +97,7 @@ __all__ = [
     "Signer",
     "Stream",
     "StreamLost",
+    "TextWithdrawn",
     "TokensEvent",
     "TopicMissing",
 ]
@@ -100,4 +107,4 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home), name)
+    return getattr(import_module(home), _NAMES_AT_HOME.get(name, name))
