@@ -125,7 +125,7 @@ class Client:
 
     def complete(self, prompt: str | None = None, **options: Unpack[JobOptions]) -> Completion:
         """Send a job and return its whole answer; arguments as for `stream`."""
-        return self._opened().run(self._client.complete(prompt, **options))
+        return self._opened().run(partial(self._client.complete, prompt, **options))
 
     def resume(self, token: ResumeToken | str, *, timeout: float | None = None) -> Stream:
         """Return the rest of a stream that an earlier client, or another one, had begun to read.
@@ -136,14 +136,14 @@ class Client:
 
     def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""
-        self._opened().run(self._client.cancel(job))
+        self._opened().run(partial(self._client.cancel, job))
 
     def _wrapped(self, make: Callable[[], asynchronous_stream.Stream]) -> Stream:
         async def made() -> asynchronous_stream.Stream:
             return make()  # in the loop's thread, as all that the client is asked
 
         thread = self._opened()
-        return Stream(self, thread, thread.run(made()), ahead=self._ahead)
+        return Stream(self, thread, thread.run(made), ahead=self._ahead)
 
     def _opened(self) -> LoopThread:
         if self._pid not in {None, os.getpid()}:

@@ -11,7 +11,7 @@ import asyncio
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
-from aril.blocking.loop_thread import WAIT_SECONDS
+from aril.blocking.call import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

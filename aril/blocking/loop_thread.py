@@ -16,6 +16,7 @@ import weakref
 from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from aril.blocking.call import Call, outcome
 from aril.errors import ClientClosed
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ T = TypeVar("T")
 
 # All that were left open share them: cancels and connections mostly take a few milliseconds.
 EXIT_SECONDS: Final = 2.0
-# Where a wait without end cannot be interrupted (Windows), Ctrl-C is heard after as long.
-WAIT_SECONDS: Final = 1.0
 
 _running: Final[weakref.WeakSet[LoopThread]] = weakref.WeakSet()
 
@@ -61,27 +60,24 @@ class LoopThread:
             self.stop_soon()
             raise
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what a coroutine returns in the loop; who is interrupted here cancels it."""
+    def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what a coroutine that is made in the loop returns; an interrupt cancels it."""
+        self.check()
+        call = Call(make)
         try:
-            future = self._submit(work)
-        except BaseException:
-            work.close()
-            raise
-        try:
-            return outcome(future)
+            self._hand_over(call)
+            return call.outcome()
         except CancelledError:
             raise ClientClosed("the client was closed") from None
         except BaseException:
-            future.cancel()
+            self.call_soon(call.drop)
             raise
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        self.check()
+    def _hand_over(self, call: Call[T]) -> None:
         with self._gate:
             if self._stopping:
                 raise ClientClosed("the client was closed")
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._loop.call_soon_threadsafe(call.begin, self._loop)
 
     def soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have a coroutine made and run in the loop, as `call_soon` does."""
@@ -153,13 +149,6 @@ class LoopThread:
         async with self._context:
             self._entered.set_result(None)
             await self._leave.wait()
-
-
-def outcome(future: Future[T]) -> T:
-    """Wait for a future in a way that Ctrl-C ends everywhere; return or raise what it brings."""
-    while not future.done():
-        wait((future,), WAIT_SECONDS)
-    return future.result()
 
 
 def forked(pid: int) -> str:

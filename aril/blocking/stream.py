@@ -54,29 +54,29 @@ class Stream:
 
     def start(self) -> Self:
         """Send the job, or begin to read a resumed one; harmless when that is done."""
-        self._thread.run(self._stream.start())
+        self._thread.run(self._stream.start)
         return self
 
     def result(self) -> Completion:
         """Wait for the end and return the whole answer, resets withdrawn."""
         if self._filling is None:
             try:
-                return self._thread.run(self._stream.result())
+                return self._thread.run(self._stream.result)
             finally:
                 self._over = self._stream.finished
         for _ in self:
             pass
-        return self._thread.run(self._stream.result())
+        return self._thread.run(self._stream.result)
 
     def cancel(self) -> None:
         """Ask the worker to end the job; its stream then ends in `JobFailed` (cancelled)."""
-        self._thread.run(self._stream.cancel())
+        self._thread.run(self._stream.cancel)
 
     def detach(self) -> ResumeToken:
         """Stop reading but let the job run; return the token to resume it with."""
         token = self.token
         self._left = True
-        self._thread.run(self._quit(detached=True))
+        self._thread.run(partial(self._quit, detached=True))
         return token
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Stream:
         # A generator, because it is closed when a caller drops it in mid-answer.
         try:
             if self._filling is None and not (self._over or self._left):
-                self._thread.run(self._fill())
+                self._thread.run(self._fill)
             while not (self._over or self._left):
                 self._thread.check()
                 given = self._handover.take(self._thread.call_soon)

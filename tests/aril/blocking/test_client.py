@@ -358,4 +358,4 @@ def test_not_from_its_own_thread() -> None:
         client.complete("x")
 
     with client, pytest.raises(RuntimeError, match="wait for itself"):
-        client._opened().run(ask())
+        client._opened().run(ask)
