@@ -57,7 +57,7 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
 
 
 class JobTimeout(ArilError, TimeoutError):  # noqa: N818 - named for what happened
-    """The job had no terminal in time; a cancel record was sent for it."""
+    """The job had no terminal in time; it was cancelled, unless its stream is kept."""
 
     def __init__(self, job: str, seconds: float) -> None:
         super().__init__(f"job {job} was not finished within {seconds:g} s")

@@ -16,7 +16,7 @@ from aril.client import INBOX_EVENTS
 from aril.errors import ClientClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from types import TracebackType
 
     from aril import stream as asynchronous_stream
@@ -116,7 +116,7 @@ class Client:
         *,
         on_reset: Callable[[], object] | None = None,
         **options: Unpack[JobOptions],
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Return a new job's answer piece by piece, the last one included.
 
         Arguments as for `stream`; what `on_reset` is for says `aril.texts`.

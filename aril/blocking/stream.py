@@ -24,8 +24,9 @@ class Stream:
     """The events of one job: iterate it once, or call `result`. For one thread at a time.
 
     Nothing is sent before the first of `start`, iteration, `result` or `with`. A caller that stops
-    iterating, is interrupted, or leaves the `with` block early cancels the job; `detach` leaves it
-    running. Raises `JobFailed`, `JobTimeout`, `StreamLost`, `BrokerUnavailable`.
+    iterating, is interrupted, or leaves the `with` block early cancels the job, unless `keep` was
+    called; `detach` leaves it running. Raises `JobFailed`, `JobTimeout`, `StreamLost`,
+    `BrokerUnavailable`.
     """
 
     def __init__(
@@ -67,6 +68,11 @@ class Stream:
         for _ in self:
             pass
         return self._thread.run(self._stream.result)
+
+    def keep(self) -> Self:
+        """From now on leave the job running when this stream is left early, or times out."""
+        self._stream.keep()
+        return self
 
     def cancel(self) -> None:
         """Ask the worker to end the job; its stream then ends in `JobFailed` (cancelled)."""

@@ -264,6 +264,15 @@ def test_a_detached_job_runs_on() -> None:
     assert not transport.cancelled()
 
 
+def test_a_kept_job_runs_on() -> None:
+    """No cancel is sent for it when its caller leaves."""
+    client, transport = connect(Never)
+    with client:
+        for _ in client.stream("x").keep():
+            break
+    assert not transport.cancelled()
+
+
 def test_cancelling() -> None:
     """Both ways send a cancel record."""
     client, transport = connect(Never)
