@@ -50,8 +50,7 @@ class Client:
         """Prepare to connect; arguments as for `aril.Client`."""
         self.tenant: str = tenant
         self._ahead = inbox_events
-        self._make = partial(
-            asynchronous.Client,
+        self._client = asynchronous.Client(
             bootstrap,
             tenant,
             jobs_topic=jobs_topic,
@@ -61,7 +60,6 @@ class Client:
             inbox_events=inbox_events,
             transport=transport,
         )
-        self._client = self._make()
         self._lock = threading.Lock()
         self._pid: int | None = None  # of the process that has opened it
         self._thread: LoopThread | None = None
@@ -160,10 +158,6 @@ class Client:
 
     def _begun(self) -> LoopThread:
         thread = LoopThread(self._client, name=f"aril-{self.tenant}")
-        try:
-            thread.start()
-        except BaseException:
-            self._client = self._make()  # what has failed to open is not tried twice
-            raise
+        thread.start()
         weakref.finalize(self, thread.stop_soon).atexit = False
         return thread

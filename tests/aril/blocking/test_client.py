@@ -170,6 +170,25 @@ def test_closed_by_another_thread() -> None:
     closer.join()
 
 
+def test_closed_while_a_record_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a broker is told at once, too, that it need not wait any more."""
+    monkeypatch.setattr("aril.blocking.call.WAIT_SECONDS", 1_000)
+    client, transport = connect()
+    sent = threading.Event()
+
+    async def send(*_: object) -> None:
+        sent.set()
+        await asyncio.sleep(1_000)
+
+    monkeypatch.setattr(transport, "send", send)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.cancel, "a")
+        sent.wait()
+        client.close()
+        with pytest.raises(ClientClosed, match="was closed"):
+            asked.result()
+
+
 def test_a_dropped_client_ends_its_thread() -> None:
     """One that nobody holds any more is closed, but not while a stream of it is held."""
     client, transport = connect()
