@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aril.blocking import Client as BlockingClient
     from aril.client import Client
+    from aril.connection import Connection
     from aril.errors import (
         ArilError,
         BadKey,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     **dict.fromkeys(("Client",), "aril.client"),
     **dict.fromkeys(("BlockingClient",), "aril.blocking"),
+    **dict.fromkeys(("Connection",), "aril.connection"),
     **dict.fromkeys(("Signer",), "aril.signer"),
     **dict.fromkeys(("Completion", "ResumeToken", "Stream"), "aril.stream"),
     **dict.fromkeys(
@@ -84,6 +86,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "Completion",
+    "Connection",
     "DoneEvent",
     "ErrorCode",
     "Event",

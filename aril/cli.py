@@ -31,7 +31,10 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
         Command("demo", "demo", "broker, worker and four tenants at once, on this machine"),
     ),
     "Serve": (Command("worker", "worker", "take jobs from the queue and stream the answers"),),
-    "Ask": (Command("send", "send", "send prompts as a tenant and print the answers"),),
+    "Ask": (
+        Command("send", "send", "send prompts as a tenant and print the answers"),
+        Command("batch", "batch", "answer a file of prompts, to be started again at any moment"),
+    ),
     "Look after it": (
         Command("topics", "topics", "create the topics for tenants"),
         Command("top", "top", "what the workers of a group are doing now"),

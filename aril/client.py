@@ -4,8 +4,7 @@
         async for event in client.stream("Hello!", adapter="support"):
             ...
 
-One producer, and one reader of the tenant's reply topic for however many jobs. The reader has no
-consumer group: each partition is read from where its jobs need it, and not at all while none does.
+It has a connection of its own (`aril.connection`), or shares one with other tenants' clients.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
-from aril.errors import ArilError, BadToken, BrokerUnavailable, ClientClosed, StreamLost
-from aril.router import Inbox, Mark, Router
+from aril.errors import ArilError, BadToken, ClientClosed, StreamLost
+from aril.link import INBOX_EVENTS, Link
+from aril.router import Inbox, Mark
 from aril.schemas import (
     Cancel,
     Job,
@@ -30,7 +30,7 @@ from aril.schemas import (
 )
 from aril.stream import Completion, ResumeToken, Stream
 from aril.trace_context import trace_headers
-from aril.transport import OutOfRange
+from aril.transport import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 
     from aril.signer import Signer
     from aril.trace_context import Headers
-    from aril.transport import Partitions, Transport
+    from aril.transport import Transport
 
-# Events that one job may be ahead of its caller: a few screens of text, some hundred kilobytes.
-INBOX_EVENTS: Final = 512
 # How long closing waits for cancel records to be acknowledged.
 CLOSE_SECONDS: Final = 5.0
 MS: Final = 1_000
@@ -75,7 +73,7 @@ class JobOptions(TypedDict, total=False):
 
 
 class Client:
-    """One tenant's connection. An async context manager; all jobs share it."""
+    """One tenant's view of a connection. An async context manager; all jobs share it."""
 
     def __init__(
         self,
@@ -88,30 +86,28 @@ class Client:
         signer: Signer | None = None,
         inbox_events: int = INBOX_EVENTS,
         transport: Transport | None = None,
+        link: Link | None = None,
     ) -> None:
         """Prepare to connect to `bootstrap` (host:port[,host:port]) as `tenant`.
 
-        `security` is passed to aiokafka: `security_protocol`, `ssl_context`, `sasl_mechanism`,
-        `sasl_plain_username`, `sasl_plain_password`; connections that authenticate by SASL are
-        renewed before the brokers end them. `signer` signs every job and cancel, where
-        workers ask for that. `transport` replaces Kafka, as in tests.
+        `signer` signs every job and cancel, where workers ask for that. All else is as for
+        `aril.Connection`, which gives each of many tenants a client over one `link`: that is then
+        used as it is, and somebody else opens and closes it.
         """
+        self._shared = link is not None
+        self.link = link or Link(
+            bootstrap,
+            jobs_topic=jobs_topic,
+            replies_prefix=replies_prefix,
+            security=security,
+            inbox_events=inbox_events,
+            transport=transport,
+        )
         self.tenant = tenant
-        reply_to = reply_topic(replies_prefix, tenant)
-        if transport is None:
-            from aril.kafka import KafkaTransport  # noqa: PLC0415 - 0.1 s, and not for twins
-
-            transport = KafkaTransport(
-                bootstrap, jobs_topic=jobs_topic, reply_topic=reply_to, security=security
-            )
-        self._transport = transport
-        self._jobs_topic = jobs_topic
+        self.replies_topic = reply_topic(self.link.replies_prefix, tenant)
+        self.jobs_topic = self.link.jobs_topic.replace("*", tenant)
         self._signer = signer
-        self._inbox_events = inbox_events
-        self._router = Router(follow=self._follow, unfollow=transport.unfollow)
-        self._partitions: Partitions | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._work = asyncio.Event()
+        self._inboxes: set[Inbox] = set()
         self._closing = False
         self._cancels: set[asyncio.Task[None]] = set()
 
@@ -127,8 +123,15 @@ class Client:
         return cls(**options_from_env(tenant), inbox_events=inbox_events)
 
     async def __aenter__(self) -> Self:
-        self._partitions = await self._transport.open()
-        self._reader = asyncio.create_task(self._read(), name=f"aril-replies-{self.tenant}")
+        """Connect. Raises `BrokerUnavailable`, and `TopicMissing` for one of the two topics."""
+        if not self._shared:
+            await self.link.open()
+        try:
+            for topic in (self.jobs_topic, self.replies_topic):
+                await self.link.partitions(topic)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -141,20 +144,16 @@ class Client:
 
     async def close(self) -> None:
         """Disconnect; jobs whose streams are unfinished and not detached are cancelled."""
-        reader, self._reader = self._reader, None
         self._closing = True
-        self._work.set()
-        for job in self._router.jobs():
-            self._cancel_soon(job)
-        self._router.fail_all(lambda: ClientClosed("the client was closed"))
+        for inbox in [*self._inboxes]:
+            self._cancel_soon(inbox.job)
+            self.link.router.remove(inbox)
+            inbox.fail(ClientClosed("the client was closed"))
+        self._inboxes.clear()
         if self._cancels:
             await asyncio.wait(self._cancels, timeout=CLOSE_SECONDS)
-        if reader is not None:
-            await asyncio.wait([reader])  # unlike awaiting it, this never cancels a poll
-        self._partitions = None
-        await self._transport.close()
-        if reader is not None:
-            reader.result()
+        if not self._shared:
+            await self.link.close()
 
     def stream(self, prompt: str | None = None, **options: Unpack[JobOptions]) -> Stream:
         """Return the stream of a new job; it is sent when the stream is started or iterated.
@@ -192,21 +191,22 @@ class Client:
 
     def taken(self, inbox: Inbox) -> None:
         """Note that a caller took an event; called by the stream."""
-        self._router.taken(inbox)
+        self.link.router.taken(inbox)
 
     def leave(self, inbox: Inbox, *, cancel: bool) -> None:
         """Stop reading for a stream; called by the stream."""
-        self._router.remove(inbox)
+        self._inboxes.discard(inbox)
+        self.link.router.remove(inbox)
         if cancel and not self._closing and not inbox.stream.finished:
             self._cancel_soon(inbox.job)
 
     async def _begin_new(self, job: Job, trace: Headers, wake: Callable[[], None]) -> Inbox:
-        place = reply_partition(job.id, self._opened().replies)
+        place = await self._reply_place(job.id)
         inbox = Inbox(
             job.id,
-            partition=place,
-            position=await self._end_of(place),
-            limit=self._inbox_events,
+            place=place,
+            position=await self.link.end_of(place),
+            limit=self.link.inbox_events,
             wake=wake,
         )
         self._listen(inbox)
@@ -219,19 +219,19 @@ class Client:
         return inbox
 
     async def _begin_resumed(self, token: ResumeToken, wake: Callable[[], None]) -> Inbox:
-        if token.partition >= self._opened().replies:
+        if token.partition >= await self.link.partitions(self.replies_topic):
             raise BadToken(f"the reply topic has no partition {token.partition}")
-        start = await self._transport.log_start(token.partition)
-        end = await self._transport.log_end(token.partition)
+        place, transport = Place(self.replies_topic, token.partition), self.link.transport
+        start, end = await transport.log_start(place), await transport.log_end(place)
         if not start <= token.reply_from <= end:
             raise StreamLost(
                 f"replies to job {token.job} begin at {token.reply_from}, kept are {start} to {end}"
             )
         inbox = Inbox(
             token.job,
-            partition=token.partition,
+            place=place,
             position=token.reply_from,
-            limit=self._inbox_events,
+            limit=self.link.inbox_events,
             resume_at=Mark(token.resets, token.count),
             wake=wake,
         )
@@ -239,26 +239,31 @@ class Client:
         return inbox
 
     def _listen(self, inbox: Inbox) -> None:
-        if self._closing:
+        if self._closing or self.link.closing:
             raise ClientClosed("the client is being closed")
-        self._router.add(inbox)
+        self.link.router.add(inbox)
+        self._inboxes.add(inbox)
 
-    async def _end_of(self, place: int) -> int:
-        # What the reader will read next is a lower bound as good as the end, and costs nothing.
-        position = self._router.position(place)
-        return await self._transport.log_end(place) if position is None else position
+    async def _reply_place(self, job: str) -> Place:
+        count = await self.link.partitions(self.replies_topic)
+        return Place(self.replies_topic, reply_partition(job, count))
 
     async def _send(self, job: str, value: bytes, headers: Headers = ()) -> None:
         # The same key and partition for a job and its cancel, so that they stay in order.
-        place = reply_partition(job, self._opened().jobs)
+        count = await self.link.partitions(self.jobs_topic)
+        place = Place(self.jobs_topic, reply_partition(job, count))
         key = job.encode()
         if self._signer is not None:
             headers = (self._sign(self._signer, place, key, value), *headers)
-        await self._transport.send(place, key, value, headers)
+        await self.link.transport.send(place, key, value, headers)
 
-    def _sign(self, signer: Signer, place: int, key: bytes, value: bytes) -> tuple[str, bytes]:
+    def _sign(self, signer: Signer, place: Place, key: bytes, value: bytes) -> tuple[str, bytes]:
         return signer.header(
-            tenant=self.tenant, topic=self._jobs_topic, partition=place, key=key, value=value
+            tenant=self.tenant,
+            topic=place.topic,
+            partition=place.partition,
+            key=key,
+            value=value,
         )
 
     def _cancel_soon(self, job: str) -> None:
@@ -292,40 +297,6 @@ class Client:
             deadline_ms=None if deadline is None else int(deadline * MS),
             metadata=dict(options.get("metadata", {})),
         )
-
-    def _opened(self) -> Partitions:
-        if self._partitions is None:
-            raise ClientClosed("the client is not open: use `async with Client(...)`")
-        return self._partitions
-
-    def _follow(self, partition: int, offset: int) -> None:
-        self._transport.follow(partition, offset)
-        self._work.set()
-
-    async def _read(self) -> None:
-        try:
-            while not self._closing:
-                if self._router.following:
-                    await self._read_once()
-                else:
-                    self._work.clear()
-                    await self._work.wait()
-        except BaseException:
-            self._router.fail_all(lambda: ClientClosed("reading replies has failed"))
-            raise
-
-    async def _read_once(self) -> None:
-        try:
-            # Nothing may be awaited between these two: a seek would make the records stale.
-            records = await self._transport.poll()
-            self._router.deliver(records)
-        except OutOfRange as error:
-            place = error.partition
-            start = await self._transport.log_start(place)
-            self._router.trim(place, start, await self._transport.log_end(place))
-        except BrokerUnavailable as error:
-            text = str(error)
-            self._router.fail_all(lambda: BrokerUnavailable(text))
 
 
 def _no_option(name: str) -> str:

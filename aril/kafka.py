@@ -1,23 +1,33 @@
-"""The client's transport on a Kafka cluster, by aiokafka."""
+"""A connection's transport on a Kafka cluster, by aiokafka: its producer, and our own reader."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 from aril.connecting.sessions import renew_sessions
 from aril.errors import BrokerUnavailable, TopicMissing
-from aril.fetching.tolerant import skip_unreadable
-from aril.transport import Fetched, OutOfRange, Partitions
+from aril.fetching.follower import Follower, PlaceError
+from aril.fetching.leaders import EARLIEST, LATEST, Leaders
+from aril.transport import OutOfRange, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from aril.transport import Fetched, Place
+
 CONTENT_TYPE: Final = ("content-type", b"application/msgpack")
-POLL_MS: Final = 100
+POLL_SECONDS: Final = 0.1
 # A partition that is followed anew waits for the fetch in flight to its broker: keep that short.
 FETCH_WAIT_MS: Final = 50
 REQUEST_TIMEOUT_MS: Final = 15_000
@@ -35,128 +45,110 @@ def kafka_errors(*, no_broker: str = "no broker answers") -> Iterator[None]:
 
 
 class KafkaTransport:
-    """The jobs topic and one tenant's reply topic on a Kafka cluster."""
+    """The jobs topics and any number of reply topics on a Kafka cluster."""
 
-    def __init__(
-        self,
-        bootstrap: str,
-        *,
-        jobs_topic: str,
-        reply_topic: str,
-        security: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, bootstrap: str, *, security: Mapping[str, Any] | None = None) -> None:
         """Prepare; `security` holds aiokafka's `security_protocol`, `ssl_context`, `sasl_*`."""
-        self._common: dict[str, Any] = {
+        self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
             **(security or {}),
         }
-        self._bootstrap = bootstrap
-        self._jobs_topic = jobs_topic
-        self._reply_topic = reply_topic
         self._producer: Any = None
-        self._consumer: Any = None
+        self._client: Any = None
+        self._leaders: Any = None
+        self._follower: Any = None
 
-    async def open(self) -> Partitions:
+    async def open(self) -> None:
         """See `Transport`."""
         # A duplicate or a late landing of a job or a cancel is harmless; being stuck is not.
-        self._producer = AIOKafkaProducer(**self._common, acks="all", enable_idempotence=False)
-        self._consumer = AIOKafkaConsumer(
-            **self._common,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-        )
+        self._producer = AIOKafkaProducer(**self._options, acks="all", enable_idempotence=False)
+        self._client = AIOKafkaClient(**self._options)
         renew_sessions(self._producer.client)
-        renew_sessions(self._consumer._client)  # noqa: SLF001 - aiokafka has no other way to it
+        renew_sessions(self._client)
+        self._leaders = Leaders(self._client)
+        self._follower = Follower(self._client, self._leaders, wait_ms=FETCH_WAIT_MS)
         try:
-            with kafka_errors(no_broker=f"no broker answers at {self._bootstrap}"):
-                return await self._connect()
+            brokers = self._options["bootstrap_servers"]
+            with kafka_errors(no_broker=f"no broker answers at {brokers}"):
+                await self._producer.start()
+                await self._client.bootstrap()
         except BaseException:
             await self.close()
             raise
 
-    async def _connect(self) -> Partitions:
-        await self._producer.start()
-        await self._consumer.start()
-        skip_unreadable(self._consumer)  # what nobody can read counts for no reader
-        # Asking for a topic by name would create it where the cluster does that by itself.
-        existing = await self._consumer.topics()
-        for topic in (self._jobs_topic, self._reply_topic):
-            if topic not in existing:
-                raise TopicMissing(f"topic {topic} does not exist; `aril topics` creates it")
-        jobs = await self._producer.partitions_for(self._jobs_topic)
-        replies = await self._producer.partitions_for(self._reply_topic)
-        places = [TopicPartition(self._reply_topic, number) for number in sorted(replies)]
-        self._consumer.assign(places)
-        for place in places:
-            self._consumer.pause(place)
-            self._consumer.seek(place, 0)  # an offset, so that none is looked up; not read: paused
-        return Partitions(len(jobs), len(replies))
-
     async def close(self) -> None:
         """See `Transport`."""
-        consumer, self._consumer = self._consumer, None
+        client, self._client = self._client, None
         producer, self._producer = self._producer, None
         try:
-            if consumer is not None:
-                await consumer.stop()
+            if client is not None:
+                await self._follower.close()
+                await self._leaders.close()
+                await client.close()
         finally:
             if producer is not None:
                 await producer.stop()
 
+    async def partitions(self, topic: str) -> int:
+        """See `Transport`."""
+        with kafka_errors():
+            try:
+                count: int = await self._leaders.count(topic)
+            except TopicAuthorizationFailedError:
+                told = f"topic {topic} does not exist, or is nothing for this user"
+                raise TopicMissing(told) from None
+            except UnknownTopicOrPartitionError:
+                told = f"topic {topic} does not exist; `aril topics` creates it"
+                raise TopicMissing(told) from None
+        return count
+
     async def send(
         self,
-        partition: int,
+        place: Place,
         key: bytes,
         value: bytes,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """See `Transport`."""
+        # Whoever asks for all topics' leaders asks for those of jobs alone; not for every topic.
+        self._client.add_topic(place.topic)
         with kafka_errors():
             await self._producer.send_and_wait(
-                self._jobs_topic,
+                place.topic,
                 value,
                 key=key,
-                partition=partition,
+                partition=place.partition,
                 headers=[CONTENT_TYPE, *headers],
             )
 
-    async def log_start(self, partition: int) -> int:
+    async def log_start(self, place: Place) -> int:
         """See `Transport`."""
-        place = TopicPartition(self._reply_topic, partition)
-        with kafka_errors():
-            offsets: dict[TopicPartition, int] = await self._consumer.beginning_offsets([place])
-        return offsets[place]
+        return await self._offset(place, EARLIEST)
 
-    async def log_end(self, partition: int) -> int:
+    async def log_end(self, place: Place) -> int:
         """See `Transport`."""
-        place = TopicPartition(self._reply_topic, partition)
-        with kafka_errors():
-            offsets: dict[TopicPartition, int] = await self._consumer.end_offsets([place])
-        return offsets[place]
+        return await self._offset(place, LATEST)
 
-    def follow(self, partition: int, offset: int) -> None:
+    def follow(self, place: Place, offset: int) -> None:
         """See `Transport`."""
-        place = TopicPartition(self._reply_topic, partition)
-        self._consumer.seek(place, offset)
-        self._consumer.resume(place)
+        self._follower.follow(place, offset)
 
-    def unfollow(self, partition: int) -> None:
+    def unfollow(self, place: Place) -> None:
         """See `Transport`."""
-        self._consumer.pause(TopicPartition(self._reply_topic, partition))
+        self._follower.unfollow(place)
 
     async def poll(self) -> Sequence[Fetched]:
         """See `Transport`."""
+        try:
+            found: Sequence[Fetched] = await self._follower.poll(POLL_SECONDS)
+        except PlaceError as error:
+            if isinstance(error.error, OffsetOutOfRangeError):
+                raise OutOfRange(error.place) from error
+            raise Unreadable(error.place, str(error.error)) from error
+        return found
+
+    async def _offset(self, place: Place, timestamp: int) -> int:
         with kafka_errors():
-            try:
-                batches = await self._consumer.getmany(timeout_ms=POLL_MS)
-            except OffsetOutOfRangeError as error:
-                (place,) = error.args[0]
-                raise OutOfRange(place.partition) from error
-        return [
-            Fetched(record.partition, record.offset, record.key, record.value)
-            for records in batches.values()
-            for record in records
-        ]
+            found: int = await self._leaders.offset(place, timestamp)
+        return found

@@ -1,10 +1,11 @@
 """The transport's twin in memory: test a program that uses the client without a broker.
 
     broker = MemoryBroker(reply_partitions=4)
-    async with Client("", "acme", transport=MemoryTransport(broker, "acme")) as client:
+    async with Client("", "acme", transport=MemoryTransport(broker)) as client:
         ...
 
-A test plays the workers: it takes records from `broker.jobs` and appends replies.
+A test plays the workers: it takes records from `broker.jobs` and appends replies. Of several
+tenants, each has a topic of its own where the broker is told their names: `topics`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aril.errors import BrokerUnavailable
-from aril.transport import Fetched, OutOfRange, Partitions
+from aril.errors import BrokerUnavailable, TopicMissing
+from aril.transport import Fetched, OutOfRange, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 POLL_SECONDS: Final = 0.1
 
@@ -36,49 +37,69 @@ class ReplyLog:
 
 
 class MemoryBroker:
-    """One jobs topic and one tenant's reply topic, kept in lists."""
+    """One jobs topic, and reply topics kept in lists: one for whoever asks, or each its own."""
 
-    def __init__(self, *, reply_partitions: int = 1) -> None:
+    def __init__(self, *, reply_partitions: int = 1, topics: Iterable[str] = ()) -> None:
+        """Prepare; with `topics` there are these reply topics and no others."""
         self.jobs: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.headers: list[list[tuple[str, bytes]]] = []  # of each record sent, in order
         self.replies = [ReplyLog() for _ in range(reply_partitions)]
+        self.topics = {topic: [ReplyLog() for _ in range(reply_partitions)] for topic in topics}
         self.changed = asyncio.Event()
         self.failing = False
 
-    def append(self, partition: int, key: bytes | None, value: bytes | None) -> int:
-        """Append a reply; return its offset."""
-        replies = self.replies[partition]
-        replies.records.append(Fetched(partition, replies.end, key, value))
-        self.changed.set()
-        return replies.end - 1
+    def logs(self, topic: str | None) -> list[ReplyLog]:
+        """Return the partitions of a reply topic. Raises `TopicMissing`."""
+        if not self.topics or topic is None:
+            return self.replies
+        if topic not in self.topics:
+            raise TopicMissing(f"topic {topic} does not exist; `aril topics` creates it")
+        return self.topics[topic]
 
-    def expire(self, partition: int, start: int) -> None:
+    def append(
+        self, partition: int, key: bytes | None, value: bytes | None, *, topic: str | None = None
+    ) -> int:
+        """Append a reply; return its offset."""
+        log = self.logs(topic)[partition]
+        log.records.append(Fetched(Place(topic or "", partition), log.end, key, value))
+        self.changed.set()
+        return log.end - 1
+
+    def expire(self, partition: int, start: int, *, topic: str | None = None) -> None:
         """Delete the replies below offset `start`, as retention does."""
-        replies = self.replies[partition]
-        del replies.records[: start - replies.start]
-        replies.start = start
+        log = self.logs(topic)[partition]
+        del log.records[: start - log.start]
+        log.start = start
 
 
 class MemoryTransport:
-    """A client's connection to a `MemoryBroker`."""
+    """A connection to a `MemoryBroker`."""
 
     def __init__(self, broker: MemoryBroker, *, poll_records: int = 500) -> None:
         self._broker = broker
         self._poll_records = poll_records
-        self.followed: dict[int, int] = {}
+        self.followed: dict[Place, int] = {}
 
-    async def open(self) -> Partitions:
+    async def open(self) -> None:
         """See `Transport`."""
         self._check()
-        return Partitions(1, len(self._broker.replies))
 
     async def close(self) -> None:
         """See `Transport`."""
         self.followed.clear()
 
+    async def partitions(self, topic: str) -> int:
+        """See `Transport`. A topic that is no reply topic is one of jobs, of one partition."""
+        self._check()
+        if self._broker.topics and topic not in self._broker.topics:
+            if topic.startswith("replies."):
+                self._broker.logs(topic)
+            return 1
+        return 1 if topic.startswith("jobs") else len(self._broker.logs(topic))
+
     async def send(
         self,
-        partition: int,  # noqa: ARG002 - there is one
+        place: Place,  # noqa: ARG002 - there is one
         key: bytes,
         value: bytes,
         headers: Sequence[tuple[str, bytes]] = (),
@@ -88,24 +109,24 @@ class MemoryTransport:
         self._broker.headers.append([*headers])
         await self._broker.jobs.put((key, value))
 
-    async def log_start(self, partition: int) -> int:
+    async def log_start(self, place: Place) -> int:
         """See `Transport`."""
         self._check()
-        return self._broker.replies[partition].start
+        return self._log(place).start
 
-    async def log_end(self, partition: int) -> int:
+    async def log_end(self, place: Place) -> int:
         """See `Transport`."""
         self._check()
-        return self._broker.replies[partition].end
+        return self._log(place).end
 
-    def follow(self, partition: int, offset: int) -> None:
+    def follow(self, place: Place, offset: int) -> None:
         """See `Transport`."""
-        self.followed[partition] = offset
+        self.followed[place] = offset
         self._broker.changed.set()
 
-    def unfollow(self, partition: int) -> None:
+    def unfollow(self, place: Place) -> None:
         """See `Transport`."""
-        del self.followed[partition]
+        self.followed.pop(place, None)
 
     async def poll(self) -> Sequence[Fetched]:
         """See `Transport`."""
@@ -122,14 +143,19 @@ class MemoryTransport:
 
     def _fetch(self) -> list[Fetched]:
         records: list[Fetched] = []
-        for partition, offset in self.followed.items():
-            replies = self._broker.replies[partition]
-            if not replies.start <= offset <= replies.end:
-                raise OutOfRange(partition)
-            first = offset - replies.start
-            records += replies.records[first : first + self._poll_records]
-            self.followed[partition] = min(replies.end, offset + self._poll_records)
+        for place, offset in [*self.followed.items()]:
+            log = self._log(place)
+            if not log.start <= offset <= log.end:
+                del self.followed[place]
+                raise OutOfRange(place)
+            first = offset - log.start
+            found = log.records[first : first + self._poll_records]
+            records += [record._replace(place=place) for record in found]
+            self.followed[place] = min(log.end, offset + self._poll_records)
         return records
+
+    def _log(self, place: Place) -> ReplyLog:
+        return self._broker.logs(place.topic)[place.partition]
 
     def _check(self) -> None:
         if self._broker.failing:

@@ -1,4 +1,4 @@
-"""Many jobs over one reader of a reply topic: who gets which record, in bounded memory.
+"""Many jobs over one reader of reply topics: who gets which record, in bounded memory.
 
 Plain objects without I/O. A job's inbox that is full takes nothing more; once it has been emptied
 by half the reader goes back to the first record it left out. The log is the buffer, so a slow
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aril.schemas import Event
-    from aril.transport import Fetched
+    from aril.transport import Fetched, Place
 
 
 class Mark(NamedTuple):
@@ -49,7 +49,7 @@ class Inbox:
         self,
         job: str,
         *,
-        partition: int,
+        place: Place,
         position: int,
         limit: int,
         resume_at: Mark | None = None,
@@ -57,7 +57,7 @@ class Inbox:
     ) -> None:
         """Prepare to read from offset `position`; what `resume_at` covers is not given again."""
         self.job = job
-        self.partition = partition
+        self.place = place
         self.start = position
         self.position = position
         self.limit = limit
@@ -100,7 +100,8 @@ class Inbox:
                 self._go_back(start)
             return
         for event in self.stream.feed(reply):
-            self._admit(event)
+            if self.failure is None:  # behind a token that fits no place nothing is given
+                self._admit(event)
 
     @property
     def _nothing_seen(self) -> bool:
@@ -150,55 +151,54 @@ class Router:
     """Hands records to inboxes and steers the reader: which partitions, from which offsets."""
 
     def __init__(
-        self, *, follow: Callable[[int, int], None], unfollow: Callable[[int], None]
+        self, *, follow: Callable[[Place, int], None], unfollow: Callable[[Place], None]
     ) -> None:
         self._follow = follow
         self._unfollow = unfollow
-        self._inboxes: dict[bytes, Inbox] = {}
-        self._next: dict[int, int] = {}
+        self._inboxes: dict[Place, dict[bytes, Inbox]] = {}
+        self._next: dict[Place, int] = {}
 
     @property
     def following(self) -> bool:
         """Whether any partition is being read."""
         return bool(self._next)
 
-    def jobs(self) -> list[str]:
-        """Return the jobs that are being read."""
-        return [inbox.job for inbox in self._inboxes.values()]
-
-    def position(self, partition: int) -> int | None:
+    def position(self, place: Place) -> int | None:
         """Return the offset that is read next, or None while the partition is not followed."""
-        return self._next.get(partition)
+        return self._next.get(place)
 
     def add(self, inbox: Inbox) -> None:
-        """Begin to read for a job. Raises ValueError if it is being read already."""
+        """Begin to read for a job. Raises ValueError if it is being read there already."""
         key = inbox.job.encode()
-        if key in self._inboxes:
+        beside = self._inboxes.setdefault(inbox.place, {})
+        if key in beside:
             raise ValueError(f"job {inbox.job} is already being read")
-        self._inboxes[key] = inbox
+        beside[key] = inbox
         self._read_from(inbox)
 
     def remove(self, inbox: Inbox) -> None:
         """Stop reading for a job; harmless if it has stopped."""
-        if self._inboxes.get(inbox.job.encode()) is inbox:
-            del self._inboxes[inbox.job.encode()]
-            self._rest(inbox.partition)
+        beside, key = self._inboxes.get(inbox.place, {}), inbox.job.encode()
+        if beside.get(key) is inbox:
+            del beside[key]
+            self._rest(inbox.place)
 
     def deliver(self, records: Iterable[Fetched]) -> None:
         """Hand over what one poll returned; call it before anything else can move the reader."""
         redirected = []
         for record in records:
-            if record.offset < self._next.get(record.partition, record.offset + 1):
+            place, offset = record.place, record.offset
+            if offset < self._next.get(place, offset + 1):
                 continue
-            self._next[record.partition] = record.offset + 1
-            inbox = self._inboxes.get(record.key or b"")
-            if inbox is None or inbox.partition != record.partition:
+            self._next[place] = offset + 1
+            inbox = self._inboxes[place].get(record.key or b"")
+            if inbox is None:
                 continue
             inbox.offer(record)
             if inbox.stream.finished or inbox.failure is not None:
                 self.remove(inbox)
             elif inbox.stalled:
-                self._rest(record.partition)
+                self._rest(place)
                 if inbox.redirected and inbox not in redirected:
                     redirected.append(inbox)
         for inbox in redirected:  # only now: what is left of this poll lies ahead of them
@@ -211,37 +211,43 @@ class Router:
             inbox.stalled = False
             self._read_from(inbox)
 
-    def trim(self, partition: int, start: int, end: int) -> None:
+    def trim(self, place: Place, start: int, end: int) -> None:
         """Fail the jobs whose next record is not in the log, read on for the others."""
-        self._next.pop(partition, None)
-        for inbox in [*self._inboxes.values()]:
-            if inbox.partition != partition:
-                continue
-            if start <= inbox.position <= end:
-                self._read_from(inbox)
-            else:
-                del self._inboxes[inbox.job.encode()]
+        self._next.pop(place, None)
+        for inbox in [*self._inboxes.get(place, {}).values()]:
+            if not start <= inbox.position <= end:
                 text = f"replies to job {inbox.job} from offset {inbox.position} are gone"
-                inbox.fail(StreamLost(f"{text} (the log holds {start} to {end})"))
-        self._rest(partition)
+                self._drop(inbox, StreamLost(f"{text} (the log holds {start} to {end})"))
+            elif not inbox.stalled:
+                self._read_from(inbox)
+        self._rest(place)
+
+    def fail(self, place: Place, error: Callable[[], Exception]) -> None:
+        """Fail every job of a partition, each with an exception of its own."""
+        for inbox in [*self._inboxes.get(place, {}).values()]:
+            self._drop(inbox, error())
+        self._rest(place)
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
         """Fail every job, each with an exception of its own."""
-        failed, self._inboxes = [*self._inboxes.values()], {}
-        for inbox in failed:
-            inbox.fail(error())
-        for partition in [*self._next]:
-            self._rest(partition)
+        for place in [*self._inboxes]:
+            self.fail(place, error)
+
+    def _drop(self, inbox: Inbox, error: Exception) -> None:
+        del self._inboxes[inbox.place][inbox.job.encode()]
+        inbox.fail(error)
 
     def _read_from(self, inbox: Inbox) -> None:
-        at = self._next.get(inbox.partition)
+        at = self._next.get(inbox.place)
         if at is None or inbox.position < at:
-            self._next[inbox.partition] = inbox.position
-            self._follow(inbox.partition, inbox.position)
+            self._next[inbox.place] = inbox.position
+            self._follow(inbox.place, inbox.position)
 
-    def _rest(self, partition: int) -> None:
-        wanted = any(
-            inbox.partition == partition and not inbox.stalled for inbox in self._inboxes.values()
-        )
-        if not wanted and self._next.pop(partition, None) is not None:
-            self._unfollow(partition)
+    def _rest(self, place: Place) -> None:
+        """Read a partition no more if no inbox of it takes anything."""
+        beside = self._inboxes.get(place, {})
+        if not beside:
+            self._inboxes.pop(place, None)
+        if all(inbox.stalled for inbox in beside.values()):
+            self._next.pop(place, None)
+            self._unfollow(place)

@@ -145,7 +145,7 @@ class Stream:
         """Where the caller stands now. Raises `ClientClosed` before the stream has started."""
         inbox = self._started()
         given = inbox.given
-        return ResumeToken(self.job, inbox.partition, inbox.start, given.tokens, given.resets)
+        return ResumeToken(self.job, inbox.place.partition, inbox.start, given.tokens, given.resets)
 
     @property
     def finished(self) -> bool:

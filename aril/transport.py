@@ -1,4 +1,4 @@
-"""The seam between the client and a broker: what the client needs of one.
+"""The seam between clients and a broker: what a connection needs of one.
 
 `aril.kafka` does it with Kafka; `aril.memory` has the in-memory twin, so that a tenant's program
 is testable without a broker.
@@ -6,71 +6,71 @@ is testable without a broker.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from aril.fetching.place import Fetched, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-class Partitions(NamedTuple):
-    """How many partitions the two topics of a tenant have."""
-
-    jobs: int
-    replies: int
+__all__ = ["Fetched", "OutOfRange", "Place", "Transport", "Unreadable"]
 
 
-class Fetched(NamedTuple):
-    """One record of the reply topic."""
+class Unreadable(Exception):  # noqa: N818 - named for what happened
+    """A followed partition is not read any more; the others are."""
 
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
+    def __init__(self, place: Place, reason: str) -> None:
+        super().__init__(f"{place.topic}/{place.partition}: {reason}")
+        self.place = place
+        self.reason = reason
 
 
-class OutOfRange(Exception):  # noqa: N818 - named for what happened
+class OutOfRange(Unreadable):
     """The followed offset of this partition is outside of what its log holds."""
 
-    def __init__(self, partition: int) -> None:
-        super().__init__(f"partition {partition} does not hold the offset to read")
-        self.partition = partition
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, "its log does not hold the offset to read")
 
 
 class Transport(Protocol):
-    """One producer of jobs and one group-less reader of a reply topic.
+    """One producer of jobs and one group-less reader of any number of reply topics.
 
     Every method raises `BrokerUnavailable` when the brokers cannot be reached or refuse.
     """
 
-    async def open(self) -> Partitions:
-        """Connect. Raises `TopicMissing` if one of the two topics does not exist."""
+    async def open(self) -> None:
+        """Connect."""
 
     async def close(self) -> None:
         """Disconnect. Called once no `poll` is running."""
 
+    async def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has. Raises `TopicMissing` if it does not exist."""
+
     async def send(
         self,
-        partition: int,
+        place: Place,
         key: bytes,
         value: bytes,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """Append a record to the jobs topic and wait until every in-sync replica has it."""
+        """Append a record and wait until every in-sync replica has it."""
 
-    async def log_start(self, partition: int) -> int:
-        """Return the first offset that a reply partition still holds."""
+    async def log_start(self, place: Place) -> int:
+        """Return the first offset that a partition still holds."""
 
-    async def log_end(self, partition: int) -> int:
-        """Return the offset that the next record of a reply partition will get."""
+    async def log_end(self, place: Place) -> int:
+        """Return the offset that the next record of a partition will get."""
 
-    def follow(self, partition: int, offset: int) -> None:
-        """Let `poll` give the records of a reply partition from `offset` on."""
+    def follow(self, place: Place, offset: int) -> None:
+        """Let `poll` give the records of a partition from `offset` on, and no earlier ones."""
 
-    def unfollow(self, partition: int) -> None:
-        """Let `poll` give nothing more of a reply partition."""
+    def unfollow(self, place: Place) -> None:
+        """Let `poll` give nothing more of a partition; harmless if it gives nothing."""
 
     async def poll(self) -> Sequence[Fetched]:
         """Return what has arrived, after a short wait also nothing; each partition in order.
 
-        Never cancelled. Raises `OutOfRange` when a followed offset is not in the log.
+        Never cancelled. Raises `Unreadable` of a partition that gives nothing any more, in its
+        subclass `OutOfRange` when the followed offset is not in the log.
         """

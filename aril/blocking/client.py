@@ -12,8 +12,8 @@ from aril import client as asynchronous
 from aril.blocking.loop_thread import LoopThread, forked
 from aril.blocking.stream import Stream
 from aril.blocking.texts import texts
-from aril.client import INBOX_EVENTS
 from aril.errors import ClientClosed
+from aril.link import INBOX_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -50,7 +50,8 @@ class Client:
         """Prepare to connect; arguments as for `aril.Client`."""
         self.tenant: str = tenant
         self._ahead = inbox_events
-        self._client = asynchronous.Client(
+        self._make = partial(
+            asynchronous.Client,
             bootstrap,
             tenant,
             jobs_topic=jobs_topic,
@@ -60,6 +61,7 @@ class Client:
             inbox_events=inbox_events,
             transport=transport,
         )
+        self._client = self._make()
         self._lock = threading.Lock()
         self._pid: int | None = None  # of the process that has opened it
         self._thread: LoopThread | None = None
@@ -158,6 +160,10 @@ class Client:
 
     def _begun(self) -> LoopThread:
         thread = LoopThread(self._client, name=f"aril-{self.tenant}")
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._client = self._make()  # one that has failed to open is closed for good
+            raise
         weakref.finalize(self, thread.stop_soon).atexit = False
         return thread

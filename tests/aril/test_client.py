@@ -130,7 +130,7 @@ async def test_idle_reader_follows_nothing(broker: MemoryBroker, worker: FakeWor
     transport = MemoryTransport(broker)
     async with Client("", "acme", transport=transport) as client:
         async with client.stream("hello there") as stream:
-            assert set(transport.followed) == {stream.token.partition}
+            assert {place.partition for place in transport.followed} == {stream.token.partition}
             await stream.result()
         assert transport.followed == {}
     assert worker.served == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aril.errors import StreamLost
 from aril.router import Inbox, Mark, Router
 from aril.schemas import DoneEvent, Epoch, TokensEvent, encode_redirect, encode_reply
-from aril.transport import Fetched
+from aril.transport import Fetched, Place
 from tests.support.fake_worker import answer, done, tokens
 
 if TYPE_CHECKING:
@@ -20,22 +20,25 @@ if TYPE_CHECKING:
     from aril.schemas import ReplyRecord
 
 
+PLACE = Place("replies.acme", 0)
+
+
 class Reader:
     """A reply topic of one partition and the reader that a router steers."""
 
     def __init__(self, records: Sequence[ReplyRecord]) -> None:
         self.log = [
-            Fetched(0, offset, record.job.encode(), encode_reply(record))
+            Fetched(PLACE, offset, record.job.encode(), encode_reply(record))
             for offset, record in enumerate(records)
         ]
         self.position: int | None = None
         self.reads = 0
         self.router = Router(follow=self._follow, unfollow=self._unfollow)
 
-    def _follow(self, _partition: int, offset: int) -> None:
+    def _follow(self, _place: Place, offset: int) -> None:
         self.position = offset
 
-    def _unfollow(self, _partition: int) -> None:
+    def _unfollow(self, _place: Place) -> None:
         self.position = None
 
     def poll(self, count: int) -> None:
@@ -50,7 +53,7 @@ class Reader:
 
 def inbox(job: str, *, limit: int = 8, position: int = 0) -> Inbox:
     """Return an inbox of partition 0."""
-    return Inbox(job, partition=0, position=position, limit=limit)
+    return Inbox(job, place=PLACE, position=position, limit=limit)
 
 
 def texts(box: Inbox) -> list[str]:
@@ -122,7 +125,7 @@ def test_finished_job_is_forgotten() -> None:
     reader = Reader(answer("a", ["x"]))
     reader.router.add(inbox("a"))
     reader.poll(10)
-    assert reader.router.jobs() == []
+    assert reader.router.following is False
     assert reader.position is None
 
 
@@ -131,7 +134,7 @@ def test_a_redirect_leads_back_to_the_first_answer() -> None:
     first: list[ReplyRecord] = [tokens("a", 0, "x"), tokens("b", 0, "1"), tokens("a", 1, "y")]
     first.append(done("a", 2))
     reader = Reader([*first, tokens("b", 1, "2"), tokens("b", 2, "3")])
-    reader.log.insert(5, Fetched(0, 5, b"a", encode_redirect("a", 0)))
+    reader.log.insert(5, Fetched(PLACE, 5, b"a", encode_redirect("a", 0)))
     reader.log[6] = reader.log[6]._replace(offset=6)
     late, beside = inbox("a", position=4), inbox("b", position=1)
     for box in (late, beside):
@@ -147,7 +150,7 @@ def test_a_redirect_leads_back_to_the_first_answer() -> None:
 def test_a_redirect_that_leads_nowhere_else_is_passed_over(position: int, start: int) -> None:
     """Only back, never forward or in a circle."""
     reader = Reader(answer("a", ["x", "y", "z"]))
-    reader.log.append(Fetched(0, 4, b"a", encode_redirect("a", start)))
+    reader.log.append(Fetched(PLACE, 4, b"a", encode_redirect("a", start)))
     box = inbox("a", position=position)
     reader.router.add(box)
     reader.poll(10)
@@ -157,7 +160,7 @@ def test_a_redirect_that_leads_nowhere_else_is_passed_over(position: int, start:
 def test_who_has_seen_tokens_is_not_led_back() -> None:
     """What a caller was given is not given again."""
     reader = Reader([tokens("a", 0, "old"), tokens("a", 0, "x", epoch=Epoch(2, 1))])
-    reader.log.append(Fetched(0, 2, b"a", encode_redirect("a", 0)))
+    reader.log.append(Fetched(PLACE, 2, b"a", encode_redirect("a", 0)))
     box = inbox("a", position=1)
     reader.router.add(box)
     reader.poll(10)
@@ -184,17 +187,28 @@ def test_trim_fails_only_what_is_gone() -> None:
     gone, kept = inbox("b", position=0), inbox("a", position=4)
     reader.router.add(gone)
     reader.router.add(kept)
-    reader.router.trim(0, 3, 6)
+    reader.router.trim(PLACE, 3, 6)
     assert isinstance(gone.failure, StreamLost)
     assert kept.failure is None
     assert reader.position == 4
+
+
+def test_trim_that_leaves_nobody_ends_the_reading() -> None:
+    """Else the reader would ask for the same offset, which is not there, for ever."""
+    reader = Reader([tokens("a", index, "x") for index in range(6)])
+    gone = inbox("a", position=0)
+    reader.router.add(gone)
+    reader.router.trim(PLACE, 3, 6)
+    assert isinstance(gone.failure, StreamLost)
+    assert reader.position is None
+    assert not reader.router.following
 
 
 @pytest.mark.parametrize(("mark", "left"), [(Mark(), 3), (Mark(0, 1), 2), (Mark(0, 3), 0)])
 def test_replay_gives_only_the_rest(mark: Mark, left: int) -> None:
     """What a resume mark covers is folded but not given again; the terminal always is."""
     reader = Reader(answer("a", ["x", "y", "z"]))
-    box = Inbox("a", partition=0, position=0, limit=9, resume_at=mark)
+    box = Inbox("a", place=PLACE, position=0, limit=9, resume_at=mark)
     reader.router.add(box)
     reader.poll(10)
     assert box.waiting == left + 1

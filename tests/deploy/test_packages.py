@@ -74,11 +74,14 @@ def test_a_client_weighs_little(tmp_path: Path) -> None:
     assert size < MOST_BYTES
     beside = {path.name for path in site.iterdir() if path.is_dir()}
     assert not beside & {*ROOMS, "torch", "cramjam"}
-    code = "import sys, aril.kafka; from aril import *; print(Client and 'torch' in sys.modules)"
-    shown = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    code = "import sys, aril, aril.kafka; [getattr(aril, name) for name in aril.__all__]\n"
+    code += "print('torch' in sys.modules)"
+    shown = subprocess.run(
+        [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
     assert shown.stdout == "False\n"
     told = subprocess.run(
-        [python, "-m", "aril", "worker"], check=False, capture_output=True, text=True
+        [python, "-m", "aril", "worker"], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert (told.returncode, told.stderr.count("\n")) == (2, 1)
     assert "install aril, not aril-client alone" in told.stderr

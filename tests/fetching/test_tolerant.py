@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
 from aril.fetching.packed import MAX_UNPACKED_BYTES
+from aril.fetching.place import Place
 from aril.fetching.raw import fetch_batch
 from aril.kafka import KafkaTransport
 from aril.worker.job import Partition
@@ -102,10 +103,10 @@ async def test_what_cannot_be_read_is_told_and_holds_the_position(
 async def test_readers_of_replies_leave_it_out(kafka: Kafka, topic: str) -> None:
     """Client and take-over read on behind a batch that nobody can read."""
     await append_odd(kafka, topic)
-    transport = KafkaTransport(kafka.bootstrap, jobs_topic=topic, reply_topic=topic)
+    transport = KafkaTransport(kafka.bootstrap)
     await transport.open()
     try:
-        transport.follow(0, 0)
+        transport.follow(Place(topic, 0), 0)
         polled: list[bytes | None] = []
         async with asyncio.timeout(30):
             while b"last" not in polled:

@@ -17,18 +17,18 @@ pytestmark = pytest.mark.kafka
 READ = """
 import asyncio, sys
 sys.modules["cramjam"] = None  # not installed
-from aril.errors import BrokerUnavailable
 from aril.kafka import KafkaTransport
+from aril.transport import Place, Unreadable
 
 async def main(bootstrap, topic):
-    transport = KafkaTransport(bootstrap, jobs_topic=topic, reply_topic=topic)
+    transport = KafkaTransport(bootstrap)
     await transport.open()
-    transport.follow(0, 0)
+    transport.follow(Place(topic, 0), 0)
     count = 0
     try:
         while count < 2:
             count += len(await transport.poll())
-    except BrokerUnavailable as error:
+    except Unreadable as error:
         print(error)
     await transport.close()
 

@@ -13,6 +13,7 @@ import pytest
 from aril import Client
 from aril.connecting.settings import ConnectionSettings
 from aril.environment import options_of
+from aril.fetching.place import Place
 from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.support.brokers import choice
 from tests.support.rights import rights_of_a_tenant, rights_of_workers
@@ -77,6 +78,10 @@ class Site:
         """Return a tenant's client that connects so."""
         made = ConnectionSettings.model_validate(self.names | connection | settings)
         return Client(**options_of(made, tenant))
+
+    async def append(self, client: Client, key: bytes, value: bytes) -> None:
+        """Append to the jobs topic as any program may that has this client's rights."""
+        await client.link.transport.send(Place(client.jobs_topic, 0), key, value)
 
     def renew(self, *names: str, seconds: float) -> None:
         """Give everybody named a certificate and a token that are good for so long."""

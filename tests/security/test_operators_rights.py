@@ -71,7 +71,7 @@ async def test_dead_letters(site: Site) -> None:
         site.worker("w", site.broker.by_password("worker")),
         site.client("acme", site.broker.by_password("acme")) as acme,
     ):
-        await acme._transport.send(0, b"late", encode_request(job))  # tenant_from=field
+        await site.append(acme, b"late", encode_request(job))  # tenant_from=field
         assert await site.letters(1) == [encode_request(job)]
         assert (await run(site, "dlq", "ls"))[0] == 1
         await allow(site, "whoever runs `aril dlq`", (site.dlq, False), (prefix, True))

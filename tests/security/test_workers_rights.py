@@ -48,7 +48,7 @@ async def test_all_of_a_workers_work(site: Site) -> None:
         ]
         while await first.metric("aril_running_jobs") < 6:  # noqa: ASYNC110 - a process's state
             await asyncio.sleep(0.1)
-        await clients[0]._transport.send(0, b"rubbish", b"\xc1")  # as any program may send it
+        await site.append(clients[0], b"rubbish", b"\xc1")
         async with second:
             first.signal(signal.SIGKILL)
             await asyncio.gather(*asked)
@@ -79,11 +79,11 @@ async def test_create_is_needed_to_create_reply_topics(site: Site) -> None:
         for each in ("none", "later")
     ]
     async with worker, site.client("acme", by("acme")) as acme:
-        await acme._transport.send(0, b"of-none", encode_request(jobs[0]))  # tenant_from=field
+        await site.append(acme, b"of-none", encode_request(jobs[0]))  # tenant_from=field
         assert await site.letters(1) == [encode_request(jobs[0])]
         prefix = site.names["replies_prefix"]
         await site.broker.allow([Rule("worker", Kind.TOPIC, prefix, Operation.CREATE, True)])  # noqa: FBT003 - prefixed
-        await acme._transport.send(0, b"of-later", encode_request(jobs[1]))
+        await site.append(acme, b"of-later", encode_request(jobs[1]))
         await site.committed(2)
         answered = await site.records(f"{prefix}later", 8)
     assert {record.key for record in answered} == {b"of-later"}

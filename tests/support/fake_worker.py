@@ -84,6 +84,8 @@ class FakeWorker:
         self.served = 0
         self.pause = 0.0
         self.cancelled: set[str] = set()
+        self.asked: dict[str, Job] = {}
+        self._took = asyncio.Event()
         self._take = take
         self._append = append
         self._task: asyncio.Task[None] | None = None
@@ -97,8 +99,8 @@ class FakeWorker:
             _, value = await broker.jobs.get()
             return value
 
-        async def append(_tenant: str, record: ReplyRecord) -> None:
-            cls.append_to_memory(broker, record)
+        async def append(tenant: str, record: ReplyRecord) -> None:
+            cls.append_to_memory(broker, record, tenant)
             await asyncio.sleep(0)
 
         return cls(take, append)
@@ -138,10 +140,11 @@ class FakeWorker:
             await producer.stop()
 
     @staticmethod
-    def append_to_memory(broker: MemoryBroker, record: ReplyRecord) -> None:
-        """Append one reply where its job's replies belong."""
-        partition = reply_partition(record.job, len(broker.replies))
-        broker.append(partition, record.job.encode(), encode_reply(record))
+    def append_to_memory(broker: MemoryBroker, record: ReplyRecord, tenant: str = "") -> None:
+        """Append one reply where its job's replies belong; of which tenant, if there are more."""
+        topic = reply_topic("replies.", tenant) if broker.topics else None
+        partition = reply_partition(record.job, len(broker.logs(topic)))
+        broker.append(partition, record.job.encode(), encode_reply(record), topic=topic)
 
     @staticmethod
     def decode(value: bytes) -> Job | Cancel | Any:
@@ -163,12 +166,21 @@ class FakeWorker:
             task.cancel()
         await asyncio.gather(self._task, *self._answering, return_exceptions=True)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what was asked has made it true."""
+        while not condition():
+            self._took.clear()
+            await self._took.wait()
+            await asyncio.sleep(0)
+
     async def _run(self) -> None:
         while True:
             request = self.decode(await self._take())
+            self._took.set()
             if isinstance(request, Cancel):
                 self.cancelled.add(request.id)
             else:
+                self.asked[request.id] = request
                 self._answering.add(asyncio.create_task(self._serve(request)))
 
     async def _serve(self, job: Job) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aril import Client
 from aril.errors import ArilError, BrokerUnavailable, ClientClosed, JobFailed, StreamLost
 from aril.kafka import KafkaTransport
-from aril.schemas import ErrorEvent, ResetEvent, TokensEvent, reply_topic
+from aril.schemas import ErrorEvent, ResetEvent, TokensEvent
 from tests.support.fault_jobs import break_job
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aril import Stream
     from aril.schemas import Event
+    from aril.transport import Place
     from tests.faults.history import Outcome
     from tests.support.fault_fleet import FaultSite
     from tests.support.fault_packers import Packers
@@ -41,7 +42,7 @@ class FaultTransport(KafkaTransport):
 
     async def send(
         self,
-        partition: int,
+        place: Place,
         key: bytes,
         value: bytes,
         headers: Sequence[tuple[str, bytes]] = (),
@@ -49,18 +50,18 @@ class FaultTransport(KafkaTransport):
         """Send once, and perhaps once more."""
         if key in self.to_break:
             value = break_job(value)
-        await self._send(partition, key, value, headers)
+        await self._send(place, key, value, headers)
         if random.random() < TWICE_SHARE:
-            await self._send(partition, key, value, headers)
+            await self._send(place, key, value, headers)
 
     async def _send(
-        self, partition: int, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+        self, place: Place, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
     ) -> None:
         codec = self.codecs.get(key)
         if codec is None or self._packers is None:
-            await super().send(partition, key, value, headers)
+            await super().send(place, key, value, headers)
         else:
-            await self._packers.send(codec, partition, key, value, headers)
+            await self._packers.send(codec, place.partition, key, value, headers)
 
 
 class FaultClient(Client):
@@ -68,15 +69,16 @@ class FaultClient(Client):
 
     def __init__(self, site: FaultSite, tenant: str, packers: Packers | None = None) -> None:
         contract = site.contract
-        transport = FaultTransport(
-            site.bootstrap,
-            jobs_topic=contract.jobs_topic,
-            reply_topic=reply_topic(contract.replies_prefix, tenant),
-            packers=packers,
-        )
+        transport = FaultTransport(site.bootstrap, packers=packers)
         self.breaking = transport.to_break
         self.packing = transport.codecs
-        super().__init__(site.bootstrap, tenant, transport=transport)
+        super().__init__(
+            site.bootstrap,
+            tenant,
+            jobs_topic=contract.jobs_topic,
+            replies_prefix=contract.replies_prefix,
+            transport=transport,
+        )
 
 
 class Reader:

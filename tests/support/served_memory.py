@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from tests.support.fake_worker import FakeWorker
 
 if TYPE_CHECKING:
     from aril.schemas import ReplyRecord
-    from aril.transport import Partitions
 
 
 class TailWorker(FakeWorker):
@@ -34,11 +34,12 @@ class ServedTransport(MemoryTransport):
         super().__init__(self.broker)
         self.worker = kind.on_memory(self.broker)
 
-    async def open(self) -> Partitions:
+    async def open(self) -> None:
         """See `Transport`."""
-        partitions = await super().open()
+        # They belong to the loop that first waits for them, and this may be another one.
+        self.broker.jobs, self.broker.changed = asyncio.Queue(), asyncio.Event()
+        await super().open()
         await self.worker.__aenter__()
-        return partitions
 
     async def close(self) -> None:
         """See `Transport`."""

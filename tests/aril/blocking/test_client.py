@@ -24,6 +24,7 @@ from aril import (
     JobTimeout,
     TextWithdrawn,
     TokensEvent,
+    TopicMissing,
 )
 from aril.blocking import Client
 from aril.schemas import Epoch, Job, ReplyRecord
@@ -348,6 +349,22 @@ def test_opening_fails_and_is_tried_again() -> None:
         client.open()
     eventually(lambda: threads() == [])
     transport.broker.failing = False
+    with client:
+        assert client.complete("one").text == "one"
+
+
+def test_a_topic_is_missing_and_then_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where a connection was made before something failed."""
+    client, transport = connect()
+
+    async def partitions(topic: str) -> int:
+        raise TopicMissing(topic)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "partitions", partitions)
+        with pytest.raises(TopicMissing):
+            client.complete("one")
+    eventually(lambda: threads() == [])
     with client:
         assert client.complete("one").text == "one"
 

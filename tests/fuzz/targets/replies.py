@@ -28,7 +28,7 @@ from aril.schemas import (
     limits,
 )
 from aril.schemas.reply import ClaimRecord, ReleaseRecord
-from aril.transport import Fetched
+from aril.transport import Fetched, Place
 from tests.fuzz.mutate import bend, bend_tree, chance, pick, tree
 from tests.fuzz.target import ACCEPTED, Target, holds, slug
 
@@ -82,6 +82,9 @@ def _record(rng: Random) -> ReplyRecord:
     )
 
 
+_PLACE = Place("replies.acme", 0)
+
+
 def _make(rng: Random) -> bytes:
     kind = rng.random()
     if kind < 0.02:
@@ -96,8 +99,8 @@ def _make(rng: Random) -> bytes:
 
 
 def _check(data: bytes) -> str:
-    inbox = Inbox("j", partition=0, position=20, limit=4)
-    inbox.offer(Fetched(0, 20, b"j", data))
+    inbox = Inbox("j", place=_PLACE, position=20, limit=4)
+    inbox.offer(Fetched(_PLACE, 20, b"j", data))
     start = decode_redirect(data, "j")
     holds(start is None or 0 <= start <= limits.MAX_OFFSET, "a redirect leads to an offset")
     try:

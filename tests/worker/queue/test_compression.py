@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from aril.fetching.place import Place
 from aril.kafka import KafkaTransport
 from tests.support.members import PARTITIONS, Member, until
 
@@ -47,10 +48,11 @@ async def test_every_codec_is_read_by_workers(kafka: Kafka, topic: str) -> None:
 async def test_every_codec_is_read_by_clients(kafka: Kafka, topic: str) -> None:
     """The same in a reply topic that an operator lets be packed."""
     sent = await append_packed(kafka, topic)
-    transport = KafkaTransport(kafka.bootstrap, jobs_topic=topic, reply_topic=topic)
-    assert await transport.open() == (PARTITIONS, PARTITIONS)
+    transport = KafkaTransport(kafka.bootstrap)
+    await transport.open()
+    assert await transport.partitions(topic) == PARTITIONS
     try:
-        transport.follow(0, 0)
+        transport.follow(Place(topic, 0), 0)
         found: list[bytes | None] = []
         while len(found) < len(sent):
             found += [each.value for each in await transport.poll()]

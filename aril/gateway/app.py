@@ -1,0 +1,38 @@
+"""The ASGI application: every room's routes, around one `Site`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from aril.gateway import health
+from aril.gateway.failures import HANDLERS
+
+if TYPE_CHECKING:
+    from aril.gateway.site import Site
+
+
+def make_app(site: Site) -> Starlette:
+    """Return the application of a gateway whose connection somebody else opens and closes."""
+    origins = [each.strip() for each in site.settings.gateway_cors.split(",") if each.strip()]
+    middleware = []
+    if origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["GET", "POST", "HEAD", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=["*"],
+            )
+        )
+    app = Starlette(
+        routes=[*health.ROUTES],
+        middleware=middleware,
+        exception_handlers=HANDLERS,
+    )
+    app.state.site = site
+    return app
