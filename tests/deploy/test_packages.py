@@ -74,7 +74,8 @@ def test_a_client_weighs_little(tmp_path: Path) -> None:
     assert size < MOST_BYTES
     beside = {path.name for path in site.iterdir() if path.is_dir()}
     assert not beside & {*ROOMS, "torch", "cramjam"}
-    code = "import sys, aril, aril.kafka; [getattr(aril, name) for name in aril.__all__]\n"
+    code = "import sys, aril, aril.kafka\n"
+    code += "[getattr(aril, name) for name in aril.__all__ if name != 'Signer']\n"  # of an extra
     code += "print('torch' in sys.modules)"
     shown = subprocess.run(
         [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
