@@ -21,9 +21,8 @@ def asked(cluster: Cluster, client: BlockingClient) -> None:
     with client:
         assert client.complete("one two three").text == "one two three"
         assert "".join(client.text("one two three")) == "one two three"
-        with client.stream("one two three") as stream:
-            next(iter(stream))
-            token = stream.detach()
+        for _ in (stream := client.stream("one two three")):
+            token = stream.detach()  # which ends the loop
         assert client.resume(str(token)).result().text == "one two three"
     contract = cluster.contract
     missing = BlockingClient(
