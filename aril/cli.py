@@ -26,7 +26,7 @@ class Command(NamedTuple):
     summary: str
 
 
-GROUPS: Final = {
+GROUPS: Final[dict[str, tuple[Command, ...]]] = {
     "See it work": (
         Command("demo", "demo", "broker, worker and four tenants at once, on this machine"),
     ),
@@ -45,7 +45,9 @@ GROUPS: Final = {
         Command("config", "config", "show every setting and where its value comes from"),
     ),
 }
-COMMANDS: Final = {command.name: command for group in GROUPS.values() for command in group}
+COMMANDS: Final[dict[str, Command]] = {
+    command.name: command for group in GROUPS.values() for command in group
+}
 
 BROUGHT_BY: Final = {"aiohttp": "oidc", "cryptography": "signing"}
 """Extras of the client, by the modules that they bring."""
