@@ -29,11 +29,12 @@ from aril.schemas import (
     reply_topic,
 )
 from aril.stream import Completion, ResumeToken, Stream
+from aril.texts import texts
 from aril.trace_context import trace_headers
 from aril.transport import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from types import TracebackType
 
     from aril.signer import Signer
@@ -95,7 +96,7 @@ class Client:
         used as it is, and somebody else opens and closes it.
         """
         self._shared = link is not None
-        self.link = link or Link(
+        self.link: Link = link or Link(
             bootstrap,
             jobs_topic=jobs_topic,
             replies_prefix=replies_prefix,
@@ -104,8 +105,8 @@ class Client:
             transport=transport,
         )
         self.tenant = tenant
-        self.replies_topic = reply_topic(self.link.replies_prefix, tenant)
-        self.jobs_topic = self.link.jobs_topic.replace("*", tenant)
+        self.replies_topic: str = reply_topic(self.link.replies_prefix, tenant)
+        self.jobs_topic: str = self.link.jobs_topic.replace("*", tenant)
         self._signer = signer
         self._inboxes: set[Inbox] = set()
         self._closing = False
@@ -174,6 +175,19 @@ class Client:
     ) -> Completion:
         """Send a job and return its whole answer; arguments as for `stream`."""
         return await self.stream(prompt, **options).result()
+
+    def text(
+        self,
+        prompt: str | None = None,
+        *,
+        on_reset: Callable[[], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> AsyncGenerator[str, None]:
+        """Send a job and return its answer as pieces of text; arguments as for `stream`.
+
+        What a reset does to text that was shown, and `on_reset`: `aril.texts`.
+        """
+        return texts(self.stream(prompt, **options), on_reset=on_reset)
 
     def resume(self, token: ResumeToken | str, *, timeout: float | None = None) -> Stream:
         """Return the rest of a stream that an earlier client had begun to read.

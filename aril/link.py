@@ -52,7 +52,7 @@ class Link:
         self.replies_prefix = replies_prefix
         self.inbox_events = inbox_events
         self.transport = transport
-        self.router = Router(follow=self._follow, unfollow=transport.unfollow)
+        self.router: Router = Router(follow=self._follow, unfollow=transport.unfollow)
         self._partitions: dict[str, int] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._work = asyncio.Event()

@@ -43,9 +43,11 @@ class MemoryBroker:
         """Prepare; with `topics` there are these reply topics and no others."""
         self.jobs: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.headers: list[list[tuple[str, bytes]]] = []  # of each record sent, in order
-        self.replies = [ReplyLog() for _ in range(reply_partitions)]
-        self.topics = {topic: [ReplyLog() for _ in range(reply_partitions)] for topic in topics}
-        self.changed = asyncio.Event()
+        self.replies: list[ReplyLog] = [ReplyLog() for _ in range(reply_partitions)]
+        self.topics: dict[str, list[ReplyLog]] = {
+            topic: [ReplyLog() for _ in range(reply_partitions)] for topic in topics
+        }
+        self.changed: asyncio.Event = asyncio.Event()
         self.failing = False
 
     def logs(self, topic: str | None) -> list[ReplyLog]:

@@ -58,13 +58,13 @@ class Inbox:
         """Prepare to read from offset `position`; what `resume_at` covers is not given again."""
         self.job = job
         self.place = place
-        self.start = position
-        self.position = position
+        self.start: int = position
+        self.position: int = position
         self.limit = limit
-        self.stream = VisibleStream()
+        self.stream: VisibleStream = VisibleStream()
         self.failure: Exception | None = None
-        self.stalled = False
-        self.redirected = False  # stalled until the reader has gone back
+        self.stalled: bool = False
+        self.redirected: bool = False  # stalled until the reader has gone back
         self._events: deque[Event] = deque()
         self._folded = Mark()
         self._given = resume_at or Mark()

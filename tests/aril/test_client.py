@@ -116,6 +116,14 @@ async def test_job_record(broker: MemoryBroker) -> None:
     assert job.reply_from == reply_partition("job-1", PARTITIONS) + 3
 
 
+async def test_text_is_the_whole_answer(broker: MemoryBroker, worker: FakeWorker) -> None:
+    """Piece by piece, with what comes at the very end."""
+    async with connect(broker) as client:
+        pieces = [piece async for piece in client.text("one two three")]
+    assert (len(pieces), "".join(pieces)) == (3, "one two three")
+    assert worker.served == 1
+
+
 async def test_many_jobs_share_a_reader(broker: MemoryBroker, worker: FakeWorker) -> None:
     """A hundred jobs at once over one reader each get their own answer, whole."""
     prompts = [f"job number {number} of many" for number in range(100)]
