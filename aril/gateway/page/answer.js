@@ -51,7 +51,11 @@ export function take(answer, { id, data }, now = Date.now()) {
   }
   const chunk = JSON.parse(data);
   if (typeof chunk !== "object" || chunk === null) throw new SyntaxError("no object");
-  if (chunk.error) throw new Failure(chunk.error);
+  if (chunk.error) {
+    // What was shown does not hold. Its event has the id from which what does hold is read.
+    if (chunk.error.code === "withdrawn") Object.assign(answer, { text: "", loose: "", at: id ?? answer.at });
+    throw new Failure(chunk.error);
+  }
   answer.id = chunk.id ?? answer.id;
   answer.usage = chunk.usage ?? answer.usage;
   const choice = chunk.choices?.[0];
@@ -93,7 +97,6 @@ export async function read(answer, { body, headers, changed, waiting, signal }) 
       if (signal.aborted) throw signal.reason;
       if (!(error instanceof Failure)) throw error;
       if (error.status === 401) return "key";
-      if (error.code === "withdrawn") Object.assign(answer, { text: "", at: null });
       answer.loose = "";
       if (!error.passing) {
         answer.state = error.code === "cancelled" ? "stopped" : "failed";

@@ -62,7 +62,7 @@ export class TurnView {
     parts.again.hidden = answer.state !== "failed" && answer.state !== "stopped";
     parts.facts.hidden = answer.first === null;
     parts.summary.textContent = summaryOf(answer);
-    if (ended) parts.list.replaceChildren(...detailsOf(answer).flatMap(entry));
+    if (ended || !parts.list.hasChildNodes()) parts.list.replaceChildren(...detailsOf(answer).flatMap(entry));
     if (atEnd) scrollToEnd();
   }
 }
@@ -101,8 +101,8 @@ function summaryOf(answer) {
   const { told } = answer;
   const facts = [answer.tenant];
   if (told) {
-    facts.push(adapterOf(told, DIGITS));
-    facts.push(`${told.base} ${(told.base_digest ?? "").slice(0, DIGITS)}`.trim());
+    const base = named({ name: told.base, digest: told.base_digest }, DIGITS);
+    facts.push(`${adapterOf(told, DIGITS)} on ${base}`);
   }
   const tokens = tokensOf(answer);
   facts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
@@ -112,11 +112,14 @@ function summaryOf(answer) {
   return facts.join(" · ");
 }
 
+function named({ name, digest }, digits) {
+  return digest ? `${name}@${digest.slice(0, digits)}` : name;
+}
+
 function adapterOf(told, digits) {
-  const named = ({ name, digest }) => `${name}@${digest.slice(0, digits)}`;
-  if (told.adapter) return named({ name: told.adapter, digest: told.digest ?? "" });
+  if (told.adapter) return named({ name: told.adapter, digest: told.digest }, digits);
   if (!told.adapters?.length) return "no adapter";
-  return told.adapters.map((each) => `${each.weight} × ${named(each)}`).join(" + ");
+  return told.adapters.map((each) => `${each.weight} × ${named(each, digits)}`).join(" + ");
 }
 
 function detailsOf(answer) {
