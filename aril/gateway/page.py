@@ -28,19 +28,10 @@ TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 HEADERS: Final = {
     "cache-control": "no-cache",  # asked again each time, by its ETag
@@ -88,7 +79,7 @@ async def part(request: Request) -> Response:
 
 
 async def caller(request: Request) -> Response:
-    """`/page/caller`: whose key the page has, and whether it needs one. Raises HTTPException 401."""
+    """`/page/caller`: whose key this is, and if one is needed. Raises HTTPException 401."""
     site = site_of(request)
     who = site.caller(request)
     about = {"tenant": who.tenant, "name": who.name, "keyless": site.keys is None}

@@ -1,4 +1,4 @@
-"""The page of the gateway as it is served: its files, what they may load, who is told whose it is."""
+"""The page of the gateway as it is served: its files, what they may load, whose a key is."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "aril-test"
+MARKUP: Final = (
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|\.style\b"
+)
 
 
 def client_of(**settings: Any) -> TestClient:
@@ -79,7 +82,7 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
 
 
 def test_a_page_says_nothing_but_text_and_names_of_its_files() -> None:
-    """The policy lets in neither inline code nor inline style: there is none; nothing is outside."""
+    """The policy lets in neither code nor style that stands in the page: there is none."""
     index = page.FILES[page.INDEX].body.decode()
     loaded = set()
     for tag, attributes in Tags(index).found:
@@ -97,8 +100,7 @@ def test_scripts_load_only_each_other_and_never_write_markup() -> None:
     imported = {"chat.js"}
     for text in scripts.values():
         imported |= set(re.findall(r'^import .* from "\./(.+)";$', text, re.MULTILINE))
-        ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|\.style\b"
-        assert re.findall(ways, text) == []
+        assert re.findall(MARKUP, text) == []
         assert "localStorage" not in text
         assert "cookie" not in text
     assert imported == scripts.keys()

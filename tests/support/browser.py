@@ -103,9 +103,8 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """Return the text of the last element that a selector finds, seen or not; "" for none."""
-        found: str = self.run(
-            "return [...document.querySelectorAll(arguments[0])].at(-1)?.textContent ?? ''", selector
-        )
+        script = "return [...document.querySelectorAll(arguments[0])].at(-1)?.textContent ?? ''"
+        found: str = self.run(script, selector)
         return found
 
     def sees(self, selector: str) -> bool:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from aril.connection import Connection
+    from aril.openai.shapes import ChatChunk, TextChunk
     from aril.schemas import Event
 
 PARTITION: Final = 3
@@ -73,7 +74,7 @@ class Line(NamedTuple):
     """An event, or an error, where a reader stands behind it, and whether the connection ends."""
 
     event: Event | Exception
-    count: int
+    tokens: int
     resets: int = 0
     cut: bool = False
 
@@ -160,23 +161,15 @@ async def _pieces(
     opening = [event(chunk) for chunk in chunks.opening(0)]
     late = question.startswith("late")
     for line in script_of(question):
-        of_earlier = (line.resets, line.count) <= (place.resets, place.count)
+        of_earlier = (line.resets, line.tokens) <= (place.resets, place.count)
         if of_earlier and not isinstance(line.event, DoneEvent | Exception):
             continue
+        at = str(ResumeToken(job, PARTITION, REPLY_FROM, line.tokens, line.resets))
+        happens = line.event
+        if await _within(None if late else stub.delay, cancelled):
+            happens = JobError(ErrorCode.CANCELLED, "the caller does not want it any more")
         try:
-            async with asyncio.timeout(None if late else stub.delay):
-                await cancelled.wait()
-            raise JobError(ErrorCode.CANCELLED, "the caller does not want it any more")
-        except TimeoutError:
-            pass
-        except JobError as error:
-            yield event(failure_of(error).body)
-            return
-        at = str(ResumeToken(job, PARTITION, REPLY_FROM, line.count, line.resets))
-        try:
-            if isinstance(line.event, Exception):
-                raise line.event  # noqa: TRY301 - as a stream raises it
-            made = chunks.of(0, job, line.event)
+            made = _made(chunks, job, happens)
         except (JobError, Withdrawn) as error:
             yield event(failure_of(error).body, id=at)
             return
@@ -191,6 +184,20 @@ async def _pieces(
         if line.cut and not isinstance(line.event, DoneEvent):
             return
     yield b"".join([*(event(chunk) for chunk in chunks.closing()), DONE])
+
+
+def _made(chunks: Chunks, job: str, happens: Event | Exception) -> list[ChatChunk | TextChunk]:
+    if isinstance(happens, Exception):
+        raise happens
+    return chunks.of(0, job, happens)
+
+
+async def _within(seconds: float | None, happened: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await happened.wait()
+    except TimeoutError:
+        return False
 
 
 async def cancel(request: Request) -> Response:
@@ -232,7 +239,9 @@ def main() -> None:
     parser.add_argument("--tenant")
     parser.add_argument("--keys", type=Path)
     given = parser.parse_args()
-    settings = GatewaySettings(gateway_tenant=given.tenant, gateway_keys=given.keys)
+    settings = GatewaySettings.model_validate(
+        {"gateway_tenant": given.tenant, "gateway_keys": given.keys}
+    )
     app = make_app(settings, given.delay)
     uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
 
