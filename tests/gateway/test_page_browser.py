@@ -145,6 +145,7 @@ def test_a_reload_while_no_gateway_is_there(page: Page, tmp_path: Path) -> None:
         ("tail", "0 1 2 the tail"),  # cut between the end's text and the end
         ("withdraw", "0 1 2 "),  # what was shown first is no part of it
         ("busy", counted(3)),  # 503 three times
+        ("limit 23", counted(23)),  # 429 each second time, of a job that has begun
     ],
 )
 def test_what_goes_on_by_itself(page: Page, question: str, answer: str) -> None:
@@ -182,6 +183,19 @@ def test_a_refusal_in_words(page: Page) -> None:
     until(lambda: len(page.gateway.asked()) == 2)
     page.ends("failed")
     assert len({each["key"] for each in page.gateway.asked()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "words", "asked"),
+    [("full", "It may go in 1 s. (overloaded)", 4), ("forget", "took back what it had said", 1)],
+)
+def test_what_does_not_go_on(page: Page, question: str, words: str, asked: int) -> None:
+    """It is not tried for ever, and nothing stays that does not hold."""
+    page.ask(question)
+    page.ends("failed")
+    assert words in page.error
+    assert page.answer == ""
+    assert len(page.gateway.asked()) == asked
 
 
 def test_an_error_in_mid_answer(page: Page) -> None:

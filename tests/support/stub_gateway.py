@@ -12,7 +12,10 @@ same `Idempotency-Key`. What a question's first word asks for:
     cut N       as count, but every connection ends after five tokens
     tail        three tokens, then an end with text of its own, cut behind it the first time
     withdraw    three tokens that are withdrawn, then three others
+    forget      three tokens that are withdrawn, and no place to go on from
     busy        as `count 3`, once the gateway has been asked three times
+    full        an error response that the queue is full, each time
+    limit N     as cut, and every second request is one too many for its key
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from aril.errors import JobFailed
 from aril.gateway import page
 from aril.gateway.failures import HANDLERS
 from aril.gateway.settings import GatewaySettings
@@ -84,18 +88,18 @@ def script_of(question: str) -> Iterator[Line]:
     verb, _, rest = question.partition(" ")
     if verb == "echo":
         words = [f"{word} " for word in rest.split(" ")]
-    elif verb in {"count", "cut"}:
+    elif verb in {"count", "cut", "limit"}:
         words = [f"{number} " for number in range(int(rest))]
     else:
         words = ["0 ", "1 ", "2 "]
     resets = 0
-    if verb == "withdraw":
+    if verb in {"withdraw", "forget"}:
         for at, word in enumerate(("not ", "this ", "one ")):
             yield Line(TokensEvent(at, (at,), word), at + 1)
         resets = 1
         yield Line(ResetEvent(len(words)), 0, resets)
     for at, word in enumerate(words):
-        cut = verb == "cut" and at % EVERY == EVERY - 1
+        cut = verb in {"cut", "limit"} and at % EVERY == EVERY - 1
         yield Line(TokensEvent(at, (at,), word), at + 1, resets, cut)
     if verb == "break":
         yield Line(JobError(ErrorCode.INTERNAL, "the engine broke"), len(words), resets)
@@ -143,6 +147,10 @@ async def chat(request: Request) -> Response:
             limit=100,
             given=4000,
         )
+    if question.startswith("full") or (question.startswith("limit") and stub.times(key) % 2 == 0):
+        raise JobFailed(
+            key, ErrorCode.OVERLOADED, "too much", retryable=True, limit=1, retry_after_ms=50
+        )
     if question.startswith("busy") and stub.times(key) <= BUSY:
         error = {"message": "drains", "type": "server_error", "code": "unavailable"}
         return JSONResponse({"error": error}, 503, {"retry-after": "0"})
@@ -171,13 +179,14 @@ async def _pieces(
         try:
             made = _made(chunks, job, happens)
         except (JobError, Withdrawn) as error:
-            yield event(failure_of(error).body, id=at)
+            yield event(failure_of(error).body, id=None if question == "forget" else at)
             return
         pieces = [event(chunk) for chunk in made]
         if made:
             pieces[-1] = event(made[-1], id=at)
         if question.startswith("tail") and line.cut and stub.times(job) == 1:
-            yield pieces[0]  # the text of the end, but not the end
+            # The text of the end, but not the end: it is not behind a place of its own.
+            yield event(made[0], id=at)
             return
         yield b"".join([*opening, *pieces])
         opening = []

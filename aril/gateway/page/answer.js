@@ -13,6 +13,7 @@ import { eventsOf } from "./sse.js";
 const SILENCE = 60_000; // ms; the gateway says something every 15 s
 const FIRST_PAUSE = 500; // ms; doubled each time
 const LONGEST_PAUSE = 15_000; // ms
+const REFUSALS = 3;
 
 /** Returns an answer that nobody was asked for yet. */
 export function newAnswer(model, options) {
@@ -51,11 +52,8 @@ export function take(answer, { id, data }, now = Date.now()) {
   }
   const chunk = JSON.parse(data);
   if (typeof chunk !== "object" || chunk === null) throw new SyntaxError("no object");
-  if (chunk.error) {
-    // What was shown does not hold. Its event has the id from which what does hold is read.
-    if (chunk.error.code === "withdrawn") Object.assign(answer, { text: "", loose: "", at: id ?? answer.at });
-    throw new Failure(chunk.error);
-  }
+  if (chunk.error?.code === "withdrawn") throw withdrawn(answer, id, chunk.error);
+  if (chunk.error) throw new Failure(chunk.error);
   answer.id = chunk.id ?? answer.id;
   answer.usage = chunk.usage ?? answer.usage;
   const choice = chunk.choices?.[0];
@@ -74,6 +72,14 @@ export function take(answer, { id, data }, now = Date.now()) {
   }
 }
 
+/** Takes back what was shown; what holds in its place is read from `id` on, if there is one. */
+function withdrawn(answer, id, error) {
+  Object.assign(answer, { text: "", loose: "" });
+  if (id === undefined || id === answer.at) return new Failure(error);
+  answer.at = id;
+  return new Cut("The service took back what it had said.");
+}
+
 function settle(answer) {
   answer.text += answer.loose;
   answer.loose = "";
@@ -88,6 +94,7 @@ function settle(answer) {
  */
 export async function read(answer, { body, headers, changed, waiting, signal }) {
   let pause = FIRST_PAUSE;
+  let refusals = 0;
   for (;;) {
     const before = answer.at;
     try {
@@ -98,7 +105,10 @@ export async function read(answer, { body, headers, changed, waiting, signal }) 
       if (!(error instanceof Failure)) throw error;
       if (error.status === 401) return "key";
       answer.loose = "";
-      if (!error.passing) {
+      // A key's limits refuse a request, a queue's end the job: of one that has begun it is the
+      // first, else it is asked again to see.
+      const refused = error.code === "overloaded" && (before !== null || ++refusals <= REFUSALS);
+      if (!error.passing && !refused) {
         answer.state = error.code === "cancelled" ? "stopped" : "failed";
         answer.error = error.error;
         return "ended";

@@ -69,20 +69,22 @@ at("forget").addEventListener("click", () => {
 // --- what can be asked
 
 async function listModels() {
-  let names = [];
+  let names = [BACKBONE]; // which is there in any case
   try {
     const response = await fetch("v1/models", { headers: headers(), cache: "no-store" });
-    if (response.ok) names = (await response.json()).data.map((model) => String(model.id));
-  } catch {
-    // The backbone is there all the same.
+    if (!response.ok) throw await failureOf(response);
+    names = (await response.json()).data.map((model) => String(model.id));
+  } catch (error) {
+    if (!(error instanceof Failure) || error.passing || error.wait) setTimeout(listModels, RETRY);
   }
-  const options = [...new Set([...(names.length ? names : [BACKBONE])])].map((name) => {
+  const chosen = at("model").value || kept.chat.model;
+  const options = names.map((name) => {
     const option = document.createElement("option");
     option.value = option.textContent = name;
     return option;
   });
   at("model").replaceChildren(...options);
-  if (names.includes(kept.chat.model)) at("model").value = kept.chat.model;
+  if (names.includes(chosen)) at("model").value = chosen;
   at("model").disabled = false;
 }
 

@@ -19,7 +19,7 @@ export class Failure extends Error {
 
   /** Whether the same job, under the same key, may be asked for again: it has not ended. */
   get passing() {
-    if (ENDS.has(this.code)) return false;
+    if (ENDINGS.has(this.code)) return false;
     return PASSING_CODES.has(this.code) || PASSING_STATUS.has(this.status);
   }
 }
@@ -32,7 +32,7 @@ export class Cut extends Failure {
 }
 
 // Of the contract: a job that ended so has ended. Another one, with another key, may do better.
-const ENDS = new Set([
+const ENDINGS = new Set([
   "invalid_job",
   "unsupported_version",
   "unknown_adapter",
@@ -48,7 +48,7 @@ const ENDS = new Set([
   "reply_unreadable",
 ]);
 // Of the way to it.
-const PASSING_CODES = new Set(["unavailable", "timeout", "withdrawn"]);
+const PASSING_CODES = new Set(["unavailable", "timeout"]);
 const PASSING_STATUS = new Set([408, 429, 502, 503, 504]);
 
 const WORDS = {
@@ -66,6 +66,7 @@ const WORDS = {
   timeout: "The answer took too long",
   unavailable: "The gateway cannot be reached",
   unknown_adapter: "There is no such model",
+  withdrawn: "The service took back what it had said",
 };
 
 /** Returns the failure that a response of another status than 200 is. */
