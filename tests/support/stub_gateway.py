@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -135,7 +136,7 @@ async def chat(request: Request) -> Response:
     site_of(request).caller(request)
     stub: Stub = request.app.state.stub
     body = await request.json()
-    key = request.headers["idempotency-key"]
+    key = request.headers.get("idempotency-key", uuid.uuid4().hex)
     last = request.headers.get("last-event-id")
     stub.asked.append({"key": key, "last": last, "body": body})
     question = body["messages"][-1]["content"]
