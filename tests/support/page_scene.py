@@ -19,6 +19,11 @@ ENTER: Final = "\ue007"
 LAST: Final = "#turns > li:last-child .answer"
 
 
+def counted(number: int) -> str:
+    """Return what `count` answers."""
+    return "".join(f"{each} " for each in range(number))
+
+
 class Gateway:
     """A stub's process: the same port each time that it is started."""
 

@@ -64,7 +64,8 @@ export function take(answer, { id, data }, now = Date.now()) {
   }
   answer.loose += piece;
   answer.finish = choice?.finish_reason ?? answer.finish;
-  answer.told = choice?.aril ?? answer.told;
+  // A seed may have more digits than a number here.
+  if (choice?.aril) answer.told = { ...choice.aril, seed: /"seed":(\d+)/.exec(data)?.[1] };
   if (id !== undefined && id !== answer.at) {
     if (placeOf(id).resets > placeOf(answer.at).resets) answer.text = ""; // the service withdrew it
     answer.at = id;

@@ -24,10 +24,14 @@ export class Failure extends Error {
   }
 }
 
-/** The connection was not there, or broke. */
+/** The connection was not there, or broke: what was read over it goes on over another. */
 export class Cut extends Failure {
   constructor(message) {
-    super({ message, code: "unavailable" });
+    super({ message });
+  }
+
+  get passing() {
+    return true;
   }
 }
 
@@ -92,7 +96,8 @@ function waitOf(headers) {
 
 /** Returns a gateway's error object in words, with its code and the limit that was met. */
 export function wordsOf(error) {
-  const words = [WORDS[error.code] ? `${WORDS[error.code]}: ${error.message}` : error.message];
+  const message = /[.!?]$/.test(error.message) ? error.message : `${error.message}.`;
+  const words = [WORDS[error.code] ? `${WORDS[error.code]}: ${message}` : message];
   if (error.limit !== undefined) words.push(`Limit: ${error.limit}.`);
   if (error.given !== undefined) words.push(`Given: ${plain(error.given)}.`);
   if (error.retry_after_ms !== undefined) {

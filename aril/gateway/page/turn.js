@@ -35,7 +35,9 @@ export class TurnView {
 
   /** Says why nothing comes; "" when it does. */
   waits(words) {
+    const atEnd = isAtEnd();
     this.#parts.waits.textContent = words;
+    if (atEnd) scrollToEnd();
   }
 
   /** Shows what has come, with the next picture that is drawn. */
@@ -138,7 +140,7 @@ function detailsOf(answer) {
     details.push(["First token, by the service", seconds(told.ttft_ms)]);
     details.push(["Waited in the queue", seconds(told.queue_ms)]);
     details.push(["All of it", seconds(told.total_ms)]);
-    details.push(["Seed", String(told.seed)]);
+    details.push(["Seed", told.seed]);
   }
   if (answer.finish) details.push(["Ended by", answer.finish === "length" ? "its longest length" : answer.finish]);
   details.push(["Job", told?.job ?? answer.key]);

@@ -20,7 +20,7 @@ from aril.gateway.site import Site
 if TYPE_CHECKING:
     from aril.connection import Connection
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 KEY: Final = "aril-test"
 MARKUP: Final = (
     r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|\.style\b"
