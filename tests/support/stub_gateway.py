@@ -12,7 +12,6 @@ same `Idempotency-Key`. What a question's first word asks for:
     cut N       as count, but every connection ends after five tokens
     tail        three tokens, then an end with text of its own, cut behind it the first time
     withdraw    three tokens that are withdrawn, then three others
-    forget      three tokens that are withdrawn, and no place to go on from
     busy        as `count 3`, once the gateway has been asked three times
     full        an error response that the queue is full, each time
     limit N     as cut, and every second request is one too many for its key
@@ -37,9 +36,11 @@ from aril.gateway.failures import HANDLERS
 from aril.gateway.settings import GatewaySettings
 from aril.gateway.site import Site, site_of
 from aril.gateway.sse import DONE, EventStream, event
+from aril.openai.answers import Answer
 from aril.openai.chunks import Chunks
 from aril.openai.errors import Refused, Withdrawn, failure_of
 from aril.openai.requests import CHAT, request_of
+from aril.openai.responses import response_of
 from aril.schemas import DoneEvent, ErrorCode, JobError, ResetEvent, Timings, TokensEvent, Usage
 from aril.stream import ResumeToken
 
@@ -95,7 +96,7 @@ def script_of(question: str) -> Iterator[Line]:
     else:
         words = ["0 ", "1 ", "2 "]
     resets = 0
-    if verb in {"withdraw", "forget"}:
+    if verb == "withdraw":
         for at, word in enumerate(("not ", "this ", "one ")):
             yield Line(TokensEvent(at, (at,), word), at + 1)
         resets = 1
@@ -181,7 +182,7 @@ async def _pieces(
         try:
             made = _made(chunks, job, happens)
         except (JobError, Withdrawn) as error:
-            yield event(failure_of(error).body, id=None if question == "forget" else at)
+            yield event(failure_of(error).body)
             return
         pieces = [event(chunk) for chunk in made]
         if made:
@@ -211,6 +212,21 @@ async def _within(seconds: float | None, happened: asyncio.Event) -> bool:
         return False
 
 
+async def whole(request: Request) -> Response:
+    """Answer with all of an answer, by its id."""
+    site_of(request).caller(request)
+    *_, job = request.path_params["id"].split(".", 2)
+    stub: Stub = request.app.state.stub
+    (body, *_) = [each["body"] for each in stub.asked if each["key"] == job]
+    answer = Answer(job)
+    for line in script_of(body["messages"][-1]["content"]):
+        if not isinstance(line.event, Exception):
+            answer.add(line.event)
+    asked = request_of(CHAT, body | {"model": "aril"})
+    told = response_of(asked, [answer], id=request.path_params["id"], created=0)
+    return JSONResponse(told)
+
+
 async def cancel(request: Request) -> Response:
     """End a job, by the id of its answer."""
     site_of(request).caller(request)
@@ -232,6 +248,7 @@ def make_app(settings: GatewaySettings, delay: float) -> Starlette:
             *page.ROUTES,
             Route("/v1/models", models),
             Route(CHAT, chat, methods=["POST"]),
+            Route(f"{CHAT}/{{id}}", whole),
             Route(f"{CHAT}/{{id}}/cancel", cancel, methods=["POST"]),
             Route("/stub/asked", told),
         ],

@@ -1,8 +1,9 @@
 // The page: who asks, what is asked, and the one answer that is being read.
 
-import { cancel, newAnswer, read } from "./answer.js";
+import { newAnswer } from "./answer.js";
 import { Failure, failureOf, wordsOf } from "./failures.js";
 import { Kept, keepKey, keptKey, newChat } from "./kept.js";
+import { cancel, read } from "./reading.js";
 import { TurnView, scrollToEnd, tokensOf } from "./turn.js";
 
 const RETRY = 3_000; // ms, for the gateway to be there when the page is opened

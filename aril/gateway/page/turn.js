@@ -1,6 +1,6 @@
 // One turn of the conversation on the screen. All that a model said goes in as text, never as markup.
 
-import { placeOf } from "./answer.js";
+import { tokensAt } from "./answer.js";
 import { wordsOf } from "./failures.js";
 
 const template = document.getElementById("turn");
@@ -87,7 +87,7 @@ function endOf(answer) {
 
 /** Returns how many tokens there are, by the service's word or by the id of the last event. */
 export function tokensOf(answer) {
-  return answer.usage?.completion_tokens ?? placeOf(answer.at).tokens;
+  return answer.usage?.completion_tokens ?? tokensAt(answer.at);
 }
 
 /** Returns tokens a second: by the service's clock if it has told, else as they come here. */

@@ -103,7 +103,6 @@ def test_a_reload_while_no_gateway_is_there(page: Page, tmp_path: Path) -> None:
     [
         ("cut 23", counted(23)),  # connections that end after five tokens each
         ("tail", "0 1 2 the tail"),  # cut between the end's text and the end
-        ("withdraw", "0 1 2 "),  # what was shown first is no part of it
         ("busy", counted(3)),  # 503 three times
         ("limit 23", counted(23)),  # 429 each second time, of a job that has begun
     ],
@@ -147,17 +146,23 @@ def test_a_refusal_in_words(page: Page) -> None:
     assert len({each["key"] for each in page.gateway.asked()}) == 2
 
 
-@pytest.mark.parametrize(
-    ("question", "words", "asked"),
-    [("full", "It may go in 1 s. (overloaded)", 4), ("forget", "took back what it had said", 1)],
-)
-def test_what_does_not_go_on(page: Page, question: str, words: str, asked: int) -> None:
-    """It is not tried for ever, and nothing stays that does not hold."""
-    page.ask(question)
+def test_an_answer_that_is_withdrawn(page: Page) -> None:
+    """What was shown is no part of it: read by its id it is what holds, with all that is told."""
+    page.ask("withdraw")
+    page.ends()
+    assert page.answer == "0 1 2 "
+    assert str(SEED) in page.browser.text(f"{LAST} dl")
+    assert len(page.gateway.asked()) == 1
+
+
+def test_a_queue_that_is_full(page: Page) -> None:
+    """It is asked for again some times, not for ever."""
+    page.ask("full")
     page.ends("failed")
-    assert words in page.error
-    assert page.answer == ""
-    assert len(page.gateway.asked()) == asked
+    assert "It may go in 1 s. (overloaded)" in page.error
+    asked = page.gateway.asked()
+    assert len(asked) == 4
+    assert len({each["key"] for each in asked}) == 1
 
 
 def test_an_error_in_mid_answer(page: Page) -> None:
