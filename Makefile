@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check reference dashboards test test-all test-faults test-transformers test-compose test-kubernetes test-security test-observe fuzz bench bench-peers plots kafka jars clean
+.PHONY: help setup demo check reference dashboards test test-all test-faults test-transformers test-compose test-kubernetes test-security test-clients test-observe fuzz bench bench-peers plots kafka jars clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-kubernetes: setup ## the manifests, every overlay with all that can go into
 test-security: setup jars ## Kafka with TLS, SCRAM, tokens and an authorizer: what tenants cannot do, what workers need
 	$(BIN)/pytest -rP -m slow tests/security
 
+test-clients: setup jars ## the clients in Go, Node and Java: their own tests, then against live workers on a real broker
+	REQUIRE_GO=1 REQUIRE_NODE=1 $(BIN)/pytest -rs -m slow tests/clients
+
 test-observe: setup jars ## promtool's tests of the alerts, every query of the dashboards on a real Prometheus
 	deploy/observe/tools.sh
 	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -rP tests/deploy/test_observe.py tests/integration/test_dashboards.py
@@ -79,5 +82,5 @@ jars:
 	@deploy/kafka/fetch.sh || echo "so tests run on the embedded broker"
 
 clean: ## remove what these targets made, but for .venv
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist *.egg-info clients/node/dist clients/node/build clients/node/node_modules clients/java/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

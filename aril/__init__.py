@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from aril.blocking import Client as BlockingClient
     from aril.client import Client
     from aril.connection import Connection
     from aril.errors import (
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         JobTimeout,
         ReplyUnreadable,
         StreamLost,
+        TextWithdrawn,
         TopicMissing,
     )
     from aril.schemas import (
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     **dict.fromkeys(("Client",), "aril.client"),
+    **dict.fromkeys(("BlockingClient",), "aril.blocking"),
     **dict.fromkeys(("Connection",), "aril.connection"),
     **dict.fromkeys(("Signer",), "aril.signer"),
     **dict.fromkeys(("Completion", "ResumeToken", "Stream"), "aril.stream"),
@@ -53,6 +56,7 @@ _HOMES: Final = {
             "JobTimeout",
             "ReplyUnreadable",
             "StreamLost",
+            "TextWithdrawn",
             "TopicMissing",
         ),
         "aril.errors",
@@ -67,15 +71,17 @@ _HOMES: Final = {
             "Sampling",
             "TokensEvent",
         ),
-        "schemas",
+        "aril.schemas",
     ),
 }
+_NAMES_AT_HOME: Final = {"BlockingClient": "Client"}
 
 __all__ = [
     "ArilError",
     "BadKey",
     "BadSetting",
     "BadToken",
+    "BlockingClient",
     "BrokerUnavailable",
     "Client",
     "ClientClosed",
@@ -94,6 +100,7 @@ __all__ = [
     "Signer",
     "Stream",
     "StreamLost",
+    "TextWithdrawn",
     "TokensEvent",
     "TopicMissing",
 ]
@@ -103,4 +110,4 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home), name)
+    return getattr(import_module(home), _NAMES_AT_HOME.get(name, name))

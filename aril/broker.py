@@ -114,10 +114,10 @@ class BrokerProcess(ABC):
 
     def __init__(self, *, log: Path | None = None, start_seconds: float) -> None:
         """Prepare a broker whose output goes to `log`, by default to a file removed at the stop."""
-        self.cluster_id = secrets.token_urlsafe(16)
+        self.cluster_id: str = secrets.token_urlsafe(16)
         self._start_seconds = start_seconds
         self._own_log = log is None
-        self.log = log or Path(tempfile.gettempdir()) / f"aril-broker-{self.cluster_id}.log"
+        self.log: Path = log or Path(tempfile.gettempdir()) / f"aril-broker-{self.cluster_id}.log"
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -26,12 +26,15 @@ class Command(NamedTuple):
     summary: str
 
 
-GROUPS: Final = {
+GROUPS: Final[dict[str, tuple[Command, ...]]] = {
     "See it work": (
         Command("demo", "demo", "broker, worker and four tenants at once, on this machine"),
     ),
     "Serve": (Command("worker", "worker", "take jobs from the queue and stream the answers"),),
-    "Ask": (Command("send", "send", "send prompts as a tenant and print the answers"),),
+    "Ask": (
+        Command("send", "send", "send prompts as a tenant and print the answers"),
+        Command("batch", "batch", "answer a file of prompts, to be started again at any moment"),
+    ),
     "Look after it": (
         Command("topics", "topics", "create the topics for tenants"),
         Command("top", "top", "what the workers of a group are doing now"),
@@ -42,7 +45,9 @@ GROUPS: Final = {
         Command("config", "config", "show every setting and where its value comes from"),
     ),
 }
-COMMANDS: Final = {command.name: command for group in GROUPS.values() for command in group}
+COMMANDS: Final[dict[str, Command]] = {
+    command.name: command for group in GROUPS.values() for command in group
+}
 
 BROUGHT_BY: Final = {"aiohttp": "oidc", "cryptography": "signing"}
 """Extras of the client, by the modules that they bring."""

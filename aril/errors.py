@@ -4,6 +4,7 @@
   * JobFailed            a worker answered the job with an error
   * JobTimeout           no terminal within the caller's time-out (also a TimeoutError)
   * StreamLost           the reply topic no longer holds records that the stream needs
+  * TextWithdrawn        text that was shown is withdrawn, and the new answer says something else
   * ReplyUnreadable      a worker's reply breaks the contract or is of a newer version of it
   * ClientClosed         the client was closed, or never opened
   * BadToken             a resume token that cannot be read (also a ValueError)
@@ -56,7 +57,7 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
 
 
 class JobTimeout(ArilError, TimeoutError):  # noqa: N818 - named for what happened
-    """The job had no terminal in time; a cancel record was sent for it."""
+    """The job had no terminal in time; it was cancelled, unless its stream is kept."""
 
     def __init__(self, job: str, seconds: float) -> None:
         super().__init__(f"job {job} was not finished within {seconds:g} s")
@@ -66,6 +67,18 @@ class JobTimeout(ArilError, TimeoutError):  # noqa: N818 - named for what happen
 
 class StreamLost(ArilError):  # noqa: N818 - named for what happened
     """Records of this stream were deleted by retention before they were read."""
+
+
+class TextWithdrawn(ArilError):  # noqa: N818 - named for what happened
+    """What `text` had given is no longer the answer; see `aril.texts`.
+
+    The job goes on: resuming `token` gives the answer that took its place, from its beginning.
+    """
+
+    def __init__(self, job: str, token: str) -> None:
+        super().__init__(f"what was shown of job {job} was withdrawn, its new answer differs")
+        self.job = job
+        self.token = token
 
 
 class ReplyUnreadable(ArilError):  # noqa: N818 - named for what happened

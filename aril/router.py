@@ -100,7 +100,8 @@ class Inbox:
                 self._go_back(start)
             return
         for event in self.stream.feed(reply):
-            self._admit(event)
+            if self.failure is None:  # behind a token that fits no place nothing is given
+                self._admit(event)
 
     @property
     def _nothing_seen(self) -> bool:

@@ -57,7 +57,7 @@ class Signer:
         """
         self._key = key
         self._clock = clock
-        self.key_id = key_id_of(key.public_key()) if key_id is None else key_id
+        self.key_id: str = key_id_of(key.public_key()) if key_id is None else key_id
         if not is_key_id(self.key_id):
             raise BadKey(f"{self.key_id!r} cannot name a key (lower case, digits, -)")
 

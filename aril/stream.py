@@ -120,8 +120,9 @@ class Stream:
     """The events of one job: iterate it once, or await `result`.
 
     Nothing is sent before the first of `start`, iteration, `result` or `async with`. A caller that
-    stops iterating, is cancelled, or leaves the `async with` block early cancels the job; `detach`
-    leaves it running. Raises `JobFailed`, `JobTimeout`, `StreamLost`, `BrokerUnavailable`.
+    stops iterating, is cancelled, or leaves the `async with` block early cancels the job, unless
+    `keep` was called; `detach` leaves it running. Raises `JobFailed`, `JobTimeout`, `StreamLost`,
+    `BrokerUnavailable`.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Stream:
         self._inbox: Inbox | None = None
         self._over = False
         self._left = False
+        self._kept = False
         self._result: Completion | None = None
 
     @property
@@ -165,6 +167,15 @@ class Stream:
         if self._result is None:
             raise ClientClosed(f"the stream of job {self.job} was left before its end")
         return self._result
+
+    def keep(self) -> Self:
+        """From now on leave the job running when this stream is left early, or times out.
+
+        For who may come back: `token` can be resumed. Closing the client still cancels what is
+        being read.
+        """
+        self._kept = True
+        return self
 
     async def cancel(self) -> None:
         """Ask the worker to end the job; its stream then ends in `JobFailed` (cancelled)."""
@@ -200,6 +211,8 @@ class Stream:
             await self.start()
             while not (self._over or self._left):
                 event = await self._next()
+                if event is None:
+                    return
                 if isinstance(event, ErrorEvent):
                     raise self._failed(event)
                 if isinstance(event, DoneEvent):
@@ -208,9 +221,12 @@ class Stream:
         finally:
             self._leave(cancel=True)
 
-    async def _next(self) -> Event:
+    async def _next(self) -> Event | None:
+        """Wait for the next event; None if another task has left the stream meanwhile."""
         inbox = self._started()
         while (event := inbox.take()) is None:
+            if self._left:
+                return None
             if inbox.failure is not None:
                 self._leave(cancel=False)  # the job may be well: its token can be tried again
                 raise inbox.failure
@@ -266,4 +282,5 @@ class Stream:
     def _leave(self, *, cancel: bool) -> None:
         if self._inbox is not None and not self._left:
             self._left = True
-            self._owner.leave(self._inbox, cancel=cancel and not self._over)
+            self._arrived.set()
+            self._owner.leave(self._inbox, cancel=cancel and not (self._over or self._kept))

@@ -9,6 +9,9 @@ ten minutes, by a drain and by kill -9 in turns, the other one stays. What grows
 the process of the clients: resident memory and open descriptors, their slope an hour behind the
 first quarter of the time, by least squares. Each answer is counted: lost ones, and such as have
 another length than was asked for.
+
+A machine that gets slower meanwhile would be flooded, and a flood is another measurement: while
+more jobs are open than are answered in some seconds, none is sent, and that is counted as well.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ RESTART_SECONDS: Final = 600.0
 SAMPLE_SECONDS: Final = 20.0
 CAPACITY_SECONDS: Final = 20.0
 LENGTHS: Final = (8, 64)  # tokens of an answer
-PATIENCE: Final = 120.0
+OPEN_SECONDS: Final = 10.0  # of answers: when more jobs are open, the machine does not keep up
+PATIENCE: Final = 300.0
 
 
 class Tenant:
@@ -144,7 +148,10 @@ class Soak:
         """Send jobs at random moments, so many a second; wait for the last answers."""
         while time.monotonic() < until:
             await asyncio.sleep(self.chance.expovariate(a_second))
-            self.ask()
+            if sum(len(tenant.jobs) for tenant in self.live) < OPEN_SECONDS * a_second:
+                self.ask()
+            else:
+                self.counted["held back"] += 1
         await asyncio.gather(*(job for tenant in self.live for job in tenant.jobs))
 
     async def change(self, until: float) -> None:
@@ -245,7 +252,7 @@ def rows_of(soak: Soak, seconds: float, a_second: float, restarts: int) -> Itera
         unit = "MB" if "memory" in name else "1"
         yield row([mean], provider=name, metric="mean", unit=unit)
         yield row([change / mean * 100], provider=name, metric="slope of an hour", unit="%")
-    for what in ("jobs", "lost", "failed", "altered", "tenants"):
+    for what in ("jobs", "lost", "failed", "altered", "held back", "tenants"):
         yield row([soak.counted[what]], provider="all", metric=what, unit="1")
     yield row([restarts], provider="all", metric="restarts", unit="1")
 

@@ -14,7 +14,7 @@ from aril.connecting.errors import TokenError
 if TYPE_CHECKING:
     from aril.connecting.tokens import TokenProvider
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 AGAIN_SECONDS: Final = 1.0  # until a provider that has failed is asked again
 

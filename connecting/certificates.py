@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from aril.connecting.errors import SecurityError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-log = logging.getLogger(__name__)  # clients connect as well, and set up no structlog
+log: Final = logging.getLogger(__name__)  # clients connect as well, and set up no structlog
 
 Stamp = tuple[int, int, int]
 

@@ -26,7 +26,7 @@ from aril.connecting.bearer import Bearer
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 # Of a session's time, when it is renewed; as Kafka's own client, whose clocks and networks differ.
 RENEWED_AT: Final = 0.85

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -42,7 +42,7 @@ _TOKEN: Final = ("sasl_token_provider", *_FILE, *_OIDC)
 class ConnectionSettings(BaseSettings):
     """Where the brokers and the topics are, and how a process shows who it is."""
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
         extra="forbid",
         frozen=True,

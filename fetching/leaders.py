@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LATEST: Final = -1
 EARLIEST: Final = -2
 
+PATIENCE_SECONDS: Final = 10.0  # for a leader: topics that are new have none for a moment
+
 _AT_ONCE: Final = 200  # topics of one request
 _RETRY_SECONDS: Final = 0.1
 _CONSUMER: Final = -1  # in place of a replica's number
@@ -79,12 +81,17 @@ class Leaders:
         The end's, of LATEST; -1 where nothing is as young as that time. Raises Kafka's errors.
         """
         request = OffsetRequest(_CONSUMER, 0, [(place.topic, [(place.partition, timestamp)])])
-        try:
-            return await self._offset(place, request)
-        except _ASK_AGAIN:
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + PATIENCE_SECONDS, _RETRY_SECONDS
+        while True:
+            try:
+                return await self._offset(place, request)
+            except _ASK_AGAIN:
+                if loop.time() + pause > until:
+                    raise
             self.forget(place.topic)
-            await asyncio.sleep(_RETRY_SECONDS)
-            return await self._offset(place, request)
+            await asyncio.sleep(pause)
+            pause *= 2
 
     async def close(self) -> None:
         """Ask nothing more; whoever waits is told that the client is closed."""

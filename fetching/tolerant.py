@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-log = logging.getLogger(__name__)  # clients read here as well, and set up no structlog
+log: Final = logging.getLogger(__name__)  # clients read here as well, and set up no structlog
 
 _OFFSET: Final = 2  # where aiokafka's RecordTooLargeError has the offset, among its arguments
 

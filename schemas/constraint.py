@@ -1,9 +1,9 @@
 """What an answer has to look like: a JSON Schema, a regular expression, a choice, a grammar."""
 
 import json
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from aril.schemas import limits
@@ -45,7 +45,7 @@ JsonSchema = Annotated[
 class JsonSchemaFormat(BaseModel):
     """A JSON Schema as the OpenAI interface wraps it."""
 
-    model_config = CONFIG | {"serialize_by_alias": True}
+    model_config: ClassVar[ConfigDict] = CONFIG | {"serialize_by_alias": True}
 
     name: Annotated[str | None, Field(max_length=limits.MAX_METADATA_KEY_CHARS)] = None
     description: Annotated[str | None, Field(max_length=limits.MAX_METADATA_VALUE_CHARS)] = None

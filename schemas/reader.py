@@ -105,10 +105,10 @@ class VisibleStream:
     __slots__ = ("_ids", "_text", "epoch", "resets", "terminal", "writer")
 
     def __init__(self) -> None:
-        self.epoch = BEFORE_ALL
+        self.epoch: Epoch = BEFORE_ALL
         self.writer: str | None = None
         self.terminal: TerminalEvent | None = None
-        self.resets = 0
+        self.resets: int = 0
         self._ids: list[int] = []
         self._text: list[str] = []
 

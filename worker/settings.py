@@ -35,8 +35,8 @@ _SERVICE_LINK = re.compile(
 # Read by the client's side of the command line, or by the loader itself, and not by the worker.
 FOREIGN_ENV: Final = {
     "ARIL_CONFIG": "TOML file of settings, of all commands that have any; as `--config`.",
-    "ARIL_TENANT": "Who asks, of `aril send`; as `--tenant`.",
-    "ARIL_KEY": "File of the key that jobs are signed with, of `aril send`; as `--key`.",
+    "ARIL_TENANT": "Who asks, of `aril send` and `aril batch`; as `--tenant`.",
+    "ARIL_KEY": "File of the key to sign jobs with, of `aril send` and `aril batch`; as `--key`.",
     "ARIL_CACHE": "Folder that `aril demo` keeps its model in.",
     "ARIL_TOP_WORKERS": "Addresses of workers, of `aril top`, separated by commas.",
 }

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aril.arguments import UsageError
 
 if TYPE_CHECKING:
     import argparse
-
-FORMS: Final = frozenset({"response_format", "regex", "choice", "grammar"})
-"""The fields of `Sampling` of which a job may have one."""
 
 
 def add_forms(parser: argparse.ArgumentParser) -> None:
@@ -34,33 +31,33 @@ def add_forms(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def form_of(arguments: argparse.Namespace) -> dict[str, Any]:
+def form_of(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     """Return what the flags ask for, as fields of `Sampling`. Raises `UsageError`."""
     if arguments.response_format is not None:
-        return {"response_format": _response_format(arguments.response_format)}
+        return {"response_format": _response_format(arguments.response_format, command)}
     if arguments.json_schema is not None:
         # As text: the limits of a map in a record do not hold for it.
-        wrapped = {"schema": _read("--json-schema", arguments.json_schema)}
+        wrapped = {"schema": _read(f"{command}: --json-schema", arguments.json_schema)}
         return {"response_format": {"type": "json_schema", "json_schema": wrapped}}
     if arguments.grammar is not None:
-        return {"grammar": _read("--grammar", arguments.grammar)}
+        return {"grammar": _read(f"{command}: --grammar", arguments.grammar)}
     given = {"regex": arguments.regex, "choice": arguments.choice}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _response_format(text: str) -> Any:
+def _response_format(text: str, command: str) -> Any:
     if not text.lstrip().startswith("{"):
         return {"type": text}
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UsageError(f"send: --response-format: not JSON: {error}") from None
+        raise UsageError(f"{command}: --response-format: not JSON: {error}") from None
 
 
 def _read(flag: str, source: str) -> str:
     try:
         return Path(source).read_text("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"send: {flag} {source}: {error.strerror}") from None
+        raise UsageError(f"{flag} {source}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"send: {flag} {source}: not UTF-8") from None
+        raise UsageError(f"{flag} {source}: not UTF-8") from None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from aril.arguments import UsageError
-from aril.commands.forms import FORMS, form_of
+from aril.commands.forms import form_of
+from aril.job_lines import FORMS, LINE_FIELDS, sampling_over, without_adapters
 from aril.schemas import Sampling
 
 if TYPE_CHECKING:
@@ -22,25 +23,25 @@ Asked = dict[str, Any]
 STDIN: Final = "-"
 LISTS: Final = ("stop", "stop_token_ids")
 NO_SCALARS: Final = FORMS.union(LISTS)
-LINE_FIELDS: Final = frozenset(
-    {
-        "id",
-        "prompt",
-        "messages",
-        "tools",
-        "chat_template_kwargs",
-        "add_generation_prompt",
-        "continue_final_message",
-        "token_ids",
-        "adapter",
-        "adapters",
-        "adapter_scale",
-        "sampling",
-        "priority",
-        "deadline",
-        "metadata",
-    }
-)
+
+
+SAMPLING: Final = {
+    "max_tokens": "longest answer; left out, up to the end of the context",
+    "min_tokens": "nothing ends the answer before so many",
+    "temperature": "0 takes the most likely token, more is livelier",
+    "top_p": "choose among the tokens that together have this probability",
+    "top_k": "choose among this many; 0 is off",
+    "min_p": "choose among tokens at least this likely, beside the likeliest",
+    "repetition_penalty": "divides the logits of tokens that have occurred",
+    "presence_penalty": "off the logit of a token that was generated",
+    "frequency_penalty": "off the logit, each time it was generated",
+    "seed": "the same seed gives the same answer; left out, one is drawn and told",
+    "stop": "end before this text",
+    "stop_token_ids": "end at this token",
+    "ignore_eos": "go on where the model would end",
+    "logprobs": "also give log-probabilities, and those of so many alternatives (with --json)",
+    "prompt_logprobs": "the same of the prompt's tokens, at the answer's end (with --json)",
+}
 
 
 def one_line(error: ValidationError, *within: str) -> str:
@@ -51,7 +52,7 @@ def one_line(error: ValidationError, *within: str) -> str:
     return f"{place}: {text}" if place else text
 
 
-def sampling_of(arguments: argparse.Namespace) -> Sampling:
+def sampling_of(arguments: argparse.Namespace, command: str) -> Sampling:
     """Return what the flags say about sampling, and nothing else as set. Raises `UsageError`."""
     given = {
         name: value
@@ -64,16 +65,16 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
         lists: dict[str, Any] = {"stop": given["stop"]} if "stop" in given else {}
         if "stop_token_ids" in given:
             lists["stop_token_ids"] = [int(text) for text in given["stop_token_ids"]]
-        return Sampling.model_validate(parsed | lists | form_of(arguments), extra="forbid")
+        return Sampling.model_validate(parsed | lists | form_of(arguments, command), extra="forbid")
     except ValidationError as error:
-        raise UsageError(f"send: --{one_line(error).replace('_', '-', 1)}") from None
+        raise UsageError(f"{command}: --{one_line(error).replace('_', '-', 1)}") from None
     except ValueError:
-        raise UsageError("send: --stop-token-ids: a token id is a number") from None
+        raise UsageError(f"{command}: --stop-token-ids: a token id is a number") from None
 
 
 def read_prompts(arguments: argparse.Namespace, sampling: Sampling) -> list[Asked]:
     """Return what to ask, one entry a job. Raises `UsageError`."""
-    common: Asked = {"sampling": sampling, **_adapters(arguments.adapter or [])}
+    common: Asked = {"sampling": sampling, **adapters_of(arguments.adapter or [], "send")}
     if arguments.adapter_scale is not None:
         common["adapter_scale"] = arguments.adapter_scale
     if arguments.timeout is not None:
@@ -92,7 +93,7 @@ def read_prompts(arguments: argparse.Namespace, sampling: Sampling) -> list[Aske
     return jobs
 
 
-def _adapters(given: list[str]) -> Asked:
+def adapters_of(given: list[str], command: str) -> Asked:
     """Return one adapter, or a mixture: `name`, `name@digest`, each perhaps with `=weight`."""
     if not given:
         return {}
@@ -104,7 +105,7 @@ def _adapters(given: list[str]) -> Asked:
         try:
             mixed.append({"name": name, "weight": float(weight or 1)})
         except ValueError:
-            raise UsageError(f"send: --adapter {text}: a weight is a number") from None
+            raise UsageError(f"{command}: --adapter {text}: a weight is a number") from None
     return {"adapters": mixed}
 
 
@@ -143,8 +144,7 @@ def _from_line(number: int, line: str, common: Asked, arguments: argparse.Namesp
         raise UsageError(f"{place}: not an object")
     if unknown := sorted(fields.keys() - LINE_FIELDS):
         raise UsageError(f"{place}: unknown field {unknown[0]!r}")
-    if fields.keys() & {"adapter", "adapters"}:  # a line's own choice goes before the flags'
-        common = {name: common[name] for name in common if not name.startswith("adapter")}
+    common = without_adapters(common, fields)
     if "sampling" in fields:
         fields["sampling"] = _sampling_of_line(place, fields["sampling"], common["sampling"])
     if "id" in fields:
@@ -158,10 +158,8 @@ def _sampling_of_line(place: str, given: Any, flags: Sampling) -> Sampling:
     """Return a line's sampling; what it does not say, the flags do."""
     if not isinstance(given, dict):
         raise UsageError(f"{place}: sampling: not an object")
-    said = flags.model_dump(exclude_unset=True)
-    if given.keys() & FORMS:
-        said = {name: said[name] for name in said.keys() - FORMS}
+    both = sampling_over(flags.model_dump(exclude_unset=True), given)
     try:
-        return Sampling.model_validate(said | given, extra="forbid")
+        return Sampling.model_validate(both, extra="forbid")
     except ValidationError as error:
         raise UsageError(f"{place}: {one_line(error, 'sampling')}") from None

@@ -20,7 +20,7 @@ class Report:
     """Prints a line a finding and remembers whether one was bad."""
 
     def __init__(self) -> None:
-        self.failed = False
+        self.failed: bool = False
         self._marks = MARKS if _can_print(MARKS["good"]) else PLAIN_MARKS
 
     def line(self, verdict: Verdict, subject: str, text: str) -> None:

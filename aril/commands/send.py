@@ -21,7 +21,7 @@ from aril.arguments import (
 )
 from aril.client import Client
 from aril.commands.forms import add_forms
-from aril.commands.prompts import one_line, read_prompts, sampling_of
+from aril.commands.prompts import SAMPLING, one_line, read_prompts, sampling_of
 from aril.commands.show import printer_for
 from aril.connecting.settings import ConnectionSettings
 from aril.environment import options_of
@@ -57,25 +57,6 @@ a line of JSONL: {"prompt": "Hi"}, or with any of
   and with messages
   tools, chat_template_kwargs, add_generation_prompt, continue_final_message
 what it says goes before the flags, each field of its sampling by itself"""
-
-
-SAMPLING: Final = {
-    "max_tokens": "longest answer; left out, up to the end of the context",
-    "min_tokens": "nothing ends the answer before so many",
-    "temperature": "0 takes the most likely token, more is livelier",
-    "top_p": "choose among the tokens that together have this probability",
-    "top_k": "choose among this many; 0 is off",
-    "min_p": "choose among tokens at least this likely, beside the likeliest",
-    "repetition_penalty": "divides the logits of tokens that have occurred",
-    "presence_penalty": "off the logit of a token that was generated",
-    "frequency_penalty": "off the logit, each time it was generated",
-    "seed": "the same seed gives the same answer; left out, one is drawn and told",
-    "stop": "end before this text",
-    "stop_token_ids": "end at this token",
-    "ignore_eos": "go on where the model would end",
-    "logprobs": "also give log-probabilities, and those of so many alternatives (with --json)",
-    "prompt_logprobs": "the same of the prompt's tokens, at the answer's end (with --json)",
-}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("send: who asks? -t TENANT, or ARIL_TENANT")
     if not is_tenant(tenant):
         raise UsageError(f"send: {tenant!r} is not a tenant's name (lower case, digits, -)")
-    sampling = sampling_of(arguments)
+    sampling = sampling_of(arguments, "send")
     asked = [] if arguments.resume else read_prompts(arguments, sampling)
     quiet_libraries()
     try:

@@ -6,10 +6,9 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, Protocol
 
-from aril.errors import JobFailed
+from aril.event_fields import fields_of_error, fields_of_event
 from aril.render import COLOURS, DIM, RESET, Weaver, printable
 from aril.schemas import DoneEvent, ResetEvent, TokensEvent
 
@@ -45,28 +44,12 @@ class JsonPrinter:
 
     def event(self, stream: Stream, event: Event) -> None:
         """Print one event."""
-        kind = type(event).__name__.removesuffix("Event").lower()
-        fields = {name: value for name, value in asdict(event).items() if value is not None}
-        if isinstance(event, DoneEvent):
-            fields |= {"usage": event.usage._asdict(), "timings": event.timings._asdict()}
-            if activation := fields.pop("activation", None):
-                fields["adapter_active_from"] = activation.start
-            if mixed := fields.pop("adapters", None):
-                fields["adapters"] = [each._asdict() for each in mixed]
-        self._print({"job": stream.job, "event": kind, **fields, "token": str(stream.token)})
+        fields = fields_of_event(event)
+        self._print({"job": stream.job, **fields, "token": str(stream.token)})
 
     def failed(self, stream: Stream, error: ArilError) -> None:
         """Print an error event."""
-        fields: dict[str, object] = {"code": type(error).__name__, "message": str(error)}
-        if isinstance(error, JobFailed):
-            fields = {
-                "code": error.code,
-                "message": error.message,
-                "retryable": error.retryable,
-                "limit": error.limit,
-                "given": error.given,
-            }
-        self._print({"job": stream.job, "event": "error", **fields})
+        self._print({"job": stream.job, **fields_of_error(error)})
 
     @staticmethod
     def _print(fields: dict[str, object]) -> None:

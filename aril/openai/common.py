@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from aril.job_lines import sampling_over, without_adapters
 from aril.openai.body import Body
 from aril.openai.errors import Refused
 from aril.openai.forms import take_form
@@ -25,8 +26,6 @@ MAX_N: Final = 128
 """Answers to one prompt: OpenAI's bound."""
 MAX_JOBS: Final = 1_024
 """Of one request, prompts times `n`."""
-FORMS: Final = frozenset({"response_format", "regex", "choice", "grammar"})
-ADAPTERS: Final = frozenset({"adapter", "adapters", "adapter_scale"})
 SAMPLING: Final = (
     "temperature",
     "top_p",
@@ -87,7 +86,6 @@ class Common:
         endpoint: Endpoint,
         jobs: list[Job],
         *,
-        top_logprobs: int | None,
         echoed: tuple[str, ...] = (),
     ) -> Asked:
         """Return the whole, each job `n` times."""
@@ -107,13 +105,12 @@ class Common:
             stream=self.stream,
             include_usage=self.include_usage,
             echoed=echoed,
-            top_logprobs=top_logprobs,
+            top_logprobs=jobs[0].sampling.logprobs,
             return_token_ids=self.return_token_ids,
         )
 
 
 def _job(body: Body, adapter: str | None, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {name: value for name, value in defaults.items() if name != "sampling"}
     own = {name: value for name in EXTENSIONS if (value := body.take(name)) is not None}
     named = body.take_as(str, "adapter")
     if adapter is not None and named is not None and named != adapter:
@@ -122,15 +119,15 @@ def _job(body: Body, adapter: str | None, defaults: Mapping[str, Any]) -> dict[s
         adapter = named
     if adapter is not None and "adapters" in own:
         raise Refused("adapters: one adapter is named already", param="adapters")
-    if adapter is not None or "adapters" in own:  # an own choice goes before the defaults'
-        fields = {name: value for name, value in fields.items() if name not in ADAPTERS}
     if adapter is not None:
         own["adapter"] = adapter
     if (priority := body.take_as(int, "priority")) is not None:
         own["priority"] = -priority  # vLLM's lower goes first, the contract's higher
     if (metadata := _metadata(body)) is not None:
         own["metadata"] = metadata
-    return fields | own
+    fields = without_adapters(defaults, own) | own
+    fields.pop("sampling", None)
+    return fields
 
 
 def _metadata(body: Body) -> dict[str, Any] | None:
@@ -146,10 +143,7 @@ def _sampling(body: Body, names: dict[str, str], defaults: Mapping[str, Any]) ->
         own["stop"] = [stop] if isinstance(stop, str) else stop
     if (top_k := body.take("top_k")) is not None:
         own["top_k"] = 0 if top_k == -1 else top_k  # vLLM's other word for off
-    own |= take_form(body, names)
-    if own.keys() & FORMS:
-        defaults = {name: value for name, value in defaults.items() if name not in FORMS}
-    return {**defaults, **own}
+    return sampling_over(defaults, own | take_form(body, names))
 
 
 def _n(body: Body) -> int:

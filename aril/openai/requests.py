@@ -65,15 +65,14 @@ def chat_request(
     if (longest := fields.take("max_completion_tokens")) is not None:
         sampling["max_tokens"] = longest
         names["max_tokens"] = "max_completion_tokens"
-    top = _chat_logprobs(fields)
-    if top is not None:
+    if (top := _chat_logprobs(fields)) is not None:
         sampling["logprobs"] = top
     job = asked.fields | _template(fields, names)
     fields.take_only("add_special_tokens", False)  # noqa: FBT003 - the template writes them
     fields.take_only("echo", False)  # noqa: FBT003 - what the field says
     fields.end(HARMLESS)
     one = judged(job | {"sampling": sampling}, names)
-    return asked.made("chat.completion", [one], top_logprobs=top)
+    return asked.made("chat.completion", [one])
 
 
 def text_request(
@@ -96,7 +95,7 @@ def text_request(
     if best_of not in (None, asked.n):
         raise Refused("best_of: is served only where it is n", param="best_of")
     prompts = _prompts(fields.take("prompt"))
-    if echo and (top is not None or any("prompt" not in prompt for prompt in prompts)):
+    if echo and ("logprobs" in sampling or any("prompt" not in prompt for prompt in prompts)):
         raise Refused(
             "echo: is served for a prompt of text, and without logprobs (prompt_logprobs has them)",
             param="echo",
@@ -105,7 +104,7 @@ def text_request(
     fields.end(HARMLESS)
     jobs = [judged(asked.fields | prompt | {"sampling": sampling}, names) for prompt in prompts]
     echoed = [job.prompt or "" for job in jobs for _ in range(asked.n)] if echo else []
-    return asked.made("text_completion", jobs, top_logprobs=top, echoed=tuple(echoed))
+    return asked.made("text_completion", jobs, echoed=tuple(echoed))
 
 
 def _chat_logprobs(body: Body) -> int | None:

@@ -225,6 +225,36 @@ async def test_detached_job_runs_on(broker: MemoryBroker) -> None:
     assert broker.jobs.qsize() == 1
 
 
+async def test_left_by_another_task(broker: MemoryBroker) -> None:
+    """A task that waits for tokens goes on when another one leaves the stream."""
+    async with connect(broker) as client:
+        streams = [await client.stream("x").start() for _ in range(2)]
+        waiting = [asyncio.create_task(stream.result()) for stream in streams]
+        await asyncio.sleep(0.01)
+        await streams[0].aclose()
+        streams[1].detach()
+        for task in waiting:
+            with pytest.raises(ClientClosed, match="left before its end"):
+                await task
+
+
+async def test_a_kept_job_runs_on(broker: MemoryBroker) -> None:
+    """Leaving a stream that is kept sends no cancel, whichever way; its token can be resumed."""
+    async with connect(broker) as client:
+        stream = await client.stream("x", job_id="a").keep().start()
+        put(broker, tokens("a", 0, "one "))
+        async for _ in stream:
+            break
+        gc.collect()
+        await asyncio.sleep(0)
+        with pytest.raises(JobTimeout):
+            await client.stream("x", timeout=0.01).keep().result()
+        put(broker, tokens("a", 1, "two"))
+        put(broker, done("a", 2))
+        assert (await client.resume(stream.token).result()).text == "one two"
+    assert broker.jobs.qsize() == 2
+
+
 async def test_explicit_cancel(broker: MemoryBroker) -> None:
     """A stream that was cancelled ends in JobFailed once a worker has said so."""
     async with connect(broker) as client:

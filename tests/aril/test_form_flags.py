@@ -25,7 +25,7 @@ def asked(*flags: str) -> Any:
     parser = Parser(prog="aril send")
     send.configure(parser)
     arguments = parser.parse_args(flags)
-    (job,) = read_prompts(arguments, sampling_of(arguments))
+    (job,) = read_prompts(arguments, sampling_of(arguments, "send"))
     return job["sampling"]
 
 

@@ -12,7 +12,8 @@ ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not {".venv", "build", ".git", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", "build", ".git", ".pytest_cache", "node_modules"}
+    & set(path.relative_to(ROOT).parts)
 )
 ROOMS: Final = (
     "aril|benchmarks|connecting|deploy|docs|fetching|findings|kernels|schemas|tests|worker"

@@ -84,6 +84,8 @@ class FakeWorker:
         self.served = 0
         self.pause = 0.0
         self.cancelled: set[str] = set()
+        self.asked: dict[str, Job] = {}
+        self._took = asyncio.Event()
         self._take = take
         self._append = append
         self._task: asyncio.Task[None] | None = None
@@ -164,12 +166,21 @@ class FakeWorker:
             task.cancel()
         await asyncio.gather(self._task, *self._answering, return_exceptions=True)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what was asked has made it true."""
+        while not condition():
+            self._took.clear()
+            await self._took.wait()
+            await asyncio.sleep(0)
+
     async def _run(self) -> None:
         while True:
             request = self.decode(await self._take())
+            self._took.set()
             if isinstance(request, Cancel):
                 self.cancelled.add(request.id)
             else:
+                self.asked[request.id] = request
                 self._answering.add(asyncio.create_task(self._serve(request)))
 
     async def _serve(self, job: Job) -> None:

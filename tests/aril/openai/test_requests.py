@@ -414,6 +414,14 @@ def test_defaults_are_for_what_is_not_said() -> None:
     assert (sampling.regex, sampling.choice) == (None, ("a",))
 
 
+@pytest.mark.parametrize(("url", "body"), [(CHAT, {"messages": HI}), (TEXT, {"prompt": "x"})])
+def test_log_probabilities_by_default(url: str, body: dict[str, Any]) -> None:
+    """What is asked for all is told in the answer as well."""
+    asked = request_of(url, body, defaults={"sampling": {"logprobs": 2}})
+    assert asked.top_logprobs == 2
+    assert request_of(url, body).top_logprobs is None
+
+
 def test_an_unknown_endpoint() -> None:
     """Is named."""
     with pytest.raises(Refused, match="url"):

@@ -1,0 +1,50 @@
+"""All of the input, read once before the first line is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from aril.batches.digests import Digests
+from aril.batches.lines import BadLine, question_of, read_lines
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from aril.batches.lines import Manner
+
+MAX_TOLD: Final = 20
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the lines are: how many, how many of them are answered, what is wrong with which."""
+
+    total: int = 0
+    held: int = 0
+    wrong: int = 0
+    told: list[str] = field(default_factory=list)
+    """The first of those that are wrong."""
+
+    def note(self, what: str) -> None:
+        """Note that a line is wrong."""
+        self.wrong += 1
+        if len(self.told) < MAX_TOLD:
+            self.told.append(what)
+
+
+def survey(
+    file: BinaryIO, manner: Manner, held: Digests | None = None, *, requests: bool = False
+) -> Survey:
+    """Read the lines; with `requests` judge also what each asks for. `held` are answered ones."""
+    found = Survey()
+    held = Digests() if held is None else held
+    for line in read_lines(file, manner):
+        if isinstance(line, BadLine):
+            found.note(str(line))
+            continue
+        found.total += 1
+        found.held += line.short in held
+        if requests and (refusal := question_of(line, manner).refusal) is not None:
+            found.note(f"line {line.number}: {refusal.message}")
+    return found

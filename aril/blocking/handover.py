@@ -1,0 +1,89 @@
+"""From the loop's thread to a caller's: the events of one stream, as many as have arrived.
+
+Who takes goes into the loop only to make room again, so an event costs two moves through a queue.
+The loop is ahead of the caller by `limit` events at most; then the log holds them, as it does for
+`aril.Client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
+
+from aril.blocking.call import WAIT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aril.schemas import Event
+    from aril.stream import ResumeToken, Stream
+
+
+class Given(NamedTuple):
+    """An event, and where a caller stands who has been given it."""
+
+    event: Event
+    token: ResumeToken
+
+
+class End(NamedTuple):
+    """Nothing more comes, for this reason."""
+
+    error: BaseException | None
+
+
+class Handover:
+    """A task of the loop puts; one thread at a time takes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: SimpleQueue[Given | End] = SimpleQueue()
+        self._full = False
+        self._room = asyncio.Event()
+
+    def filled_from(self, stream: Stream) -> asyncio.Task[None]:
+        """Begin to put the events of a stream; the task, if it is cancelled, leaves the stream."""
+        task = asyncio.create_task(self._fill(stream))
+        task.add_done_callback(self._end)
+        return task
+
+    def take(self, call_soon: Callable[[Callable[[], object]], None]) -> Given | None:
+        """Wait for the next event; None after the last. Raises what the stream raised.
+
+        `call_soon` has something called in the loop.
+        """
+        given = self._next()
+        if isinstance(given, End):
+            self._waiting.put(given)  # for who asks again
+            if given.error is not None:
+                raise given.error
+            return None
+        if self._full and self._waiting.qsize() <= self._limit // 2:
+            self._full = False
+            call_soon(self._room.set)
+        return given
+
+    def _next(self) -> Given | End:
+        while True:
+            try:
+                return self._waiting.get(timeout=WAIT_SECONDS)
+            except Empty:
+                continue
+
+    async def _fill(self, stream: Stream) -> None:
+        async with stream:
+            async for event in stream:
+                self._waiting.put(Given(event, stream.token))
+                if self._waiting.qsize() >= self._limit:
+                    await self._until_half()
+
+    async def _until_half(self) -> None:
+        self._room.clear()
+        self._full = True  # before the look: who takes meanwhile sees it, or we see what was taken
+        if self._waiting.qsize() > self._limit // 2:
+            await self._room.wait()
+        self._full = False
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._waiting.put(End(None if task.cancelled() else task.exception()))

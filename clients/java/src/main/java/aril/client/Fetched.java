@@ -1,0 +1,4 @@
+package aril.client;
+
+/** One record of the reply topic. */
+record Fetched(int partition, long offset, byte[] key, byte[] value) {}

@@ -1,0 +1,165 @@
+/** One job's end of the reader: the reader rule, and the events its caller has not taken yet. */
+
+import { decodeReply, UnknownCode } from "./decode-reply.js";
+import { ArilError, BadToken, ReplyUnreadable } from "./errors.js";
+import { VisibleStream, type ReaderEvent } from "./reader.js";
+import { decodeRedirect } from "./redirect.js";
+import type { ReplyRecord } from "./reply.js";
+import { BEGINNING, compareMarks, type Mark } from "./token.js";
+import type { Fetched } from "./transport.js";
+
+export interface InboxOptions {
+  readonly job: string;
+  readonly partition: number;
+  /** The offset to read from. */
+  readonly position: bigint;
+  /** The most events that may wait here. */
+  readonly limit: number;
+  /** What a resumed stream's caller was given already, and is not given again. */
+  readonly resumeAt?: Mark | undefined;
+  /** Called when something has arrived. */
+  readonly wake?: () => void;
+}
+
+/**
+ * An inbox that is full takes nothing more (`stalled`). Once it has been emptied by half the reader
+ * goes back to the first record it left out: the log is the buffer.
+ */
+export class Inbox {
+  readonly job: string;
+  readonly partition: number;
+  readonly limit: number;
+  /** Where the replies begin; lower after a redirect. */
+  start: bigint;
+  /** The offset of the next record to take. */
+  position: bigint;
+  stream = new VisibleStream();
+  failure: ArilError | null = null;
+  stalled = false;
+  /** Stalled until the reader has gone back. */
+  redirected = false;
+  #events: Queue<ReaderEvent> = new Queue();
+  #folded: Mark = BEGINNING;
+  #given: Mark;
+  #replaying: boolean;
+  readonly #wake: () => void;
+
+  constructor(options: InboxOptions) {
+    this.job = options.job;
+    this.partition = options.partition;
+    this.start = this.position = options.position;
+    this.limit = options.limit;
+    this.#given = options.resumeAt ?? BEGINNING;
+    this.#replaying = options.resumeAt !== undefined;
+    this.#wake = options.wake ?? (() => undefined);
+  }
+
+  /** How far the caller has come. */
+  get given(): Mark {
+    return this.#given;
+  }
+
+  /** How many events the caller has not taken. */
+  get waiting(): number {
+    return this.#events.size;
+  }
+
+  /** Take the partition's next record for this job, or stall if the inbox is full. */
+  offer(record: Fetched): void {
+    if (record.offset < this.position || this.stalled) return;
+    if (this.waiting >= this.limit) {
+      this.stalled = true;
+      return;
+    }
+    this.position = record.offset + 1n;
+    const reply = this.#decode(record.value);
+    if (reply === null) {
+      this.#redirect(record.value);
+    } else if (reply !== undefined && reply.job === this.job) {
+      for (const event of this.stream.feed(reply)) this.#admit(event);
+    }
+  }
+
+  /** The caller's next event, or undefined for now. */
+  take(): ReaderEvent | undefined {
+    const event = this.#events.shift();
+    if (event !== undefined) this.#given = after(this.#given, event);
+    return event;
+  }
+
+  /** Tell the caller, after what has already arrived, that nothing more will come. */
+  fail(error: ArilError): void {
+    this.failure ??= error;
+    this.#wake();
+  }
+
+  /** Null for a kind to skip, undefined where the stream has failed. */
+  #decode(value: Uint8Array | null): ReplyRecord | null | undefined {
+    try {
+      return decodeReply(value);
+    } catch (error) {
+      // The rule has no such record, and a caller would wait for ever: it ends here all the same.
+      if (error instanceof UnknownCode) return error.record;
+      const said = error instanceof Error ? error.message : String(error);
+      this.fail(new ReplyUnreadable(`a reply to job ${this.job} cannot be read: ${said}`));
+      return undefined;
+    }
+  }
+
+  /** Read from an earlier place if the job was sent before and nothing was seen of it. */
+  #redirect(value: Uint8Array | null): void {
+    const start = decodeRedirect(value, this.job);
+    const seen = compareMarks(this.#folded, BEGINNING) !== 0 || compareMarks(this.#given, BEGINNING) !== 0;
+    if (start === null || start >= this.start || seen) return;
+    this.start = this.position = start;
+    this.stream = new VisibleStream();
+    this.stalled = this.redirected = true;
+  }
+
+  #admit(event: ReaderEvent): void {
+    const before = this.#folded;
+    this.#folded = after(before, event);
+    if (this.#replaying) {
+      const ends = event.type === "done" || event.type === "error";
+      const order = compareMarks(this.#folded, this.#given);
+      if (!ends && order <= 0) return;
+      // A token points to the end of a record, and not past the answer.
+      const within = compareMarks(before, this.#given) < 0 && before.resets === this.#given.resets;
+      if (ends ? order < 0 : within) {
+        this.fail(new BadToken(`the token of job ${this.job} fits no place in its visible stream`));
+        return;
+      }
+      this.#replaying = false;
+    }
+    this.#events.push(event);
+    this.#wake();
+  }
+}
+
+/** The mark of a caller that has been given `event` too. */
+function after(mark: Mark, event: ReaderEvent): Mark {
+  if (event.type === "tokens") return { resets: mark.resets, tokens: mark.tokens + event.ids.length };
+  return event.type === "reset" ? { resets: mark.resets + 1, tokens: 0 } : mark;
+}
+
+/** First in, first out, without moving what waits. */
+class Queue<T> {
+  #in: T[] = [];
+  #out: T[] = [];
+
+  get size(): number {
+    return this.#in.length + this.#out.length;
+  }
+
+  push(value: T): void {
+    this.#in.push(value);
+  }
+
+  shift(): T | undefined {
+    if (this.#out.length === 0) {
+      this.#out = this.#in.reverse();
+      this.#in = [];
+    }
+    return this.#out.pop();
+  }
+}
