@@ -72,6 +72,7 @@ def test_a_client_weighs_little(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in files)
     print(f"{size / 1e6:.1f} MB")
     assert size < MOST_BYTES
+    assert (site / "aril/gateway/page/index.html").exists()
     beside = {path.name for path in site.iterdir() if path.is_dir()}
     assert not beside & {*ROOMS, "torch", "cramjam"}
     code = "import sys, aril, aril.kafka\n"
