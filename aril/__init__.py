@@ -67,7 +67,7 @@ _HOMES: Final = {
             "Sampling",
             "TokensEvent",
         ),
-        "schemas",
+        "aril.schemas",
     ),
 }
 

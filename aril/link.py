@@ -126,9 +126,10 @@ class Link:
 
     async def _read_once(self) -> None:
         try:
-            # Nothing may be awaited between these two: a seek would make the records stale.
+            # Nothing may be awaited between these three: a seek would make the records stale.
             records = await self.transport.poll()
             self.router.deliver(records)
+            self.router.arrived(self.transport.position)
         except OutOfRange as error:
             await self._trim(error.place)
         except Unreadable as error:
