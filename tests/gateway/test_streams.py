@@ -332,7 +332,7 @@ async def test_who_leaves_is_forgotten(broker: MemoryBroker) -> None:
     stream = f"/v1/streams/{place(broker, 'a')}?offset=-1&live=sse"
     async with gateway(broker) as caller:
         async with caller.open("GET", stream) as live:
-            await live.until("upToDate")
+            await live.until(": still there")
             assert caller.site.open == 1
             assert caller.site.connection.router.following
         assert caller.site.open == 0

@@ -60,7 +60,7 @@ async def gateway(
     who: dict[str, Any] = (
         {"gateway_tenant": "acme"} if keys is None else {"gateway_keys": key_file(keys)}
     )
-    settings = GatewaySettings(gateway_keepalive_seconds=0.2, **who, **told)
+    settings = GatewaySettings(**{"gateway_keepalive_seconds": 0.2} | who | told)
     transport = MemoryTransport(broker)
     async with Connection("", transport=transport, inbox_events=inbox) as connection:
         yield Caller(Site(settings, connection))
@@ -94,9 +94,9 @@ class Answer:
         """Return the kind and data of each server-sent event that has come whole."""
         found = []
         for block in self.body.decode().split("\n\n")[:-1]:
-            fields = dict(line.partition(": ")[::2] for line in block.splitlines())
+            fields = dict(line.partition(":")[::2] for line in block.split("\n"))
             if "data" in fields:
-                found.append((fields.get("event", ""), json.loads(fields["data"])))
+                found.append((fields.get("event", "").strip(), json.loads(fields["data"])))
         return found
 
 
