@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from aril.gateway import health, streams
+from aril.gateway import health, responses, streams
 from aril.gateway.failures import HANDLERS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def make_app(site: Site) -> Starlette:
             )
         )
     app = Starlette(
-        routes=[*health.ROUTES, *streams.ROUTES],
+        routes=[*health.ROUTES, *responses.ROUTES, *streams.ROUTES],
         middleware=middleware,
         exception_handlers=HANDLERS,
     )

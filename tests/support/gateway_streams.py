@@ -185,12 +185,12 @@ class Call:
     async def ended(self) -> Answer:
         """Wait for the end."""
         assert self._task is not None
-        await asyncio.wait_for(asyncio.shield(self._task), 30)
+        await asyncio.wait_for(asyncio.shield(self._task), 10)
         return self.answer
 
     async def until(self, text: str) -> Answer:
         """Wait until something has come."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while text.encode() not in self.answer.body:
                 self._grown.clear()
                 await self._grown.wait()
