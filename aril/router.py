@@ -154,7 +154,7 @@ class Router:
     ) -> None:
         self._follow = follow
         self._unfollow = unfollow
-        self._inboxes: dict[Place, dict[bytes, Inbox]] = {}
+        self._inboxes: dict[Place, dict[bytes, tuple[Inbox, ...]]] = {}
         self._next: dict[Place, int] = {}
 
     @property
@@ -167,19 +167,15 @@ class Router:
         return self._next.get(place)
 
     def add(self, inbox: Inbox) -> None:
-        """Begin to read for a job. Raises ValueError if it is being read there already."""
+        """Begin to read for a job. Several may read the same one, each at its own pace."""
         key = inbox.job.encode()
         beside = self._inboxes.setdefault(inbox.place, {})
-        if key in beside:
-            raise ValueError(f"job {inbox.job} is already being read")
-        beside[key] = inbox
+        beside[key] = (*beside.get(key, ()), inbox)
         self._read_from(inbox)
 
     def remove(self, inbox: Inbox) -> None:
         """Stop reading for a job; harmless if it has stopped."""
-        beside, key = self._inboxes.get(inbox.place, {}), inbox.job.encode()
-        if beside.get(key) is inbox:
-            del beside[key]
+        if self._forget(inbox):
             self._rest(inbox.place)
 
     def deliver(self, records: Iterable[Fetched]) -> None:
@@ -190,16 +186,14 @@ class Router:
             if offset < self._next.get(place, offset + 1):
                 continue
             self._next[place] = offset + 1
-            inbox = self._inboxes[place].get(record.key or b"")
-            if inbox is None:
-                continue
-            inbox.offer(record)
-            if inbox.stream.finished or inbox.failure is not None:
-                self.remove(inbox)
-            elif inbox.stalled:
-                self._rest(place)
-                if inbox.redirected and inbox not in redirected:
-                    redirected.append(inbox)
+            for inbox in self._inboxes[place].get(record.key or b"", ()):
+                inbox.offer(record)
+                if inbox.stream.finished or inbox.failure is not None:
+                    self.remove(inbox)
+                elif inbox.stalled:
+                    self._rest(place)
+                    if inbox.redirected and inbox not in redirected:
+                        redirected.append(inbox)
         for inbox in redirected:  # only now: what is left of this poll lies ahead of them
             inbox.stalled = inbox.redirected = False
             self._read_from(inbox)
@@ -213,7 +207,7 @@ class Router:
     def trim(self, place: Place, start: int, end: int) -> None:
         """Fail the jobs whose next record is not in the log, read on for the others."""
         self._next.pop(place, None)
-        for inbox in [*self._inboxes.get(place, {}).values()]:
+        for inbox in self._at(place):
             if not start <= inbox.position <= end:
                 text = f"replies to job {inbox.job} from offset {inbox.position} are gone"
                 self._drop(inbox, StreamLost(f"{text} (the log holds {start} to {end})"))
@@ -223,7 +217,7 @@ class Router:
 
     def fail(self, place: Place, error: Callable[[], Exception]) -> None:
         """Fail every job of a partition, each with an exception of its own."""
-        for inbox in [*self._inboxes.get(place, {}).values()]:
+        for inbox in self._at(place):
             self._drop(inbox, error())
         self._rest(place)
 
@@ -232,8 +226,21 @@ class Router:
         for place in [*self._inboxes]:
             self.fail(place, error)
 
+    def _at(self, place: Place) -> list[Inbox]:
+        return [inbox for readers in self._inboxes.get(place, {}).values() for inbox in readers]
+
+    def _forget(self, inbox: Inbox) -> bool:
+        beside, key = self._inboxes.get(inbox.place, {}), inbox.job.encode()
+        readers = beside.get(key, ())
+        left = tuple(each for each in readers if each is not inbox)
+        if left:
+            beside[key] = left
+        else:
+            beside.pop(key, None)
+        return len(left) < len(readers)
+
     def _drop(self, inbox: Inbox, error: Exception) -> None:
-        del self._inboxes[inbox.place][inbox.job.encode()]
+        self._forget(inbox)
         inbox.fail(error)
 
     def _read_from(self, inbox: Inbox) -> None:
@@ -247,6 +254,6 @@ class Router:
         beside = self._inboxes.get(place, {})
         if not beside:
             self._inboxes.pop(place, None)
-        if all(inbox.stalled for inbox in beside.values()):
+        if all(inbox.stalled for inbox in self._at(place)):
             self._next.pop(place, None)
             self._unfollow(place)

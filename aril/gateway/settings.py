@@ -63,6 +63,9 @@ class GatewaySettings(ConnectionSettings):
     gateway_drain_seconds: float = Field(
         20.0, ge=0, le=3_600, description="How long open answers may go on after SIGTERM."
     )
+    gateway_access_log: bool = Field(
+        default=False, description="A line in the log for each request, without its text."
+    )
     gateway_cors: str = Field(
         "", max_length=2_000, description="Origins that browsers may ask from, by commas; `*`: any."
     )
