@@ -39,7 +39,7 @@ GROUPS: Final = {
         Command("topics", "topics", "create the topics for tenants"),
         Command("top", "top", "what the workers of a group are doing now"),
         Command("dlq", "dlq", "list, show, replay and purge what could not be answered"),
-        Command("keys", "keys", "make a tenant's key, where tenants sign their jobs"),
+        Command("keys", "keys", "make a tenant's key, to sign jobs or to ask the gateway"),
         Command("check", "check", "is everything there that a worker needs? or: is one ready?"),
         Command("adapters", "adapters", "list an adapter store, and what is wrong in it"),
         Command("config", "config", "show every setting and where its value comes from"),

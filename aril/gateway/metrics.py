@@ -17,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 if TYPE_CHECKING:
-    from aril.gateway.reading import Reading
+    from collections.abc import Sequence
 
 FIRST_SECONDS: Final = (
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600),
@@ -104,18 +104,16 @@ class Metrics:
         encode, kind = choose_encoder(accept)
         return encode(self._registry), kind
 
-    def read(self, reading: Reading) -> None:
-        """Count a reading that has ended."""
-        begun = reading.begun
-        for stream in reading.streams:
-            ended = "done" if stream.finished and not reading.failed else "left"
-            if reading.failed:
-                ended = "failed"
-            self.answers.labels(begun, ended).inc()
-        if begun == "new" and reading.first_seconds is not None:
-            self.first_token.observe(reading.first_seconds)
-            if (seconds := reading.token_seconds) is not None and reading.over:
-                self.per_token.observe(seconds)
+    def read(
+        self, *, begun: str, ended: Sequence[str], first: float | None, per_token: float | None
+    ) -> None:
+        """Count answers that were read together: how each ended, and seconds, where known."""
+        for each in ended:
+            self.answers.labels(begun, each).inc()
+        if begun == "new" and first is not None:
+            self.first_token.observe(first)
+        if begun == "new" and per_token is not None:
+            self.per_token.observe(per_token)
 
 
 def _counter(family: Family, registry: CollectorRegistry) -> Counter:

@@ -90,18 +90,6 @@ class Reading:
         """Whether all answers have ended and were taken."""
         return not self._unfinished
 
-    @property
-    def first_seconds(self) -> float | None:
-        """From the request to its first token; None if there was none."""
-        return None if self._first_at is None else self._first_at - self._asked_at
-
-    @property
-    def token_seconds(self) -> float | None:
-        """How long a token took behind the first; None if there were not two."""
-        if self._first_at is None or self._tokens <= len(self.streams):
-            return None
-        return (self._last_at - self._first_at) / (self._tokens / len(self.streams) - 1)
-
     def fail(self, error: Exception, *, keep: bool = False) -> None:
         """End it with `error`, behind what has arrived; with `keep` for who can go on elsewhere."""
         self.kept = self.kept or (keep and self.resumable)
@@ -172,4 +160,20 @@ class Reading:
         if self._untold:
             self._site.metrics.tokens.inc(self._untold)
             self._untold = 0
-        self._site.metrics.read(self)
+        self._site.metrics.read(
+            begun=self.begun,
+            ended=[self._end_of(stream) for stream in self.streams],
+            first=None if self._first_at is None else self._first_at - self._asked_at,
+            per_token=self._token_seconds() if self.over else None,
+        )
+
+    def _end_of(self, stream: Stream) -> str:
+        if self.failed:
+            return "failed"
+        return "done" if stream.finished else "left"
+
+    def _token_seconds(self) -> float | None:
+        """Return how long a token took behind the first; None if there were not two."""
+        if self._first_at is None or self._tokens <= len(self.streams):
+            return None
+        return (self._last_at - self._first_at) / (self._tokens / len(self.streams) - 1)

@@ -58,7 +58,7 @@ def run_gateway(settings: GatewaySettings) -> int:
     except (SecurityError, KeysError) as error:
         log.error("gateway_failed", extra={"error": str(error)})  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
-    except Exception as error:  # noqa: BLE001 - kind and place are told, what it says is not
+    except Exception as error:
         log.error("gateway_failed", exc_info=error)  # noqa: TRY400 - as above
         return EXIT_FAILED
 

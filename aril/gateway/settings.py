@@ -55,7 +55,10 @@ class GatewaySettings(ConnectionSettings):
         10_000, ge=1, le=1_000_000, description="Answers that may be read at the same time."
     )
     gateway_wait_seconds: float = Field(
-        600.0, gt=0, le=86_400, description="How long a whole answer is waited for."
+        600.0,
+        gt=0,
+        le=86_400,
+        description="How long a whole answer, or the next event of a stream, is waited for.",
     )
     gateway_keepalive_seconds: float = Field(
         15.0, gt=0, le=600, description="A comment is sent on a stream that was silent for so long."

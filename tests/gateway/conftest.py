@@ -10,9 +10,12 @@ import pytest
 from aril.memory import MemoryBroker
 from tests.aril.conftest import aril, cluster  # noqa: F401 - fixtures
 from tests.support.gateway_site import PARTITIONS, Gateway, Worker
+from tests.support.gateway_stand import Stand, standing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+
+    from tests.support.brokers import Kafka
 
 
 @pytest.fixture
@@ -41,3 +44,10 @@ async def gateway(broker: MemoryBroker) -> AsyncIterator[Gateway]:
     """Run a gateway whose only tenant is acme."""
     async with Gateway(broker).running() as gateway:
         yield gateway
+
+
+@pytest.fixture(scope="session")
+def stand(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """Run a worker with a tiny model, and a gateway, on a real broker."""
+    with standing(kafka, tmp_path_factory.mktemp("stand")) as stand:
+        yield stand
