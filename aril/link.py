@@ -89,6 +89,11 @@ class Link:
         if reader is not None:
             reader.result()
 
+    async def broken(self) -> None:
+        """Wait until nothing is read any more: raises why, or returns once it was closed."""
+        if self._reader is not None:
+            await asyncio.shield(self._reader)
+
     @property
     def closing(self) -> bool:
         """Whether `close` was called: nothing new is begun."""

@@ -141,6 +141,10 @@ class Tail:
                 break
         return []
 
+    def fail(self, error: Exception) -> None:
+        """Have `more` raise `error` behind what has come."""
+        self._inbox.fail(error)
+
     def _take(self) -> list[Step]:
         steps = self._inbox.steps()
         self._position = steps[-1].position

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aril.errors import ArilError, BadToken, JobFailed, JobTimeout, StreamLost
+from aril.gateway.body import json_of
+from aril.gateway.failures import Refusal
 from aril.gateway.places import id_of, made_at, new_job, place_of
 from aril.gateway.site import site_of
-from aril.gateway.sse import EventStream
+from aril.gateway.sse import EventStream, unless_left
 from aril.gateway.sse import event as frame
-from aril.openai.errors import BAD_REQUEST, Refused
+from aril.gateway.tailing import Tailing
 from aril.openai.response_events import ResponseEvents
 from aril.openai.response_requests import RESPONSES, response_request
 from aril.schemas import ErrorEvent, is_job_id
-from aril.tail import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncGenerator, Iterator
 
     from starlette.requests import Request
-    from starlette.types import Receive
 
     from aril.client import Client
     from aril.openai.jobs import JobFields
@@ -40,14 +38,11 @@ if TYPE_CHECKING:
     from aril.openai.response_requests import ResponseAsked
     from aril.stream import ResumeToken
 
-ResultT = TypeVar("ResultT")
-
 PREFIX: Final = "resp_"
 LIVE_SECONDS: Final = 3_600.0
 CANCEL_SECONDS: Final = 2.0
 """How long the end of a job that was told to end is waited for."""
 KEY: Final = "idempotency-key"
-LEFT: Final = 499
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 NOT_DELETED: Final = (
     "an answer is kept as long as its topic keeps it: nothing here can delete it"
@@ -59,74 +54,180 @@ async def create(request: Request) -> Response:
     """POST: send the job; answer with it at once, with its events, or with its end."""
     site = site_of(request)
     caller = site.caller(request)
-    client = site.client(caller.tenant)
-    body = await _json_of(request, site.settings.gateway_body_bytes)
+    body = await json_of(request, site.settings.gateway_body_bytes)
     asked = response_request(body, bases={site.settings.gateway_model})
     key = request.headers.get(KEY)
     if key is not None and not is_job_id(key):
-        raise Refused("idempotency-key: must be 1 to 64 of A-Z a-z 0-9 . _ -", param=KEY)
-    with site.reading():
-        options: JobFields = {**asked.job, "job_id": key or new_job(caller.tenant)}
-        stream = client.stream(**options)
-        await stream.start()
-        place = stream.detach()
-        log = _events_of(place, asked)
-        if asked.background and not asked.stream:
-            return JSONResponse(log.response())
-        kept = asked.background or key is not None
-        if not asked.stream:
-            whole = _whole(request, client, place, asked)
-            try:
-                return await _unless_left(request.receive, whole)
-            except (HTTPException, JobTimeout):
-                if not kept:
-                    await _cancel(client, place.job)
-                raise
-    pieces = _live(request, client, place, log, kept=kept, at_its_first=key is not None)
-    return EventStream(pieces, keepalive=site.settings.gateway_keepalive_seconds)
+        raise Refusal(400, f"{KEY}: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-'", param=KEY)
+    job = key or new_job(caller.tenant)
+    request.scope["aril.job"] = job
+    with site.reading(caller=caller):
+        place = await _sent(site.client(caller.tenant), {**asked.job, "job_id": job})
+    log, headers = _events_of(place, asked), {"x-request-id": job}
+    if asked.background and not asked.stream:
+        return JSONResponse(log.response(), headers=headers)
+    kept = asked.background or key is not None
+    reading = Tailing(site, caller, place, begun="new", kept=kept)
+    if asked.stream:
+        seconds = site.settings.gateway_keepalive_seconds
+        pieces = _live(reading, place, log, at_its_first=key is not None)
+        pieces = _or_ended(reading, pieces, site.client(caller.tenant))
+        return EventStream(pieces, keepalive=seconds, headers=headers, hold=True)
+    whole = _whole(reading, place, asked, site.settings.gateway_wait_seconds)
+    try:
+        told = await unless_left(request.receive, whole)
+    finally:
+        if not (reading.kept or reading.tail.ended):
+            await _cancel(site.client(caller.tenant), place.job)
+    return JSONResponse(told, headers=headers)
 
 
 async def retrieve(request: Request) -> Response:
     """GET: the response as the log has it, or its events behind `starting_after`."""
     site = site_of(request)
     caller = site.caller(request)
-    client = site.client(caller.tenant)
     query = request.query_params
-    try:
+    with _lost_is_not_there():
         place = place_of(request.path_params["id"], caller.tenant)
         if query.get("stream", "").lower() not in {"true", "1"}:
-            with site.reading():
-                return JSONResponse(await _as_it_stands(client, place))
-        after = _number(query.get("starting_after", request.headers.get("last-event-id")))
-        async with Tail(client.link, client.replies_topic, place):
-            pass  # while an error still has a status
-    except (BadToken, StreamLost) as error:
-        return _lost(error)
-    pieces = _live(request, client, place, _events_of(place), kept=True, after=after)
-    return EventStream(pieces, keepalive=site.settings.gateway_keepalive_seconds)
+            told = _as_it_stands(Tailing(site, caller, place), place)
+            return JSONResponse(await unless_left(request.receive, told))
+    after = _number(query.get("starting_after", request.headers.get("last-event-id")))
+    reading = Tailing(site, caller, place, begun="read")
+    pieces = _live(reading, place, _events_of(place), after=after)
+    return EventStream(pieces, keepalive=site.settings.gateway_keepalive_seconds, hold=True)
 
 
 async def cancel(request: Request) -> Response:
     """POST …/cancel: end the job, and tell how it stands then."""
     site = site_of(request)
     caller = site.caller(request)
-    client = site.client(caller.tenant)
-    try:
+    with _lost_is_not_there():
         place = place_of(request.path_params["id"], caller.tenant)
-        with site.reading():
-            told = await _as_it_stands(client, place)
-            if told["status"] in {"queued", "in_progress"}:
-                await client.cancel(place.job)
-                told = await _as_it_stands(client, place, seconds=CANCEL_SECONDS)
-            return JSONResponse(told)
-    except (BadToken, StreamLost) as error:
-        return _lost(error)
+        told = await _as_it_stands(Tailing(site, caller, place), place)
+        if told["status"] in {"queued", "in_progress"}:
+            await site.client(caller.tenant).cancel(place.job)
+            reading = Tailing(site, caller, place)
+            told = await _as_it_stands(reading, place, seconds=CANCEL_SECONDS)
+    return JSONResponse(told)
 
 
 async def delete(request: Request) -> Response:
     """DELETE: refused, rather than to say that something is gone which is not."""
     site_of(request).caller(request)
-    raise HTTPException(405, NOT_DELETED, {"allow": "GET, HEAD"})
+    raise Refusal(405, NOT_DELETED, headers={"allow": "GET, HEAD"})
+
+
+# --- how it is answered
+
+
+async def _whole(
+    reading: Tailing, place: ResumeToken, asked: ResponseAsked, longest: float
+) -> dict[str, object]:
+    """Wait for the end. Raises `JobFailed` where it is an error, `JobTimeout`."""
+    try:
+        async with asyncio.timeout(longest), reading:
+            events = []
+            while not reading.tail.ended:
+                events += [each for step in await reading.more(longest) for each in step.events]
+    except TimeoutError:
+        raise JobTimeout(place.job, longest) from None
+    if isinstance(end := events[-1], ErrorEvent):
+        raise _failed(place.job, end)
+    log = _events_of(replace(place, reply_from=reading.tail.reply_from), asked)
+    log.opening()
+    for each in events:
+        log.of(each)
+    return log.response()
+
+
+async def _as_it_stands(
+    reading: Tailing, place: ResumeToken, *, seconds: float = 0.0
+) -> dict[str, object]:
+    """Return the response by what is in the log; with `seconds`, its end if it comes within."""
+    log = _events_of(place)
+    log.opening()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    async with reading:
+        while steps := await reading.more(max(0.0, until - loop.time())):
+            for step in steps:
+                for each in step.events:
+                    log.of(each)
+    log.begun = reading.tail.begun
+    return log.response()
+
+
+async def _live(
+    reading: Tailing,
+    place: ResumeToken,
+    log: ResponseEvents,
+    *,
+    after: int = -1,
+    at_its_first: bool = False,
+) -> AsyncGenerator[bytes, None]:
+    """Yield events behind number `after`, all at once that wait; ends at one that is withdrawn.
+
+    With `at_its_first` nothing comes before the job's first event: it may have been sent before,
+    and its answer is then elsewhere.
+    """
+    with _lost_is_not_there():
+        async with reading:
+            parts: list[bytes] = []
+            if not at_its_first:
+                parts += _frames([log.opening()], after)
+            while not reading.tail.ended:
+                if parts:
+                    reading.resumable = True
+                    yield b"".join(parts)
+                parts, steps = [], await reading.more(LIVE_SECONDS)
+                if at_its_first and steps:
+                    at_its_first = False
+                    log.id = id_of(replace(place, reply_from=reading.tail.reply_from), PREFIX)
+                    parts += _frames([log.opening()], after)
+                for event in (each for step in steps for each in step.events):
+                    made = log.of(event)
+                    parts += _frames(made, after)
+                    if made[-1]["type"] == "error" and made[-1]["sequence_number"] > after:
+                        reading.kept = True  # it is well; only this way of telling it is not
+                        yield b"".join(parts)
+                        return
+            yield b"".join(parts)
+
+
+async def _or_ended(
+    reading: Tailing, pieces: AsyncGenerator[bytes, None], client: Client
+) -> AsyncGenerator[bytes, None]:
+    """Yield the same; a caller that leaves ends a job that is not kept."""
+    try:
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+    finally:
+        if not (reading.tail.ended or reading.kept):
+            await _cancel(client, reading.job)
+
+
+def _frames(events: list[Typed], after: int) -> list[bytes]:
+    return [
+        frame(each, id=str(each["sequence_number"]), kind=each["type"])
+        for each in events
+        if each["sequence_number"] > after
+    ]
+
+
+# --- what is asked
+
+
+async def _sent(client: Client, fields: JobFields) -> ResumeToken:
+    """Send a job; return where its answer begins."""
+    return (await client.stream(**fields).start()).detach()
+
+
+async def _cancel(client: Client, job: str) -> None:
+    with contextlib.suppress(ArilError, TimeoutError):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await client.cancel(job)
 
 
 def _events_of(place: ResumeToken, asked: ResponseAsked | None = None) -> ResponseEvents:
@@ -135,94 +236,22 @@ def _events_of(place: ResumeToken, asked: ResponseAsked | None = None) -> Respon
     return ResponseEvents(name, place.job, created=made_at(place.job), told=told)
 
 
-async def _whole(
-    request: Request, client: Client, place: ResumeToken, asked: ResponseAsked
-) -> Response:
-    """Wait for the end. Raises `JobFailed` where it is an error, `JobTimeout`."""
-    longest = site_of(request).settings.gateway_wait_seconds
+def _number(text: str | None) -> int:
+    if text is None:
+        return -1
+    if not _NUMBER.fullmatch(text):
+        name = "starting_after"
+        raise Refusal(400, f"{name}: must be the number of an event", param=name)
+    return int(text)
+
+
+@contextlib.contextmanager
+def _lost_is_not_there() -> Iterator[None]:
+    """Raise what is no response, or is one no more, as 404."""
     try:
-        async with asyncio.timeout(longest), Tail(client.link, client.replies_topic, place) as tail:
-            events = []
-            while not tail.ended:
-                events += [each for step in await tail.more(longest) for each in step.events]
-            first = replace(place, reply_from=tail.reply_from)
-    except TimeoutError:
-        raise JobTimeout(place.job, longest) from None
-    if isinstance(end := events[-1], ErrorEvent):
-        raise _failed(place.job, end)
-    log = _events_of(first, asked)
-    log.opening()
-    for each in events:
-        log.of(each)
-    return JSONResponse(log.response())
-
-
-async def _as_it_stands(
-    client: Client, place: ResumeToken, *, seconds: float = 0.0
-) -> dict[str, object]:
-    """Return the response by what is in the log; with `seconds`, its end if it comes within."""
-    log = _events_of(place)
-    log.opening()
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    async with Tail(client.link, client.replies_topic, place) as tail:
-        while steps := await tail.more(max(0.0, until - loop.time())):
-            for step in steps:
-                for each in step.events:
-                    log.of(each)
-        log.begun = tail.begun
-    return log.response()
-
-
-async def _live(
-    request: Request,
-    client: Client,
-    place: ResumeToken,
-    log: ResponseEvents,
-    *,
-    kept: bool,
-    after: int = -1,
-    at_its_first: bool = False,
-) -> AsyncIterator[bytes]:
-    """Yield events behind number `after`, all at once that wait; ends at one that is withdrawn.
-
-    With `at_its_first` nothing comes before the job's first event: it may have been sent before,
-    and its answer is then elsewhere. A caller that leaves ends a job that is not `kept`.
-    """
-    ended = False
-    try:
-        with site_of(request).reading():
-            async with Tail(client.link, client.replies_topic, place) as tail:
-                if not at_its_first and (first := log.opening())["sequence_number"] > after:
-                    yield _frame(first)
-                while not tail.ended:
-                    parts: list[bytes] = []
-                    steps = await tail.more(LIVE_SECONDS)
-                    if at_its_first and steps:
-                        at_its_first = False
-                        log.id = id_of(replace(place, reply_from=tail.reply_from), PREFIX)
-                        parts.append(_frame(log.opening()))
-                    for step in steps:
-                        for typed in (each for event in step.events for each in log.of(event)):
-                            if typed["sequence_number"] <= after:
-                                continue
-                            parts.append(_frame(typed))
-                            if typed["type"] == "error":  # the job is well: it is not ended
-                                kept = True
-                                yield b"".join(parts)
-                                return
-                    ended = tail.ended
-                    if parts:
-                        yield b"".join(parts)
-    finally:
-        if not (ended or kept):
-            await _cancel(client, place.job)
-
-
-async def _cancel(client: Client, job: str) -> None:
-    with contextlib.suppress(ArilError, TimeoutError):
-        async with asyncio.timeout(CANCEL_SECONDS):
-            await client.cancel(job)
+        yield
+    except (BadToken, StreamLost) as error:
+        raise Refusal(404, str(error), code="stream_lost", param="response_id") from None
 
 
 def _failed(job: str, end: ErrorEvent) -> JobFailed:
@@ -235,62 +264,6 @@ def _failed(job: str, end: ErrorEvent) -> JobFailed:
         given=end.given,
         retry_after_ms=end.retry_after_ms,
     )
-
-
-def _frame(typed: Typed) -> bytes:
-    return frame(typed, id=str(typed["sequence_number"]), kind=typed["type"])
-
-
-def _number(text: str | None) -> int:
-    if text is None:
-        return -1
-    if not _NUMBER.fullmatch(text):
-        raise Refused("starting_after: must be the number of an event", param="starting_after")
-    return int(text)
-
-
-def _lost(error: Exception) -> Response:
-    told = {
-        "message": str(error),
-        "type": BAD_REQUEST,
-        "param": "response_id",
-        "code": "stream_lost",
-        "retryable": False,
-    }
-    return JSONResponse({"error": told}, 404)
-
-
-async def _json_of(request: Request, most: int) -> object:
-    parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > most:
-            raise HTTPException(413, f"the body is longer than {most} bytes")
-        parts.append(part)
-    try:
-        return json.loads(b"".join(parts))
-    except (ValueError, RecursionError):
-        raise Refused("the body is not JSON") from None
-
-
-async def _unless_left(receive: Receive, work: Coroutine[None, None, ResultT]) -> ResultT:
-    """Await something for as long as the caller waits for it. Raises HTTPException 499."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(receive))
-    both: set[asyncio.Task[ResultT] | asyncio.Task[None]] = {working, leaving}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in both:
-            task.cancel()
-        await asyncio.wait(both)
-    if working.cancelled():
-        raise HTTPException(LEFT, "the caller has left")
-    return working.result()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 ROUTES: Final = (

@@ -11,6 +11,7 @@ import json
 import random
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -18,26 +19,28 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from aril.errors import ArilError, BadToken, StreamLost
+from aril.gateway.failures import Refusal
 from aril.gateway.messages import message
 from aril.gateway.places import id_of, place_of
 from aril.gateway.site import site_of
-from aril.gateway.sse import EventStream
+from aril.gateway.sse import EventStream, unless_left
+from aril.gateway.tailing import Tailing
 from aril.position import START, Position
-from aril.tail import Tail
+from aril.schemas import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
     from aril.stream import ResumeToken
-    from aril.tail import Step
+    from aril.tail import Step, Tail
 
 MOST_BYTES: Final = 1 << 20
 """Of one response that is not live; the message that goes past it is the last."""
-SSE_SECONDS: Final = 3_600.0
-"""Silence after which a live response looks around; the caller is kept awake meanwhile."""
+LIVE_SECONDS: Final = 3_600.0
+"""Silence after which a live response says again where it is; the caller is kept awake before."""
 # October 9th, 2024, and 20 seconds: the protocol's.
 CURSOR_EPOCH: Final = 1_728_432_000
 CURSOR_SECONDS: Final = 20
@@ -54,6 +57,7 @@ LIVE: Final = SAFE | {
     "content-type": "text/event-stream",
     "cache-control": "no-cache, no-store",
 }
+BAD: Final = 400
 NOT_KEPT: Final = "no-store"
 CHECKED: Final = "private, no-cache"
 """What more may come behind: a cache asks whether it has."""
@@ -74,53 +78,45 @@ async def stream(request: Request) -> Response:
     """GET and HEAD."""
     site = site_of(request)
     caller = site.caller(request)
-    client = site.client(caller.tenant)
     try:
         place = place_of(request.path_params["id"], caller.tenant)
     except BadToken as error:
         raise _refused(404, str(error)) from None
     asked = _asked(request.query_params)
-    tail = Tail(client.link, client.replies_topic, place, asked.position)
+    reading = Tailing(site, caller, place, asked.position)
+    if asked.live == "sse" and request.method != "HEAD":
+        seconds = site.settings.gateway_keepalive_seconds
+        return EventStream(_live(reading, asked), keepalive=seconds, headers=LIVE, hold=True)
     headers = SAFE | {"vary": "authorization"}
-    try:
-        if asked.live == "sse" and request.method != "HEAD":
-            with site.reading():  # only whether there is room: it is counted while it is sent
-                pass
-            async with tail:  # errors have a status as long as nothing has been sent
-                pass
-            keepalive = site.settings.gateway_keepalive_seconds
-            again = Tail(client.link, client.replies_topic, place, asked.position)
-            return EventStream(_live(request, again, asked), keepalive=keepalive, headers=LIVE)
-        with site.reading():
-            async with tail:
-                if request.method == "HEAD":
-                    return await _head(tail, headers)
-                return await _chunk(request, tail, place, asked, headers)
-    except BadToken as error:
-        raise _refused(404 if asked.position.at_start else 400, str(error)) from None
-    except StreamLost as error:
-        raise _refused(410, str(error)) from None
+    answered = (
+        _head(reading, headers)
+        if request.method == "HEAD"
+        else _chunk(request, reading, place, asked, headers)
+    )
+    with _told_by_status(asked):
+        return await unless_left(request.receive, answered)
 
 
-async def _head(tail: Tail, headers: dict[str, str]) -> Response:
-    await _pass_by(tail)
-    told = _place_headers(tail.position, ended=tail.ended)
+async def _head(reading: Tailing, headers: dict[str, str]) -> Response:
+    async with reading:
+        await _pass_by(reading)
+    told = _place_headers(reading.tail.position, ended=reading.tail.ended)
     kind = {"content-type": "application/json", "cache-control": NOT_KEPT}
     return Response(headers=headers | told | kind)
 
 
 async def _chunk(
-    request: Request, tail: Tail, place: ResumeToken, asked: Asked, headers: dict[str, str]
+    request: Request, reading: Tailing, place: ResumeToken, asked: Asked, headers: dict[str, str]
 ) -> Response:
     """Answer with what is there or, to a long poll, with what comes first."""
-    body = _Body(asked.position)
-    if asked.only_new:
-        await _pass_by(tail)
+    tail, seconds = reading.tail, site_of(request).settings.gateway_keepalive_seconds
+    async with reading:
+        if asked.only_new:
+            await _pass_by(reading)
         body = _Body(tail.position)
-    else:
-        await body.fill(tail)
-    if asked.live and body.empty and not tail.ended:
-        body.add(await tail.more(site_of(request).settings.gateway_keepalive_seconds))
+        await body.fill(reading)
+        if asked.live and body.empty and not tail.ended:
+            body.add(await reading.more(seconds))
     at_end = tail.ended and body.whole
     headers = headers | _place_headers(body.position, ended=at_end)
     if body.whole:
@@ -139,27 +135,38 @@ async def _chunk(
     return Response(body.json(), headers=headers | {"content-type": "application/json"})
 
 
-async def _live(request: Request, tail: Tail, asked: Asked) -> AsyncIterator[bytes]:
+async def _live(reading: Tailing, asked: Asked) -> AsyncIterator[bytes]:
     """Yield what is there and what comes; each time all that waits, and where that leads."""
-    site, cursor = site_of(request), asked.cursor
+    tail, cursor, begun = reading.tail, asked.cursor, False
     try:
-        with site.reading():
-            async with tail:
+        with _told_by_status(asked):
+            async with reading:
                 if asked.only_new:
-                    await _pass_by(tail)
-                    yield _control(tail, cursor := _cursor(cursor))
-                elif tail.ended or tail.caught_up:  # there is nothing yet: tell that it is nothing
-                    yield _control(tail, cursor := _cursor(cursor))
-                while not tail.ended:
-                    steps = await tail.more(0.0 if not tail.caught_up else SSE_SECONDS)
+                    await _pass_by(reading)
+                while not (begun and tail.ended):
+                    # Where there is nothing yet, that is told at once.
+                    steps = await reading.more(LIVE_SECONDS if begun and tail.caught_up else 0.0)
+                    cursor, begun = _cursor(cursor), True
+                    told = _control(tail, cursor)
                     if steps:
                         data = b",".join(message(event) for step in steps for event in step.events)
-                        told = _control(tail, cursor := _cursor(cursor))
-                        yield b"event: data\ndata:[" + data + b"]\n\n" + told
-                    elif tail.caught_up:
-                        yield _control(tail, cursor := _cursor(cursor))
-    except (ArilError, HTTPException):
-        return  # the caller comes again, from where it stands, and is told with a status
+                        told = b"event: data\ndata:[" + data + b"]\n\n" + told
+                    yield told
+    except (ArilError, JobError, HTTPException):
+        if not begun:
+            raise
+        # The caller comes again, from where it stands, and is told with a status.
+
+
+@contextmanager
+def _told_by_status(asked: Asked) -> Iterator[None]:
+    """Raise what a stream has not as the protocol says it."""
+    try:
+        yield
+    except BadToken as error:
+        raise _refused(404 if asked.position.at_start else 400, str(error)) from None
+    except StreamLost as error:
+        raise _refused(410, str(error)) from None
 
 
 class _Body:
@@ -175,11 +182,10 @@ class _Body:
     def empty(self) -> bool:
         return not self._messages
 
-    async def fill(self, tail: Tail) -> None:
+    async def fill(self, reading: Tailing) -> None:
         """Take all that is there, or as much as there is room for."""
-        while self.whole and (steps := await tail.more()):
+        while self.whole and (steps := await reading.more()):
             self.add(steps)
-        self.whole = self.whole and (tail.caught_up or tail.ended)
 
     def add(self, steps: Sequence[Step]) -> None:
         """Take steps while there is room."""
@@ -196,8 +202,8 @@ class _Body:
         return b"[" + b",".join(self._messages) + b"]"
 
 
-async def _pass_by(tail: Tail) -> None:
-    while await tail.more():
+async def _pass_by(reading: Tailing) -> None:
+    while await reading.more():
         pass
 
 
@@ -248,8 +254,9 @@ def _etag(place: ResumeToken, start: Position, end: Position, closed: bool) -> s
     return f'"{id_of(place)}:{start}:{end}{":c" if closed else ""}"'
 
 
-def _refused(status: int, text: str) -> HTTPException:
-    return HTTPException(status, text, SAFE | {"cache-control": NOT_KEPT})
+def _refused(status: int, text: str) -> Refusal:
+    code = "invalid_request" if status == BAD else "stream_lost"
+    return Refusal(status, text, code=code, headers=SAFE | {"cache-control": NOT_KEPT})
 
 
 ROUTES: Final = (Route("/v1/streams/{id}", stream, methods=["GET", "HEAD"]),)

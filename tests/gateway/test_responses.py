@@ -303,6 +303,8 @@ async def test_who_leaves(
         put(broker, tokens(job.id, 0, "Hel"))
         await asyncio.sleep(0.05)
     assert call.answer.status
+    assert caller.site.open == 0
+    assert not caller.site.connection.router.following
     if runs_on:
         assert broker.jobs.empty()
     else:

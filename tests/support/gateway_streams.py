@@ -63,7 +63,14 @@ async def gateway(
     settings = GatewaySettings(**{"gateway_keepalive_seconds": 0.2} | who | told)
     transport = MemoryTransport(broker)
     async with Connection("", transport=transport, inbox_events=inbox) as connection:
-        yield Caller(Site(settings, connection))
+        site = Site(settings, connection)
+        site.connected.set()
+        watching = asyncio.create_task(site.watch())
+        try:
+            yield Caller(site)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
 
 
 def key_file(folder: Path) -> Path:
