@@ -402,3 +402,35 @@ async def test_an_answer_that_does_not_come(broker: MemoryBroker) -> None:
     assert (found.status, found.json()["error"]["code"]) == (504, "timeout")
     job = await taken(broker)
     assert await taken(broker) == Cancel(id=job.id, tenant="acme")
+
+
+async def test_a_gateway_that_is_stopped(broker: MemoryBroker) -> None:
+    """A reader is told, its job runs on, and another gateway goes on behind the last number."""
+    async with gateway(broker) as one, gateway(broker) as other:
+        async with one.open("POST", URL, body={**HELLO, "stream": True}) as call:
+            job = (await taken(broker)).id
+            put(broker, tokens(job, 0, "Hel"))
+            await call.until('"Hel"')
+            one.site.draining.set()
+            one.site.end()
+            found = await call.ended()
+        *events, (_, last) = found.events()
+        assert last["error"]["code"] == "unavailable"
+        put(broker, tokens(job, 1, "lo"), done(job, 2))
+        name = events[0][1]["response"]["id"]
+        number = events[-1][1]["sequence_number"]
+        rest = numbered(await other.get(f"{URL}/{name}?stream=true", last_event_id=str(number)))
+        assert rest[0]["delta"] == "lo"
+        assert rest[0]["sequence_number"] == number + 1
+        assert rest[-1]["type"] == "response.completed"
+    assert broker.jobs.empty()
+
+
+async def test_metrics(caller: Caller, worker: FakeWorker) -> None:
+    """An answer is counted as a chat's is: how it began and ended, and its tokens."""
+    del worker
+    await caller.ask("POST", URL, body={**HELLO, "stream": True})
+    page, _ = caller.site.metrics.page("text/plain")
+    assert b'aril_gateway_answers_total{begun="new",ended="done"} 1.0' in page
+    assert b"aril_gateway_tokens_total 3.0" in page
+    assert b"aril_gateway_first_token_seconds_count 1.0" in page

@@ -352,3 +352,20 @@ def test_ids_of_jobs() -> None:
         place_of(f"1.2.{wrong}", "acme")
     assert made_at(job) is not None
     assert made_at("a") is None
+
+
+async def test_a_gateway_that_is_stopped(broker: MemoryBroker) -> None:
+    """A live reader is let go without a word, and goes on at another gateway by its offset."""
+    stream = f"/v1/streams/{place(broker, 'a')}"
+    put(broker, tokens("a", 0, "x"))
+    async with gateway(broker) as one, gateway(broker) as other:
+        async with one.open("GET", f"{stream}?offset=-1&live=sse") as live:
+            await live.until("upToDate")
+            one.site.draining.set()
+            one.site.end()
+            events = (await live.ended()).events()
+        assert {kind for kind, _ in events} == {"data", "control"}
+        assert (await one.get(f"{stream}?offset=-1&live=sse")).status == 503
+        put(broker, done("a", 1))
+        rest = await other.get(f"{stream}?offset={events[-1][1]['streamNextOffset']}")
+        assert [each["kind"] for each in rest.json()] == ["done"]
