@@ -1,6 +1,7 @@
 # The worker's image, for CPU and GPU alike: torch as PyPI has it for x86-64 cannot be imported
 # without its CUDA libraries (docs/decisions/061). Targets:
 #   worker  the service
+#   gateway HTTP in front of the queue: the client alone, without torch
 #   gpu     and a C compiler, which Triton needs to launch kernels
 #   baked   the service with one model and one adapter store inside (MODEL, ADAPTERS: folders in the
 #           build context; .dockerignore must let them through)
@@ -14,6 +15,7 @@ COPY pyproject.toml /src/
 COPY clients/python/pyproject.toml /src/clients/python/
 COPY deploy/requirements.py /src/deploy/
 RUN python3 /src/deploy/requirements.py otel >/worker.txt \
+ && python3 /src/deploy/requirements.py --client compression gateway oidc signing >/gateway.txt \
  && python3 /src/deploy/requirements.py demo >/demo.txt
 
 FROM ${PYTHON} AS worker
@@ -42,6 +44,24 @@ USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["aril"]
 CMD ["worker"]
+
+FROM ${PYTHON} AS gateway
+ENV PATH=/opt/aril/bin:$PATH \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONUNBUFFERED=1
+COPY constraints.txt /opt/
+COPY --from=requirements /gateway.txt /opt/
+RUN python -m venv /opt/aril \
+ && pip install -c /opt/constraints.txt -r /opt/gateway.txt
+RUN --mount=type=bind,target=/src,rw pip install --no-deps /src/clients/python
+RUN groupadd --gid 10001 aril \
+ && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril
+ENV HOME=/tmp
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["aril"]
+CMD ["gateway"]
 
 FROM worker AS gpu
 USER root

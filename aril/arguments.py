@@ -114,7 +114,7 @@ def settings_of(arguments: argparse.Namespace) -> LoadedSettings[WorkerSettings]
     """Return the worker's settings out of flags, environment and file. Raises `UsageError`."""
     from aril.worker.settings import load_settings  # noqa: PLC0415 - as above
 
-    return _loaded(_worker_settings(), load_settings, arguments)
+    return loaded(_worker_settings(), load_settings, arguments)
 
 
 def connection_of(arguments: argparse.Namespace) -> ConnectionSettings:
@@ -123,14 +123,15 @@ def connection_of(arguments: argparse.Namespace) -> ConnectionSettings:
     from aril.connecting.settings import ConnectionSettings  # noqa: PLC0415 - as above
 
     own = functools.partial(load, ConnectionSettings, foreign=not_ours(ConnectionSettings))
-    return _loaded(ConnectionSettings, own, arguments).settings
+    return loaded(ConnectionSettings, own, arguments).settings
 
 
-def _loaded(
+def loaded(
     kind: type[Settings],
     loading: Callable[..., LoadedSettings[Settings]],
     arguments: argparse.Namespace,
 ) -> LoadedSettings[Settings]:
+    """Return settings of one kind out of flags, environment and file. Raises `UsageError`."""
     from aril.connecting.loading import SettingsError  # noqa: PLC0415 - as above
 
     flags = {name: getattr(arguments, name, None) for name in kind.model_fields}

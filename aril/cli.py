@@ -30,7 +30,10 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
     "See it work": (
         Command("demo", "demo", "broker, worker and four tenants at once, on this machine"),
     ),
-    "Serve": (Command("worker", "worker", "take jobs from the queue and stream the answers"),),
+    "Serve": (
+        Command("worker", "worker", "take jobs from the queue and stream the answers"),
+        Command("gateway", "gateway", "OpenAI's HTTP endpoints in front of the queue"),
+    ),
     "Ask": (
         Command("send", "send", "send prompts as a tenant and print the answers"),
         Command("batch", "batch", "answer a file of prompts, to be started again at any moment"),
@@ -39,7 +42,7 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
         Command("topics", "topics", "create the topics for tenants"),
         Command("top", "top", "what the workers of a group are doing now"),
         Command("dlq", "dlq", "list, show, replay and purge what could not be answered"),
-        Command("keys", "keys", "make a tenant's key, where tenants sign their jobs"),
+        Command("keys", "keys", "make a tenant's key, to sign jobs or to ask the gateway"),
         Command("check", "check", "is everything there that a worker needs? or: is one ready?"),
         Command("adapters", "adapters", "list an adapter store, and what is wrong in it"),
         Command("config", "config", "show every setting and where its value comes from"),
@@ -49,7 +52,14 @@ COMMANDS: Final[dict[str, Command]] = {
     command.name: command for group in GROUPS.values() for command in group
 }
 
-BROUGHT_BY: Final = {"aiohttp": "oidc", "cryptography": "signing"}
+BROUGHT_BY: Final = {
+    "aiohttp": "oidc",
+    "cryptography": "signing",
+    "httptools": "gateway",
+    "prometheus_client": "gateway",
+    "starlette": "gateway",
+    "uvicorn": "gateway",
+}
 """Extras of the client, by the modules that they bring."""
 
 EXAMPLES: Final = """\

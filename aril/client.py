@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
 from aril.errors import ArilError, BadToken, ClientClosed, StreamLost
+from aril.find import find
 from aril.link import INBOX_EVENTS, Link
 from aril.router import Inbox, Mark
 from aril.schemas import (
@@ -198,6 +199,15 @@ class Client:
         if isinstance(token, str):
             token = ResumeToken.parse(token)
         return Stream(self, token.job, partial(self._begin_resumed, token), timeout=timeout)
+
+    async def find(self, job: str, *, since: float | None = None) -> ResumeToken:
+        """Return the token of a job's answer, for a caller that kept only the job's id.
+
+        It costs reading one reply partition from `since` (in seconds since 1970, when the job was
+        sent or before) up to the job's first record; without it, from the log's start. Raises
+        `StreamLost` if no answer has begun since, or if its beginning is no longer kept.
+        """
+        return await find(self.link, self.replies_topic, job, since=since)
 
     async def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""

@@ -130,6 +130,16 @@ class KafkaTransport:
         """See `Transport`."""
         return await self._offset(place, LATEST)
 
+    async def offset_at(self, place: Place, time_ms: int) -> int:
+        """See `Transport`."""
+        found = await self._offset(place, max(0, time_ms))
+        return found if found >= 0 else await self.log_end(place)
+
+    def position(self, place: Place) -> int | None:
+        """See `Transport`."""
+        found: int | None = self._follower.position(place)
+        return found
+
     def follow(self, place: Place, offset: int) -> None:
         """See `Transport`."""
         self._follower.follow(place, offset)

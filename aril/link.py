@@ -89,6 +89,11 @@ class Link:
         if reader is not None:
             reader.result()
 
+    async def broken(self) -> None:
+        """Wait until nothing is read any more: raises why, or returns once it was closed."""
+        if self._reader is not None:
+            await asyncio.shield(self._reader)
+
     @property
     def closing(self) -> bool:
         """Whether `close` was called: nothing new is begun."""
@@ -126,9 +131,10 @@ class Link:
 
     async def _read_once(self) -> None:
         try:
-            # Nothing may be awaited between these two: a seek would make the records stale.
+            # Nothing may be awaited between these three: a seek would make the records stale.
             records = await self.transport.poll()
             self.router.deliver(records)
+            self.router.arrived(self.transport.position)
         except OutOfRange as error:
             await self._trim(error.place)
         except Unreadable as error:

@@ -11,6 +11,7 @@ tenants, each has a topic of its own where the broker is told their names: `topi
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ class ReplyLog:
 
     start: int = 0
     records: list[Fetched] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)  # of each record, in ms since 1970
 
     @property
     def end(self) -> int:
@@ -59,10 +61,17 @@ class MemoryBroker:
         return self.topics[topic]
 
     def append(
-        self, partition: int, key: bytes | None, value: bytes | None, *, topic: str | None = None
+        self,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        topic: str | None = None,
+        time_ms: int | None = None,
     ) -> int:
-        """Append a reply; return its offset."""
+        """Append a reply, now or as of another time; return its offset."""
         log = self.logs(topic)[partition]
+        log.times.append(int(time.time() * 1_000) if time_ms is None else time_ms)
         log.records.append(Fetched(Place(topic or "", partition), log.end, key, value))
         self.changed.set()
         return log.end - 1
@@ -71,6 +80,7 @@ class MemoryBroker:
         """Delete the replies below offset `start`, as retention does."""
         log = self.logs(topic)[partition]
         del log.records[: start - log.start]
+        del log.times[: start - log.start]
         log.start = start
 
 
@@ -120,6 +130,17 @@ class MemoryTransport:
         """See `Transport`."""
         self._check()
         return self._log(place).end
+
+    async def offset_at(self, place: Place, time_ms: int) -> int:
+        """See `Transport`."""
+        self._check()
+        log = self._log(place)
+        found = (at for at, when in enumerate(log.times, log.start) if when >= time_ms)
+        return next(found, log.end)
+
+    def position(self, place: Place) -> int | None:
+        """See `Transport`."""
+        return self.followed.get(place)
 
     def follow(self, place: Place, offset: int) -> None:
         """See `Transport`."""

@@ -23,7 +23,7 @@ from aril.schemas import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aril.schemas import Event
+    from aril.schemas import Event, ReplyRecord
     from aril.transport import Fetched, Place
 
 
@@ -63,6 +63,7 @@ class Inbox:
         self.limit = limit
         self.stream: VisibleStream = VisibleStream()
         self.failure: Exception | None = None
+        self.goal: int | None = None  # see `Router.seek`
         self.stalled: bool = False
         self.redirected: bool = False  # stalled until the reader has gone back
         self._events: deque[Event] = deque()
@@ -85,7 +86,7 @@ class Inbox:
         """Take the partition's next record for this job, or stall if the inbox is full."""
         if record.offset < self.position or self.stalled:
             return
-        if len(self._events) >= self.limit:
+        if self.waiting >= self.limit:
             self.stalled = True
             return
         self.position = record.offset + 1
@@ -99,6 +100,14 @@ class Inbox:
             if start is not None and start < self.start and self._nothing_seen:
                 self._go_back(start)
             return
+        self._fold(reply)
+
+    def reached(self) -> None:
+        """Tell the caller that all below the goal has been offered."""
+        self.goal = None
+        self._wake()
+
+    def _fold(self, reply: ReplyRecord) -> None:
         for event in self.stream.feed(reply):
             if self.failure is None:  # behind a token that fits no place nothing is given
                 self._admit(event)
@@ -155,8 +164,9 @@ class Router:
     ) -> None:
         self._follow = follow
         self._unfollow = unfollow
-        self._inboxes: dict[Place, dict[bytes, Inbox]] = {}
+        self._inboxes: dict[Place, dict[bytes, tuple[Inbox, ...]]] = {}
         self._next: dict[Place, int] = {}
+        self._seeking: set[Inbox] = set()
 
     @property
     def following(self) -> bool:
@@ -168,20 +178,36 @@ class Router:
         return self._next.get(place)
 
     def add(self, inbox: Inbox) -> None:
-        """Begin to read for a job. Raises ValueError if it is being read there already."""
+        """Begin to read for a job. Several may read the same one, each at its own pace."""
         key = inbox.job.encode()
         beside = self._inboxes.setdefault(inbox.place, {})
-        if key in beside:
-            raise ValueError(f"job {inbox.job} is already being read")
-        beside[key] = inbox
+        beside[key] = (*beside.get(key, ()), inbox)
         self._read_from(inbox)
 
     def remove(self, inbox: Inbox) -> None:
         """Stop reading for a job; harmless if it has stopped."""
-        beside, key = self._inboxes.get(inbox.place, {}), inbox.job.encode()
-        if beside.get(key) is inbox:
-            del beside[key]
+        if self._forget(inbox):
             self._rest(inbox.place)
+
+    def seek(self, inbox: Inbox, goal: int) -> None:
+        """Have an inbox told, by `reached`, when all below offset `goal` has been offered to it."""
+        at = max(inbox.position, self._next.get(inbox.place, 0))
+        inbox.goal = goal
+        if at >= goal and not inbox.stalled:
+            inbox.reached()
+        else:
+            self._seeking.add(inbox)
+
+    def arrived(self, position: Callable[[Place], int | None]) -> None:
+        """Look who has come to its goal; `position` tells up to where all has been delivered.
+
+        It may be further than the last record: not every offset has one.
+        """
+        for inbox in [*self._seeking]:
+            at, goal = position(inbox.place), inbox.goal
+            if goal is None or (at is not None and at >= goal and not inbox.stalled):
+                self._seeking.discard(inbox)
+                inbox.reached()
 
     def deliver(self, records: Iterable[Fetched]) -> None:
         """Hand over what one poll returned; call it before anything else can move the reader."""
@@ -191,16 +217,14 @@ class Router:
             if offset < self._next.get(place, offset + 1):
                 continue
             self._next[place] = offset + 1
-            inbox = self._inboxes[place].get(record.key or b"")
-            if inbox is None:
-                continue
-            inbox.offer(record)
-            if inbox.stream.finished or inbox.failure is not None:
-                self.remove(inbox)
-            elif inbox.stalled:
-                self._rest(place)
-                if inbox.redirected and inbox not in redirected:
-                    redirected.append(inbox)
+            for inbox in self._inboxes[place].get(record.key or b"", ()):
+                inbox.offer(record)
+                if inbox.stream.finished or inbox.failure is not None:
+                    self.remove(inbox)
+                elif inbox.stalled:
+                    self._rest(place)
+                    if inbox.redirected and inbox not in redirected:
+                        redirected.append(inbox)
         for inbox in redirected:  # only now: what is left of this poll lies ahead of them
             inbox.stalled = inbox.redirected = False
             self._read_from(inbox)
@@ -214,7 +238,7 @@ class Router:
     def trim(self, place: Place, start: int, end: int) -> None:
         """Fail the jobs whose next record is not in the log, read on for the others."""
         self._next.pop(place, None)
-        for inbox in [*self._inboxes.get(place, {}).values()]:
+        for inbox in self._at(place):
             if not start <= inbox.position <= end:
                 text = f"replies to job {inbox.job} from offset {inbox.position} are gone"
                 self._drop(inbox, StreamLost(f"{text} (the log holds {start} to {end})"))
@@ -224,7 +248,7 @@ class Router:
 
     def fail(self, place: Place, error: Callable[[], Exception]) -> None:
         """Fail every job of a partition, each with an exception of its own."""
-        for inbox in [*self._inboxes.get(place, {}).values()]:
+        for inbox in self._at(place):
             self._drop(inbox, error())
         self._rest(place)
 
@@ -233,8 +257,22 @@ class Router:
         for place in [*self._inboxes]:
             self.fail(place, error)
 
+    def _at(self, place: Place) -> list[Inbox]:
+        return [inbox for readers in self._inboxes.get(place, {}).values() for inbox in readers]
+
+    def _forget(self, inbox: Inbox) -> bool:
+        self._seeking.discard(inbox)
+        beside, key = self._inboxes.get(inbox.place, {}), inbox.job.encode()
+        readers = beside.get(key, ())
+        left = tuple(each for each in readers if each is not inbox)
+        if left:
+            beside[key] = left
+        else:
+            beside.pop(key, None)
+        return len(left) < len(readers)
+
     def _drop(self, inbox: Inbox, error: Exception) -> None:
-        del self._inboxes[inbox.place][inbox.job.encode()]
+        self._forget(inbox)
         inbox.fail(error)
 
     def _read_from(self, inbox: Inbox) -> None:
@@ -248,6 +286,6 @@ class Router:
         beside = self._inboxes.get(place, {})
         if not beside:
             self._inboxes.pop(place, None)
-        if all(inbox.stalled for inbox in beside.values()):
+        if all(inbox.stalled for inbox in self._at(place)):
             self._next.pop(place, None)
             self._unfollow(place)

@@ -152,13 +152,38 @@ class Stream:
         """Whether the job's terminal was handed over."""
         return self._over
 
-    async def start(self) -> Self:
-        """Send the job, or begin to read a resumed one; harmless when that is done."""
+    async def start(self, wake: Callable[[], None] | None = None) -> Self:
+        """Send the job, or begin to read a resumed one; harmless when that is done.
+
+        With `wake` the stream is for `poll`: it is called when there may be something to take, and
+        nobody's time is measured.
+        """
         if self._inbox is None:
             if self._timeout is not None:
                 self._deadline = asyncio.get_running_loop().time() + self._timeout
-            self._inbox = await self._begin(self._arrived.set)
+            self._inbox = await self._begin(wake or self._arrived.set)
         return self
+
+    def poll(self) -> Event | None:
+        """Return the next event if it has arrived, else None; raises what iteration raises.
+
+        For whoever reads many streams in one task. It ends with `leave`, whatever happens.
+        """
+        inbox = self._started()
+        if self._over or self._left:
+            return None
+        event = inbox.take()
+        if event is None:
+            if inbox.failure is not None:
+                self.leave(cancel=False)  # the job may be well: its token can be tried again
+                raise inbox.failure
+            return None
+        self._owner.taken(inbox)
+        if isinstance(event, ErrorEvent):
+            raise self._failed(event)
+        if isinstance(event, DoneEvent):
+            self._finish(event)
+        return event
 
     async def result(self) -> Completion:
         """Wait for the end and return the whole answer, resets withdrawn."""
@@ -184,12 +209,19 @@ class Stream:
     def detach(self) -> ResumeToken:
         """Stop reading but let the job run; return the token to resume it with."""
         token = self.token
-        self._leave(cancel=False)
+        self.leave(cancel=False)
         return token
 
     async def aclose(self) -> None:
         """Stop reading; cancels the job unless its end has been seen."""
-        self._leave(cancel=True)
+        self.leave(cancel=True)
+
+    def leave(self, *, cancel: bool) -> None:
+        """Stop reading; with `cancel` as `aclose`. Harmless if that was done, or never begun."""
+        if self._inbox is not None and not self._left:
+            self._left = True
+            self._arrived.set()  # whoever waits in another task
+            self._owner.leave(self._inbox, cancel=cancel and not (self._over or self._kept))
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -210,34 +242,21 @@ class Stream:
         try:
             await self.start()
             while not (self._over or self._left):
-                event = await self._next()
+                event = self.poll()
                 if event is None:
-                    return
-                if isinstance(event, ErrorEvent):
-                    raise self._failed(event)
-                if isinstance(event, DoneEvent):
-                    self._finish(event)
-                yield event
+                    await self._wait()
+                else:
+                    yield event
         finally:
-            self._leave(cancel=True)
+            self.leave(cancel=True)
 
-    async def _next(self) -> Event | None:
-        """Wait for the next event; None if another task has left the stream meanwhile."""
-        inbox = self._started()
-        while (event := inbox.take()) is None:
-            if self._left:
-                return None
-            if inbox.failure is not None:
-                self._leave(cancel=False)  # the job may be well: its token can be tried again
-                raise inbox.failure
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._arrived.wait()
-            except TimeoutError:
-                raise JobTimeout(self.job, self._timeout or 0.0) from None
-        self._owner.taken(inbox)
-        return event
+    async def _wait(self) -> None:
+        self._arrived.clear()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._arrived.wait()
+        except TimeoutError:
+            raise JobTimeout(self.job, self._timeout or 0.0) from None
 
     def _failed(self, event: ErrorEvent) -> JobFailed:
         self._over = True
@@ -278,9 +297,3 @@ class Stream:
         if self._inbox is None:
             raise ClientClosed(f"job {self.job} has not been started")
         return self._inbox
-
-    def _leave(self, *, cancel: bool) -> None:
-        if self._inbox is not None and not self._left:
-            self._left = True
-            self._arrived.set()
-            self._owner.leave(self._inbox, cancel=cancel and not (self._over or self._kept))

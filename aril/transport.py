@@ -62,6 +62,19 @@ class Transport(Protocol):
     async def log_end(self, place: Place) -> int:
         """Return the offset that the next record of a partition will get."""
 
+    async def offset_at(self, place: Place, time_ms: int) -> int:
+        """Return the first offset whose record is not older than a time, else the end's.
+
+        The time is in milliseconds since 1970, by the broker's clock or the producer's as the topic
+        is set.
+        """
+
+    def position(self, place: Place) -> int | None:
+        """Return the offset below which `poll` has given all; None if it is not followed.
+
+        Only between two polls, and before anything is awaited.
+        """
+
     def follow(self, place: Place, offset: int) -> None:
         """Let `poll` give the records of a partition from `offset` on, and no earlier ones."""
 

@@ -71,7 +71,7 @@ class Stack:
     async def __aenter__(self) -> Self:
         plan = TopicPlan(jobs_partitions=self.partitions, reply_partitions=self.reply_partitions)
         await ensure_topics(self.bootstrap, self.contract, self.tenants, plan)
-        self._logs = Path(self.held.enter_context(tempfile.TemporaryDirectory()))
+        self.logs = Path(self.held.enter_context(tempfile.TemporaryDirectory()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,7 +86,7 @@ class Stack:
         """
         worker = WorkerProcess(
             f"worker-{len(self.workers)}",
-            self._logs,
+            self.logs,
             bootstrap=self.bootstrap,
             group=self.group,
             dlq_topic=self.contract.dlq_topic,

@@ -115,6 +115,10 @@ class Follower:
             self._void(place)
             self._leave(place)
 
+    def position(self, place: Place) -> int | None:
+        """Return what is read next of a partition; None if it is not followed."""
+        return self._offsets.get(place)
+
     async def poll(self, seconds: float) -> list[Fetched]:
         """Return what has been read, each partition's records in order; [] after so long.
 

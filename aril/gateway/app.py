@@ -8,8 +8,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from aril.gateway import health, page
+from aril.gateway import chat, health, models, page, responses, streams
 from aril.gateway.failures import HANDLERS
+from aril.gateway.watching import Watching
 
 if TYPE_CHECKING:
     from aril.gateway.site import Site
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def make_app(site: Site) -> Starlette:
     """Return the application of a gateway whose connection somebody else opens and closes."""
     origins = [each.strip() for each in site.settings.gateway_cors.split(",") if each.strip()]
-    middleware = []
+    middleware = [Middleware(Watching, site=site)]
     if origins:
         middleware.append(
             Middleware(
@@ -30,7 +31,14 @@ def make_app(site: Site) -> Starlette:
             )
         )
     app = Starlette(
-        routes=[*health.ROUTES, *page.ROUTES],
+        routes=[
+            *health.ROUTES,
+            *page.ROUTES,
+            *models.ROUTES,
+            *chat.ROUTES,
+            *responses.ROUTES,
+            *streams.ROUTES,
+        ],
         middleware=middleware,
         exception_handlers=HANDLERS,
     )

@@ -2,49 +2,91 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from aril.errors import ArilError
-from aril.openai.errors import BAD_REQUEST, SERVER, Withdrawn, failure_of
+from aril.openai.errors import BAD_REQUEST, SERVER, ErrorBody, Failure, Withdrawn, failure_of
 from aril.schemas import JobError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+log = logging.getLogger(__name__)
+
 TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES: Final = {401: "invalid_api_key", 413: "body_too_large", 503: "unavailable"}
+RETRYABLE: Final = {429, 503}
 FIRST_OF_OURS: Final = 500
+LEFT: Final = 499
+"""nginx's word for a caller that went away; nobody is there to read it, only logs and metrics."""
+EXPECTED: Final = (ArilError, JobError, HTTPException, Withdrawn)
 
 
-def by_its_code(_: Request, error: Exception) -> Response:
-    """Answer with what the contract calls it."""
-    failure = failure_of(error)
-    return JSONResponse(failure.body, failure.status, failure.headers)
+class Refusal(HTTPException):
+    """A request that is refused here, with what the contract would say beside the status."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        limit: float | None = None,
+        given: float | str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.code = code
+        self.param = param
+        self.limit = limit
+        self.given = given
 
 
-def by_its_status(_: Request, error: Exception) -> Response:
-    """Answer with what HTTP calls it."""
-    if not isinstance(error, HTTPException):
-        raise TypeError(error)
+def failure(error: Exception) -> Failure:
+    """Return what a caller is told of `error`. What nobody expected is logged, and not told."""
+    if isinstance(error, HTTPException):
+        return Failure(error.status_code, _by_status(error))
+    if not isinstance(error, EXPECTED):
+        log.error("request_failed", exc_info=error)
+    return failure_of(error)
+
+
+async def respond(_: Request, error: Exception) -> Response:
+    """Answer a request that has failed before anything of its answer was sent."""
+    told = failure(error)
+    own = error.headers if isinstance(error, HTTPException) else None
+    return JSONResponse(told.body, told.status, told.headers | dict(own or {}))
+
+
+def _by_status(error: HTTPException) -> ErrorBody:
     status = error.status_code
-    body = {
+    body: ErrorBody = {
         "message": error.detail,
         "type": TYPES.get(status, BAD_REQUEST if status < FIRST_OF_OURS else SERVER),
         "param": None,
         "code": CODES.get(status),
-        "retryable": status in {429, 503},
+        "retryable": status in RETRYABLE,
     }
-    return JSONResponse({"error": body}, status, dict(error.headers or {}))
+    if isinstance(error, Refusal):
+        body["param"] = error.param
+        body["code"] = error.code or body["code"]
+        if error.limit is not None:
+            body["limit"] = error.limit
+        if error.given is not None:
+            body["given"] = error.given
+    return body
 
 
 HANDLERS: Final = {
-    ArilError: by_its_code,
-    JobError: by_its_code,
-    Withdrawn: by_its_code,
-    HTTPException: by_its_status,
-    Exception: by_its_code,
+    ArilError: respond,
+    JobError: respond,
+    Withdrawn: respond,
+    HTTPException: respond,
+    Exception: respond,
 }

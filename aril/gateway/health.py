@@ -1,23 +1,25 @@
-"""Is the gateway there, and does it take requests."""
+"""Is the gateway there, does it take requests, and what it has done."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aril.gateway.site import site_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
 
 async def health(request: Request) -> Response:
-    """`/health` and `/readyz`: 503 while it drains."""
-    draining = site_of(request).draining.is_set()
-    return JSONResponse({"status": "draining" if draining else "ok"}, 503 if draining else 200)
+    """`/health` and `/readyz`: 503 before the brokers have answered, and while it drains."""
+    site = site_of(request)
+    if site.ready:
+        return JSONResponse({"status": "ok"})
+    status = "draining" if site.draining.is_set() else "starting"
+    return JSONResponse({"status": status}, 503)
 
 
 async def alive(_: Request) -> Response:
@@ -25,4 +27,15 @@ async def alive(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-ROUTES: Final = (Route("/health", health), Route("/readyz", health), Route("/livez", alive))
+async def metrics(request: Request) -> Response:
+    """`/metrics`, in Prometheus' format or OpenMetrics."""
+    page, kind = site_of(request).metrics.page(request.headers.get("accept", ""))
+    return Response(page, headers={"content-type": kind})
+
+
+ROUTES: Final = (
+    Route("/health", health),
+    Route("/readyz", health),
+    Route("/livez", alive),
+    Route("/metrics", metrics),
+)

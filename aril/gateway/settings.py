@@ -55,13 +55,19 @@ class GatewaySettings(ConnectionSettings):
         10_000, ge=1, le=1_000_000, description="Answers that may be read at the same time."
     )
     gateway_wait_seconds: float = Field(
-        600.0, gt=0, le=86_400, description="How long a whole answer is waited for."
+        600.0,
+        gt=0,
+        le=86_400,
+        description="How long a whole answer, or the next event of a stream, is waited for.",
     )
     gateway_keepalive_seconds: float = Field(
         15.0, gt=0, le=600, description="A comment is sent on a stream that was silent for so long."
     )
     gateway_drain_seconds: float = Field(
         20.0, ge=0, le=3_600, description="How long open answers may go on after SIGTERM."
+    )
+    gateway_access_log: bool = Field(
+        default=False, description="A line in the log for each request, without its text."
     )
     gateway_cors: str = Field(
         "", max_length=2_000, description="Origins that browsers may ask from, by commas; `*`: any."

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.exceptions import HTTPException
 
+from aril.errors import ClientClosed, JobTimeout
 from aril.gateway.keys import Caller, Keys
-from aril.signer import Signer
+from aril.gateway.limits import Limits
+from aril.gateway.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +23,24 @@ if TYPE_CHECKING:
     from aril.client import Client
     from aril.connection import Connection
     from aril.gateway.settings import GatewaySettings
+    from aril.signer import Signer
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS: Final = 1.0
+STOPPING: Final = "this gateway is being stopped; another goes on behind the last event's id"
+AGAIN: Final = {"retry-after": "1", "x-should-retry": "true"}
+
+
+class Reader(Protocol):
+    """Somebody who reads answers, and can be told that nothing more will come."""
+
+    job: str
+    waiting_since: float | None
+    """By the loop's clock; None while something is there to be taken."""
+
+    def fail(self, error: Exception, *, keep: bool = False) -> None:
+        """End it with `error`, behind what has arrived; with `keep` for who can go on elsewhere."""
 
 
 class Site:
@@ -30,19 +51,29 @@ class Site:
         self.settings = settings
         self.connection = connection
         self.keys = Keys(settings.gateway_keys) if settings.gateway_keys else None
+        self.limits = Limits()
+        self.metrics = Metrics()
         self.open = 0
+        self.readers: set[Reader] = set()
+        self.connected = asyncio.Event()
+        """Set once the brokers have answered."""
         self.draining = asyncio.Event()
+        self.idle = asyncio.Event()
+        """Set while no answer is being read."""
+        self.idle.set()
         self._clients: dict[str, Client] = {}
+        self.metrics.ready.set_function(lambda: float(self.ready))
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.connected.is_set() and not self.draining.is_set()
 
     def caller(self, request: Request) -> Caller:
-        """Return who asks. Raises HTTPException 401."""
-        if self.keys is None:
-            tenant = self.settings.gateway_tenant or ""
-            return Caller(name=tenant, tenant=tenant)
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        caller = self.keys.find(key.strip()) if scheme.lower() == "bearer" else None
-        if caller is None:
-            raise HTTPException(401, "no such API key", {"www-authenticate": "Bearer"})
+        """Return who asks, once a request. Raises HTTPException 401, `JobError` of its limits."""
+        caller = self._caller(request)
+        request.scope["aril.caller"] = caller.name
+        self.limits.request(caller)
         return caller
 
     def client(self, tenant: str) -> Client:
@@ -54,19 +85,82 @@ class Site:
         return client
 
     @contextmanager
-    def reading(self, answers: int = 1) -> Iterator[None]:
-        """Count answers that are being read. Raises HTTPException 503 where there are too many."""
-        if self.draining.is_set() or self.open + answers > self.settings.gateway_streams:
-            raise HTTPException(503, "too many answers are being read here", {"retry-after": "1"})
+    def reading(
+        self, answers: int = 1, *, caller: Caller | None = None, reader: Reader | None = None
+    ) -> Iterator[None]:
+        """Count answers that are being read, within what `caller` may read.
+
+        A `reader` is ended when it has waited too long, or the gateway ends. Raises HTTPException
+        503 where there are too many answers or no more are taken, `JobError` of a key's limits.
+        """
+        if not self.ready:
+            why = STOPPING if self.draining.is_set() else "the brokers have not answered yet"
+            raise HTTPException(503, why, AGAIN | {"connection": "close"})
+        if self.open + answers > self.settings.gateway_streams:
+            raise HTTPException(503, "too many answers are being read here", AGAIN)
+        with self.limits.streams(caller or NOBODY, answers):
+            self._count(answers)
+            if reader is not None:
+                self.readers.add(reader)
+            try:
+                yield
+            finally:
+                self._count(-answers)
+                if reader is not None:
+                    self.readers.discard(reader)
+
+    async def watch(self) -> None:
+        """End readers to whom nothing has come for too long; tell of keys; never returns."""
+        loop, longest = asyncio.get_running_loop(), self.settings.gateway_wait_seconds
+        fault = None
+        while True:
+            await asyncio.sleep(min(WATCH_SECONDS, longest / 4))
+            if self.keys is not None and self.keys.fault != fault:
+                fault = self.keys.fault
+                log.warning("keys_as_they_were", extra={"why": fault or "read again"})
+            now = loop.time()
+            for reader in [*self.readers]:
+                if reader.waiting_since is not None and now - reader.waiting_since > longest:
+                    reader.fail(JobTimeout(reader.job, longest))
+
+    async def close(self) -> None:
+        """Wait a while until jobs that are to be cancelled are."""
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
+
+    def end(self) -> None:
+        """End all readers. The jobs of those who can go on elsewhere run on."""
+        for reader in [*self.readers]:
+            reader.fail(ClientClosed(STOPPING), keep=True)
+
+    def _caller(self, request: Request) -> Caller:
+        if self.keys is None:
+            tenant = self.settings.gateway_tenant or ""
+            return Caller(name=tenant, tenant=tenant)
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        caller = self.keys.find(key.strip()) if scheme.lower() == "bearer" else None
+        if caller is None:
+            raise HTTPException(401, "no such API key", {"www-authenticate": "Bearer"})
+        return caller
+
+    def _count(self, answers: int) -> None:
         self.open += answers
-        try:
-            yield
-        finally:
-            self.open -= answers
+        self.metrics.open.set(self.open)
+        if self.open:
+            self.idle.clear()
+        else:
+            self.idle.set()
 
     def _signer(self, tenant: str) -> Signer | None:
         folder: Path | None = self.settings.gateway_signers
-        return None if folder is None else Signer.from_file(folder / f"{tenant}.pem")
+        if folder is None:
+            return None
+        from aril.signer import Signer  # noqa: PLC0415 - cryptography, only where jobs are signed
+
+        return Signer.from_file(folder / f"{tenant}.pem")
+
+
+NOBODY: Final = Caller(name="nobody", tenant="nobody")
+"""Without limits."""
 
 
 def site_of(request: Request) -> Site:

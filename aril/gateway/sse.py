@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from starlette.responses import Response
 
+from aril.gateway.failures import LEFT, Refusal, failure
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from starlette.types import Receive, Scope, Send
+
+ResultT = TypeVar("ResultT")
 
 DONE: Final = b"data: [DONE]\n\n"
 KEEPALIVE: Final = b": still there\n\n"
@@ -21,21 +25,26 @@ HEADERS: Final = {
     "x-accel-buffering": "no",  # nginx would hold tokens back
 }
 
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def event(data: object, *, id: str | None = None, kind: str | None = None) -> bytes:  # noqa: A002
     """Return one event; `data` is what JSON can say, `id` what a reader goes on from."""
     head = "" if kind is None else f"event: {kind}\n"
     if id is not None:
         head += f"id: {id}\n"
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"{head}data: {text}\n\n".encode()
+    return f"{head}data: {to_json(data)}\n\n".encode()
 
 
 class EventStream(Response):
     """A response whose body is made while it is sent.
 
-    `pieces` yields bytes and is closed when it has ended or the caller has left; what it yields
-    waits until the caller has taken what came before (the connection's own buffer aside).
+    `pieces` yields whole events as bytes, one or several at a time, and is closed when it has ended
+    or the caller has left; what it yields waits until the caller has taken what came before (the
+    connection's own buffer aside). If it raises, the caller is told in an event of OpenAI's form.
+
+    With `hold` nothing is sent before the first piece, or `keepalive` seconds: an error that comes
+    first has a status of its own then.
     """
 
     def __init__(
@@ -44,52 +53,81 @@ class EventStream(Response):
         *,
         keepalive: float,
         headers: dict[str, str] | None = None,
+        hold: bool = False,
     ) -> None:
         super().__init__(status_code=200, headers=HEADERS | (headers or {}))
         del self.headers["content-length"]
         self._pieces = pieces
         self._keepalive = keepalive
+        self._hold = hold
+        self._begun = False
+        self._busy = asyncio.Lock()
+        self._quiet = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it."""
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
+        if not self._hold:
+            await self._put(send, b"")
         sending = asyncio.create_task(self._send(send))
         leaving = asyncio.create_task(_left(receive))
+        both: set[asyncio.Task[None]] = {sending, leaving}
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            while not await _ended(both, within=self._keepalive):
+                if self._quiet and not self._busy.locked():
+                    await self._put(send, KEEPALIVE)
+                self._quiet = True
         finally:
-            for task in (sending, leaving):
+            for task in both:
                 task.cancel()
-            await asyncio.wait({sending, leaving})
+            await asyncio.wait(both)
         if not sending.cancelled():
             sending.result()
 
     async def _send(self, send: Send) -> None:
-        pieces = self._pieces
-        coming: asyncio.Task[bytes] | None = None
         try:
-            while True:
-                coming = coming or asyncio.ensure_future(anext(pieces))
-                done, _ = await asyncio.wait({coming}, timeout=self._keepalive)
-                if not done:
-                    await send(_body(KEEPALIVE))
-                    continue
-                ended = isinstance(coming.exception(), StopAsyncIteration)
-                piece, coming = b"" if ended else coming.result(), None
-                await send(_body(piece, more=not ended))
-                if ended:
-                    return
+            async for piece in self._pieces:
+                self._quiet = False
+                await self._put(send, piece)
+        except Exception as error:
+            if not self._begun:
+                raise
+            await self._put(send, event(failure(error).body))
         finally:
-            if coming is not None:
-                coming.cancel()
-                await asyncio.wait({coming})
-            if (close := getattr(pieces, "aclose", None)) is not None:
+            if (close := getattr(self._pieces, "aclose", None)) is not None:
                 await close()
+        await self._put(send, b"", more=False)
+
+    async def _put(self, send: Send, piece: bytes, *, more: bool = True) -> None:
+        async with self._busy:
+            if not self._begun:
+                self._begun = True
+                headers = self.raw_headers
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-def _body(piece: bytes, *, more: bool = True) -> dict[str, object]:
-    return {"type": "http.response.body", "body": piece, "more_body": more}
+async def unless_left(receive: Receive, work: Coroutine[None, None, ResultT]) -> ResultT:
+    """Await something for as long as the caller of a request waits for it.
+
+    Raises `Refusal` (499) where the caller has gone: the work was cancelled then.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_left(receive))
+    both: set[asyncio.Task[None] | asyncio.Task[ResultT]] = {working, leaving}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.wait(both)
+    if working.cancelled():
+        raise Refusal(LEFT, "the caller has left")
+    return working.result()
+
+
+async def _ended(tasks: set[asyncio.Task[None]], *, within: float) -> bool:
+    done, _ = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)
 
 
 async def _left(receive: Receive) -> None:

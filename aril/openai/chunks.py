@@ -71,8 +71,9 @@ class Chunks:
         return [self._chunk(echo)]
 
     def of(self, at: int, job: str, event: Event) -> list[Chunk]:
-        """Return the chunks of the next event of choice `at`; none if it adds nothing.
+        """Return the chunk of the next event of choice `at`; none if it adds nothing.
 
+        There is never more than one, so whoever has taken an event whole stands behind its chunk.
         Raises `Withdrawn` at a reset behind something that was streamed.
         """
         if isinstance(event, TokensEvent):
@@ -109,13 +110,12 @@ class Chunks:
 
     def _ending(self, at: int, job: str, event: DoneEvent) -> list[Chunk]:
         self._ends[at] = event
-        chunks = [self._chunk(self._piece(at, event.text))] if event.text else []
-        last = self._piece(at)
+        last = self._piece(at, event.text)
         last["finish_reason"] = event.finish_reason
         last["aril"] = told_of(job, event)
         if (rows := prompt_rows(self._asked, at, event, self._token_bytes)) is not None:
             last["prompt_logprobs"] = rows
-        return [*chunks, self._chunk(last)]
+        return [self._chunk(last)]
 
     def _piece(self, at: int, text: str = "", event: TokensEvent | None = None) -> Choice:
         """Return what adds `text` to choice `at`, with the log probabilities of an event."""

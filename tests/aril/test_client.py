@@ -411,12 +411,66 @@ async def test_broker_failure_reaches_every_stream(broker: MemoryBroker) -> None
         assert (await again.result()).text == "fine"
 
 
-async def test_same_job_twice(broker: MemoryBroker) -> None:
-    """Two streams of one job in one client are refused: they would share its records."""
+async def test_two_readers_of_a_job(broker: MemoryBroker) -> None:
+    """Each is given all of it at its own pace; one that leaves takes nothing from the other."""
+    async with connect(broker, inbox_events=2) as client:
+        first = await client.stream("x", job_id="a").start()
+        token = first.token
+        second, third = client.resume(token), client.resume(token)
+        await second.start()
+        await third.start()
+        words = [f"{number} " for number in range(9)]
+        for record in answer("a", words)[:4]:
+            put(broker, record)
+        early = aiter(third)
+        assert isinstance(await anext(early), TokensEvent)
+        third.detach()
+        for record in answer("a", words)[4:]:
+            put(broker, record)
+        assert (await first.result()).text == (await second.result()).text == "".join(words)
+        assert not client.link.router.following
+
+
+async def test_polled_streams(broker: MemoryBroker) -> None:
+    """Many streams in one task: what has arrived is taken at once, an error is raised as it is."""
+    woken = asyncio.Event()
     async with connect(broker) as client:
-        stream = await client.stream("x", job_id="a").start()
-        with pytest.raises(ValueError, match="already being read"):
-            await client.resume(stream.token).start()
+        streams = [client.stream("x", job_id=job) for job in ("a", "b")]
+        for stream in streams:
+            await stream.start(woken.set)
+        assert [stream.poll() for stream in streams] == [None, None]
+        put(broker, tokens("a", 0, "one"))
+        await asyncio.wait_for(woken.wait(), 5)
+        event = streams[0].poll()
+        assert isinstance(event, TokensEvent)
+        assert (event.text, streams[0].token.count, streams[0].poll()) == ("one", 1, None)
+        woken.clear()
+        put(broker, done("a", 1))
+        code = ErrorCode.INTERNAL
+        put(
+            broker,
+            ErrorRecord(
+                job="b",
+                epoch=Epoch(1, 1),
+                worker="fake",
+                index=0,
+                code=code,
+                message="no",
+                retryable=True,
+            ),
+        )
+        await asyncio.wait_for(woken.wait(), 5)
+        while not streams[0].finished:
+            await asyncio.sleep(0)
+            streams[0].poll()
+        assert streams[0].poll() is None
+        async with asyncio.timeout(5):
+            while not streams[1]._started().waiting:  # noqa: ASYNC110 - another woke us
+                await asyncio.sleep(0)
+        with pytest.raises(JobFailed, match="no"):
+            streams[1].poll()
+        for stream in streams:
+            stream.leave(cancel=True)
 
 
 async def test_bad_job_is_refused_here(broker: MemoryBroker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,20 @@ async def test_failed_job(cluster: Cluster) -> None:
     async with cluster.client("acme") as client:
         with pytest.raises(JobFailed, match="overloaded"):
             await client.complete("fail", timeout=60)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_find_by_the_jobs_id(cluster: Cluster) -> None:
+    """An answer is found by its job's id, from the log's start and from a time on."""
+    job, begun = uuid.uuid4().hex, time.time()
+    async with cluster.client("acme") as client:
+        await client.complete("one two three", job_id=job, timeout=60)
+        for since in (None, 0.0, begun - 5):
+            token = await client.find(job, since=since)
+            assert (await client.resume(token, timeout=60).result()).text == "one two three"
+        for since in (time.time() + 60, None):
+            with pytest.raises(StreamLost):
+                await client.find(job if since else "nobody", since=since)
 
 
 async def test_resume_in_another_client(cluster: Cluster) -> None:

@@ -20,6 +20,7 @@ from aril.arguments import FAILED, OK, USAGE
 from aril.cli import main
 from aril.commands.check import check_keys
 from aril.commands.report import Report
+from aril.gateway.keys import Keys
 from aril.memory import MemoryBroker, MemoryTransport
 from aril.schemas import Cancel, Job, decode_request
 from aril.schemas.signature import SignatureError
@@ -262,3 +263,33 @@ async def test_check_looks_at_the_keys(cluster: Cluster, aril: RunAril, tmp_path
     assert "! keys      blackbeard has replies and no key: its jobs are put aside" in done.out
     assert "acme has replies and no key" not in done.out
     assert "✓ keys      1 of 1 tenants" in done.out
+
+
+def test_an_api_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output is what the gateway's file has of it, standard error the key itself."""
+    assert main(["keys", "http", "acme", "--name", 'the "web"']) == OK
+    told = capsys.readouterr()
+    key = told.err.splitlines()[-1]
+    path = tmp_path / "keys.toml"
+    path.write_text(told.out)
+    caller = Keys(path).find(key)
+    assert caller is not None
+    assert (caller.name, caller.tenant) == ('the "web"', "acme")
+    assert key not in told.out
+    assert main(["keys", "http", "acme"]) == OK
+    assert 'name = "acme"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["http", "Not_A_Tenant"],
+        ["http", "acme", "--into", "."],
+        ["http", "acme", "--name", ""],
+        ["http", "acme", "--name", "a\nb"],
+        ["new", "acme", "--name", "x"],
+    ],
+)
+def test_api_keys_that_are_refused(arguments: list[str]) -> None:
+    """Whatever does not go together is told in one line."""
+    assert main(["keys", *arguments]) == USAGE

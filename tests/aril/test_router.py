@@ -107,6 +107,35 @@ def test_each_event_once_in_order(
         assert got[job] == [str(at) for at, owner in enumerate(order) if owner == job]
 
 
+def test_who_seeks_is_told_when_it_is_there() -> None:
+    """Not before all below its goal was offered, also where the last offsets hold no record."""
+    reader = Reader([tokens("a", 0, "x"), tokens("b", 0, "y"), tokens("a", 1, "z")])
+    box = inbox("a", limit=1)
+    reader.router.add(box)
+    reader.router.seek(box, 4)  # of which the last is a mark, and no record
+
+    def poll(position: int) -> None:
+        reader.poll(1)
+        reader.router.arrived(lambda _: position)
+
+    poll(1)
+    poll(2)
+    poll(3)
+    reader.router.arrived(lambda _: 4)  # it has no room: what it has not taken was not offered
+    assert box.goal == 4
+    assert texts(box) == ["x"]
+    reader.router.taken(box)
+    reader.poll(1)
+    reader.router.arrived(lambda _: 3)
+    assert box.goal == 4
+    poll(4)
+    assert box.goal is None
+    other = inbox("b", position=4)
+    reader.router.add(other)
+    reader.router.seek(other, 4)  # nothing to wait for
+    assert other.goal is None
+
+
 def test_all_stalled_rests_the_reader() -> None:
     """When no inbox has room the partition is left alone, and read again once one has."""
     reader = Reader([tokens("a", index, "x") for index in range(10)])

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from aril.gateway.settings import GatewaySettings
 from aril.worker.settings import WorkerSettings
 
 ROOT: Final = Path(__file__).parents[2]
@@ -28,10 +30,11 @@ def _found(pattern: str, path: str) -> str:
 
 
 def test_compose_uses_real_settings() -> None:
-    """Each ARIL_ variable that compose gives to a container is one that a worker knows."""
+    """Each ARIL_ variable that compose gives to a container is one that it knows."""
     given = set(re.findall(r"^\s+ARIL_(\w+):", _text("compose.yaml"), re.MULTILINE))
     assert given
-    assert {name.lower() for name in given} <= set(WorkerSettings.model_fields)
+    known = {*WorkerSettings.model_fields, *GatewaySettings.model_fields}
+    assert {name.lower() for name in given} <= known
 
 
 def test_compose_waits_for_the_drain() -> None:
@@ -41,6 +44,24 @@ def test_compose_waits_for_the_drain() -> None:
         _found(r"commit and leaving the group.\n  stop_grace_period: (\d+)s", "compose.yaml")
     )
     assert grace >= drain + 10
+
+
+def test_compose_starts_a_gateway() -> None:
+    """With the settings that compose gives it, on its port; its drain has its time."""
+    service = yaml.safe_load(_text("compose.yaml"))["services"]["gateway"]
+    plain = {
+        name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(value))
+        for name, value in service["environment"].items()
+    }
+    told = {name.removeprefix("ARIL_").lower(): value for name, value in plain.items()}
+    settings = GatewaySettings.model_validate(told)
+    assert f":{settings.address[1]}" in service["ports"][0]
+    assert service["ports"][0].startswith("127.0.0.1:")  # nobody is asked for a key
+    assert settings.gateway_http.endswith(service["healthcheck"]["test"][4].partition(":")[2])
+    grace = float(service["stop_grace_period"].removesuffix("s"))
+    assert grace >= settings.gateway_drain_seconds + 5
+    assert f"FROM ${{PYTHON}} AS {service['build']['target']}\n" in _text("Dockerfile")
+    assert service["read_only"] is True
 
 
 def test_one_kafka_version() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aril.gateway.metrics import FAMILIES
+from aril.gateway.settings import GatewaySettings
 from aril.schemas import ErrorCode
 from aril.worker.observe.metrics import Metrics
 from aril.worker.settings import WorkerSettings
@@ -31,6 +33,11 @@ def test_the_pages_are_current() -> None:
         assert path.read_text() == text
 
 
+def metric_names() -> list[str]:
+    """Return the names of all families, a worker's and then a gateway's."""
+    return [each.name for each in Metrics().families.made] + [each.name for each in FAMILIES]
+
+
 @pytest.mark.parametrize("page", ["metrics_page", "settings_page", "errors_page"])
 def test_no_thing_is_without_words(page: str) -> None:
     """Each row has a meaning, a sentence that ends."""
@@ -46,8 +53,9 @@ def test_everything_is_listed_once() -> None:
     def names(page: str) -> list[str]:
         return [row[0].strip("`") for row in rows(page)]
 
-    assert names(reference.metrics_page()) == [each.name for each in Metrics().families.made]
-    settings = [f"ARIL_{name.upper()}" for name in WorkerSettings.model_fields]
+    assert names(reference.metrics_page()) == metric_names()
+    own = [name for name in GatewaySettings.model_fields if name.startswith("gateway_")]
+    settings = [f"ARIL_{name.upper()}" for name in (*WorkerSettings.model_fields, *own)]
     assert names(reference.settings_page())[: len(settings)] == settings
     assert names(reference.errors_page()) == [code.value for code in ErrorCode]
 
@@ -69,7 +77,7 @@ def test_a_stale_page_is_told_and_written(
 
 def test_documents_name_only_metrics_that_there_are() -> None:
     """A renamed family must not live on in a page that people copy queries from."""
-    known = {each.name for each in Metrics().families.made}
+    known = {*metric_names()}
     root = reference.FOLDER.parents[1]
     pages = [*(root / "docs").rglob("*.md"), root / "README.md", root / "CHANGELOG.md"]
     named = {

@@ -17,6 +17,8 @@ from pydantic import SecretStr
 from aril.arguments import bounds_of
 from aril.commands.groups import worker_groups
 from aril.connecting.settings import ENV_PREFIX
+from aril.gateway import metrics as gateway
+from aril.gateway.settings import PREFIX, GatewaySettings
 from aril.schemas import ErrorCode
 from aril.worker.observe.metrics import Metrics
 from aril.worker.settings import FOREIGN_ENV, WorkerSettings
@@ -44,7 +46,7 @@ def metrics_page() -> str:
     """Return the page of metrics."""
     parts = [
         "# Metrics",
-        MADE.format(source="worker/observe/metrics/"),
+        MADE.format(source="worker/observe/metrics/ and aril/gateway/metrics.py"),
         (
             "What `/metrics` of a worker tells, in Prometheus' format or OpenMetrics. Which to"
             " watch first: [operating](../operating.md#probes-and-metrics). A counter begins at 0"
@@ -57,7 +59,14 @@ def metrics_page() -> str:
             for each in families
         ]
         parts += [f"## {title}", _table(("name", "type", "unit", "labels", "meaning"), rows)]
+    rows = [
+        (f"`{each.name}`", _kind(each), each.unit, _labels(each), each.text)
+        for each in gateway.FAMILIES
+    ]
     parts += [
+        "## The gateway",
+        "Of `aril gateway`, at its own `/metrics`.",
+        _table(("name", "type", "unit", "labels", "meaning"), rows),
         "## Python and the operating system",
         (
             "`process_*` (CPU seconds, memory, open files, start time; on Linux) and `python_*`"
@@ -71,7 +80,7 @@ def settings_page() -> str:
     """Return the page of settings."""
     parts = [
         "# Settings",
-        MADE.format(source="worker/settings.py"),
+        MADE.format(source="worker/settings.py and aril/gateway/settings.py"),
         (
             "Each setting of a worker has a flag (`--max-rows`; secrets have none), an environment"
             " variable (`ARIL_MAX_ROWS`) and a name in a TOML file (`max_rows`), the strongest"
@@ -83,6 +92,19 @@ def settings_page() -> str:
         rows = [_setting(name, WorkerSettings.model_fields[name]) for name in names]
         heads = ("variable", "type and bounds", "default", "meaning")
         parts += [f"## {title[0].upper()}{title[1:]}", _table(heads, rows)]
+    rows = [
+        _setting(name, field)
+        for name, field in GatewaySettings.model_fields.items()
+        if name.startswith(PREFIX)
+    ]
+    parts += [
+        "## The gateway",
+        (
+            "Of `aril gateway` ([what it is](../gateway.md)), beside how it reaches the queue:"
+            " those of the first group from `ARIL_BOOTSTRAP` to `ARIL_SASL_OIDC_SCOPE`."
+        ),
+        _table(("variable", "type and bounds", "default", "meaning"), rows),
+    ]
     others = [(f"`{name}`", text) for name, text in FOREIGN_ENV.items()]
     parts += ["## Variables that are no settings", _table(("variable", "meaning"), others)]
     return _page(parts)
@@ -117,13 +139,13 @@ def pages() -> dict[Path, str]:
     }
 
 
-def _kind(family: Family) -> str:
+def _kind(family: Family | gateway.Family) -> str:
     if not family.buckets:
         return family.kind
     return f"{family.kind}, {family.buckets[0]:g} to {family.buckets[-1]:g}"
 
 
-def _labels(family: Family) -> str:
+def _labels(family: Family | gateway.Family) -> str:
     return ", ".join(f"`{label}`" for label in family.labels)
 
 

@@ -1,0 +1,46 @@
+"""The body of a request: JSON, no longer than is allowed, read no further than that."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from aril.gateway.failures import Refusal
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+CLOSE: Final = {"connection": "close"}
+"""What is left of the body is not waited for."""
+
+
+async def json_of(request: Request, most: int) -> object:
+    """Return what a request's body says. Raises `Refusal`: 413, 415, or 400 for what is no JSON.
+
+    A body of another type is refused: a page of somebody else's may send that without asking.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "content-type: must be application/json", param="content-type")
+    told = request.headers.get("content-length", "0")
+    if told.isdecimal() and int(told[:18]) > most:
+        raise _too_large(most, int(told[:18]))
+    parts, length = [], 0
+    async for part in request.stream():
+        length += len(part)
+        if length > most:
+            raise _too_large(most, length)
+        parts.append(part)
+    try:
+        return json.loads(b"".join(parts).decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the body is not JSON", code="invalid_job") from None
+
+
+def _refuse(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _too_large(most: int, given: int) -> Refusal:
+    text = f"the body is longer than {most} bytes"
+    return Refusal(413, text, limit=most, given=given, headers=CLOSE)
