@@ -52,10 +52,12 @@ async def test_nothing_is_taken_while_it_waits(broker: MemoryBroker, worker: Wor
 
 
 async def test_what_waits_goes_out_together(broker: MemoryBroker, worker: Worker) -> None:
-    """An answer that lies there is sent in few writes, not in one a token."""
+    """An answer that lies there is sent in few writes of bounded size, not in one a token."""
     async with Gateway(broker, inbox_events=512).running() as gateway:
-        worker.tell(*(piece("k", at, "x") for at in range(TOKENS)), end("k", TOKENS))
+        text = "x" * 500  # an inbox of them is more than one write may have
+        worker.tell(*(piece("k", at, text) for at in range(TOKENS)), end("k", TOKENS))
         last = f"{reply_partition('k', PARTITIONS)}.0.0.0.k"
         answer = await gateway.call("POST", CHAT_PATH, CHAT, last_event_id=last)
     assert len(parse_events(b"".join(answer.sent))) == TOKENS + 2
     assert answer.sends < TOKENS / 20
+    assert max(map(len, answer.sent)) < WRITE_BYTES + 1_000
