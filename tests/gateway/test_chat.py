@@ -231,6 +231,37 @@ async def test_a_caller_with_a_key_leaves_its_job(gateway: Gateway, worker: Work
     assert ".0." in str(events[0].id)  # where the first answer lies
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_caller_that_leaves_while_its_job_is_sent(
+    gateway: Gateway, worker: Worker, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """The job is sent all the same, so it is known what becomes of it: cancelled, or kept."""
+    going, transport = asyncio.Event(), gateway.connection.transport
+    send = transport.send
+
+    async def slowly(*arguments: Any) -> None:
+        await going.wait()
+        await send(*arguments)
+
+    monkeypatch.setattr(transport, "send", slowly)
+    async with gateway.opened(CHAT, **({"idempotency_key": key} if key else {})):
+        while not gateway.site.open:  # noqa: ASYNC110 - a few turns of the loop
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    going.set()
+    job = await worker.job()
+    if key is None:
+        assert (await worker.take()).id == job.id
+        assert worker.cancelled == {job.id}
+    else:
+        worker.tell(piece(key, 0, "kept"), end(key, 1))
+        async with gateway.opened(CHAT, idempotency_key=key) as exchange:
+            await worker.job()  # which leads it to the first answer
+            body = await exchange.json()
+        assert body["choices"][0]["message"]["content"] == "kept"
+        assert not worker.cancelled
+
+
 async def test_a_retry_beside_the_first(gateway: Gateway, worker: Worker) -> None:
     """The same key while its answer is being read: both get all of it."""
     async with gateway.opened(CHAT, idempotency_key="k") as first:
