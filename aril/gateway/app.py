@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from aril.gateway import chat, health, models, page, responses, streams
 from aril.gateway.failures import HANDLERS
+from aril.gateway.hosts import KnownHosts
 from aril.gateway.watching import Watching
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 def make_app(site: Site) -> Starlette:
     """Return the application of a gateway whose connection somebody else opens and closes."""
-    origins = [each.strip() for each in site.settings.gateway_cors.split(",") if each.strip()]
+    origins, hosts = _listed(site.settings.gateway_cors), _listed(site.settings.gateway_hosts)
     middleware = [Middleware(Watching, site=site)]
+    if site.keys is None:
+        middleware.append(Middleware(KnownHosts, names=hosts))
     if origins:
         middleware.append(
             Middleware(
@@ -44,3 +47,7 @@ def make_app(site: Site) -> Starlette:
     )
     app.state.site = site
     return app
+
+
+def _listed(names: str) -> list[str]:
+    return [each.strip() for each in names.split(",") if each.strip()]

@@ -69,6 +69,12 @@ class GatewaySettings(ConnectionSettings):
     gateway_access_log: bool = Field(
         default=False, description="A line in the log for each request, without its text."
     )
+    gateway_hosts: str = Field(
+        "",
+        max_length=2_000,
+        description="Names, by commas, that a gateway without keys answers to beside addresses and"
+        " names without a dot: others may be a foreign page's (DNS rebinding).",
+    )
     gateway_cors: str = Field(
         "", max_length=2_000, description="Origins that browsers may ask from, by commas; `*`: any."
     )

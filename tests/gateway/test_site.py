@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHAT: dict[str, Any] = {"model": "aril", "messages": [{"role": "user", "content": "hi there"}]}
-OPEN_PATHS = {"/health", "/readyz", "/livez", "/metrics", "/"}
+OPEN_PATHS = {"/health", "/readyz", "/livez", "/metrics", "/", "/page/{name}"}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_every_other_route_wants_a_key(broker: MemoryBroker, keys: Path) -
         asked = 0
         for route in gateway.app.routes:
             path = route.path.replace("{id:path}", "x").replace("{id}", "x")  # type: ignore[attr-defined]
-            if path in OPEN_PATHS:
+            if route.path in OPEN_PATHS:  # type: ignore[attr-defined]
                 continue
             for method in route.methods - {"HEAD"}:  # type: ignore[attr-defined]
                 for headers in ({}, as_key("wrong"), {"authorization": "a"}, as_key("")):
@@ -62,6 +62,25 @@ async def test_every_other_route_wants_a_key(broker: MemoryBroker, keys: Path) -
         assert asked >= 8
         assert broker.jobs.empty()
         assert (await gateway.call("GET", "/v1/models", **as_key("a"))).status == 200
+
+
+async def test_a_gateway_without_keys_answers_to_no_foreign_name(
+    broker: MemoryBroker, keys: Path
+) -> None:
+    """A browser would take such a page for the gateway's own; where keys are asked for, let it."""
+    evil = {"host": "evil.example:8000"}
+    async with Gateway(broker, gateway_hosts="ai.example.org").running() as gateway:
+        answer = await gateway.call("GET", "/v1/models", **evil)
+        assert (
+            answer.status,
+            "ARIL_GATEWAY_HOSTS" in (await answer.json())["error"]["message"],
+        ) == (
+            421,
+            True,
+        )
+        assert (await gateway.call("GET", "/v1/models", host="ai.example.org")).status == 200
+    async with Gateway(broker, gateway_keys=keys).running() as gateway:
+        assert (await gateway.call("GET", "/v1/models", **evil | as_key("a"))).status == 200
 
 
 async def test_a_tenant_reads_its_own_answers(keys: Path) -> None:
