@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHAT: dict[str, Any] = {"model": "aril", "messages": [{"role": "user", "content": "hi there"}]}
-OPEN_PATHS = {"/health", "/readyz", "/livez", "/metrics", "/"}
+OPEN_PATHS = {"/health", "/readyz", "/livez", "/metrics", "/", "/page/{name}"}
 
 
 @pytest.fixture
