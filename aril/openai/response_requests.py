@@ -235,7 +235,7 @@ def _reasoning(given: dict[str, Any] | None) -> dict[str, Any]:
 def _logprobs(body: Body) -> dict[str, Any]:
     include, top = body.take_as(list, "include") or [], body.take_as(int, "top_logprobs")
     for at, each in enumerate(include):
-        if each not in {LOGPROBS, "reasoning.encrypted_content"}:  # of reasoning there is none
+        if each not in (LOGPROBS, "reasoning.encrypted_content"):  # of reasoning there is none
             raise Refused(f"include[{at}]: is not served", param=f"include[{at}]")
     if LOGPROBS not in include and not top:
         return {}
