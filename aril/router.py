@@ -231,7 +231,8 @@ class Router:
 
     def taken(self, inbox: Inbox) -> None:
         """Note that a caller took an event: a stalled inbox may have room again."""
-        if inbox.stalled and inbox.waiting <= inbox.limit // 2:
+        room = inbox.waiting <= inbox.limit // 2
+        if inbox.stalled and room and inbox.failure is None:  # who has failed is not read for
             inbox.stalled = False
             self._read_from(inbox)
 

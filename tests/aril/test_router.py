@@ -222,6 +222,20 @@ def test_trim_fails_only_what_is_gone() -> None:
     assert reader.position == 4
 
 
+def test_who_has_failed_is_not_read_for_again() -> None:
+    """Also when its caller takes what had come before."""
+    reader = Reader([tokens("a", index, "x") for index in range(9)])
+    box = inbox("a", limit=4)
+    reader.router.add(box)
+    reader.poll(10)
+    assert box.stalled
+    reader.router.fail_all(lambda: StreamLost("gone"))
+    while box.take() is not None:
+        reader.router.taken(box)
+    assert reader.position is None
+    assert not reader.router.following
+
+
 def test_trim_that_leaves_nobody_ends_the_reading() -> None:
     """Else the reader would ask for the same offset, which is not there, for ever."""
     reader = Reader([tokens("a", index, "x") for index in range(6)])
