@@ -173,7 +173,7 @@ class Worker:
         settings = self._settings
         log.info(
             "starting",
-            version=version("aril"),
+            version=version("aril-client"),
             worker=self._name,
             model=settings.model,
             bootstrap=settings.bootstrap,

@@ -55,6 +55,13 @@ def test_what_aril_has_comes_out_of_its_own_package() -> None:
     assert not {*ROOMS} & {*shown.stdout.split()}
 
 
+def test_no_version_is_asked_of_a_package_that_a_clone_has_not() -> None:
+    """In a clone the client alone is installed; the service has its version."""
+    asked = re.compile(r"""\bversion\("(aril[a-z-]*)"\)""")
+    files = [*ROOT.glob("worker/**/*.py"), *ROOT.glob("aril/**/*.py")]
+    assert {name for file in files for name in asked.findall(file.read_text())} == {"aril-client"}
+
+
 @pytest.mark.slow
 def test_a_client_weighs_little(tmp_path: Path) -> None:
     """Installed alone it is under 15 MB with all that it needs, byte code aside, and works."""

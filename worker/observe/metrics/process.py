@@ -53,5 +53,5 @@ class ProcessMetrics:
     def describe_build(self, *, model: str, dtype: str | None, assignor: str) -> None:
         """Tell what is served, by what."""
         packages = {name: version(name) for name in ("torch", "transformers")}
-        told = {"version": version("aril"), "python": platform.python_version(), **packages}
+        told = {"version": version("aril-client"), "python": platform.python_version(), **packages}
         self.build.info(told | {"model": model, "dtype": dtype or "", "assignor": assignor})

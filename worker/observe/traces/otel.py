@@ -74,7 +74,7 @@ class SpanRecorder:
             resource=_resource(worker), id_generator=self._ids, shutdown_on_exit=False
         )
         self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer("aril", version("aril"), SCHEMA)
+        self._tracer = self._provider.get_tracer("aril", version("aril-client"), SCHEMA)
         _silence()
 
     def open(self, root: Root) -> JobSpan | None:
@@ -184,7 +184,7 @@ def _resource(worker: str) -> Any:
     """Return what all spans have in common; the environment's word goes before ours."""
     ours = {
         "service.name": "aril",
-        "service.version": version("aril"),
+        "service.version": version("aril-client"),
         "service.instance.id": worker,
     }
     return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
