@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LOOPBACK: Final = "127.0.0.1"
+OWN_PORTS: Final = range(20_000, 32_000)
+PORT_ATTEMPTS: Final = 20
 START_ATTEMPTS: Final = 3
 POLL_SECONDS: Final = 0.05
 STOP_SECONDS: Final = 5.0
@@ -53,10 +56,16 @@ class BrokerError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that is free now; the caller must expect to lose the race for it."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free now; the caller must expect to lose the race for it.
+
+    It lies below those that systems give to whoever connects: every connection that is made before
+    it is used could else be given it.
+    """
+    for port in (*random.sample(OWN_PORTS, PORT_ATTEMPTS), 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return int(probe.getsockname()[1])
+    raise BrokerError("no port is free")
 
 
 def cluster_id(host: str, port: int, *, timeout: float = PROBE_SECONDS) -> str | None:
