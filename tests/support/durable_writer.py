@@ -9,6 +9,7 @@ gave them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -131,7 +132,8 @@ class DurableWriter:
                 head.update({name.decode(): value.decode() for name, value in message["headers"]})
 
         async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            await asyncio.Event().wait()  # it stays until it is answered
+            return {"type": "http.disconnect"}
 
         scope = {
             "type": "http",
