@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LINE_FIELDS: Final = frozenset(
-    {
-        "id",
-        "prompt",
-        "messages",
-        "tools",
-        "chat_template_kwargs",
-        "add_generation_prompt",
-        "continue_final_message",
-        "token_ids",
-        "adapter",
-        "adapters",
-        "adapter_scale",
-        "sampling",
-        "priority",
-        "deadline",
-        "metadata",
-    }
+ASKED_FIELDS: Final = (
+    "prompt",
+    "messages",
+    "tools",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "token_ids",
+    "adapter",
+    "adapters",
+    "adapter_scale",
+    "sampling",
+    "priority",
+    "metadata",
 )
+"""Fields of a job that the arguments of `Client.stream` have under the same name."""
+LINE_FIELDS: Final = frozenset({"id", *ASKED_FIELDS, "deadline"})
 FORMS: Final = frozenset({"response_format", "regex", "choice", "grammar"})
 """The fields of `Sampling` of which a job may have one."""
 

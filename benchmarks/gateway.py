@@ -29,17 +29,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from aril import TokensEvent
 from aril.schemas import (
-    DoneRecord,
-    Epoch,
     Job,
-    Timings,
-    TokensRecord,
-    Usage,
     decode_request,
-    encode_reply,
     reply_partition,
 )
 from benchmarks.record import Row
+from benchmarks.reply_writer import WORD, record
 from benchmarks.stack import PACED, Stack, cpu_seconds, keep_measured
 from tests.support.asgi import parse_events
 from tests.support.gateway_process import GatewayProcess
@@ -52,8 +47,6 @@ QUESTION: Final = "gateway"
 TENANT: Final = "acme"
 PARTITIONS: Final = 8
 BATCH_BYTES: Final = 256 << 10
-EPOCH: Final = Epoch(1, 1)
-WORD: Final = "word "
 PATH: Final = "/v1/chat/completions"
 ROWS: Final = 16
 PACE: Final = 0.020
@@ -93,7 +86,7 @@ async def _append_all(bootstrap: str, names: dict[str, str], streams: int, token
     for index in range(tokens + 1):
         for job in jobs:
             key, part = job.encode(), reply_partition(job, PARTITIONS)
-            value = _reply(job, index, tokens)
+            value = record(job, index, tokens)
             if batches[part].append(key=key, value=value, timestamp=None) is None:
                 sent.append(await producer.send_batch(batches[part], topic, partition=part))
                 batches[part] = producer.create_batch()
@@ -102,29 +95,6 @@ async def _append_all(bootstrap: str, names: dict[str, str], streams: int, token
         sent.append(await producer.send_batch(batch, topic, partition=part))
     await asyncio.gather(*sent)
     await producer.stop()
-
-
-def _reply(job: str, index: int, tokens: int) -> bytes:
-    if index < tokens:
-        return encode_reply(
-            TokensRecord(job=job, epoch=EPOCH, worker="free", index=index, ids=(1,), text=WORD)
-        )
-    return encode_reply(
-        DoneRecord(
-            job=job,
-            epoch=EPOCH,
-            worker="free",
-            index=tokens,
-            text="",
-            finish_reason="length",
-            usage=Usage(1, tokens),
-            adapter=None,
-            digest=None,
-            base="free",
-            seed=0,
-            timings=Timings(0.0, 0.0, 0.0),
-        )
-    )
 
 
 def free_engine(bootstrap: str, names: dict[str, str], streams: int, tokens: int) -> None:

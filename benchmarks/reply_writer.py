@@ -17,6 +17,7 @@ from aril.schemas import DoneRecord, Epoch, Timings, TokensRecord, Usage, encode
 
 WORKER = "writer"
 EPOCH = Epoch(1, 1)
+WORD = "word "
 LINGER_MS = 2
 AHEAD = 5_000  # appends that are not acknowledged
 
@@ -24,9 +25,8 @@ AHEAD = 5_000  # appends that are not acknowledged
 def record(job: str, index: int, tokens: int) -> bytes:
     """Return the record of a token, or behind the last the terminal."""
     if index < tokens:
-        text = f"{index} "
         return encode_reply(
-            TokensRecord(job=job, epoch=EPOCH, worker=WORKER, index=index, ids=(index,), text=text)
+            TokensRecord(job=job, epoch=EPOCH, worker=WORKER, index=index, ids=(index,), text=WORD)
         )
     return encode_reply(
         DoneRecord(

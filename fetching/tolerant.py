@@ -21,19 +21,15 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.protocol.fetch import FetchRequest
 
 from aril.fetching.disarm import disarmed, has_packed
-from aril.fetching.packed import HAS_CRAMJAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-log: Final = logging.getLogger(__name__)  # clients read here as well, and set up no structlog
+log: Final = logging.getLogger(__name__)
 
 _OFFSET: Final = 2  # where aiokafka's RecordTooLargeError has the offset, among its arguments
-
-
-_NO_CODEC: Final = "records are packed by snappy, lz4 or zstd: install aril-client[compression]"
 
 
 class _Fetch(Protocol):
@@ -58,7 +54,7 @@ def end_before_unreadable(
     there and then, the batch is fetched again at once.
     """
 
-    def stop(batches: _Fetch, _: Exception) -> bool:
+    def stop(batches: _Fetch) -> bool:
         unreadable(batches.where, batches.next_fetch_offset)
         return False
 
@@ -66,15 +62,10 @@ def end_before_unreadable(
 
 
 def skip_unreadable(consumer: AIOKafkaConsumer) -> None:
-    """Leave out what cannot be unpacked, the second time it is met at the same place.
-
-    What others could unpack is never left out: ``getmany`` raises UnsupportedCodecError for it.
-    """
+    """Leave out what cannot be unpacked, the second time it is met at the same place."""
     met: dict[TopicPartition, int] = {}
 
-    def skip(batches: _Fetch, error: Exception) -> bool:
-        if isinstance(error, errors.UnsupportedCodecError) and not HAS_CRAMJAM:
-            raise errors.UnsupportedCodecError(_NO_CODEC)
+    def skip(batches: _Fetch) -> bool:
         where, at = batches.where, batches.next_fetch_offset
         if met.get(where) != at:
             met[where] = at  # it may have been the network: it is fetched again
@@ -87,7 +78,7 @@ def skip_unreadable(consumer: AIOKafkaConsumer) -> None:
     _watch(consumer, skip)
 
 
-def _watch(consumer: AIOKafkaConsumer, failed: Callable[[_Fetch, Exception], bool]) -> None:
+def _watch(consumer: AIOKafkaConsumer, failed: Callable[[_Fetch], bool]) -> None:
     fetcher = consumer._fetcher  # noqa: SLF001 - see above
     watched = _Fetched(failed)
     for where, result in fetcher._records.items():  # noqa: SLF001 - see above
@@ -121,7 +112,7 @@ def _any_packed(topics: Any) -> bool:
 class _Fetched(OrderedDict[Any, Any]):
     """What was fetched and not handed out yet, by partition."""
 
-    def __init__(self, failed: Callable[[_Fetch, Exception], bool]) -> None:
+    def __init__(self, failed: Callable[[_Fetch], bool]) -> None:
         super().__init__()
         self._failed = failed
 
@@ -131,7 +122,7 @@ class _Fetched(OrderedDict[Any, Any]):
             result._partition_records = _Batches(where, records, self._failed)  # noqa: SLF001
         elif isinstance(error := getattr(result, "_error", None), errors.RecordTooLargeError):
             # Not one whole batch came, and brokers send the first one whole: it is torn.
-            self._failed(_Torn(where, error.args[_OFFSET]), error)
+            self._failed(_Torn(where, error.args[_OFFSET]))
             return
         super().__setitem__(where, result)
 
@@ -152,7 +143,7 @@ class _Batches:
     """Records of one fetch; in place of aiokafka's PartitionRecords, which it asks."""
 
     def __init__(
-        self, where: TopicPartition, records: Any, failed: Callable[[_Fetch, Exception], bool]
+        self, where: TopicPartition, records: Any, failed: Callable[[_Fetch], bool]
     ) -> None:
         self.where = where
         self._records = records
@@ -177,7 +168,7 @@ class _Batches:
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest is to be read
                 place = (*self.where, self.next_fetch_offset, type(error).__name__)
                 log.warning("unreadable batch: %s/%d at %d: %s", *place)
-                if not self._failed(self, error):
+                if not self._failed(self):
                     raise StopIteration from None
 
     def skip(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,7 @@ from starlette.routing import Route
 
 from aril.errors import BadToken, JobTimeout
 from aril.gateway import ids
+from aril.gateway.asking import job_of, trace_of
 from aril.gateway.body import json_of
 from aril.gateway.failures import Refusal
 from aril.gateway.frames import Frames
@@ -29,8 +29,6 @@ from aril.openai.common import Asked
 from aril.openai.jobs import JobFields
 from aril.openai.requests import CHAT, TEXT, request_of
 from aril.openai.responses import response_of
-from aril.schemas import is_job_id
-from aril.trace_context import TRACEPARENT, TRACESTATE, trace_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
 
 WRITE_BYTES: Final = 65_536
 """Of one write: what has arrived goes out together, up to here."""
-LONGEST_SUFFIX: Final = len(".1023")
-KEY: Final = "idempotency-key"
 LAST: Final = "last-event-id"
 
 
@@ -81,7 +77,7 @@ async def create(request: Request, *, kind: Kind) -> Response:
             raise Refusal(400, text, param=LAST)
         reading = _resumed(site, client, caller, places)
         return await _answered(request, kind, asked, reading, places, closed=closed)
-    base, kept = _job_of(request, len(asked.jobs))
+    base, kept = job_of(request, caller.tenant, len(asked.jobs))
     request.scope["aril.job"] = base
     reading = Reading(
         site, _streams(request, client, asked, base), caller=caller, begun="new", kept=kept
@@ -93,7 +89,7 @@ async def read(request: Request, *, kind: Kind) -> Response:
     """Answer with what an id stands for, whole or, with `?stream=true`, as a stream."""
     site = site_of(request)
     caller = site.caller(request)
-    places, told = _places(request, kind), request.query_params
+    places, told = _places(request, kind, caller.tenant), request.query_params
     asked = Asked(
         endpoint=kind.endpoint,
         model=site.settings.gateway_model,
@@ -115,8 +111,8 @@ async def read(request: Request, *, kind: Kind) -> Response:
 async def cancel(request: Request, *, kind: Kind) -> Response:
     """Ask for the jobs of an answer to be ended; what came of it stays and can be read."""
     site = site_of(request)
-    client = site.client(site.caller(request).tenant)
-    places = _places(request, kind)
+    tenant = site.caller(request).tenant
+    client, places = site.client(tenant), _places(request, kind, tenant)
     await asyncio.gather(*(client.cancel(place.start.job) for place in places))
     told = {
         "id": request.path_params["id"],
@@ -208,7 +204,7 @@ def _as_it_was(asked: Asked, answers: list[Answer]) -> Asked:
 
 
 def _streams(request: Request, client: Client, asked: Asked, base: str) -> list[Stream]:
-    trace, alone = _trace(request), len(asked.jobs) == 1
+    trace, alone = trace_of(request), len(asked.jobs) == 1
     streams = []
     for at, fields in enumerate(asked.jobs):
         job = base if alone else f"{base}.{at}"
@@ -238,34 +234,11 @@ def _read(text: str) -> tuple[list[Place], bool]:
         raise Refusal(400, f"{LAST}: {error}", param=LAST) from None
 
 
-def _places(request: Request, kind: Kind) -> list[Place]:
+def _places(request: Request, kind: Kind, tenant: str) -> list[Place]:
     try:
-        return ids.places_of(kind.prefix, request.path_params["id"])
+        return ids.places_of(kind.prefix, request.path_params["id"], tenant)
     except BadToken as error:
         raise Refusal(404, str(error), code="stream_lost", param="id") from None
-
-
-def _job_of(request: Request, jobs: int) -> tuple[str, bool]:
-    """Return the job's id, of which several jobs' are made, and whether the caller chose it."""
-    key = request.headers.get(KEY)
-    if key is None:
-        return uuid.uuid4().hex, False
-    if not is_job_id(key if jobs == 1 else key + "." * LONGEST_SUFFIX):
-        most = 64 if jobs == 1 else 64 - LONGEST_SUFFIX
-        raise Refusal(400, f"{KEY}: 1 to {most} of A-Z, a-z, 0-9, '.', '_', '-'", param=KEY)
-    return key, True
-
-
-def _trace(request: Request) -> JobFields:
-    """Return the trace that a caller names; what is no trace is passed over, as W3C has it."""
-    parent, state = request.headers.get(TRACEPARENT), request.headers.get(TRACESTATE)
-    if parent is None:
-        return {}
-    try:
-        trace_headers(parent, state)
-    except ValueError:
-        return {}
-    return {"traceparent": parent, "tracestate": state}
 
 
 ROUTES: Final = tuple(

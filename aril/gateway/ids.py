@@ -8,11 +8,11 @@ any gateway goes on from what another has said.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aril.errors import BadToken
+from aril.gateway.places import id_of, read_place
 from aril.stream import ResumeToken
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 ENDED: Final = "~"
 MOST: Final = 1_024
 """Choices of a request."""
-_PLACE: Final = re.compile(r"(\d{1,19})\.(\d{1,19})\.([\w.-]{1,64})", re.ASCII)
 
 
 class Standing(NamedTuple):
@@ -41,19 +40,15 @@ class Place(NamedTuple):
 
 def answer_id(prefix: str, tokens: Iterable[ResumeToken]) -> str:
     """Return the id of the answer whose choices these are."""
-    return prefix + ",".join(f"{each.partition}.{each.reply_from}.{each.job}" for each in tokens)
+    return prefix + ",".join(map(id_of, tokens))
 
 
-def places_of(prefix: str, answer: str) -> list[Place]:
-    """Return where the choices of an answer begin. Raises `BadToken`."""
-    found = [_PLACE.fullmatch(each) for each in answer.removeprefix(prefix).split(",")]
-    if not answer.startswith(prefix) or None in found or len(found) > MOST:
+def places_of(prefix: str, answer: str, tenant: str) -> list[Place]:
+    """Return where the choices of a tenant's answer begin. Raises `BadToken`."""
+    parts = answer.removeprefix(prefix).split(",")
+    if not answer.startswith(prefix) or len(parts) > MOST:
         raise BadToken(f"an answer's id is {prefix}<partition>.<reply_from>.<job id>")
-    return [
-        Place(ResumeToken(each[3], int(each[1]), int(each[2])))
-        for each in found
-        if each is not None
-    ]
+    return [Place(read_place(each, tenant)) for each in parts]
 
 
 def beginning(token: ResumeToken) -> ResumeToken:

@@ -30,7 +30,12 @@ def place_of(answer: str, tenant: str) -> ResumeToken:
         if answer.startswith(prefix):
             answer = answer.removeprefix(prefix)
             break
-    found = _PLACE.fullmatch(answer)
+    return read_place(answer, tenant)
+
+
+def read_place(text: str, tenant: str) -> ResumeToken:
+    """Return the same of an id without a prefix."""
+    found = _PLACE.fullmatch(text)
     if found is None:
         raise BadToken("an answer's id is <partition>.<reply_from>.<job id>")
     partition, reply_from, job = found.groups()

@@ -16,16 +16,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aril.errors import ArilError, BadToken, JobFailed, JobTimeout, StreamLost
+from aril.gateway.asking import job_of, trace_of
 from aril.gateway.body import json_of
 from aril.gateway.failures import Refusal
-from aril.gateway.places import id_of, made_at, new_job, place_of
+from aril.gateway.places import id_of, made_at, place_of
 from aril.gateway.site import site_of
 from aril.gateway.sse import EventStream, unless_left
 from aril.gateway.sse import event as frame
 from aril.gateway.tailing import Tailing
 from aril.openai.response_events import ResponseEvents
 from aril.openai.response_requests import RESPONSES, response_request
-from aril.schemas import ErrorEvent, is_job_id
+from aril.schemas import ErrorEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -42,7 +43,6 @@ PREFIX: Final = "resp_"
 LIVE_SECONDS: Final = 3_600.0
 CANCEL_SECONDS: Final = 2.0
 """How long the end of a job that was told to end is waited for."""
-KEY: Final = "idempotency-key"
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 NOT_DELETED: Final = (
     "an answer is kept as long as its topic keeps it: nothing here can delete it"
@@ -56,21 +56,20 @@ async def create(request: Request) -> Response:
     caller = site.caller(request)
     body = await json_of(request, site.settings.gateway_body_bytes)
     asked = response_request(body, bases={site.settings.gateway_model})
-    key = request.headers.get(KEY)
-    if key is not None and not is_job_id(key):
-        raise Refusal(400, f"{KEY}: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-'", param=KEY)
-    job = key or new_job(caller.tenant)
+    job, chosen = job_of(request, caller.tenant)
     request.scope["aril.job"] = job
     with site.reading(caller=caller):
-        place = await _sent(site.client(caller.tenant), {**asked.job, "job_id": job})
+        place = await _sent(
+            site.client(caller.tenant), {**asked.job, **trace_of(request), "job_id": job}
+        )
     log, headers = _events_of(place, asked), {"x-request-id": job}
     if asked.background and not asked.stream:
         return JSONResponse(log.response(), headers=headers)
-    kept = asked.background or key is not None
+    kept = asked.background or chosen
     reading = Tailing(site, caller, place, begun="new", kept=kept)
     if asked.stream:
         seconds = site.settings.gateway_keepalive_seconds
-        pieces = _live(reading, place, log, at_its_first=key is not None)
+        pieces = _live(reading, place, log, at_its_first=chosen)
         pieces = _or_ended(reading, pieces, site.client(caller.tenant))
         return EventStream(pieces, keepalive=seconds, headers=headers, hold=True)
     whole = _whole(reading, place, asked, site.settings.gateway_wait_seconds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgpack
 
 from aril.client import JobOptions
+from aril.job_lines import ASKED_FIELDS
 from aril.openai.errors import Refused, param_of, split_field
 from aril.schemas import DecodeError, Job, decode_request, limits
 
@@ -27,21 +28,6 @@ _PLACEHOLDERS: Final = {
     "tenant": "0" * limits.MAX_NAME_CHARS,
     "reply_from": limits.MAX_OFFSET,
 }
-_SAME: Final = (
-    "prompt",
-    "messages",
-    "tools",
-    "chat_template_kwargs",
-    "add_generation_prompt",
-    "continue_final_message",
-    "token_ids",
-    "adapter",
-    "adapters",
-    "adapter_scale",
-    "sampling",
-    "priority",
-    "metadata",
-)
 
 
 class JobFields(JobOptions, total=False):
@@ -70,7 +56,7 @@ def arguments_of(job: Job, **others: Any) -> JobFields:
     """Return what was judged as arguments of `Client.stream`, `others` replacing some of it."""
     said = {
         name: getattr(job, name)
-        for name in _SAME
+        for name in ASKED_FIELDS
         if getattr(job, name) != Job.model_fields[name].get_default()
     }
     if job.deadline_ms is not None:

@@ -160,13 +160,15 @@ def test_ids_are_read_as_they_were_written(places: list[tuple[int, int, bool]]) 
     if all(each.standing.ended for each in made):
         assert ids.read_event_id(ids.closed_id(joined)) == (made, True)
     starts = [each.start for each in made]
-    assert [each.start for each in ids.places_of("cmpl-", ids.answer_id("cmpl-", starts))] == starts
+    assert [
+        each.start for each in ids.places_of("cmpl-", ids.answer_id("cmpl-", starts), "acme")
+    ] == starts
 
 
 @given(st.text(st.sampled_from("0123456789.,~ajob-_ é"), max_size=60))
 def test_any_text_is_an_id_or_refused(text: str) -> None:
     """What strangers send is read or refused, by nothing else than what is expected."""
-    for read in (ids.read_event_id, lambda text: ids.places_of("", text)):
+    for read in (ids.read_event_id, lambda text: ids.places_of("", text, "acme")):
         try:
             read(text)
         except BadToken:

@@ -109,6 +109,14 @@ async def test_whole(caller: Caller, worker: FakeWorker) -> None:
     assert worker.served == 1
 
 
+async def test_the_trace_goes_with_the_job(broker: MemoryBroker, caller: Caller) -> None:
+    """As with a chat."""
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    body = {**HELLO, "background": True}
+    await caller.ask("POST", URL, body=body, headers={"traceparent": parent})
+    assert ("traceparent", parent.encode()) in broker.headers[0]
+
+
 async def test_background(broker: MemoryBroker, caller: Caller) -> None:
     """At once an id, with nobody reading; its state at any gateway is what the log says."""
     body = {**HELLO, "background": True}

@@ -166,7 +166,7 @@ def _through_aiokafka(raw: bytes, position: int) -> tuple[Any, ...] | None:
     theirs = PartitionRecords(_WHERE, records, [], position, None, None, True, 0)  # noqa: FBT003
     skipped = []
 
-    def failed(batches: Any, _: Exception) -> bool:
+    def failed(batches: Any) -> bool:
         skipped.append(batches.next_fetch_offset)
         holds(len(skipped) <= 2 + len(raw) // 14, "what cannot be read is passed once")
         return bool(batches.skip())
