@@ -55,6 +55,7 @@ RESTART_SECONDS: Final = 600.0
 SAMPLE_SECONDS: Final = 20.0
 CAPACITY_SECONDS: Final = 20.0
 LENGTHS: Final = (8, 64)  # tokens of an answer
+ADAPTER_CACHE_BYTES: Final = 1 << 20  # full before what is counted begins
 OPEN_SECONDS: Final = 10.0  # of answers: when more jobs are open, the machine does not keep up
 PATIENCE: Final = 300.0
 
@@ -218,6 +219,7 @@ async def measure(bootstrap: str, seconds: float) -> list[Row]:
                     adapters=store,
                     max_rows=ROWS,
                     kv_tokens=8_192,
+                    adapter_cache_bytes=ADAPTER_CACHE_BYTES,
                     session_timeout_ms=6_000,
                 )
 
