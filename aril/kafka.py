@@ -18,7 +18,8 @@ from aiokafka.errors import (
 from aril.connecting.sessions import renew_sessions
 from aril.errors import BrokerUnavailable, TopicMissing
 from aril.fetching.follower import Follower, PlaceError
-from aril.fetching.leaders import EARLIEST, LATEST, Leaders
+from aril.fetching.offsets import EARLIEST, LATEST, Offsets
+from aril.fetching.topicwise import TopicMetadata
 from aril.transport import OutOfRange, Unreadable
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class KafkaTransport:
         self._producer: Any = None
         self._client: Any = None
         self._leaders: Any = None
+        self._offsets: Any = None
         self._follower: Any = None
 
     async def open(self) -> None:
@@ -66,7 +68,9 @@ class KafkaTransport:
         self._client = AIOKafkaClient(**self._options)
         renew_sessions(self._producer.client)
         renew_sessions(self._client)
-        self._leaders = Leaders(self._client)
+        TopicMetadata.of_producer(self._producer)
+        self._leaders = TopicMetadata(self._client).leaders
+        self._offsets = Offsets(self._client, self._leaders)
         self._follower = Follower(self._client, self._leaders, wait_ms=FETCH_WAIT_MS)
         try:
             brokers = self._options["bootstrap_servers"]
@@ -84,7 +88,7 @@ class KafkaTransport:
         try:
             if client is not None:
                 await self._follower.close()
-                await self._leaders.close()
+                await self._offsets.close()
                 await client.close()
         finally:
             if producer is not None:
@@ -111,8 +115,6 @@ class KafkaTransport:
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """See `Transport`."""
-        # Whoever asks for all topics' leaders asks for those of jobs alone; not for every topic.
-        self._client.add_topic(place.topic)
         with kafka_errors():
             await self._producer.send_and_wait(
                 place.topic,
@@ -160,5 +162,5 @@ class KafkaTransport:
 
     async def _offset(self, place: Place, timestamp: int) -> int:
         with kafka_errors():
-            found: int = await self._leaders.offset(place, timestamp)
+            found: int = await self._offsets.find(place, timestamp)
         return found

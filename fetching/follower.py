@@ -87,6 +87,7 @@ class Follower:
         self._leaders = leaders
         self._wait_ms = wait_ms
         self._offsets: dict[Place, int] = {}  # what is followed, and what is read next of it
+        self._last: dict[Place, int] = {}  # of those that are not read for ever
         self._nodes: dict[int, _Node] = {}
         self._homes: dict[Place, _Node] = {}
         self._homeless: dict[str, set[Place]] = {}  # by topic: no leader is known
@@ -99,10 +100,16 @@ class Follower:
         self._room = asyncio.Event()
         self._room.set()
 
-    def follow(self, place: Place, offset: int) -> None:
-        """Read a partition from `offset` on; what was read of it before and not polled is void."""
+    def follow(self, place: Place, offset: int, last: int | None = None) -> None:
+        """Read a partition from `offset` on; what was read of it before and not polled is void.
+
+        With `last` it is asked for until its position is behind that: some records more may come.
+        """
         self._void(place)
         self._offsets[place] = offset
+        self._last.pop(place, None)
+        if last is not None:
+            self._last[place] = last
         home = self._homes.get(place)
         if home is not None:
             home.want(place, offset)
@@ -112,6 +119,7 @@ class Follower:
     def unfollow(self, place: Place) -> None:
         """Read a partition no more; harmless if it is not."""
         if self._offsets.pop(place, None) is not None:
+            self._last.pop(place, None)
             self._void(place)
             self._leave(place)
 
@@ -120,9 +128,10 @@ class Follower:
         return self._offsets.get(place)
 
     async def poll(self, seconds: float) -> list[Fetched]:
-        """Return what has been read, each partition's records in order; [] after so long.
+        """Return what has been read, each partition's records in order.
 
-        Raises PlaceError: that partition is not followed any more, the others' records are kept.
+        [] after so long, or where a position has moved without one. Raises PlaceError: that
+        partition is not followed any more, the others' records are kept.
         """
         if not self._read and not self._failed:
             self._news.clear()
@@ -207,6 +216,7 @@ class Follower:
     def _give_up(self, places: Iterable[Place], error: Exception) -> None:
         for place in places:
             if self._offsets.pop(place, None) is not None:
+                self._last.pop(place, None)
                 self._void(place)
                 self._leave(place)
                 self._failed[place] = error
@@ -238,12 +248,16 @@ class Follower:
                 self._unreadable[place] = offset
                 log.warning("unreadable batch: %s/%d at %d: %r", *place, offset, read.error)
         self._offsets[place] = position
-        node.session.want(place, position)
+        if position > self._last.get(place, position):
+            node.session.drop(place)
+        else:
+            node.session.want(place, position)
         if read.records:
             self._read.append((place, len(raw), read.records))
             self._held += len(raw)
             if self._held >= HELD_BYTES:
                 self._room.clear()
+        if position > offset:
             self._news.set()
 
     def refused(self, place: Place, kind: type[errors.KafkaError]) -> None:
@@ -319,10 +333,13 @@ class _Node:
         self.session.answered(getattr(response, "session_id", 0))
         paused = False
         for place, kind, raw in came:
+            if self.session.asked(place) is None:
+                continue  # while others' records were read it was followed from elsewhere
             if kind is not errors.NoError:
                 self._follower.refused(place, kind)
                 paused = True
             elif raw:
                 self._follower.took(place, self, raw)
+                await asyncio.sleep(0)  # megabytes of small records are a while of the event loop
         if paused:
             await asyncio.sleep(RETRY_SECONDS)

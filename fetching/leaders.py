@@ -13,30 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import errors
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.protocol.offset import OffsetRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aiokafka.client import AIOKafkaClient
 
     from aril.fetching.place import Place
 
-LATEST: Final = -1
-EARLIEST: Final = -2
-
-PATIENCE_SECONDS: Final = 10.0  # for a leader: topics that are new have none for a moment
-
 _AT_ONCE: Final = 200  # topics of one request
-_RETRY_SECONDS: Final = 0.1
-_CONSUMER: Final = -1  # in place of a replica's number
-_ASK_AGAIN: Final = (
-    errors.NotLeaderForPartitionError,
-    errors.LeaderNotAvailableError,
-    errors.UnknownTopicOrPartitionError,
-    errors.NodeNotReadyError,
-    errors.KafkaConnectionError,
-)
 
 
 class Leaders:
@@ -45,17 +30,26 @@ class Leaders:
     def __init__(self, client: AIOKafkaClient) -> None:
         """Prepare to ask brokers through `client`, which somebody else starts and closes."""
         self._client = client
-        self._known: dict[str, dict[int, int]] = {}
+        self._known: dict[str, dict[int, int]] = {}  # all partitions; below 0: nobody leads it
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._asking: asyncio.Task[None] | None = None
 
     def of(self, place: Place) -> int | None:
         """Return the node that led a partition when it was last asked for, if any did."""
-        return self._known.get(place.topic, {}).get(place.partition)
+        node = self._known.get(place.topic, {}).get(place.partition, -1)
+        return node if node >= 0 else None
 
     def forget(self, topic: str) -> None:
         """Ask again when next needed."""
         self._known.pop(topic, None)
+
+    def forget_all(self) -> None:
+        """Ask for every topic again when next needed."""
+        self._known.clear()
+
+    def partitions(self, topic: str) -> Mapping[int, int] | None:
+        """Return the leaders of a topic's partitions, -1 for none; None if it was not asked for."""
+        return self._known.get(topic)
 
     async def count(self, topic: str) -> int:
         """Return how many partitions a topic has. Raises as `learn`."""
@@ -75,44 +69,14 @@ class Leaders:
                 self._asking = asyncio.create_task(self._ask_all(), name="aril-leaders")
         await asyncio.shield(waiting)
 
-    async def offset(self, place: Place, timestamp: int) -> int:
-        """Return an offset of a partition by time in ms, or of its LATEST or EARLIEST record.
-
-        The end's, of LATEST; -1 where nothing is as young as that time. Raises Kafka's errors.
-        """
-        request = OffsetRequest(_CONSUMER, 0, [(place.topic, [(place.partition, timestamp)])])
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + PATIENCE_SECONDS, _RETRY_SECONDS
-        while True:
-            try:
-                return await self._offset(place, request)
-            except _ASK_AGAIN:
-                if loop.time() + pause > until:
-                    raise
-            self.forget(place.topic)
-            await asyncio.sleep(pause)
-            pause *= 2
-
     async def close(self) -> None:
         """Ask nothing more; whoever waits is told that the client is closed."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
         for waiting in self._asked.values():
-            _fail(waiting, errors.KafkaConnectionError("the client is closed"))
+            fail(waiting, errors.KafkaConnectionError("the client is closed"))
         self._asked.clear()
-
-    async def _offset(self, place: Place, request: OffsetRequest) -> int:
-        if self.of(place) is None:
-            await self.learn(place.topic)
-        node = self.of(place)
-        if node is None:
-            raise errors.LeaderNotAvailableError(f"{place.topic}/{place.partition} has no leader")
-        response = await self._client.send(node, request)
-        ((_, ((_, code, *_, offset),)),) = response.topics
-        if (kind := errors.for_code(code)) is not errors.NoError:
-            raise kind(f"{place.topic}/{place.partition}")
-        return int(offset)
 
     async def _ask_all(self) -> None:
         try:
@@ -124,11 +88,11 @@ class Leaders:
                     told = await self._ask(topics)
                 except errors.KafkaError as error:
                     for each in waiting:
-                        _fail(each, error)
+                        fail(each, error)
                     continue
                 except asyncio.CancelledError:
                     for each in waiting:
-                        _fail(each, errors.KafkaConnectionError("the client is closed"))
+                        fail(each, errors.KafkaConnectionError("the client is closed"))
                     raise
                 for topic, each in zip(topics, waiting, strict=True):
                     self._note(topic, told.get(topic), each)
@@ -156,7 +120,7 @@ class Leaders:
         found = {each[1]: each[2] for each in partitions}
         # A partition without a leader is told as an error of the topic by old brokers only.
         if found:
-            self._known[topic] = {number: node for number, node in found.items() if node >= 0}
+            self._known[topic] = found
             if not waiting.done():
                 waiting.set_result(None)
             return
@@ -164,10 +128,11 @@ class Leaders:
         kind = errors.for_code(code)
         if kind is errors.NoError:  # old brokers: nothing is told of a topic that is not there
             kind = errors.UnknownTopicOrPartitionError
-        _fail(waiting, kind(topic))
+        fail(waiting, kind(topic))
 
 
-def _fail(waiting: asyncio.Future[None], error: Exception) -> None:
+def fail(waiting: asyncio.Future[Any], error: Exception) -> None:
+    """Tell who waits, unless he was told or has gone."""
     if not waiting.done():
         waiting.set_exception(error)
         waiting.exception()  # that of a caller who has gone is nobody's

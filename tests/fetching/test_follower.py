@@ -14,7 +14,8 @@ from aiokafka.structs import TopicPartition
 
 from aril.fetching import follower as module
 from aril.fetching.follower import Follower, PlaceError
-from aril.fetching.leaders import EARLIEST, LATEST, Leaders
+from aril.fetching.leaders import Leaders
+from aril.fetching.offsets import EARLIEST, LATEST, Offsets
 from aril.fetching.place import Place
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ async def test_an_offset_that_is_not_there_ends_one_partition(kafka: Kafka, topi
         assert [(each.place, type(each.error)) for each in told] == [
             (gone, errors.OffsetOutOfRangeError)
         ]
-        leaders = follower._leaders
-        assert await leaders.offset(gone, EARLIEST) == 1
-        assert await leaders.offset(gone, LATEST) == 2
+        offsets = Offsets(follower._client, follower._leaders)
+        assert await offsets.find(gone, EARLIEST) == 1
+        assert await offsets.find(gone, LATEST) == 2
+        await offsets.close()
         follower.follow(gone, 1)
         assert [each.offset for each in await read(follower, 1)] == [1]
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer, errors
-from aiokafka.protocol.metadata import MetadataRequest
 
 from aril.connecting.sessions import renew_sessions
+from aril.fetching.topicwise import TopicMetadata
 from aril.worker.observe.logs import get_logger
 from aril.worker.replies.broker_clock import BrokerClock
 from aril.worker.replies.dead_letters import DeadLetter
@@ -25,6 +24,7 @@ from aril.worker.replies.dead_letters import DeadLetter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aril.fetching.leaders import Leaders
     from aril.worker.job import Record
     from aril.worker.settings import WorkerSettings
 
@@ -45,6 +45,11 @@ LOG_APPEND_TIME = 1  # the kind of a timestamp that the broker gave
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _HOPELESS = (
     *_TOO_LARGE,
+    errors.TopicAuthorizationFailedError,
+    errors.InvalidTopicError,
+)
+_NO_TOPIC = (
+    errors.UnknownTopicOrPartitionError,
     errors.TopicAuthorizationFailedError,
     errors.InvalidTopicError,
 )
@@ -79,6 +84,7 @@ class LogWriter:
         }
         self.clock = BrokerClock()
         self._producer: AIOKafkaProducer | None = None
+        self._leaders: Leaders | None = None  # of the topics that it appends to
         self._rebuilding: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._partitions: dict[str, int] = {}
@@ -116,8 +122,8 @@ class LogWriter:
             return self._partitions[topic]
         if self._missing.get(topic, 0.0) > time.monotonic():
             return None
-        found = await _count_partitions((await self._ready()).client, topic)
-        if found:
+        await self._ready()
+        if found := await self._count(topic):
             self._partitions[topic] = found
             return found
         self._remember_missing(topic)
@@ -226,7 +232,7 @@ class LogWriter:
             return False
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1_000):
-                return not await _count_partitions(self._producer.client, topic)
+                return not await self._count(topic)
         except (errors.KafkaError, TimeoutError):
             return False
 
@@ -242,6 +248,16 @@ class LogWriter:
         if self._producer is None:
             raise RuntimeError("the writer was not started")
         return self._producer
+
+    async def _count(self, topic: str) -> int:
+        """Ask how many partitions a topic has; 0 if there is none, or none for us."""
+        if self._leaders is None:
+            raise RuntimeError("the writer was not started")
+        try:
+            await self._leaders.learn(topic)
+        except _NO_TOPIC:
+            return 0
+        return await self._leaders.count(topic)
 
     async def _rebuild(self) -> None:
         old = self._producer
@@ -264,30 +280,14 @@ class LogWriter:
     async def _connected(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(**self._options)
         renew_sessions(producer.client)
+        leaders = TopicMetadata.of_producer(producer).leaders
         try:
             await producer.start()
         except BaseException:
             await producer.stop()
             raise
+        self._leaders = leaders
         return producer
-
-
-async def _count_partitions(client: Any, topic: str) -> int:
-    """Ask any broker that answers; 0 if there is no such topic.
-
-    The client's own look-ups have the brokers create what they are asked for, where those do that.
-    """
-    nodes = [broker.nodeId for broker in client.cluster.brokers()]
-    random.shuffle(nodes)
-    failure: errors.KafkaError = errors.NodeNotReadyError("no broker is known")
-    for node in nodes:
-        try:
-            answer = await client.send(node, MetadataRequest([topic], False))  # noqa: FBT003 - theirs
-        except errors.KafkaError as error:
-            failure = error
-            continue
-        return sum(len(told[-1]) for told in answer.topics if told[1] == topic)
-    raise failure
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

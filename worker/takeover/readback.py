@@ -1,32 +1,36 @@
-"""Reading a reply log back, from a job's start up to a claim. Belongs to no consumer group."""
+"""Reading reply logs back, from jobs' starts up to claims. Belongs to no consumer group.
+
+All logs through one connection a broker: a worker that inherits jobs of hundreds of tenants asks
+for the starts of their logs in a few requests, and each fetch brings what there is of many.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition, errors
+from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
 
 from aril.connecting.sessions import renew_sessions
-from aril.fetching.tolerant import skip_unreadable
-from aril.worker.observe.logs import get_logger
+from aril.fetching.follower import Follower, PlaceError
+from aril.fetching.offsets import EARLIEST, Offsets
+from aril.fetching.place import Place
+from aril.fetching.topicwise import TopicMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from aril.fetching.place import Fetched
     from aril.worker.job import Partition
     from aril.worker.settings import WorkerSettings
 
-log = get_logger(__name__)
-
-# Partitions that are read at the same time, each over a connection of its own.
-READERS = 4
-POLL_MS = 500
-FETCH_WAIT_MS = 20  # the claim that is waited for is in the log already
-SILENT_SECONDS = 15.0
-STOP_SECONDS = 5.0
+FETCH_WAIT_MS: Final = 20  # the claim that is waited for is in the log already
+POLL_SECONDS: Final = 0.5
+REQUEST_TIMEOUT_MS: Final = 15_000
+SILENT_SECONDS: Final = 15.0
+TURN_RECORDS: Final = 200  # that are handed out before others have the event loop
 
 
 class ReadError(Exception):
@@ -60,104 +64,184 @@ class LogReader(Protocol):
         """Hand out every record of the log from `start` up to and including `last`."""
 
 
+class _Span:
+    """A part of a log that is being read."""
+
+    def __init__(self, start: int, last: int, take: Callable[[LogRecord], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.last = last
+        self.take = take
+        self.position = start
+        self.heard = loop.time()
+        self.ended: asyncio.Future[None] = loop.create_future()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell who reads it that nothing more comes."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+
 class KafkaLogReader:
-    """A few consumers without a group, each assigned to the partition that it is read for."""
+    """One reader of any number of logs. It connects when it is first asked something."""
 
     def __init__(self, settings: WorkerSettings, client_id: str) -> None:
         self._options = {
             "bootstrap_servers": settings.bootstrap,
             "client_id": f"{client_id}-readback",
-            "enable_auto_commit": False,
-            "auto_offset_reset": "none",
-            "fetch_max_wait_ms": FETCH_WAIT_MS,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
             **settings.kafka_security(),
         }
-        self._idle: list[AIOKafkaConsumer] = []
-        self._room = asyncio.Semaphore(READERS)
+        self._connecting: asyncio.Task[_Connection] | None = None  # or done: connected
+        self._spans: dict[Place, _Span] = {}  # one of a log at a time
+        self._pumping: asyncio.Task[None] | None = None
 
     async def start_of(self, source: Partition) -> int:
         """See LogReader."""
-        where = TopicPartition(*source)
-        async with self._consumer(where) as consumer:
-            found: int = (await consumer.beginning_offsets([where]))[where]
-            return found
+        with _read_errors():
+            return await (await self._connected()).offsets.find(Place(*source), EARLIEST)
 
     async def offset_at(self, source: Partition, timestamp_ms: int) -> int:
         """See LogReader."""
-        where = TopicPartition(*source)
-        async with self._consumer(where) as consumer:
-            found = (await consumer.offsets_for_times({where: max(0, timestamp_ms)}))[where]
-            if found is None:  # nothing so young: clocks differ by more than the slack
-                start: int = (await consumer.beginning_offsets([where]))[where]
-                return start
-            offset: int = found.offset
-            return offset
+        place = Place(*source)
+        with _read_errors():
+            offsets = (await self._connected()).offsets
+            found = await offsets.find(place, max(0, timestamp_ms))
+            # Nothing so young: clocks differ by more than the slack.
+            return found if found >= 0 else await offsets.find(place, EARLIEST)
 
     async def read(
         self, source: Partition, start: int, last: int, take: Callable[[LogRecord], None]
     ) -> None:
         """See LogReader."""
-        where = TopicPartition(*source)
-        loop = asyncio.get_running_loop()
-        async with self._consumer(where) as consumer:
-            consumer.seek(where, start)
-            heard = loop.time()
-            position = start
-            while position <= last:
-                batch = (await consumer.getmany(where, timeout_ms=POLL_MS)).get(where, [])
-                for record in batch:
-                    if record.offset <= last:
-                        take(LogRecord(record.offset, record.key, record.value))
-                # Not the last record's offset: markers take offsets and are not handed out.
-                moved = await consumer.position(where)
-                if moved > position:
-                    position, heard = moved, loop.time()
-                elif loop.time() - heard > SILENT_SECONDS:
-                    raise ReadError(f"{source.topic}/{source.partition} is silent at {position}")
+        if start > last:
+            return
+        place = Place(*source)
+        with _read_errors():
+            follower = (await self._connected()).follower
+            while (other := self._spans.get(place)) is not None:
+                await asyncio.wait([other.ended])
+            span = self._spans[place] = _Span(start, last, take)
+            try:
+                follower.follow(place, start, last)
+                if self._pumping is None:
+                    self._pumping = asyncio.create_task(self._pump(follower), name="aril-readback")
+                await span.ended
+            finally:
+                if self._spans.get(place) is span:
+                    del self._spans[place]
+                    follower.unfollow(place)
+                span.ended.cancel()  # if it is not over: whoever waits for it has his turn
 
     async def stop(self) -> None:
-        """Close the connections."""
-        idle, self._idle = self._idle, []
-        for consumer in idle:
-            await _stop_quietly(consumer)
+        """Close the connections; what is being read ends in ReadError."""
+        if (pumping := self._pumping) is not None:
+            pumping.cancel()
+            await asyncio.wait([pumping])
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            if not connecting.cancelled() and connecting.exception() is None:
+                await connecting.result().close()
 
-    @asynccontextmanager
-    async def _consumer(self, where: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
-        """Borrow a consumer; one that failed is not used again."""
-        async with self._room:
-            consumer = self._idle.pop() if self._idle else None
+    async def _connected(self) -> _Connection:
+        """Connect if that has not been done; all who wait for it share what comes of it."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(_Connection.make(self._options))
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except (errors.KafkaError, OSError):
+            if self._connecting is connecting:
+                self._connecting = None  # whoever asks next tries again
+            raise
+
+    async def _pump(self, follower: Follower) -> None:
+        """Hand out what comes as long as anything is read."""
+        try:
+            while self._spans:
+                try:
+                    records = await follower.poll(POLL_SECONDS)
+                except PlaceError as error:
+                    if (span := self._spans.get(error.place)) is not None:
+                        span.fail(error.error)
+                        del self._spans[error.place]  # it is not followed any more
+                    continue
+                await self._hand_out(records)
+                self._look_round(follower)
+        finally:
+            self._pumping = None
+            for span in self._spans.values():
+                span.fail(ReadError("the reader was stopped"))
+
+    async def _hand_out(self, records: Iterable[Fetched]) -> None:
+        """Give each record to whoever read that log when it came."""
+        spans = dict(self._spans)
+        for number, record in enumerate(records, start=1):
+            span = spans.get(record.place)
+            if span is None or span.ended.done() or record.offset > span.last:
+                continue
             try:
-                if consumer is None:
-                    consumer = AIOKafkaConsumer(**self._options)
-                    renew_sessions(consumer._client)  # noqa: SLF001 - aiokafka has no other way to it
-                    await _start_wholly(consumer)
-                    skip_unreadable(consumer)  # what nobody can read counts for no reader
-                consumer.assign([where])
-                yield consumer
-            except BaseException as error:
-                if consumer is not None:
-                    await _stop_quietly(consumer)
-                if isinstance(error, errors.OffsetOutOfRangeError):
-                    raise OutOfRangeError(type(error).__name__) from error
-                if isinstance(error, errors.KafkaError | OSError):
-                    raise ReadError(type(error).__name__) from error
-                raise
-            self._idle.append(consumer)
+                span.take(LogRecord(record.offset, record.key, record.value))
+            except Exception as error:  # noqa: BLE001 - theirs, and of this log alone
+                span.fail(error)
+            if number % TURN_RECORDS == 0:
+                await asyncio.sleep(0)
+
+    def _look_round(self, follower: Follower) -> None:
+        """End what was read to its last record, and what is silent."""
+        now = asyncio.get_running_loop().time()
+        for place, span in [*self._spans.items()]:
+            # Not the last record's offset: markers take offsets and are not handed out.
+            position = follower.position(place)
+            if position is None:
+                continue  # why will be told by the next poll
+            if position > span.last or span.ended.done():
+                if not span.ended.done():
+                    span.ended.set_result(None)
+                del self._spans[place]
+                follower.unfollow(place)
+            elif position > span.position:
+                span.position, span.heard = position, now
+            elif now - span.heard > SILENT_SECONDS:
+                span.fail(ReadError(f"{place.topic}/{place.partition} is silent at {position}"))
 
 
-async def _start_wholly(consumer: AIOKafkaConsumer) -> None:
-    """Start one; a cancelled start ends first, as aiokafka would leave its connection open."""
-    starting = asyncio.ensure_future(consumer.start())
+class _Connection:
+    """A client of the brokers, and what asks through it."""
+
+    def __init__(self, client: AIOKafkaClient) -> None:
+        leaders = TopicMetadata(client).leaders
+        self._client = client
+        self.offsets = Offsets(client, leaders)
+        self.follower = Follower(client, leaders, wait_ms=FETCH_WAIT_MS)
+
+    @classmethod
+    async def make(cls, options: dict[str, object]) -> _Connection:
+        """Connect. Raises aiokafka's KafkaError where no broker answers."""
+        client = AIOKafkaClient(**options)
+        renew_sessions(client)
+        made = cls(client)
+        try:
+            await client.bootstrap()
+        except BaseException:
+            await client.close()
+            raise
+        return made
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.follower.close()
+        await self.offsets.close()
+        await self._client.close()
+
+
+@contextlib.contextmanager
+def _read_errors() -> Iterator[None]:
+    """Raise the library's errors, and those of the network, as ReadError."""
     try:
-        await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await asyncio.wait({starting}, timeout=STOP_SECONDS)
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        raise
-
-
-async def _stop_quietly(consumer: AIOKafkaConsumer) -> None:
-    with contextlib.suppress(errors.KafkaError, TimeoutError, OSError):
-        async with asyncio.timeout(STOP_SECONDS):
-            await consumer.stop()
+        yield
+    except errors.OffsetOutOfRangeError as error:
+        raise OutOfRangeError(type(error).__name__) from error
+    except (errors.KafkaError, OSError) as error:
+        raise ReadError(type(error).__name__) from error
