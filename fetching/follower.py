@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)  # clients read here, and set up no structlog
 
 FETCH_BYTES: Final = 8 << 20  # of one answer; brokers give a first batch whole, however large
 PLACE_BYTES: Final = 1 << 20
+TURN_BYTES: Final = 1 << 18  # that are read before others have the event loop
 HELD_BYTES: Final = 16 << 20  # read and not polled: from here on nothing more is asked for
 MISSING_SECONDS: Final = 10.0  # before a topic that nobody knows counts as gone
 RETRY_SECONDS: Final = 0.1
@@ -88,6 +89,7 @@ class Follower:
         self._wait_ms = wait_ms
         self._offsets: dict[Place, int] = {}  # what is followed, and what is read next of it
         self._last: dict[Place, int] = {}  # of those that are not read for ever
+        self._passed: list[Place] = []
         self._nodes: dict[int, _Node] = {}
         self._homes: dict[Place, _Node] = {}
         self._homeless: dict[str, set[Place]] = {}  # by topic: no leader is known
@@ -103,7 +105,8 @@ class Follower:
     def follow(self, place: Place, offset: int, last: int | None = None) -> None:
         """Read a partition from `offset` on; what was read of it before and not polled is void.
 
-        With `last` it is asked for until its position is behind that: some records more may come.
+        With `last` it is read until its position is behind that, and has then `passed`; some
+        records more may come.
         """
         self._void(place)
         self._offsets[place] = offset
@@ -122,6 +125,14 @@ class Follower:
             self._last.pop(place, None)
             self._void(place)
             self._leave(place)
+
+    def passed(self) -> list[Place]:
+        """Return the partitions that were read to their `last` since this was called before.
+
+        Asked for right behind `poll`, all their records have been returned.
+        """
+        passed, self._passed = self._passed, []
+        return [each for each in passed if each in self._last]
 
     def position(self, place: Place) -> int | None:
         """Return what is read next of a partition; None if it is not followed."""
@@ -250,6 +261,7 @@ class Follower:
         self._offsets[place] = position
         if position > self._last.get(place, position):
             node.session.drop(place)
+            self._passed.append(place)
         else:
             node.session.want(place, position)
         if read.records:
@@ -331,7 +343,7 @@ class _Node:
             if self.session.asked(place := Place(topic, each[0])) is not None
         ]
         self.session.answered(getattr(response, "session_id", 0))
-        paused = False
+        paused, at_once = False, 0
         for place, kind, raw in came:
             if self.session.asked(place) is None:
                 continue  # while others' records were read it was followed from elsewhere
@@ -340,6 +352,9 @@ class _Node:
                 paused = True
             elif raw:
                 self._follower.took(place, self, raw)
-                await asyncio.sleep(0)  # megabytes of small records are a while of the event loop
+                at_once += len(raw)
+                if at_once > TURN_BYTES:  # small records are a while of the event loop
+                    at_once = 0
+                    await asyncio.sleep(0)
         if paused:
             await asyncio.sleep(RETRY_SECONDS)

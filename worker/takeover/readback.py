@@ -75,6 +75,11 @@ class _Span:
         self.heard = loop.time()
         self.ended: asyncio.Future[None] = loop.create_future()
 
+    def end(self) -> None:
+        """Tell who reads it that all has come."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
     def fail(self, error: BaseException) -> None:
         """Tell who reads it that nothing more comes."""
         if not self.ended.done():
@@ -94,6 +99,7 @@ class KafkaLogReader:
         self._connecting: asyncio.Task[_Connection] | None = None  # or done: connected
         self._spans: dict[Place, _Span] = {}  # one of a log at a time
         self._pumping: asyncio.Task[None] | None = None
+        self._listen_at = 0.0
 
     async def start_of(self, source: Partition) -> int:
         """See LogReader."""
@@ -167,8 +173,14 @@ class KafkaLogReader:
                         span.fail(error.error)
                         del self._spans[error.place]  # it is not followed any more
                     continue
+                passed = [(self._spans.get(place), place) for place in follower.passed()]
                 await self._hand_out(records)
-                self._look_round(follower)
+                for span, place in passed:
+                    if span is not None and self._spans.get(place) is span:
+                        del self._spans[place]
+                        follower.unfollow(place)
+                        span.end()
+                self._end_silent(follower)
         finally:
             self._pumping = None
             for span in self._spans.values():
@@ -188,23 +200,19 @@ class KafkaLogReader:
             if number % TURN_RECORDS == 0:
                 await asyncio.sleep(0)
 
-    def _look_round(self, follower: Follower) -> None:
-        """End what was read to its last record, and what is silent."""
+    def _end_silent(self, follower: Follower) -> None:
+        """Wait no longer for logs of which nothing comes."""
         now = asyncio.get_running_loop().time()
-        for place, span in [*self._spans.items()]:
-            # Not the last record's offset: markers take offsets and are not handed out.
+        if now < self._listen_at:
+            return
+        self._listen_at = now + POLL_SECONDS
+        for place, span in self._spans.items():
             position = follower.position(place)
-            if position is None:
-                continue  # why will be told by the next poll
-            if position > span.last or span.ended.done():
-                if not span.ended.done():
-                    span.ended.set_result(None)
-                del self._spans[place]
-                follower.unfollow(place)
-            elif position > span.position:
+            if position is not None and position != span.position:
                 span.position, span.heard = position, now
             elif now - span.heard > SILENT_SECONDS:
-                span.fail(ReadError(f"{place.topic}/{place.partition} is silent at {position}"))
+                told = f"{place.topic}/{place.partition} is silent at {span.position}"
+                span.fail(ReadError(told))
 
 
 class _Connection:
