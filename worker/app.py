@@ -110,7 +110,9 @@ class Worker:
         self._dtype: str | None = None  # of the backbone's numbers, once it is loaded
         self._keys: TenantKeys | None = None
         self._limits = TenantLimits()
-        self._tenant_topics = TenantTopics(Contract.of(settings), self._metrics)
+        self._tenant_topics = TenantTopics(
+            Contract.of(settings), self._metrics, partial(topic_admin, settings)
+        )
         self._recorder: Recorder | None = None
         if settings.traces != "off":
             metrics = self._metrics
@@ -236,6 +238,7 @@ class Worker:
             else None,
             keys=self._keys,
             why_refused=self._tenant_topics.why_refused,
+            first_use=self._tenant_topics.first_use,
             jobs_reader=jobs_reader,
             limits=self._limits,
             kv_tokens=loaded.kv_tokens,
@@ -307,9 +310,7 @@ class Worker:
                 self._commit_often(consumer),
                 watch(consumer.progress, consumer.replace),
                 self._tick_often(lifecycle, writer),
-                self._tenant_topics.watch(
-                    partial(topic_admin, self._settings), writer.topics_in_use
-                ),
+                self._tenant_topics.watch(writer.topics_in_use),
                 watch_loop_lag(self._metrics),
                 watch_lag(consumer.logs, lambda: consumer.states, self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),

@@ -125,14 +125,15 @@ class Startup:
     async def _check_topics(self) -> None:
         """Wait until the topics of all are as the contract wants them; say what is not, once.
 
-        A topic of one tenant that is not keeps nobody waiting: that tenant's jobs are refused.
+        A topic of one tenant that is not keeps nobody waiting: that tenant's jobs are refused. A
+        reply topic is looked at when it is first used: there may be tens of thousands.
         """
         contract = Contract.of(self._settings)
         told: set[str] = set()
         while True:
             try:
                 async with topic_admin(self._settings) as admin:
-                    findings = await admin.verify()
+                    findings = await admin.verify_shared()
             except TopicsError as error:
                 errors = [f"the brokers could not be asked: {error}"]
             else:

@@ -63,6 +63,7 @@ class Surroundings:
     kv_tokens: int | None = None  # that the engine's cache holds; None: it has none
     take_loads: Callable[[str], int] = lambda _: 0  # adapters read for a tenant since it was asked
     why_refused: Callable[[str], str | None] = lambda _: None  # what is wrong with a topic
+    first_use: Callable[[str], Awaitable[str | None]] | None = None  # the same, asked for anew
     tracing: Tracing = field(default_factory=NoTracing)
 
 
@@ -131,7 +132,11 @@ def wire(
             settings=settings, metrics=metrics, keys=around.keys, why_refused=around.why_refused
         ),
         routes=ReplyRoutes(
-            around.writer, pending=pending, create=around.create_reply_topic, happened=happened
+            around.writer,
+            pending=pending,
+            create=around.create_reply_topic,
+            first_use=around.first_use,
+            happened=happened,
         ),
         parking=parking,
         claims=claims,

@@ -31,8 +31,11 @@ Create the topics that workers and tenants need, where they are missing: jobs, t
 and, for each TENANT named, its reply topic. Then compare all of them with the contract.
 
 A topic that exists is never changed. The number of partitions of a reply topic can never be: a
-job's answer is found by it. Workers share the partitions of jobs, so have as many as you may ever
-run workers. Replies are kept for the time of jobs and their segment, --max-job-age and a day."""
+job's answer is found by it. One is enough for a tenant whose answers one broker can take, which is
+some ten thousand tokens a second; who reads one answer reads past all others of its partition, so a
+tenant with hundreds of answers at once wants more. Workers share the partitions of jobs, so have as
+many as you may ever run workers. Replies are kept for the time of jobs and their segment,
+--max-job-age and a day."""
 
 EXAMPLES: Final = """\
 examples:
@@ -51,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--partitions", type=_positive, metavar="N", help="of each topic of jobs [default 8]"
     )
     parser.add_argument(
-        "--reply-partitions", type=_positive, metavar="N", help="of each reply topic [default 8]"
+        "--reply-partitions", type=_positive, metavar="N", help="of each reply topic [default 1]"
     )
     parser.add_argument(
         "--dlq-partitions", type=_positive, metavar="N", help="of the dead letters [default 3]"

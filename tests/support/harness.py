@@ -36,7 +36,7 @@ from aril.worker.tracing import NoTracing
 from aril.worker.wiring import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aril.worker.batching.asked_adapters import AdapterSource
     from aril.worker.batching.preparation import PromptEncoder, Renderer
@@ -174,6 +174,7 @@ class Harness:
         constraints: Compiler | None = None,
         templates: Renderer | None = None,
         why_refused: Callable[[str], str | None] = lambda _: None,
+        first_use: Callable[[str], Awaitable[str | None]] | None = None,
         base_digest: str | None = None,
         limits: TenantLimits | None = None,
         jobs_reader: LogReader | None = None,
@@ -203,6 +204,7 @@ class Harness:
             prove=self._prove,
             keys=read_tenant_keys(self.settings, self.metrics),
             why_refused=why_refused,
+            first_use=first_use,
             limits=limits or TenantLimits(),
             jobs_reader=jobs_reader,
             tracing=tracing or NoTracing(),

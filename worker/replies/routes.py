@@ -7,7 +7,7 @@ blocks nobody.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka.errors import KafkaError
 
@@ -28,6 +28,13 @@ log = get_logger(__name__)
 RETRY_SECONDS = 1.0
 
 
+class _Found(NamedTuple):
+    """What is known of a reply topic: how many partitions, None for no topic; what is wrong."""
+
+    partitions: int | None
+    wrong: str | None = None
+
+
 class ReplyRoutes:
     """Finds the partition of each job's answer: it is then ROUTED, or UNROUTABLE."""
 
@@ -37,14 +44,16 @@ class ReplyRoutes:
         *,
         pending: PendingBytes,
         create: Callable[[str], Awaitable[None]] | None,
+        first_use: Callable[[str], Awaitable[str | None]] | None = None,
         happened: Callable[[Entry, Event], None],
     ) -> None:
         self._writer = writer
+        self._first_use = first_use  # tells what is wrong with a topic that was not used before
         self._pending = pending
         self._create = create  # makes a tenant's reply topic, where that is allowed
         self._happened = happened
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asking: dict[str, asyncio.Task[int | None]] = {}  # one question a topic at a time
+        self._asking: dict[str, asyncio.Task[_Found]] = {}  # one question a topic at a time
 
     def look_up(self, entry: Entry) -> None:
         """Find where an answer goes; at once, if its tenant was met before."""
@@ -63,7 +72,7 @@ class ReplyRoutes:
     async def _look_up(self, entry: Entry) -> None:
         while not entry.dropped:
             try:
-                partitions = await self._ask(entry)
+                partitions, wrong = await self._ask(entry)
             except (KafkaError, OSError) as error:
                 log.warning("reply_topic_unknown", tenant=entry.tenant, error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -72,10 +81,12 @@ class ReplyRoutes:
                 if partitions is None:
                     self._refuse(entry)
                 else:
+                    if wrong is not None and not entry.ending:
+                        self._fail(entry, JobError(ErrorCode.INTERNAL, wrong))
                     self._choose(entry, partitions)
             return
 
-    async def _ask(self, entry: Entry) -> int | None:
+    async def _ask(self, entry: Entry) -> _Found:
         asking = self._asking.get(entry.reply_topic)
         if asking is None:
             asking = asyncio.create_task(self._find_or_create(entry))
@@ -83,30 +94,34 @@ class ReplyRoutes:
             asking.add_done_callback(lambda _: self._asking.pop(entry.reply_topic))
         return await asyncio.shield(asking)
 
-    async def _find_or_create(self, entry: Entry) -> int | None:
-        partitions = await self._writer.partitions(entry.reply_topic)
+    async def _find_or_create(self, entry: Entry) -> _Found:
+        topic = entry.reply_topic
+        partitions = await self._writer.partitions(topic)
         if partitions is None and self._create is not None:
             await self._create(entry.tenant)
-            self._writer.forget_missing(entry.reply_topic)
-            partitions = await self._writer.partitions(entry.reply_topic)
-        return partitions
+            self._writer.forget_missing(topic)
+            partitions = await self._writer.partitions(topic)
+        if partitions is None or self._first_use is None:
+            return _Found(partitions)
+        wrong = await self._first_use(topic)
+        return _Found(partitions, None if wrong is None else f"{topic}: {wrong}")
 
     def _choose(self, entry: Entry, partitions: int) -> None:
         wanted = entry.wanted_partition
         if wanted is not None and wanted >= partitions:
             if not entry.ending:
-                entry.error = JobError(
-                    ErrorCode.INVALID_JOB,
-                    f"reply_partition: {entry.reply_topic} has {partitions}",
-                    limit=partitions - 1,
-                    given=wanted,
-                )
-                self._happened(entry, Event.FAILED)
+                text = f"reply_partition: {entry.reply_topic} has {partitions}"
+                limit = partitions - 1
+                self._fail(entry, JobError(ErrorCode.INVALID_JOB, text, limit=limit, given=wanted))
             wanted = None
         entry.reply_partition = (
             reply_partition(entry.job_id, partitions) if wanted is None else wanted
         )
         self._happened(entry, Event.ROUTED)
+
+    def _fail(self, entry: Entry, error: JobError) -> None:
+        entry.error = error
+        self._happened(entry, Event.FAILED)
 
     def _refuse(self, entry: Entry) -> None:
         entry.dead_letter = UNROUTABLE

@@ -7,16 +7,26 @@ check` and by a worker as it starts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin import NewTopic as KafkaTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from aril.connecting.sessions import renew_sessions
+from aril.fetching.leaders import Leaders
 from aril.worker.topics.contract import (
+    JUDGED_CONFIGS,
     MANY_REPLICAS,
     Contract,
     Finding,
@@ -28,7 +38,7 @@ from aril.worker.topics.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 __all__ = [
@@ -46,6 +56,7 @@ Answer = TypeVar("Answer")
 REQUEST_TIMEOUT_MS: Final = 15_000
 LEADER_TRIES: Final = 100
 LEADER_PAUSE_SECONDS: Final = 0.1
+CONFIGS_AT_ONCE: Final = 200  # topics of one request
 
 
 class TopicsError(Exception):
@@ -88,19 +99,29 @@ class TopicAdmin:
     ) -> None:
         await self._admin.close()
 
-    async def states(self) -> list[TopicState]:
-        """Return every topic of the cluster that the contract speaks of."""
-        counts = {
-            topic["topic"]: len(topic["partitions"])
-            for topic in await _asked(self._admin.describe_topics())
-            if self._contract.concerns(topic["topic"])
-        }
+    async def states(self, names: Iterable[str] | None = None) -> list[TopicState]:
+        """Return those of these topics that exist; of all that the contract speaks of, if None.
+
+        All are asked for in one piece: with ten thousand, that is seconds of the event loop.
+        """
+        counts = await self._counts(names)
         configs = await self._configs(sorted(counts))
         return [TopicState(name, count, configs.get(name, {})) for name, count in counts.items()]
 
     async def verify(self) -> list[Finding]:
         """Return how the topics differ from the contract; empty when they are as it demands."""
         return judge(self._contract, await self.states())
+
+    async def verify_shared(self) -> list[Finding]:
+        """Return how the topics that are not one tenant's differ from the contract.
+
+        Where each tenant has a jobs topic, which are found by their names alone, of all topics.
+        """
+        contract = self._contract
+        if contract.jobs_topic.endswith("*"):
+            return await self.verify()
+        states = await self.states([contract.jobs_topic, contract.dlq_topic])
+        return [each for each in judge(contract, states) if each.topic != contract.all_replies]
 
     async def judge_some(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
         """Return how these topics differ from the contract, and which the brokers told of.
@@ -124,8 +145,9 @@ class TopicAdmin:
         created: list[str] = []
         # Replies last, since they outlive jobs that are there: a topic that somebody has just made
         # may be missing in a broker's list, and is in it once its creation was refused for that.
+        names = [topic.name for topic in self._contract.wanted(tenants, plan, [], replicas)]
         for replies in (False, True):
-            existing = await self.states()
+            existing = await self.states(names)
             wanted = self._contract.wanted(tenants, plan, existing, replicas)
             if refused := refusals(self._contract, plan, wanted, existing):
                 raise TopicsError("; ".join(refused))
@@ -159,22 +181,51 @@ class TopicAdmin:
 
     async def _wait_for_leaders(self, names: set[str]) -> None:
         for _ in range(LEADER_TRIES):
-            led = {
-                topic["topic"]
-                for topic in await _asked(self._admin.describe_topics())
-                if all(partition["leader"] >= 0 for partition in topic["partitions"])
-            }
-            if names <= led:
+            found = await self._leaders_of(names)
+            if found.keys() == names and all(
+                node >= 0 for partitions in found.values() for node in partitions.values()
+            ):
                 return
             await asyncio.sleep(LEADER_PAUSE_SECONDS)
         raise TopicsError(f"no leaders yet for {', '.join(sorted(names))}; try again")
 
-    async def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        if not names:
-            return {}
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    async def _counts(self, names: Iterable[str] | None) -> dict[str, int]:
+        if names is not None:
+            found = await self._leaders_of(names)
+            return {name: len(partitions) for name, partitions in found.items()}
+        return {
+            topic["topic"]: len(topic["partitions"])
+            for topic in await _asked(self._admin.describe_topics())
+            if self._contract.concerns(topic["topic"])
+        }
+
+    async def _leaders_of(self, names: Iterable[str]) -> dict[str, Mapping[int, int]]:
+        """Return the leader of each partition of the topics that exist, -1 for none.
+
+        None is created by being asked for, as aiokafka's own question would have it.
+        """
+        found: dict[str, Mapping[int, int]] = {}
+
+        async def look(name: str) -> None:
+            with contextlib.suppress(UnknownTopicOrPartitionError, InvalidTopicError):
+                await leaders.learn(name)
+                found[name] = leaders.partitions(name) or {}
+
+        leaders = Leaders(self._admin._client)  # noqa: SLF001 - aiokafka has no other way to it
         try:
-            replies = await _asked(self._admin.describe_configs(resources))
+            await _asked(asyncio.gather(*map(look, names)))
+        finally:
+            await leaders.close()
+        return found
+
+    async def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return what the brokers tell of these topics' settings, as far as any is judged by."""
+        try:
+            replies = [
+                reply
+                for some in _chunks(names, CONFIGS_AT_ONCE)
+                for reply in await _asked(self._admin.describe_configs([*map(_resource, some)]))
+            ]
         except TopicsError as error:
             # Judged as untold: a broker that cannot say how a topic is set up may still be right.
             logging.getLogger(__name__).info("topic configurations are not told: %s", error)
@@ -185,6 +236,14 @@ class TopicAdmin:
             for resource in reply.resources
             if resource[0] == 0
         }
+
+
+def _resource(topic: str) -> ConfigResource:
+    return ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(JUDGED_CONFIGS))
+
+
+def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (names[at : at + size] for at in range(0, len(names), size))
 
 
 async def _asked(call: Awaitable[Answer], *, no_broker: str = "no broker answers") -> Answer:

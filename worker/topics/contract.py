@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 MS: Final = 1_000
 HOUR_MS: Final = 3_600 * MS
 DAY_MS: Final = 24 * HOUR_MS
-DEFAULT_PARTITIONS: Final = 8
+DEFAULT_PARTITIONS: Final = 8  # of the jobs
+DEFAULT_REPLY_PARTITIONS: Final = 1  # of each tenant's replies
+# What topics are judged by: brokers are asked for no other settings.
+JUDGED_CONFIGS: Final = (
+    "cleanup.policy",
+    "compression.type",
+    "max.message.bytes",
+    "message.timestamp.type",
+    "retention.bytes",
+    "retention.ms",
+    "segment.ms",
+)
 DEFAULT_JOBS_RETENTION_MS: Final = 3 * DAY_MS
 # Short, since reply topics must outlive the segment a job lies in.
 JOBS_SEGMENT_MS: Final = HOUR_MS
@@ -111,6 +122,11 @@ class Contract:
             longest_job_ms=int(settings.max_job_age * MS),
         )
 
+    @property
+    def all_replies(self) -> str:
+        """Name all tenants' reply topics in a finding."""
+        return f"{self.replies_prefix}*"
+
     def is_jobs(self, topic: str) -> bool:
         """Tell whether workers take jobs from this topic."""
         pattern = topic_pattern(self.jobs_topic, self.dlq_topic)
@@ -164,7 +180,7 @@ class Contract:
                 common | {"retention.ms": str(DLQ_RETENTION_MS)},
             ),
             *(
-                NewTopic(name, plan.reply_partitions or DEFAULT_PARTITIONS, read | replies)
+                NewTopic(name, plan.reply_partitions or DEFAULT_REPLY_PARTITIONS, read | replies)
                 for name in names
             ),
         ]
@@ -236,7 +252,7 @@ def judge(contract: Contract, topics: Iterable[TopicState]) -> list[Finding]:
         findings.append(Finding("warning", contract.dlq_topic, text))
     if not replies:
         text = "no tenant has a reply topic"
-        findings.append(Finding("warning", f"{contract.replies_prefix}*", text))
+        findings.append(Finding("warning", contract.all_replies, text))
     for topic in (*jobs, *replies):
         findings += _untold(topic) + _same_for_all(topic)
     for topic in jobs:

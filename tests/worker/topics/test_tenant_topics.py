@@ -44,7 +44,7 @@ class Admin:
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def verify(self) -> list[Finding]:
+    async def verify_shared(self) -> list[Finding]:
         """Return all."""
         return self.findings
 
@@ -53,6 +53,47 @@ class Admin:
         self.asked.append(list(names))
         told = set(self.asked[-1]) if self.told is None else self.told
         return [each for each in self.findings if each.topic in told], told
+
+
+def asked_of(admin: Admin) -> Any:
+    """Have topics ask this one."""
+    return lambda: admin
+
+
+async def test_topics_that_are_used_first_in_one_moment_share_a_look() -> None:
+    """Each is judged before anything is written to it, and only once."""
+    admin = Admin([WRONG])
+    topics = TenantTopics(Contract(), Metrics(), asked_of(admin))
+    names = ["replies.zeta", "replies.acme", "replies.acme"]
+    assert await asyncio.gather(*map(topics.first_use, names)) == [None, WRONG.text, WRONG.text]
+    assert admin.asked == [["replies.zeta", "replies.acme"]]
+    assert topics.why_refused("replies.acme") == WRONG.text
+
+
+async def test_a_look_that_is_not_answered_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The topic counts as right until a later look."""
+    monkeypatch.setattr("aril.worker.topics.tenant_topics.FIRST_SECONDS", 0.01)
+
+    class Silent(Admin):
+        async def judge_some(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
+            await asyncio.Event().wait()
+            return await super().judge_some(names)
+
+    topics = TenantTopics(Contract(), Metrics(), asked_of(Silent([WRONG])))
+    assert await asyncio.wait_for(topics.first_use("replies.acme"), 5) is None
+
+
+async def test_a_topic_that_is_wrong_at_its_first_use_refuses_its_job() -> None:
+    """The tenant is told there what is wrong; others' jobs run."""
+    topics = TenantTopics(Contract(), Metrics(), asked_of(Admin([WRONG])))
+    async with Harness(first_use=topics.first_use) as harness:
+        for tenant in ("acme", "zeta"):
+            harness.send(Job(id="j1", tenant=tenant, prompt=tenant))
+        await harness.settle()
+        assert harness.running == ["zeta"]
+        (told,) = harness.replies("acme", "j1")
+        assert isinstance(told, ErrorRecord)
+        assert (told.code, told.message) == (ErrorCode.INTERNAL, f"{WRONG}")
 
 
 async def test_only_its_own_tenant_is_refused() -> None:
@@ -149,10 +190,9 @@ async def test_topics_that_change_later_are_noticed(monkeypatch: pytest.MonkeyPa
     """One in use that went wrong is refused; one that was mended is served again."""
     monkeypatch.setattr("aril.worker.topics.tenant_topics.LOOK_SECONDS", 0.01)
     metrics, admin = Metrics(), Admin([])
-    topics = TenantTopics(Contract(), metrics)
+    topics = TenantTopics(Contract(), metrics, asked_of(admin))
     in_use = [f"replies.t{number}" for number in range(2 * LOOK_TOPICS)]
-    make: Any = lambda: admin  # noqa: E731 - a stand-in
-    watching = asyncio.create_task(topics.watch(make, lambda: in_use))
+    watching = asyncio.create_task(topics.watch(lambda: in_use))
     admin.findings = [Finding("error", in_use[-1], "retention.bytes is 1, must be -1")]
     async with asyncio.timeout(5):
         while topics.why_refused(in_use[-1]) is None:  # noqa: ASYNC110 - the watch has no signal

@@ -24,6 +24,8 @@ from aril.worker.topics.contract import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.support.brokers import Kafka
 
 GOOD_JOBS = {
@@ -164,6 +166,23 @@ async def test_created_topics_pass(kafka: Kafka, contract: Contract) -> None:
 
 
 @pytest.mark.kafka
+async def test_no_topic_comes_into_being_by_being_asked_for(
+    kafka: Kafka, contract: Contract
+) -> None:
+    """Nor are others looked at than those of the tenants that are named."""
+    await ensure_topics(kafka.bootstrap, contract, ["acme"])
+    missing = f"{contract.replies_prefix}nobody"
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        assert await admin.states([missing]) == []
+        names = {state.name for state in await admin.states()}
+        assert missing not in names
+        assert [state.name for state in await admin.states([contract.dlq_topic])] == [
+            contract.dlq_topic
+        ]
+        assert await admin.verify_shared() == []
+
+
+@pytest.mark.kafka
 async def test_some_reply_topics_are_judged_by_themselves(kafka: Kafka, contract: Contract) -> None:
     """Those that are asked for, beside the jobs that they must outlive; a missing one is untold."""
     await ensure_topics(kafka.bootstrap, contract, ["acme"])
@@ -252,9 +271,9 @@ async def test_a_topic_that_the_brokers_do_not_list_yet_is_no_missing_one(
     await client.close()
     states, looks = TopicAdmin.states, list[None]()
 
-    async def late(self: TopicAdmin) -> list[TopicState]:
+    async def late(self: TopicAdmin, names: Iterable[str] | None = None) -> list[TopicState]:
         looks.append(None)
-        return [] if len(looks) == 1 else await states(self)
+        return [] if len(looks) == 1 else await states(self, names)
 
     monkeypatch.setattr(TopicAdmin, "states", late)
     created = await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(jobs_partitions=1))
