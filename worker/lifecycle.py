@@ -102,6 +102,7 @@ class Lifecycle:
         """Take note of partitions that were won; jobs of those that came back go on."""
         for entry in self._held.assign(states):
             self._drop(entry)
+        self.parts.dispatcher.hold(on=False)
         self._metrics.partitions.set(len(self._held))
         self._metrics.standby.set(not self._held)
         self._metrics.assigned(time.monotonic())
@@ -112,7 +113,10 @@ class Lifecycle:
         if records and self._why_refused(state.source.topic) is None:
             self._clock.saw(records[-1].timestamp_ms, time.time() * 1_000)
         for record in records:
-            if self._held.redelivered(state, record.offset):
+            again, lost = self._held.redelivered(state, record)
+            for entry in lost:
+                self._drop(entry)
+            if again is not None:
                 self._metrics.kept.inc()
             else:
                 self._read(state, record)
@@ -124,11 +128,12 @@ class Lifecycle:
         )
 
     def on_revoked(self, states: Iterable[PartitionState]) -> None:
-        """Stop these partitions' jobs, but for running ones: they may come back in a moment.
+        """Stop these partitions' jobs, but for those that are ours: they may come back in a moment.
 
         What runs goes on writing under its epoch until the next assignment is known: should the
-        partition be somebody else's by then, its claim is above that epoch.
+        partition be somebody else's by then, its claim is above that epoch. Nothing is begun.
         """
+        self.parts.dispatcher.hold(on=True)
         for entry in self._held.revoke(states):
             self._drop(entry)
         self._metrics.partitions.set(len(self._held))
@@ -140,7 +145,12 @@ class Lifecycle:
         log.error("jobs_lost", topic=source.topic, partition=source.partition, count=count)
 
     def is_full(self, source: Partition) -> bool:
-        """Tell whether reading a partition should rest for now."""
+        """Tell whether reading a partition should rest for now.
+
+        Not while jobs are read again that are here: they take no room.
+        """
+        if self._held.awaits(source):
+            return False
         return self.parts.dispatcher.is_full(source) or self.parts.pending.full(source)
 
     def release_all(self) -> None:

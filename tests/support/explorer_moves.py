@@ -30,6 +30,7 @@ from tests.support.explorer_owner import (
     OURS,
     PROVE,
     SETTLED,
+    UNREAD,
     Owner,
 )
 from tests.support.explorer_state import State
@@ -70,7 +71,8 @@ class Moves:
         generation = start.first_generation
         for number in range(max(1, start.fresh)):
             generation = start.first_generation + number
-            owners.append(model.assigned("abc"[number], generation, fresh=number < start.fresh))
+            owner = model.assigned("abc"[number], generation, fresh=number < start.fresh)
+            owners.append(model.unread(owner) if start.unread else owner)
         if start.old_epoch is not None:
             epoch = Epoch(*start.old_epoch)
             [record] = model.records(OLD, 0, epoch, 0, 1)
@@ -107,7 +109,9 @@ class Moves:
         owner = state.owners[at]
         if owner.kept:
             yield "redelivered", _put(state, at, owner._replace(kept=False, born=owner.generation))
-        if owner.batch:
+        if owner.phase == UNREAD:
+            yield "reads", _put(state, at, model.reads(owner))
+        elif owner.batch:
             yield self._landed(state, at)
         elif owner.phase == CLAIM:
             batch = (self._claims(owner.process, owner.epoch, owner.claimant),)
@@ -230,7 +234,11 @@ class Moves:
             if owner.phase == DEAD or owner.process == OLD:
                 continue
             late = self._unspent(state.place, state.late + owner.batch)
-            new = model.assigned(owner.process, generation, fresh=False, base=state.base)
+            new = model.assigned(
+                owner.process, generation, fresh=False, base=state.base, before=owner
+            )
+            if owner.phase == UNREAD:
+                yield f"{owner.process} again, unread", _put(moved, at, model.unread(new))
             new = new._replace(stale=owner.phase == SETTLED and self._flaws.stale_completion)
             if self._flaws.stale_state and not model.redelivered_to_old_state(
                 owner.process, owner.generation

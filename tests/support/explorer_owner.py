@@ -26,9 +26,9 @@ JOB = "j"
 OFFSET = 0  # of the job's record
 ANSWER = 2  # tokens of a complete answer
 
-# Phases of an owner. OURS is what the service may keep across a rebalance.
-CLAIM, CLAIMING, PROVE, OURS, ENDING, SETTLED, IDLE, DEAD = (
-    "claim", "claiming", "prove", "ours", "ending", "settled", "idle", "dead",
+# Phases of an owner. OURS, until it is settled, is what the service may keep across a rebalance.
+UNREAD, CLAIM, CLAIMING, PROVE, OURS, ENDING, SETTLED, IDLE, DEAD = (
+    "unread", "claim", "claiming", "prove", "ours", "ending", "settled", "idle", "dead",
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ class Owner(NamedTuple):
     base: int = 0  # of epochs, in the present assignment
     raised: int | None = None  # the base to claim with once ownership is proved
     kept: bool = False  # not delivered again since the rebalance
+    fresh: bool = False  # so the job is, or would be once it is read
     stale: bool = False  # a completion of an assignment that ended is still in memory
 
 
@@ -63,12 +64,22 @@ def membership(process: str, generation: int) -> Membership:
     return Membership(generation, generation, process)
 
 
-def assigned(process: str, generation: int, *, fresh: bool, base: int = 0) -> Owner:
-    """Return the owner that a process is when it is given the partition and reads the job."""
-    state = _state(process, generation, OFFSET if fresh else OFFSET + 1, base)
+def assigned(
+    process: str, generation: int, *, fresh: bool, base: int = 0, before: Owner | None = None
+) -> Owner:
+    """Return the owner that a process is when it is given the partition and reads the job.
+
+    `before` is what it was when it had the partition last.
+    """
+    earlier = None
+    if before is not None:
+        earlier = _state(process, before.generation, OFFSET if before.fresh else OFFSET + 1)
+        if before.phase != UNREAD:
+            earlier.read(OFFSET)
+    state = _state(process, generation, OFFSET if fresh else OFFSET + 1, base, earlier)
     if not state.read(OFFSET):
         raise AssertionError("a new assignment reads every record")
-    mine = state.end_offset <= OFFSET
+    mine = state.fresh_from <= OFFSET
     return Owner(
         process,
         generation,
@@ -77,7 +88,18 @@ def assigned(process: str, generation: int, *, fresh: bool, base: int = 0) -> Ow
         born=generation,
         claimant=generation,
         base=state.base,
+        fresh=mine,
     )
+
+
+def unread(owner: Owner) -> Owner:
+    """Return an owner before it has read the job."""
+    return owner._replace(phase=UNREAD, epoch=Epoch(0, 0), born=0, claimant=0)
+
+
+def reads(owner: Owner) -> Owner:
+    """Return what an owner is once it has read the job."""
+    return assigned(owner.process, owner.generation, fresh=owner.fresh, base=owner.base)
 
 
 def redelivered_to_old_state(process: str, generation: int) -> bool:
@@ -89,7 +111,7 @@ def redelivered_to_old_state(process: str, generation: int) -> bool:
 
 def keeps(owner: Owner, generation: int) -> bool:
     """Whether an owner's job goes on when its process is given the partition again."""
-    if owner.phase != OURS or owner.kept:
+    if owner.phase not in {OURS, ENDING, SETTLED}:
         return False
     now = membership(owner.process, generation)
     return now.follows(membership(owner.process, owner.generation))
@@ -175,9 +197,15 @@ def _takeover(owner: Owner) -> TakeOver:
     return TakeOver(job=JOB, worker=owner.process, generation=owner.claimant, epoch=owner.epoch)
 
 
-def _state(process: str, generation: int, end_offset: int, base: int = 0) -> PartitionState:
+def _state(
+    process: str,
+    generation: int,
+    end_offset: int,
+    base: int = 0,
+    earlier: PartitionState | None = None,
+) -> PartitionState:
     before = Checkpoint(OFFSET, f"{base}{BASE_END}") if base else None
-    return PartitionState(JOBS, membership(process, generation), end_offset, before)
+    return PartitionState(JOBS, membership(process, generation), end_offset, before, earlier)
 
 
 def _done(process: str, epoch: Epoch, index: int, text: str) -> DoneRecord:

@@ -26,6 +26,7 @@ class Start:
 
     first_generation: int = 1
     fresh: int = 0  # owners at the start to whom the job is fresh, one generation after the other
+    unread: bool = False  # these have not read it yet
     old_epoch: tuple[int, int] | None = None  # written under before the generations began again
     truncated: bool = False  # retention may have deleted the start of the answer
 

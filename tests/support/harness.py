@@ -215,6 +215,8 @@ class Harness:
         self.owned = True  # what a proof of ownership says
         self.bugs = 0  # events without a row that a test brings about
         self.offsets = itertools.count()
+        self.appended_ms: dict[tuple[Partition, int], int] = {}
+        self.parted: dict[Partition, PartitionState] = {}
         self.assignments = itertools.count(1)
         self.state = self.assign(generation=3)
         self._task: asyncio.Task[None] | None = None
@@ -249,7 +251,8 @@ class Harness:
     ) -> PartitionState:
         """Win a partition; records below end_offset are not fresh."""
         membership = Membership(next(self.assignments), generation, member)
-        self.state = PartitionState(source, membership, end_offset=end_offset)
+        earlier = self.parted.pop(source, None)
+        self.state = PartitionState(source, membership, end_offset, earlier=earlier)
         self.lifecycle.on_assigned([self.state])
         return self.state
 
@@ -269,10 +272,12 @@ class Harness:
         topic: str = "jobs",
     ) -> None:
         """Deliver a record, perhaps once more."""
+        source = Partition(topic, 0)
+        appended_ms = int(time.time() * 1_000 - age_ms)
         record = Record(
-            source=Partition(topic, 0),
+            source=source,
             offset=offset,
-            timestamp_ms=int(time.time() * 1_000 - age_ms),
+            timestamp_ms=self.appended_ms.setdefault((source, offset), appended_ms),
             key=b"key",
             value=encode_request(value) if isinstance(value, Job) else value,
             headers=[("traceparent", b"00-1")],
@@ -289,6 +294,7 @@ class Harness:
 
     def revoke(self, *states: PartitionState) -> None:
         """Lose partitions."""
+        self.parted = {state.source: state for state in states}
         for state in states:
             state.revoked = True
         self.lifecycle.on_revoked(states)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aril.schemas import ClaimRecord, Epoch, ErrorCode, ErrorEvent, ReleaseRecord, Sampling
+from aril.schemas import (
+    ClaimRecord,
+    Epoch,
+    ErrorCode,
+    ErrorEvent,
+    JobError,
+    ReleaseRecord,
+    Sampling,
+)
 from aril.worker.engine.request import Output
 from aril.worker.job import Partition
 from tests.support.older_jobs import OLD, before, claim, job, kinds
@@ -59,6 +67,62 @@ async def test_a_job_that_ended_during_a_rebalance_is_done_when_it_comes_again(
     await harness.settle()
     assert harness.committable == offset + 1
     assert kinds(harness) == ["tokens", "done"]
+
+
+async def fill(harness: Harness, count: int) -> list[int]:
+    """Send more fresh jobs than there are rows; return their offsets."""
+    while next(harness.offsets) < OLD:
+        pass
+    offsets = [harness.send(job(f"j{number}")) for number in range(count)]
+    await harness.settle()
+    return offsets
+
+
+async def finish_all(harness: Harness) -> int:
+    """Let what runs end, and what comes after it; return how many that were."""
+    count = 0
+    while running := harness.running:
+        for prompt in running:
+            harness.step(Output(harness.key_of(prompt), (1,), "a", finish="stop"))
+        count += len(running)
+        await harness.settle()
+    return count
+
+
+async def test_a_backlog_stays_across_a_rebalance(harness: Harness) -> None:
+    """What waits is as little claimed as what runs; no turn comes while it is unknown whose."""
+    rows = harness.settings.max_rows
+    offsets = await fill(harness, 4 * rows)
+    harness.revoke(harness.state)
+    assert await finish_all(harness) < 3 * rows  # what ran, and what was prepared
+    state = harness.assign(generation=4, end_offset=offsets[-1] + 1)
+    await harness.settle()
+    assert len(harness.running) == rows
+    assert not harness.lifecycle.is_full(state.source)
+    for number, offset in enumerate(offsets):
+        harness.deliver(state, offset, job(f"j{number}"))
+    await finish_all(harness)
+    assert harness.committable == offsets[-1] + 1
+    for number in range(len(offsets)):
+        assert kinds(harness, f"j{number}") == ["tokens", "done"]
+    assert harness.unexpected_events == 0
+
+
+async def test_what_was_not_read_before_stays_fresh(harness: Harness) -> None:
+    """Nobody had the partition meanwhile: such a job needs no claim; one that was dropped does."""
+    [dropped] = await fill(harness, 1)
+    unread = next(harness.offsets)
+    harness.lifecycle.end(harness.state.entries[0], JobError(ErrorCode.CANCELLED, "-"))
+    harness.state.entries[0].owned = False
+    harness.revoke(harness.state)
+    state = harness.assign(generation=4, end_offset=unread + 1)
+    assert state.fresh_from == dropped + 1
+    harness.deliver(state, dropped, job("j0"))
+    harness.deliver(state, unread, job("j1"))
+    await harness.settle()
+    assert kinds(harness, "j0") == ["claim"]
+    assert kinds(harness, "j1") == []
+    assert sorted(harness.running) == ["prompt of j0", "prompt of j1"]
 
 
 @pytest.mark.parametrize("change", ["generation", "member", "partition"])

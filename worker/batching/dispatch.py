@@ -127,7 +127,7 @@ class Dispatcher:
         )
         self._behind: list[Entry] = []  # prepared while a suspect has the engine
         self._held_back: set[str] = set()  # tenants that are over a rate
-        self._closed = False
+        self._closed = self._held = False
 
     @property
     def running(self) -> int:
@@ -259,6 +259,11 @@ class Dispatcher:
         entry.adapter = entry.constraint = None
         self._wake.set()
 
+    def hold(self, *, on: bool) -> None:
+        """Choose no job for now, or go on: whose they are is being settled."""
+        self._held = on
+        self._wake.set()
+
     def close(self) -> None:
         """Let nothing more into the engine; what runs goes on."""
         self._closed = True
@@ -277,7 +282,8 @@ class Dispatcher:
             await asyncio.sleep(0)  # `wait` does not give way while it is set
             if self._closed:
                 continue
-            self._choose()
+            if not self._held:
+                self._choose()
             self._shelf.fetch(self._backlog.to_fetch())
             if self._feed.submit(loop.time()):
                 self._wake.set()  # there is more in the window, or there are places in it again

@@ -60,7 +60,11 @@ class Identity(enum.Enum):
 
 
 class PartitionState:
-    """One partition in one assignment. ``committed`` is what an earlier owner left, if known."""
+    """One partition in one assignment.
+
+    ``committed`` is what an earlier owner left, if known; ``earlier`` the state that this worker
+    had of it before, if it had.
+    """
 
     def __init__(
         self,
@@ -68,10 +72,15 @@ class PartitionState:
         membership: Membership,
         end_offset: int,
         committed: Checkpoint | None = None,
+        earlier: PartitionState | None = None,
     ) -> None:
         self.source = source
         self.membership = membership
-        self.end_offset = end_offset  # as read after the assignment: jobs from here on are fresh
+        # Nobody can have begun a job from here on: the end of the log, read after the assignment;
+        # or what the same owner had not read before.
+        self.fresh_from = end_offset
+        if earlier is not None and membership.follows(earlier.membership):
+            self.fresh_from = min(end_offset, earlier.unread_from)
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
@@ -96,6 +105,15 @@ class PartitionState:
     def position(self) -> int | None:
         """The first offset that is not finished; None while nothing is known."""
         return None if self.ledger is None else self.ledger.position
+
+    @property
+    def unread_from(self) -> int:
+        """The first offset from which on all is fresh and was not read here either."""
+        return (
+            self.fresh_from
+            if self.ledger is None
+            else max(self.fresh_from, self.ledger.next_offset)
+        )
 
     @property
     def crowded(self) -> bool:

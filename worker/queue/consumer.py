@@ -76,6 +76,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
         self._consumer = self._make_consumer()
         self._states: dict[Partition, PartitionState] = {}
+        self._parted: dict[Partition, PartitionState] = {}  # of the assignment before
         self._delivery = Delivery(handler)
         self._unreadable = UnreadableBatches(self)
         self._ended = 0  # assignments that were taken away
@@ -222,7 +223,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             return
         self._revoke(states)
         await self._commits.commit(lambda: states)
-        self._states = {}
+        self._parted, self._states = self._states, {}
         log.info("partitions_revoked", partitions=len(states))
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -241,10 +242,15 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
             self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
         self._states = {
             (source := Partition(each.topic, each.partition)): PartitionState(
-                source, membership, found.ends[each], found.committed.get(each)
+                source,
+                membership,
+                found.ends[each],
+                found.committed.get(each),
+                self._parted.get(source),
             )
             for each in partitions
         }
+        self._parted = {}
         held, self._held = self._held, set(self._states)
         self.in_the_way = self._resting and not self._held <= held
         self._handler.on_assigned(self.states)

@@ -9,12 +9,13 @@ from aril.worker.queue.kept_jobs import KeptJobs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from aril.worker.job import Entry, Partition
+    from aril.worker.job import Entry, Partition, Record
     from aril.worker.queue.assignment import PartitionState
+    from aril.worker.queue.kept_jobs import Taken
 
 
 class HeldPartitions:
-    """The present assignment, and the running jobs of the one before until its place is known."""
+    """The present assignment, and jobs of the ones before until they are read again."""
 
     def __init__(self) -> None:
         self._states: dict[Partition, PartitionState] = {}
@@ -43,18 +44,24 @@ class HeldPartitions:
             self._states.pop(state.source, None)
         return self._kept.part(states)
 
-    def redelivered(self, state: PartitionState, offset: int) -> bool:
-        """Take back a job that has gone on across a rebalance; False if this record's has not."""
-        entry = self._kept.take(state.source, offset)
-        if entry is None:
-            return False
-        entry.kept = False
-        entry.generation = state.membership.generation
-        entry.settled_with.clear()  # they are delivered again, too
-        state.add(entry)
-        if entry.settled:
-            state.finish(entry)
-        return True
+    def awaits(self, source: Partition) -> bool:
+        """Tell whether jobs of a partition have gone on and were not read again yet."""
+        return self._kept.awaits(source)
+
+    def redelivered(self, state: PartitionState, record: Record) -> Taken:
+        """Take back the job that has gone on across a rebalance, if this is its record.
+
+        With it those are returned that have to stop, since theirs are gone.
+        """
+        taken = self._kept.take(record)
+        if (entry := taken.entry) is not None:
+            entry.kept = False
+            entry.generation = state.membership.generation
+            entry.settled_with.clear()  # they are delivered again, too
+            state.add(entry)
+            if entry.settled:
+                state.finish(entry)
+        return taken
 
     def state_of(self, entry: Entry) -> PartitionState | None:
         """Return the assignment that a job belongs to, if that is the present one."""

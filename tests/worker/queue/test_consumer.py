@@ -34,7 +34,7 @@ async def test_finished_offsets_are_committed_and_the_rest_comes_again(
         mine = [each.offset for each in second.seen.records if each.source.partition == 1]
         assert mine == [1, 2]
         assert all(
-            each.offset < state.end_offset
+            each.offset < state.fresh_from
             for state in second.consumer.states
             for each in second.seen.records
             if each.source == state.source
@@ -42,7 +42,7 @@ async def test_finished_offsets_are_committed_and_the_rest_comes_again(
         await send(kafka, topic, 4, start=12)
         await until(lambda: len(second.seen.records) == 15)
         fresh = {
-            each.offset >= state.end_offset
+            each.offset >= state.fresh_from
             for state in second.consumer.states
             for each in second.seen.records[11:]
             if each.source == state.source

@@ -273,7 +273,7 @@ async def test_what_comes_again_is_above_every_claim_that_may_have_landed(
     await harness.until(lambda: bool(harness.dead_letters))
     await harness.settle()
     assert harness.visible("acme", "j1").epoch == (13, 1)
-    harness.offsets = itertools.count(harness.state.end_offset)
+    harness.offsets = itertools.count(harness.state.fresh_from)
     harness.send(job())
     await harness.settle()
     harness.step(Output(harness.key_of("prompt of j1"), (7,), "b", finish="stop"))

@@ -138,6 +138,7 @@ async def drop_while_put_aside(harness: Harness) -> None:
     await harness.settle()
     assert harness.state.unfinished == 1
     harness.revoke(harness.state)
+    harness.assign(generation=9, member="another")
     await harness.settle()
 
 

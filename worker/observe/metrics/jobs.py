@@ -83,7 +83,7 @@ class JobMetrics:
         self.running_jobs = gauge("aril_running_jobs", "Jobs in the engine.")
         self.rows = gauge("aril_rows", "The most jobs that decode at the same time: ARIL_MAX_ROWS.")
         self.unfinished_jobs = gauge("aril_unfinished_jobs", "Jobs read and not finished.")
-        self.kept = counter("aril_jobs_kept_total", "Jobs that went on running over a rebalance.")
+        self.kept = counter("aril_jobs_kept_total", "Jobs that stayed here over a rebalance.")
         self.released = counter(
             "aril_releases_total", "Jobs given up on purpose, for the next owner."
         )
