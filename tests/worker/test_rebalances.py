@@ -97,7 +97,7 @@ async def test_a_backlog_stays_across_a_rebalance(harness: Harness) -> None:
     assert await finish_all(harness) < 3 * rows  # what ran, and what was prepared
     state = harness.assign(generation=4, end_offset=offsets[-1] + 1)
     await harness.settle()
-    assert len(harness.running) == rows
+    assert len(harness.running) >= rows
     assert not harness.lifecycle.is_full(state.source)
     for number, offset in enumerate(offsets):
         harness.deliver(state, offset, job(f"j{number}"))
