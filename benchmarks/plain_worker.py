@@ -35,13 +35,14 @@ import aril.worker.replies.stream
 from aril.schemas import TokensRecord, encode_reply, limits
 from aril.worker.queue.assignment import Identity, PartitionState
 from aril.worker.queue.held import HeldPartitions
+from aril.worker.queue.kept_jobs import Taken
 from aril.worker.queue.ledger import Checkpoint
 from aril.worker.stages import Event
 from aril.worker.takeover.claims import Claims
 
 if TYPE_CHECKING:
     from aril.schemas import Job, ReplyRecord
-    from aril.worker.job import Asked, Entry
+    from aril.worker.job import Asked, Entry, Record
 
 SEED_BITS = 63
 WHOLE = "tests.support.paced_worker"  # the same worker with the protocol
@@ -126,8 +127,8 @@ def _no_take_over() -> None:
     def nothing(self: Claims, entry: Entry) -> None:
         pass
 
-    def redelivered(self: HeldPartitions, state: PartitionState, offset: int) -> bool:  # noqa: ARG001 - the original's
-        return False
+    def redelivered(self: HeldPartitions, state: PartitionState, record: Record) -> Taken:  # noqa: ARG001 - the original's
+        return Taken(None)
 
     Claims.take_over = take_over  # type: ignore[method-assign]
     Claims.expect = nothing  # type: ignore[method-assign]

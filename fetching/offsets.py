@@ -10,6 +10,7 @@ from aiokafka import errors
 from aiokafka.protocol.offset import OffsetRequest
 
 from aril.fetching.leaders import fail
+from aril.fetching.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
 
     from aril.fetching.leaders import Leaders
-    from aril.fetching.place import Place
 
 LATEST: Final = -1
 EARLIEST: Final = -2
@@ -123,7 +123,7 @@ class Offsets:
         request = OffsetRequest(_CONSUMER, 0, [*topics.items()])
         response = await self._client.send(node, request)
         told = {
-            (topic, number): (code, offset)
+            Place(topic, number): (code, offset)
             for topic, found in response.topics
             for number, code, *_, offset in found
         }

@@ -109,7 +109,7 @@ async def test_a_leader_that_is_gone_is_looked_up_for_what_is_in_flight(
         moved = topics[7]
         partitions = producer.client.cluster._partitions[moved]
         partitions[0] = partitions[0]._replace(leader=999)
-        metadata.leaders._known[moved][0] = 999  # type: ignore[index]
+        metadata.leaders._known[moved][0] = 999
         await append(producer, [moved])
         assert set(asked.named) == {moved}
 
@@ -161,7 +161,9 @@ async def test_a_partition_that_nobody_leads_counts() -> None:
         cluster = type("Cluster", (), {"brokers": lambda _: [type("B", (), {"nodeId": 1})]})()
 
         async def send(self, _node: int, _request: Any) -> Any:
-            partitions = [(0, number, leader, [], []) for number, leader in ((0, 1), (1, -1))]
+            partitions: list[Any] = [
+                (0, number, leader, [], []) for number, leader in ((0, 1), (1, -1))
+            ]
             return type("Answer", (), {"topics": [(0, "replies.acme", False, partitions)]})
 
     client: Any = Client()
