@@ -1,0 +1,106 @@
+"""Measure what a rebalance costs a long queue: a second worker joins while thousands of jobs wait.
+
+    python -m benchmarks.rebalance [--jobs 4000] [--beside CHECKOUT]
+
+A real Kafka, workers whose engine takes so long for a step that the queue lasts for about a minute.
+All jobs are fresh to the first worker. When the second one has joined, half of the partitions are
+its, and their jobs have to be claimed; those of the half that stays need not be. Counted are the
+claims of each once all jobs are answered, and the jobs that stayed where they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aiokafka import AIOKafkaProducer
+
+from aril.schemas import Job, Sampling, encode_request
+from benchmarks.record import Row
+from benchmarks.stack import PACED, Stack, keep_measured
+
+if TYPE_CHECKING:
+    from tests.support.workers import WorkerProcess
+
+QUESTION: Final = "rebalance"
+PARTITIONS: Final = 8
+ROWS: Final = 16
+TOKENS: Final = 2
+SECONDS: Final = 60.0  # in which one worker would answer all
+PATIENCE: Final = 300.0
+COUNTED: Final = {
+    "claims": "aril_claims_total",
+    "stayed": "aril_jobs_kept_total",
+    "read back": "aril_records_read_back_total",
+}
+
+
+async def send(stack: Stack, count: int) -> None:
+    """Put jobs into the queue; tenants and partitions take turns."""
+    async with AIOKafkaProducer(bootstrap_servers=stack.bootstrap) as producer:
+        for number in range(count):
+            tenant = stack.tenants[number % len(stack.tenants)]
+            sampling = Sampling(max_tokens=TOKENS)
+            job = Job(id=uuid.uuid4().hex, tenant=tenant, prompt="x", sampling=sampling)
+            await producer.send(
+                stack.contract.jobs_topic,
+                encode_request(job),
+                job.id.encode(),
+                partition=number % PARTITIONS,
+            )
+
+
+async def answered(*workers: WorkerProcess) -> float:
+    """Return how many jobs these have answered."""
+    return sum([await worker.metric("aril_jobs_total") for worker in workers])
+
+
+async def once(bootstrap: str, jobs: int, checkout: Path | None) -> dict[tuple[str, str], float]:
+    """Let a second worker join; return what each has counted, and what was unfinished then."""
+    stack = Stack(bootstrap, partitions=PARTITIONS, reply_partitions=1)
+    pace = SECONDS * ROWS / (jobs * TOKENS)
+    async with stack:
+        first = await stack.add_worker(PACED, str(pace), checkout=checkout, max_rows=ROWS)
+        await send(stack, jobs)
+        second = await stack.add_worker(PACED, str(pace), checkout=checkout, max_rows=ROWS)
+        unfinished = jobs - await answered(first)
+        async with asyncio.timeout(PATIENCE):
+            while await answered(first, second) < jobs:  # noqa: ASYNC110 - processes
+                await asyncio.sleep(0.5)
+        counted = {
+            (who, what): await worker.metric(name)
+            for who, worker in (("first", first), ("second", second))
+            for what, name in COUNTED.items()
+        }
+    return counted | {("all", "unfinished"): unfinished}
+
+
+async def measure(bootstrap: str, *, jobs: int, beside: Path | None) -> list[Row]:
+    """Take turns."""
+    rows = []
+    for name, checkout in ({"aril": None} | ({"aril, earlier": beside} if beside else {})).items():
+        counted = await once(bootstrap, jobs, checkout)
+        rows += [
+            Row.of(
+                [value],
+                question=QUESTION,
+                provider=name,
+                metric=what,
+                x=f"{who} worker" if who != "all" else who,
+                unit="1",
+                config=f"{jobs} jobs of {TOKENS} tokens, {PARTITIONS} partitions; a worker joins",
+            )
+            for (who, what), value in counted.items()
+        ]
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=4_000)
+    parser.add_argument("--beside", type=Path)
+    keep_measured(QUESTION, functools.partial(measure, **vars(parser.parse_args())))
