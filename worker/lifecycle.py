@@ -19,7 +19,7 @@ from aril.worker.intake.quotas import Quotas
 from aril.worker.observe.logs import get_logger
 from aril.worker.placement.load_meter import Sample
 from aril.worker.queue.held import HeldPartitions
-from aril.worker.stages import Event, Stage, UnexpectedEventError
+from aril.worker.stages import UNTOUCHED, Event, Stage, UnexpectedEventError
 from aril.worker.wiring import wire
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Lifecycle:
         self._why_refused = surroundings.why_refused
         self._held = HeldPartitions()
         self._deadlines = Deadlines()
+        self._parted = False  # from the loss of all partitions to the next assignment
         self._quotas = Quotas(surroundings.limits)
         self.parts = parts = wire(
             settings,
@@ -79,6 +80,7 @@ class Lifecycle:
         except UnexpectedEventError as error:
             self._unexpected(entry, error)
             return
+        entry.touched |= entry.stage not in UNTOUCHED
         self._quotas.moved(entry)
         count_move(entry, before, self._metrics)
         self._tracing.moved(entry)
@@ -102,6 +104,7 @@ class Lifecycle:
         """Take note of partitions that were won; jobs of those that came back go on."""
         for entry in self._held.assign(states):
             self._drop(entry)
+        self._parted = False
         self.parts.dispatcher.hold(on=False)
         self._metrics.partitions.set(len(self._held))
         self._metrics.standby.set(not self._held)
@@ -133,6 +136,7 @@ class Lifecycle:
         What runs goes on writing under its epoch until the next assignment is known: should the
         partition be somebody else's by then, its claim is above that epoch. Nothing is begun.
         """
+        self._parted = True
         self.parts.dispatcher.hold(on=True)
         for entry in self._held.revoke(states):
             self._drop(entry)
@@ -235,8 +239,9 @@ class Lifecycle:
         self.parts.parking.tick(time.monotonic())
         self.parts.dispatcher.tick()
         now = self._clock.now_ms(time.time() * 1_000)
-        for entry in self._deadlines.due(now):
-            self.end(entry, too_late(entry, now))
+        if not self._parted:  # whoever has them next may have been told that nobody began them
+            for entry in self._deadlines.due(now):
+                self.end(entry, too_late(entry, now))
         unfinished = 0
         for state in self._held:
             unfinished += state.unfinished

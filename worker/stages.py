@@ -220,6 +220,10 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
 ENDING: Final = frozenset(stage for stage, rows in TABLE.items() if Event.FAILED not in rows)
 
 
+# Nothing of a job that was at no other stage can be in its reply log.
+UNTOUCHED: Final = frozenset({Stage.ARRIVED, Stage.WAITING, Stage.PARKED, Stage.DROPPED})
+
+
 class UnexpectedEventError(RuntimeError):
     """An event at a stage that has no row for it: a mistake of ours."""
 

@@ -162,7 +162,7 @@ class Moves:
         raised = owner._replace(phase=CLAIM, epoch=epoch, base=base, raised=None)
         after = _put(state, at, raised)
         if not self._flaws.base_forgotten:
-            after = after._replace(base=base)
+            after = after._replace(base=base, said="")
         return "proves that it owns the partition", after
 
     def _writes(self, state: State, at: int, steps: int) -> tuple[str, State]:
@@ -172,7 +172,7 @@ class Moves:
         if phase == ENDING and self._flaws.early_commit:
             phase = SETTLED
         return f"writes {steps} and on", _put(
-            state, at, owner._replace(phase=phase, prefix=prefix, batch=batch)
+            state, at, owner._replace(phase=phase, prefix=prefix, batch=batch, touched=True)
         )
 
     def _commits(self, state: State, at: int) -> tuple[str, State]:
@@ -224,19 +224,36 @@ class Moves:
         )
 
     def _rebalances(self, state: State) -> Iterator[tuple[str, State]]:
+        """Return who can have the partition next: also after its owner has said what it leaves."""
+        generation = state.generation + 1
+        yield from self._next_owners(state)
+        for at, owner in enumerate(state.owners):
+            if owner.phase == DEAD or not self.is_last(state, owner):
+                continue
+            said = model.parts(owner)
+            if not model.is_fresh_to_next(said, generation):
+                continue
+            for told, after in self._next_owners(state._replace(said=said)):
+                left = after.owners[at]
+                gone = left.generation != generation and not owner.touched
+                if gone and not self._flaws.begun_after_parting:  # it waits, and is dropped
+                    after = _put(after, at, _idle(left))  # noqa: PLW2901 - the same, further on
+                yield f"{owner.process} parts; {told}", after
+
+    def _next_owners(self, state: State) -> Iterator[tuple[str, State]]:
         generation = state.generation + 1
         moved = state._replace(generation=generation)
+        known = {"base": state.base, "said": state.said}
         processes = [each.process for each in state.owners if each.process != OLD]
         if len(processes) < self._bounds.processes:
-            new = model.assigned("abc"[len(processes)], generation, fresh=False, base=state.base)
+            name = "abc"[len(processes)]
+            new = model.assigned(name, generation, fresh=False, **known)
             yield f"{new.process} is new", moved._replace(owners=(*state.owners, new))
         for at, owner in enumerate(state.owners):
             if owner.phase == DEAD or owner.process == OLD:
                 continue
             late = self._unspent(state.place, state.late + owner.batch)
-            new = model.assigned(
-                owner.process, generation, fresh=False, base=state.base, before=owner
-            )
+            new = model.assigned(owner.process, generation, fresh=False, before=owner, **known)
             if owner.phase == UNREAD:
                 yield f"{owner.process} again, unread", _put(moved, at, model.unread(new))
             new = new._replace(stale=owner.phase == SETTLED and self._flaws.stale_completion)

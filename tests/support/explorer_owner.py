@@ -47,6 +47,7 @@ class Owner(NamedTuple):
     raised: int | None = None  # the base to claim with once ownership is proved
     kept: bool = False  # not delivered again since the rebalance
     fresh: bool = False  # so the job is, or would be once it is read
+    touched: bool = False  # something of it may be in the log
     stale: bool = False  # a completion of an assignment that ended is still in memory
 
 
@@ -65,21 +66,28 @@ def membership(process: str, generation: int) -> Membership:
 
 
 def assigned(
-    process: str, generation: int, *, fresh: bool, base: int = 0, before: Owner | None = None
+    process: str,
+    generation: int,
+    *,
+    fresh: bool,
+    base: int = 0,
+    before: Owner | None = None,
+    said: str = "",
 ) -> Owner:
     """Return the owner that a process is when it is given the partition and reads the job.
 
-    `before` is what it was when it had the partition last.
+    `before` is what it was when it had the partition last; `said` is what is committed, if that is
+    more than a base.
     """
     earlier = None
     if before is not None:
         earlier = _state(process, before.generation, OFFSET if before.fresh else OFFSET + 1)
         if before.phase != UNREAD:
             earlier.read(OFFSET)
-    state = _state(process, generation, OFFSET if fresh else OFFSET + 1, base, earlier)
+    state = _state(process, generation, OFFSET if fresh else OFFSET + 1, base, earlier, said)
     if not state.read(OFFSET):
         raise AssertionError("a new assignment reads every record")
-    mine = state.fresh_from <= OFFSET
+    mine = state.is_fresh(OFFSET)
     return Owner(
         process,
         generation,
@@ -89,6 +97,7 @@ def assigned(
         claimant=generation,
         base=state.base,
         fresh=mine,
+        touched=not mine,
     )
 
 
@@ -107,6 +116,28 @@ def redelivered_to_old_state(process: str, generation: int) -> bool:
     state = _state(process, generation, OFFSET + 1)
     state.read(OFFSET)
     return state.read(OFFSET)
+
+
+def parts(owner: Owner) -> str:
+    """Return what an owner commits as it loses the partition."""
+    end = OFFSET if owner.fresh else OFFSET + 1
+    state = _state(owner.process, owner.generation, end, owner.base, said=f"{owner.base}{BASE_END}")
+    if owner.phase != UNREAD:
+        state.read(OFFSET)
+        entry = entry_of(JOB, offset=OFFSET, owned=owner.fresh)
+        entry.touched = owner.touched
+        state.add(entry)
+    state.revoked = True
+    told = state.checkpoint()
+    if told is None or told.position != OFFSET:
+        raise AssertionError("an unfinished job is no committed one")
+    return told.metadata
+
+
+@cache
+def is_fresh_to_next(said: str, generation: int) -> bool:
+    """Tell whether the next owner takes the job for one that nobody has begun."""
+    return assigned("z", generation, fresh=False, said=said).fresh
 
 
 def keeps(owner: Owner, generation: int) -> bool:
@@ -203,8 +234,10 @@ def _state(
     end_offset: int,
     base: int = 0,
     earlier: PartitionState | None = None,
+    said: str = "",
 ) -> PartitionState:
-    before = Checkpoint(OFFSET, f"{base}{BASE_END}") if base else None
+    said = said or (f"{base}{BASE_END}" if base else "")
+    before = Checkpoint(OFFSET, said) if said else None
     return PartitionState(JOBS, membership(process, generation), end_offset, before, earlier)
 
 

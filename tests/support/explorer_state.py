@@ -41,6 +41,7 @@ class Flaws:
         False  # a completion is taken by the assignment that came after its own
     )
     base_forgotten: bool = False  # a proof is committed without the base that it is for
+    begun_after_parting: bool = False  # by who said that it had not begun it
     stale_state: bool = False  # what was known of an older assignment is asked about a redelivery
 
 
@@ -61,3 +62,4 @@ class State(NamedTuple):
     faults: int  # that may still happen
     committed: bool
     base: int = 0  # of epochs, as it is committed for the partition
+    said: str = ""  # by an owner that parted with it, as it is committed

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aril.worker.batching.preparation import PromptEncoder, Renderer
     from aril.worker.constraints.cache import Compiler
     from aril.worker.engine.request import GenerationRequest
+    from aril.worker.queue.ledger import Checkpoint
     from aril.worker.takeover.readback import LogReader
     from aril.worker.tracing import Tracing
 
@@ -248,11 +249,12 @@ class Harness:
         source: Partition = JOBS,
         end_offset: int = 0,
         member: str = "member",
+        committed: Checkpoint | None = None,
     ) -> PartitionState:
         """Win a partition; records below end_offset are not fresh."""
         membership = Membership(next(self.assignments), generation, member)
         earlier = self.parted.pop(source, None)
-        self.state = PartitionState(source, membership, end_offset, earlier=earlier)
+        self.state = PartitionState(source, membership, end_offset, committed, earlier)
         self.lifecycle.on_assigned([self.state])
         return self.state
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from aril.schemas import (
@@ -17,10 +15,8 @@ from aril.schemas import (
 )
 from aril.worker.engine.request import Output
 from aril.worker.job import Partition
+from tests.support.harness import Harness
 from tests.support.older_jobs import OLD, before, claim, job, kinds
-
-if TYPE_CHECKING:
-    from tests.support.harness import Harness
 
 
 async def begin(harness: Harness) -> int:
@@ -106,6 +102,28 @@ async def test_a_backlog_stays_across_a_rebalance(harness: Harness) -> None:
     for number in range(len(offsets)):
         assert kinds(harness, f"j{number}") == ["tokens", "done"]
     assert harness.unexpected_events == 0
+
+
+async def test_what_waited_is_fresh_to_the_next_owner(harness: Harness) -> None:
+    """Its last commit says so, in the next generation; what had been begun is claimed."""
+    rows = harness.settings.max_rows
+    offsets = await fill(harness, 6 * rows)
+    begun = {entry.record.offset for entry in harness.state.entries if entry.touched}
+    assert rows <= len(begun) < 3 * rows
+    harness.revoke(harness.state)
+    told = harness.state.checkpoint()
+    async with Harness(worker="w2", writer=harness.writer) as other:
+        state = other.assign(generation=4, end_offset=offsets[-1] + 1, committed=told)
+        for number, offset in enumerate(offsets):
+            other.deliver(state, offset, job(f"j{number}"))
+        await other.settle()
+        await finish_all(other)
+        for number, offset in enumerate(offsets):
+            expected = ["tokens", "done"]
+            assert kinds(other, f"j{number}") == ["claim"] * (offset in begun) + expected
+    harness.assign(generation=4, member="member", source=Partition("jobs", 1))
+    await harness.settle()
+    assert harness.running == []
 
 
 async def test_what_was_not_read_before_stays_fresh(harness: Harness) -> None:

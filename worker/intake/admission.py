@@ -118,7 +118,8 @@ class Admission:
             length=len(record.value or b""),
             generation=state.membership.generation,
             epoch=epoch,
-            owned=record.offset >= state.fresh_from,  # nobody can have answered it before
+            owned=(fresh := state.is_fresh(record.offset)),  # nobody can have answered it before
+            touched=not fresh,
             deadline_ms=deadline_of(record, job, self._settings.max_job_age * 1_000),
             reply_topic=topic,
             wanted_partition=again.reply_partition,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aril.worker.queue.done_list import METADATA_BYTES, decode, encode
 from aril.worker.queue.ledger import Checkpoint, Ledger
+from aril.worker.queue.parting import Parting, parting_of, runs_of
 from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ REMEMBERED = 10_000
 
 # Between the base and the done list in a commit's metadata; no letter of base64.
 BASE_END = ":"
+_PARTS = 3  # base, what was said on parting, done list
 BASE_DIGITS = 15  # below 2**53 with any generation added, `aril.schemas.limits.MAX_EPOCH_PART`
 
 
@@ -79,8 +82,15 @@ class PartitionState:
         # Nobody can have begun a job from here on: the end of the log, read after the assignment;
         # or what the same owner had not read before.
         self.fresh_from = end_offset
+        self._finished: OrderedDict[bytes, Asked] = OrderedDict()
         if earlier is not None and membership.follows(earlier.membership):
             self.fresh_from = min(end_offset, earlier.unread_from)
+            self._finished = earlier._finished  # noqa: SLF001 - ours; that one is over
+        self._not_begun: tuple[range, ...] = ()  # nor these, below that
+        said = None if committed is None else _parting_of(committed)
+        if said is not None and said.holds_in(membership.generation):
+            self.fresh_from = min(self.fresh_from, said.unread)
+            self._not_begun = said.waiting
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
@@ -89,7 +99,6 @@ class PartitionState:
         self.base = 0 if committed is None else base_of(committed.metadata)
         self._begun = False
         self._entries: dict[tuple[str, str], Entry] = {}
-        self._finished: OrderedDict[bytes, Asked] = OrderedDict()
 
     @property
     def entries(self) -> list[Entry]:
@@ -105,6 +114,13 @@ class PartitionState:
     def position(self) -> int | None:
         """The first offset that is not finished; None while nothing is known."""
         return None if self.ledger is None else self.ledger.position
+
+    def is_fresh(self, offset: int) -> bool:
+        """Tell whether nobody can have begun the job at an offset."""
+        if offset >= self.fresh_from:
+            return True
+        at = bisect_right(self._not_begun, offset, key=lambda run: run.start)
+        return at > 0 and offset in self._not_begun[at - 1]
 
     @property
     def unread_from(self) -> int:
@@ -181,11 +197,20 @@ class PartitionState:
         """Return all there is to commit, with a raised base if one is given."""
         if self.ledger is None:
             return None
-        prefix = f"{base or self.base}{BASE_END}" if base or self.base else ""
+        prefix = f"{base or self.base}{BASE_END}" if base or self.base or self.revoked else ""
         position, metadata = self.ledger.checkpoint()
         if len(prefix) + len(metadata) > METADATA_BYTES:
             metadata = encode(position, self.ledger.done_beyond, METADATA_BYTES - len(prefix))
+        if self.revoked:  # the last one: what the next owner may know
+            room = METADATA_BYTES - len(prefix) - len(metadata) - len(BASE_END)
+            if said := self._parting().encode(position, room):
+                prefix += f"{said}{BASE_END}"
         return Checkpoint(position, prefix + metadata)
+
+    def _parting(self) -> Parting:
+        """Say what nobody has begun: nothing of that is begun here any more."""
+        waiting = (entry.record.offset for entry in self._entries.values() if not entry.touched)
+        return Parting(self.membership.generation, self.unread_from, runs_of(sorted(waiting)))
 
     def to_commit(self) -> Checkpoint | None:
         """Return what to commit, or None when the last commit said as much."""
@@ -199,6 +224,13 @@ def base_of(metadata: str) -> int:
     if not found or not text.isascii() or not text.isdigit() or len(text) > BASE_DIGITS:
         return 0
     return int(text)
+
+
+def _parting_of(checkpoint: Checkpoint) -> Parting | None:
+    """Read what an earlier owner said as it parted with the partition."""
+    position, metadata = checkpoint
+    parts = metadata.split(BASE_END)
+    return parting_of(position, parts[1]) if len(parts) == _PARTS else None
 
 
 def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:

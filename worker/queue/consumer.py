@@ -205,6 +205,8 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._unreadable.forget()
         self._delivery.close()
         self._set_up.set()  # lets `run` see it, should it wait for an assignment
+        for state in self.states:  # nothing of them is begun any more
+            state.revoked = True
         await self.commit()
         await self._consumer.stop()
 

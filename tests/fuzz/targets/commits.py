@@ -25,6 +25,7 @@ from aril.worker.queue.done_list import (
     open_below,
 )
 from aril.worker.queue.ledger import Checkpoint
+from aril.worker.queue.parting import Parting, runs_of
 from tests.fuzz.mutate import INTEGERS, bend, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 
@@ -66,6 +67,12 @@ def _make(rng: Random) -> Case:
         text = f"{pick(rng, (0, 1, 12, 10**BASE_DIGITS - 1, *INTEGERS))}{BASE_END}{text}"
     if kind > 0.7:
         text = bend(rng, text.encode()).decode(pick(rng, ("latin-1", "utf-8")), errors="replace")
+    if chance(rng, 0.3) and position < MAX_OFFSET - 200:
+        waiting = runs_of(sorted({position + pick(rng, range(90)) for _ in range(20)}))
+        said = Parting(pick(rng, (6, 7, 0)), position + 100, waiting).encode(position, 300)
+        if chance(rng, 0.5):
+            said = bend(rng, said.encode()).decode("latin-1")
+        text = f"{base_of(text)}{BASE_END}{said}{BASE_END}{text.rpartition(BASE_END)[2]}"
     end = pick(rng, (0, position, min(MAX_OFFSET, position + 50), MAX_OFFSET))
     return Case(position, text, end)
 
@@ -89,6 +96,11 @@ def _check(case: Case) -> str:
         # What the log does not hold was never done, so that no new job is taken for it.
         holds(not any(ledger.is_done(each) for each in (end, end + 1) if each >= position), "done")
         holds(all(ledger.is_done(run.start) for run in runs if run.start < end), "done stays done")
+    holds(all(map(state.is_fresh, (end, end + 1))), "what comes later is fresh")
+    state.revoked = True
+    told = state.checkpoint()
+    holds(told is not None and len(told.metadata) <= METADATA_BYTES, "what is said last fits")
+    state.revoked = False
     kept = state.checkpoint()
     holds(kept is not None and len(kept.metadata) <= METADATA_BYTES, "what is kept fits")
     holds(kept is not None and base_of(kept.metadata) == base, "the base is kept")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aril.schemas import ClaimRecord, Epoch, VisibleStream
+from aril.worker.queue.parting import Parting
 from aril.worker.takeover.rule import TakeOver, Verdict
 from tests.support.explorer import Explorer
 from tests.support.explorer_state import Bounds, Flaws, Remedies, Start
@@ -176,6 +177,16 @@ def unread_for_ever(state: PartitionState) -> int:
     return state.fresh_from
 
 
+def at_any_time(_: Parting, __: int) -> bool:
+    """Believe what an owner said before others had the partition."""
+    return True
+
+
+def all_not_begun(state: PartitionState) -> Parting:
+    """Say of every unfinished job that nobody has begun it."""
+    return Parting(state.membership.generation, 0)
+
+
 def always(_: Membership, __: Membership) -> bool:
     """Keep what runs, whatever happened meanwhile."""
     return True
@@ -235,6 +246,15 @@ MUTANTS = {
             "aril.worker.queue.assignment.PartitionState.unread_from": property(unread_for_ever)
         },
     ),
+    "believed_after_others_had_it": Mutant(
+        FRESH, BACK, patches={"aril.worker.queue.parting.Parting.holds_in": at_any_time}
+    ),
+    "begun_and_said_not_to_be": Mutant(
+        FRESH,
+        SMALL,
+        patches={"aril.worker.queue.assignment.PartitionState._parting": all_not_begun},
+    ),
+    "begun_after_parting": Mutant(FRESH, SMALL, Flaws(begun_after_parting=True)),
     "commit_before_the_terminal_is_acked": Mutant(TAKEN, SMALL, Flaws(early_commit=True)),
     "commit_sent_again_under_a_newer_generation": Mutant(TAKEN, SMALL, Flaws(resent_commit=True)),
     "stale_completion_committed": Mutant(TAKEN, BACK, Flaws(stale_completion=True)),
