@@ -243,17 +243,19 @@ class Moves:
     def _next_owners(self, state: State) -> Iterator[tuple[str, State]]:
         generation = state.generation + 1
         moved = state._replace(generation=generation)
-        known = {"base": state.base, "said": state.said}
+        base, said = state.base, state.said
         processes = [each.process for each in state.owners if each.process != OLD]
         if len(processes) < self._bounds.processes:
             name = "abc"[len(processes)]
-            new = model.assigned(name, generation, fresh=False, **known)
+            new = model.assigned(name, generation, fresh=False, base=base, said=said)
             yield f"{new.process} is new", moved._replace(owners=(*state.owners, new))
         for at, owner in enumerate(state.owners):
             if owner.phase == DEAD or owner.process == OLD:
                 continue
             late = self._unspent(state.place, state.late + owner.batch)
-            new = model.assigned(owner.process, generation, fresh=False, before=owner, **known)
+            new = model.assigned(
+                owner.process, generation, fresh=False, before=owner, base=base, said=said
+            )
             if owner.phase == UNREAD:
                 yield f"{owner.process} again, unread", _put(moved, at, model.unread(new))
             new = new._replace(stale=owner.phase == SETTLED and self._flaws.stale_completion)

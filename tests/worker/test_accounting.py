@@ -93,12 +93,12 @@ async def test_who_takes_a_job_over_counts_its_end_and_not_its_beginning(harness
 async def test_a_terminal_that_stands_already_was_counted_by_who_wrote_it(
     harness: Harness,
 ) -> None:
-    """Its offset was not committed; the job is no new one."""
+    """Its offset was not committed, and others may have had it since; the job is no new one."""
     harness.send(job("first"))
     await harness.until(lambda: bool(harness.engine.requests))
     await harness.answer(PROMPT, 1, 2)
     harness.revoke(harness.state)
-    harness.assign(generation=4, end_offset=10)
+    harness.assign(generation=5, end_offset=10)
     harness.deliver(harness.state, 0, job("first"))
     await harness.settle()
     assert value(harness, "aril_jobs_total", end="stop") == 1

@@ -143,6 +143,20 @@ async def test_what_was_not_read_before_stays_fresh(harness: Harness) -> None:
     assert sorted(harness.running) == ["prompt of j0", "prompt of j1"]
 
 
+async def test_what_was_answered_is_known_after_a_rebalance(harness: Harness) -> None:
+    """Be its commit refused, or be it sent again: it is a repeat, and nobody is asked anything."""
+    [offset] = await fill(harness, 1)
+    await finish_all(harness)
+    harness.revoke(harness.state)
+    state = harness.assign(generation=4, end_offset=offset + 1)
+    harness.deliver(state, offset, job("j0"))
+    harness.deliver(state, offset + 1, job("j0"))
+    await harness.settle()
+    assert kinds(harness, "j0") == ["tokens", "done"]
+    assert harness.running == []
+    assert harness.committable == offset + 2
+
+
 @pytest.mark.parametrize("change", ["generation", "member", "partition"])
 async def test_a_missed_generation_makes_it_a_take_over(harness: Harness, change: str) -> None:
     """Somebody may have owned it meanwhile: it stops, is released, and claimed if it returns."""
