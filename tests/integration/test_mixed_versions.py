@@ -52,6 +52,9 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         git("worktree", "add", "--detach", str(folder), older_commit())
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no git, or a clone without history")
+    # It asks for the version of a package by a name that may not be installed here.
+    (installed := folder / "aril-0.dist-info").mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: aril\nVersion: 0\n")
     yield folder
     git("worktree", "remove", "--force", str(folder))
 
