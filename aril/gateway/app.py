@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from aril.gateway import chat, health, models, page, responses, streams
+from aril.gateway import batches, chat, files, health, models, page, responses, streams
 from aril.gateway.failures import HANDLERS
 from aril.gateway.hosts import KnownHosts
 from aril.gateway.watching import Watching
@@ -41,6 +41,8 @@ def make_app(site: Site) -> Starlette:
             *chat.ROUTES,
             *responses.ROUTES,
             *streams.ROUTES,
+            *files.ROUTES,
+            *batches.ROUTES,
         ],
         middleware=middleware,
         exception_handlers=HANDLERS,
