@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from aril.gateway.asking import KEY, job_of
 from aril.gateway.body import json_of
 from aril.gateway.failures import Refusal
 from aril.gateway.files import SECONDS
@@ -71,10 +72,12 @@ async def create(request: Request) -> Response:
     wanted = _wanted(await json_of(request, site.settings.gateway_body_bytes))
     batch = _made(wanted, site.settings)
     files, batches = store.files(caller.tenant), store.batches(caller.tenant)
-    await asyncio.to_thread(_create, batch, files, batches, site.settings.gateway_open_batches)
+    key = None if KEY not in request.headers else job_of(request, caller.tenant)[0]
+    most = site.settings.gateway_open_batches
+    told = await asyncio.to_thread(_create, batch, files, batches, most, key)
     if site.keeper is not None:
         site.keeper.look()
-    return JSONResponse(batch.told())
+    return JSONResponse(told)
 
 
 async def listed(request: Request) -> Response:
@@ -139,7 +142,16 @@ def _seconds(window: str) -> int:
     return seconds
 
 
-def _create(batch: Batch, files: Files, batches: Batches, most: int) -> None:
+def _create(
+    batch: Batch, files: Files, batches: Batches, most: int, key: str | None
+) -> dict[str, Any]:
+    """Let a batch be there and tell it; under a known key, the one that there is."""
+    if key is not None:
+        batch = batch.model_copy(update={"id": batches.claim(key, batch.id)})
+        if (made := batches.get(batch.id)) is not None:
+            if not made.asks_as(batch):
+                raise Refusal(409, f"{KEY}: was another request's", code="key_in_use", param=KEY)
+            return made.told(cancel_at=batches.cancel_at(made.id))
     about = files.get(batch.input_file_id)
     if about is None:
         raise not_there("input_file")
@@ -159,6 +171,7 @@ def _create(batch: Batch, files: Files, batches: Batches, most: int) -> None:
         batches.create(batch, files.content(about.id))
     except FileNotFoundError:
         raise not_there("input_file") from None
+    return batch.told()
 
 
 def _told(batches: Batches, name: str) -> dict[str, Any] | None:

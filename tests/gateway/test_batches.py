@@ -275,6 +275,30 @@ async def test_batches_are_their_tenants(
         assert (seen["id"], seen["cancelling_at"]) == (made["id"], None)
 
 
+async def test_a_key_makes_one_batch(
+    broker: MemoryBroker, settings: dict[str, Any], answering: RememberingWorker
+) -> None:
+    """However often it is sent, at whichever gateway; for another request it is refused."""
+    key = {"idempotency_key": "night-1"}
+    async with (
+        Gateway(broker, **settings).running() as one,
+        Gateway(broker, **settings).running() as two,
+    ):
+        body = wanted(await upload(one, jsonl(chat_line("k", "p"))))
+        sent = [each.call("POST", "/v1/batches", body, **key) for each in (one, two, one, two)]
+        made = {(await each.json())["id"] for each in await asyncio.gather(*sent)}
+        assert len(made) == 1
+        told = await over(two, made.pop())
+        assert told["status"] == "completed"
+        again = await one.call("POST", "/v1/batches", body, **key)
+        assert await again.json() == told
+        other = await one.call("POST", "/v1/batches", body | {"metadata": {"a": "b"}}, **key)
+        assert (other.status, (await other.json())["error"]["code"]) == (409, "key_in_use")
+        bad = await one.call("POST", "/v1/batches", body, idempotency_key="no blanks")
+        assert bad.status == 400
+    assert len(answering.first) == 1
+
+
 async def test_pages(working: Gateway) -> None:
     """The newest first, so many behind one."""
     made = [(await start(working, chat_line("k", "p")))["id"] for _ in range(3)]

@@ -9,6 +9,7 @@
         cancel                       somebody wants it ended
         lock                         held by the gateway that works on it
     <tenant>/slots/<n>               one is held for each batch that is worked on
+    <tenant>/keys/<sha256>           the batch that an Idempotency-Key has made
 
 * `disk`      files that are there whole or not at all, and locks
 * `ids`       ids that sort by when they were made

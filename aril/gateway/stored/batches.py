@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import time
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from aril.gateway.stored.disk import FILE_MODE, Lock, make_folder, sync_folder, write_whole
+from aril.gateway.stored.disk import (
+    FILE_MODE,
+    Lock,
+    drop_old_parts,
+    make_folder,
+    sync_folder,
+    write_new,
+    write_whole,
+)
 from aril.gateway.stored.ids import BATCH, is_id
 from aril.gateway.stored.records import Batch
 
@@ -23,6 +32,7 @@ ANSWERS: Final = "answers.jsonl"
 CANCEL: Final = "cancel"
 LOCK: Final = "lock"
 SLOTS: Final = "slots"
+KEYS: Final = "keys"
 LOST_SECONDS: Final = 3_600.0
 """What has no record after so long was being made by a process that died."""
 
@@ -33,19 +43,29 @@ class Batches:
     def __init__(self, tenant: Path) -> None:
         self._folder = tenant / "batches"
         self._slots = tenant / SLOTS
+        self._keys = tenant / KEYS
+
+    def claim(self, key: str, name: str) -> str:
+        """Return the id of the batch that a key stands for: `name`, unless it had one before."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        path = make_folder(self._keys) / digest
+        return name if write_new(path, name.encode()) else path.read_text()
 
     def create(self, batch: Batch, content: Path) -> None:
-        """Let a batch be there; its input is linked to. Raises FileNotFoundError without one."""
+        """Let a batch be there; its input is linked to. Raises FileNotFoundError without one.
+
+        Of two who make one batch the second changes nothing.
+        """
         folder = make_folder(self.folder(batch.id))
         try:
             os.link(content, folder / INPUT)
         except FileExistsError:
-            pass  # it was to be made before
+            pass  # who was to make it before has died, or is just making it
         except FileNotFoundError:
             with contextlib.suppress(OSError):
                 folder.rmdir()
             raise
-        self.save(batch)
+        write_new(folder / RECORD, _bytes(batch))
 
     def get(self, name: str) -> Batch | None:
         """Return a batch; None if there is none of that id."""
@@ -65,9 +85,8 @@ class Batches:
         return sorted((each for each in names if is_id(each, BATCH)), reverse=True)
 
     def save(self, batch: Batch, *, durable: bool = True) -> None:
-        """Write how it stands; only who holds its lock may, or who makes it."""
-        path = self.folder(batch.id) / RECORD
-        write_whole(path, batch.model_dump_json().encode(), durable=durable)
+        """Write how it stands; only who holds its lock may."""
+        write_whole(self.folder(batch.id) / RECORD, _bytes(batch), durable=durable)
 
     def cancel(self, name: str) -> None:
         """Want a batch ended."""
@@ -102,7 +121,7 @@ class Batches:
         (self.folder(name) / INPUT).unlink(missing_ok=True)
 
     def sweep(self, oldest: float) -> None:
-        """Remove batches that ended before `oldest`, and what never became one."""
+        """Remove batches that ended before `oldest`, older keys, and what never became a batch."""
         for name in self.newest_first():
             folder, batch = self.folder(name), self.get(name)
             if batch is not None:
@@ -112,10 +131,19 @@ class Batches:
             if stale:
                 (folder / RECORD).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
+        if self._keys.is_dir():
+            drop_old_parts(self._keys)
+            for path in self._keys.iterdir():
+                if path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
 
     def folder(self, name: str) -> Path:
         """Return where a batch lies."""
         return self._folder / name
+
+
+def _bytes(batch: Batch) -> bytes:
+    return batch.model_dump_json().encode()
 
 
 def _age(folder: Path) -> float:

@@ -83,6 +83,16 @@ class Part:
         if durable:
             sync_folder(self._path.parent)
 
+    def keep_new(self) -> bool:
+        """Put it where it belongs unless something is there; return whether it is there now."""
+        os.fsync(self._open.fileno())
+        try:
+            os.link(self._part, self._path)
+        except FileExistsError:
+            return False
+        sync_folder(self._path.parent)
+        return True
+
     @property
     def _open(self) -> FileIO:
         if self._file is None:
@@ -99,6 +109,13 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     with Part(path) as part:
         part.write(data)
         part.keep(durable=durable)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file unless there is one; return whether it was written."""
+    with Part(path) as part:
+        part.write(data)
+        return part.keep_new()
 
 
 def drop_old_parts(folder: Path) -> None:

@@ -32,6 +32,7 @@ Ending = Literal["completed", "expired", "cancelled"]
 
 UNDER_WAY: Final = frozenset({"validating", "in_progress"})
 """What can still be cancelled."""
+_ASKED: Final = (*("input_file_id", "endpoint", "completion_window", "metadata", "output_seconds"),)
 OVER: Final = frozenset({"failed", "completed", "expired", "cancelled"})
 
 
@@ -99,6 +100,11 @@ class Batch(BaseModel):
     def is_over(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status in OVER
+
+    def asks_as(self, other: Batch) -> bool:
+        """Whether two were asked for in the same words."""
+        mine, theirs = ({name: getattr(each, name) for name in _ASKED} for each in (self, other))
+        return mine == theirs
 
     def manner(self, tenant: str) -> Manner:
         """Return what its lines mean."""
