@@ -1,6 +1,6 @@
 """Count what batches lose or answer twice when gateways, workers and clients are killed under them.
 
-    python -m benchmarks.batch_kills    # 10,000 lines, some five minutes; writes batch_kills.csv
+    python -m benchmarks.batch_kills    # 10,000 lines, some ten minutes; writes batch_kills.csv
 
 Two gateways that share a folder, two workers whose engine has no model and steps each 20 ms, a real
 Kafka. Half of the lines are four batches of /v1/batches, half two files of `aril batch run`. A

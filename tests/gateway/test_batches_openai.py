@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
 ENDPOINT: Any = "/v1/chat/completions"
 OVER_SECONDS = 120.0
+LINES = 200
+"""Of a batch that is not over before it can be cancelled."""
 
 
 @pytest.fixture
@@ -85,10 +87,19 @@ def test_a_batch_from_file_to_results(client: Any) -> None:
     assert (output.purpose, output.expires_at - output.created_at) == ("batch_output", 7_200)
 
 
+def test_nothing_of_a_prompt_is_in_the_log(client: Any, stand: Stand) -> None:
+    """Which batch came to what is."""
+    batch = over(client, make(client, chat_line("a-key", "a secret", max_tokens=1)))
+    log = stand.gateway.log.read_text()
+    assert f"batch={batch.id} status=completed total=1" in log
+    assert "a-key" not in log
+    assert "a secret" not in log
+
+
 def test_cancelling(client: Any) -> None:
     """What runs is ended; each line is told of."""
     lines = [
-        chat_line(f"k{at}", f"number {at}", max_tokens=2_000, ignore_eos=True) for at in range(20)
+        chat_line(f"k{at}", f"number {at}", max_tokens=400, ignore_eos=True) for at in range(LINES)
     ]
     batch = make(client, *lines)
     until = time.monotonic() + OVER_SECONDS
@@ -99,11 +110,11 @@ def test_cancelling(client: Any) -> None:
     batch = over(client, batch)
     assert batch.status == "cancelled"
     counts = batch.request_counts
-    assert (counts.total, counts.completed + counts.failed) == (20, 20)
+    assert (counts.total, counts.completed + counts.failed) == (LINES, LINES)
     keys = [each["custom_id"] for each in results(client, batch.error_file_id)]
     if batch.output_file_id:
         keys += [each["custom_id"] for each in results(client, batch.output_file_id)]
-    assert sorted(keys) == sorted(f"k{at}" for at in range(20))
+    assert sorted(keys) == sorted(f"k{at}" for at in range(LINES))
 
 
 def test_errors_by_line(client: Any) -> None:
