@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from aril.gateway.body import CLOSE
 from aril.gateway.failures import Refusal
+from aril.gateway.hosts import is_foreign, listed_in
 from aril.gateway.kept import not_there, number_of, page_of, store_of, taking
 from aril.gateway.site import site_of
 from aril.gateway.upload import receive
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from aril.gateway.settings import GatewaySettings
+    from aril.gateway.site import Site
     from aril.gateway.stored.files import Files, StoredFile
 
 PIECE_BYTES: Final = 1 << 18
@@ -39,6 +41,7 @@ async def create(request: Request) -> Response:
     caller = site.caller(request)
     files = store_of(site).files(caller.tenant)
     taking(site)
+    _refuse_pages(request, site)
     await asyncio.to_thread(_refuse_more, files, site.settings)
     about = await _keep(request, files, site.settings.gateway_file_bytes)
     return JSONResponse(about.told())
@@ -124,6 +127,17 @@ def _files(request: Request) -> Files:
     site = site_of(request)
     caller = site.caller(request)
     return store_of(site).files(caller.tenant)
+
+
+def _refuse_pages(request: Request, site: Site) -> None:
+    """Refuse what a page from elsewhere sends where no key is asked for.
+
+    A form is the one body with which a browser lets a page write without asking first.
+    """
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    if site.keys is None and is_foreign(origin, host, listed_in(site.settings.gateway_cors)):
+        text = "pages from elsewhere may not upload: ARIL_GATEWAY_CORS lists those that may"
+        raise Refusal(403, text, param="origin", headers=CLOSE)
 
 
 def _refuse_more(files: Files, settings: GatewaySettings) -> None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aril.gateway.keys import hash_of
-from aril.gateway.stored import runner
 from aril.job_lines import BATCH_PRIORITY
 from aril.schemas import ErrorCode
 from tests.support.batch_site import chat_line
@@ -22,37 +20,13 @@ from tests.support.gateway_files import (
     upload,
     wanted,
 )
-from tests.support.gateway_site import Gateway
-from tests.support.remembering_worker import RememberingWorker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from aril.memory import MemoryBroker
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> dict[str, Any]:
-    """Return a gateway's settings."""
-    return {"gateway_batches": tmp_path / "kept", "gateway_model": "tiny"}
-
-
-@pytest.fixture
-async def working(
-    broker: MemoryBroker, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Gateway]:
-    """Run a gateway that keeps files, and looks often."""
-    monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
-    async with Gateway(broker, **settings).running() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def answering(broker: MemoryBroker) -> AsyncIterator[RememberingWorker]:
-    """Run a worker that answers each prompt."""
-    async with RememberingWorker(broker) as worker:
-        yield worker
+    from tests.support.gateway_site import Gateway
+    from tests.support.remembering_worker import RememberingWorker
 
 
 async def test_a_batch_is_answered(working: Gateway, answering: RememberingWorker) -> None:
@@ -218,94 +192,3 @@ async def test_expired(
     (bad,) = await records(working, told["error_file_id"])
     assert (good["custom_id"], bad["custom_id"]) == ("k0", "k1")
     assert (bad["response"], bad["error"]["code"]) == (None, "batch_expired")
-
-
-async def test_a_tenant_has_only_so_many_batches(
-    broker: MemoryBroker, settings: dict[str, Any], answering: RememberingWorker
-) -> None:
-    """That are not over; and only so many of them are worked on."""
-    answering.gate.clear()
-    bounds: dict[str, Any] = {
-        "gateway_open_batches": 3,
-        "gateway_running_batches": 2,
-        "gateway_batch_jobs": 2,
-    }
-    async with Gateway(broker, **settings, **bounds).running() as gateway:
-        made = [
-            await start(gateway, *(chat_line(f"k{at}", f"{name} {at}") for at in range(4)))
-            for name in "abc"
-        ]
-        refused = await gateway.call("POST", "/v1/batches", wanted(made[0]["input_file_id"]))
-        error = (await refused.json())["error"]
-        assert (refused.status, error["code"], error["limit"]) == (429, "overloaded", 3)
-        await answering.until(lambda: len(answering.first) == 4)
-        asked = {prompt.split()[0] for prompt in answering.ids}
-        assert asked == {"a", "b"}
-        assert (await batch_of(gateway, made[2]["id"]))["status"] == "validating"
-        answering.gate.set()
-        for each in made:
-            assert (await over(gateway, each["id"]))["request_counts"]["completed"] == 4
-
-
-async def test_batches_are_their_tenants(
-    broker: MemoryBroker, settings: dict[str, Any], tmp_path: Path
-) -> None:
-    """Another's, and a batch of another's file, is told as one that never was."""
-    keys = tmp_path / "keys.toml"
-    keys.write_text(
-        "".join(
-            f'[[keys]]\nname = "{tenant}"\ntenant = "{tenant}"\nsha256 = "{hash_of(tenant)}"\n'
-            for tenant in ("acme", "zeta")
-        )
-    )
-    async with Gateway(broker, **settings, gateway_keys=keys).running() as gateway:
-        acme, zeta = ({"authorization": f"Bearer {each}"} for each in ("acme", "zeta"))
-        file = await upload(gateway, jsonl(chat_line("k", "p")), headers=acme)
-        assert (await gateway.call("POST", "/v1/batches", wanted(file), **zeta)).status == 404
-        made = await (await gateway.call("POST", "/v1/batches", wanted(file), **acme)).json()
-        for method, path in (("GET", ""), ("POST", "/cancel")):
-            others = [
-                await gateway.call(method, f"/v1/batches/{each}{path}", **zeta)
-                for each in (made["id"], "batch_" + "0" * 32)
-            ]
-            assert [each.status for each in others] == [404, 404]
-            assert await others[0].json() == await others[1].json()
-        assert (await (await gateway.call("GET", "/v1/batches", **zeta)).json())["data"] == []
-        (seen,) = (await (await gateway.call("GET", "/v1/batches", **acme)).json())["data"]
-        assert (seen["id"], seen["cancelling_at"]) == (made["id"], None)
-
-
-async def test_a_key_makes_one_batch(
-    broker: MemoryBroker, settings: dict[str, Any], answering: RememberingWorker
-) -> None:
-    """However often it is sent, at whichever gateway; for another request it is refused."""
-    key = {"idempotency_key": "night-1"}
-    async with (
-        Gateway(broker, **settings).running() as one,
-        Gateway(broker, **settings).running() as two,
-    ):
-        body = wanted(await upload(one, jsonl(chat_line("k", "p"))))
-        sent = [each.call("POST", "/v1/batches", body, **key) for each in (one, two, one, two)]
-        made = {(await each.json())["id"] for each in await asyncio.gather(*sent)}
-        assert len(made) == 1
-        told = await over(two, made.pop())
-        assert told["status"] == "completed"
-        again = await one.call("POST", "/v1/batches", body, **key)
-        assert await again.json() == told
-        other = await one.call("POST", "/v1/batches", body | {"metadata": {"a": "b"}}, **key)
-        assert (other.status, (await other.json())["error"]["code"]) == (409, "key_in_use")
-        bad = await one.call("POST", "/v1/batches", body, idempotency_key="no blanks")
-        assert bad.status == 400
-    assert len(answering.first) == 1
-
-
-async def test_pages(working: Gateway) -> None:
-    """The newest first, so many behind one."""
-    made = [(await start(working, chat_line("k", "p")))["id"] for _ in range(3)]
-    first = await (await working.call("GET", "/v1/batches?limit=2")).json()
-    assert [each["id"] for each in first["data"]] == [made[2], made[1]]
-    assert first["has_more"]
-    rest = await (await working.call("GET", f"/v1/batches?after={first['last_id']}")).json()
-    assert [each["id"] for each in rest["data"]] == [made[0]]
-    assert not rest["has_more"]
-    assert (await working.call("GET", "/v1/batches?limit=101")).status == 400

@@ -105,7 +105,8 @@ async def test_a_gateway_that_is_stopped_leaves_its_batches_to_another(
     settings: dict[str, Any] = {"gateway_batches": tmp_path / "kept"}
     async with RememberingWorker(broker) as worker:
         worker.gate.clear()
-        async with Gateway(broker, **settings).running() as other:
+        renamed = settings | {"gateway_model": "renamed"}  # what it is called now changes no id
+        async with Gateway(broker, **renamed).running() as other:
             async with Gateway(broker, **settings).running() as one:
                 made = await start(one, *LINES)
                 await worker.until(lambda: len(worker.first) == 3)

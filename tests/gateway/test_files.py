@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from aril.gateway.keys import hash_of
 from aril.gateway.stored import disk
 from aril.gateway.stored.files import Files
+from aril.gateway.stored.store import Store, StoreError
 from tests.support.asgi import Exchange
 from tests.support.gateway_files import BOUNDARY, form, post_form, upload
 from tests.support.gateway_site import Gateway
@@ -255,3 +257,37 @@ async def test_a_draining_gateway_takes_nothing_new(keeping: Gateway) -> None:
     keeping.site.drain()
     exchange = await post_form(keeping, form([PURPOSE, ("file", b"x", "in.jsonl")]))
     assert (exchange.status, exchange.answer_headers["x-should-retry"]) == (503, "true")
+
+
+async def test_a_page_from_elsewhere_cannot_upload(
+    broker: MemoryBroker, keeping: Gateway, tmp_path: Path
+) -> None:
+    """A browser would let it send a form without asking; the gateway's own page may, and keys."""
+    body = form([PURPOSE, ("file", b"x", "in.jsonl")])
+    ours = {"origin": "http://localhost:8000", "host": "localhost:8000"}
+    evil = {"origin": "https://evil.example", "host": "localhost:8000"}
+    null = {"origin": "null", "host": "localhost:8000"}
+    for headers, status in ((ours, 200), (evil, 403), (null, 403)):
+        assert (await post_form(keeping, body, headers=headers)).status == status
+    settings: dict[str, Any] = {"gateway_batches": tmp_path / "b", "gateway_cors": evil["origin"]}
+    async with Gateway(broker, **settings).running() as known:
+        assert (await post_form(known, body, headers=evil)).status == 200
+
+
+def test_a_file_system_that_cannot_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without hard links or locks is told of at the start; the trial leaves nothing."""
+    Store(tmp_path, days=1)
+    for name in ("os.link", "fcntl.flock"):
+        with monkeypatch.context() as patched:
+            patched.setattr(name, unsupported)
+            with pytest.raises(StoreError, match="not supported"):
+                Store(tmp_path, days=1)
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    with pytest.raises(StoreError, match="locks do not hold"):
+        Store(tmp_path, days=1)
+    assert [*tmp_path.iterdir()] == []
+
+
+def unsupported(*_: object) -> None:
+    """Do what some file systems do."""
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")

@@ -12,10 +12,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aril.batches.output import BadOutput
 from aril.errors import ArilError
 from aril.gateway.stored.files import DAY_SECONDS
-from aril.gateway.stored.records import Fault
 from aril.gateway.stored.runner import Runner
 
 if TYPE_CHECKING:
@@ -74,20 +72,15 @@ class Keeper:
         self._over: set[_Name] = set()
         self._news = asyncio.Event()
         self._stopping = False
+        self._swept = float("-inf")
+        self._told: str | None = None
         metrics.batches_running.set_function(lambda: float(len(self._running)))
 
     async def run(self) -> None:
         """Look, again and again, until `stop`; then return when all that runs has been left."""
-        swept = float("-inf")
         while not self._stopping:
             self._news.clear()
-            try:
-                if time.monotonic() - swept > SWEEP_SECONDS:
-                    await asyncio.to_thread(self._sweep)
-                    swept = time.monotonic()
-                await self._look()
-            except OSError as error:
-                log.warning("batches_unreachable", extra={"error": error.strerror})
+            await self._turn()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._news.wait()
@@ -104,6 +97,22 @@ class Keeper:
         self._news.set()
         for runner, _ in self._running.values():
             runner.stop()
+
+    async def _turn(self) -> None:
+        """Look once; what goes wrong with the folder is told once, and ends nothing else."""
+        try:
+            if time.monotonic() - self._swept > SWEEP_SECONDS:
+                await asyncio.to_thread(self._sweep)
+                self._swept = time.monotonic()
+            await self._look()
+        except OSError as error:
+            if error.strerror != self._told:
+                self._told = error.strerror
+                log.warning("batches_unreachable", extra={"error": error.strerror})
+        except Exception as error:
+            log.error("batches_unreachable", exc_info=error)  # noqa: TRY400 - without its words
+        else:
+            self._told = None
 
     async def _look(self) -> None:
         for name in await asyncio.to_thread(self._waiting):
@@ -131,9 +140,6 @@ class Keeper:
         over: Batch | None = None
         try:
             over = await runner.run(name.batch)
-        except BadOutput:
-            fault = Fault(code="internal", message="its answers cannot be read")
-            over = await asyncio.to_thread(runner.fail, name.batch, fault)
         except (ArilError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             log.warning("batch_stalled", extra=told | {"error": why})

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from aril.batches.lines import read_lines
-from aril.batches.output import Output
+from aril.batches.output import BadOutput, Output
 from aril.batches.run import Run
 from aril.batches.survey import survey
 from aril.batches.tally import Tally
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 1.0
 """How often a batch that is worked on looks whether it is to end, and writes how far it is."""
+UNREADABLE: Final = Fault(code="internal", message="the answers cannot be read")
 
 
 class _Opened(NamedTuple):
@@ -68,7 +69,7 @@ class Runner:
     async def run(self, name: str) -> Batch | None:
         """Bring a batch to its end and return it; None after `stop`, or if there is no such batch.
 
-        Raises `BrokerUnavailable`, `BadKey`, `BadOutput`, OSError: what it has reached is kept.
+        Raises `BrokerUnavailable`, `BadKey`, OSError: what it has reached is kept.
         """
         batch = await asyncio.to_thread(self._batches.get, name)
         if batch is None:
@@ -76,7 +77,10 @@ class Runner:
         if batch.status == "validating":
             batch = await asyncio.to_thread(self._validate, batch)
         if batch.status == "in_progress":
-            batch = await self._answer(batch)
+            try:
+                batch = await self._answer(batch)
+            except BadOutput:
+                batch = await asyncio.to_thread(self._failed, batch, [UNREADABLE])
         if batch.ending is not None and not batch.is_over:
             batch = await asyncio.to_thread(self._finish, batch)
         return batch if batch.is_over else None
@@ -86,11 +90,6 @@ class Runner:
         self._stopped = True
         if self._run is not None:
             self._run.stop()
-
-    def fail(self, name: str, fault: Fault) -> Batch | None:
-        """End a batch that can have no answers."""
-        batch = self._batches.get(name)
-        return None if batch is None else self._failed(batch, [fault])
 
     # --- its steps
 

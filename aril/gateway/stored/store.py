@@ -47,15 +47,18 @@ class Store:
 
 
 def _try(folder: Path) -> None:
-    """Lock a file and give it a second name, which not every file system can. Raises OSError."""
+    """Lock a file and give it a second name, which not every file system can.
+
+    Raises OSError, `StoreError`.
+    """
     probe = folder / f".probe.{secrets.token_hex(4)}"
     other = probe.with_suffix(".link")
-    lock = Lock.take(probe)
-    try:
-        os.link(probe, other)
-    finally:
-        if lock is not None:
-            lock.free()
+    with contextlib.ExitStack() as stack:
         for path in (probe, other):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            stack.callback(path.unlink, missing_ok=True)
+        if (lock := Lock.take(probe)) is not None:
+            stack.callback(lock.free)
+        if (second := Lock.take(probe)) is not None:
+            second.free()
+            raise StoreError(f"{folder}: locks do not hold on this file system")
+        os.link(probe, other)
