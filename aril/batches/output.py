@@ -38,6 +38,10 @@ class BadOutput(ValueError):  # noqa: N818 - named for what happened
     """A file that answers cannot be put into; the message is one line."""
 
 
+class OutputInUse(BadOutput):
+    """Another run holds the file: it may be free in a moment."""
+
+
 class Held(NamedTuple):
     """What a file of answers holds: lines that need not be asked, and how many are errors."""
 
@@ -67,7 +71,7 @@ class Output:
         return f"{self._name}-{self._round}" if self._round else self._name
 
     def __enter__(self) -> Self:
-        """Lock and open it. Raises `BadOutput`, OSError."""
+        """Lock and open it. Raises `BadOutput`, `OutputInUse`, OSError."""
         try:
             self._sidecar = os.open(
                 f"{self._path}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self._mode
@@ -75,7 +79,7 @@ class Output:
             try:
                 fcntl.flock(self._sidecar, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BadOutput(f"{self._path}: another run writes it") from None
+                raise OutputInUse(f"{self._path}: another run writes it") from None
             self._name_it()
             self._file = self._open()
         except BaseException:

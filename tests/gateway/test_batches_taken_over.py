@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,6 +142,33 @@ async def test_answers_that_cannot_be_read_end_a_batch(
             told = await over(gateway, made["id"])
         assert told["status"] == "failed"
         assert told["errors"]["data"][0]["code"] == "internal"
+
+
+async def test_an_output_that_is_still_held_ends_no_batch(
+    broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The locks of a process that is killed are not all free at once: it is tried again."""
+    monkeypatch.setattr(keeper, "REST_SECONDS", 0.2)
+    monkeypatch.setattr("aril.batches.run.LEAVE_SECONDS", 0.1)
+    settings: dict[str, Any] = {"gateway_batches": tmp_path / "kept"}
+    async with RememberingWorker(broker) as worker:
+        worker.gate.clear()
+        async with Gateway(broker, **settings).running() as gateway:
+            made = await start(gateway, *LINES)
+            await worker.until(lambda: len(worker.first) == 3)
+        worker.gate.set()
+        with Output(tmp_path / "kept" / "acme" / "batches" / made["id"] / ANSWERS):
+            async with Gateway(broker, **settings).running() as gateway:
+                keeping = gateway.site.keeper
+                assert keeping is not None
+                async with asyncio.timeout(30):
+                    while not keeping._resting:  # noqa: ASYNC110 - it is told by nothing else
+                        await asyncio.sleep(0.02)
+                assert (await batch_of(gateway, made["id"]))["status"] == "in_progress"
+        async with Gateway(broker, **settings).running() as gateway:
+            told = await over(gateway, made["id"])
+            assert told["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+        assert len(worker.first) == 3
 
 
 async def test_a_batch_outlives_a_folder_that_cannot_be_written(

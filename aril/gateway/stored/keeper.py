@@ -12,6 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from aril.batches.output import OutputInUse
 from aril.errors import ArilError
 from aril.gateway.stored.files import DAY_SECONDS
 from aril.gateway.stored.runner import Runner
@@ -140,7 +141,7 @@ class Keeper:
         over: Batch | None = None
         try:
             over = await runner.run(name.batch)
-        except (ArilError, OSError) as error:
+        except (ArilError, OutputInUse, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             log.warning("batch_stalled", extra=told | {"error": why})
             self._resting[name] = time.monotonic() + REST_SECONDS

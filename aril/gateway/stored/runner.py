@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from aril.batches.lines import read_lines
-from aril.batches.output import BadOutput, Output
+from aril.batches.output import BadOutput, Output, OutputInUse
 from aril.batches.run import Run
 from aril.batches.survey import survey
 from aril.batches.tally import Tally
@@ -69,7 +69,7 @@ class Runner:
     async def run(self, name: str) -> Batch | None:
         """Bring a batch to its end and return it; None after `stop`, or if there is no such batch.
 
-        Raises `BrokerUnavailable`, `BadKey`, OSError: what it has reached is kept.
+        Raises `BrokerUnavailable`, `BadKey`, `OutputInUse`, OSError: what it has reached is kept.
         """
         batch = await asyncio.to_thread(self._batches.get, name)
         if batch is None:
@@ -79,6 +79,8 @@ class Runner:
         if batch.status == "in_progress":
             try:
                 batch = await self._answer(batch)
+            except OutputInUse:
+                raise  # a process that is just dying lets go of one lock after the other
             except BadOutput:
                 batch = await asyncio.to_thread(self._failed, batch, [UNREADABLE])
         if batch.ending is not None and not batch.is_over:
