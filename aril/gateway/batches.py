@@ -150,7 +150,7 @@ def _create(
         batch = batch.model_copy(update={"id": batches.claim(key, batch.id)})
         if (made := batches.get(batch.id)) is not None:
             if not made.asks_as(batch):
-                raise Refusal(409, f"{KEY}: was another request's", code="key_in_use", param=KEY)
+                raise _in_use()
             return made.told(cancel_at=batches.cancel_at(made.id))
     about = files.get(batch.input_file_id)
     if about is None:
@@ -171,6 +171,8 @@ def _create(
         batches.create(batch, files.content(about.id))
     except FileNotFoundError:
         raise not_there("input_file") from None
+    except FileExistsError:
+        raise _in_use() from None
     return batch.told()
 
 
@@ -194,6 +196,10 @@ def _batches(request: Request) -> Batches:
     site = site_of(request)
     caller = site.caller(request)
     return store_of(site).batches(caller.tenant)
+
+
+def _in_use() -> Refusal:
+    return Refusal(409, f"{KEY}: was another request's", code="key_in_use", param=KEY)
 
 
 def _bad(message: str, param: str) -> Refusal:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from aril.gateway.keys import hash_of
-from aril.gateway.stored.batches import Batches
+from aril.gateway.stored.batches import RECORD, Batches
+from aril.gateway.stored.disk import write_new
 from aril.gateway.stored.ids import BATCH, new_id
 from aril.gateway.stored.records import Batch
 from tests.support.batch_site import chat_line
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pytest
 
     from aril.memory import MemoryBroker
+    from tests.support.asgi import Exchange
     from tests.support.remembering_worker import RememberingWorker
 
 
@@ -101,6 +104,32 @@ async def test_a_key_makes_one_batch(
         bad = await one.call("POST", "/v1/batches", body, idempotency_key="no blanks")
         assert bad.status == 400
     assert len(answering.first) == 1
+
+
+async def test_a_key_whose_request_was_killed(
+    working: Gateway, answering: RememberingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its batch was there: the same request makes it, another does not take its place."""
+    one, two = [await upload(working, jsonl(chat_line("k", each))) for each in ("p", "q")]
+
+    def killed(path: Path, data: bytes) -> bool:
+        if path.name == RECORD:
+            raise OSError(errno.EIO, "killed")
+        return write_new(path, data)
+
+    async def sent(file: str) -> Exchange:
+        body = wanted(file)
+        return await working.call("POST", "/v1/batches", body, idempotency_key="night-2")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("aril.gateway.stored.batches.write_new", killed)
+        assert (await sent(one)).status == 500
+    assert (await sent(two)).status == 409
+    made = await sent(one)
+    assert made.status == 200
+    told = await over(working, (await made.json())["id"])
+    assert told["request_counts"]["completed"] == 1
+    assert "q" not in answering.ids
 
 
 async def test_pages(working: Gateway) -> None:

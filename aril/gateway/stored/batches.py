@@ -52,15 +52,18 @@ class Batches:
         return name if write_new(path, name.encode()) else path.read_text()
 
     def create(self, batch: Batch, content: Path) -> None:
-        """Let a batch be there; its input is linked to. Raises FileNotFoundError without one.
+        """Let a batch be there; its input is linked to.
 
-        Of two who make one batch the second changes nothing.
+        Of two who make one batch the second changes nothing. Raises FileNotFoundError without an
+        input, FileExistsError if it was begun with another one.
         """
         folder = make_folder(self.folder(batch.id))
         try:
             os.link(content, folder / INPUT)
         except FileExistsError:
-            pass  # who was to make it before has died, or is just making it
+            # Who was to make it before has died, or is just making it.
+            if not content.samefile(folder / INPUT):
+                raise
         except FileNotFoundError:
             with contextlib.suppress(OSError):
                 folder.rmdir()

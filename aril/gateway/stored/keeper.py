@@ -116,7 +116,10 @@ class Keeper:
             self._told = None
 
     async def _look(self) -> None:
-        for name in await asyncio.to_thread(self._waiting):
+        now = time.monotonic()
+        self._resting = {name: until for name, until in self._resting.items() if until > now}
+        busy = frozenset((*self._running, *self._resting))
+        for name in await asyncio.to_thread(self._waiting, busy):
             if self._stopping or len(self._running) >= MOST_RUNNING:
                 return
             rights = await asyncio.to_thread(self._take, name)
@@ -165,18 +168,15 @@ class Keeper:
 
     # --- in a thread
 
-    def _waiting(self) -> list[_Name]:
-        """Return batches that nobody here works on and that are not over, the oldest first."""
+    def _waiting(self, busy: frozenset[_Name]) -> list[_Name]:
+        """Return batches that are neither `busy` nor over, the oldest first."""
         names = {
             _Name(tenant, batch)
             for tenant in self._store.tenants()
             for batch in self._store.batches(tenant).newest_first()
         }
         self._over &= names
-        now = time.monotonic()
-        self._resting = {name: until for name, until in self._resting.items() if until > now}
-        rest = names - self._over - self._running.keys() - self._resting.keys()
-        found = [name for name in rest if self._is_waiting(name)]
+        found = [name for name in names - self._over - busy if self._is_waiting(name)]
         return sorted(found, key=lambda name: name.batch)
 
     def _is_waiting(self, name: _Name) -> bool:
@@ -205,5 +205,4 @@ class Keeper:
         oldest = time.time() - self._settings.gateway_file_days * DAY_SECONDS
         for tenant in self._store.tenants():
             self._store.files(tenant).sweep()
-            batches = self._store.batches(tenant)
-            batches.sweep(oldest)
+            self._store.batches(tenant).sweep(oldest)
