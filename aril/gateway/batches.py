@@ -18,7 +18,7 @@ from aril.gateway.asking import KEY, job_of
 from aril.gateway.body import json_of
 from aril.gateway.failures import Refusal
 from aril.gateway.files import SECONDS
-from aril.gateway.kept import not_there, page_of, store_of, taking
+from aril.gateway.kept import not_there, on_folder, page_of, store_of, taking
 from aril.gateway.site import site_of
 from aril.gateway.stored.ids import BATCH, new_id
 from aril.gateway.stored.records import UNDER_WAY, Batch
@@ -208,8 +208,8 @@ def _bad(message: str, param: str) -> Refusal:
 
 BATCHES: Final = "/v1/batches"
 ROUTES: Final = (
-    Route(BATCHES, create, methods=["POST"]),
-    Route(BATCHES, listed, methods=["GET"]),
-    Route(BATCHES + "/{id}", one, methods=["GET"]),
-    Route(BATCHES + "/{id}/cancel", cancel, methods=["POST"]),
+    Route(BATCHES, on_folder(create), methods=["POST"]),
+    Route(BATCHES, on_folder(listed), methods=["GET"]),
+    Route(BATCHES + "/{id}", on_folder(one), methods=["GET"]),
+    Route(BATCHES + "/{id}/cancel", on_folder(cancel), methods=["POST"]),
 )

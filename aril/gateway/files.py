@@ -12,7 +12,7 @@ from starlette.routing import Route
 from aril.gateway.body import CLOSE
 from aril.gateway.failures import Refusal
 from aril.gateway.hosts import is_foreign, listed_in
-from aril.gateway.kept import not_there, number_of, page_of, store_of, taking
+from aril.gateway.kept import not_there, number_of, on_folder, page_of, store_of, taking
 from aril.gateway.site import site_of
 from aril.gateway.upload import receive
 from aril.schemas import ErrorCode
@@ -160,9 +160,9 @@ def _bad(message: str, param: str) -> Refusal:
 
 FILES: Final = "/v1/files"
 ROUTES: Final = (
-    Route(FILES, create, methods=["POST"]),
-    Route(FILES, listed, methods=["GET"]),
-    Route(FILES + "/{id}", one, methods=["GET"]),
-    Route(FILES + "/{id}", delete, methods=["DELETE"]),
-    Route(FILES + "/{id}/content", content, methods=["GET"]),
+    Route(FILES, on_folder(create), methods=["POST"]),
+    Route(FILES, on_folder(listed), methods=["GET"]),
+    Route(FILES + "/{id}", on_folder(one), methods=["GET"]),
+    Route(FILES + "/{id}", on_folder(delete), methods=["DELETE"]),
+    Route(FILES + "/{id}/content", on_folder(content), methods=["GET"]),
 )

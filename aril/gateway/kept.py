@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,16 +13,35 @@ from aril.gateway.failures import Refusal
 from aril.gateway.site import AGAIN, STOPPING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.datastructures import QueryParams
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from aril.gateway.site import Site
     from aril.gateway.stored.store import Store
 
+    Handler = Callable[[Request], Awaitable[Response]]
+
+log = logging.getLogger(__name__)
+
 NOT_SERVED: Final = "this gateway keeps no files: ARIL_GATEWAY_BATCHES names a folder for them"
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 ORDERS: Final = ("asc", "desc")
+
+
+def on_folder(handle: Handler) -> Handler:
+    """Answer 503 where the folder cannot be read or written: a full disk, a server that is away."""
+
+    async def handled(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except OSError as error:
+            log.warning("files_unreachable", extra={"error": error.strerror})
+            raise HTTPException(503, "files cannot be read or written now", AGAIN) from None
+
+    return handled
 
 
 def store_of(site: Site) -> Store:

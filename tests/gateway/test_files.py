@@ -13,7 +13,7 @@ from aril.gateway.stored import disk
 from aril.gateway.stored.files import Files
 from aril.gateway.stored.store import Store, StoreError
 from tests.support.asgi import Exchange
-from tests.support.gateway_files import BOUNDARY, form, post_form, upload
+from tests.support.gateway_files import BOUNDARY, form, post_form, upload, wanted
 from tests.support.gateway_site import Gateway
 
 if TYPE_CHECKING:
@@ -272,6 +272,30 @@ async def test_a_page_from_elsewhere_cannot_upload(
     settings: dict[str, Any] = {"gateway_batches": tmp_path / "b", "gateway_cors": evil["origin"]}
     async with Gateway(broker, **settings).running() as known:
         assert (await post_form(known, body, headers=evil)).status == 200
+
+
+async def test_a_disk_that_is_full(
+    keeping: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as what passes, by each route; nothing is left of what was begun."""
+    name = await upload(keeping, b"{}")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk.Part, "write", full)
+    monkeypatch.setattr(Files, "get", full)
+    asked = [
+        await post_form(keeping, form([PURPOSE, ("file", b"x" * 5_000, "in.jsonl")])),
+        await keeping.call("GET", f"/v1/files/{name}"),
+        await keeping.call("GET", "/v1/files"),
+        await keeping.call("POST", "/v1/batches", wanted(name)),
+    ]
+    for exchange in asked:
+        assert exchange.status == 503
+        assert (await exchange.json())["error"]["code"] == "unavailable"
+        assert exchange.answer_headers["x-should-retry"] == "true"
+    assert left(tmp_path / "kept") == [f"{name}.json", f"{name}.jsonl"]
 
 
 def test_a_file_system_that_cannot_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
