@@ -56,7 +56,8 @@ RUN python -m venv /opt/aril \
  && pip install -c /opt/constraints.txt -r /opt/gateway.txt
 RUN --mount=type=bind,target=/src,rw pip install --no-deps /src/clients/python
 RUN groupadd --gid 10001 aril \
- && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril
+ && useradd --uid 10001 --gid aril --no-create-home --home-dir /tmp aril \
+ && install -d -o aril -g aril -m 700 /batches
 ENV HOME=/tmp
 USER 10001:10001
 WORKDIR /tmp

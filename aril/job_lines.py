@@ -28,6 +28,8 @@ ASKED_FIELDS: Final = (
 )
 """Fields of a job that the arguments of `Client.stream` have under the same name."""
 LINE_FIELDS: Final = frozenset({"id", *ASKED_FIELDS, "deadline"})
+BATCH_PRIORITY: Final = -10
+"""Of a batch's line that says none: behind the jobs of the same tenant that people wait for."""
 FORMS: Final = frozenset({"response_format", "regex", "choice", "grammar"})
 """The fields of `Sampling` of which a job may have one."""
 

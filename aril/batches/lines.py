@@ -33,13 +33,23 @@ MAX_KEY_CHARS: Final = 512
 ID_BYTES: Final = 16
 MS: Final = 1_000
 OF_OPENAI: Final = frozenset({"custom_id", "method", "url", "body"})
+NOT_JSON: Final = "invalid_json_line"
+TWICE: Final = "duplicate_custom_id"
+UNFIT: Final = "invalid_request"
+ELSEWHERE: Final = "url_mismatch"
 
 
 class BadLine(ValueError):  # noqa: N818 - named for what happened
-    """A line that makes the file unfit; the message is for its owner."""
+    """A line that makes the file unfit; the message is for its owner, the code for programs."""
 
-    def __init__(self, number: int, message: str) -> None:
+    def __init__(
+        self, number: int, message: str, *, code: str = UNFIT, param: str | None = None
+    ) -> None:
         super().__init__(f"line {number}: {message}")
+        self.number = number
+        self.message = message
+        self.code = code
+        self.param = param
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +151,9 @@ class _Reader:
         if key is not None and not self._keys.add(
             digest_of(key.encode("utf-8", "backslashreplace"))
         ):
-            raise BadLine(number, f"{key!r:.80} is the id of a line before")
+            raise BadLine(
+                number, f"{key!r:.80} is the id of a line before", code=TWICE, param="custom_id"
+            )
         place = number.to_bytes(BYTES, "big") if key is None else b""
         digest = blake2b(self._common + place + text, digest_size=ID_BYTES).hexdigest()
         return Line(number, key, fields, digest)
@@ -151,12 +163,12 @@ def _fields(number: int, text: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(text.decode())
     except UnicodeDecodeError:
-        raise BadLine(number, "not UTF-8") from None
+        raise BadLine(number, "not UTF-8", code=NOT_JSON) from None
     except (ValueError, RecursionError) as error:
         what = getattr(error, "msg", "nested too deep, or a number too long")
-        raise BadLine(number, f"not JSON: {what}") from None
+        raise BadLine(number, f"not JSON: {what}", code=NOT_JSON) from None
     if not isinstance(fields, dict):
-        raise BadLine(number, "not a JSON object")
+        raise BadLine(number, "not a JSON object", code=NOT_JSON)
     return fields
 
 
@@ -167,12 +179,26 @@ def _key(number: int, fields: Mapping[str, Any]) -> str | None:
     key = fields.get(name)
     fits = isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARS
     if not fits and (openai or key is not None):
-        raise BadLine(number, f"{name} must be a text of 1 to {MAX_KEY_CHARS} characters")
+        raise _bad_key(number, name)
     if unknown := sorted(fields.keys() - (OF_OPENAI if openai else LINE_FIELDS)):
         raise BadLine(number, f"unknown field {unknown[0]!r:.80}")
     if openai and fields.get("method", "POST") != "POST":
-        raise BadLine(number, "method must be POST")
+        raise BadLine(number, "method must be POST", param="method")
     return key
+
+
+def _bad_key(number: int, name: str) -> BadLine:
+    text = f"{name} must be a text of 1 to {MAX_KEY_CHARS} characters"
+    return BadLine(number, text, param=name)
+
+
+def misplaced(line: Line, endpoint: str) -> BadLine | None:
+    """Return what is wrong with a line where all must be OpenAI's, for one endpoint."""
+    if not line.is_openai:
+        return _bad_key(line.number, "custom_id")
+    if line.fields.get("url") != endpoint:
+        return BadLine(line.number, f"url must be {endpoint}", code=ELSEWHERE, param="url")
+    return None
 
 
 def _is_openai(fields: Mapping[str, Any]) -> bool:

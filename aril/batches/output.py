@@ -38,6 +38,10 @@ class BadOutput(ValueError):  # noqa: N818 - named for what happened
     """A file that answers cannot be put into; the message is one line."""
 
 
+class OutputInUse(BadOutput):
+    """Another run holds the file: it may be free in a moment."""
+
+
 class Held(NamedTuple):
     """What a file of answers holds: lines that need not be asked, and how many are errors."""
 
@@ -48,9 +52,13 @@ class Held(NamedTuple):
 class Output:
     """The file of answers, open and locked; a context manager."""
 
-    def __init__(self, path: Path, *, name: str | None = None) -> None:
-        """Prepare; `name` is the batch's, else it is drawn when the file is made."""
+    def __init__(self, path: Path, *, name: str | None = None, mode: int = 0o666) -> None:
+        """Prepare; `name` is the batch's, else it is drawn when the file is made.
+
+        `mode` are the permissions that what is made gets, less the process's umask.
+        """
         self._path = path
+        self._mode = mode
         self._asked_name = name
         self._name = ""
         self._round = 0
@@ -63,15 +71,15 @@ class Output:
         return f"{self._name}-{self._round}" if self._round else self._name
 
     def __enter__(self) -> Self:
-        """Lock and open it. Raises `BadOutput`, OSError."""
+        """Lock and open it. Raises `BadOutput`, `OutputInUse`, OSError."""
         try:
             self._sidecar = os.open(
-                f"{self._path}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+                f"{self._path}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self._mode
             )
             try:
                 fcntl.flock(self._sidecar, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BadOutput(f"{self._path}: another run writes it") from None
+                raise OutputInUse(f"{self._path}: another run writes it") from None
             self._name_it()
             self._file = self._open()
         except BaseException:
@@ -154,7 +162,8 @@ class Output:
             yield from enumerate(file, start=1)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self._path, flags, self._mode)
 
     def _name_it(self) -> None:
         kept = self._kept_name() if self._path.exists() else None

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from aril.event_fields import fields_of_error, fields_of_event
-from aril.openai.errors import Refused, failure_of
+from aril.openai.errors import BAD_REQUEST, Refused, failure_of
 from aril.openai.responses import ID_PREFIXES, response_of
 from aril.schemas import DoneEvent
 
@@ -54,6 +54,15 @@ def error_record(line: Line, name: str, error: Exception, job: str | None) -> by
     failure = failure_of(error)
     response = {"status_code": failure.status, "request_id": job, "body": failure.body}
     return _bytes(_openai(line, name) | {"response": response, "error": failure.error})
+
+
+def unasked_record(line: Line, name: str, *, code: str, message: str) -> bytes:
+    """Return the line of the output for a line of OpenAI's that was not asked, or not to its end.
+
+    It has no `response`, as no endpoint has answered.
+    """
+    error = {"code": code, "message": message, "param": None, "type": BAD_REQUEST}
+    return _bytes(_openai(line, name) | {"response": None, "error": error})
 
 
 def digest_in(record: bytes) -> tuple[str, bool] | None:

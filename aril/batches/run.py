@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONCURRENCY: Final = 256
 LEAVE_SECONDS: Final = 3.0
 """How long a run that is stopped still takes the answers that come."""
-SKIPPED_AT_ONCE: Final = 500
+SKIPPED_AT_ONCE: Final = 50
 """Lines that are passed over before anybody else gets a turn."""
 
 

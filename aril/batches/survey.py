@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aril.batches.digests import Digests
-from aril.batches.lines import BadLine, question_of, read_lines
+from aril.batches.lines import BadLine, misplaced, question_of, read_lines
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -23,28 +23,39 @@ class Survey:
     total: int = 0
     held: int = 0
     wrong: int = 0
-    told: list[str] = field(default_factory=list)
+    told: list[BadLine] = field(default_factory=list)
     """The first of those that are wrong."""
 
-    def note(self, what: str) -> None:
+    def note(self, fault: BadLine) -> None:
         """Note that a line is wrong."""
         self.wrong += 1
         if len(self.told) < MAX_TOLD:
-            self.told.append(what)
+            self.told.append(fault)
 
 
 def survey(
-    file: BinaryIO, manner: Manner, held: Digests | None = None, *, requests: bool = False
+    file: BinaryIO,
+    manner: Manner,
+    held: Digests | None = None,
+    *,
+    requests: bool = False,
+    endpoint: str | None = None,
 ) -> Survey:
-    """Read the lines; with `requests` judge also what each asks for. `held` are answered ones."""
+    """Read the lines; with `requests` judge also what each asks for. `held` are answered ones.
+
+    With an `endpoint` every line must be OpenAI's, for that endpoint.
+    """
     found = Survey()
     held = Digests() if held is None else held
     for line in read_lines(file, manner):
         if isinstance(line, BadLine):
-            found.note(str(line))
+            found.note(line)
+            continue
+        if endpoint is not None and (fault := misplaced(line, endpoint)) is not None:
+            found.note(fault)
             continue
         found.total += 1
         found.held += line.short in held
         if requests and (refusal := question_of(line, manner).refusal) is not None:
-            found.note(f"line {line.number}: {refusal.message}")
+            found.note(BadLine(line.number, refusal.message, param=refusal.param))
     return found

@@ -23,13 +23,12 @@ from aril.commands.prompts import SAMPLING, adapters_of, sampling_of
 from aril.connecting.settings import ConnectionSettings
 from aril.environment import options_of
 from aril.errors import ArilError, BadKey, BadSetting
+from aril.job_lines import BATCH_PRIORITY
 from aril.schemas import Sampling, is_tenant, limits
 
 if TYPE_CHECKING:
     from aril.batches.lines import Manner
 
-DEFAULT_PRIORITY: Final = -10
-"""Below what people wait for."""
 DEFAULT_CONCURRENCY: Final = 256
 MAX_CONCURRENCY: Final = 100_000
 
@@ -94,8 +93,8 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message of prompts")
     parser.add_argument("--raw", action="store_true", help="prompts are no chat: go on from them")
     parser.add_argument(
-        "--priority", type=int, default=DEFAULT_PRIORITY, metavar="N",
-        help=f"among the tenant's waiting jobs [default {DEFAULT_PRIORITY}: behind all others]",
+        "--priority", type=int, default=BATCH_PRIORITY, metavar="N",
+        help=f"among the tenant's waiting jobs [default {BATCH_PRIORITY}: behind all others]",
     )  # fmt: skip
     fields = {name: Sampling.model_fields[name] for name in SAMPLING}
     add_fields(parser, "sampling, where a line does not say it", fields, SAMPLING)

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION: Final = """\
 Serve OpenAI's HTTP endpoints: requests become jobs on the queue, their answers are read from the
-reply topics. It keeps no state: start as many as you like behind one address. Streams that break
-off go on at any of them, behind the last event (docs/gateway.md).
+reply topics. It keeps no state of answers: start as many as you like behind one address. Streams
+that break off go on at any of them, behind the last event (docs/gateway.md). Files and batches lie
+in the folder --gateway-batches, which they may share.
 
 Every flag is a setting: it can also come from the environment or a TOML file, flags being the
 strongest. SIGTERM or Ctrl-C lets open answers end within --gateway-drain-seconds, a second one

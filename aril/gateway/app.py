@@ -8,9 +8,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from aril.gateway import chat, health, models, page, responses, streams
+from aril.gateway import batches, chat, files, health, models, page, responses, streams
 from aril.gateway.failures import HANDLERS
-from aril.gateway.hosts import KnownHosts
+from aril.gateway.hosts import KnownHosts, listed_in
 from aril.gateway.watching import Watching
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def make_app(site: Site) -> Starlette:
     """Return the application of a gateway whose connection somebody else opens and closes."""
-    origins, hosts = _listed(site.settings.gateway_cors), _listed(site.settings.gateway_hosts)
+    origins, hosts = listed_in(site.settings.gateway_cors), listed_in(site.settings.gateway_hosts)
     middleware = [Middleware(Watching, site=site)]
     if site.keys is None:
         middleware.append(Middleware(KnownHosts, names=hosts))
@@ -41,13 +41,11 @@ def make_app(site: Site) -> Starlette:
             *chat.ROUTES,
             *responses.ROUTES,
             *streams.ROUTES,
+            *files.ROUTES,
+            *batches.ROUTES,
         ],
         middleware=middleware,
         exception_handlers=HANDLERS,
     )
     app.state.site = site
     return app
-
-
-def _listed(names: str) -> list[str]:
-    return [each.strip() for each in names.split(",") if each.strip()]

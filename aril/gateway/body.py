@@ -24,12 +24,12 @@ async def json_of(request: Request, most: int) -> object:
         raise Refusal(415, "content-type: must be application/json", param="content-type")
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told[:18]) > most:
-        raise _too_large(most, int(told[:18]))
+        raise too_large(most, int(told[:18]))
     parts, length = [], 0
     async for part in request.stream():
         length += len(part)
         if length > most:
-            raise _too_large(most, length)
+            raise too_large(most, length)
         parts.append(part)
     try:
         return json.loads(b"".join(parts).decode(), parse_constant=_refuse)
@@ -41,6 +41,7 @@ def _refuse(_: str) -> NoReturn:
     raise ValueError
 
 
-def _too_large(most: int, given: int) -> Refusal:
-    text = f"the body is longer than {most} bytes"
+def too_large(most: int, given: int, what: str = "body") -> Refusal:
+    """Return what is told of a body, or of a part of one, that is longer than `most` bytes."""
+    text = f"the {what} is longer than {most} bytes"
     return Refusal(413, text, limit=most, given=given, headers=CLOSE)

@@ -51,6 +51,21 @@ def is_ours(host: str, names: Collection[str] = ()) -> bool:
     return True
 
 
+def listed_in(names: str) -> list[str]:
+    """Return what a setting lists, by commas."""
+    return [each.strip() for each in names.split(",") if each.strip()]
+
+
+def is_foreign(origin: str | None, host: str | None, known: Collection[str] = ()) -> bool:
+    """Whether a request is a page's from elsewhere; `known` are origins that may ask, or `*`.
+
+    Browsers say `origin` of what a page sends; programs do not.
+    """
+    if origin is None or origin in known or "*" in known:
+        return False
+    return origin.lower() not in {f"{scheme}://{host}".lower() for scheme in ("http", "https")}
+
+
 def _has_port(host: str) -> bool:
     before, colon, port = host.rpartition(":")
     return bool(colon) and port.isdigit() and (":" not in before or before.endswith("]"))

@@ -70,4 +70,6 @@ def configure_logs() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # Its own words about exceptions that were told already, with what these say.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    # It tells bytes of what was sent.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -23,7 +23,7 @@ FIRST_SECONDS: Final = (
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600),
 )
 TOKEN_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-_UNITS: Final = ("seconds", "tokens", "answers")
+_UNITS: Final = ("seconds", "tokens", "answers", "batches", "lines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,26 @@ READY: Final = Family(
     "gauge",
     "1 while requests are taken, 0 before the brokers and in a drain.",
 )
-FAMILIES: Final = (REQUESTS, OPEN, ANSWERS, TOKENS, FIRST, PER_TOKEN, READY)
+BATCHES: Final = Family(
+    "aril_gateway_batches_total",
+    "counter",
+    "Batches that came to their end at this gateway: `completed`, `failed`, `cancelled`,"
+    " `expired`.",
+    ("ended",),
+)
+BATCH_LINES: Final = Family(
+    "aril_gateway_batch_lines_total",
+    "counter",
+    "Lines of batches that were `answered`, or `failed`; counted when the work on the batch ends.",
+    ("ended",),
+)
+BATCHES_RUNNING: Final = Family(
+    "aril_gateway_batches_running", "gauge", "Batches that this gateway works on."
+)
+FAMILIES: Final = (
+    *(REQUESTS, OPEN, ANSWERS, TOKENS, FIRST, PER_TOKEN, READY),
+    *(BATCHES, BATCH_LINES, BATCHES_RUNNING),
+)
 
 
 class Metrics:
@@ -95,6 +114,9 @@ class Metrics:
         self.first_token = _histogram(FIRST, registry)
         self.per_token = _histogram(PER_TOKEN, registry)
         self.ready = _gauge(READY, registry)
+        self.batches = _counter(BATCHES, registry)
+        self.batch_lines = _counter(BATCH_LINES, registry)
+        self.batches_running = _gauge(BATCHES_RUNNING, registry)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)

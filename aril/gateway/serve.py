@@ -28,6 +28,7 @@ from aril.gateway.keys import KeysError
 from aril.gateway.logs import configure_logs
 from aril.gateway.settings import LOOPBACK
 from aril.gateway.site import Site
+from aril.gateway.stored.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -55,7 +56,7 @@ def run_gateway(settings: GatewaySettings) -> int:
     try:
         security = settings.kafka_security()
         return asyncio.run(Gateway(settings, security).run())
-    except (SecurityError, KeysError) as error:
+    except (SecurityError, KeysError, StoreError) as error:
         log.error("gateway_failed", extra={"error": str(error)})  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
     except Exception as error:
@@ -67,7 +68,7 @@ class Gateway:
     """One gateway process."""
 
     def __init__(self, settings: GatewaySettings, security: dict[str, object]) -> None:
-        """Prepare. Raises `KeysError`."""
+        """Prepare. Raises `KeysError`, `StoreError`."""
         self._settings = settings
         self._connection = Connection(
             settings.bootstrap,
@@ -118,7 +119,7 @@ class Gateway:
             log.warning("stopping_at_once")
             os._exit(128 + number)
         log.info("stopping", extra={"signal": signal.Signals(number).name})
-        self._site.draining.set()
+        self._site.drain()
         self._stop.set()
 
     def _announce(self) -> None:
@@ -140,6 +141,7 @@ class Gateway:
         if not connecting.done():
             connecting.cancel()
             await asyncio.wait({connecting})
+        keeping: asyncio.Task[None] | None = None
         try:
             if not connecting.cancelled() and not self._stop.is_set():
                 connecting.result()
@@ -153,12 +155,16 @@ class Gateway:
                         "stop_with": "SIGTERM or Ctrl-C drains, twice stops at once",
                     },
                 )
-                code = await self._serve(serving, stopped)
+                keeping = asyncio.create_task(self._site.keep())
+                code = await self._serve(serving, stopped, keeping)
                 if code != EXIT_OK:
                     return code
                 await self._drain(server, serving)
         finally:
             stopped.cancel()
+            self._site.drain()
+            if keeping is not None:
+                await asyncio.wait({keeping})
             await self._site.close()
             await self._connection.close()
         log.info("gateway_stopped")
@@ -178,13 +184,19 @@ class Gateway:
             else:
                 return
 
-    async def _serve(self, serving: asyncio.Task[None], stopped: asyncio.Task[bool]) -> int:
+    async def _serve(
+        self,
+        serving: asyncio.Task[None],
+        stopped: asyncio.Task[bool],
+        keeping: asyncio.Task[None],
+    ) -> int:
         watching = asyncio.create_task(self._site.watch())
         broken = asyncio.create_task(self._connection.broken())
         both = {watching, broken}
         try:
-            await asyncio.wait({stopped, serving, *both}, return_when=asyncio.FIRST_COMPLETED)
-            for task in both:
+            every = {stopped, serving, keeping, *both}
+            await asyncio.wait(every, return_when=asyncio.FIRST_COMPLETED)
+            for task in (keeping, *both):
                 if task.done() and (error := task.exception()) is not None:
                     log.error("gateway_failed", exc_info=error)
                     return EXIT_FAILED

@@ -51,6 +51,42 @@ class GatewaySettings(ConnectionSettings):
     gateway_body_bytes: int = Field(
         2_000_000, ge=1_000, le=100_000_000, description="Longest body of a request."
     )
+    gateway_batches: Path | None = Field(
+        None,
+        description="Folder for /v1/files and /v1/batches, which gateways on a shared file system"
+        " may share; without it these are not served.",
+    )
+    gateway_file_bytes: int = Field(
+        200_000_000, ge=1_000, le=100_000_000_000, description="Longest file that is uploaded."
+    )
+    gateway_files: int = Field(
+        1_000, ge=1, le=1_000_000, description="Files of a tenant, its results included."
+    )
+    gateway_stored_bytes: int = Field(
+        20_000_000_000,
+        ge=1_000,
+        le=1_000_000_000_000_000,
+        description="What the files of a tenant may hold together, its results included.",
+    )
+    gateway_file_days: float = Field(
+        30.0,
+        ge=1,
+        le=3_650,
+        description="How long a file, and a batch that is over, is kept; who uploads may say less.",
+    )
+    gateway_open_batches: int = Field(
+        100, ge=1, le=10_000, description="Batches of a tenant that are not over."
+    )
+    gateway_running_batches: int = Field(
+        4,
+        ge=1,
+        le=1_000,
+        description="Batches of a tenant that are worked on at the same time, by all gateways that"
+        " share the folder.",
+    )
+    gateway_batch_jobs: int = Field(
+        64, ge=1, le=100_000, description="Jobs of one batch in the queue at the same time."
+    )
     gateway_streams: int = Field(
         10_000, ge=1, le=1_000_000, description="Answers that may be read at the same time."
     )

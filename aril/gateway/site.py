@@ -13,6 +13,8 @@ from aril.errors import ClientClosed, JobTimeout
 from aril.gateway.keys import Caller, Keys
 from aril.gateway.limits import Limits
 from aril.gateway.metrics import Metrics
+from aril.gateway.stored.keeper import Keeper
+from aril.gateway.stored.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +49,7 @@ class Site:
     """One gateway. Handlers find it at `request.app.state.site` by `site_of`."""
 
     def __init__(self, settings: GatewaySettings, connection: Connection) -> None:
-        """Prepare. Raises `KeysError`."""
+        """Prepare. Raises `KeysError`, `StoreError`."""
         self.settings = settings
         self.connection = connection
         self.keys = Keys(settings.gateway_keys) if settings.gateway_keys else None
@@ -63,6 +65,11 @@ class Site:
         self.idle.set()
         self._clients: dict[str, Client] = {}
         self.metrics.ready.set_function(lambda: float(self.ready))
+        self.store: Store | None = None
+        self.keeper: Keeper | None = None
+        if settings.gateway_batches is not None:
+            self.store = Store(settings.gateway_batches, days=settings.gateway_file_days)
+            self.keeper = Keeper(self.store, settings, self.client, self.metrics)
 
     @property
     def ready(self) -> bool:
@@ -122,6 +129,19 @@ class Site:
             for reader in [*self.readers]:
                 if reader.waiting_since is not None and now - reader.waiting_since > longest:
                     reader.fail(JobTimeout(reader.job, longest))
+
+    async def keep(self) -> None:
+        """Work on batches, where there is a folder for them; returns after `drain`."""
+        if self.keeper is None:
+            await self.draining.wait()
+        else:
+            await self.keeper.run()
+
+    def drain(self) -> None:
+        """Take nothing new; batches are left to other gateways, or to the next start."""
+        self.draining.set()
+        if self.keeper is not None:
+            self.keeper.stop()
 
     async def close(self) -> None:
         """Wait a while until jobs that are to be cancelled are."""

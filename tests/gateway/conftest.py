@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aril.gateway.stored import runner
 from aril.memory import MemoryBroker
 from tests.aril.conftest import aril, cluster  # noqa: F401 - fixtures
 from tests.support.gateway_site import PARTITIONS, Gateway, Worker
 from tests.support.gateway_stand import Stand, standing
+from tests.support.remembering_worker import RememberingWorker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.support.brokers import Kafka
 
@@ -51,3 +54,26 @@ def stand(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     """Run a worker with a tiny model, and a gateway, on a real broker."""
     with standing(kafka, tmp_path_factory.mktemp("stand")) as stand:
         yield stand
+
+
+@pytest.fixture
+def batch_settings(tmp_path: Path) -> dict[str, Any]:
+    """Return settings of a gateway that keeps files."""
+    return {"gateway_batches": tmp_path / "kept", "gateway_model": "tiny"}
+
+
+@pytest.fixture
+async def working(
+    broker: MemoryBroker, batch_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    """Run a gateway that keeps files, and looks often."""
+    monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
+    async with Gateway(broker, **batch_settings).running() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def answering(broker: MemoryBroker) -> AsyncIterator[RememberingWorker]:
+    """Run a worker that answers each prompt."""
+    async with RememberingWorker(broker) as worker:
+        yield worker

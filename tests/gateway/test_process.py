@@ -160,6 +160,7 @@ async def test_what_ends_it_at_the_start(aril: RunAril, tmp_path: Path) -> None:
         (["--gateway-tenant", "a", "--gateway-http", "nowhere"], 2, "--gateway-http"),
         (["--gateway-keys", str(tmp_path / "none.toml")], 2, "No such file"),
         (["--gateway-keys", str(broken)], 2, "keys.0.name"),
+        (["--gateway-tenant", "a", "--gateway-batches", str(broken)], 2, "File exists"),
         (["--gateway-tenant", "a", "--gateway-http", f"127.0.0.1:{port}"], 1, "in use"),
     ):
         done = await aril("gateway", *arguments)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from aril.schemas import DoneEvent, VisibleStream
+from tests.support.batch_process import BatchProcess
 from tests.support.batch_site import chat_line
 
 if TYPE_CHECKING:
@@ -32,56 +30,6 @@ KILLS: Final = (10, 60, 90, 150, 240)
 WORKER_DIES: Final = 120
 
 
-class Batch:
-    """`aril batch run` of one file, as a process."""
-
-    def __init__(self, site: Site, source: Path, output: Path) -> None:
-        self.output = output
-        self._command = [
-            *(sys.executable, "-m", "aril", "batch", "run", str(source), "-o", str(output)),
-            *("-t", "acme", "--concurrency", str(CONCURRENCY)),
-        ]
-        self._environment = os.environ | {
-            "ARIL_BOOTSTRAP": site.kafka.bootstrap,
-            "ARIL_JOBS_TOPIC": site.contract.jobs_topic,
-            "ARIL_REPLIES_PREFIX": site.contract.replies_prefix,
-        }
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start it, or start it again."""
-        return subprocess.Popen(
-            self._command, env=self._environment, stderr=subprocess.PIPE, text=True
-        )
-
-    def answered(self) -> int:
-        """Count the lines that are whole."""
-        return self.output.read_bytes().count(b"\n") if self.output.exists() else 0
-
-    async def until(self, process: subprocess.Popen[str], lines: int) -> None:
-        """Wait until so many lines are answered."""
-        while self.answered() < lines:
-            assert process.poll() is None, process.communicate()[1]
-            await asyncio.sleep(0.02)
-
-    async def killed_at(self, lines: int) -> None:
-        """Run it until then, and kill it."""
-        process = self.start()
-        try:
-            await self.until(process, lines)
-        finally:
-            process.kill()
-            await asyncio.to_thread(process.communicate)
-
-    async def finished(self) -> tuple[int, str]:
-        """Run it to its end; return exit code and what it said."""
-        process = self.start()
-        try:
-            _, said = await asyncio.to_thread(process.communicate)
-        finally:
-            process.kill()
-        return process.returncode, said
-
-
 async def test_batch_and_worker_are_killed(site: Site, tmp_path: Path) -> None:
     """Five kills of the batch and one of a worker over three hundred lines."""
     source = tmp_path / "in.jsonl"
@@ -93,7 +41,8 @@ async def test_batch_and_worker_are_killed(site: Site, tmp_path: Path) -> None:
         for at in range(LINES)
     )  # fmt: skip
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    batch = Batch(site, source, tmp_path / "out.jsonl")
+    output = tmp_path / "out.jsonl"
+    batch = BatchProcess(site.kafka, site.contract, source, output, concurrency=CONCURRENCY)
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(site.worker("one"))
         for lines_there in (each for each in KILLS if each < WORKER_DIES):

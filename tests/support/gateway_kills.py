@@ -178,7 +178,7 @@ async def kill_and_read(kafka: Kafka, folder: Path, *, kills: int, seed: int = 1
             for number in range(kills):
                 await asyncio.sleep(chance.uniform(*APART_SECONDS))
                 among = gateways if number % 2 == 0 else workers
-                await _kill(among, chance.randrange(2))
+                await kill(among, chance.randrange(2))
                 outcome.gateways += among is gateways
                 outcome.workers += among is not gateways
                 if reading.done():
@@ -191,7 +191,7 @@ async def kill_and_read(kafka: Kafka, folder: Path, *, kills: int, seed: int = 1
     return outcome
 
 
-async def _kill(among: list[Any], at: int) -> None:
+async def kill(among: list[Any], at: int) -> None:
     """Kill one, and start it again; the other is ready before, so that somebody always is."""
     await among[1 - at].ready()
     process: WorkerProcess = among[at]

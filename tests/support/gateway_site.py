@@ -43,26 +43,36 @@ TEXT_PATH = "/v1/completions"
 class Gateway:
     """One gateway; several may stand over one broker."""
 
-    def __init__(self, broker: MemoryBroker, *, inbox_events: int = 8, **settings: Any) -> None:
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        *,
+        inbox_events: int = 8,
+        transport: MemoryTransport | None = None,
+        **settings: Any,
+    ) -> None:
         given = {} if "gateway_keys" in settings else {"gateway_tenant": "acme"}
         self.settings = GatewaySettings(**(given | settings))
         self.connection = Connection(
-            "", transport=MemoryTransport(broker), inbox_events=inbox_events
+            "", transport=transport or MemoryTransport(broker), inbox_events=inbox_events
         )
         self.site = Site(self.settings, self.connection)
         self.app = make_app(self.site)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Gateway]:
-        """Connect it; its watch runs."""
+        """Connect it; its watch runs, and it works on batches."""
         async with self.connection:
             self.site.connected.set()
             watching = asyncio.create_task(self.site.watch())
+            keeping = asyncio.create_task(self.site.keep())
             try:
                 yield self
             finally:
                 watching.cancel()
-                await asyncio.wait({watching})
+                self.site.drain()
+                await asyncio.wait({watching, keeping})
+            keeping.result()
 
     async def call(self, method: str, path: str, body: object = None, **headers: str) -> Exchange:
         """Ask and wait for all of the answer; `last_event_id` is the header Last-Event-ID."""

@@ -120,6 +120,7 @@ def gateway_of(
         gateway_model="tiny",
         gateway_access_log=True,
         gateway_drain_seconds=1,
+        gateway_batches=folder / "kept",
     )
 
 
