@@ -177,7 +177,9 @@ def test_typed_errors(client: Any, stand: Stand) -> None:
         slow.models.list()
         with pytest.raises(openai.RateLimitError) as limited:
             slow.models.list()
-        assert limited.value.code == "overloaded"
+        assert limited.value.code == "rate_limit_exceeded"
+        assert limited.value.type == "rate_limit_error"
+        assert limited.value.response.headers["x-ratelimit-remaining-requests"] == "0"
         patient = slow.with_options(max_retries=4)
         for _ in range(3):  # it waits as it is told, and gets through
             patient.models.list()

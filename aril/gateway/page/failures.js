@@ -52,7 +52,7 @@ const ENDINGS = new Set([
   "reply_unreadable",
 ]);
 // Of the way to it.
-const PASSING_CODES = new Set(["unavailable", "timeout"]);
+const PASSING_CODES = new Set(["rate_limit_exceeded", "unavailable", "timeout"]);
 const PASSING_STATUS = new Set([408, 429, 502, 503, 504]);
 
 const WORDS = {
@@ -65,6 +65,7 @@ const WORDS = {
   invalid_job: "The question cannot be served as it stands",
   limit_exceeded: "The question is beyond a limit",
   overloaded: "The service has too much to do",
+  rate_limit_exceeded: "This key asks for too much at once",
   prompt_too_long: "The conversation is too long for the model",
   stream_lost: "The answer is not kept any more",
   timeout: "The answer took too long",
