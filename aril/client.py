@@ -26,6 +26,7 @@ from aril.schemas import (
     Sampling,
     WeightedAdapter,
     encode_request,
+    hash_of_record,
     reply_partition,
     reply_topic,
 )
@@ -226,16 +227,18 @@ class Client:
 
     async def _begin_new(self, job: Job, trace: Headers, wake: Callable[[], None]) -> Inbox:
         place = await self._reply_place(job.id)
+        position = await self.link.end_of(place)
+        value = encode_request(job.model_copy(update={"reply_from": position}))
         inbox = Inbox(
             job.id,
             place=place,
-            position=await self.link.end_of(place),
+            position=position,
             limit=self.link.inbox_events,
+            sent=hash_of_record(value),
             wake=wake,
         )
         self._listen(inbox)
         try:
-            value = encode_request(job.model_copy(update={"reply_from": inbox.start}))
             await self._send(job.id, value, trace)
         except BaseException as error:
             self.leave(inbox, cancel=isinstance(error, asyncio.CancelledError))

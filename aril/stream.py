@@ -121,8 +121,8 @@ class Stream:
 
     Nothing is sent before the first of `start`, iteration, `result` or `async with`. A caller that
     stops iterating, is cancelled, or leaves the `async with` block early cancels the job, unless
-    `keep` was called; `detach` leaves it running. Raises `JobFailed`, `JobTimeout`, `StreamLost`,
-    `BrokerUnavailable`.
+    `keep` was called; `detach` leaves it running. Raises `JobFailed`, `JobConflict`, `JobTimeout`,
+    `StreamLost`, `BrokerUnavailable`.
     """
 
     def __init__(
@@ -146,6 +146,14 @@ class Stream:
         inbox = self._started()
         given = inbox.given
         return ResumeToken(self.job, inbox.place.partition, inbox.start, given.tokens, given.resets)
+
+    @property
+    def sent(self) -> str | None:
+        """SHA-256 of the job's record, in hexadecimal; None where none was sent.
+
+        By it a worker names the record of a job that is not answered since another has its id.
+        """
+        return self._started().sent
 
     @property
     def finished(self) -> bool:

@@ -17,6 +17,7 @@ from aril.schemas import (
     ResetEvent,
     TokensEvent,
     VisibleStream,
+    decode_conflict,
     decode_redirect,
     decode_reply,
     decode_request,
@@ -85,6 +86,8 @@ def test_replies(vector: Vector) -> None:
         return
     record = decode_reply(data)
     assert decode_redirect(data, "j1") == expect.get("redirect")
+    conflict = decode_conflict(data, "j1")
+    assert (None if conflict is None else conflict._asdict()) == expect.get("conflict")
     assert (record is None) == ("skipped" in expect)
     if record is not None:
         assert msgpack.unpackb(encode_reply(record)) == {"v": 1, **expect["record"]}

@@ -48,6 +48,7 @@ const ENDINGS = new Set([
   "overloaded",
   "crash_loop",
   "internal",
+  "idempotency_key_reused",
   "stream_lost",
   "reply_unreadable",
 ]);
