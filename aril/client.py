@@ -201,14 +201,19 @@ class Client:
             token = ResumeToken.parse(token)
         return Stream(self, token.job, partial(self._begin_resumed, token), timeout=timeout)
 
-    async def find(self, job: str, *, since: float | None = None) -> ResumeToken:
+    async def find(
+        self, job: str, *, since: float | None = None, reply_partition: int | None = None
+    ) -> ResumeToken:
         """Return the token of a job's answer, for a caller that kept only the job's id.
 
         It costs reading one reply partition from `since` (in seconds since 1970, when the job was
-        sent or before) up to the job's first record; without it, from the log's start. Raises
-        `StreamLost` if no answer has begun since, or if its beginning is no longer kept.
+        sent or before) up to the job's first record; without it, from the log's start. Jobs that
+        other clients sent may have named a `reply_partition` of their own: it is to be told here.
+        Raises `StreamLost` if no answer has begun since, or if its beginning is no longer kept.
         """
-        return await find(self.link, self.replies_topic, job, since=since)
+        return await find(
+            self.link, self.replies_topic, job, since=since, partition=reply_partition
+        )
 
     async def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""

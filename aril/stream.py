@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from aril.errors import BadToken, ClientClosed, JobFailed, JobTimeout
-from aril.schemas import DoneEvent, ErrorEvent
+from aril.schemas import DoneEvent, ErrorEvent, limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _TOKEN: Final = re.compile(
     r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.([\w.-]{1,64})", re.ASCII
 )
+_NUMBERS: Final = ("partition", "reply_from", "count", "resets")
+_MOST: Final = (limits.MAX_PARTITION, limits.MAX_OFFSET, limits.MAX_INDEX, limits.MAX_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class ResumeToken:
         if found is None:
             raise BadToken("a token is <partition>.<reply_from>.<count>.<resets>.<job id>")
         *numbers, job = found.groups()
+        for name, number, most in zip(_NUMBERS, map(int, numbers), _MOST, strict=True):
+            if number > most:
+                raise BadToken(f"a token's {name} is at most {most}")
         partition, reply_from, count, resets = map(int, numbers)
         return cls(job, partition, reply_from, count, resets)
 

@@ -12,8 +12,10 @@ from aril.schemas.make_vectors.jobs import good_requests
 from aril.schemas.make_vectors.json_records import json_replies, json_requests
 from aril.schemas.make_vectors.partitions import partition_vectors
 from aril.schemas.make_vectors.replies import reply_vectors
+from aril.schemas.make_vectors.resumes import resume_vectors
 from aril.schemas.make_vectors.signatures import key_file, signature_vectors
 from aril.schemas.make_vectors.take_overs import take_over_histories
+from aril.schemas.make_vectors.tokens import token_vectors
 
 FOLDER: Final = Path(__file__).parents[1] / "vectors"
 
@@ -33,6 +35,8 @@ def vector_files() -> dict[Path, str]:
         "replies": [*reply_vectors(), *json_replies()],
         "partitions": partition_vectors(),
         "streams": [*plain_histories(), *take_over_histories()],
+        "tokens": token_vectors(),
+        "resumes": resume_vectors(),
     }
     texts = {FOLDER / f"{name}.json": _render(vectors) for name, vectors in files.items()}
     return texts | {FOLDER / "signatures.json": _render(signature_vectors(), key=key_file())}

@@ -54,7 +54,7 @@ def test_files_are_current() -> None:
     assert {path: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == vector_files()
 
 
-@pytest.mark.parametrize("name", ["requests", "replies", "streams"])
+@pytest.mark.parametrize("name", ["requests", "replies", "streams", "tokens", "resumes"])
 def test_names_are_unique(name: str) -> None:
     """A vector can be spoken of by its name."""
     names = [parameter.id for parameter in load(name)]
