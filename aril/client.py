@@ -149,7 +149,8 @@ class Client:
         """Disconnect; jobs whose streams are unfinished and not detached are cancelled."""
         self._closing = True
         for inbox in [*self._inboxes]:
-            self._cancel_soon(inbox.job)
+            if not inbox.others:
+                self._cancel_soon(inbox.job)
             self.link.router.remove(inbox)
             inbox.fail(ClientClosed("the client was closed"))
         self._inboxes.clear()
@@ -227,7 +228,7 @@ class Client:
         """Stop reading for a stream; called by the stream."""
         self._inboxes.discard(inbox)
         self.link.router.remove(inbox)
-        if cancel and not self._closing and not inbox.stream.finished:
+        if cancel and not (self._closing or inbox.stream.finished or inbox.others):
             self._cancel_soon(inbox.job)
 
     async def _begin_new(self, job: Job, trace: Headers, wake: Callable[[], None]) -> Inbox:

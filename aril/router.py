@@ -84,6 +84,11 @@ class Inbox:
         return self._given
 
     @property
+    def others(self) -> bool:
+        """Whether the id is another job's, which whoever leaves here does not end."""
+        return isinstance(self.failure, JobConflict)
+
+    @property
     def waiting(self) -> int:
         """How many events the caller has not taken."""
         return len(self._events)

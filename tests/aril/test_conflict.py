@@ -46,6 +46,21 @@ async def test_its_sender_is_told_and_the_first_goes_on(broker: MemoryBroker) ->
         assert broker.jobs.empty()
 
 
+@pytest.mark.parametrize("leaves", ["stream", "client"])
+async def test_who_leaves_before_it_is_told_ends_nobody(broker: MemoryBroker, leaves: str) -> None:
+    """The conflict is there, behind events that were not taken: the id is the other one's."""
+    async with connect(broker) as client:
+        stream = await client.stream("b", job_id="j").start()
+        FakeWorker.append_to_memory(broker, tokens("j", 0, "not "))
+        FakeWorker.append_to_memory(broker, tokens("j", 1, "mine"))
+        await refuse(broker)
+        while client.link.router.following:  # noqa: ASYNC110 - a few turns of the loop
+            await asyncio.sleep(0)
+        if leaves == "stream":
+            await stream.aclose()
+    assert broker.jobs.empty()
+
+
 async def test_of_two_that_read_from_one_place(broker: MemoryBroker) -> None:
     """Each knows its own record, so only one is told, though both begin at the same offset."""
     async with connect(broker) as one, connect(broker) as other:

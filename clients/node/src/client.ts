@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { hashOf } from "./conflict.js";
 import { encodeCancel, encodeJob, prepareJob, type Prepared } from "./encode.js";
 import { ArilError, BadJob, BadToken, BrokerUnavailable, ClientClosed, StreamLost } from "./errors.js";
 import { isInteger } from "./fields.js";
@@ -163,10 +164,12 @@ export class Client implements AsyncDisposable {
     }
     // What is read next is a lower bound as good as the end, and costs nothing.
     const position = this.#router.position(partition) ?? (await this.#transport.logEnd(partition));
-    const inbox = new Inbox({ job: id, partition, position, limit: this.#inboxEvents, wake });
+    const value = encodeJob(job, position);
+    const sent = hashOf(value);
+    const inbox = new Inbox({ job: id, partition, position, limit: this.#inboxEvents, sent, wake });
     this.#listen(inbox);
     try {
-      await this.#send(id, encodeJob(job, position), trace);
+      await this.#send(id, value, trace);
     } catch (error) {
       this.#router.remove(inbox);
       throw error;
@@ -205,7 +208,7 @@ export class Client implements AsyncDisposable {
 
   #leave(inbox: Inbox, cancel: boolean): void {
     this.#router.remove(inbox);
-    if (cancel && this.#closing === undefined && inbox.stream.terminal === null) {
+    if (cancel && this.#closing === undefined && inbox.stream.terminal === null && !inbox.others) {
       this.#cancelSoon(inbox.job);
     }
   }

@@ -3,6 +3,7 @@
  *
  * - ArilError
  *   - JobFailed          a worker answered the job with an error
+ *   - JobConflict        another job of this tenant has the id
  *   - JobTimeout         no end within the caller's time-out
  *   - StreamLost         the reply topic no longer holds records that the stream needs
  *   - ReplyUnreadable    a worker's reply breaks the contract, or is of a newer version of it
@@ -85,6 +86,16 @@ export class JobTimeout extends ArilError {
     readonly timeoutMs: number,
   ) {
     super(`job ${job} was not finished within ${timeoutMs} ms`);
+  }
+}
+
+/**
+ * Another job of this tenant has the id: this one is not answered, the other one runs on. What came
+ * of the stream before may be of its answer.
+ */
+export class JobConflict extends ArilError {
+  constructor(readonly job: string) {
+    super(`another job of this tenant has the id ${job}`);
   }
 }
 

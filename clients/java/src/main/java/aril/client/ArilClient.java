@@ -82,7 +82,7 @@ public final class ArilClient implements AutoCloseable {
         // What the reader reads next is as good as the log's end, and costs nothing.
         long start = reader.position(place).orElseGet(() -> await(transport.logEnd(place)));
         byte[] value = RequestEncoder.encode(job, tenant, start);
-        Inbox inbox = new Inbox(job.id(), place, start, inboxEvents, null);
+        Inbox inbox = new Inbox(job.id(), place, start, inboxEvents, null, Sha256.of(value));
         listen(inbox);
         try {
             await(send(key, value));
