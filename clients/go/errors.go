@@ -28,6 +28,8 @@ var (
 	ErrBadToken = errors.New("no token to resume from")
 	// ErrBadKey is of a key to sign with that cannot be read, or is not fit for that.
 	ErrBadKey = errors.New("no key to sign with")
+	// ErrBadSetting is of a variable of the environment, or a file that one names.
+	ErrBadSetting = errors.New("a setting cannot be used")
 	// ErrClosed is of a client that was closed, or a stream that was left. The job's token, if it
 	// was not cancelled, can be resumed.
 	ErrClosed = errors.New("closed")

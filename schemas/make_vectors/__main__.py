@@ -7,6 +7,7 @@ from typing import Any, Final
 from aril.schemas import limits
 from aril.schemas.make_vectors.bad_bytes import bad_bytes, long_records
 from aril.schemas.make_vectors.bad_jobs import bad_fields, bad_owners
+from aril.schemas.make_vectors.environments import environment_vectors
 from aril.schemas.make_vectors.histories import plain_histories
 from aril.schemas.make_vectors.jobs import good_requests
 from aril.schemas.make_vectors.json_records import json_replies, json_requests
@@ -37,6 +38,7 @@ def vector_files() -> dict[Path, str]:
         "streams": [*plain_histories(), *take_over_histories()],
         "tokens": token_vectors(),
         "resumes": resume_vectors(),
+        "environments": environment_vectors(),
     }
     texts = {FOLDER / f"{name}.json": _render(vectors) for name, vectors in files.items()}
     return texts | {FOLDER / "signatures.json": _render(signature_vectors(), key=key_file())}

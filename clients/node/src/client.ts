@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { hashOf } from "./conflict.js";
 import { encodeCancel, encodeJob, prepareJob, type Prepared } from "./encode.js";
 import { ArilError, BadJob, BadToken, BrokerUnavailable, ClientClosed, StreamLost } from "./errors.js";
+import { optionsFromEnv } from "./environment.js";
 import { isInteger } from "./fields.js";
 import { Inbox } from "./inbox.js";
 import type { Job } from "./job.js";
@@ -68,6 +69,11 @@ export class Client implements AsyncDisposable {
       options.transport ??
       new KafkaTransport(options.brokers, jobsTopic, repliesPrefix + tenant, options.kafka);
     return new Client(options, transport, await transport.open());
+  }
+
+  /** Connect as `ARIL_*` variables say: `optionsFromEnv`, with what `more` says instead. */
+  static async fromEnv(tenant?: string, more: Partial<ClientOptions> = {}): Promise<Client> {
+    return await Client.connect({ ...(await optionsFromEnv(tenant)), ...more });
   }
 
   private constructor(options: ClientOptions, transport: Transport, partitions: Partitions) {

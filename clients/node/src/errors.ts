@@ -11,6 +11,7 @@
  *   - BadJob             a job that cannot be sent, or that nobody could be told about
  *   - BadToken           a resume token that cannot be read, or fits no place in the answer
  *   - BadKey             a key for signing that cannot be read
+ *   - BadSetting         an `ARIL_*` variable, or a file that one names
  *   - BrokerUnavailable  the brokers cannot be reached, or refused
  *     - TopicMissing     a topic that the contract needs does not exist
  */
@@ -116,6 +117,9 @@ export class BadToken extends ArilError {}
 
 /** A key for signing jobs cannot be read, or is not fit for that. */
 export class BadKey extends ArilError {}
+
+/** A variable of the environment has a bad value, or names what cannot be used. */
+export class BadSetting extends ArilError {}
 
 /** The brokers cannot be reached, or refused what was asked; `cause` is the library's error. */
 export class BrokerUnavailable extends ArilError {}
