@@ -80,6 +80,7 @@ def _good() -> list[Vector]:
             "a token in a file",
             _FILE,
             bearer | {"sasl_token_provider": "file", "sasl_token_file": "/token"},
+            needs=("token_file", "sasl_token_provider"),
         ),
         _vector(
             "a token from a provider",

@@ -9,7 +9,7 @@ import { BadKey, BadSetting } from "../dist/errors.js";
 import { readSettings } from "../dist/settings.js";
 import { load } from "./vectors.js";
 
-const HAS = new Set(["key_password"]);
+const HAS = new Set(["key_password", "token_file"]);
 
 for (const vector of load("environments").vectors) {
   test(`environments: ${vector.name}`, () => {
