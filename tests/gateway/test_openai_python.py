@@ -201,6 +201,20 @@ def test_a_retry_gets_the_first_answer(client: Any) -> None:
     assert read.choices[0].message == first.choices[0].message
 
 
+def test_another_request_under_a_known_key(client: Any) -> None:
+    """It is refused, whole and as a stream, while the first runs and behind its end."""
+    headers = {"Idempotency-Key": f"order-{time.time_ns()}"}
+    running = client.chat.completions.create(**LONG, stream=True, extra_headers=headers)
+    next(iter(running))
+    for more in ({}, {"stream": True}):
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.chat.completions.create(**EXACT, **more, extra_headers=headers)
+        assert refused.value.code == "idempotency_key_reused"
+    assert len(text_of(list(running))) > 0
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.responses.create(model="aril", input="else", extra_headers=headers)
+
+
 def test_leaving_cancels(client: Any) -> None:
     """The worker is told at once, and says so in the answer's log."""
     stream = client.chat.completions.create(**LONG, stream=True)

@@ -61,6 +61,7 @@ const WORDS = {
   body_too_large: "The conversation is too long for the gateway",
   crash_loop: "The job was given up, as workers died of it",
   deadline_exceeded: "The answer did not come in time",
+  idempotency_key_reused: "Another question has this one's key",
   internal: "Something broke in the service",
   invalid_api_key: "The API key is not known",
   invalid_job: "The question cannot be served as it stands",
