@@ -26,6 +26,7 @@ from aril.schemas import (
     Sampling,
     WeightedAdapter,
     encode_request,
+    hash_of_record,
     reply_partition,
     reply_topic,
 )
@@ -148,7 +149,8 @@ class Client:
         """Disconnect; jobs whose streams are unfinished and not detached are cancelled."""
         self._closing = True
         for inbox in [*self._inboxes]:
-            self._cancel_soon(inbox.job)
+            if not inbox.others:
+                self._cancel_soon(inbox.job)
             self.link.router.remove(inbox)
             inbox.fail(ClientClosed("the client was closed"))
         self._inboxes.clear()
@@ -200,14 +202,19 @@ class Client:
             token = ResumeToken.parse(token)
         return Stream(self, token.job, partial(self._begin_resumed, token), timeout=timeout)
 
-    async def find(self, job: str, *, since: float | None = None) -> ResumeToken:
+    async def find(
+        self, job: str, *, since: float | None = None, reply_partition: int | None = None
+    ) -> ResumeToken:
         """Return the token of a job's answer, for a caller that kept only the job's id.
 
         It costs reading one reply partition from `since` (in seconds since 1970, when the job was
-        sent or before) up to the job's first record; without it, from the log's start. Raises
-        `StreamLost` if no answer has begun since, or if its beginning is no longer kept.
+        sent or before) up to the job's first record; without it, from the log's start. Jobs that
+        other clients sent may have named a `reply_partition` of their own: it is to be told here.
+        Raises `StreamLost` if no answer has begun since, or if its beginning is no longer kept.
         """
-        return await find(self.link, self.replies_topic, job, since=since)
+        return await find(
+            self.link, self.replies_topic, job, since=since, partition=reply_partition
+        )
 
     async def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""
@@ -221,21 +228,23 @@ class Client:
         """Stop reading for a stream; called by the stream."""
         self._inboxes.discard(inbox)
         self.link.router.remove(inbox)
-        if cancel and not self._closing and not inbox.stream.finished:
+        if cancel and not (self._closing or inbox.stream.finished or inbox.others):
             self._cancel_soon(inbox.job)
 
     async def _begin_new(self, job: Job, trace: Headers, wake: Callable[[], None]) -> Inbox:
         place = await self._reply_place(job.id)
+        position = await self.link.end_of(place)
+        value = encode_request(job.model_copy(update={"reply_from": position}))
         inbox = Inbox(
             job.id,
             place=place,
-            position=await self.link.end_of(place),
+            position=position,
             limit=self.link.inbox_events,
+            sent=hash_of_record(value),
             wake=wake,
         )
         self._listen(inbox)
         try:
-            value = encode_request(job.model_copy(update={"reply_from": inbox.start}))
             await self._send(job.id, value, trace)
         except BaseException as error:
             self.leave(inbox, cancel=isinstance(error, asyncio.CancelledError))

@@ -2,6 +2,7 @@
 
 * ArilError
   * JobFailed            a worker answered the job with an error
+  * JobConflict          another job of this tenant has the id
   * JobTimeout           no terminal within the caller's time-out (also a TimeoutError)
   * StreamLost           the reply topic no longer holds records that the stream needs
   * TextWithdrawn        text that was shown is withdrawn, and the new answer says something else
@@ -54,6 +55,18 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
         self.limit = limit
         self.given = given
         self.retry_after_ms = retry_after_ms
+
+
+class JobConflict(ArilError):  # noqa: N818 - named for what happened
+    """Another job of this tenant has the id: this one is not answered, the other one runs on.
+
+    It is told by the worker, as far back as that remembers jobs: some 10,000 of a partition. What
+    was given of the stream before may be of the other job's answer.
+    """
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"another job of this tenant has the id {job}")
+        self.job = job
 
 
 class JobTimeout(ArilError, TimeoutError):  # noqa: N818 - named for what happened

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aril.errors import ClientClosed, StreamLost
+from aril.errors import BadToken, ClientClosed, StreamLost
 from aril.router import Inbox
 from aril.schemas import (
     ClaimRecord,
@@ -33,13 +33,24 @@ if TYPE_CHECKING:
 MS: Final = 1_000
 
 
-async def find(link: Link, topic: str, job: str, *, since: float | None = None) -> ResumeToken:
+async def find(
+    link: Link,
+    topic: str,
+    job: str,
+    *,
+    since: float | None = None,
+    partition: int | None = None,
+) -> ResumeToken:
     """Return the token of an answer's beginning, among the replies of `topic`.
 
-    `since` is in seconds since 1970, at or before the moment at which the job was sent. Raises
-    `StreamLost` if there is nothing of the job, or only what is not its beginning.
+    `since` is in seconds since 1970, at or before the moment at which the job was sent; `partition`
+    the one that the job named, if it named one. Raises `StreamLost` if there is nothing of the job,
+    or only what is not its beginning, `BadToken` if there is no such partition.
     """
-    place = Place(topic, reply_partition(job, await link.partitions(topic)))
+    count = await link.partitions(topic)
+    if partition is not None and not 0 <= partition < count:
+        raise BadToken(f"{topic} has no partition {partition}: it has {count}")
+    place = Place(topic, reply_partition(job, count) if partition is None else partition)
     transport = link.transport
     start = await transport.log_start(place)
     end = await transport.log_end(place)
@@ -61,7 +72,9 @@ async def find(link: Link, topic: str, job: str, *, since: float | None = None) 
         return ResumeToken(job, place.partition, scout.found)
     if scout.failure is not None:
         raise scout.failure
-    raise StreamLost(f"no answer to job {job} begins in {start} to {end} of {topic}")
+    where = f"{start} to {end} of partition {place.partition} of {topic}"
+    hint = "" if partition is not None else "; did it name another as its reply_partition?"
+    raise StreamLost(f"no answer to job {job} begins in {where}{hint}")
 
 
 class _Scout(Inbox):

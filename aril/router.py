@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from aril.errors import BadToken, ReplyUnreadable, StreamLost
+from aril.errors import BadToken, JobConflict, ReplyUnreadable, StreamLost
 from aril.schemas import (
     DecodeError,
     ResetEvent,
     TokensEvent,
     VisibleStream,
+    decode_conflict,
     decode_redirect,
     decode_reply,
 )
@@ -23,7 +24,7 @@ from aril.schemas import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aril.schemas import Event, ReplyRecord
+    from aril.schemas import Conflict, Event, ReplyRecord
     from aril.transport import Fetched, Place
 
 
@@ -53,14 +54,19 @@ class Inbox:
         position: int,
         limit: int,
         resume_at: Mark | None = None,
+        sent: str | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare to read from offset `position`; what `resume_at` covers is not given again."""
+        """Prepare to read from offset `position`; what `resume_at` covers is not given again.
+
+        `sent` is the hash of the job's record, where it was sent for this inbox.
+        """
         self.job = job
         self.place = place
         self.start: int = position
         self.position: int = position
         self.limit = limit
+        self.sent = sent
         self.stream: VisibleStream = VisibleStream()
         self.failure: Exception | None = None
         self.goal: int | None = None  # see `Router.seek`
@@ -76,6 +82,11 @@ class Inbox:
     def given(self) -> Mark:
         """How far the caller has come."""
         return self._given
+
+    @property
+    def others(self) -> bool:
+        """Whether the id is another job's, which whoever leaves here does not end."""
+        return isinstance(self.failure, JobConflict)
 
     @property
     def waiting(self) -> int:
@@ -96,11 +107,28 @@ class Inbox:
             self.fail(ReplyUnreadable(f"a reply to job {self.job} cannot be read: {error}"))
             return
         if reply is None:
-            start = decode_redirect(record.value, self.job)
-            if start is not None and start < self.start and self._nothing_seen:
-                self._go_back(start)
+            self._notice(record.value)
             return
         self._fold(reply)
+
+    def _notice(self, value: bytes | None) -> None:
+        start = decode_redirect(value, self.job)
+        if start is not None:
+            if start < self.start and self._nothing_seen:
+                self._go_back(start)
+            return
+        conflict = decode_conflict(value, self.job)
+        if conflict is not None and self._is_mine(conflict):
+            self.fail(JobConflict(self.job))
+
+    def _is_mine(self, conflict: Conflict) -> bool:
+        """Tell whether it is the job read for here that is not answered.
+
+        Who did not send it knows only the place, where then is no other one's answer.
+        """
+        if self.sent is not None:
+            return conflict.sha256 == self.sent
+        return self._nothing_seen and conflict.reply_from == self.start
 
     def reached(self) -> None:
         """Tell the caller that all below the goal has been offered."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from aril.errors import BadToken, ClientClosed, JobFailed, JobTimeout
-from aril.schemas import DoneEvent, ErrorEvent
+from aril.schemas import DoneEvent, ErrorEvent, limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _TOKEN: Final = re.compile(
     r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.([\w.-]{1,64})", re.ASCII
 )
+_NUMBERS: Final = ("partition", "reply_from", "count", "resets")
+_MOST: Final = (limits.MAX_PARTITION, limits.MAX_OFFSET, limits.MAX_INDEX, limits.MAX_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class ResumeToken:
         if found is None:
             raise BadToken("a token is <partition>.<reply_from>.<count>.<resets>.<job id>")
         *numbers, job = found.groups()
+        for name, number, most in zip(_NUMBERS, map(int, numbers), _MOST, strict=True):
+            if number > most:
+                raise BadToken(f"a token's {name} is at most {most}")
         partition, reply_from, count, resets = map(int, numbers)
         return cls(job, partition, reply_from, count, resets)
 
@@ -121,8 +126,8 @@ class Stream:
 
     Nothing is sent before the first of `start`, iteration, `result` or `async with`. A caller that
     stops iterating, is cancelled, or leaves the `async with` block early cancels the job, unless
-    `keep` was called; `detach` leaves it running. Raises `JobFailed`, `JobTimeout`, `StreamLost`,
-    `BrokerUnavailable`.
+    `keep` was called; `detach` leaves it running. Raises `JobFailed`, `JobConflict`, `JobTimeout`,
+    `StreamLost`, `BrokerUnavailable`.
     """
 
     def __init__(
@@ -146,6 +151,14 @@ class Stream:
         inbox = self._started()
         given = inbox.given
         return ResumeToken(self.job, inbox.place.partition, inbox.start, given.tokens, given.resets)
+
+    @property
+    def sent(self) -> str | None:
+        """SHA-256 of the job's record, in hexadecimal; None where none was sent.
+
+        By it a worker names the record of a job that is not answered since another has its id.
+        """
+        return self._started().sent
 
     @property
     def finished(self) -> bool:

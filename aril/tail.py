@@ -45,8 +45,15 @@ class Tail:
     """
 
     def __init__(
-        self, link: Link, topic: str, token: ResumeToken, position: Position = START
+        self,
+        link: Link,
+        topic: str,
+        token: ResumeToken,
+        position: Position = START,
+        *,
+        sent: str | None = None,
     ) -> None:
+        """Prepare; `sent` is the hash of the job's record, for its sender (`Stream.sent`)."""
         self._link = link
         self._token = token
         self._place = Place(topic, token.partition)
@@ -59,6 +66,7 @@ class Tail:
             position=token.reply_from if position.at_start else position.offset,
             limit=link.inbox_events,
             after=position,
+            sent=sent,
             wake=self._news.set,
         )
 
@@ -117,7 +125,7 @@ class Tail:
         """Return what has come, at least one step; for what was there, wait as long as it takes.
 
         [] once that has been given and nothing has come for so many seconds, and after the end.
-        Raises `StreamLost`, `BrokerUnavailable`, `ReplyUnreadable`, `ClientClosed`.
+        Raises `StreamLost`, `JobConflict`, `BrokerUnavailable`, `ReplyUnreadable`, `ClientClosed`.
         """
         inbox, loop = self._inbox, asyncio.get_running_loop()
         until: float | None = None
@@ -170,9 +178,10 @@ class _Steps(Inbox):
         position: int,
         limit: int,
         after: Position,
+        sent: str | None,
         wake: Callable[[], None],
     ) -> None:
-        super().__init__(job, place=place, position=position, limit=limit, wake=wake)
+        super().__init__(job, place=place, position=position, limit=limit, sent=sent, wake=wake)
         self.stream = after.stream()
         self._fresh = after.at_start
         self._waiting: deque[Step] = deque()

@@ -7,6 +7,7 @@ other languages, json/ and vectors/ let them check themselves against it.
 from aril.schemas import limits
 from aril.schemas.adapters import WeightedAdapter
 from aril.schemas.codec import decode_request, encode_request, question_of
+from aril.schemas.conflict import Conflict, decode_conflict, encode_conflict, hash_of_record
 from aril.schemas.conversation import Message
 from aril.schemas.errors import DecodeError, ErrorCode, JobError
 from aril.schemas.job import Cancel, Job
@@ -57,6 +58,7 @@ __all__ = [
     "AdapterName",
     "Cancel",
     "ClaimRecord",
+    "Conflict",
     "DecodeError",
     "DoneEvent",
     "DoneRecord",
@@ -83,12 +85,15 @@ __all__ = [
     "Usage",
     "VisibleStream",
     "WeightedAdapter",
+    "decode_conflict",
     "decode_redirect",
     "decode_reply",
     "decode_request",
+    "encode_conflict",
     "encode_redirect",
     "encode_reply",
     "encode_request",
+    "hash_of_record",
     "is_adapter",
     "is_job_id",
     "is_tenant",

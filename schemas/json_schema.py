@@ -108,6 +108,7 @@ def reply_schema() -> Schema:
         "done": _done(),
         "error": _error(),
         "redirect": _redirect(),
+        "conflict": _conflict(),
     }
     for kind, schema in kinds.items():
         schema["properties"] = {"kind": {"const": kind}} | schema["properties"]
@@ -267,10 +268,27 @@ def _error() -> Schema:
 
 
 def _redirect() -> Schema:
-    schema = _record(
+    return _notice(
         "Of no answer: that to a job which was sent again begins at this offset.",
         {"reply_from": _integer(limits.MAX_OFFSET)},
     )
+
+
+def _conflict() -> Schema:
+    place = _or_null(_integer(limits.MAX_OFFSET))
+    return _notice(
+        "Of no answer: the job whose record's value has this SHA-256 gets none, as another has"
+        " its id.",
+        {
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "reply_from": place | {"description": "as that job had it"},
+        },
+        optional=("reply_from",),
+    )
+
+
+def _notice(title: str, fields: Schema, optional: tuple[str, ...] = ()) -> Schema:
+    schema = _record(title, fields, optional=optional)
     for name in ("epoch", "worker"):
         del schema["properties"][name]
         schema["required"].remove(name)

@@ -333,7 +333,7 @@ class Worker:
             await parts.answers.farewell(FAREWELL_SECONDS)
             await parts.dispatcher.stop()
             await parts.claims.stop()
-            await parts.redirects.stop()
+            await parts.notices.stop()
             await parts.answers.stop()
             await consumer.stop()
             for task in (telling, stopped, *others):

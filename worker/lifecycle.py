@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aril.schemas import ErrorCode, JobError
 from aril.worker.accounting import count_move
 from aril.worker.effects import Effects
-from aril.worker.intake.admission import Admitted, Cancelled, SentAgain, Unusable
+from aril.worker.intake.admission import Admitted, Cancelled, Conflicting, SentAgain, Unusable
 from aril.worker.intake.deadlines import Deadlines, too_late
 from aril.worker.intake.quotas import Quotas
 from aril.worker.observe.logs import get_logger
@@ -186,10 +186,10 @@ class Lifecycle:
                 self.parts.routes.look_up(entry)
             case Cancelled(entry):
                 self.end(entry, JobError(ErrorCode.CANCELLED, "cancelled by its tenant"))
-            case SentAgain() as sent:
-                self.parts.jobless.redirect(
-                    state, record, job_id=sent.job_id, topic=sent.reply_topic, first=sent.first
-                )
+            case SentAgain(notice):
+                self.parts.jobless.redirect(state, record, notice)
+            case Conflicting(notice, error):
+                self.parts.jobless.conflict(state, record.lean(), notice, error)
             case Unusable(reason, error):
                 self.parts.jobless.put_aside(state, record.lean(), reason, error)
 

@@ -14,8 +14,8 @@ from aril.worker.intake.admission import Admission
 from aril.worker.intake.tenant_limits import TenantLimits
 from aril.worker.replies.answers import Answers
 from aril.worker.replies.jobless import JoblessRecords
+from aril.worker.replies.notices import Notices
 from aril.worker.replies.pending_bytes import PendingBytes
-from aril.worker.replies.redirects import Redirects
 from aril.worker.replies.reply_logs import ReplyLogs
 from aril.worker.replies.routes import ReplyRoutes
 from aril.worker.takeover.claims import Claims
@@ -77,7 +77,7 @@ class Parts:
     claims: Claims
     dispatcher: Dispatcher
     answers: Answers
-    redirects: Redirects
+    notices: Notices
     jobless: JoblessRecords
     pending: PendingBytes
 
@@ -94,13 +94,13 @@ def wire(
     """Make the parts of one worker; `happened` is told of every event, for `prove` see Claims."""
     pending = PendingBytes(settings.lookahead_bytes)
     logs = ReplyLogs()
-    redirects = Redirects(around.writer, pending=pending, logs=logs)
+    notices = Notices(around.writer, pending=pending, logs=logs)
     parking = Parking(
         logs,
         pending,
         metrics,
         happened,
-        try_other=redirects.try_one,
+        try_other=notices.try_one,
         sound=lambda entry: answers.sound(entry, claims.in_vain(entry)),
     )
     answers = Answers(
@@ -157,7 +157,7 @@ def wire(
             take_loads=around.take_loads,
         ),
         answers=answers,
-        redirects=redirects,
-        jobless=JoblessRecords(answers, redirects, metrics),
+        notices=notices,
+        jobless=JoblessRecords(answers, notices, metrics),
         pending=pending,
     )

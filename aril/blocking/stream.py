@@ -25,8 +25,8 @@ class Stream:
 
     Nothing is sent before the first of `start`, iteration, `result` or `with`. A caller that stops
     iterating, is interrupted, or leaves the `with` block early cancels the job, unless `keep` was
-    called; `detach` leaves it running. Raises `JobFailed`, `JobTimeout`, `StreamLost`,
-    `BrokerUnavailable`.
+    called; `detach` leaves it running. Raises `JobFailed`, `JobConflict`, `JobTimeout`,
+    `StreamLost`, `BrokerUnavailable`.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from aril.gateway.failures import Refusal
 from aril.gateway.places import new_job
+from aril.openai.errors import KEY
 from aril.schemas import is_job_id, limits
 from aril.trace_context import TRACEPARENT, TRACESTATE, trace_headers
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from aril.openai.jobs import JobFields
 
-KEY: Final = "idempotency-key"
 LONGEST_SUFFIX: Final = len(".1023")
 
 

@@ -204,10 +204,12 @@ def _as_it_was(asked: Asked, answers: list[Answer]) -> Asked:
 
 
 def _streams(request: Request, client: Client, asked: Asked, base: str) -> list[Stream]:
-    trace, alone = trace_of(request), len(asked.jobs) == 1
+    trace = trace_of(request)
     streams = []
     for at, fields in enumerate(asked.jobs):
-        job = base if alone else f"{base}.{at}"
+        # The first has the key itself, however many there are: else another body with more or
+        # fewer choices would not be seen to be under a key that is taken.
+        job = f"{base}.{at}" if at else base
         options: JobFields = {**fields, **trace, "job_id": job}
         streams.append(client.stream(**options))
     return streams

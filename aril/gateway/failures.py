@@ -39,6 +39,7 @@ class Refusal(HTTPException):
         param: str | None = None,
         limit: float | None = None,
         given: float | str | None = None,
+        retry_after_ms: int | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(status, message, headers)
@@ -46,6 +47,7 @@ class Refusal(HTTPException):
         self.param = param
         self.limit = limit
         self.given = given
+        self.retry_after_ms = retry_after_ms
 
 
 def failure(error: Exception) -> Failure:
@@ -80,6 +82,8 @@ def _by_status(error: HTTPException) -> ErrorBody:
             body["limit"] = error.limit
         if error.given is not None:
             body["given"] = error.given
+        if error.retry_after_ms is not None:
+            body["retry_after_ms"] = error.retry_after_ms
     return body
 
 

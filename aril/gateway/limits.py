@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from aril.schemas import ErrorCode, JobError
+from aril.gateway.failures import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aril.gateway.keys import Caller
 
-MS = 1_000
+MS: Final = 1_000
+STATUS: Final = 429
+CODE: Final = "rate_limit_exceeded"
+"""OpenAI's word. What the queue refuses is `overloaded`, and has ended the job."""
 
 
 class _Use:
@@ -35,27 +39,23 @@ class Limits:
         self._uses: dict[str, _Use] = {}
 
     def request(self, caller: Caller) -> None:
-        """Count one request. Raises `JobError` (overloaded), with when to come again.
+        """Count one request. Raises `Refusal` (429), with when to come again.
 
         A bucket of a second's requests, at least one, that fills at the caller's rate.
         """
         rate = caller.requests_per_second
         if rate is None:
             return
-        use, most, now = self._use(caller), max(1.0, rate), self._clock()
-        use.tokens = min(most, use.tokens + (now - use.at) * rate)
-        use.at = now
+        use = self._filled(caller, rate)
         if use.tokens < 1.0:
             wait = (1.0 - use.tokens) / rate
             text = f"this key may send {rate:g} requests a second"
-            raise JobError(
-                ErrorCode.OVERLOADED, text, limit=rate, retry_after_ms=max(1, int(wait * MS + 1))
-            )
+            raise Refusal(STATUS, text, code=CODE, limit=rate, retry_after_ms=int(wait * MS + 1))
         use.tokens -= 1.0
 
     @contextmanager
     def streams(self, caller: Caller, answers: int) -> Iterator[None]:
-        """Count answers that are being read. Raises `JobError` (overloaded)."""
+        """Count answers that are being read. Raises `Refusal` (429)."""
         if caller.streams is None:
             yield
             return
@@ -63,8 +63,8 @@ class Limits:
         if use.streams + answers > caller.streams:
             text = f"this key may read {caller.streams} answers at the same time"
             given = use.streams + answers
-            raise JobError(
-                ErrorCode.OVERLOADED, text, limit=caller.streams, given=given, retry_after_ms=MS
+            raise Refusal(
+                STATUS, text, code=CODE, limit=caller.streams, given=given, retry_after_ms=MS
             )
         use.streams += answers
         try:
@@ -72,9 +72,41 @@ class Limits:
         finally:
             use.streams -= answers
 
+    def headers(self, caller: Caller) -> dict[str, str]:
+        """Return what is left of a key's requests, by OpenAI's names; empty without a rate.
+
+        The limit is what the bucket holds, the reset when it is full again. No client waits by
+        these: they are for whoever paces its requests.
+        """
+        rate = caller.requests_per_second
+        if rate is None:
+            return {}
+        use, most = self._filled(caller, rate), max(1.0, rate)
+        return {
+            "x-ratelimit-limit-requests": str(int(most)),
+            "x-ratelimit-remaining-requests": str(int(use.tokens)),
+            "x-ratelimit-reset-requests": _duration((most - use.tokens) / rate),
+        }
+
+    def _filled(self, caller: Caller, rate: float) -> _Use:
+        use, now = self._use(caller), self._clock()
+        use.tokens = min(max(1.0, rate), use.tokens + (now - use.at) * rate)
+        use.at = now
+        return use
+
     def _use(self, caller: Caller) -> _Use:
         use = self._uses.get(caller.sha256)
         if use is None:
             full = max(1.0, caller.requests_per_second or 0.0)
             use = self._uses[caller.sha256] = _Use(full, self._clock())
         return use
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as OpenAI's headers write it: `12ms`, `1s`, `6m0s`; rounded up."""
+    ms = math.ceil(seconds * MS)
+    if ms < MS:
+        return f"{ms}ms"
+    minutes, left = divmod(-(-ms // MS), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{left}s"

@@ -59,14 +59,14 @@ async def create(request: Request) -> Response:
     job, chosen = job_of(request, caller.tenant)
     request.scope["aril.job"] = job
     with site.reading(caller=caller):
-        place = await _sent(
+        place, sent = await _sent(
             site.client(caller.tenant), {**asked.job, **trace_of(request), "job_id": job}
         )
     log, headers = _events_of(place, asked), {"x-request-id": job}
     if asked.background and not asked.stream:
         return JSONResponse(log.response(), headers=headers)
     kept = asked.background or chosen
-    reading = Tailing(site, caller, place, begun="new", kept=kept)
+    reading = Tailing(site, caller, place, begun="new", kept=kept, sent=sent)
     if asked.stream:
         seconds = site.settings.gateway_keepalive_seconds
         pieces = _live(reading, place, log, at_its_first=chosen)
@@ -218,9 +218,11 @@ def _frames(events: list[Typed], after: int) -> list[bytes]:
 # --- what is asked
 
 
-async def _sent(client: Client, fields: JobFields) -> ResumeToken:
-    """Send a job; return where its answer begins."""
-    return (await client.stream(**fields).start()).detach()
+async def _sent(client: Client, fields: JobFields) -> tuple[ResumeToken, str | None]:
+    """Send a job; return where its answer begins, and the hash of its record."""
+    stream = await client.stream(**fields).start()
+    sent = stream.sent
+    return stream.detach(), sent
 
 
 async def _cancel(client: Client, job: str) -> None:

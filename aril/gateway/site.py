@@ -77,10 +77,13 @@ class Site:
         return self.connected.is_set() and not self.draining.is_set()
 
     def caller(self, request: Request) -> Caller:
-        """Return who asks, once a request. Raises HTTPException 401, `JobError` of its limits."""
+        """Return who asks, once a request. Raises HTTPException 401, 429 of its limits."""
         caller = self._caller(request)
         request.scope["aril.caller"] = caller.name
-        self.limits.request(caller)
+        try:
+            self.limits.request(caller)
+        finally:
+            request.scope["aril.headers"] = self.limits.headers(caller)
         return caller
 
     def client(self, tenant: str) -> Client:
@@ -98,7 +101,7 @@ class Site:
         """Count answers that are being read, within what `caller` may read.
 
         A `reader` is ended when it has waited too long, or the gateway ends. Raises HTTPException
-        503 where there are too many answers or no more are taken, `JobError` of a key's limits.
+        503 where there are too many answers or no more are taken, 429 of a key's limits.
         """
         if not self.ready:
             why = STOPPING if self.draining.is_set() else "the brokers have not answered yet"

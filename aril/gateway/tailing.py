@@ -36,14 +36,18 @@ class Tailing:
         *,
         begun: Begun | None = None,
         kept: bool = True,
+        sent: str | None = None,
     ) -> None:
-        """Prepare; with `begun` it is counted as an answer, how it has begun and ended."""
+        """Prepare; with `begun` it is counted as an answer, how it has begun and ended.
+
+        `sent` is the hash of the job's record, for its sender.
+        """
         client = site.client(caller.tenant)
         self.job = place.job
         self.kept = kept
         self.resumable = False  # its reader was told where it stands
         self.waiting_since: float | None = None
-        self.tail = Tail(client.link, client.replies_topic, place, position)
+        self.tail = Tail(client.link, client.replies_topic, place, position, sent=sent)
         self._site, self._caller, self._begun = site, caller, begun
         self._counted: AbstractContextManager[None] | None = None
         self._loop = asyncio.get_running_loop()

@@ -1,10 +1,15 @@
-"""Each request counted, and told in the log where that is asked for: never its body or its key."""
+"""Each request counted, its caller's limits told, and a line in the log where that is asked for.
+
+Never its body or its key.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import MutableHeaders
 
 from aril.gateway.failures import LEFT
 
@@ -37,6 +42,7 @@ class Watching:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message).update(scope.get("aril.headers", {}))
             await send(message)
 
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NotRequired, TypedDict
 from aril.errors import (
     BrokerUnavailable,
     ClientClosed,
+    JobConflict,
     JobFailed,
     JobTimeout,
     ReplyUnreadable,
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 BAD_REQUEST: Final = "invalid_request_error"
 OVERLOADED: Final = "rate_limit_error"
 SERVER: Final = "server_error"
+REUSED: Final = 422
+"""As the draft of the Idempotency-Key header has it: the key is another request's."""
+KEY: Final = "idempotency-key"
+"""The header that names a job."""
 
 STATUS: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.INVALID_JOB: 400,
@@ -109,17 +114,17 @@ class Withdrawn(Exception):  # noqa: N818 - named for what happened
 
 def failure_of(error: Exception) -> Failure:
     """Return the response to `error`; what is nobody's fault but ours is told without its words."""
-    if isinstance(error, JobFailed):
-        return _by_code(error, param_of(error.code, error.message))
     if isinstance(error, Refused):
         return _by_code(error, error.param)
-    if isinstance(error, JobError):
+    if isinstance(error, JobFailed | JobError):
         return _by_code(error, param_of(error.code, error.message))
     if isinstance(error, Withdrawn):
         return _server(500, "withdrawn", str(error), retryable=True)
     for kind, status, code, retryable in ELSEWHERE:
         if isinstance(error, kind):
             return _server(status, code, str(error), retryable=retryable)
+    if isinstance(error, JobConflict):
+        return _reused(error)
     return _server(500, ErrorCode.INTERNAL, "a fault of the service", retryable=True)
 
 
@@ -167,6 +172,17 @@ def _type_of(status: int) -> str:
     if status == STATUS[ErrorCode.OVERLOADED]:
         return OVERLOADED
     return SERVER if status >= STATUS[ErrorCode.INTERNAL] else BAD_REQUEST
+
+
+def _reused(error: JobConflict) -> Failure:
+    body: ErrorBody = {
+        "message": f"{KEY}: {error}",
+        "type": BAD_REQUEST,
+        "param": KEY,
+        "code": "idempotency_key_reused",
+        "retryable": False,
+    }
+    return Failure(REUSED, body)
 
 
 def _server(status: int, code: str, message: str, *, retryable: bool) -> Failure:

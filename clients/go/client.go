@@ -3,6 +3,8 @@ package aril
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"sync"
 	"time"
@@ -130,6 +132,8 @@ func (c *Client) Send(ctx context.Context, job Job) (*Stream, error) {
 		return nil, err
 	}
 	box := newInbox(job.ID, place, start, c.buffer)
+	digest := sha256.Sum256(value)
+	box.sent = hex.EncodeToString(digest[:])
 	if err := c.router.add(box); err != nil {
 		return nil, err
 	}

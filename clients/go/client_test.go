@@ -2,6 +2,7 @@ package aril
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -220,6 +221,26 @@ func TestAJobSentAgainIsLedToTheFirstAnswer(t *testing.T) {
 	}
 	if answer, err := neighbour.Answer(waiting(t)); err != nil || answer.Text != "12" {
 		t.Errorf("the neighbour got %+v, %v", answer, err)
+	}
+}
+
+func TestAnotherJobUnderAKnownIDIsToldSo(t *testing.T) {
+	b := newBroker(1)
+	client := connect(t, b, Options{})
+	stream := send(t, client, Job{ID: "o-81"})
+	value := b.jobs(t, 1)[0].value
+	w := workerOf(b, stream)
+	w.say("x")
+	w.put("conflict", map[string]any{"sha256": strings.Repeat("0", sha256Chars), "reply_from": 0})
+	w.put("conflict", map[string]any{"sha256": fmt.Sprintf("%x", sha256.Sum256(value))})
+	nextText(t, stream, "x")
+	if err := failure(t, stream); !errors.Is(err, ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	stream.Close()
+	client.Close()
+	if sent := b.jobs(t, 1); len(sent) != 1 {
+		t.Errorf("%d records were sent: the job is another one's", len(sent))
 	}
 }
 

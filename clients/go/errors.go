@@ -17,6 +17,9 @@ var (
 	ErrUnavailable = errors.New("Kafka is not available")
 	// ErrTopicMissing is of a topic that does not exist; it is an ErrUnavailable too.
 	ErrTopicMissing = fmt.Errorf("%w: a topic does not exist", ErrUnavailable)
+	// ErrConflict is of a job that is not answered: another one of this tenant has its ID. That one
+	// runs on; what came of the stream before may be of its answer.
+	ErrConflict = errors.New("another job of this tenant has the id")
 	// ErrStreamLost is of a stream whose records the log does not hold, or no longer.
 	ErrStreamLost = errors.New("the log does not hold the answer")
 	// ErrUnreadable is of a reply that breaks the contract, or is of a newer version of it.
@@ -25,6 +28,8 @@ var (
 	ErrBadToken = errors.New("no token to resume from")
 	// ErrBadKey is of a key to sign with that cannot be read, or is not fit for that.
 	ErrBadKey = errors.New("no key to sign with")
+	// ErrBadSetting is of a variable of the environment, or a file that one names.
+	ErrBadSetting = errors.New("a setting cannot be used")
 	// ErrClosed is of a client that was closed, or a stream that was left. The job's token, if it
 	// was not cancelled, can be resumed.
 	ErrClosed = errors.New("closed")

@@ -184,7 +184,7 @@ type worker struct {
 
 func (w *worker) put(kind string, fields map[string]any) {
 	record := map[string]any{"v": 1, "kind": kind, "job": w.job}
-	if kind != "redirect" {
+	if kind != "redirect" && kind != "conflict" {
 		record["epoch"], record["worker"] = []any{w.epoch[0], w.epoch[1]}, w.name
 	}
 	for name, value := range fields {

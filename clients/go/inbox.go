@@ -18,9 +18,10 @@ const (
 type inbox struct {
 	job       string
 	partition int32
-	start     int64 // where the replies to the job begin
-	position  int64 // the next record to take
-	limit     int   // events; the bytes' is inboxBytes
+	start     int64  // where the replies to the job begin
+	position  int64  // the next record to take
+	limit     int    // events; the bytes' is inboxBytes
+	sent      string // SHA-256 of the job's record in hexadecimal, "" where none was sent for this inbox
 
 	visible visible
 	waiting []waitingEvent
@@ -66,10 +67,7 @@ func (box *inbox) offer(record fetched) {
 		return
 	}
 	if told == nil {
-		start := decodeRedirect(record.value, box.job)
-		if start >= 0 && start < box.start && box.folded == (mark{}) && box.given == (mark{}) {
-			box.goBack(start)
-		}
+		box.notice(record.value)
 		return
 	}
 	if told.job != box.job {
@@ -80,6 +78,29 @@ func (box *inbox) offer(record fetched) {
 		if box.admit(event, len(record.value)); box.failure != nil {
 			return // nothing more is given of a record that a token fits no place in
 		}
+	}
+}
+
+// notice takes a record of no answer: it may say where the job's is, or that there is none.
+func (box *inbox) notice(value []byte) {
+	nothingSeen := box.folded == (mark{}) && box.given == (mark{})
+	if start := decodeRedirect(value, box.job); start >= 0 {
+		if start < box.start && nothingSeen {
+			box.goBack(start)
+		}
+		return
+	}
+	told, ok := decodeConflict(value, box.job)
+	if !ok {
+		return
+	}
+	// Who did not send the job knows only the place, where then is no other one's answer.
+	mine := nothingSeen && told.replyFrom == box.start
+	if box.sent != "" {
+		mine = told.sha256 == box.sent
+	}
+	if mine {
+		box.fail(fmt.Errorf("%w: %s", ErrConflict, box.job))
 	}
 }
 

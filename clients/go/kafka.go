@@ -42,6 +42,8 @@ type kafka struct {
 	at map[int32]int64
 	// added are those of which nothing has come yet.
 	added map[int32]bool
+	// met holds the offsets at which batches were last met that cannot be unpacked.
+	met map[int32]int64
 }
 
 func newKafka(brokers []string, jobsTopic, replyTopic string, options []kgo.Opt) *kafka {
@@ -72,7 +74,7 @@ func newKafka(brokers []string, jobsTopic, replyTopic string, options []kgo.Opt)
 	)
 	return &kafka{
 		jobsTopic: jobsTopic, replyTopic: replyTopic, options: ours,
-		at: map[int32]int64{}, added: map[int32]bool{},
+		at: map[int32]int64{}, added: map[int32]bool{}, met: map[int32]int64{},
 	}
 }
 
@@ -210,6 +212,7 @@ func (k *kafka) forget(partition int32) {
 	if _, known := k.at[partition]; known {
 		delete(k.at, partition)
 		delete(k.added, partition)
+		delete(k.met, partition)
 		k.client.RemoveConsumePartitions(k.place(partition))
 	}
 }
@@ -245,6 +248,10 @@ func (k *kafka) poll(ctx context.Context) ([]fetched, []*partitionError) {
 		if _, known := k.at[each.Partition]; !known && each.Partition >= 0 {
 			continue // told of a partition that was forgotten meanwhile
 		}
+		if each.Partition >= 0 && isUnreadable(each.Err) {
+			k.leaveOut(each.Partition, each.Err)
+			continue
+		}
 		k.forget(each.Partition)
 		failed = append(failed, whyFailed(each.Partition, each.Err))
 	}
@@ -263,15 +270,12 @@ func (k *kafka) cutOff(partition int32, offset int64) bool {
 
 func whyFailed(partition int32, err error) *partitionError {
 	var lost *kgo.ErrDataLoss
-	var refused *kerr.Error
 	failed := &partitionError{partition: max(partition, allPartitions)}
 	switch {
 	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &lost):
 		failed.outOfRange, failed.err = true, err
-	case errors.As(err, &refused), partition < 0:
+	default:
 		failed.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	default: // a batch that the library cannot unpack
-		failed.err = fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	return failed
 }

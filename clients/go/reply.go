@@ -73,17 +73,43 @@ func decodeReply(data []byte) (*reply, error) {
 	return told, nil
 }
 
+// decodeNotice returns the fields of a notice of a kind about `job`, nil if `data` is none.
+func decodeNotice(data []byte, kind, job string) *form {
+	fields, err := unpackMap(data, maxReplyBytes)
+	if err != nil || fields["v"] != int64(version) || fields["kind"] != kind || fields["job"] != job {
+		return nil
+	}
+	return &form{fields: fields}
+}
+
 // decodeRedirect returns where the answer to `job` begins, -1 if `data` is no redirect of it.
 func decodeRedirect(data []byte, job string) int64 {
-	fields, err := unpackMap(data, maxReplyBytes)
-	if err != nil || fields["v"] != int64(version) || fields["kind"] != "redirect" || fields["job"] != job {
-		return -1
-	}
-	f := &form{fields: fields}
-	if start := f.integer("reply_from", math.MaxInt64); f.err == nil {
-		return start
+	if f := decodeNotice(data, "redirect", job); f != nil {
+		if start := f.integer("reply_from", math.MaxInt64); f.err == nil {
+			return start
+		}
 	}
 	return -1
+}
+
+// conflict says which job is not answered, since another one has its id.
+type conflict struct {
+	sha256    string // of the record's value, in hexadecimal
+	replyFrom int64  // as the job had it; -1: not told
+}
+
+// decodeConflict returns what is said of a job of this id, false if `data` is no conflict about it.
+func decodeConflict(data []byte, job string) (told conflict, ok bool) {
+	f := decodeNotice(data, "conflict", job)
+	if f == nil {
+		return told, false
+	}
+	told = conflict{f.text("sha256", sha256Chars), -1}
+	f.check("sha256", isSHA256(told.sha256))
+	if f.fields["reply_from"] != nil {
+		told.replyFrom = f.integer("reply_from", math.MaxInt64)
+	}
+	return told, f.err == nil
 }
 
 func (f *form) head(told *reply) {

@@ -40,8 +40,8 @@ func ParseToken(text string) (Token, error) {
 		}
 		numbers[at] = number
 	}
-	if numbers[0] > 1<<31-1 {
-		return Token{}, fmt.Errorf("%w: there is no partition %d", ErrBadToken, numbers[0])
+	if max(numbers[0], numbers[2], numbers[3]) > maxIndex {
+		return Token{}, fmt.Errorf("%w: only its offset may be past 31 bits", ErrBadToken)
 	}
 	return Token{parts[5], int32(numbers[0]), numbers[1], numbers[2], numbers[3]}, nil
 }

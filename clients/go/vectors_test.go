@@ -2,9 +2,11 @@ package aril
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"reflect"
@@ -246,7 +248,11 @@ func TestReplyVectors(t *testing.T) {
 			Record   json.RawMessage
 			Skipped  bool
 			Redirect *int64
-			Error    *refusal
+			Conflict *struct {
+				SHA256    string
+				ReplyFrom *int64 `json:"reply_from"`
+			}
+			Error *refusal
 		}
 	}
 	each(t, "replies", func(v vector) string { return v.Name }, func(t *testing.T, v vector) {
@@ -255,6 +261,12 @@ func TestReplyVectors(t *testing.T) {
 		redirect := decodeRedirect(data, "j1")
 		if want := v.Expect.Redirect; (want == nil) != (redirect < 0) || want != nil && *want != redirect {
 			t.Errorf("redirects to %d", redirect)
+		}
+		refused, ok := decodeConflict(data, "j1")
+		if want := v.Expect.Conflict; ok != (want != nil) || ok && refused.sha256 != want.SHA256 {
+			t.Errorf("conflict %t of %q", ok, refused.sha256)
+		} else if ok && (want.ReplyFrom == nil && refused.replyFrom != -1 || want.ReplyFrom != nil && refused.replyFrom != *want.ReplyFrom) {
+			t.Errorf("conflict at %d", refused.replyFrom)
 		}
 		switch {
 		case v.Expect.Error != nil:
@@ -334,6 +346,75 @@ func TestStreamVectors(t *testing.T) {
 			if seen.finished != (want.Terminal != nil) || want.Terminal != nil && *want.Terminal != terminal {
 				t.Errorf("%s: ended in %q", form, terminal)
 			}
+		}
+	})
+}
+
+func TestTokenVectors(t *testing.T) {
+	type vector struct {
+		Name, Text, Canonical string
+		Expect                struct {
+			Job       string
+			Partition int32
+			ReplyFrom int64 `json:"reply_from"`
+			Count     int64
+			Resets    int64
+			Error     string
+		}
+	}
+	each(t, "tokens", func(v vector) string { return v.Name }, func(t *testing.T, v vector) {
+		token, err := ParseToken(v.Text)
+		if v.Expect.Error != "" {
+			if !errors.Is(err, ErrBadToken) {
+				t.Errorf("%v, %v", token, err)
+			}
+			return
+		}
+		want := v.Expect
+		if says := (Token{want.Job, want.Partition, want.ReplyFrom, want.Count, want.Resets}); err != nil || token != says {
+			t.Errorf("says %+v, %v", token, err)
+		}
+		if text := cmp.Or(v.Canonical, v.Text); token.String() != text {
+			t.Errorf("is written %q, want %q", token, text)
+		}
+	})
+}
+
+func TestResumeVectors(t *testing.T) {
+	type vector struct {
+		Name, Token string
+		Log         []struct{ Hex string }
+		Expect      struct {
+			Events []json.RawMessage
+			Error  string
+		}
+	}
+	failures := map[string]error{"bad_token": ErrBadToken, "conflict": ErrConflict}
+	each(t, "resumes", func(v vector) string { return v.Name }, func(t *testing.T, v vector) {
+		token, err := ParseToken(v.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		box := newInbox(token.Job, token.Partition, token.ReplyFrom, inboxEvents)
+		box.given, box.replaying = mark{token.Resets, token.Count}, true
+		for at := token.ReplyFrom; at < int64(len(v.Log)) && box.failure == nil; at++ {
+			box.offer(fetched{token.Partition, at, []byte(token.Job), unhex(t, v.Log[at].Hex)})
+			if box.redirected {
+				at, box.stalled, box.redirected = box.position-1, false, false
+			}
+		}
+		for _, want := range v.Expect.Events {
+			event := box.take()
+			if event == nil {
+				t.Fatalf("want %s", want)
+			}
+			sameMap(t, summary(event), fieldsOf(t, want))
+		}
+		if event := box.take(); event != nil {
+			t.Errorf("given %v, too", event)
+		}
+		if want := failures[v.Expect.Error]; !errors.Is(box.failure, want) || (want == nil) != (box.failure == nil) {
+			t.Errorf("failed with %v", box.failure)
 		}
 	})
 }

@@ -149,6 +149,7 @@ def _skipped() -> list[Vector]:
         vector("unknown kind", meaning, pack(sent), {"skipped": True}),
         vector("unknown kind, no head", meaning, pack({"kind": "note"}), {"skipped": True}),
         *_redirects(),
+        *_conflicts(),
     ]
 
 
@@ -165,6 +166,33 @@ def _redirects() -> list[Vector]:
             ("redirect of another job", "It says nothing of j1.", {"job": "j2"}, None),
             ("redirect without a place", wrong, {"reply_from": MISSING}, None),
             ("redirect to nowhere", wrong, {"reply_from": -1}, None),
+        )
+    ]
+
+
+def _conflicts() -> list[Vector]:
+    """Skipped by the reader rule; `expect.conflict` is what one that waits for j1 makes of it."""
+    sent: Fields = {"kind": "conflict", "job": "j1", "sha256": "0a" * 32}
+    about: Fields = {"sha256": "0a" * 32, "reply_from": None}
+    wrong = "Not valid, so nobody is told."
+    return [
+        vector(name, meaning, pack(sent | change), {"skipped": True, "conflict": told})
+        for name, meaning, change, told in (
+            ("conflict", "The record with this hash is not answered.", {}, about),
+            (
+                "conflict at a place",
+                "Nor is who began to read there and knows no more.",
+                {"reply_from": 17},
+                about | {"reply_from": 17},
+            ),
+            ("conflict without a place", "As if it were absent.", {"reply_from": None}, about),
+            ("conflict with unknown fields", "Ignored.", {"epoch": [3, 1]}, about),
+            ("conflict of another job", "It says nothing of j1.", {"job": "j2"}, None),
+            ("conflict without a hash", wrong, {"sha256": MISSING}, None),
+            ("conflict with half a hash", wrong, {"sha256": "0a" * 16}, None),
+            ("conflict with a hash in capitals", wrong, {"sha256": "0A" * 32}, None),
+            ("conflict with a hash and a line break", wrong, {"sha256": "0a" * 32 + "\n"}, None),
+            ("conflict at no offset", wrong, {"reply_from": -1}, None),
         )
     ]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aril import Client, StreamLost
+from aril import BadToken, Client, StreamLost
 from aril.memory import MemoryBroker, MemoryTransport
 from aril.schemas import (
     ClaimRecord,
@@ -108,6 +108,25 @@ async def test_a_redirect_leads_to_the_beginning(broker: MemoryBroker) -> None:
     broker.append(partition, b"a", encode_redirect("a", 0), time_ms=NOW * 1_000)
     async with connect(broker) as client:
         assert await text_of(client, "a", since=NOW - 1) == "one"
+
+
+async def test_on_the_partition_that_it_named(broker: MemoryBroker) -> None:
+    """A job may have asked for another partition than its id's: whoever knows which, says so."""
+    hashed = reply_partition("a", PARTITIONS)
+    own = (hashed + 1) % PARTITIONS
+    for record in answer("a", ["one"]):
+        broker.append(own, b"a", encode_reply(record))
+    async with connect(broker) as client:
+        token = await client.find("a", reply_partition=own)
+        assert (token.partition, token.reply_from) == (own, 0)
+        assert (await client.resume(token).result()).text == "one"
+        with pytest.raises(
+            StreamLost, match=f"partition {hashed} of replies.acme.*reply_partition"
+        ):
+            await client.find("a")
+        for none in (PARTITIONS, -1):
+            with pytest.raises(BadToken, match=f"has no partition {none}"):
+                await client.find("a", reply_partition=none)
 
 
 async def test_streams_beside_are_not_disturbed(broker: MemoryBroker) -> None:

@@ -75,7 +75,7 @@ def test_answers(told: Any) -> None:
         ("unknown", "NotFoundError", 404, "unknown_adapter"),
         ("toolong", "BadRequestError", 400, "limit_exceeded"),
         ("stranger", "AuthenticationError", 401, "invalid_api_key"),
-        ("limited", "RateLimitError", 429, "overloaded"),
+        ("limited", "RateLimitError", 429, "rate_limit_exceeded"),
         ("left", "APIError", 499, "cancelled"),
         ("ended", "APIError", None, "cancelled"),
         ("timeout", "APIConnectionTimeoutError", None, None),

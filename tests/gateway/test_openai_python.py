@@ -177,7 +177,9 @@ def test_typed_errors(client: Any, stand: Stand) -> None:
         slow.models.list()
         with pytest.raises(openai.RateLimitError) as limited:
             slow.models.list()
-        assert limited.value.code == "overloaded"
+        assert limited.value.code == "rate_limit_exceeded"
+        assert limited.value.type == "rate_limit_error"
+        assert limited.value.response.headers["x-ratelimit-remaining-requests"] == "0"
         patient = slow.with_options(max_retries=4)
         for _ in range(3):  # it waits as it is told, and gets through
             patient.models.list()
@@ -197,6 +199,20 @@ def test_a_retry_gets_the_first_answer(client: Any) -> None:
     assert text_of(list(stream)) == first.choices[0].message.content
     read = client.chat.completions.retrieve(first.id)
     assert read.choices[0].message == first.choices[0].message
+
+
+def test_another_request_under_a_known_key(client: Any) -> None:
+    """It is refused, whole and as a stream, while the first runs and behind its end."""
+    headers = {"Idempotency-Key": f"order-{time.time_ns()}"}
+    running = client.chat.completions.create(**LONG, stream=True, extra_headers=headers)
+    next(iter(running))
+    for more in ({}, {"stream": True}):
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.chat.completions.create(**EXACT, **more, extra_headers=headers)
+        assert refused.value.code == "idempotency_key_reused"
+    assert len(text_of(list(running))) > 0
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.responses.create(model="aril", input="else", extra_headers=headers)
 
 
 def test_leaving_cancels(client: Any) -> None:

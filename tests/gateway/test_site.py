@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aril.gateway.failures import Refusal
 from aril.gateway.keys import Caller, hash_of
 from aril.gateway.limits import Limits
 from aril.memory import MemoryBroker
-from aril.schemas import JobError, decode_request, encode_reply, reply_topic
+from aril.schemas import decode_request, encode_reply, reply_topic
 from tests.support.asgi import parse_events
 from tests.support.gateway_site import CHAT_PATH, Gateway, Worker, end, piece
 
@@ -114,19 +115,19 @@ def test_requests_a_second() -> None:
     other = caller.model_copy(update={"sha256": "2" * 64})
     for _ in range(2):
         limits.request(caller)
-    with pytest.raises(JobError) as refused:
+    with pytest.raises(Refusal) as refused:
         limits.request(caller)
     assert refused.value.retry_after_ms == 501
     assert refused.value.limit == 2
     limits.request(other)
     now = 0.5
     limits.request(caller)
-    with pytest.raises(JobError):
+    with pytest.raises(Refusal):
         limits.request(caller)
     now = 100.0
     for _ in range(2):
         limits.request(caller)
-    with pytest.raises(JobError):
+    with pytest.raises(Refusal):
         limits.request(caller)
 
 
@@ -135,7 +136,7 @@ def test_less_than_one_request_a_second() -> None:
     limits = Limits(clock=lambda: 0.0)
     caller = Caller(name="x", tenant="acme", requests_per_second=0.1)
     limits.request(caller)
-    with pytest.raises(JobError) as refused:
+    with pytest.raises(Refusal) as refused:
         limits.request(caller)
     assert refused.value.retry_after_ms is not None
     assert 10_000 <= refused.value.retry_after_ms <= 10_001
@@ -152,15 +153,51 @@ async def test_limits_of_a_key(broker: MemoryBroker, keys: Path, worker: Worker)
             error = (await answer.json())["error"]
             assert (answer.status, error["limit"], error["given"]) == (429, 2, 3)
             assert answer.answer_headers["retry-after"] == "1"
-            assert error["type"] == "rate_limit_error"
+            assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+            assert error["retryable"] is True
             rate = await gateway.call("GET", "/v1/models", **as_key("slow"))
-            assert rate.status == 429
+            error = (await rate.json())["error"]
+            assert (rate.status, error["limit"]) == (429, 2)
+            assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+            told = rate.answer_headers
+            assert (told["retry-after-ms"], told["retry-after"]) == ("501", "1")
+            assert (error["retry_after_ms"], told["x-should-retry"]) == (501, "true")
             async with gateway.opened(CHAT, **as_key("a")):
                 await worker.job()
         gateway.site.limits = Limits()
         async with gateway.opened(CHAT | {"n": 2}, **as_key("slow")):  # its streams are free again
             for _ in range(5):
                 await worker.take()
+
+
+async def test_what_is_left_is_told(broker: MemoryBroker, keys: Path) -> None:
+    """By OpenAI's headers, on each response to a key that has a rate, and on no other's."""
+    async with Gateway(broker, gateway_keys=keys).running() as gateway:
+        now = 0.0
+        gateway.site.limits = Limits(clock=lambda: now)
+
+        async def left(key: str) -> tuple[str | None, ...]:
+            told = (await gateway.call("GET", "/v1/models", **as_key(key))).answer_headers
+            names = ("limit", "remaining", "reset")
+            return tuple(told.get(f"x-ratelimit-{name}-requests") for name in names)
+
+        assert await left("slow") == ("2", "1", "500ms")
+        assert await left("slow") == ("2", "0", "1s")
+        assert await left("slow") == ("2", "0", "1s")  # refused
+        now = 0.75
+        assert await left("slow") == ("2", "0", "750ms")
+        assert await left("a") == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"), [(0.1, "10s"), (0.01, "1m40s"), (0.0002, "1h23m20s"), (900.0, "2ms")]
+)
+def test_when_all_is_left_again(rate: float, told: str) -> None:
+    """As OpenAI writes a duration, never too short."""
+    limits = Limits(clock=lambda: 0.0)
+    caller = Caller(name="x", tenant="acme", requests_per_second=rate)
+    limits.request(caller)
+    assert limits.headers(caller)["x-ratelimit-reset-requests"] == told
 
 
 async def test_too_many_answers(broker: MemoryBroker, worker: Worker) -> None:

@@ -17,6 +17,7 @@ from aril.schemas import (
     ResetEvent,
     TokensEvent,
     VisibleStream,
+    decode_conflict,
     decode_redirect,
     decode_reply,
     decode_request,
@@ -34,7 +35,7 @@ def load(name: str) -> list[Any]:
     """Return the vectors of a committed file as test parameters."""
     content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     vectors: list[Vector] = content["vectors"]
-    return [pytest.param(vector, id=vector.get("name", vector["meaning"])) for vector in vectors]
+    return [pytest.param(vector, id=vector.get("name") or vector["meaning"]) for vector in vectors]
 
 
 def bytes_of(vector: Vector) -> bytes:
@@ -53,7 +54,9 @@ def test_files_are_current() -> None:
     assert {path: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == vector_files()
 
 
-@pytest.mark.parametrize("name", ["requests", "replies", "streams"])
+@pytest.mark.parametrize(
+    "name", ["requests", "replies", "streams", "tokens", "resumes", "environments"]
+)
 def test_names_are_unique(name: str) -> None:
     """A vector can be spoken of by its name."""
     names = [parameter.id for parameter in load(name)]
@@ -85,6 +88,8 @@ def test_replies(vector: Vector) -> None:
         return
     record = decode_reply(data)
     assert decode_redirect(data, "j1") == expect.get("redirect")
+    conflict = decode_conflict(data, "j1")
+    assert (None if conflict is None else conflict._asdict()) == expect.get("conflict")
     assert (record is None) == ("skipped" in expect)
     if record is not None:
         assert msgpack.unpackb(encode_reply(record)) == {"v": 1, **expect["record"]}

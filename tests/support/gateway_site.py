@@ -14,6 +14,7 @@ from aril.gateway.site import Site
 from aril.memory import MemoryBroker, MemoryTransport
 from aril.schemas import (
     Cancel,
+    Conflict,
     DoneRecord,
     ErrorCode,
     ErrorRecord,
@@ -23,8 +24,11 @@ from aril.schemas import (
     TokensRecord,
     Usage,
     decode_request,
+    encode_conflict,
     encode_redirect,
     encode_reply,
+    hash_of_record,
+    question_of,
     reply_partition,
 )
 from tests.support.asgi import Exchange, call
@@ -89,7 +93,7 @@ def _headers(given: Mapping[str, str]) -> dict[str, str]:
 
 
 class Worker:
-    """Takes jobs off the broker, and appends what a test says. Repeats are redirected."""
+    """Takes jobs off the broker, and appends what a test says. Who sends an id again is told."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
@@ -99,13 +103,17 @@ class Worker:
 
     async def take(self) -> Job | Cancel:
         """Take the next request; one that was sent before is led to the first answer."""
-        request = decode_request((await asyncio.wait_for(self.broker.jobs.get(), 30))[1])
+        _, value = await asyncio.wait_for(self.broker.jobs.get(), 30)
+        request = decode_request(value)
         if isinstance(request, Cancel):
             self.cancelled.add(request.id)
             return request
         self.sent.append(request.id)
         first = self.jobs.setdefault(request.id, request)
-        if first is not request and (first.reply_from or 0) < (request.reply_from or 0):
+        if question_of(first) != question_of(request):
+            told = Conflict(hash_of_record(value), request.reply_from)
+            self.append(request.id, encode_conflict(request.id, told))
+        elif first is not request and (first.reply_from or 0) < (request.reply_from or 0):
             self.append(request.id, encode_redirect(request.id, first.reply_from or 0))
         return request
 

@@ -232,7 +232,7 @@ class Harness:
         await asyncio.gather(self._task, return_exceptions=True)
         await self.answers.stop()
         await self.dispatcher.stop()
-        await self.lifecycle.parts.redirects.stop()
+        await self.lifecycle.parts.notices.stop()
         self.dispatcher.close()
         assert self.unexpected_events == self.bugs
 

@@ -32,7 +32,7 @@ from starlette.routing import Route
 
 from aril.errors import JobFailed
 from aril.gateway import page
-from aril.gateway.failures import HANDLERS
+from aril.gateway.failures import HANDLERS, Refusal
 from aril.gateway.settings import GatewaySettings
 from aril.gateway.site import Site, site_of
 from aril.gateway.sse import DONE, EventStream, event
@@ -150,7 +150,9 @@ async def chat(request: Request) -> Response:
             limit=100,
             given=4000,
         )
-    if question.startswith("full") or (question.startswith("limit") and stub.times(key) % 2 == 0):
+    if question.startswith("limit") and stub.times(key) % 2 == 0:
+        raise Refusal(429, "too fast", code="rate_limit_exceeded", limit=1, retry_after_ms=50)
+    if question.startswith("full"):
         raise JobFailed(
             key, ErrorCode.OVERLOADED, "too much", retryable=True, limit=1, retry_after_ms=50
         )

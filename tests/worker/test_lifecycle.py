@@ -172,7 +172,7 @@ async def test_another_job_under_a_known_id_is_put_aside(finished: bool) -> None
         harness.send(job(prompt="something else"))
         harness.send(b"\x83" + encode_request(job())[1:40])  # unreadable
         await harness.settle()
-        assert harness.dead_letters[0][2]["aril-reason"] == b"duplicate_id"
+        assert b"duplicate_id" in {each[2]["aril-reason"] for each in harness.dead_letters}
         if not finished:
             harness.step(Output(key, (1,), "a", finish="stop"))
             await harness.settle()

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from aril.schemas import Cancel, Epoch, ErrorCode, Job, JobError, reply_topic
+from aril.schemas import (
+    Cancel,
+    Conflict,
+    Epoch,
+    ErrorCode,
+    Job,
+    JobError,
+    encode_conflict,
+    encode_redirect,
+    hash_of_record,
+    reply_topic,
+)
 from aril.worker.intake.deadlines import deadline_of
 from aril.worker.intake.judge import Judge, Refused
 from aril.worker.job import Asked, Entry, digest_of
 from aril.worker.queue.assignment import Identity
+from aril.worker.replies.notices import Notice
 from aril.worker.takeover.rule import next_attempt
 
 if TYPE_CHECKING:
@@ -49,14 +61,34 @@ class Unusable:
 class SentAgain:
     """A job that was sent before, by somebody who began to read behind where its answer begins."""
 
-    tenant: str
-    job_id: str
-    reply_topic: str
-    first: Asked
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicting:
+    """Another job under an id that is known: its sender is told that it is not answered."""
+
+    notice: Notice
+    error: JobError
 
 
 # None: a record that asks for nothing more; its offset is seen to.
-Outcome = Admitted | Cancelled | SentAgain | Unusable | None
+Outcome = Admitted | Cancelled | Conflicting | SentAgain | Unusable | None
+
+
+class _Known(NamedTuple):
+    """A record under an identity that is known here."""
+
+    record: Record
+    tenant: str
+    job_id: str
+    topic: str
+    first: Asked
+    again: Asked
+
+    def notice(self, value: bytes) -> Notice:
+        """Return a notice to its sender."""
+        return Notice(self.job_id, self.topic, self.again.reply_partition, value)
 
 
 class Admission:
@@ -100,13 +132,14 @@ class Admission:
         again = Asked(digest, None if read is None else read.reply_from, asked.reply_partition)
         topic = reply_topic(self._settings.replies_prefix, tenant)
         identity, first = state.identify(tenant, job_id, digest)
-        if identity is Identity.CONFLICT:
-            return self._conflict("id: another job of this tenant has it")
+        if first is not None and identity is Identity.CONFLICT:
+            known = _Known(record, tenant, job_id, topic, first, again)
+            return self._conflict(known, "id: another job of this tenant has it")
         epoch = Epoch(state.epoch_generation, 1)
         if first is not None and identity is Identity.UNANSWERED:
             epoch = _above(first, epoch)
         elif first is not None:
-            return self._repeated(state, record, SentAgain(tenant, job_id, topic, first), again)
+            return self._repeated(state, _Known(record, tenant, job_id, topic, first, again))
         job = asked if isinstance(asked, Job) else None
         entry = Entry(
             key=self.next_key(),
@@ -136,27 +169,32 @@ class Admission:
         why = self._why_refused(topic)
         return None if why is None else JobError(ErrorCode.INTERNAL, f"{topic}: {why}")
 
-    def _repeated(
-        self, state: PartitionState, record: Record, sent: SentAgain, again: Asked
-    ) -> Outcome:
+    def _repeated(self, state: PartitionState, known: _Known) -> Outcome:
         """Answer nobody twice: the first record with an identity has it."""
-        first = sent.first
+        first, again = known.first, known.again
         if again.reply_partition != first.reply_partition:
-            return self._conflict("reply_partition: the job was sent before with another one")
+            text = "reply_partition: the job was sent before with another one"
+            return self._conflict(known, text)
         self._metrics.duplicates.inc()
         begins, reads = first.reply_from, again.reply_from
         if begins is not None and reads is not None and reads > begins:
-            return sent
-        entry = state.find(sent.tenant, sent.job_id)
+            return SentAgain(known.notice(encode_redirect(known.job_id, begins)))
+        entry = state.find(known.tenant, known.job_id)
         if entry is not None:
-            entry.settled_with.append(record.offset)
+            entry.settled_with.append(known.record.offset)
         else:
-            state.finish_offset(record.offset)
+            state.finish_offset(known.record.offset)
         return None
 
-    def _conflict(self, message: str) -> Unusable:
+    def _conflict(self, known: _Known, message: str) -> Conflicting:
         self._metrics.duplicates.inc()
-        return Unusable("duplicate_id", JobError(ErrorCode.INVALID_JOB, message))
+        first, again = known.first, known.again
+        place = again.reply_from
+        if (again.reply_partition, place) == (first.reply_partition, first.reply_from):
+            place = None  # what is there is the first one's answer
+        told = Conflict(hash_of_record(known.record.value or b""), place)
+        notice = known.notice(encode_conflict(known.job_id, told))
+        return Conflicting(notice, JobError(ErrorCode.INVALID_JOB, message))
 
     def _cancel(self, state: PartitionState, record: Record, cancel: Cancel) -> Outcome:
         entry = state.find(cancel.tenant, cancel.id)

@@ -1,4 +1,4 @@
-"""Records that begin no job here: put aside, or their sender is led to the first one's answer.
+"""Records that begin no job here: put aside, or led to the first one's answer.
 
 Either way the record's offset is finished once that is acknowledged, and not before.
 """
@@ -12,24 +12,25 @@ from aril.worker.queue.raw_batch import BATCH
 
 if TYPE_CHECKING:
     from aril.schemas import JobError
-    from aril.worker.job import Asked, Record
+    from aril.worker.job import Record
     from aril.worker.observe.metrics import Metrics
     from aril.worker.queue.assignment import PartitionState
     from aril.worker.queue.raw_batch import Part
     from aril.worker.replies.answers import Answers
-    from aril.worker.replies.redirects import Redirects
+    from aril.worker.replies.notices import Notice, Notices
 
 log = get_logger(__name__)
 
 REDIRECT_UNWRITABLE = "redirect_unwritable"
+DUPLICATE_ID = "duplicate_id"
 
 
 class JoblessRecords:
     """Sees to the offsets of such records."""
 
-    def __init__(self, answers: Answers, redirects: Redirects, metrics: Metrics) -> None:
+    def __init__(self, answers: Answers, notices: Notices, metrics: Metrics) -> None:
         self._answers = answers
-        self._redirects = redirects
+        self._notices = notices
         self._metrics = metrics
 
     def put_aside(
@@ -56,9 +57,7 @@ class JoblessRecords:
         )
         self.put_aside(state, record, part.reason or BATCH, error)
 
-    def redirect(
-        self, state: PartitionState, record: Record, *, job_id: str, topic: str, first: Asked
-    ) -> None:
+    def redirect(self, state: PartitionState, record: Record, notice: Notice) -> None:
         """Tell who sent a job again where its answer begins; put aside if that can never be."""
 
         def done(error: JobError | None) -> None:
@@ -67,11 +66,14 @@ class JoblessRecords:
             else:
                 self.put_aside(state, record, REDIRECT_UNWRITABLE, error)
 
-        self._redirects.tell(
-            record,
-            job_id=job_id,
-            topic=topic,
-            first=first,
-            done=done,
-            dropped=lambda: state.revoked,
-        )
+        self._notices.tell(record, notice, done=done, dropped=lambda: state.revoked)
+
+    def conflict(
+        self, state: PartitionState, record: Record, notice: Notice, error: JobError
+    ) -> None:
+        """Tell who sent another job under a known id, if that can be; then put it aside."""
+
+        def done(_: JobError | None) -> None:
+            self.put_aside(state, record, DUPLICATE_ID, error)
+
+        self._notices.tell(record, notice, done=done, dropped=lambda: state.revoked)

@@ -66,6 +66,11 @@ export function forget(answer) {
   Object.assign(answer, { text: "", loose: "" });
 }
 
+/** Makes it the answer to another job, where nothing came of the first. */
+export function renew(answer) {
+  Object.assign(answer, { key: newKey(), id: null });
+}
+
 /** Returns the tokens that an event's id tells of. */
 export function tokensAt(id) {
   return Number(/^\d+\.\d+\.(\d+)\./.exec(id ?? "")?.[1] ?? 0);

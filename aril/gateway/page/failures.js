@@ -48,11 +48,12 @@ const ENDINGS = new Set([
   "overloaded",
   "crash_loop",
   "internal",
+  "idempotency_key_reused",
   "stream_lost",
   "reply_unreadable",
 ]);
 // Of the way to it.
-const PASSING_CODES = new Set(["unavailable", "timeout"]);
+const PASSING_CODES = new Set(["rate_limit_exceeded", "unavailable", "timeout"]);
 const PASSING_STATUS = new Set([408, 429, 502, 503, 504]);
 
 const WORDS = {
@@ -60,11 +61,13 @@ const WORDS = {
   body_too_large: "The conversation is too long for the gateway",
   crash_loop: "The job was given up, as workers died of it",
   deadline_exceeded: "The answer did not come in time",
+  idempotency_key_reused: "Another question has this one's key",
   internal: "Something broke in the service",
   invalid_api_key: "The API key is not known",
   invalid_job: "The question cannot be served as it stands",
   limit_exceeded: "The question is beyond a limit",
   overloaded: "The service has too much to do",
+  rate_limit_exceeded: "This key asks for too much at once",
   prompt_too_long: "The conversation is too long for the model",
   stream_lost: "The answer is not kept any more",
   timeout: "The answer took too long",

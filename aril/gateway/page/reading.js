@@ -1,6 +1,6 @@
 // Reads an answer to its end: over cut connections, gateways that die, and reloads of the page.
 
-import { forget, take, takeWhole } from "./answer.js";
+import { forget, renew, take, takeWhole } from "./answer.js";
 import { Cut, Failure, failureOf } from "./failures.js";
 import { eventsOf } from "./sse.js";
 
@@ -39,10 +39,13 @@ export async function read(answer, { body, headers, changed, waiting, signal }) 
         continue;
       }
       answer.loose = "";
-      // A key's limits refuse a request, a queue's end the job: of one that has begun it is the
-      // first, else it is asked again to see.
-      const refused = error.code === "overloaded" && (before !== null || ++refusals <= REFUSALS);
-      if (!error.passing && !refused) {
+      // The queue's refusal has ended the job: another one may find room. A key's own limits
+      // (rate_limit_exceeded) refuse a request, and pass.
+      const full = error.code === "overloaded" && answer.at === null && ++refusals <= REFUSALS;
+      if (full) {
+        renew(answer);
+        changed();
+      } else if (!error.passing) {
         answer.state = error.code === "cancelled" ? "stopped" : "failed";
         answer.error = error.error;
         return "ended";

@@ -63,7 +63,13 @@ public final class Ask {
         }
     }
 
+    /** With {@code env=true} the variables that workers read say where and who. */
     private ClientBuilder builder() {
+        if (given.containsKey("env")) {
+            return given.containsKey("tenant")
+                    ? ArilClient.fromEnv(given.get("tenant"))
+                    : ArilClient.fromEnv();
+        }
         ClientBuilder builder = ArilClient.builder(given.get("bootstrap"), given.get("tenant"))
                 .jobsTopic(given.getOrDefault("jobs_topic", "jobs"))
                 .repliesPrefix(given.getOrDefault("replies_prefix", "replies."));

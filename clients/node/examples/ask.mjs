@@ -19,6 +19,7 @@ const flag = { type: "boolean", default: false };
 const { values: asked, positionals: prompts } = parseArgs({
   allowPositionals: true,
   options: {
+    env: flag, // ARIL_* variables say where and who, in place of the next seven
     brokers: { ...text, default: "localhost:9092" },
     tenant: text,
     "jobs-topic": { ...text, default: "jobs" },
@@ -39,7 +40,7 @@ const { values: asked, positionals: prompts } = parseArgs({
   },
 });
 
-const client = await Client.connect({
+const told = async () => ({
   brokers: asked.brokers,
   tenant: asked.tenant,
   jobsTopic: asked["jobs-topic"],
@@ -56,6 +57,8 @@ const client = await Client.connect({
     }),
   },
 });
+
+const client = asked.env ? await Client.fromEnv(asked.tenant) : await Client.connect(await told());
 
 const streams = [
   ...asked.resume.map((token) => client.resume(token)),

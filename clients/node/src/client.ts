@@ -3,8 +3,10 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { hashOf } from "./conflict.js";
 import { encodeCancel, encodeJob, prepareJob, type Prepared } from "./encode.js";
 import { ArilError, BadJob, BadToken, BrokerUnavailable, ClientClosed, StreamLost } from "./errors.js";
+import { optionsFromEnv } from "./environment.js";
 import { isInteger } from "./fields.js";
 import { Inbox } from "./inbox.js";
 import type { Job } from "./job.js";
@@ -67,6 +69,11 @@ export class Client implements AsyncDisposable {
       options.transport ??
       new KafkaTransport(options.brokers, jobsTopic, repliesPrefix + tenant, options.kafka);
     return new Client(options, transport, await transport.open());
+  }
+
+  /** Connect as `ARIL_*` variables say: `optionsFromEnv`, with what `more` says instead. */
+  static async fromEnv(tenant?: string, more: Partial<ClientOptions> = {}): Promise<Client> {
+    return await Client.connect({ ...(await optionsFromEnv(tenant)), ...more });
   }
 
   private constructor(options: ClientOptions, transport: Transport, partitions: Partitions) {
@@ -163,10 +170,12 @@ export class Client implements AsyncDisposable {
     }
     // What is read next is a lower bound as good as the end, and costs nothing.
     const position = this.#router.position(partition) ?? (await this.#transport.logEnd(partition));
-    const inbox = new Inbox({ job: id, partition, position, limit: this.#inboxEvents, wake });
+    const value = encodeJob(job, position);
+    const sent = hashOf(value);
+    const inbox = new Inbox({ job: id, partition, position, limit: this.#inboxEvents, sent, wake });
     this.#listen(inbox);
     try {
-      await this.#send(id, encodeJob(job, position), trace);
+      await this.#send(id, value, trace);
     } catch (error) {
       this.#router.remove(inbox);
       throw error;
@@ -205,7 +214,7 @@ export class Client implements AsyncDisposable {
 
   #leave(inbox: Inbox, cancel: boolean): void {
     this.#router.remove(inbox);
-    if (cancel && this.#closing === undefined && inbox.stream.terminal === null) {
+    if (cancel && this.#closing === undefined && inbox.stream.terminal === null && !inbox.others) {
       this.#cancelSoon(inbox.job);
     }
   }

@@ -3,6 +3,7 @@
  *
  * - ArilError
  *   - JobFailed          a worker answered the job with an error
+ *   - JobConflict        another job of this tenant has the id
  *   - JobTimeout         no end within the caller's time-out
  *   - StreamLost         the reply topic no longer holds records that the stream needs
  *   - ReplyUnreadable    a worker's reply breaks the contract, or is of a newer version of it
@@ -10,6 +11,7 @@
  *   - BadJob             a job that cannot be sent, or that nobody could be told about
  *   - BadToken           a resume token that cannot be read, or fits no place in the answer
  *   - BadKey             a key for signing that cannot be read
+ *   - BadSetting         an `ARIL_*` variable, or a file that one names
  *   - BrokerUnavailable  the brokers cannot be reached, or refused
  *     - TopicMissing     a topic that the contract needs does not exist
  */
@@ -88,6 +90,16 @@ export class JobTimeout extends ArilError {
   }
 }
 
+/**
+ * Another job of this tenant has the id: this one is not answered, the other one runs on. What came
+ * of the stream before may be of its answer.
+ */
+export class JobConflict extends ArilError {
+  constructor(readonly job: string) {
+    super(`another job of this tenant has the id ${job}`);
+  }
+}
+
 /** Records of this stream were deleted by retention before they were read. */
 export class StreamLost extends ArilError {}
 
@@ -105,6 +117,9 @@ export class BadToken extends ArilError {}
 
 /** A key for signing jobs cannot be read, or is not fit for that. */
 export class BadKey extends ArilError {}
+
+/** A variable of the environment has a bad value, or names what cannot be used. */
+export class BadSetting extends ArilError {}
 
 /** The brokers cannot be reached, or refused what was asked; `cause` is the library's error. */
 export class BrokerUnavailable extends ArilError {}

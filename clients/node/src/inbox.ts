@@ -1,7 +1,8 @@
 /** One job's end of the reader: the reader rule, and the events its caller has not taken yet. */
 
 import { decodeReply, UnknownCode } from "./decode-reply.js";
-import { ArilError, BadToken, ReplyUnreadable } from "./errors.js";
+import { decodeConflict } from "./conflict.js";
+import { ArilError, BadToken, JobConflict, ReplyUnreadable } from "./errors.js";
 import { VisibleStream, type ReaderEvent } from "./reader.js";
 import { decodeRedirect } from "./redirect.js";
 import type { ReplyRecord } from "./reply.js";
@@ -17,6 +18,8 @@ export interface InboxOptions {
   readonly limit: number;
   /** What a resumed stream's caller was given already, and is not given again. */
   readonly resumeAt?: Mark | undefined;
+  /** The hash of the job's record, where it was sent for this inbox. */
+  readonly sent?: string | undefined;
   /** Called when something has arrived. */
   readonly wake?: () => void;
 }
@@ -42,6 +45,7 @@ export class Inbox {
   #folded: Mark = BEGINNING;
   #given: Mark;
   #replaying: boolean;
+  readonly #sent: string | undefined;
   readonly #wake: () => void;
 
   constructor(options: InboxOptions) {
@@ -51,6 +55,7 @@ export class Inbox {
     this.limit = options.limit;
     this.#given = options.resumeAt ?? BEGINNING;
     this.#replaying = options.resumeAt !== undefined;
+    this.#sent = options.sent;
     this.#wake = options.wake ?? (() => undefined);
   }
 
@@ -74,9 +79,12 @@ export class Inbox {
     this.position = record.offset + 1n;
     const reply = this.#decode(record.value);
     if (reply === null) {
-      this.#redirect(record.value);
+      this.#notice(record.value);
     } else if (reply !== undefined && reply.job === this.job) {
-      for (const event of this.stream.feed(reply)) this.#admit(event);
+      for (const event of this.stream.feed(reply)) {
+        // Nothing more is given of a record that a token fits no place in.
+        if (this.failure === null) this.#admit(event);
+      }
     }
   }
 
@@ -106,11 +114,29 @@ export class Inbox {
     }
   }
 
-  /** Read from an earlier place if the job was sent before and nothing was seen of it. */
-  #redirect(value: Uint8Array | null): void {
-    const start = decodeRedirect(value, this.job);
+  /** Whether the id is another job's, which whoever leaves here does not end. */
+  get others(): boolean {
+    return this.failure instanceof JobConflict;
+  }
+
+  /** A record of no answer: it may say where the job's is, or that there is none. */
+  #notice(value: Uint8Array | null): void {
     const seen = compareMarks(this.#folded, BEGINNING) !== 0 || compareMarks(this.#given, BEGINNING) !== 0;
-    if (start === null || start >= this.start || seen) return;
+    const start = decodeRedirect(value, this.job);
+    if (start !== null) {
+      if (start < this.start && !seen) this.#goBack(start);
+      return;
+    }
+    const conflict = decodeConflict(value, this.job);
+    if (conflict === null) return;
+    // Who did not send the job knows only the place, where then is no other one's answer.
+    const placed = !seen && conflict.replyFrom === this.start;
+    const mine = this.#sent === undefined ? placed : conflict.sha256 === this.#sent;
+    if (mine) this.fail(new JobConflict(this.job));
+  }
+
+  /** Read from an earlier place: the job was sent before, and its answer begins there. */
+  #goBack(start: bigint): void {
     this.start = this.position = start;
     this.stream = new VisibleStream();
     this.stalled = this.redirected = true;

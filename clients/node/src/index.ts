@@ -1,6 +1,7 @@
 /** Client for Aril: jobs to a Kafka topic, answers as exactly-once token streams. */
 
 export { Client, type ClientOptions, type StreamOptions } from "./client.js";
+export { optionsFromEnv } from "./environment.js";
 export * from "./errors.js";
 export type { Job, Json, JsonObject, Message, ResponseFormat, Sampling, WeightedAdapter } from "./job.js";
 export type { KafkaOptions } from "./kafka.js";

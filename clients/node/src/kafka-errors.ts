@@ -21,6 +21,8 @@ const FINAL: ReadonlySet<string | undefined> = new Set([
   "PLT_KFK_UNSUPPORTED_API",
   "PLT_KFK_UNSUPPORTED_COMPRESSION",
 ]);
+const OWN = "PLT_KFK_";
+const MANY = "PLT_KFK_MULTIPLE"; // holds others
 const MAX_DEPTH = 8;
 
 /** An error and all that it is made of. */
@@ -68,6 +70,15 @@ export function outOfRange(error: unknown): number[] {
     if (found !== undefined) partitions.push(found.partitionIndex);
   }
   return partitions;
+}
+
+/**
+ * Whether what a broker sent could not be unpacked or parsed. All else that goes wrong the library
+ * tells by errors of its own.
+ */
+export function isUnreadable(error: unknown): boolean {
+  const codes = [...within(error)].map(({ code }) => code);
+  return codes.length > 0 && !codes.some((code) => code?.startsWith(OWN) && code !== MANY);
 }
 
 /** The innermost words of an error, in one line. */

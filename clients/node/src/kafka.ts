@@ -18,6 +18,7 @@ import { BrokerUnavailable, TopicMissing } from "./errors.js";
 import {
   type FetchResponse,
   isFinal,
+  isUnreadable,
   meaning,
   outOfRange,
   responseOf,
@@ -44,6 +45,8 @@ const ALL = -1; // names the cluster among the nodes that there is trouble with
 /** What is read next of a partition; another object once it was followed anew. */
 interface Place {
   offset: bigint;
+  /** It is asked for without others, a batch at a time: one of those last asked for was unreadable. */
+  alone: boolean;
 }
 
 export class KafkaTransport implements Transport {
@@ -135,7 +138,7 @@ export class KafkaTransport implements Transport {
   }
 
   follow(partition: number, offset: bigint): void {
-    this.#followed.set(partition, { offset });
+    this.#followed.set(partition, { offset, alone: false });
   }
 
   unfollow(partition: number): void {
@@ -172,7 +175,8 @@ export class KafkaTransport implements Transport {
     }
     for (const [node, places] of requests) {
       if (this.#flights.has(node) || this.#troubles.rests(node)) continue;
-      const flight = this.#fetch(node, topicId, places, deliver);
+      const alone = places.find(([, place]) => place.alone);
+      const flight = this.#fetch(node, topicId, alone === undefined ? places : [alone], deliver);
       this.#flights.set(node, flight);
       void flight.finally(() => this.#flights.delete(node));
     }
@@ -185,25 +189,60 @@ export class KafkaTransport implements Transport {
     places: ReadonlyArray<[number, Place]>,
     deliver: (records: readonly Fetched[]) => void,
   ): Promise<void> {
-    const partitions = places.map(([partition, { offset }]) => ({
+    const partitions = places.map(([partition, { offset, alone }]) => ({
       partition,
       currentLeaderEpoch: -1,
       fetchOffset: offset,
       lastFetchedEpoch: -1,
-      partitionMaxBytes: PARTITION_BYTES,
+      partitionMaxBytes: alone ? 1 : PARTITION_BYTES, // one batch comes, whatever its size
     }));
+    let response: FetchResponse;
     try {
-      const response = await this.#consumer.fetch({
+      response = await this.#consumer.fetch({
         node,
         topics: [{ topicId, partitions }],
         maxWaitTime: FETCH_WAIT_MS,
         minBytes: 1,
         maxBytes: FETCH_BYTES,
       });
+    } catch (error) {
+      if (isUnreadable(error)) this.#leaveOut(places, error);
+      else this.#refused(node, places, error, deliver);
+      return;
+    }
+    try {
       this.#troubles.over(node);
       deliver(this.#taken(response, new Map(places)));
     } catch (error) {
-      // Where one partition is in error the records of the others came all the same.
+      this.#failed(node, error);
+    }
+  }
+
+  /**
+   * Go on behind what cannot be unpacked, once it was met a second time: it may have been the way.
+   *
+   * Where the batch ends is not told, so what follows is tried offset by offset.
+   */
+  #leaveOut(places: ReadonlyArray<[number, Place]>, error: unknown): void {
+    for (const [partition, place] of places) {
+      if (!place.alone) {
+        place.alone = true;
+        continue;
+      }
+      const where = `${this.#replyTopic}/${partition} at ${place.offset}`;
+      process.emitWarning(`an unreadable batch is left out: ${where}: ${meaning(error)}`, "ArilWarning");
+      place.offset += 1n;
+    }
+  }
+
+  /** Take what came of the other partitions, and note what is wrong with those in error. */
+  #refused(
+    node: number,
+    places: ReadonlyArray<[number, Place]>,
+    error: unknown,
+    deliver: (records: readonly Fetched[]) => void,
+  ): void {
+    try {
       const response = responseOf(error);
       if (response !== undefined) deliver(this.#taken(response, new Map(places)));
       const gone = outOfRange(error);
@@ -212,6 +251,8 @@ export class KafkaTransport implements Transport {
         if (this.#followed.get(partition) === place) this.#failures.push(new OutOfRange(partition));
       }
       if (gone.length === 0) this.#failed(node, error);
+    } catch (trouble) {
+      this.#failed(node, trouble);
     }
   }
 
@@ -222,6 +263,7 @@ export class KafkaTransport implements Transport {
     for (const { partitionIndex: partition, records: batches } of partitions) {
       const place = places.get(partition);
       if (place === undefined || this.#followed.get(partition) !== place) continue;
+      place.alone = false;
       for (const batch of batches ?? []) {
         const from = place.offset;
         const behind = batch.firstOffset + BigInt(batch.lastOffsetDelta) + 1n;

@@ -10,10 +10,14 @@ export function decodeRedirect(data: Uint8Array | null, job: string): bigint | n
     const fields = unpackMap(data, MAX_REPLY_BYTES);
     checkVersion(fields);
     if (fields.get("kind") !== "redirect" || fields.get("job") !== job) return null;
-    const start = fields.get("reply_from");
-    if (isInteger(start, 0, Number.MAX_SAFE_INTEGER)) return BigInt(start);
-    return typeof start === "bigint" && start >= 0n && start <= MAX_INT64 ? start : null;
+    return offsetOf(fields.get("reply_from"));
   } catch {
     return null;
   }
+}
+
+/** An offset of a log; null if `value` is none. */
+export function offsetOf(value: unknown): bigint | null {
+  if (isInteger(value, 0, Number.MAX_SAFE_INTEGER)) return BigInt(value);
+  return typeof value === "bigint" && value >= 0n && value <= MAX_INT64 ? value : null;
 }

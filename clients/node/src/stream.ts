@@ -108,7 +108,7 @@ export class Stream implements AsyncIterable<StreamEvent>, AsyncDisposable {
     this.close();
   }
 
-  /** Throws JobFailed, JobTimeout, StreamLost, ReplyUnreadable, BrokerUnavailable, ClientClosed. */
+  /** Throws JobFailed, JobConflict, JobTimeout, StreamLost, ReplyUnreadable, BrokerUnavailable, ClientClosed. */
   async *[Symbol.asyncIterator](): AsyncGenerator<StreamEvent, void, undefined> {
     try {
       await this.start();

@@ -1,7 +1,7 @@
 /** Where a caller stands in a job's replies, as text that any language can make. */
 
 import { BadToken } from "./errors.js";
-import { MAX_INT64 } from "./limits.js";
+import { MAX_INDEX, MAX_INT64 } from "./limits.js";
 
 // Digits enough for an int64 each, then what a job's id is made of.
 const TOKEN = /^([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})\.([A-Za-z0-9._-]{1,64})$/;
@@ -48,7 +48,7 @@ export class ResumeToken {
     }
     const offset = BigInt(replyFrom ?? "");
     const numbers = [partition, count, resets].map(Number) as [number, number, number];
-    if (offset > MAX_INT64 || !numbers.every(Number.isSafeInteger)) {
+    if (offset > MAX_INT64 || numbers.some((each) => each > MAX_INDEX)) {
       throw new BadToken("a number of the token is larger than any log has");
     }
     return new ResumeToken(job, numbers[0], offset, numbers[1], numbers[2]);

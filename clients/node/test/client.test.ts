@@ -9,7 +9,7 @@ import { partitionOf } from "../dist/partition.js";
 import { signedMessage } from "../dist/signer.js";
 import { unpackMap } from "../dist/unpack.js";
 import { plain } from "./vectors.js";
-import { answer, done, failed, redirect, tokens } from "./worker.js";
+import { answer, conflict, done, failed, redirect, tokens } from "./worker.js";
 
 const { Client } = aril;
 
@@ -230,6 +230,22 @@ test("a job sent again has the first one's answer", async (t) => {
   assert.deepEqual(await collect(stream), ["ab", "c", "done"]);
   assert.equal(String(stream.token), "0.0.3.0.j1");
   await client.close();
+});
+
+test("another job under a known id is told so, and ends nobody's job", async (t) => {
+  const { broker, client } = await scene(t);
+  append(broker, "other", answer("other", ["x"]));
+  const stream = await client.stream({ id: "j1", prompt: "x" }).start();
+  append(broker, "j1", [tokens("j1", 0, "y"), conflict("j1", Buffer.from("other bytes"), 2)]);
+  append(broker, "j1", [conflict("j1", broker.jobs[0]!.value)]);
+  const found: string[] = [];
+  const reading = async (): Promise<void> => {
+    for await (const event of stream) found.push(event.type);
+  };
+  await assert.rejects(reading(), (error) => error instanceof aril.JobConflict && error.job === "j1");
+  assert.deepEqual(found, ["tokens"]);
+  await client.close();
+  assert.deepEqual(kinds(broker), ["job"]);
 });
 
 test("withdrawn tokens are told, and are no part of the answer", async (t) => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test, type TestContext } from "node:test";
 
-import { Consumer, Producer, ResponseError } from "@platformatic/kafka";
+import { Consumer, MultipleErrors, NetworkError, Producer, ResponseError } from "@platformatic/kafka";
 
 import { BrokerUnavailable, TopicMissing } from "../dist/errors.js";
 import { KafkaTransport } from "../dist/kafka.js";
@@ -14,7 +14,7 @@ const FETCH = 1;
 
 interface Asked {
   node: number;
-  topics: Array<{ partitions: Array<{ partition: number; fetchOffset: bigint }> }>;
+  topics: Array<{ partitions: Array<{ partition: number; fetchOffset: bigint; partitionMaxBytes: number }> }>;
 }
 
 /** A cluster whose fetches a test answers, one after the other. */
@@ -103,6 +103,50 @@ test("only what is followed is fetched, from its offset on, whole batches or not
   const count = cluster.asked.length;
   await poll();
   assert.equal(cluster.asked.length, count);
+});
+
+test("a batch that cannot be unpacked is left out, the second time that it is met", async (t) => {
+  const cluster = new Cluster(t);
+  const warned = mock.method(process, "emitWarning", () => undefined);
+  const { transport, got, poll } = await opened(t);
+  transport.follow(0, 0n);
+  transport.follow(1, 7n);
+  const logs = [
+    [batch(0, ["a", "b"]), null, null, null, batch(5, ["c"])], // null: of the batch from 2 to 4
+    [batch(7, ["x"])],
+  ];
+  const read = ({ partition, fetchOffset, partitionMaxBytes }: Asked["topics"][0]["partitions"][0]): unknown[] => {
+    const at = Number(fetchOffset);
+    if (partition === 1) return at === 7 ? logs[1]! : [];
+    const rest = logs[0]!.slice(at < 2 ? 0 : at - 1);
+    return partitionMaxBytes === 1 ? rest.slice(0, 1) : rest;
+  };
+  const answered = ({ topics }: Asked): unknown => {
+    const found = topics[0]!.partitions.map((each): [number, unknown[]] => [each.partition, read(each)]);
+    if (found.some(([, batches]) => batches.includes(null))) {
+      throw new AggregateError([Object.assign(new Error("incorrect data check"), { code: "Z_DATA_ERROR" })]);
+    }
+    return response(found);
+  };
+  cluster.answers.push(...Array<(asked: Asked) => unknown>(20).fill(answered));
+  while (!(got.includes("0:5:c") && got.includes("1:7:x"))) await poll();
+  assert.deepEqual(got.filter((each) => each.startsWith("0")), ["0:0:a", "0:1:b", "0:5:c"]);
+  assert.deepEqual(got.filter((each) => each.startsWith("1")), ["1:7:x"]);
+  assert.equal(warned.mock.callCount(), 3);
+});
+
+test("what goes wrong with a broker leaves nothing out", async (t) => {
+  const cluster = new Cluster(t);
+  const { transport, got, poll } = await opened(t);
+  transport.follow(0, 0n);
+  for (let times = 0; times < 3; times += 1) {
+    cluster.answers.push(() => {
+      throw new MultipleErrors("no", [new NetworkError("cut", { cause: Object.assign(new Error("x"), { code: "ECONNRESET" }) })]);
+    });
+  }
+  cluster.answers.push(() => response([[0, [batch(0, ["a"])]]]));
+  while (got.length === 0) await poll();
+  assert.deepEqual(got, ["0:0:a"]);
 });
 
 test("a batch whose records are all gone is passed over", async (t) => {

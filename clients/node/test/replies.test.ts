@@ -3,11 +3,12 @@ import { test } from "node:test";
 
 import { encode } from "@msgpack/msgpack";
 
+import { type Conflict, decodeConflict } from "../dist/conflict.js";
 import { decodeReply, UnknownCode } from "../dist/decode-reply.js";
 import { DecodeError } from "../dist/fields.js";
 import { decodeRedirect } from "../dist/redirect.js";
 import type { Outcome, PromptLogprobs, ReplyRecord, TokenLogprobs } from "../dist/reply.js";
-import { bytesOf, load } from "./vectors.js";
+import { bytesOf, load, type Vector } from "./vectors.js";
 import { failed } from "./worker.js";
 
 type Plain = Record<string, unknown>;
@@ -83,10 +84,15 @@ function told(name: string, value: unknown): Plain {
   return value === null || value === undefined ? {} : { [name]: value };
 }
 
+/** A conflict as it is decoded. */
+function placed({ sha256, reply_from: place }: Vector): Conflict {
+  return { sha256, replyFrom: place === null ? null : BigInt(place) };
+}
+
 for (const vector of load("replies").vectors) {
   test(`replies: ${vector.name}`, () => {
     const data = bytesOf(vector);
-    const { record, error, redirect } = vector.expect;
+    const { record, error, redirect, conflict } = vector.expect;
     if (error !== undefined) {
       assert.throws(
         () => decodeReply(data),
@@ -97,6 +103,7 @@ for (const vector of load("replies").vectors) {
     }
     const found = decodeReply(data);
     assert.deepEqual(decodeRedirect(data, "j1"), redirect === undefined || redirect === null ? null : BigInt(redirect));
+    assert.deepEqual(decodeConflict(data, "j1"), conflict === undefined || conflict === null ? null : placed(conflict));
     assert.equal(found === null, "skipped" in vector.expect);
     if (found !== null) assert.deepEqual(described(found), record);
   });

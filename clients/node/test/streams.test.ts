@@ -3,23 +3,10 @@ import { test } from "node:test";
 
 import { decodeReply } from "../dist/decode-reply.js";
 import { DecodeError } from "../dist/fields.js";
-import { type ReaderEvent, VisibleStream } from "../dist/reader.js";
+import { VisibleStream } from "../dist/reader.js";
 import type { ReplyRecord } from "../dist/reply.js";
+import { described } from "./described.js";
 import { bytesOf, load, type Vector } from "./vectors.js";
-
-/** An event as the vectors write it. */
-function described(event: ReaderEvent): unknown {
-  switch (event.type) {
-    case "tokens":
-      return { tokens: { index: event.index, ids: event.ids, text: event.text } };
-    case "reset":
-      return { reset: { withdrawn: event.withdrawn } };
-    case "done":
-      return { done: { index: event.index, text: event.text } };
-    case "error":
-      return { error: { index: event.index, code: event.code } };
-  }
-}
 
 function decoded(step: Vector): ReplyRecord | null {
   try {

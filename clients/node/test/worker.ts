@@ -2,6 +2,7 @@
 
 import { encode } from "@msgpack/msgpack";
 
+import { hashOf } from "../dist/conflict.js";
 import type { Fetched } from "../dist/transport.js";
 
 interface Writer {
@@ -47,6 +48,11 @@ export function failed(job: string, index: number, fields: object = {}): Uint8Ar
 
 export function redirect(job: string, replyFrom: number): Uint8Array {
   return encode({ v: 1, kind: "redirect", job, reply_from: replyFrom });
+}
+
+/** What a worker says of a record whose job's id another job has. */
+export function conflict(job: string, value: Uint8Array, replyFrom: number | null = null): Uint8Array {
+  return encode({ v: 1, kind: "conflict", job, sha256: hashOf(value), reply_from: replyFrom });
 }
 
 /** A whole answer, a record for each text. */

@@ -9,12 +9,15 @@ import msgpack
 import pytest
 
 from aril.schemas import (
+    Conflict,
     Job,
     Message,
     Sampling,
+    decode_conflict,
     decode_redirect,
     decode_request,
     encode_request,
+    hash_of_record,
     question_of,
     reply_partition,
 )
@@ -38,6 +41,14 @@ def redirects(harness: Harness) -> list[int]:
     log = harness.writer.logs["replies.acme", reply_partition("j1", REPLY_PARTITIONS)]
     found = (decode_redirect(value, "j1") for _, value, _ in log)
     return [start for start in found if start is not None]
+
+
+def conflicts(harness: Harness, partition: int | None = None) -> list[Conflict]:
+    """Return what senders of other jobs under the id were told, on their partition."""
+    hashed = reply_partition("j1", REPLY_PARTITIONS)
+    log = harness.writer.logs["replies.acme", hashed if partition is None else partition]
+    found = (decode_conflict(value, "j1") for _, value, _ in log)
+    return [conflict for conflict in found if conflict is not None]
 
 
 def test_the_same_question_is_the_same_however_it_is_written() -> None:
@@ -142,20 +153,74 @@ async def test_who_reads_the_answer_anyway_is_told_nothing(
         assert harness.committable == 2
 
 
-@pytest.mark.parametrize("change", [{"prompt": "ho"}, {"reply_partition": 2}])
-async def test_something_else_under_the_id_is_put_aside(change: dict[str, Any]) -> None:
-    """Nobody is led to an answer of another question, nor to a partition that they do not read."""
+@pytest.mark.parametrize(
+    ("change", "partition"),
+    [({"prompt": "ho"}, reply_partition("j1", REPLY_PARTITIONS)), ({"reply_partition": 2}, 2)],
+)
+@pytest.mark.parametrize("ended", [False, True])
+async def test_something_else_under_the_id_is_put_aside(
+    change: dict[str, Any], partition: int, ended: bool
+) -> None:
+    """Its sender is told where it reads; the first one's answer goes on as it was."""
     async with Harness() as harness:
         harness.send(job())
-        harness.send(job(reply_from=8, **change))
+        await harness.settle()
+        if ended:
+            harness.step(Output(harness.key_of("hi"), (1,), "a", finish="stop"))
+            await harness.settle()
+        other = encode_request(job(reply_from=8, **change))
+        offset = harness.send(other)
         await harness.settle()
         assert redirects(harness) == []
+        assert conflicts(harness, partition) == [Conflict(hash_of_record(other), 8)]
+        assert [each[2]["aril-reason"] for each in harness.dead_letters] == [b"duplicate_id"]
+        assert harness.state.ledger is not None
+        assert harness.state.ledger.is_done(offset)
+        if not ended:
+            harness.step(Output(harness.key_of("hi"), (1,), "a", finish="stop"))
+            await harness.settle()
+        assert harness.visible("acme", "j1").finished
+        assert harness.committable == 2
+
+
+@pytest.mark.parametrize("place", [7, None])
+async def test_by_the_place_alone_only_who_has_it_alone_is_told(place: int | None) -> None:
+    """Where both senders read from one place, what is there is the first one's answer."""
+    async with Harness() as harness:
+        harness.send(job(place))
+        other = encode_request(job(place, prompt="ho"))
+        harness.send(other)
+        await harness.settle()
+        assert conflicts(harness) == [Conflict(hash_of_record(other))]
+
+
+async def test_a_bad_record_under_a_known_id_is_told_so_too() -> None:
+    """Of whatever kind the second record is: its sender knows it by its bytes."""
+    async with Harness() as harness:
+        harness.send(job())
+        bad = msgpack.packb({"v": 1, "kind": "job", "id": "j1", "tenant": "acme", "prompt": 5})
+        harness.send(bad)
+        await harness.settle()
+        assert conflicts(harness) == [Conflict(hash_of_record(bad))]
+        assert [each[2]["aril-reason"] for each in harness.dead_letters] == [b"duplicate_id"]
+        assert harness.replies("acme", "j1") == []
+
+
+async def test_a_conflict_that_nobody_can_be_told_of_is_put_aside() -> None:
+    """Its offset does not wait for a topic that takes nothing."""
+    async with Harness() as harness:
+        harness.send(job())
+        await harness.settle()
+        harness.writer.failures.append(AppendError("no", hopeless=True))
+        harness.send(job(8, prompt="ho"))
+        await harness.settle()
+        assert conflicts(harness) == []
         assert [each[2]["aril-reason"] for each in harness.dead_letters] == [b"duplicate_id"]
 
 
 async def test_a_redirect_whose_append_fails_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record is finished when it stands, or is put aside where it never can."""
-    monkeypatch.setattr("aril.worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.notices.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
@@ -174,7 +239,7 @@ async def test_a_log_that_does_not_answer_is_tried_by_one_redirect_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first finds that out; the others wait without an append, and none is lost."""
-    monkeypatch.setattr("aril.worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.notices.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("aril.worker.replies.reply_logs.FIRST_DELAY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
@@ -205,7 +270,7 @@ async def test_redirects_that_wait_for_a_log_go_with_their_partition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing of them is appended once the log is back, and nobody tries it for them."""
-    monkeypatch.setattr("aril.worker.replies.redirects.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("aril.worker.replies.notices.RETRY_SECONDS", 0.0)
     async with Harness() as harness:
         harness.send(job())
         await harness.settle()
@@ -216,8 +281,8 @@ async def test_redirects_that_wait_for_a_log_go_with_their_partition(
         harness.revoke(harness.state)
         await harness.settle()
         parts = harness.lifecycle.parts
-        assert not parts.redirects._waiting
-        assert not parts.redirects._turns
+        assert not parts.notices._waiting
+        assert not parts.notices._turns
         assert parts.pending.bytes == 0
 
 

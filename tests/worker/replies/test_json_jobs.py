@@ -56,7 +56,7 @@ async def test_an_owner_that_goes_and_one_that_comes() -> None:
         assert harness.visible("acme", "j1").token_ids == [1, 2]
 
 
-async def test_an_error_and_a_redirect() -> None:
+async def test_an_error_a_redirect_and_a_conflict() -> None:
     """Refused by a limit of the service; sent again in JSON after msgpack."""
     async with Harness() as harness:
         harness.send(in_json(sampling={"max_tokens": 100_000}))
@@ -68,3 +68,8 @@ async def test_an_error_and_a_redirect() -> None:
         harness.send(in_json(reply_from=5))
         await harness.settle()
         assert [(each["kind"], each["reply_from"]) for each in told(harness)] == [("redirect", 0)]
+        harness.send(in_json(reply_from=6, prompt="ho"))
+        await harness.settle()
+        assert [(each["kind"], each["reply_from"]) for each in told(harness)][1:] == [
+            ("conflict", 6)
+        ]

@@ -43,6 +43,7 @@ type asked struct {
 func parse(arguments []string) (asked, error) {
 	a := asked{}
 	flags := flag.NewFlagSet("ask", flag.ContinueOnError)
+	env := flags.Bool("env", false, "ARIL_* variables say where and who; flags of that are passed over")
 	brokers := flags.String("brokers", "localhost:9092", "host:port, comma-separated")
 	key := flags.String("key", "", "file of a private key to sign with")
 	temperature := flags.Float64("temperature", 1, "0 is greedy")
@@ -64,6 +65,13 @@ func parse(arguments []string) (asked, error) {
 		return a, err
 	}
 	a.options.Brokers = strings.Split(*brokers, ",")
+	if *env {
+		options, err := aril.OptionsFromEnv(a.options.Tenant)
+		if err != nil {
+			return a, err
+		}
+		options.Buffer, a.options = a.options.Buffer, options
+	}
 	a.job.Sampling.Temperature = temperature
 	if *seed >= 0 {
 		a.job.Sampling.Seed = seed

@@ -56,6 +56,23 @@ public final class ArilClient implements AutoCloseable {
         return new ClientBuilder(bootstrap, tenant);
     }
 
+    /**
+     * Begins a connection as {@code ARIL_*} variables say, by the names that workers read:
+     * ARIL_BOOTSTRAP, those of topics, TLS and SASL, ARIL_TENANT, and ARIL_KEY, a file to sign
+     * with. Files are read here, once.
+     *
+     * @throws BadSettingException if a variable, or a file that one names, cannot be used
+     * @throws BadKeyException if the key cannot
+     */
+    public static ClientBuilder fromEnv() {
+        return Environment.builder(System.getenv(), null);
+    }
+
+    /** The same for a tenant that is named here. */
+    public static ClientBuilder fromEnv(String tenant) {
+        return Environment.builder(System.getenv(), tenant);
+    }
+
     /** Sends a job, waits until the brokers have it, and returns its stream. */
     public JobStream stream(Job job) {
         return stream(job, null);
@@ -82,7 +99,7 @@ public final class ArilClient implements AutoCloseable {
         // What the reader reads next is as good as the log's end, and costs nothing.
         long start = reader.position(place).orElseGet(() -> await(transport.logEnd(place)));
         byte[] value = RequestEncoder.encode(job, tenant, start);
-        Inbox inbox = new Inbox(job.id(), place, start, inboxEvents, null);
+        Inbox inbox = new Inbox(job.id(), place, start, inboxEvents, null, Sha256.of(value));
         listen(inbox);
         try {
             await(send(key, value));

@@ -27,6 +27,7 @@ final class Inbox {
     private boolean stalled;
     private boolean redirected; // stalled until the reader has gone back
     private boolean roomTold;
+    private final String sent; // the hash of the job's record; null: sent for another reader
     private RuntimeException failure;
     private volatile Runnable listener = () -> { };
 
@@ -37,6 +38,15 @@ final class Inbox {
      * @param resumeAt what it covers is not given again; null: a new job
      */
     Inbox(String job, int partition, long start, int limit, Mark resumeAt) {
+        this(job, partition, start, limit, resumeAt, null);
+    }
+
+    /**
+     * The same for a job that is sent for it.
+     *
+     * @param sent the hash of the job's record; null: it was sent for another reader
+     */
+    Inbox(String job, int partition, long start, int limit, Mark resumeAt, String sent) {
         this.job = job;
         this.partition = partition;
         this.start = start;
@@ -44,6 +54,7 @@ final class Inbox {
         this.limit = limit;
         this.given = resumeAt == null ? Mark.START : resumeAt;
         this.replaying = resumeAt != null;
+        this.sent = sent;
     }
 
     /** Takes the partition's next record for this job, or stalls if the inbox is full. */
@@ -78,6 +89,10 @@ final class Inbox {
         }
         if (reply instanceof Reply.Redirect redirect) {
             follow(redirect);
+        } else if (reply instanceof Reply.Conflict conflict) {
+            if (conflict.job().equals(job) && isMine(conflict)) {
+                failure = new JobConflictException(job);
+            }
         } else if (reply instanceof Reply.Written written) {
             visible.feed(written).forEach(this::admit);
         }
@@ -85,14 +100,24 @@ final class Inbox {
 
     /** Of a job that was sent before: its answer begins where the first one's does. */
     private void follow(Reply.Redirect redirect) {
-        boolean nothingSeen = folded.equals(Mark.START) && given.equals(Mark.START);
-        if (redirect.job().equals(job) && redirect.replyFrom() < start && nothingSeen) {
+        if (redirect.job().equals(job) && redirect.replyFrom() < start && nothingSeen()) {
             start = redirect.replyFrom();
             position = start;
             visible = new VisibleStream();
             stalled = true;
             redirected = true;
         }
+    }
+
+    /** Who did not send the job knows only the place, where then is no other one's answer. */
+    private boolean isMine(Reply.Conflict conflict) {
+        return sent != null
+                ? conflict.sha256().equals(sent)
+                : nothingSeen() && Long.valueOf(start).equals(conflict.replyFrom());
+    }
+
+    private boolean nothingSeen() {
+        return folded.equals(Mark.START) && given.equals(Mark.START);
     }
 
     private void admit(Event event) {
@@ -259,11 +284,11 @@ final class Inbox {
         }
     }
 
-    /** Whether the job's end was seen in the log, taken or not: there is nothing to cancel. */
+    /** Whether there is nothing to cancel: its end was seen, taken or not, or it never began. */
     boolean finished() {
         lock.lock();
         try {
-            return visible.finished();
+            return visible.finished() || failure instanceof JobConflictException;
         } finally {
             lock.unlock();
         }

@@ -39,6 +39,7 @@ final class KafkaTransport implements Transport {
     private Admin admin; // topics and the ends of logs, for any thread and without waiting
     private KafkaProducer<byte[], byte[]> producer;
     private KafkaConsumer<byte[], byte[]> consumer;
+    private UnreadableBatches unreadable;
 
     KafkaTransport(KafkaSettings settings, String jobsTopic, String replyTopic) {
         this.settings = settings;
@@ -55,6 +56,7 @@ final class KafkaTransport implements Transport {
             producer = new KafkaProducer<>(settings.producer());
             producer.partitionsFor(jobsTopic); // so that the first job does not wait for it
             consumer = new KafkaConsumer<>(settings.consumer());
+            unreadable = new UnreadableBatches(consumer, replyTopic);
             return new Partitions(jobs, replies);
         } catch (KafkaException error) {
             close();
@@ -168,6 +170,9 @@ final class KafkaTransport implements Transport {
                     .map(TopicPartition::partition)
                     .collect(Collectors.toSet()));
         } catch (KafkaException error) {
+            if (unreadable.leaveOut(error)) {
+                return List.of();
+            }
             throw unavailable(error);
         }
     }

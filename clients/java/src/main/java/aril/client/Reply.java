@@ -41,7 +41,15 @@ public sealed interface Reply {
     /** To whoever sent a job again: the offset of its partition where the first answer begins. */
     record Redirect(String job, long replyFrom) implements Reply {}
 
-    /** To be passed over: a kind that is not known here, or a redirect that leads nowhere. */
+    /**
+     * To whoever sent a job whose id another job has: it is not answered.
+     *
+     * @param sha256 of the value of its record, in hexadecimal
+     * @param replyFrom where its sender began to read; null: not told
+     */
+    record Conflict(String job, String sha256, Long replyFrom) implements Reply {}
+
+    /** To be passed over: a kind that is not known here, or a notice that is not valid. */
     record Unknown(String kind) implements Reply {}
 
     /**

@@ -30,6 +30,7 @@ final class ReplyDecoder {
             case "error" ->
                     new Reply.Failed(job(fields), epoch(fields), worker(fields), failed(fields));
             case "redirect" -> redirect(fields);
+            case "conflict" -> conflict(fields);
             default -> new Reply.Unknown(kind);
         };
     }
@@ -113,13 +114,30 @@ final class ReplyDecoder {
 
     /** One that leads nowhere is passed over like any kind that is not known. */
     private static Reply redirect(Fields fields) {
-        boolean leads = fields.get("job") instanceof String job
-                && Limits.JOB_ID.matcher(job).matches()
-                && fields.get("reply_from") instanceof Long from
-                && from >= 0;
-        return leads
+        return isAboutAJob(fields) && isOffset(fields.get("reply_from"))
                 ? new Reply.Redirect((String) fields.get("job"), (Long) fields.get("reply_from"))
                 : new Reply.Unknown("redirect");
+    }
+
+    /** Likewise. */
+    private static Reply conflict(Fields fields) {
+        Object place = fields.get("reply_from");
+        boolean valid = isAboutAJob(fields)
+                && fields.get("sha256") instanceof String hash
+                && Sha256.HEX.matcher(hash).matches()
+                && (place == null || isOffset(place));
+        return valid
+                ? new Reply.Conflict(
+                        (String) fields.get("job"), (String) fields.get("sha256"), (Long) place)
+                : new Reply.Unknown("conflict");
+    }
+
+    private static boolean isAboutAJob(Fields fields) {
+        return fields.get("job") instanceof String job && Limits.JOB_ID.matcher(job).matches();
+    }
+
+    private static boolean isOffset(Object value) {
+        return value instanceof Long offset && offset >= 0;
     }
 
     private static String job(Fields fields) {

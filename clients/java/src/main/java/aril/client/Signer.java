@@ -51,11 +51,20 @@ public final class Signer {
      * @throws BadKeyException if it cannot be read, or other users of the machine may read it
      */
     public static Signer fromFile(Path file, String keyId) {
+        return new Signer(keyOf(file), keyId, Clock.systemUTC());
+    }
+
+    /** The same with the key id that {@code aril keys new} has given. */
+    public static Signer fromFile(Path file) {
+        PrivateKey key = keyOf(file);
+        return new Signer(key, KeyId.of(key), Clock.systemUTC());
+    }
+
+    private static PrivateKey keyOf(Path file) {
         byte[] encoded = read(file);
         try {
             KeyFactory factory = KeyFactory.getInstance(ALGORITHM);
-            PrivateKey key = factory.generatePrivate(new PKCS8EncodedKeySpec(encoded));
-            return new Signer(key, keyId, Clock.systemUTC());
+            return factory.generatePrivate(new PKCS8EncodedKeySpec(encoded));
         } catch (GeneralSecurityException error) {
             throw new BadKeyException(file + ": not an Ed25519 key");
         } finally {

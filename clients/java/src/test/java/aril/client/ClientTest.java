@@ -10,6 +10,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Iterator;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
@@ -208,6 +209,22 @@ class ClientTest {
             assertEquals("ab", again.result().text());
             assertEquals(place + ".0.2.0.j1", again.token().toString());
         }
+    }
+
+    /** The sender of another job under a known id is told, and ends nobody's job. */
+    @Test
+    void anotherJobUnderAKnownIdIsToldSo() throws Exception {
+        try (JobStream stream = client.stream(job("j1"))) {
+            byte[] value = broker.nextJob().value();
+            reply("j1", Replies.tokens("j1", 0, "x"));
+            reply("j1", Replies.conflict("j1", "0".repeat(64), 0L));
+            reply("j1", Replies.conflict("j1", Sha256.of(value), null));
+            Iterator<Event> events = stream.iterator();
+            assertEquals("x", ((Event.Tokens) events.next()).text());
+            assertThrows(JobConflictException.class, events::hasNext);
+        }
+        client.close();
+        assertEquals(0, broker.jobs.size(), "the job is another one's");
     }
 
     /** Callers who take nothing hold neither their neighbours nor memory. */

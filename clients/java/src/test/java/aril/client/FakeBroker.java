@@ -21,7 +21,11 @@ final class FakeBroker implements Transport {
 
     /** A record of the jobs topic. */
     record Sent(
-            int partition, String key, Map<String, Object> fields, Map<String, byte[]> headers) {}
+            int partition,
+            String key,
+            byte[] value,
+            Map<String, Object> fields,
+            Map<String, byte[]> headers) {}
 
     final BlockingQueue<Sent> jobs = new LinkedBlockingQueue<>();
     private final List<List<Fetched>> logs = new ArrayList<>();
@@ -109,7 +113,7 @@ final class FakeBroker implements Transport {
             return CompletableFuture.failedFuture(down());
         }
         String name = new String(key, StandardCharsets.UTF_8);
-        jobs.add(new Sent(partition, name, RecordReader.read(value), headers));
+        jobs.add(new Sent(partition, name, value, RecordReader.read(value), headers));
         return CompletableFuture.completedFuture(null);
     }
 

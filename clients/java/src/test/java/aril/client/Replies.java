@@ -60,6 +60,16 @@ final class Replies {
         return RecordWriter.write(fields);
     }
 
+    static byte[] conflict(String job, String sha256, Long replyFrom) {
+        Map<String, Object> fields = new LinkedHashMap<>();
+        fields.put("v", 1);
+        fields.put("kind", "conflict");
+        fields.put("job", job);
+        fields.put("sha256", sha256);
+        fields.put("reply_from", replyFrom);
+        return RecordWriter.write(fields);
+    }
+
     /** A whole answer, a record a text. */
     static List<byte[]> answer(String job, String... texts) {
         List<byte[]> records = new ArrayList<>();

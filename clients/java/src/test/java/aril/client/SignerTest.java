@@ -4,12 +4,14 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.security.KeyPairGenerator;
 import java.util.Base64;
+import java.util.HexFormat;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -45,6 +47,20 @@ class SignerTest {
         assertEquals(
                 "1.acme.k1.".length() + 13 + 1 + 128,
                 signer.header("acme", "jobs", 0, new byte[1], new byte[1]).length);
+    }
+
+    /** The name that the workers know a key by, where {@code aril keys new} made it. */
+    @Test
+    void aKeyThatTellsItsName() throws Exception {
+        JsonNode pair = Vectors.file("signatures").get("key");
+        HexFormat hex = HexFormat.of();
+        // PKCS #8 has the seed behind these.
+        String encoded = "302e020100300506032b657004220420" + pair.get("private").asText();
+        String body = Base64.getEncoder().encodeToString(hex.parseHex(encoded));
+        String text = "-----BEGIN PRIVATE KEY-----\n" + body + "\n-----END PRIVATE KEY-----\n";
+        Files.writeString(file, text);
+        String name = Sha256.of(hex.parseHex(pair.get("public").asText())).substring(0, 16);
+        assertEquals("Signer[" + name + "]", Signer.fromFile(file).toString());
     }
 
     @Test

@@ -65,7 +65,8 @@ class StreamVectorsTest {
         assertEquals(Vectors.plain(visible), Vectors.plain(state));
     }
 
-    private static Map<String, Object> described(Event event) {
+    /** Returns an event as the vectors write it. */
+    static Map<String, Object> described(Event event) {
         if (event instanceof Event.Tokens each) {
             return Map.of("tokens", Map.of(
                     "index", each.index(), "ids", each.ids(), "text", each.text()));

@@ -1,9 +1,10 @@
-"""Redirects: whoever sends a job again is told where the answer to the first one begins.
+"""Notices: whoever sends a job under a known id is told what becomes of it.
 
-Their reader began behind it and sees nothing of it. What is told is no part of any answer, so any
+The same job again is led to where the first one's answer begins, which its reader began behind;
+another job under the id is told that it is not answered. A notice is no part of any answer, so any
 owner may say it at any time, twice, or late: it is true as long as the log stands.
 
-While a reply log does not answer, its redirects wait, and one at a time tries it again.
+While a reply log does not answer, its notices wait, and one at a time tries it again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka.errors import KafkaError
 
-from aril.schemas import ErrorCode, JobError, encode_redirect, reply_partition
+from aril.schemas import ErrorCode, JobError, reply_partition
 from aril.worker.job import Partition
 from aril.worker.observe.logs import get_logger
 from aril.worker.replies.producer import AppendError
@@ -23,7 +24,7 @@ from aril.worker.replies.producer import AppendError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aril.worker.job import Asked, Record
+    from aril.worker.job import Record
     from aril.worker.replies.pending_bytes import PendingBytes
     from aril.worker.replies.producer import LogWriter
     from aril.worker.replies.reply_logs import ReplyLogs
@@ -33,14 +34,23 @@ log = get_logger(__name__)
 RETRY_SECONDS = 1.0
 
 
-class Redirects:
-    """All redirects of a worker. Lives on the event loop."""
+class Notice(NamedTuple):
+    """What is to be told, and where its reader reads."""
+
+    job_id: str
+    topic: str
+    wanted: int | None  # the reply partition that the job asked for
+    value: bytes  # of the record, in msgpack
+
+
+class Notices:
+    """All notices of a worker. Lives on the event loop."""
 
     def __init__(self, writer: LogWriter, *, pending: PendingBytes, logs: ReplyLogs) -> None:
         self._writer = writer
         self._pending = pending
         self._logs = logs
-        self._waiting: Counter[Partition] = Counter()  # redirects, by logs that are down
+        self._waiting: Counter[Partition] = Counter()  # notices, by logs that are down
         self._turns: set[Partition] = set()  # logs that the next of them is to try
         self._trying: set[Partition] = set()  # and those that one is trying
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,14 +58,12 @@ class Redirects:
     def tell(
         self,
         record: Record,
+        notice: Notice,
         *,
-        job_id: str,
-        topic: str,
-        first: Asked,
         done: Callable[[JobError | None], None],
         dropped: Callable[[], bool],
     ) -> None:
-        """Append a redirect until it is acknowledged, then call `done` with None.
+        """Append a notice about `record` until it is acknowledged, then call `done` with None.
 
         With an error where it can never be. Nothing is called once the work was dropped.
         """
@@ -64,12 +72,14 @@ class Redirects:
             with self._pending.held(record):
                 while not dropped():
                     try:
-                        error = await self._append(record, job_id, topic, first, dropped)
+                        error = await self._append(record, notice, dropped)
                     except AppendError as failure:  # it waits until its log is to be tried again
-                        log.warning("redirect_failed", job=job_id, error=str(failure))
+                        log.warning("notice_failed", job=notice.job_id, error=str(failure))
                         continue
                     except (KafkaError, OSError) as failure:
-                        log.warning("redirect_failed", job=job_id, error=type(failure).__name__)
+                        log.warning(
+                            "notice_failed", job=notice.job_id, error=type(failure).__name__
+                        )
                         await asyncio.sleep(RETRY_SECONDS)
                         continue
                     if not dropped():
@@ -81,7 +91,7 @@ class Redirects:
         task.add_done_callback(self._tasks.discard)
 
     def try_one(self, log: Partition) -> bool:
-        """Let one redirect try a log that is down; False if none waits for it."""
+        """Let one notice try a log that is down; False if none waits for it."""
         if self._waiting[log] and log not in self._trying:
             self._turns.add(log)
         return log in self._turns or log in self._trying
@@ -94,26 +104,21 @@ class Redirects:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _append(
-        self,
-        record: Record,
-        job_id: str,
-        topic: str,
-        first: Asked,
-        dropped: Callable[[], bool],
+        self, record: Record, notice: Notice, dropped: Callable[[], bool]
     ) -> JobError | None:
+        job_id, topic, wanted, value = notice
         partitions = await self._writer.partitions(topic)
         if partitions is None:
             return JobError(ErrorCode.INVALID_JOB, f"tenant: there is no topic {topic}")
-        wanted = first.reply_partition
-        if wanted is None or wanted >= partitions:  # the first was told so on this partition, too
+        if wanted is None or wanted >= partitions:  # a job is told so on this partition, too
             wanted = reply_partition(job_id, partitions)
-        assert first.reply_from is not None, "who told none is redirected to none"  # noqa: S101 - ours
-        value = record.in_its_form(encode_redirect(job_id, first.reply_from))
         where = Partition(topic, wanted)
         tries = await self._may_append(where, dropped)
         try:
             if not dropped():
-                await self._writer.append(topic, wanted, job_id.encode(), [value])
+                await self._writer.append(
+                    topic, wanted, job_id.encode(), [record.in_its_form(value)]
+                )
                 self._logs.worked(where)
         except AppendError as error:
             if error.hopeless:
