@@ -155,16 +155,21 @@ async def _pieces(
                 for at, event in reading.arrived():
                     frames.add(at, event)
                     if frames.waiting >= WRITE_BYTES:
-                        yield frames.take()
+                        yield _told(reading, frames)
             except Exception:
                 if frames.waiting:
-                    yield frames.take()
+                    yield _told(reading, frames)
                 raise
             if frames.waiting:
-                reading.resumable = True
-                yield frames.take()
+                yield _told(reading, frames)
         frames.close()
     yield frames.take() + DONE
+
+
+def _told(reading: Reading, frames: Frames) -> bytes:
+    """Return what waits: each event of it tells its reader where it stands."""
+    reading.resumable = True
+    return frames.take()
 
 
 async def _all_given() -> AsyncIterator[bytes]:
