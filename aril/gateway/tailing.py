@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
+from aril.gateway.reading import ends_jobs
 from aril.position import START, Position
 from aril.schemas import TokensEvent
 from aril.tail import Tail
@@ -70,6 +71,7 @@ class Tailing:
         trace: TracebackType | None,
     ) -> None:
         await self.tail.__aexit__(kind, error, trace)
+        self.kept = self.kept or not ends_jobs(error)
         self._close(failed=isinstance(error, Exception))
 
     def fail(self, error: Exception, *, keep: bool = False) -> None:
