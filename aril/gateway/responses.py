@@ -66,12 +66,11 @@ async def create(request: Request) -> Response:
     if asked.background and not asked.stream:
         return JSONResponse(log.response(), headers=headers)
     kept = asked.background or chosen
-    reading = Tailing(site, caller, place, begun="new", kept=kept)
+    reading = Tailing(site, caller, place, begun="new", kept=kept, timed=True)
     if asked.stream:
-        seconds = site.settings.gateway_keepalive_seconds
         pieces = _live(reading, place, log, at_its_first=chosen)
         pieces = _or_ended(reading, pieces, site.client(caller.tenant))
-        return EventStream(pieces, keepalive=seconds, headers=headers, hold=True)
+        return EventStream(pieces, **site.rhythm, headers=headers, hold=True)
     whole = _whole(reading, place, asked, site.settings.gateway_wait_seconds)
     try:
         told = await unless_left(request.receive, whole)
@@ -92,9 +91,9 @@ async def retrieve(request: Request) -> Response:
             told = _as_it_stands(Tailing(site, caller, place), place)
             return JSONResponse(await unless_left(request.receive, told))
     after = _number(query.get("starting_after", request.headers.get("last-event-id")))
-    reading = Tailing(site, caller, place, begun="read")
+    reading = Tailing(site, caller, place, begun="read", timed=True)
     pieces = _live(reading, place, _events_of(place), after=after)
-    return EventStream(pieces, keepalive=site.settings.gateway_keepalive_seconds, hold=True)
+    return EventStream(pieces, **site.rhythm, hold=True)
 
 
 async def cancel(request: Request) -> Response:

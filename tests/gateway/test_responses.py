@@ -412,6 +412,21 @@ async def test_an_answer_that_does_not_come(broker: MemoryBroker) -> None:
     assert await taken(broker) == Cancel(id=job.id, tenant="acme")
 
 
+@pytest.mark.parametrize("told", [{"background": True}, {}])
+async def test_a_stream_that_does_not_come(broker: MemoryBroker, told: dict[str, Any]) -> None:
+    """Its reader is ended, too; a job that is kept runs on."""
+    headers = {"idempotency-key": "mine"}
+    async with gateway(broker, gateway_wait_seconds=0.1) as caller:
+        body = {**HELLO, "stream": True, **told}
+        found = await caller.ask("POST", URL, headers=headers, body=body)
+        assert (found.status, found.json()["error"]["code"]) == (504, "timeout")
+        assert (await taken(broker)).id == "mine"
+        again = await caller.get(f"{URL}/resp_{place(broker, 'never')}?stream=true")
+        assert again.events()[-1][1]["error"]["code"] == "timeout"
+        assert caller.site.open == 0
+    assert broker.jobs.empty()
+
+
 async def test_a_gateway_that_is_stopped(broker: MemoryBroker) -> None:
     """A reader is told, its job runs on, and another gateway goes on behind the last number."""
     async with gateway(broker) as one, gateway(broker) as other:
