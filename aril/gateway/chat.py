@@ -137,8 +137,7 @@ async def _answered(
     site, headers = site_of(request), {"x-request-id": reading.job}
     if asked.stream:
         pieces = _all_given() if closed else _pieces(kind, asked, reading, after)
-        seconds = site.settings.gateway_keepalive_seconds
-        return EventStream(pieces, keepalive=seconds, headers=headers, hold=True)
+        return EventStream(pieces, **site.rhythm, headers=headers, hold=True)
     longest = site.settings.gateway_wait_seconds
     body = await unless_left(request.receive, _whole(kind, asked, reading, longest))
     return JSONResponse(body, headers=headers)

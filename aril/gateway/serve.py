@@ -87,7 +87,9 @@ class Gateway:
             loop.add_signal_handler(number, self._on_signal, number)
         self._announce()
         try:
-            listening = _listen(*self._settings.address)
+            listening = _listen(
+                *self._settings.address, untaken_seconds=self._settings.gateway_wait_seconds
+            )
         except OSError as error:
             where = self._settings.gateway_http
             log.error("gateway_failed", extra={"error": f"{where}: {error.strerror}"})  # noqa: TRY400 - as above
@@ -214,6 +216,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, untaken_seconds: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux's; connections inherit it
+        # What a caller does not take would else lie there for as long as its machine answers.
+        most = int(untaken_seconds * 1_000)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, most)
+    return listening

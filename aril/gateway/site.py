@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aril.client import Client
     from aril.connection import Connection
     from aril.gateway.settings import GatewaySettings
+    from aril.gateway.sse import Rhythm
     from aril.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,15 @@ class Site:
         self.idle.set()
         self._clients: dict[str, Client] = {}
         self.metrics.ready.set_function(lambda: float(self.ready))
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """How event streams go here."""
+        settings = self.settings
+        return {
+            "keepalive": settings.gateway_keepalive_seconds,
+            "longest": settings.gateway_wait_seconds,
+        }
 
     @property
     def ready(self) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import pytest
 
 from aril.schemas import reply_partition
-from tests.support.asgi import parse_events
+from tests.support.asgi import Exchange, parse_events
 from tests.support.gateway_site import CHAT_PATH, PARTITIONS, Gateway, end, piece
 
 if TYPE_CHECKING:
@@ -61,3 +64,49 @@ async def test_what_waits_goes_out_together(broker: MemoryBroker, worker: Worker
     assert len(parse_events(b"".join(answer.sent))) == TOKENS + 2
     assert answer.sends < TOKENS / 20
     assert max(map(len, answer.sent)) < MOST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT_PATH, CHAT), ("/v1/responses", {"model": "aril", "input": "go", "stream": True})],
+)
+async def test_who_takes_nothing_has_left(
+    broker: MemoryBroker, worker: Worker, path: str, body: dict[str, Any]
+) -> None:
+    """Its answer has ended and it takes none of it: its place is free after the longest wait."""
+    settings = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
+    async with Gateway(broker, **settings).running() as gateway:
+        async with gateway.opened(body, path) as exchange:
+            job = (await worker.job()).id
+            worker.tell(piece(job, 0, "go"))
+            await exchange.begun()
+            exchange.takes.clear()
+            worker.tell(piece(job, 1, "never"), end(job, 2))
+            await asyncio.wait_for(gateway.site.idle.wait(), 30)
+            assert exchange._task is not None
+            await asyncio.wait({exchange._task}, timeout=30)
+            assert exchange.ended
+        assert b"never" not in b"".join(exchange.sent)
+
+
+async def test_a_comment_that_is_not_taken(broker: MemoryBroker, worker: Worker) -> None:
+    """As with an event: nothing else could be seen of a caller while its job waits."""
+    settings = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
+    async with Gateway(broker, **settings).running() as gateway:
+        exchange = gateway.opened(CHAT, idempotency_key="k")
+        exchange.takes.clear()
+        async with exchange:
+            await worker.job()
+            (reader,) = gateway.site.readers
+            reader.fail = Mock()  # type: ignore[method-assign] # it is not timed
+            await asyncio.wait_for(gateway.site.idle.wait(), 30)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/resp_{}", CHAT_PATH + "/chatcmpl-{}"])
+async def test_the_head_of_a_stream(gateway: Gateway, path: str) -> None:
+    """HEAD reads nothing, so it holds no place."""
+    asked = path.format("0.0.never") + "?stream=true"
+    async with Exchange(gateway.app, "HEAD", asked) as exchange:
+        assert await exchange.whole() == b""
+        assert (exchange.status, gateway.site.open) == (200, 0)
+    assert exchange.answer_headers["content-type"].startswith("text/event-stream")
