@@ -82,7 +82,7 @@ class EventStream(Response):
             return
         if not self._hold:
             await self._put(send, b"")
-        sending = asyncio.create_task(self._send(send))
+        sending = asyncio.create_task(self._send(scope, send))
         leaving = asyncio.create_task(_left(receive))
         both: set[asyncio.Task[None]] = {sending, leaving}
         try:
@@ -112,7 +112,7 @@ class EventStream(Response):
             return False
         return True
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, scope: Scope, send: Send) -> None:
         try:
             async for piece in self._pieces:
                 self._quiet = False
@@ -120,7 +120,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._begun:
                 raise
-            await self._put(send, event(failure(error).body))
+            await self._put(send, event(failure(error, scope).body))
         finally:
             if (close := getattr(self._pieces, "aclose", None)) is not None:
                 await close()
