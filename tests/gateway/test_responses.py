@@ -396,11 +396,16 @@ async def test_what_is_refused(broker: MemoryBroker, caller: Caller) -> None:
     headers = {"idempotency-key": "no blanks"}
     found = await caller.ask("POST", URL, headers=headers, body=HELLO)
     assert (found.status, found.json()["error"]["param"]) == (400, "idempotency-key")
+    headers = {"idempotency-key": "a", "last-event-id": "6"}  # a number is one of which answer?
+    found = await caller.ask("POST", URL, headers=headers, body={**HELLO, "stream": True})
+    assert (found.status, found.json()["error"]["param"]) == (400, "last-event-id")
+    assert "starting_after=6" in found.json()["error"]["message"]
     found = await caller.get(f"{URL}/resp_{name}?stream=true&starting_after=x")
     assert found.json()["error"]["param"] == "starting_after"
     async with gateway(broker, gateway_body_bytes=1_000) as small:
         found = await small.ask("POST", URL, body={**HELLO, "input": "x" * 1_000})
     assert (found.status, found.json()["error"]["code"]) == (413, "body_too_large")
+    assert broker.jobs.empty()
 
 
 async def test_an_answer_that_does_not_come(broker: MemoryBroker) -> None:
