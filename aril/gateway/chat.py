@@ -190,6 +190,8 @@ async def _whole(kind: Kind, asked: Asked, reading: Reading, longest: float) -> 
         raise JobTimeout(reading.job, longest) from None
     if reading.begun == "read":
         asked = _as_it_was(asked, answers)
+    elif not _has_rows(answers):  # gone on with in another form than it was asked for
+        asked = replace(asked, top_logprobs=None)
     return response_of(
         asked, answers, id=ids.answer_id(kind.prefix, tokens), created=int(time.time())
     )
@@ -199,9 +201,13 @@ def _as_it_was(asked: Asked, answers: list[Answer]) -> Asked:
     """Return what an answer was asked with, as far as that is seen from it."""
     end = answers[0].end
     model = end.adapter if end is not None and end.adapter else asked.model
-    has_rows = all(len(each.rows) == len(each.token_ids) for each in answers)
-    logprobs = 0 if has_rows and any(each.rows for each in answers) else None
+    logprobs = 0 if _has_rows(answers) and any(each.rows for each in answers) else None
     return replace(asked, model=model, top_logprobs=logprobs)
+
+
+def _has_rows(answers: list[Answer]) -> bool:
+    """Whether each token of each answer has its log probability."""
+    return all(len(each.rows) == len(each.token_ids) for each in answers)
 
 
 # --- what is read

@@ -71,8 +71,10 @@ def failure(error: Exception, scope: Scope) -> Failure:
 async def respond(request: Request, error: Exception) -> Response:
     """Answer a request that has failed before anything of its answer was sent."""
     told = failure(error, request.scope)
-    own = error.headers if isinstance(error, HTTPException) else None
-    return JSONResponse(told.body, told.status, told.headers | dict(own or {}))
+    own = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if (job := getattr(error, "job", None) or request.scope.get("aril.job")) is not None:
+        own["x-request-id"] = job
+    return JSONResponse(told.body, told.status, told.headers | own)
 
 
 def _for_good(told: Failure) -> Failure:

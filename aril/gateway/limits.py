@@ -55,10 +55,11 @@ class Limits:
 
     @contextmanager
     def streams(self, caller: Caller, answers: int) -> Iterator[None]:
-        """Count answers that are being read. Raises `JobError` (overloaded)."""
+        """Count answers that are being read. Raises `JobError`: overloaded, or as `fit`."""
         if caller.streams is None:
             yield
             return
+        fit(answers, caller.streams, "this key may read")
         use = self._use(caller)
         if use.streams + answers > caller.streams:
             text = f"this key may read {caller.streams} answers at the same time"
@@ -78,3 +79,10 @@ class Limits:
             full = max(1.0, caller.requests_per_second or 0.0)
             use = self._uses[caller.sha256] = _Use(full, self._clock())
         return use
+
+
+def fit(answers: int, most: int, who: str) -> None:
+    """Raise `JobError` (limit_exceeded) for a request that would not fit if it came again."""
+    if answers > most:
+        text = f"{who} {most} answers at the same time"
+        raise JobError(ErrorCode.LIMIT_EXCEEDED, text, limit=most, given=answers)

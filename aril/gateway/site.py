@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from aril.errors import ClientClosed, JobTimeout
 from aril.gateway.keys import Caller, Keys
-from aril.gateway.limits import Limits
+from aril.gateway.limits import Limits, fit
 from aril.gateway.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -101,11 +101,12 @@ class Site:
         """Count answers that are being read, within what `caller` may read.
 
         A `reader` is ended when it has waited too long, or the gateway ends. Raises HTTPException
-        503 where there are too many answers or no more are taken, `JobError` of a key's limits.
+        503 where there are too many answers or no more are taken, `JobError` of limits.
         """
         if not self.ready:
             why = STOPPING if self.draining.is_set() else "the brokers have not answered yet"
             raise HTTPException(503, why, AGAIN | {"connection": "close"})
+        fit(answers, self.settings.gateway_streams, "here are read")
         if self.open + answers > self.settings.gateway_streams:
             raise HTTPException(503, "too many answers are being read here", AGAIN)
         with self.limits.streams(caller or NOBODY, answers):

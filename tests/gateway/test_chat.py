@@ -157,6 +157,7 @@ async def test_an_error_before_the_first_token(
         worker.tell(failed(job.id, code, limit=4, given=9, retry_after_ms=1_500))
         body = await exchange.json()
     assert exchange.status == 429
+    assert exchange.answer_headers["x-request-id"] == job.id
     assert exchange.answer_headers["retry-after-ms"] == "1500"
     assert exchange.answer_headers["x-should-retry"] == "true"
     assert body["error"] == {

@@ -176,6 +176,18 @@ async def test_too_many_answers(broker: MemoryBroker, worker: Worker) -> None:
             assert gateway.site.open <= 2
 
 
+async def test_what_never_fits(broker: MemoryBroker, keys: Path) -> None:
+    """More answers than may ever be read at the same time: nobody is sent to come again."""
+    for settings, key in (({"gateway_keys": keys}, as_key("slow")), ({"gateway_streams": 2}, {})):
+        async with Gateway(broker, **settings).running() as gateway:
+            answer = await gateway.call("POST", CHAT_PATH, CHAT | {"n": 3}, **key)
+            error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (400, "limit_exceeded")
+            assert (error["limit"], error["given"], error["retryable"]) == (2, 3, False)
+            assert answer.answer_headers["x-should-retry"] == "false"
+    assert broker.jobs.empty()
+
+
 async def test_models(broker: MemoryBroker, keys: Path, tmp_path: Path) -> None:
     """The backbone by both names, the tenant's adapters and the shared ones; nobody else's."""
     store = tmp_path / "store"
