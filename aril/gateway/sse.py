@@ -25,7 +25,18 @@ HEADERS: Final = {
     "x-accel-buffering": "no",  # nginx would hold tokens back
 }
 
-to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_json(data: object) -> str:
+    """Return JSON in one line, whatever its reader takes for the end of one.
+
+    Python's `str.splitlines`, by which clients read streams, splits at more than a stream does.
+    """
+    made = _encode(data)
+    if made.isascii():  # all others of its separators are control characters, which JSON escapes
+        return made
+    return made.replace("\x85", r"\u0085").replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
 
 
 def event(data: object, *, id: str | None = None, kind: str | None = None) -> bytes:  # noqa: A002
