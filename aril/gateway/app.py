@@ -50,4 +50,5 @@ def make_app(site: Site) -> Starlette:
 
 
 def _listed(names: str) -> list[str]:
-    return [each.strip() for each in names.split(",") if each.strip()]
+    """Return hosts, or origins, as they are compared: browsers say them in lower case."""
+    return [each.strip().lower().rstrip("/") for each in names.split(",") if each.strip()]

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from aril.errors import ArilError, JobFailed
@@ -58,6 +59,8 @@ def failure(error: Exception, scope: Scope) -> Failure:
     A job ends once. Whoever names one, by its key or its id, may ask as often as it likes: so that
     is not worth while, whatever the job's error says of other jobs.
     """
+    if isinstance(error, ClientDisconnect):  # in the middle of what it sent
+        error = Refusal(LEFT, "the caller has left")
     if isinstance(error, HTTPException):
         return Failure(error.status_code, _by_status(error))
     if not isinstance(error, EXPECTED):
@@ -110,5 +113,6 @@ HANDLERS: Final = {
     JobError: respond,
     Withdrawn: respond,
     HTTPException: respond,
+    ClientDisconnect: respond,
     Exception: respond,
 }

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aril.gateway.keys import Caller, hash_of
+from aril.gateway.keys import Caller, Keys, hash_of
 from aril.gateway.limits import Limits
 from aril.memory import MemoryBroker
 from aril.schemas import JobError, decode_request, encode_reply, reply_topic
+from aril.signer import Signer
 from tests.support.asgi import parse_events
 from tests.support.gateway_site import CHAT_PATH, Gateway, Worker, end, piece
 
@@ -69,7 +70,7 @@ async def test_a_gateway_without_keys_answers_to_no_foreign_name(
 ) -> None:
     """A browser would take such a page for the gateway's own; where keys are asked for, let it."""
     evil = {"host": "evil.example:8000"}
-    async with Gateway(broker, gateway_hosts="ai.example.org").running() as gateway:
+    async with Gateway(broker, gateway_hosts="x.example, AI.Example.org.").running() as gateway:
         answer = await gateway.call("GET", "/v1/models", **evil)
         assert (
             answer.status,
@@ -290,12 +291,38 @@ async def test_metrics_of_answers(gateway: Gateway, worker: Worker) -> None:
 
 async def test_cors(broker: MemoryBroker) -> None:
     """Pages of the origins that are named may ask, and read the ids; no other's."""
-    async with Gateway(broker, gateway_cors="https://a.example, https://b.example").running() as it:
+    async with Gateway(
+        broker, gateway_cors="https://a.example, https://B.example/"
+    ).running() as it:
         asked = {"origin": "https://b.example", "access_control_request_method": "POST"}
         answer = await it.call("OPTIONS", CHAT_PATH, **asked)
         assert answer.answer_headers["access-control-allow-origin"] == "https://b.example"
         other = await it.call("OPTIONS", CHAT_PATH, **(asked | {"origin": "https://c.example"}))
         assert "access-control-allow-origin" not in other.answer_headers
+
+
+async def test_who_leaves_while_it_asks(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """In the middle of its body: that is nobody's fault, and counted as leaving."""
+    exchange = gateway.opened(CHAT)
+    exchange.chunk = exchange.leaves_at = 10
+    async with exchange:
+        await exchange.whole()
+    assert exchange.status == 499
+    assert not caplog.records
+    page = gateway.site.metrics.page("")[0].decode()
+    assert 'method="POST",route="/v1/chat/completions",status="499"} 1.0' in page
+
+
+async def test_a_tenant_that_cannot_sign(
+    broker: MemoryBroker, keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that came to the file of keys later: it is told apart from what passes, the log why."""
+    Signer.new().save(tmp_path / "acme.pem")
+    async with Gateway(broker, gateway_signers=tmp_path).running() as gateway:
+        gateway.site.keys = Keys(keys)
+        answer = await gateway.call("POST", CHAT_PATH, CHAT, **as_key("z"))
+        assert (answer.status, answer.answer_headers["x-should-retry"]) == (500, "false")
+        assert [each.message for each in caplog.records] == ["tenant_cannot_sign"]
 
 
 async def test_what_nobody_expected(
