@@ -22,7 +22,7 @@ import uvicorn
 
 from aril.connecting.errors import SecurityError
 from aril.connection import Connection
-from aril.errors import BrokerUnavailable
+from aril.errors import BadKey, BrokerUnavailable
 from aril.gateway.app import make_app
 from aril.gateway.keys import KeysError
 from aril.gateway.logs import configure_logs
@@ -55,7 +55,7 @@ def run_gateway(settings: GatewaySettings) -> int:
     try:
         security = settings.kafka_security()
         return asyncio.run(Gateway(settings, security).run())
-    except (SecurityError, KeysError) as error:
+    except (SecurityError, KeysError, BadKey) as error:
         log.error("gateway_failed", extra={"error": str(error)})  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
     except Exception as error:
@@ -67,7 +67,7 @@ class Gateway:
     """One gateway process."""
 
     def __init__(self, settings: GatewaySettings, security: dict[str, object]) -> None:
-        """Prepare. Raises `KeysError`."""
+        """Prepare. Raises `KeysError` or `BadKey`."""
         self._settings = settings
         self._connection = Connection(
             settings.bootstrap,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.exceptions import HTTPException
 
-from aril.errors import ClientClosed, JobTimeout
+from aril.errors import BadKey, ClientClosed, JobTimeout
 from aril.gateway.keys import Caller, Keys
 from aril.gateway.limits import Limits, fit
 from aril.gateway.metrics import Metrics
@@ -48,7 +48,7 @@ class Site:
     """One gateway. Handlers find it at `request.app.state.site` by `site_of`."""
 
     def __init__(self, settings: GatewaySettings, connection: Connection) -> None:
-        """Prepare. Raises `KeysError`."""
+        """Prepare. Raises `KeysError`; `BadKey` where a tenant's jobs cannot be signed."""
         self.settings = settings
         self.connection = connection
         self.keys = Keys(settings.gateway_keys) if settings.gateway_keys else None
@@ -63,6 +63,8 @@ class Site:
         """Set while no answer is being read."""
         self.idle.set()
         self._clients: dict[str, Client] = {}
+        for tenant in [settings.gateway_tenant] if self.keys is None else sorted(self.keys.tenants):
+            self._signer(tenant or "")
         self.metrics.ready.set_function(lambda: float(self.ready))
 
     @property
@@ -87,10 +89,18 @@ class Site:
         return caller
 
     def client(self, tenant: str) -> Client:
-        """Return a tenant's client; it costs nothing while it asks nothing."""
+        """Return a tenant's client; it costs nothing while it asks nothing.
+
+        Raises HTTPException 500 for a tenant that is new among the keys and cannot sign.
+        """
         client = self._clients.get(tenant)
         if client is None:
-            client = self.connection.client(tenant, signer=self._signer(tenant))
+            try:
+                signer = self._signer(tenant)
+            except BadKey as error:
+                log.error("tenant_cannot_sign", extra={"error": str(error)})  # noqa: TRY400 - one line is meant for a person
+                raise HTTPException(500, "this gateway cannot sign for its tenant") from None
+            client = self.connection.client(tenant, signer=signer)
             self._clients[tenant] = client
         return client
 
@@ -165,7 +175,10 @@ class Site:
         folder: Path | None = self.settings.gateway_signers
         if folder is None:
             return None
-        from aril.signer import Signer  # noqa: PLC0415 - cryptography, only where jobs are signed
+        try:
+            from aril.signer import Signer  # noqa: PLC0415 - cryptography, only where jobs are signed
+        except ModuleNotFoundError:
+            raise BadKey("gateway_signers need aril-client[signing]") from None
 
         return Signer.from_file(folder / f"{tenant}.pem")
 
