@@ -26,9 +26,11 @@ from aril.gateway.site import site_of
 from aril.gateway.sse import DONE, EventStream, unless_left
 from aril.openai.answers import Answer
 from aril.openai.common import Asked
+from aril.openai.errors import Refused
 from aril.openai.jobs import JobFields
 from aril.openai.requests import CHAT, TEXT, request_of
 from aril.openai.responses import response_of
+from aril.schemas import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 WRITE_BYTES: Final = 65_536
 """Of one write: what has arrived goes out together, up to here."""
+MOST_STREAMED: Final = 128
+"""Choices: each event says where its reader stands in all of them. OpenAI's bound of `n`."""
 LAST: Final = "last-event-id"
 
 
@@ -136,6 +140,10 @@ async def _answered(
 ) -> Response:
     site, headers = site_of(request), {"x-request-id": reading.job}
     if asked.stream:
+        if (choices := len(reading.streams)) > MOST_STREAMED:
+            text = f"stream: at most {MOST_STREAMED} answers of a request are streamed"
+            code = ErrorCode.LIMIT_EXCEEDED
+            raise Refused(text, param="stream", code=code, limit=MOST_STREAMED, given=choices)
         pieces = _all_given() if closed else _pieces(kind, asked, reading, after)
         return EventStream(pieces, **site.rhythm, headers=headers, hold=True)
     longest = site.settings.gateway_wait_seconds
