@@ -136,10 +136,10 @@ def test_what_cannot_be_asked(line: dict[str, Any], param: str | None) -> None:
 
 def test_a_fault_of_ours_is_of_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong with one, the others are asked, and its text is told nowhere."""
-    monkeypatch.setattr(lines, "request_of", lambda *_, **__: {}["secret"])
+    monkeypatch.setattr(lines, "request_of", lambda *_, **__: 1 // 0)
     refusal = question_of(read(chat_line("k", "a"))[0], MANNER).refusal
     assert refusal is not None
-    assert refusal.message == "cannot be asked: KeyError"
+    assert refusal.message == "cannot be asked: ZeroDivisionError"
 
 
 def test_our_lines_mean_what_send_means() -> None:
