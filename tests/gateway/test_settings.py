@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +24,8 @@ def test_addresses_that_cannot_be(address: str) -> None:
 
 def test_the_last_port() -> None:
     """It is one."""
-    settings = GatewaySettings(gateway_tenant="acme", gateway_http="[::1]:65535")
+    told: dict[str, Any] = {"gateway_tenant": "acme", "gateway_http": "[::1]:65535"}
+    settings = GatewaySettings(**told)
     assert settings.address == ("::1", 65_535)
 
 
@@ -41,12 +42,8 @@ def test_a_tenant_that_cannot_sign(
     (tmp_path / "acme.pem").chmod(0o600)
     file = tmp_path / "keys.toml"
     file.write_text(f'[[keys]]\nname = "a"\ntenant = "acme"\nsha256 = "{hash_of("a")}"\n')
-    settings = GatewaySettings(
-        gateway_tenant=None if by_keys else "acme",
-        gateway_keys=file if by_keys else None,
-        gateway_signers=tmp_path,
-    )
-    assert run_gateway(settings) == EXIT_SETTING
+    who: dict[str, Any] = {"gateway_keys": file} if by_keys else {"gateway_tenant": "acme"}
+    assert run_gateway(GatewaySettings(**who, gateway_signers=tmp_path)) == EXIT_SETTING
     (record,) = caplog.records
     assert record.message == "gateway_failed"
     assert "acme.pem: not a private key" in record.error  # type: ignore[attr-defined]

@@ -74,7 +74,7 @@ async def test_who_takes_nothing_has_left(
     broker: MemoryBroker, worker: Worker, path: str, body: dict[str, Any]
 ) -> None:
     """Its answer has ended and it takes none of it: its place is free after the longest wait."""
-    settings = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
+    settings: dict[str, Any] = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
     async with Gateway(broker, **settings).running() as gateway:
         async with gateway.opened(body, path) as exchange:
             job = (await worker.job()).id
@@ -91,7 +91,7 @@ async def test_who_takes_nothing_has_left(
 
 async def test_a_comment_that_is_not_taken(broker: MemoryBroker, worker: Worker) -> None:
     """As with an event: nothing else could be seen of a caller while its job waits."""
-    settings = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
+    settings: dict[str, Any] = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
     async with Gateway(broker, **settings).running() as gateway:
         exchange = gateway.opened(CHAT, idempotency_key="k")
         exchange.takes.clear()
