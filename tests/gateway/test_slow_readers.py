@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import pytest
 
+from aril.gateway.serve import _listen
 from aril.schemas import reply_partition
 from tests.support.asgi import Exchange, parse_events
 from tests.support.gateway_site import CHAT_PATH, PARTITIONS, Gateway, end, piece
@@ -110,3 +112,14 @@ async def test_the_head_of_a_stream(gateway: Gateway, path: str) -> None:
         assert await exchange.whole() == b""
         assert (exchange.status, gateway.site.open) == (200, 0)
     assert exchange.answer_headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+def test_the_kernel_gives_up_as_well() -> None:
+    """What was written and is not taken goes with its connection, which inherits the bound."""
+    with (
+        _listen("127.0.0.1", 0, untaken_seconds=1.5) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as taken,
+    ):
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_500
