@@ -219,6 +219,8 @@ def question_of(line: Line, manner: Manner) -> Question:
         )
     except Refused as refusal:
         return Question(line, refusal=refusal)
+    except Exception as error:  # noqa: BLE001 - one line, whatever is in it, is not the whole file
+        return Question(line, refusal=Refused(f"cannot be asked: {type(error).__name__}"))
     return Question(line, asked.jobs, asked)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aril.gateway.failures import Refusal
+from aril.gateway.failures import NEW_JOB, Refusal
 from aril.gateway.places import new_job
 from aril.openai.errors import KEY
 from aril.schemas import is_job_id, limits
@@ -25,6 +25,7 @@ def job_of(request: Request, tenant: str, jobs: int = 1) -> tuple[str, bool]:
     """
     key = request.headers.get(KEY)
     if key is None:
+        request.scope[NEW_JOB] = True
         return new_job(tenant), False
     if not is_job_id(key if jobs == 1 else key + "." * LONGEST_SUFFIX):
         most = limits.MAX_JOB_ID_CHARS - (0 if jobs == 1 else LONGEST_SUFFIX)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from aril.gateway.asking import KEY, job_of
+from aril.gateway.asking import job_of
 from aril.gateway.body import json_of
 from aril.gateway.failures import Refusal
 from aril.gateway.files import SECONDS
@@ -22,6 +22,7 @@ from aril.gateway.kept import not_there, on_folder, page_of, store_of, taking
 from aril.gateway.site import site_of
 from aril.gateway.stored.ids import BATCH, new_id
 from aril.gateway.stored.records import UNDER_WAY, Batch
+from aril.openai.errors import KEY
 from aril.openai.models import BACKBONE
 from aril.schemas import ErrorCode, JobError
 
@@ -199,7 +200,7 @@ def _batches(request: Request) -> Batches:
 
 
 def _in_use() -> Refusal:
-    return Refusal(409, f"{KEY}: was another request's", code="key_in_use", param=KEY)
+    return Refusal(422, f"{KEY}: was another request's", code="idempotency_key_reused", param=KEY)
 
 
 def _bad(message: str, param: str) -> Refusal:

@@ -26,9 +26,11 @@ from aril.gateway.site import site_of
 from aril.gateway.sse import DONE, EventStream, unless_left
 from aril.openai.answers import Answer
 from aril.openai.common import Asked
+from aril.openai.errors import Refused
 from aril.openai.jobs import JobFields
 from aril.openai.requests import CHAT, TEXT, request_of
 from aril.openai.responses import response_of
+from aril.schemas import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 WRITE_BYTES: Final = 65_536
 """Of one write: what has arrived goes out together, up to here."""
+MOST_STREAMED: Final = 128
+"""Choices: each event says where its reader stands in all of them. OpenAI's bound of `n`."""
 LAST: Final = "last-event-id"
 
 
@@ -136,9 +140,12 @@ async def _answered(
 ) -> Response:
     site, headers = site_of(request), {"x-request-id": reading.job}
     if asked.stream:
+        if (choices := len(reading.streams)) > MOST_STREAMED:
+            text = f"stream: at most {MOST_STREAMED} answers of a request are streamed"
+            code = ErrorCode.LIMIT_EXCEEDED
+            raise Refused(text, param="stream", code=code, limit=MOST_STREAMED, given=choices)
         pieces = _all_given() if closed else _pieces(kind, asked, reading, after)
-        seconds = site.settings.gateway_keepalive_seconds
-        return EventStream(pieces, keepalive=seconds, headers=headers, hold=True)
+        return EventStream(pieces, **site.rhythm, headers=headers, hold=True)
     longest = site.settings.gateway_wait_seconds
     body = await unless_left(request.receive, _whole(kind, asked, reading, longest))
     return JSONResponse(body, headers=headers)
@@ -155,16 +162,21 @@ async def _pieces(
                 for at, event in reading.arrived():
                     frames.add(at, event)
                     if frames.waiting >= WRITE_BYTES:
-                        yield frames.take()
+                        yield _told(reading, frames)
             except Exception:
                 if frames.waiting:
-                    yield frames.take()
+                    yield _told(reading, frames)
                 raise
             if frames.waiting:
-                reading.resumable = True
-                yield frames.take()
+                yield _told(reading, frames)
         frames.close()
     yield frames.take() + DONE
+
+
+def _told(reading: Reading, frames: Frames) -> bytes:
+    """Return what waits: each event of it tells its reader where it stands."""
+    reading.resumable = True
+    return frames.take()
 
 
 async def _all_given() -> AsyncIterator[bytes]:
@@ -186,6 +198,8 @@ async def _whole(kind: Kind, asked: Asked, reading: Reading, longest: float) -> 
         raise JobTimeout(reading.job, longest) from None
     if reading.begun == "read":
         asked = _as_it_was(asked, answers)
+    elif not _has_rows(answers):  # gone on with in another form than it was asked for
+        asked = replace(asked, top_logprobs=None)
     return response_of(
         asked, answers, id=ids.answer_id(kind.prefix, tokens), created=int(time.time())
     )
@@ -195,9 +209,13 @@ def _as_it_was(asked: Asked, answers: list[Answer]) -> Asked:
     """Return what an answer was asked with, as far as that is seen from it."""
     end = answers[0].end
     model = end.adapter if end is not None and end.adapter else asked.model
-    has_rows = all(len(each.rows) == len(each.token_ids) for each in answers)
-    logprobs = 0 if has_rows and any(each.rows for each in answers) else None
+    logprobs = 0 if _has_rows(answers) and any(each.rows for each in answers) else None
     return replace(asked, model=model, top_logprobs=logprobs)
+
+
+def _has_rows(answers: list[Answer]) -> bool:
+    """Whether each token of each answer has its log probability."""
+    return all(len(each.rows) == len(each.token_ids) for each in answers)
 
 
 # --- what is read

@@ -6,15 +6,17 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from aril.errors import ArilError
+from aril.errors import ArilError, JobFailed
 from aril.openai.errors import BAD_REQUEST, SERVER, ErrorBody, Failure, Withdrawn, failure_of
 from aril.schemas import JobError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Scope
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,9 @@ RETRYABLE: Final = {429, 503}
 FIRST_OF_OURS: Final = 500
 LEFT: Final = 499
 """nginx's word for a caller that went away; nobody is there to read it, only logs and metrics."""
+NEW_JOB: Final = "aril.new_job"
+"""In the scope of a request that is given a job of its own each time that it is sent."""
+THE_SAME: Final = "the same request is given the same: ask under another Idempotency-Key, or none"
 EXPECTED: Final = (ArilError, JobError, HTTPException, Withdrawn)
 
 
@@ -50,20 +55,40 @@ class Refusal(HTTPException):
         self.retry_after_ms = retry_after_ms
 
 
-def failure(error: Exception) -> Failure:
-    """Return what a caller is told of `error`. What nobody expected is logged, and not told."""
+def failure(error: Exception, scope: Scope) -> Failure:
+    """Return what a caller is told of `error`. What nobody expected is logged, and not told.
+
+    A job ends once. Whoever names one, by its key or its id, may ask as often as it likes: so that
+    is not worth while, whatever the job's error says of other jobs.
+    """
+    if isinstance(error, ClientDisconnect):  # in the middle of what it sent
+        error = Refusal(LEFT, "the caller has left")
     if isinstance(error, HTTPException):
         return Failure(error.status_code, _by_status(error))
     if not isinstance(error, EXPECTED):
         log.error("request_failed", exc_info=error)
-    return failure_of(error)
+    told = failure_of(error)
+    if isinstance(error, JobFailed | Withdrawn) and not scope.get(NEW_JOB):
+        return _for_good(told)
+    return told
 
 
-async def respond(_: Request, error: Exception) -> Response:
+async def respond(request: Request, error: Exception) -> Response:
     """Answer a request that has failed before anything of its answer was sent."""
-    told = failure(error)
-    own = error.headers if isinstance(error, HTTPException) else None
-    return JSONResponse(told.body, told.status, told.headers | dict(own or {}))
+    told = failure(error, request.scope)
+    own = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if (job := getattr(error, "job", None) or request.scope.get("aril.job")) is not None:
+        own["x-request-id"] = job
+    return JSONResponse(told.body, told.status, told.headers | own)
+
+
+def _for_good(told: Failure) -> Failure:
+    if not told.error["retryable"]:
+        return told
+    body = told.error.copy()
+    body.pop("retry_after_ms", None)
+    body |= {"retryable": False, "message": f"{body['message']} ({THE_SAME})"}
+    return Failure(told.status, body)
 
 
 def _by_status(error: HTTPException) -> ErrorBody:
@@ -92,5 +117,6 @@ HANDLERS: Final = {
     JobError: respond,
     Withdrawn: respond,
     HTTPException: respond,
+    ClientDisconnect: respond,
     Exception: respond,
 }

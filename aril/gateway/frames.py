@@ -39,6 +39,7 @@ class Frames:
         self._asked = asked
         self._streams = streams
         self._prefix = prefix
+        self._short = ids.nameless([stream.job for stream in streams])
         self._after = None if after is None else [*after]
         self._chunks: Chunks | None = None
         self._standing = [Standing()] * len(streams)
@@ -59,7 +60,7 @@ class Frames:
         made = chunks.of(at, stream.job, event)
         if self._after is not None and not _is_new(before, standing, self._after[at].standing):
             return
-        self._texts[at] = ids.event_id(token, ended=stream.finished)
+        self._texts[at] = ids.event_id(token, ended=stream.finished, short=self._short[at])
         for chunk in made:
             self._put(chunk, ",".join(self._texts))
 
@@ -80,9 +81,15 @@ class Frames:
         # Only now: a job that was sent before has led its stream to where its answer begins.
         tokens = [stream.token for stream in self._streams]
         self._texts = (
-            [str(ids.beginning(token)) for token in tokens]
+            [
+                ids.event_id(ids.beginning(token), ended=False, short=short)
+                for token, short in zip(tokens, self._short, strict=True)
+            ]
             if self._after is None
-            else [ids.place_id(place) for place in self._after]
+            else [
+                ids.place_id(place, short=short)
+                for place, short in zip(self._after, self._short, strict=True)
+            ]
         )
         self._chunks = chunks = Chunks(
             self._asked,

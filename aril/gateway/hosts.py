@@ -26,7 +26,7 @@ class KnownHosts:
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app = app
-        self._names = frozenset(names)
+        self._names = frozenset(each.removesuffix(".") for each in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 421."""
@@ -53,7 +53,7 @@ def is_ours(host: str, names: Collection[str] = ()) -> bool:
 
 def listed_in(names: str) -> list[str]:
     """Return what a setting lists, by commas."""
-    return [each.strip() for each in names.split(",") if each.strip()]
+    return [each.strip().lower().rstrip("/") for each in names.split(",") if each.strip()]
 
 
 def is_foreign(origin: str | None, host: str | None, known: Collection[str] = ()) -> bool:

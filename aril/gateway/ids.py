@@ -2,12 +2,14 @@
 
 An answer's id is the kind of answer and where its replies begin, `chatcmpl-3.1042.<job>`; an
 event's is its reader's resume token behind it, `3.1042.17.0.<job>`, and a `~` more once the answer
-has ended. Several choices are joined by commas, and a last `~` is behind what closes them all. So
-any gateway goes on from what another has said.
+has ended. Several choices are joined by commas, and a last `~` is behind what closes them all. The
+jobs of one request, `<name>.0` to `<name>.<n - 1>`, are named by the last alone, as every event has
+all of it: `chatcmpl-3.1042,0.77,3.1043.<name>.2`. So any gateway goes on from another.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,11 +18,18 @@ from aril.gateway.places import id_of, read_place
 from aril.stream import ResumeToken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 ENDED: Final = "~"
 MOST: Final = 1_024
 """Choices of a request."""
+# A part without its job's name, and the last one with it, in an answer's id and in an event's.
+_START: Final = re.compile(r"\d{1,19}\.\d{1,19}", re.ASCII)
+_STARTS: Final = re.compile(rf"{_START.pattern}\.(.+)\.(\d{{1,4}})", re.ASCII)
+_TOKEN: Final = re.compile(rf"{_START.pattern}\.{_START.pattern}{ENDED}?", re.ASCII)
+_TOKENS: Final = re.compile(
+    rf"{_START.pattern}\.{_START.pattern}\.(.+)\.(\d{{1,4}}){ENDED}?", re.ASCII
+)
 
 
 class Standing(NamedTuple):
@@ -38,9 +47,20 @@ class Place(NamedTuple):
     standing: Standing = Standing()
 
 
-def answer_id(prefix: str, tokens: Iterable[ResumeToken]) -> str:
+def nameless(jobs: Sequence[str]) -> list[bool]:
+    """Return which choices' parts go without their jobs' names, as the last one tells them."""
+    name, _, _ = jobs[-1].rpartition(".")
+    alike = all(job == f"{name}.{at}" for at, job in enumerate(jobs))
+    return [alike] * (len(jobs) - 1) + [False]
+
+
+def answer_id(prefix: str, tokens: Sequence[ResumeToken]) -> str:
     """Return the id of the answer whose choices these are."""
-    return prefix + ",".join(map(id_of, tokens))
+    short = nameless([token.job for token in tokens])
+    return prefix + ",".join(
+        id_of(token).removesuffix(f".{token.job}") if short[at] else id_of(token)
+        for at, token in enumerate(tokens)
+    )
 
 
 def places_of(prefix: str, answer: str, tenant: str) -> list[Place]:
@@ -48,7 +68,7 @@ def places_of(prefix: str, answer: str, tenant: str) -> list[Place]:
     parts = answer.removeprefix(prefix).split(",")
     if not answer.startswith(prefix) or len(parts) > MOST:
         raise BadToken(f"an answer's id is {prefix}<partition>.<reply_from>.<job id>")
-    return [Place(read_place(each, tenant)) for each in parts]
+    return [Place(read_place(each, tenant)) for each in _named(parts, _STARTS, _START)]
 
 
 def beginning(token: ResumeToken) -> ResumeToken:
@@ -56,16 +76,17 @@ def beginning(token: ResumeToken) -> ResumeToken:
     return ResumeToken(token.job, token.partition, token.reply_from)
 
 
-def event_id(token: ResumeToken, *, ended: bool) -> str:
-    """Return a reader's place in one choice."""
-    return f"{token}{ENDED}" if ended else str(token)
+def event_id(token: ResumeToken, *, ended: bool, short: bool = False) -> str:
+    """Return a reader's place in one choice; `short` as `nameless` has it."""
+    text = str(token).removesuffix(f".{token.job}") if short else str(token)
+    return f"{text}{ENDED}" if ended else text
 
 
-def place_id(place: Place) -> str:
+def place_id(place: Place, *, short: bool = False) -> str:
     """Return the same of a place that was read."""
     start, standing = place
     token = replace(start, count=standing.tokens, resets=standing.resets)
-    return event_id(token, ended=standing.ended)
+    return event_id(token, ended=standing.ended, short=short)
 
 
 def closed_id(joined: str) -> str:
@@ -81,10 +102,23 @@ def read_event_id(text: str) -> tuple[list[Place], bool]:
         parts[-1] = parts[-1].removesuffix(ENDED)
     if len(parts) > MOST:
         raise BadToken("a token for each choice, joined by commas")
-    return [_place(each) for each in parts], closed
+    return [_place(each) for each in _named(parts, _TOKENS, _TOKEN)], closed
 
 
 def _place(text: str) -> Place:
     token = ResumeToken.parse(text.removesuffix(ENDED))
     standing = Standing(token.resets, token.count, text.endswith(ENDED))
     return Place(beginning(token), standing)
+
+
+def _named(parts: list[str], last: re.Pattern[str], short: re.Pattern[str]) -> list[str]:
+    """Write the jobs' names into parts that go without; those of others are left as they are."""
+    found = last.fullmatch(parts[-1])
+    if found is None or found[2] != str(len(parts) - 1):
+        return parts
+    return [
+        f"{each.removesuffix(ENDED)}.{found[1]}.{at}{ENDED if each.endswith(ENDED) else ''}"
+        if short.fullmatch(each)
+        else each
+        for at, each in enumerate(parts)
+    ]

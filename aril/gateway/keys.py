@@ -7,6 +7,8 @@
     requests_per_second = 20            # optional
     streams = 200                       # optional: answers at the same time
 
+A file that is being written may be whole TOML and half of the keys: put another in its place.
+
 A key is found by the hash of what was sent, so how long that takes tells nothing of any key.
 """
 
@@ -65,6 +67,11 @@ class Keys:
         if self.fault is not None:
             raise KeysError(self.fault)
 
+    @property
+    def tenants(self) -> set[str]:
+        """Whose keys there are."""
+        return {caller.tenant for caller in self._callers.values()}
+
     def find(self, key: str) -> Caller | None:
         """Return whose key this is, as the file says now; a broken file changes nothing."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
@@ -76,7 +83,8 @@ class Keys:
         try:
             about = self._path.stat()
             stamp = (about.st_mtime_ns, about.st_size)
-            if stamp == self._stamp:
+            if stamp == self._stamp:  # as it was, or so again
+                self.fault = None
                 return
             callers = read_keys(self._path)
         except OSError as error:
@@ -97,6 +105,8 @@ def read_keys(path: Path) -> dict[str, Caller]:
         raise KeysError(f"{path}: {where}: {first['msg']}") from None
     except ValueError:
         raise KeysError(f"{path}: not TOML") from None
+    if not file.keys:  # what is being written is empty for a moment
+        raise KeysError(f"{path}: holds no key")
     for number, caller in enumerate(file.keys):
         if not is_tenant(caller.tenant):
             raise KeysError(f"{path}: keys.{number}.tenant: not a tenant's name")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from aril.gateway.failures import Refusal
+from aril.schemas import ErrorCode, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,10 +56,11 @@ class Limits:
 
     @contextmanager
     def streams(self, caller: Caller, answers: int) -> Iterator[None]:
-        """Count answers that are being read. Raises `Refusal` (429)."""
+        """Count answers that are being read. Raises `Refusal` (429), `JobError` as `fit`."""
         if caller.streams is None:
             yield
             return
+        fit(answers, caller.streams, "this key may read")
         use = self._use(caller)
         if use.streams + answers > caller.streams:
             text = f"this key may read {caller.streams} answers at the same time"
@@ -110,3 +112,10 @@ def _duration(seconds: float) -> str:
     minutes, left = divmod(-(-ms // MS), 60)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{left}s"
+
+
+def fit(answers: int, most: int, who: str) -> None:
+    """Raise `JobError` (limit_exceeded) for a request that would not fit if it came again."""
+    if answers > most:
+        text = f"{who} {most} answers at the same time"
+        raise JobError(ErrorCode.LIMIT_EXCEEDED, text, limit=most, given=answers)

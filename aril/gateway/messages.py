@@ -10,21 +10,19 @@ Of one event there is one text, whoever makes it.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
+from aril.gateway.sse import to_json
 from aril.schemas import DoneEvent, ErrorEvent, ResetEvent, TokensEvent
 from aril.schemas.prompt_logprobs import pack_prompt_logprobs
 
 if TYPE_CHECKING:
     from aril.schemas import Event, TokenLogprobs
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
 
 def message(event: Event) -> bytes:
     """Return the message of an event: one line of JSON in UTF-8."""
-    return _encode(_fields(event)).encode()
+    return to_json(_fields(event)).encode()
 
 
 def _fields(event: Event) -> dict[str, Any]:

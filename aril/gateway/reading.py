@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal, Self
 
-from aril.errors import BadToken, StreamLost
+from aril.errors import BadToken, ClientClosed, JobFailed, JobTimeout, StreamLost
 from aril.gateway.failures import Refusal
 from aril.schemas import TokensEvent
 
@@ -30,10 +30,21 @@ Begun = Literal["new", "resumed", "read"]
 LOST_STATUS = 404
 
 
+def ends_jobs(error: BaseException | None) -> bool:
+    """Whether who stops reading by `error` has its jobs ended, too.
+
+    So it is with a caller that has left or waited too long, with the rest of an answer that failed,
+    and in a drain. All else is wrong with the reading alone: the jobs are well, and can be read.
+    """
+    ending = JobFailed | JobTimeout | TimeoutError | ClientClosed
+    return not isinstance(error, Exception) or isinstance(error, ending)
+
+
 class Reading:
     """One request's answers. An async context manager: jobs are sent when it is entered.
 
-    A reader who leaves before the end cancels the jobs, unless `kept`: then they run on.
+    A reader who leaves before the end cancels the jobs, unless `kept`: then they run on. So they do
+    when only the reading has failed.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class Reading:
     ) -> None:
         if isinstance(error, Exception):
             self.failed = True
+            self.kept = self.kept or not ends_jobs(error)
         self._close()
         self._leave()
 

@@ -44,6 +44,8 @@ LIVE_SECONDS: Final = 3_600.0
 CANCEL_SECONDS: Final = 2.0
 """How long the end of a job that was told to end is waited for."""
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
+LAST: Final = "last-event-id"
+GOES_ON: Final = "a response is gone on with by its id: GET …/{id}?stream=true&starting_after="
 NOT_DELETED: Final = (
     "an answer is kept as long as its topic keeps it: nothing here can delete it"
     " (POST …/cancel ends one that is not finished)"
@@ -54,6 +56,8 @@ async def create(request: Request) -> Response:
     """POST: send the job; answer with it at once, with its events, or with its end."""
     site = site_of(request)
     caller = site.caller(request)
+    if (last := request.headers.get(LAST)) is not None:
+        raise Refusal(400, f"{LAST}: {GOES_ON}{last[:9]}", param=LAST)
     body = await json_of(request, site.settings.gateway_body_bytes)
     asked = response_request(body, bases={site.settings.gateway_model})
     job, chosen = job_of(request, caller.tenant)
@@ -66,12 +70,11 @@ async def create(request: Request) -> Response:
     if asked.background and not asked.stream:
         return JSONResponse(log.response(), headers=headers)
     kept = asked.background or chosen
-    reading = Tailing(site, caller, place, begun="new", kept=kept, sent=sent)
+    reading = Tailing(site, caller, place, begun="new", kept=kept, timed=True, sent=sent)
     if asked.stream:
-        seconds = site.settings.gateway_keepalive_seconds
         pieces = _live(reading, place, log, at_its_first=chosen)
         pieces = _or_ended(reading, pieces, site.client(caller.tenant))
-        return EventStream(pieces, keepalive=seconds, headers=headers, hold=True)
+        return EventStream(pieces, **site.rhythm, headers=headers, hold=True)
     whole = _whole(reading, place, asked, site.settings.gateway_wait_seconds)
     try:
         told = await unless_left(request.receive, whole)
@@ -91,10 +94,10 @@ async def retrieve(request: Request) -> Response:
         if query.get("stream", "").lower() not in {"true", "1"}:
             told = _as_it_stands(Tailing(site, caller, place), place)
             return JSONResponse(await unless_left(request.receive, told))
-    after = _number(query.get("starting_after", request.headers.get("last-event-id")))
-    reading = Tailing(site, caller, place, begun="read")
+    after = _number(query.get("starting_after", request.headers.get(LAST)))
+    reading = Tailing(site, caller, place, begun="read", timed=True)
     pieces = _live(reading, place, _events_of(place), after=after)
-    return EventStream(pieces, keepalive=site.settings.gateway_keepalive_seconds, hold=True)
+    return EventStream(pieces, **site.rhythm, hold=True)
 
 
 async def cancel(request: Request) -> Response:

@@ -22,7 +22,7 @@ import uvicorn
 
 from aril.connecting.errors import SecurityError
 from aril.connection import Connection
-from aril.errors import BrokerUnavailable
+from aril.errors import BadKey, BrokerUnavailable
 from aril.gateway.app import make_app
 from aril.gateway.keys import KeysError
 from aril.gateway.logs import configure_logs
@@ -56,7 +56,7 @@ def run_gateway(settings: GatewaySettings) -> int:
     try:
         security = settings.kafka_security()
         return asyncio.run(Gateway(settings, security).run())
-    except (SecurityError, KeysError, StoreError) as error:
+    except (SecurityError, KeysError, BadKey, StoreError) as error:
         log.error("gateway_failed", extra={"error": str(error)})  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
     except Exception as error:
@@ -68,7 +68,7 @@ class Gateway:
     """One gateway process."""
 
     def __init__(self, settings: GatewaySettings, security: dict[str, object]) -> None:
-        """Prepare. Raises `KeysError`, `StoreError`."""
+        """Prepare. Raises `KeysError`, `BadKey`, `StoreError`."""
         self._settings = settings
         self._connection = Connection(
             settings.bootstrap,
@@ -88,7 +88,9 @@ class Gateway:
             loop.add_signal_handler(number, self._on_signal, number)
         self._announce()
         try:
-            listening = _listen(*self._settings.address)
+            listening = _listen(
+                *self._settings.address, untaken_seconds=self._settings.gateway_wait_seconds
+            )
         except OSError as error:
             where = self._settings.gateway_http
             log.error("gateway_failed", extra={"error": f"{where}: {error.strerror}"})  # noqa: TRY400 - as above
@@ -226,6 +228,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, untaken_seconds: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux's; connections inherit it
+        # What a caller does not take would else lie there for as long as its machine answers.
+        most = int(untaken_seconds * 1_000)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, most)
+    return listening

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aril.connecting.loading import LoadedSettings, load
 from aril.connecting.settings import ConnectionSettings
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "gateway_"
+HIGHEST_PORT: Final = 65_535
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -114,6 +115,13 @@ class GatewaySettings(ConnectionSettings):
     gateway_cors: str = Field(
         "", max_length=2_000, description="Origins that browsers may ask from, by commas; `*`: any."
     )
+
+    @field_validator("gateway_http")
+    @classmethod
+    def _a_port_that_there_is(cls, value: str) -> str:
+        if int(value.rpartition(":")[2]) > HIGHEST_PORT:
+            raise ValueError(f"must be host:port, with a port up to {HIGHEST_PORT}")
+        return value
 
     @model_validator(mode="after")
     def _somebody_says_who_asks(self) -> Self:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.exceptions import HTTPException
 
-from aril.errors import ClientClosed, JobTimeout
+from aril.errors import BadKey, ClientClosed, JobTimeout
 from aril.gateway.keys import Caller, Keys
-from aril.gateway.limits import Limits
+from aril.gateway.limits import Limits, fit
 from aril.gateway.metrics import Metrics
 from aril.gateway.stored.keeper import Keeper
 from aril.gateway.stored.store import Store
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aril.client import Client
     from aril.connection import Connection
     from aril.gateway.settings import GatewaySettings
+    from aril.gateway.sse import Rhythm
     from aril.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ class Site:
     """One gateway. Handlers find it at `request.app.state.site` by `site_of`."""
 
     def __init__(self, settings: GatewaySettings, connection: Connection) -> None:
-        """Prepare. Raises `KeysError`, `StoreError`."""
+        """Prepare. Raises `KeysError`, `StoreError`.
+
+        `BadKey` where a tenant's jobs cannot be signed.
+        """
         self.settings = settings
         self.connection = connection
         self.keys = Keys(settings.gateway_keys) if settings.gateway_keys else None
@@ -64,12 +68,23 @@ class Site:
         """Set while no answer is being read."""
         self.idle.set()
         self._clients: dict[str, Client] = {}
+        for tenant in [settings.gateway_tenant] if self.keys is None else sorted(self.keys.tenants):
+            self._signer(tenant or "")
         self.metrics.ready.set_function(lambda: float(self.ready))
         self.store: Store | None = None
         self.keeper: Keeper | None = None
         if settings.gateway_batches is not None:
             self.store = Store(settings.gateway_batches, days=settings.gateway_file_days)
             self.keeper = Keeper(self.store, settings, self.client, self.metrics)
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """How event streams go here."""
+        settings = self.settings
+        return {
+            "keepalive": settings.gateway_keepalive_seconds,
+            "longest": settings.gateway_wait_seconds,
+        }
 
     @property
     def ready(self) -> bool:
@@ -87,10 +102,18 @@ class Site:
         return caller
 
     def client(self, tenant: str) -> Client:
-        """Return a tenant's client; it costs nothing while it asks nothing."""
+        """Return a tenant's client; it costs nothing while it asks nothing.
+
+        Raises HTTPException 500 for a tenant that is new among the keys and cannot sign.
+        """
         client = self._clients.get(tenant)
         if client is None:
-            client = self.connection.client(tenant, signer=self._signer(tenant))
+            try:
+                signer = self._signer(tenant)
+            except BadKey as error:
+                log.error("tenant_cannot_sign", extra={"error": str(error)})  # noqa: TRY400 - one line is meant for a person
+                raise HTTPException(500, "this gateway cannot sign for its tenant") from None
+            client = self.connection.client(tenant, signer=signer)
             self._clients[tenant] = client
         return client
 
@@ -101,11 +124,12 @@ class Site:
         """Count answers that are being read, within what `caller` may read.
 
         A `reader` is ended when it has waited too long, or the gateway ends. Raises HTTPException
-        503 where there are too many answers or no more are taken, 429 of a key's limits.
+        503 where there are too many answers or no more are taken, 429 or `JobError` of limits.
         """
         if not self.ready:
             why = STOPPING if self.draining.is_set() else "the brokers have not answered yet"
             raise HTTPException(503, why, AGAIN | {"connection": "close"})
+        fit(answers, self.settings.gateway_streams, "here are read")
         if self.open + answers > self.settings.gateway_streams:
             raise HTTPException(503, "too many answers are being read here", AGAIN)
         with self.limits.streams(caller or NOBODY, answers):
@@ -177,7 +201,10 @@ class Site:
         folder: Path | None = self.settings.gateway_signers
         if folder is None:
             return None
-        from aril.signer import Signer  # noqa: PLC0415 - cryptography, only where jobs are signed
+        try:
+            from aril.signer import Signer  # noqa: PLC0415 - cryptography, only where jobs are signed
+        except ModuleNotFoundError:
+            raise BadKey("gateway_signers need aril-client[signing]") from None
 
         return Signer.from_file(folder / f"{tenant}.pem")
 

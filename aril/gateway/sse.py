@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypedDict, TypeVar
 
 from starlette.responses import Response
 
@@ -25,7 +25,18 @@ HEADERS: Final = {
     "x-accel-buffering": "no",  # nginx would hold tokens back
 }
 
-to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_json(data: object) -> str:
+    """Return JSON in one line, whatever its reader takes for the end of one.
+
+    Python's `str.splitlines`, by which clients read streams, splits at more than a stream does.
+    """
+    made = _encode(data)
+    if made.isascii():  # all others of its separators are control characters, which JSON escapes
+        return made
+    return made.replace("\x85", r"\u0085").replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
 
 
 def event(data: object, *, id: str | None = None, kind: str | None = None) -> bytes:  # noqa: A002
@@ -36,6 +47,13 @@ def event(data: object, *, id: str | None = None, kind: str | None = None) -> by
     return f"{head}data: {to_json(data)}\n\n".encode()
 
 
+class Rhythm(TypedDict):
+    """Seconds of a stream: of silence before a comment, and of a write that nobody takes."""
+
+    keepalive: float
+    longest: float
+
+
 class EventStream(Response):
     """A response whose body is made while it is sent.
 
@@ -44,7 +62,8 @@ class EventStream(Response):
     connection's own buffer aside). If it raises, the caller is told in an event of OpenAI's form.
 
     With `hold` nothing is sent before the first piece, or `keepalive` seconds: an error that comes
-    first has a status of its own then.
+    first has a status of its own then. A caller that takes nothing of a write for `longest` seconds
+    is taken for one that has left. For HEAD nothing is made.
     """
 
     def __init__(
@@ -52,6 +71,7 @@ class EventStream(Response):
         pieces: AsyncIterator[bytes],
         *,
         keepalive: float,
+        longest: float,
         headers: dict[str, str] | None = None,
         hold: bool = False,
     ) -> None:
@@ -59,22 +79,30 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._pieces = pieces
         self._keepalive = keepalive
+        self._longest = longest
         self._hold = hold
         self._begun = False
         self._busy = asyncio.Lock()
         self._quiet = True
+        self._put_at = 0.0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
+        if scope["method"] == "HEAD":
+            await self._put(send, b"", more=False)
+            return
         if not self._hold:
             await self._put(send, b"")
-        sending = asyncio.create_task(self._send(send))
+        sending = asyncio.create_task(self._send(scope, send))
         leaving = asyncio.create_task(_left(receive))
         both: set[asyncio.Task[None]] = {sending, leaving}
         try:
             while not await _ended(both, within=self._keepalive):
-                if self._quiet and not self._busy.locked():
-                    await self._put(send, KEEPALIVE)
+                if self._busy.locked():
+                    if self._stuck():
+                        break
+                elif self._quiet and not await self._kept_alive(send):
+                    break
                 self._quiet = True
         finally:
             for task in both:
@@ -83,7 +111,19 @@ class EventStream(Response):
         if not sending.cancelled():
             sending.result()
 
-    async def _send(self, send: Send) -> None:
+    def _stuck(self) -> bool:
+        # Looked at now and then: a timer for each write would cost more than the write.
+        return asyncio.get_running_loop().time() - self._put_at > self._longest
+
+    async def _kept_alive(self, send: Send) -> bool:
+        try:
+            async with asyncio.timeout(self._longest):
+                await self._put(send, KEEPALIVE)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send(self, scope: Scope, send: Send) -> None:
         try:
             async for piece in self._pieces:
                 self._quiet = False
@@ -91,7 +131,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._begun:
                 raise
-            await self._put(send, event(failure(error).body))
+            await self._put(send, event(failure(error, scope).body))
         finally:
             if (close := getattr(self._pieces, "aclose", None)) is not None:
                 await close()
@@ -99,6 +139,7 @@ class EventStream(Response):
 
     async def _put(self, send: Send, piece: bytes, *, more: bool = True) -> None:
         async with self._busy:
+            self._put_at = asyncio.get_running_loop().time()
             if not self._begun:
                 self._begun = True
                 headers = self.raw_headers

@@ -85,8 +85,7 @@ async def stream(request: Request) -> Response:
     asked = _asked(request.query_params)
     reading = Tailing(site, caller, place, asked.position)
     if asked.live == "sse" and request.method != "HEAD":
-        seconds = site.settings.gateway_keepalive_seconds
-        return EventStream(_live(reading, asked), keepalive=seconds, headers=LIVE, hold=True)
+        return EventStream(_live(reading, asked), **site.rhythm, headers=LIVE, hold=True)
     headers = SAFE | {"vary": "authorization"}
     answered = (
         _head(reading, headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
+from aril.gateway.reading import ends_jobs
 from aril.position import START, Position
 from aril.schemas import TokensEvent
 from aril.tail import Tail
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class Tailing:
     """An async context manager. Raises as `Tail`, and as `Site.reading`.
 
-    `kept` says that the job runs on whoever leaves. Who reads a job that is not is ended like a
-    chat's reader when nothing has come for too long; all others may wait.
+    `kept` says that the job runs on whoever leaves. A reader that is `timed` is ended like a chat's
+    when nothing has come for too long; all others may wait.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Tailing:
         begun: Begun | None = None,
         kept: bool = True,
         sent: str | None = None,
+        timed: bool = False,
     ) -> None:
         """Prepare; with `begun` it is counted as an answer, how it has begun and ended.
 
@@ -49,6 +51,7 @@ class Tailing:
         self.waiting_since: float | None = None
         self.tail = Tail(client.link, client.replies_topic, place, position, sent=sent)
         self._site, self._caller, self._begun = site, caller, begun
+        self._timed = timed
         self._counted: AbstractContextManager[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._asked_at = self._loop.time()
@@ -74,6 +77,7 @@ class Tailing:
         trace: TracebackType | None,
     ) -> None:
         await self.tail.__aexit__(kind, error, trace)
+        self.kept = self.kept or not ends_jobs(error)
         self._close(failed=isinstance(error, Exception))
 
     def fail(self, error: Exception, *, keep: bool = False) -> None:
@@ -83,7 +87,7 @@ class Tailing:
 
     async def more(self, seconds: float = 0.0) -> list[Step]:
         """Return what `Tail.more` does."""
-        self.waiting_since = None if self.kept else self._loop.time()
+        self.waiting_since = self._loop.time() if self._timed else None
         try:
             steps = await self.tail.more(seconds)
         finally:

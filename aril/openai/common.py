@@ -153,8 +153,9 @@ def _n(body: Body) -> int:
     if not 1 <= n <= MAX_N:
         code = ErrorCode.LIMIT_EXCEEDED if n > MAX_N else ErrorCode.INVALID_JOB
         bound = MAX_N if n > MAX_N else 1
-        words = f"n: at {'most' if n > MAX_N else 'least'} {bound}, not {n}"
-        raise Refused(words, param="n", code=code, limit=bound, given=float(n))
+        given = float(n) if abs(n) <= limits.MAX_OFFSET else None  # it may have 4,000 digits
+        words = f"n: at {'most' if n > MAX_N else 'least'} {bound}, not {n!r:.24}"
+        raise Refused(words, param="n", code=code, limit=bound, given=given)
     return n
 
 

@@ -38,7 +38,7 @@ def _response_format(body: Body) -> Found:
         return []
     wrapped = given.get("json_schema")
     if isinstance(wrapped, dict) and isinstance(wrapped.get("schema"), dict):
-        wrapped = wrapped | {"schema": _text(wrapped["schema"])}
+        wrapped = wrapped | {"schema": _text(wrapped["schema"], "response_format")}
         given = given | {"json_schema": wrapped}
     return [("response_format", given, "response_format")]
 
@@ -79,11 +79,16 @@ def _plain(body: Body) -> Found:
 def _form(kind: str, value: Any, name: str) -> tuple[str, Any, str]:
     if kind != "json":
         return kind, value, name
-    schema = _text(value) if isinstance(value, dict) else value
+    schema = _text(value, name) if isinstance(value, dict) else value
     wrapped = {"type": "json_schema", "json_schema": {"schema": schema}}
     return "response_format", wrapped, name
 
 
-def _text(schema: dict[str, Any]) -> str:
+def _text(schema: dict[str, Any], name: str) -> str:
     """Return a schema as text, for which the bounds of a record's shape do not hold."""
-    return json.dumps(schema, separators=(",", ":"))
+    try:
+        return json.dumps(schema, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError):  # what was read is not always what can be written
+        raise Refused(
+            f"{name}: nested too deep, or holds a number that JSON has not", param=name
+        ) from None

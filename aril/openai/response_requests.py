@@ -7,6 +7,7 @@ body has. What would need something to be kept between requests is refused.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -59,7 +60,7 @@ PARTS: Final = {"input_text": "text", "output_text": "text", "text": "text"}
 # Of an item that was output and is sent back whole.
 OF_OUTPUT: Final = frozenset({"id", "status", "phase"})
 OF_PARTS: Final = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint"})
-OF_TOOLS: Final = frozenset({"strict", "defer_loading", "allowed_callers", "output_schema"})
+OF_TOOLS: Final = frozenset({"defer_loading", "allowed_callers", "output_schema"})
 TOLD: Final = (
     "instructions",
     "max_output_tokens",
@@ -104,6 +105,7 @@ def response_request(
         if fields.take(name) is not None:
             raise Refused(f"{name}: is no field of this", param=name)
     background = bool(fields.take_as(bool, "background"))
+    fields.take_as(bool, "parallel_tool_calls")
     instructions = fields.take_as(str, "instructions")
     chat = {name: given[name] for name in given if name not in _TAKEN and name not in ONLY}
     chat |= _text(fields.take_as(dict, "text")) | _reasoning(fields.take_as(dict, "reasoning"))
@@ -130,6 +132,7 @@ _TAKEN: Final = frozenset(
         "input",
         "instructions",
         "max_output_tokens",
+        "parallel_tool_calls",
         "reasoning",
         "text",
         "tools",
@@ -139,13 +142,22 @@ _TAKEN: Final = frozenset(
 
 
 def _made(asked: Asked, given: Mapping[str, Any], *, background: bool) -> ResponseAsked:
-    told = {name: given[name] for name in TOLD if given.get(name) is not None}
+    told = {name: _sayable(name, given[name]) for name in TOLD if given.get(name) is not None}
     return ResponseAsked(
         job=asked.jobs[0],
         stream=asked.stream,
         background=background,
         told={"model": asked.model, "background": background} | told,
     )
+
+
+def _sayable(name: str, value: object) -> object:
+    """Return what a response will say of its request. Raises `Refused` for what no JSON can."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        raise Refused(f"{name}: holds text or a number that JSON has not", param=name) from None
+    return value
 
 
 def _system(instructions: str | None) -> list[dict[str, Any]]:
@@ -188,7 +200,7 @@ def _content(body: Body, name: str) -> Any:
 
 def _part(body: Body) -> dict[str, Any]:
     kind = body.take("type")
-    if kind not in PARTS:
+    if not isinstance(kind, str) or kind not in PARTS:
         what = f"parts of type {kind!r:.64}" if isinstance(kind, str) else "parts without a type"
         raise Refused(f"{body.name('type')}: {what} are not served", param=body.name("type"))
     text = body.take("text")
@@ -204,6 +216,7 @@ def _tool(body: Body) -> dict[str, Any]:
         raise Refused(f"{body.name('type')}: {what} are not served", param=body.name("type"))
     names = ("name", "description", "parameters")
     function = {name: value for name in names if (value := body.take(name)) is not None}
+    body.take_as(bool, "strict")
     body.end(OF_TOOLS)
     return {"type": "function", "function": function}
 

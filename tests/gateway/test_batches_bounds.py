@@ -100,7 +100,10 @@ async def test_a_key_makes_one_batch(
         again = await one.call("POST", "/v1/batches", body, **key)
         assert await again.json() == told
         other = await one.call("POST", "/v1/batches", body | {"metadata": {"a": "b"}}, **key)
-        assert (other.status, (await other.json())["error"]["code"]) == (409, "key_in_use")
+        assert (other.status, (await other.json())["error"]["code"]) == (
+            422,
+            "idempotency_key_reused",
+        )
         bad = await one.call("POST", "/v1/batches", body, idempotency_key="no blanks")
         assert bad.status == 400
     assert len(answering.first) == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aril.gateway.chat import MOST_STREAMED
 from aril.schemas import Epoch, ErrorCode, decode_request
 from tests.support.asgi import parse_events
 from tests.support.gateway_site import CHAT_PATH, TEXT_PATH, Gateway, end, failed, piece
@@ -110,6 +111,24 @@ async def test_choices_come_as_they_come(gateway: Gateway, worker: Worker) -> No
     assert rest[4].data == "[DONE]"
 
 
+async def test_what_is_sent_of_many_choices(gateway: Gateway, worker: Worker) -> None:
+    """Each event tells places in all of them, in a few characters each; there is a bound."""
+    body = {"model": "aril", "prompt": ["go"] * MOST_STREAMED, "stream": True}
+    async with gateway.opened(body, TEXT_PATH) as exchange:
+        jobs = [(await worker.job()).id for _ in range(MOST_STREAMED)]
+        for job in jobs:
+            worker.tell(piece(job, 0, "word"), end(job, 1))
+        await exchange.whole()
+    events = parsed(exchange)
+    assert len(events) == 2 * MOST_STREAMED + 1
+    assert max(len(each.data) + len(each.id or "") for each in events) < 25 * MOST_STREAMED
+    more = body | {"prompt": ["go"] * (MOST_STREAMED + 1)}
+    answer = await gateway.call("POST", TEXT_PATH, more)
+    error = (await answer.json())["error"]
+    assert (answer.status, error["param"], error["limit"]) == (400, "stream", MOST_STREAMED)
+    assert worker.broker.jobs.empty()
+
+
 async def test_logprobs(gateway: Gateway, serving: Worker) -> None:
     """Streamed and whole, in the form of each endpoint."""
     asked = CHAT | {"logprobs": True, "top_logprobs": 2}
@@ -158,6 +177,7 @@ async def test_an_error_before_the_first_token(
         worker.tell(failed(job.id, code, limit=4, given=9, retry_after_ms=1_500))
         body = await exchange.json()
     assert exchange.status == 429
+    assert exchange.answer_headers["x-request-id"] == job.id
     assert exchange.answer_headers["retry-after-ms"] == "1500"
     assert exchange.answer_headers["x-should-retry"] == "true"
     assert body["error"] == {

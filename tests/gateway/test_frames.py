@@ -15,6 +15,7 @@ from aril.gateway import ids
 from aril.gateway.failures import Refusal
 from aril.gateway.frames import Frames
 from aril.gateway.ids import Place, Standing
+from aril.gateway.places import id_of
 from aril.openai.common import Asked
 from aril.openai.errors import Withdrawn
 from aril.openai.jobs import JobFields
@@ -89,7 +90,7 @@ def sent(
     asked: Asked, count: int, history: list[tuple[int, Event]], after: list[Place] | None = None
 ) -> list[SentEvent]:
     """Return what is sent of a history."""
-    streams = [Told(ResumeToken(f"j{at}", at, 10 * at)) for at in range(count)]
+    streams = [Told(ResumeToken(f"j.{at}", at, 10 * at)) for at in range(count)]
     frames = Frames(asked, cast("list[Stream]", streams), prefix="chatcmpl-", after=after)
     for at, event in history:
         streams[at].take(event)
@@ -163,6 +164,39 @@ def test_ids_are_read_as_they_were_written(places: list[tuple[int, int, bool]]) 
     assert [
         each.start for each in ids.places_of("cmpl-", ids.answer_id("cmpl-", starts), "acme")
     ] == starts
+
+
+@given(
+    st.text("ab.-_0", min_size=1, max_size=9),
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), min_size=2, max_size=20
+    ),
+    st.booleans(),
+)
+def test_the_jobs_of_a_request_are_named_once(
+    name: str, places: list[tuple[int, int, bool]], closed: bool
+) -> None:
+    """And read as if each was; ids that name each are read, too."""
+    made = [
+        Place(ResumeToken(f"{name}.{at}", at, 7), Standing(resets, count, ended))
+        for at, (resets, count, ended) in enumerate(places)
+    ]
+    starts = [each.start for each in made]
+    answer = ids.answer_id("cmpl-", starts)
+    assert len(answer) <= len("cmpl-,") + len(f".{name}.99") + len(made) * len("99.7,")
+    joined = ",".join(
+        ids.place_id(each, short=short)
+        for each, short in zip(made, ids.nameless([each.job for each in starts]), strict=True)
+    )
+    whole = ",".join(map(ids.place_id, made))
+    assert len(joined) < len(whole)
+    closed = closed and made[-1].standing.ended
+    for text in (joined, whole):
+        given_out = ids.closed_id(text) if closed else text
+        assert ids.read_event_id(given_out) == (made, closed)
+    long = "cmpl-" + ",".join(map(id_of, starts))
+    for text in (answer, long):
+        assert [each.start for each in ids.places_of("cmpl-", text, "acme")] == starts
 
 
 @given(st.text(st.sampled_from("0123456789.,~ajob-_ é"), max_size=60))

@@ -396,11 +396,16 @@ async def test_what_is_refused(broker: MemoryBroker, caller: Caller) -> None:
     headers = {"idempotency-key": "no blanks"}
     found = await caller.ask("POST", URL, headers=headers, body=HELLO)
     assert (found.status, found.json()["error"]["param"]) == (400, "idempotency-key")
+    headers = {"idempotency-key": "a", "last-event-id": "6"}  # a number is one of which answer?
+    found = await caller.ask("POST", URL, headers=headers, body={**HELLO, "stream": True})
+    assert (found.status, found.json()["error"]["param"]) == (400, "last-event-id")
+    assert "starting_after=6" in found.json()["error"]["message"]
     found = await caller.get(f"{URL}/resp_{name}?stream=true&starting_after=x")
     assert found.json()["error"]["param"] == "starting_after"
     async with gateway(broker, gateway_body_bytes=1_000) as small:
         found = await small.ask("POST", URL, body={**HELLO, "input": "x" * 1_000})
     assert (found.status, found.json()["error"]["code"]) == (413, "body_too_large")
+    assert broker.jobs.empty()
 
 
 async def test_an_answer_that_does_not_come(broker: MemoryBroker) -> None:
@@ -410,6 +415,21 @@ async def test_an_answer_that_does_not_come(broker: MemoryBroker) -> None:
     assert (found.status, found.json()["error"]["code"]) == (504, "timeout")
     job = await taken(broker)
     assert await taken(broker) == Cancel(id=job.id, tenant="acme")
+
+
+@pytest.mark.parametrize("told", [{"background": True}, {}])
+async def test_a_stream_that_does_not_come(broker: MemoryBroker, told: dict[str, Any]) -> None:
+    """Its reader is ended, too; a job that is kept runs on."""
+    headers = {"idempotency-key": "mine"}
+    async with gateway(broker, gateway_wait_seconds=0.1) as caller:
+        body = {**HELLO, "stream": True, **told}
+        found = await caller.ask("POST", URL, headers=headers, body=body)
+        assert (found.status, found.json()["error"]["code"]) == (504, "timeout")
+        assert (await taken(broker)).id == "mine"
+        again = await caller.get(f"{URL}/resp_{place(broker, 'never')}?stream=true")
+        assert again.events()[-1][1]["error"]["code"] == "timeout"
+        assert caller.site.open == 0
+    assert broker.jobs.empty()
 
 
 async def test_a_gateway_that_is_stopped(broker: MemoryBroker) -> None:

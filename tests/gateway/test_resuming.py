@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aril.schemas import Epoch, ErrorCode
+from aril.schemas import Epoch, ErrorCode, reply_partition
 from tests.support.asgi import SentEvent, parse_events
 from tests.support.gateway_site import (
     CHAT_PATH,
+    PARTITIONS,
     TEXT_PATH,
     Gateway,
     end,
@@ -143,7 +144,29 @@ async def test_an_error_is_told_again(gateway: Gateway, worker: Worker) -> None:
     assert word.id is not None
     answer = await gateway.call("POST", CHAT_PATH, CHAT, last_event_id=word.id)
     assert answer.status == 500
-    assert (await answer.json())["error"] == error.json["error"]
+    first, again = error.json["error"], (await answer.json())["error"]
+    assert again["code"] == first["code"]
+    assert again["message"].startswith(first["message"])
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, TEXT_PATH])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_that_an_answer_has_not(
+    gateway: Gateway, worker: Worker, path: str, stream: bool
+) -> None:
+    """Who goes on asks in another form: what is not in the log is null."""
+    worker.tell(piece("k", 0, "one "), end("k", 1, "two"))
+    asked = {"messages": CHAT["messages"]} if path == CHAT_PATH else {"prompt": "go"}
+    body = {"model": "aril", "logprobs": path == CHAT_PATH or 1, "stream": stream} | asked
+    last = f"{reply_partition('k', PARTITIONS)}.0.0.0.k"
+    answer = await gateway.call("POST", path, body, last_event_id=last)
+    assert answer.status == 200
+    found = (
+        [each.json for each in parse_events(b"".join(answer.sent))[:-1]]
+        if stream
+        else [await answer.json()]
+    )
+    assert {each["choices"][0]["logprobs"] for each in found} == {None}
 
 
 async def test_a_withdrawn_answer_stays_withdrawn(gateway: Gateway, worker: Worker) -> None:

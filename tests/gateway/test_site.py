@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aril.gateway.failures import Refusal
-from aril.gateway.keys import Caller, hash_of
+from aril.gateway.keys import Caller, Keys, hash_of
 from aril.gateway.limits import Limits
 from aril.memory import MemoryBroker
 from aril.schemas import decode_request, encode_reply, reply_topic
+from aril.signer import Signer
 from tests.support.asgi import parse_events
 from tests.support.gateway_site import CHAT_PATH, Gateway, Worker, end, piece
 
@@ -70,7 +71,7 @@ async def test_a_gateway_without_keys_answers_to_no_foreign_name(
 ) -> None:
     """A browser would take such a page for the gateway's own; where keys are asked for, let it."""
     evil = {"host": "evil.example:8000"}
-    async with Gateway(broker, gateway_hosts="ai.example.org").running() as gateway:
+    async with Gateway(broker, gateway_hosts="x.example, AI.Example.org.").running() as gateway:
         answer = await gateway.call("GET", "/v1/models", **evil)
         assert (
             answer.status,
@@ -213,6 +214,18 @@ async def test_too_many_answers(broker: MemoryBroker, worker: Worker) -> None:
             assert gateway.site.open <= 2
 
 
+async def test_what_never_fits(broker: MemoryBroker, keys: Path) -> None:
+    """More answers than may ever be read at the same time: nobody is sent to come again."""
+    for settings, key in (({"gateway_keys": keys}, as_key("slow")), ({"gateway_streams": 2}, {})):
+        async with Gateway(broker, **settings).running() as gateway:
+            answer = await gateway.call("POST", CHAT_PATH, CHAT | {"n": 3}, **key)
+            error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (400, "limit_exceeded")
+            assert (error["limit"], error["given"], error["retryable"]) == (2, 3, False)
+            assert answer.answer_headers["x-should-retry"] == "false"
+    assert broker.jobs.empty()
+
+
 async def test_models(broker: MemoryBroker, keys: Path, tmp_path: Path) -> None:
     """The backbone by both names, the tenant's adapters and the shared ones; nobody else's."""
     store = tmp_path / "store"
@@ -315,12 +328,38 @@ async def test_metrics_of_answers(gateway: Gateway, worker: Worker) -> None:
 
 async def test_cors(broker: MemoryBroker) -> None:
     """Pages of the origins that are named may ask, and read the ids; no other's."""
-    async with Gateway(broker, gateway_cors="https://a.example, https://b.example").running() as it:
+    async with Gateway(
+        broker, gateway_cors="https://a.example, https://B.example/"
+    ).running() as it:
         asked = {"origin": "https://b.example", "access_control_request_method": "POST"}
         answer = await it.call("OPTIONS", CHAT_PATH, **asked)
         assert answer.answer_headers["access-control-allow-origin"] == "https://b.example"
         other = await it.call("OPTIONS", CHAT_PATH, **(asked | {"origin": "https://c.example"}))
         assert "access-control-allow-origin" not in other.answer_headers
+
+
+async def test_who_leaves_while_it_asks(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """In the middle of its body: that is nobody's fault, and counted as leaving."""
+    exchange = gateway.opened(CHAT)
+    exchange.chunk = exchange.leaves_at = 10
+    async with exchange:
+        await exchange.whole()
+    assert exchange.status == 499
+    assert not caplog.records
+    page = gateway.site.metrics.page("")[0].decode()
+    assert 'method="POST",route="/v1/chat/completions",status="499"} 1.0' in page
+
+
+async def test_a_tenant_that_cannot_sign(
+    broker: MemoryBroker, keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that came to the file of keys later: it is told apart from what passes, the log why."""
+    Signer.new().save(tmp_path / "acme.pem")
+    async with Gateway(broker, gateway_signers=tmp_path).running() as gateway:
+        gateway.site.keys = Keys(keys)
+        answer = await gateway.call("POST", CHAT_PATH, CHAT, **as_key("z"))
+        assert (answer.status, answer.answer_headers["x-should-retry"]) == (500, "false")
+        assert [each.message for each in caplog.records] == ["tenant_cannot_sign"]
 
 
 async def test_what_nobody_expected(

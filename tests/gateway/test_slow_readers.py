@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
+import pytest
+
+from aril.gateway.serve import _listen
 from aril.schemas import reply_partition
-from tests.support.asgi import parse_events
+from tests.support.asgi import Exchange, parse_events
 from tests.support.gateway_site import CHAT_PATH, PARTITIONS, Gateway, end, piece
 
 if TYPE_CHECKING:
@@ -61,3 +66,60 @@ async def test_what_waits_goes_out_together(broker: MemoryBroker, worker: Worker
     assert len(parse_events(b"".join(answer.sent))) == TOKENS + 2
     assert answer.sends < TOKENS / 20
     assert max(map(len, answer.sent)) < MOST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT_PATH, CHAT), ("/v1/responses", {"model": "aril", "input": "go", "stream": True})],
+)
+async def test_who_takes_nothing_has_left(
+    broker: MemoryBroker, worker: Worker, path: str, body: dict[str, Any]
+) -> None:
+    """Its answer has ended and it takes none of it: its place is free after the longest wait."""
+    settings: dict[str, Any] = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
+    async with Gateway(broker, **settings).running() as gateway:
+        async with gateway.opened(body, path) as exchange:
+            job = (await worker.job()).id
+            worker.tell(piece(job, 0, "go"))
+            await exchange.begun()
+            exchange.takes.clear()
+            worker.tell(piece(job, 1, "never"), end(job, 2))
+            await asyncio.wait_for(gateway.site.idle.wait(), 30)
+            assert exchange._task is not None
+            await asyncio.wait({exchange._task}, timeout=30)
+            assert exchange.ended
+        assert b"never" not in b"".join(exchange.sent)
+
+
+async def test_a_comment_that_is_not_taken(broker: MemoryBroker, worker: Worker) -> None:
+    """As with an event: nothing else could be seen of a caller while its job waits."""
+    settings: dict[str, Any] = {"gateway_wait_seconds": 0.2, "gateway_keepalive_seconds": 0.05}
+    async with Gateway(broker, **settings).running() as gateway:
+        exchange = gateway.opened(CHAT, idempotency_key="k")
+        exchange.takes.clear()
+        async with exchange:
+            await worker.job()
+            (reader,) = gateway.site.readers
+            reader.fail = Mock()  # type: ignore[method-assign] # it is not timed
+            await asyncio.wait_for(gateway.site.idle.wait(), 30)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/resp_{}", CHAT_PATH + "/chatcmpl-{}"])
+async def test_the_head_of_a_stream(gateway: Gateway, path: str) -> None:
+    """HEAD reads nothing, so it holds no place."""
+    asked = path.format("0.0.never") + "?stream=true"
+    async with Exchange(gateway.app, "HEAD", asked) as exchange:
+        assert await exchange.whole() == b""
+        assert (exchange.status, gateway.site.open) == (200, 0)
+    assert exchange.answer_headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+def test_the_kernel_gives_up_as_well() -> None:
+    """What was written and is not taken goes with its connection, which inherits the bound."""
+    with (
+        _listen("127.0.0.1", 0, untaken_seconds=1.5) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as taken,
+    ):
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_500

@@ -39,6 +39,7 @@ class Exchange:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     chunk: int = 1 << 30  # bytes of the body that arrive at a time
+    leaves_at: int = 1 << 30  # bytes of the body behind which the caller is gone
     status: int = 0
     answer_headers: dict[str, str] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
@@ -92,6 +93,8 @@ class Exchange:
         self.takes.set()
 
     async def _receive(self) -> Message:
+        if self.received >= self.leaves_at:
+            return {"type": "http.disconnect"}
         if self.received < len(self.body) or not self.received:
             part = self.body[self.received : self.received + self.chunk]
             self.received += max(1, len(part))

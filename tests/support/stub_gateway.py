@@ -163,7 +163,7 @@ async def chat(request: Request) -> Response:
     # The adapter's name is not one that the contract lets through.
     asked = request_of(CHAT, body | {"model": "aril"})
     chunks = Chunks(asked, id=f"chatcmpl-{PARTITION}.{REPLY_FROM}.{key}", created=0)
-    return EventStream(_pieces(stub, question, place, chunks), keepalive=1.0)
+    return EventStream(_pieces(stub, question, place, chunks), keepalive=1.0, longest=600.0)
 
 
 async def _pieces(

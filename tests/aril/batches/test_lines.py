@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aril.batches import lines
 from aril.batches.lines import MAX_LINE_BYTES, BadLine, Line, Manner, question_of, read_lines
 from aril.schemas import is_job_id
 from tests.support.batch_site import MANNER, chat_line
@@ -113,6 +114,7 @@ def test_what_makes_a_file_unfit(line: Any, told: str) -> None:
     [
         (chat_line("k", "a", top_p=2), "top_p"),
         (chat_line("k", "a", model="No"), "model"),
+        (chat_line("k", "a", n=10**400), "n"),
         (chat_line("k", "a") | {"url": "/v1/embeddings"}, "url"),
         (chat_line("k", "a") | {"url": None}, "url"),
         ({"custom_id": "k"}, "url"),
@@ -130,6 +132,14 @@ def test_what_cannot_be_asked(line: dict[str, Any], param: str | None) -> None:
     refusal = question_of(read(line)[0], MANNER).refusal
     assert refusal is not None
     assert refusal.param == param
+
+
+def test_a_fault_of_ours_is_of_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong with one, the others are asked, and its text is told nowhere."""
+    monkeypatch.setattr(lines, "request_of", lambda *_, **__: 1 // 0)
+    refusal = question_of(read(chat_line("k", "a"))[0], MANNER).refusal
+    assert refusal is not None
+    assert refusal.message == "cannot be asked: ZeroDivisionError"
 
 
 def test_our_lines_mean_what_send_means() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aril.batches import asking
-from aril.batches.lines import BadLine
+from aril.batches.lines import BadLine, Line, read_lines
 from aril.batches.output import Output
 from aril.batches.tally import Tally
 from aril.batches.window import Window
@@ -18,7 +18,7 @@ from tests.support.batch_site import BatchSite, chat_line
 from tests.support.remembering_worker import MortalTransport, RememberingWorker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from aril.batches.run import Run
@@ -307,6 +307,22 @@ async def test_a_file_that_changes_while_it_is_read(
     site.write(chat_line("k1", "p1"))
     await site.run()
     assert len(set(worker.ids["p1"])) == 1
+
+
+async def test_lines_that_cannot_be_read_on(
+    site: BatchSite, worker: RememberingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the fault, the run does not look as if it were complete."""
+
+    def broken(*given: Any) -> Iterator[Line | BadLine]:
+        yield from read_lines(*given)
+        raise RuntimeError("a fault of ours")
+
+    site.write(chat_line("k1", "p1"))
+    monkeypatch.setattr("tests.support.batch_site.read_lines", broken)
+    with pytest.raises(RuntimeError, match="of ours"):
+        await site.run()
+    assert worker.cancels == []
 
 
 async def test_memory_does_not_grow_with_the_file(

@@ -126,6 +126,32 @@ def test_a_deep_schema_is_taken() -> None:
     assert chat(guided_json=schema)["sampling"].response_format.json_schema.schema_
 
 
+@pytest.mark.parametrize("inner", [float("inf"), float("nan")])
+@pytest.mark.parametrize("depth", [0, 100_000])
+def test_a_schema_that_no_json_can_say(inner: float, depth: int) -> None:
+    """What Python reads of a body is not always what it can write: it is refused by name."""
+    schema: dict[str, Any] = {"maximum": inner}
+    for _ in range(depth):
+        schema = {"a": schema}
+    for said, param in (
+        ({"guided_json": schema}, "guided_json"),
+        ({"structured_outputs": {"json": schema}}, "structured_outputs.json"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}},
+            "response_format",
+        ),
+    ):
+        assert refusal(**said).param == param
+
+
+@pytest.mark.parametrize("n", [10**400, -(10**400), 10**4_200], ids=["large", "small", "long"])
+def test_a_number_of_answers_beyond_all_numbers(n: int) -> None:
+    """Of any length: refused as one that is a little too large."""
+    error = refusal(n=n)
+    assert (error.param, error.given) == ("n", None)
+    assert len(error.message) < 60
+
+
 def test_a_json_object_in_structured_outputs() -> None:
     """It is the `json_object` of a response format."""
     form = chat(structured_outputs={"json_object": True})["sampling"].response_format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -10,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aril.openai.errors import Refused
-from aril.openai.response_requests import CHATS_ONLY, NOTHING_KEPT, ONLY, response_request
+from aril.openai.response_requests import CHATS_ONLY, NOTHING_KEPT, ONLY, TOLD, response_request
 from aril.schemas import ErrorCode
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.just("\ud800"),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
     ),
@@ -133,13 +139,23 @@ def test_what_is_not_served(field: str) -> None:
         ({"background": "yes"}, "background"),
         ({"stream": 1}, "stream"),
         ({"no_such_field": 1}, "no_such_field"),
+        ({"input": [{"role": "user", "content": [{"type": []}]}]}, "input[0].content[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": {}}]}]}, "input[0].content[0].type"),
+        ({"parallel_tool_calls": "\ud800"}, "parallel_tool_calls"),
+        ({"parallel_tool_calls": float("inf")}, "parallel_tool_calls"),
+        ({"tools": [{"type": "function", "name": "f", "strict": "\ud800"}]}, "tools[0].strict"),
+        ({"tools": [{"type": "function", "name": "f", "output_schema": "\ud800"}]}, "tools"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": {"a": float("inf")}}],
+          "tool_choice": "none"}, "tools"),
+        ({"text": {"format": {"type": "json_schema", "name": "x",
+                              "schema": {"maximum": float("inf")}}}}, "text.format"),
+        ({"metadata": {"a": "\ud800"}}, None),
     ],
 )  # fmt: skip
-def test_faults_have_the_bodys_names(fields: dict[str, Any], param: str) -> None:
+def test_faults_have_the_bodys_names(fields: dict[str, Any], param: str | None) -> None:
     """Never those of the chat that it is judged as."""
     error = refusal(**fields)
-    assert error.param is not None
-    assert error.param.startswith(param), error.param
+    assert (error.param or "").startswith(param or ""), error.param
     assert "messages" not in error.message
 
 
@@ -149,9 +165,9 @@ def test_an_adapter_that_cannot_be() -> None:
     assert (error.param, error.code) == ("model", ErrorCode.UNKNOWN_ADAPTER)
 
 
-@given(body=json_values, field=st.sampled_from(["input", "text", "tools", "include", "reasoning"]))
+@given(body=json_values, field=st.sampled_from([*TOLD, "input", "include", "reasoning"]))
 def test_anything_else_is_refused_and_nothing_worse(body: Any, field: str) -> None:
     """Whatever a body or one of its fields holds: a job, or a refusal."""
     for each in (body, {"model": "aril", "input": "Hi", field: body}):
         with contextlib.suppress(Refused):
-            response_request(each)
+            json.dumps(response_request(each).told, allow_nan=False).encode()
