@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from aril.blocking.call import WAIT_SECONDS
+from aril.errors import ClientClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,12 +42,20 @@ class Handover:
         self._waiting: SimpleQueue[Given | End] = SimpleQueue()
         self._full = False
         self._room = asyncio.Event()
+        self._left = False
 
     def filled_from(self, stream: Stream) -> asyncio.Task[None]:
-        """Begin to put the events of a stream; the task, if it is cancelled, leaves the stream."""
+        """Begin to put the events of a stream; the task, if it is cancelled, leaves the stream.
+
+        Who takes is told of that as ClientClosed: what came is not all, unless nobody wants more.
+        """
         task = asyncio.create_task(self._fill(stream))
         task.add_done_callback(self._end)
         return task
+
+    def leave(self) -> None:
+        """Note that whoever takes wants nothing more: what ends the task then is no error."""
+        self._left = True
 
     def take(self, call_soon: Callable[[Callable[[], object]], None]) -> Given | None:
         """Wait for the next event; None after the last. Raises what the stream raised.
@@ -86,4 +95,8 @@ class Handover:
         self._full = False
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._waiting.put(End(None if task.cancelled() else task.exception()))
+        if not task.cancelled():
+            error = task.exception()
+        else:
+            error = None if self._left else ClientClosed("the client was closed")
+        self._waiting.put(End(error))

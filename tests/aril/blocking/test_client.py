@@ -171,6 +171,31 @@ def test_closed_by_another_thread() -> None:
     closer.join()
 
 
+@pytest.mark.parametrize("way", ["stream", "text"])
+def test_closed_while_a_caller_is_behind(way: str) -> None:
+    """Who has not taken all that came is told, too: what was given is not the whole answer."""
+    client, transport = connect(inbox_events=4)
+    coming = iter(getattr(client, way)(MANY))
+    given = [next(coming)]
+    eventually(lambda: transport.worker.served == 1)
+    client.close()
+    with pytest.raises(ClientClosed, match="was closed"):
+        given.extend(coming)
+    assert 0 < len(given) < MANY.count(" ")
+
+
+def test_left_by_another_thread() -> None:
+    """Who leaves a stream ends its iteration without an error, wherever that waits."""
+    client, transport = connect(inbox_events=4)
+    with client:
+        stream = client.stream(MANY)
+        coming = iter(stream)
+        next(coming)
+        eventually(lambda: transport.worker.served == 1)
+        stream.close()
+        assert [*coming] == []
+
+
 def test_closed_while_a_record_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a broker is told at once, too, that it need not wait any more."""
     monkeypatch.setattr("aril.blocking.call.WAIT_SECONDS", 1_000)
