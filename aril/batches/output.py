@@ -56,6 +56,7 @@ class Output:
         self._round = 0
         self._sidecar = -1
         self._file = -1
+        self._failure: OSError | None = None
 
     @property
     def name(self) -> str:
@@ -98,10 +99,22 @@ class Output:
         self._file = self._sidecar = -1
 
     def append(self, record: bytes) -> None:
-        """Write one line. Raises OSError, and then a torn line is the next run's to cut off."""
-        written = os.write(self._file, record)
-        while written < len(record):
-            written += os.write(self._file, record[written:])
+        """Write one line. Raises OSError; what is there of the line is then taken back.
+
+        Nothing is appended after that: behind a line that stayed torn, it would make the file one
+        that no run takes.
+        """
+        if self._failure is not None:
+            raise OSError(self._failure.errno, self._failure.strerror) from self._failure
+        written = 0
+        try:
+            while written < len(record):
+                written += os.write(self._file, record[written:])
+        except OSError as error:
+            self._failure = error
+            with contextlib.suppress(OSError):  # else the next run cuts it off
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise
 
     def held(self) -> Held:
         """Return what the file holds; a torn last line is cut off. Raises `BadOutput`.

@@ -87,7 +87,8 @@ def digest_in(record: bytes) -> tuple[str, bool] | None:
 def may_be_torn(beginning: bytes) -> bool:
     """Whether this may be what is left of a record whose writer was killed, and of nothing else."""
     for begins, second in zip((OPENAI_BEGINS, OURS_BEGINS), _SECOND, strict=True):
-        if begins.startswith(beginning[: len(begins)]) and _is_torn(beginning[len(begins) :], second):
+        same = begins.startswith(beginning[: len(begins)])
+        if same and _is_torn(beginning[len(begins) :], second):
             return True
     return False
 

@@ -163,3 +163,29 @@ def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(OSError, match="No space"):
             output.append(record(DIGESTS[1]))
         monkeypatch.undo()
+
+
+def test_nothing_follows_a_write_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there of its line is taken back, and the next run takes the file."""
+    path = tmp_path / "out"
+    write = os.write
+    with Output(path) as output:
+        output.append(record(DIGESTS[0]))
+
+        def filling(file: int, data: bytes) -> int:
+            if not data.startswith(b"{"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(file, data[:40])
+
+        monkeypatch.setattr(os, "write", filling)
+        with pytest.raises(OSError, match="No space"):
+            output.append(record(DIGESTS[1]))
+        monkeypatch.undo()  # somebody has made room
+        with pytest.raises(OSError, match="No space"):
+            output.append(record(DIGESTS[2]))
+    assert path.read_bytes() == record(DIGESTS[0])
+    with Output(path) as output:
+        assert len(output.held().digests) == 1
+        output.append(record(DIGESTS[2]))
