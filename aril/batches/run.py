@@ -101,7 +101,8 @@ class Run:
         try:
             for at, line in enumerate(lines):
                 if isinstance(line, BadLine):
-                    raise line
+                    self._fail(line)
+                    return
                 if line.short in held:
                     if at % SKIPPED_AT_ONCE == 0:
                         await asyncio.sleep(0)
@@ -113,7 +114,7 @@ class Run:
                 task.add_done_callback(self._ended)
             while self._tasks:
                 await asyncio.wait([*self._tasks])
-        except (BadLine, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - raised by `run`: lines were not asked
             self._fail(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
