@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ from aril import (
     DoneEvent,
     JobFailed,
     JobTimeout,
+    StreamLost,
     TextWithdrawn,
     TokensEvent,
     TopicMissing,
@@ -325,6 +327,27 @@ def test_cancelling() -> None:
         client.stream("x", job_id="a").start().cancel()
         client.cancel("b")
         eventually(lambda: transport.worker.cancelled == {"a", "b"})
+
+
+def test_all_that_the_other_client_has() -> None:
+    """Under the same name, with the same arguments; what streams ask of it is not for callers."""
+    of_streams = {"leave", "taken"}
+    names = {name for name in vars(aril.Client) if not name.startswith("_")} - of_streams
+    assert names <= vars(Client).keys()
+    for name in names:
+        theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (aril.Client, Client))
+        assert [*theirs.parameters.values()] == [*ours.parameters.values()]
+
+
+def test_an_answer_that_is_found() -> None:
+    """By the id alone: the token is resumed to the whole of it."""
+    client, _ = connect()
+    with client:
+        client.complete("one two", job_id="a")
+        token = client.find("a", since=0)
+        assert client.resume(token).result().text == "one two"
+        with pytest.raises(StreamLost):
+            client.find("b")
 
 
 def test_errors_are_those_of_the_other_client() -> None:
