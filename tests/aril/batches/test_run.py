@@ -13,7 +13,7 @@ from aril.batches.lines import BadLine
 from aril.batches.output import Output
 from aril.batches.tally import Tally
 from aril.batches.window import Window
-from aril.errors import BrokerUnavailable
+from aril.errors import BrokerUnavailable, JobTimeout
 from aril.schemas import ErrorCode
 from tests.support.batch_site import BatchSite, chat_line
 from tests.support.remembering_worker import MortalTransport, RememberingWorker
@@ -209,6 +209,26 @@ async def test_a_job_that_takes_too_long(site: BatchSite, worker: RememberingWor
     assert tally.failed == {"JobTimeout": 1}
     assert worker.cancels == worker.ids["p1"]
     assert len(worker.ids["p1"]) == asking.TRIES
+
+
+async def test_a_job_that_cannot_be_sent_in_time(
+    site: BatchSite, worker: RememberingWorker
+) -> None:
+    """Is as one whose brokers are away: it is sent again under its id, however often."""
+
+    class Slow(MortalTransport):
+        slow = 2 * asking.TRIES
+
+        async def send(self, *record: Any) -> None:
+            if self.slow:
+                self.slow -= 1
+                raise JobTimeout("as told by Stream.start", 1)
+            await super().send(*record)
+
+    site.write(chat_line("k1", "p1"))
+    tally = await site.run(Slow(site.broker))
+    assert (tally.answered, tally.failed) == (1, {})
+    assert len(worker.ids["p1"]) == 1
 
 
 async def begun(
