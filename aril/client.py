@@ -233,6 +233,7 @@ class Client:
             place=place,
             position=await self.link.end_of(place),
             limit=self.link.inbox_events,
+            limit_bytes=self.link.inbox_bytes,
             wake=wake,
         )
         self._listen(inbox)
@@ -270,6 +271,7 @@ class Client:
             place=place,
             position=token.reply_from,
             limit=self.link.inbox_events,
+            limit_bytes=self.link.inbox_bytes,
             resume_at=Mark(token.resets, token.count),
             wake=wake,
         )

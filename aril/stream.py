@@ -152,6 +152,11 @@ class Stream:
         return ResumeToken(self.job, inbox.place.partition, inbox.start, given.tokens, given.resets)
 
     @property
+    def taken_bytes(self) -> int:
+        """What the records of all events had that were handed over, in bytes."""
+        return self._started().taken_bytes
+
+    @property
     def finished(self) -> bool:
         """Whether the job's terminal was handed over."""
         return self._over

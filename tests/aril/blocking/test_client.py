@@ -28,7 +28,7 @@ from aril import (
     TokensEvent,
     TopicMissing,
 )
-from aril.blocking import Client
+from aril.blocking import Client, handover
 from aril.schemas import Epoch, Job, ReplyRecord
 from tests.support.fake_worker import FakeWorker, answer, tokens
 from tests.support.served_memory import ServedTransport, TailWorker
@@ -280,6 +280,21 @@ def test_the_loop_is_ahead_by_a_bound_only() -> None:
         rest = [*coming]
     events = [event for event in (first, *rest) if isinstance(event, TokensEvent | DoneEvent)]
     assert [event.index for event in events] == [*range(MANY.count(" ") + 2)]
+
+
+def test_the_loop_is_ahead_by_some_bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the events: large ones wait in the log, too."""
+    monkeypatch.setattr(handover, "INBOX_BYTES", 3_000)
+    client, _ = connect()
+    words = " ".join("x" * 1_000 for _ in range(40))
+    with client:
+        stream = client.stream(words)
+        coming = iter(stream)
+        given = [next(coming)]
+        eventually(lambda: stream._handover._full)
+        assert stream._handover._waiting.qsize() <= 3
+        given += coming
+    assert "".join(texts_of(given)) == words
 
 
 def test_a_token_says_where_the_caller_is() -> None:
