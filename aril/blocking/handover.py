@@ -1,8 +1,8 @@
 """From the loop's thread to a caller's: the events of one stream, as many as have arrived.
 
 Who takes goes into the loop only to make room again, so an event costs two moves through a queue.
-The loop is ahead of the caller by `limit` events at most, and by an inbox's bytes; then the log holds
-them, as it does for `aril.Client`.
+The loop is ahead of the caller by `limit` events at most, or by an inbox's bytes; then the log
+holds them, as it does for `aril.Client`.
 """
 
 from __future__ import annotations
