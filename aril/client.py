@@ -231,7 +231,9 @@ class Client:
         if cancel and not (self._closing or inbox.stream.finished or inbox.others):
             self._cancel_soon(inbox.job)
 
-    async def _begin_new(self, job: Job, trace: Headers, wake: Callable[[], None]) -> Inbox:
+    async def _begin_new(
+        self, job: Job, trace: Headers, wake: Callable[[], None], kept: Callable[[], bool]
+    ) -> Inbox:
         place = await self._reply_place(job.id)
         position = await self.link.end_of(place)
         value = encode_request(job.model_copy(update={"reply_from": position}))
@@ -241,17 +243,30 @@ class Client:
             position=position,
             limit=self.link.inbox_events,
             sent=hash_of_record(value),
+            limit_bytes=self.link.inbox_bytes,
             wake=wake,
         )
         self._listen(inbox)
         try:
             await self._send(job.id, value, trace)
         except BaseException as error:
-            self.leave(inbox, cancel=isinstance(error, asyncio.CancelledError))
+            self.leave(inbox, cancel=isinstance(error, asyncio.CancelledError) and not kept())
             raise
         return inbox
 
-    async def _begin_resumed(self, token: ResumeToken, wake: Callable[[], None]) -> Inbox:
+    async def _begin_resumed(
+        self, token: ResumeToken, wake: Callable[[], None], kept: Callable[[], bool]
+    ) -> Inbox:
+        try:
+            inbox = await self._inbox_at(token, wake)
+        except asyncio.CancelledError:
+            if not (kept() or self._closing):
+                self._cancel_soon(token.job)
+            raise
+        self._listen(inbox)
+        return inbox
+
+    async def _inbox_at(self, token: ResumeToken, wake: Callable[[], None]) -> Inbox:
         if token.partition >= await self.link.partitions(self.replies_topic):
             raise BadToken(f"the reply topic has no partition {token.partition}")
         place, transport = Place(self.replies_topic, token.partition), self.link.transport
@@ -260,16 +275,15 @@ class Client:
             raise StreamLost(
                 f"replies to job {token.job} begin at {token.reply_from}, kept are {start} to {end}"
             )
-        inbox = Inbox(
+        return Inbox(
             token.job,
             place=place,
             position=token.reply_from,
             limit=self.link.inbox_events,
+            limit_bytes=self.link.inbox_bytes,
             resume_at=Mark(token.resets, token.count),
             wake=wake,
         )
-        self._listen(inbox)
-        return inbox
 
     def _listen(self, inbox: Inbox) -> None:
         if self._closing or self.link.closing:

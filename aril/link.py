@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aril.errors import BrokerUnavailable, ClientClosed
-from aril.router import Router
+from aril.router import INBOX_BYTES, Router
 from aril.transport import OutOfRange, Place, Unreadable
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Link:
         replies_prefix: str = "replies.",
         security: Mapping[str, Any] | None = None,
         inbox_events: int = INBOX_EVENTS,
+        inbox_bytes: int = INBOX_BYTES,
         transport: Transport | None = None,
     ) -> None:
         """Prepare to connect to `bootstrap` (host:port[,host:port]).
@@ -42,7 +43,8 @@ class Link:
         passed to aiokafka: `security_protocol`, `ssl_context`, `sasl_mechanism`,
         `sasl_plain_username`, `sasl_plain_password`; connections that authenticate by SASL are
         renewed before the brokers end them. `inbox_events` bounds what is read ahead of each
-        job's caller. `transport` replaces Kafka, as in tests.
+        job's caller, and so does `inbox_bytes`, of the records that they came in. `transport`
+        replaces Kafka, as in tests.
         """
         if transport is None:
             from aril.kafka import KafkaTransport  # noqa: PLC0415 - 0.1 s, and not for twins
@@ -51,6 +53,7 @@ class Link:
         self.jobs_topic = jobs_topic
         self.replies_prefix = replies_prefix
         self.inbox_events = inbox_events
+        self.inbox_bytes = inbox_bytes
         self.transport = transport
         self.router: Router = Router(follow=self._follow, unfollow=transport.unfollow)
         self._partitions: dict[str, int] | None = None

@@ -8,7 +8,7 @@ caller costs its neighbours neither memory nor records, only some reading twice.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aril.errors import BadToken, JobConflict, ReplyUnreadable, StreamLost
 from aril.schemas import (
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from aril.schemas import Conflict, Event, ReplyRecord
     from aril.transport import Fetched, Place
+
+INBOX_BYTES: Final = 1 << 20
+"""Of records whose events one job may be ahead of its caller: logprobs make few events large."""
 
 
 class Mark(NamedTuple):
@@ -53,13 +56,16 @@ class Inbox:
         place: Place,
         position: int,
         limit: int,
+        limit_bytes: int = INBOX_BYTES,
         resume_at: Mark | None = None,
         sent: str | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to read from offset `position`; what `resume_at` covers is not given again.
 
-        `sent` is the hash of the job's record, where it was sent for this inbox.
+        `sent` is the hash of the job's record, where it was sent for this inbox. It is full at
+        `limit` events, or once their records have `limit_bytes`; one record may be past that, so
+        that any is read.
         """
         self.job = job
         self.place = place
@@ -67,12 +73,15 @@ class Inbox:
         self.position: int = position
         self.limit = limit
         self.sent = sent
+        self.limit_bytes = limit_bytes
         self.stream: VisibleStream = VisibleStream()
         self.failure: Exception | None = None
         self.goal: int | None = None  # see `Router.seek`
         self.stalled: bool = False
         self.redirected: bool = False  # stalled until the reader has gone back
-        self._events: deque[Event] = deque()
+        self.taken_bytes = 0  # of the records of all events that the caller took
+        self._events: deque[tuple[Event, int]] = deque()  # each with the bytes of its record
+        self._bytes = 0
         self._folded = Mark()
         self._given = resume_at or Mark()
         self._replaying = resume_at is not None
@@ -93,11 +102,21 @@ class Inbox:
         """How many events the caller has not taken."""
         return len(self._events)
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is taken for now."""
+        return self.waiting >= self.limit or self._bytes >= self.limit_bytes
+
+    @property
+    def roomy(self) -> bool:
+        """Whether one that was full has been emptied by half."""
+        return self.waiting <= self.limit // 2 and self._bytes <= self.limit_bytes // 2
+
     def offer(self, record: Fetched) -> None:
         """Take the partition's next record for this job, or stall if the inbox is full."""
         if record.offset < self.position or self.stalled:
             return
-        if self.waiting >= self.limit:
+        if self.full:
             self.stalled = True
             return
         self.position = record.offset + 1
@@ -109,7 +128,7 @@ class Inbox:
         if reply is None:
             self._notice(record.value)
             return
-        self._fold(reply)
+        self._fold(reply, len(record.value or b""))
 
     def _notice(self, value: bytes | None) -> None:
         start = decode_redirect(value, self.job)
@@ -135,10 +154,10 @@ class Inbox:
         self.goal = None
         self._wake()
 
-    def _fold(self, reply: ReplyRecord) -> None:
+    def _fold(self, reply: ReplyRecord, size: int) -> None:
         for event in self.stream.feed(reply):
             if self.failure is None:  # behind a token that fits no place nothing is given
-                self._admit(event)
+                self._admit(event, size)
 
     @property
     def _nothing_seen(self) -> bool:
@@ -157,7 +176,9 @@ class Inbox:
         """Return the caller's next event, or None for now."""
         if not self._events:
             return None
-        event = self._events.popleft()
+        event, size = self._events.popleft()
+        self._bytes -= size
+        self.taken_bytes += size
         self._given = self._given.after(event)
         return event
 
@@ -166,7 +187,7 @@ class Inbox:
         self.failure = self.failure or error
         self._wake()
 
-    def _admit(self, event: Event) -> None:
+    def _admit(self, event: Event, size: int) -> None:
         before, self._folded = self._folded, self._folded.after(event)
         if self._replaying:
             if isinstance(event, TokensEvent | ResetEvent):
@@ -180,7 +201,8 @@ class Inbox:
                 self.fail(BadToken(text))
                 return
             self._replaying = False
-        self._events.append(event)
+        self._events.append((event, size))
+        self._bytes += size
         self._wake()
 
 
@@ -259,8 +281,9 @@ class Router:
 
     def taken(self, inbox: Inbox) -> None:
         """Note that a caller took an event: a stalled inbox may have room again."""
-        room = inbox.waiting <= inbox.limit // 2
-        if inbox.stalled and room and inbox.failure is None:  # who has failed is not read for
+        if (
+            inbox.stalled and inbox.roomy and inbox.failure is None
+        ):  # who has failed is not read for
             inbox.stalled = False
             self._read_from(inbox)
 

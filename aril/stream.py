@@ -104,8 +104,12 @@ class Completion:
         return 0 if self.adapter or self.adapters else None
 
 
-Begin = Callable[[Callable[[], None]], Awaitable["Inbox"]]
-"""Starts to read for a job, and sends it if it is new; is given what to call when events arrive."""
+Begin = Callable[[Callable[[], None], Callable[[], bool]], Awaitable["Inbox"]]
+"""Starts to read for a job, and sends it if it is new.
+
+It is given what to call when events arrive, and what tells whether the job is left running where
+this is cancelled: else it is ended, also if nobody knows whether it was sent.
+"""
 
 
 class StreamOwner(Protocol):
@@ -161,6 +165,11 @@ class Stream:
         return self._started().sent
 
     @property
+    def taken_bytes(self) -> int:
+        """What the records of all events had that were handed over, in bytes."""
+        return self._started().taken_bytes
+
+    @property
     def finished(self) -> bool:
         """Whether the job's terminal was handed over."""
         return self._over
@@ -169,12 +178,18 @@ class Stream:
         """Send the job, or begin to read a resumed one; harmless when that is done.
 
         With `wake` the stream is for `poll`: it is called when there may be something to take, and
-        nobody's time is measured.
+        nobody's time is measured from then on.
         """
         if self._inbox is None:
             if self._timeout is not None:
                 self._deadline = asyncio.get_running_loop().time() + self._timeout
-            self._inbox = await self._begin(wake or self._arrived.set)
+            try:
+                async with asyncio.timeout_at(self._deadline) as patience:
+                    self._inbox = await self._begin(wake or self._arrived.set, lambda: self._kept)
+            except TimeoutError:
+                if not patience.expired():
+                    raise
+                raise self._timed_out() from None
         return self
 
     def poll(self) -> Event | None:
@@ -269,7 +284,10 @@ class Stream:
             async with asyncio.timeout_at(self._deadline):
                 await self._arrived.wait()
         except TimeoutError:
-            raise JobTimeout(self.job, self._timeout or 0.0) from None
+            raise self._timed_out() from None
+
+    def _timed_out(self) -> JobTimeout:
+        return JobTimeout(self.job, self._timeout or 0.0)
 
     def _failed(self, event: ErrorEvent) -> JobFailed:
         self._over = True

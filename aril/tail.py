@@ -65,6 +65,7 @@ class Tail:
             place=self._place,
             position=token.reply_from if position.at_start else position.offset,
             limit=link.inbox_events,
+            limit_bytes=link.inbox_bytes,
             after=position,
             sent=sent,
             wake=self._news.set,
@@ -177,11 +178,20 @@ class _Steps(Inbox):
         place: Place,
         position: int,
         limit: int,
+        limit_bytes: int,
         after: Position,
         sent: str | None,
         wake: Callable[[], None],
     ) -> None:
-        super().__init__(job, place=place, position=position, limit=limit, sent=sent, wake=wake)
+        super().__init__(
+            job,
+            place=place,
+            position=position,
+            limit=limit,
+            limit_bytes=limit_bytes,
+            sent=sent,
+            wake=wake,
+        )
         self.stream = after.stream()
         self._fresh = after.at_start
         self._waiting: deque[Step] = deque()
@@ -194,14 +204,16 @@ class _Steps(Inbox):
         """Return what has not been taken, as taken."""
         steps = [*self._waiting]
         self._waiting.clear()
+        self._bytes = 0
         return steps
 
     @property
     def _nothing_seen(self) -> bool:
         return self._fresh
 
-    def _fold(self, reply: ReplyRecord) -> None:
+    def _fold(self, reply: ReplyRecord, size: int) -> None:
         if events := self.stream.feed(reply):
             self._fresh = False
+            self._bytes += size
             self._waiting.append(Step(events, Position.behind(self.stream, self.position)))
             self._wake()

@@ -135,7 +135,10 @@ class Asker:
         sending = asyncio.create_task(stream.start())
         self._sending[sending] = stream
         sending.add_done_callback(self._sent)
-        await sending
+        try:
+            await sending
+        except JobTimeout as error:  # nobody knows whether it was sent
+            raise BrokerUnavailable(f"job {job} could not be sent in time") from error
         answer = Answer(job)
         try:
             async for event in stream:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from aril.batches.digests import Digests
 from aril.batches.lines import short_of
-from aril.batches.records import OPENAI_BEGINS, OURS_BEGINS, digest_in
+from aril.batches.records import OPENAI_BEGINS, OURS_BEGINS, digest_in, may_be_torn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,7 @@ class Output:
         self._round = 0
         self._sidecar = -1
         self._file = -1
+        self._failure: OSError | None = None
 
     @property
     def name(self) -> str:
@@ -106,23 +107,38 @@ class Output:
         self._file = self._sidecar = -1
 
     def append(self, record: bytes) -> None:
-        """Write one line. Raises OSError, and then a torn line is the next run's to cut off."""
-        written = os.write(self._file, record)
-        while written < len(record):
-            written += os.write(self._file, record[written:])
+        """Write one line. Raises OSError; what is there of the line is then taken back.
+
+        Nothing is appended after that: behind a line that stayed torn, it would make the file one
+        that no run takes.
+        """
+        if self._failure is not None:
+            raise OSError(self._failure.errno, self._failure.strerror) from self._failure
+        written = 0
+        try:
+            while written < len(record):
+                written += os.write(self._file, record[written:])
+        except OSError as error:
+            self._failure = error
+            with contextlib.suppress(OSError):  # else the next run cuts it off
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise
 
     def held(self) -> Held:
-        """Return what the file holds; a torn last line is cut off. Raises `BadOutput`."""
+        """Return what the file holds; a torn last line is cut off. Raises `BadOutput`.
+
+        Only one of ours: any other file is left as it is, to the last byte.
+        """
         digests, failed, end = Digests(), 0, 0
         with self._path.open("rb") as file:
             begins = file.read(len(OURS_BEGINS))
         if not any(each.startswith(begins[: len(each)]) for each in (OPENAI_BEGINS, OURS_BEGINS)):
             raise BadOutput(f"{self._path}: holds something else than answers; name another file")
         for at, record in self._records():
-            if not record.endswith(b"\n"):
+            if not record.endswith(b"\n") and may_be_torn(record):
                 os.ftruncate(self._file, end)
                 break
-            found = digest_in(record)
+            found = digest_in(record) if record.endswith(b"\n") else None
             if found is None:
                 raise BadOutput(f"{self._path}, line {at}: no answer of a batch; name another file")
             digest, is_error = found

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 OPENAI_BEGINS: Final = b'{"id": "'
 OURS_BEGINS: Final = b'{"line": "'
 OF_REFUSALS: Final = ("code", "message", "retryable", "limit", "given")
-DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+DIGEST_CHARS: Final = 32
+DIGEST: Final = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}")
+_SECOND: Final = (b'", "custom_id": ', b'", "number": ')
+"""What follows the digest, by the two forms of a record."""
+_TORN: Final = re.compile(rb"[A-Za-z0-9_-]{0,20}(?:\.(?P<digest>[0-9a-f]{0,32})(?P<rest>.*))?")
+"""A batch's name, of 16 characters and four for its round at most, and what is behind it."""
 
 
 def answer_record(
@@ -86,6 +91,22 @@ def digest_in(record: bytes) -> tuple[str, bool] | None:
     if ours:
         return digest, fields.get("event") == "error"
     return (digest, fields["error"] is not None) if "error" in fields else None
+
+
+def may_be_torn(beginning: bytes) -> bool:
+    """Whether this may be what is left of a record whose writer was killed, and of nothing else."""
+    for begins, second in zip((OPENAI_BEGINS, OURS_BEGINS), _SECOND, strict=True):
+        same = begins.startswith(beginning[: len(begins)])
+        if same and _is_torn(beginning[len(begins) :], second):
+            return True
+    return False
+
+
+def _is_torn(behind: bytes, second: bytes) -> bool:
+    found = _TORN.fullmatch(behind)
+    if found is None or not (rest := found["rest"]):
+        return found is not None
+    return len(found["digest"]) == DIGEST_CHARS and second.startswith(rest[: len(second)])
 
 
 def _openai(line: Line, name: str) -> dict[str, Any]:

@@ -134,6 +134,13 @@ class Client:
         """
         return self._wrapped(lambda: self._client.resume(token, timeout=timeout))
 
+    def find(self, job: str, *, since: float | None = None) -> ResumeToken:
+        """Return the token of an answer of which only the job's id was kept.
+
+        Arguments and what it raises as for `aril.Client.find`.
+        """
+        return self._opened().run(partial(self._client.find, job, since=since))
+
     def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""
         self._opened().run(partial(self._client.cancel, job))
@@ -155,6 +162,7 @@ class Client:
             if self._closed:
                 raise ClientClosed("the client was closed")
             if self._thread is None:
+                self._pid = os.getpid()  # again: one that failed before us has taken it back
                 self._thread = self._begun()
             return self._thread
 
@@ -164,6 +172,7 @@ class Client:
             thread.start()
         except BaseException:
             self._client = self._make()  # one that has failed to open is closed for good
+            self._pid = None
             raise
         weakref.finalize(self, thread.stop_soon).atexit = False
         return thread

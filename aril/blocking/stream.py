@@ -130,6 +130,7 @@ class Stream:
         self._filling = self._handover.filled_from(self._stream)
 
     async def _quit(self, *, detached: bool) -> None:
+        self._handover.leave()
         if detached:
             self._stream.detach()
         else:

@@ -47,7 +47,9 @@ IDLE_SECONDS: Final = 75
 """Longer than the usual load balancer keeps a connection: it closes first, and loses no request."""
 BACKLOG: Final = 2_048
 INBOX_EVENTS: Final = 128
-"""Read ahead of each caller: 10,000 callers that all take nothing hold some 500 MB."""
+"""Read ahead of each caller: 10,000 that all take nothing hold some 500 MB."""
+INBOX_BYTES: Final = 16_384
+"""The same of records with logprobs, eight times as large once decoded: 1.3 GB at most."""
 
 
 def run_gateway(settings: GatewaySettings) -> int:
@@ -76,6 +78,7 @@ class Gateway:
             replies_prefix=settings.replies_prefix,
             security=security,
             inbox_events=INBOX_EVENTS,
+            inbox_bytes=INBOX_BYTES,
         )
         self._site = Site(settings, self._connection)
         self._stop = asyncio.Event()

@@ -39,6 +39,8 @@ from tests.support.fake_worker import FakeWorker, answer, done, tokens
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from aril.transport import Place
+
 PARTITIONS = 4
 
 
@@ -293,6 +295,44 @@ async def test_timeout_cancels(broker: MemoryBroker) -> None:
             await client.complete("x", job_id="a", timeout=0.01)
         assert isinstance(caught.value, TimeoutError)
         assert await next_cancel(broker) == "a"
+
+
+class SlowTransport(MemoryTransport):
+    """Brokers that take nothing, and tell nothing, as long as they are `away`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker)
+        self.back = asyncio.Event()
+
+    async def send(self, *record: Any) -> None:
+        """See `Transport`."""
+        await self.back.wait()
+        await super().send(*record)
+
+    async def log_start(self, place: Place) -> int:
+        """See `Transport`."""
+        await self.back.wait()
+        return await super().log_start(place)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_timeout_while_nothing_can_be_sent(
+    broker: MemoryBroker, *, resumed: bool, kept: bool
+) -> None:
+    """It is heard then, too; who may have sent the job ends it once that is possible."""
+    transport = SlowTransport(broker)
+    async with Client("", "acme", transport=transport) as client:
+        if resumed:
+            stream = client.resume(ResumeToken("a", 0, 0), timeout=0.01)
+        else:
+            stream = client.stream("x", job_id="a", timeout=0.01)
+        with pytest.raises(JobTimeout, match="not finished within"):
+            await (stream.keep() if kept else stream).result()
+        transport.back.set()
+        if not kept:
+            assert await next_cancel(broker) == "a"
+    assert broker.jobs.empty()
 
 
 async def test_resume_after_restart(broker: MemoryBroker) -> None:

@@ -197,6 +197,37 @@ def test_who_has_seen_tokens_is_not_led_back() -> None:
     assert box.start == 1
 
 
+def test_large_events_fill_an_inbox_too() -> None:
+    """Its records' bytes are bounded, one record apart, and nothing is lost by that."""
+    texts_sent = ["x" * 1_000 for _ in range(9)]
+    reader = Reader(answer("a", texts_sent))
+    box = Inbox("a", place=PLACE, position=0, limit=512, limit_bytes=2_000)
+    reader.router.add(box)
+    given: list[str] = []
+    while not box.stream.finished or box.waiting:
+        reader.poll(3)
+        assert box.waiting <= 2
+        event = box.take()
+        reader.router.taken(box)
+        assert isinstance(event, TokensEvent | DoneEvent)
+        given.append(event.text)
+    assert given[:9] == texts_sent
+    assert reader.reads > len(reader.log)  # it went back for what it had left out
+
+
+def test_a_record_larger_than_an_inbox_is_read() -> None:
+    """Or its caller would wait for ever."""
+    reader = Reader(answer("a", ["x" * 1_000, "y"]))
+    box = Inbox("a", place=PLACE, position=0, limit=512, limit_bytes=10)
+    reader.router.add(box)
+    for text in ("x" * 1_000, "y"):
+        reader.poll(9)
+        assert texts(box) == [text]
+        reader.router.taken(box)
+    reader.poll(9)
+    assert box.stream.finished
+
+
 def test_older_start_rewinds_for_one_only() -> None:
     """A job that starts earlier moves the reader back; jobs beside it do not see records twice."""
     records = [tokens("a", 0, "a0"), tokens("b", 0, "b0"), tokens("b", 1, "b1")]

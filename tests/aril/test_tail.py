@@ -36,11 +36,13 @@ def put(broker: MemoryBroker, records: Sequence[ReplyRecord]) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(
-    broker: MemoryBroker, *, inbox: int = 512, poll: int = 500
+    broker: MemoryBroker, *, inbox: int = 512, inbox_bytes: int = 1 << 20, poll: int = 500
 ) -> AsyncIterator[Connection]:
     """Connect to a broker."""
     transport = MemoryTransport(broker, poll_records=poll)
-    async with Connection("", transport=transport, inbox_events=inbox) as connection:
+    async with Connection(
+        "", transport=transport, inbox_events=inbox, inbox_bytes=inbox_bytes
+    ) as connection:
         yield connection
 
 
@@ -64,11 +66,12 @@ async def read(connection: Connection, position: Position = START) -> list[Step]
     beside=st.integers(0, 3),
     cuts=st.lists(st.integers(0, 25), max_size=5),
     inbox=st.integers(1, 4),
+    inbox_bytes=st.sampled_from([1, 100, 1 << 20]),
     poll=st.integers(1, 5),
 )
 @settings(max_examples=60)
 async def test_steps_are_those_of_the_log(
-    drawn: list[Move], beside: int, cuts: list[int], inbox: int, poll: int
+    drawn: list[Move], beside: int, cuts: list[int], inbox: int, inbox_bytes: int, poll: int
 ) -> None:
     """Whoever reads when, how far at a time, in how many pieces: steps and positions are the same.
 
@@ -80,7 +83,8 @@ async def test_steps_are_those_of_the_log(
     bounds = [0, *sorted(min(cut, len(records)) for cut in cuts), len(records)]
     pieces: list[Step] = []
     position = START
-    async with connected(broker, inbox=inbox, poll=poll) as slow, connected(broker) as quick:
+    sizes = {"inbox": inbox, "inbox_bytes": inbox_bytes, "poll": poll}
+    async with connected(broker, **sizes) as slow, connected(broker) as quick:
         for first, behind in itertools.pairwise(bounds):
             for record in records[first:behind]:
                 put(broker, [*answer("b", ["x"] * beside), record])

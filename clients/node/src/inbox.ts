@@ -9,6 +9,18 @@ import type { ReplyRecord } from "./reply.js";
 import { BEGINNING, compareMarks, type Mark } from "./token.js";
 import type { Fetched } from "./transport.js";
 
+/**
+ * Of records whose events one job may be ahead of its caller: logprobs make few events large. One
+ * record may be past it, so that any is read.
+ */
+export const INBOX_BYTES = 1 << 20;
+
+interface Waiting {
+  readonly event: ReaderEvent;
+  /** Of its record. */
+  readonly bytes: number;
+}
+
 export interface InboxOptions {
   readonly job: string;
   readonly partition: number;
@@ -41,7 +53,8 @@ export class Inbox {
   stalled = false;
   /** Stalled until the reader has gone back. */
   redirected = false;
-  #events: Queue<ReaderEvent> = new Queue();
+  #events: Queue<Waiting> = new Queue();
+  #bytes = 0;
   #folded: Mark = BEGINNING;
   #given: Mark;
   #replaying: boolean;
@@ -69,10 +82,15 @@ export class Inbox {
     return this.#events.size;
   }
 
+  /** Whether one that was full has been emptied by half. */
+  get roomy(): boolean {
+    return this.waiting <= this.limit / 2 && this.#bytes <= INBOX_BYTES / 2;
+  }
+
   /** Take the partition's next record for this job, or stall if the inbox is full. */
   offer(record: Fetched): void {
     if (record.offset < this.position || this.stalled) return;
-    if (this.waiting >= this.limit) {
+    if (this.waiting >= this.limit || this.#bytes >= INBOX_BYTES) {
       this.stalled = true;
       return;
     }
@@ -81,18 +99,21 @@ export class Inbox {
     if (reply === null) {
       this.#notice(record.value);
     } else if (reply !== undefined && reply.job === this.job) {
+      const bytes = record.value?.length ?? 0;
       for (const event of this.stream.feed(reply)) {
         // Nothing more is given of a record that a token fits no place in.
-        if (this.failure === null) this.#admit(event);
+        if (this.failure === null) this.#admit(event, bytes);
       }
     }
   }
 
   /** The caller's next event, or undefined for now. */
   take(): ReaderEvent | undefined {
-    const event = this.#events.shift();
-    if (event !== undefined) this.#given = after(this.#given, event);
-    return event;
+    const next = this.#events.shift();
+    if (next === undefined) return undefined;
+    this.#bytes -= next.bytes;
+    this.#given = after(this.#given, next.event);
+    return next.event;
   }
 
   /** Tell the caller, after what has already arrived, that nothing more will come. */
@@ -142,7 +163,7 @@ export class Inbox {
     this.stalled = this.redirected = true;
   }
 
-  #admit(event: ReaderEvent): void {
+  #admit(event: ReaderEvent, bytes: number): void {
     const before = this.#folded;
     this.#folded = after(before, event);
     if (this.#replaying) {
@@ -157,7 +178,8 @@ export class Inbox {
       }
       this.#replaying = false;
     }
-    this.#events.push(event);
+    this.#events.push({ event, bytes });
+    this.#bytes += bytes;
     this.#wake();
   }
 }

@@ -76,7 +76,7 @@ export class Router {
 
   /** Note that a caller took an event: a stalled inbox may have room again. */
   taken(inbox: Inbox): void {
-    if (!inbox.stalled || inbox.waiting > inbox.limit / 2) return;
+    if (!inbox.stalled || !inbox.roomy) return;
     inbox.stalled = false;
     if (this.#inboxes.get(inbox.job) === inbox) this.#readFrom(inbox);
   }

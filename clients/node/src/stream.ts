@@ -6,6 +6,9 @@ import type { DoneEvent, ReaderEvent, ResetEvent, TokensEvent } from "./reader.j
 import type { Outcome } from "./reply.js";
 import { ResumeToken } from "./token.js";
 
+// Of a timer: past it, it would go off at once.
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** What iterating a stream gives; an error is thrown. */
 export type StreamEvent = TokensEvent | ResetEvent | DoneEvent;
 
@@ -132,15 +135,36 @@ export class Stream implements AsyncIterable<StreamEvent>, AsyncDisposable {
     if (this.#left) throw new ClientClosed(`the stream of job ${this.job} was left`);
     signal?.throwIfAborted();
     signal?.addEventListener("abort", this.#onAbort);
-    if (timeoutMs !== undefined) this.#timer = setTimeout(() => this.#expire(), timeoutMs);
+    if (timeoutMs !== undefined) this.#expireIn(timeoutMs);
+    const begun = this.#owner.begin(() => this.#wake());
     try {
-      this.#inbox = await this.#owner.begin(() => this.#wake());
+      this.#inbox = await this.#inTime(begun);
     } catch (error) {
       this.#release();
+      // Given up, it may be sent all the same: it is ended as soon as that is known.
+      begun.then((inbox) => this.#owner.leave(inbox, true)).catch(() => undefined);
       throw error;
     }
     if (this.#left) this.#owner.leave(this.#inbox, true); // closed while it was being sent
     return this.#inbox;
+  }
+
+  /** What is begun, if the caller's patience lasts so long. */
+  async #inTime(begun: Promise<Inbox>): Promise<Inbox> {
+    let settled = false;
+    const settling = begun.catch(() => undefined).then(() => (settled = true));
+    while (!settled) {
+      this.#patience.signal?.throwIfAborted();
+      if (this.#expired) throw this.#timedOut();
+      await Promise.race([settling, new Promise<void>((resolve) => (this.#wake = resolve))]);
+    }
+    return await begun;
+  }
+
+  #expireIn(timeoutMs: number): void {
+    const first = Math.min(timeoutMs, LONGEST_TIMER_MS);
+    const rest = timeoutMs - first;
+    this.#timer = setTimeout(() => (rest > 0 ? this.#expireIn(rest) : this.#expire()), first);
   }
 
   #expire(): void {
@@ -153,8 +177,7 @@ export class Stream implements AsyncIterable<StreamEvent>, AsyncDisposable {
     const inbox = this.#started();
     for (;;) {
       if (this.#left) return undefined;
-      const { timeoutMs, signal } = this.#patience;
-      signal?.throwIfAborted();
+      this.#patience.signal?.throwIfAborted();
       const event = inbox.take();
       if (event !== undefined) {
         this.#owner.taken(inbox);
@@ -164,9 +187,13 @@ export class Stream implements AsyncIterable<StreamEvent>, AsyncDisposable {
         this.#leave(false); // the job may be well: its token can be tried again
         throw inbox.failure;
       }
-      if (this.#expired) throw new JobTimeout(this.job, timeoutMs ?? 0);
+      if (this.#expired) throw this.#timedOut();
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }
+  }
+
+  #timedOut(): JobTimeout {
+    return new JobTimeout(this.job, this.#patience.timeoutMs ?? 0);
   }
 
   #finish(event: DoneEvent): void {

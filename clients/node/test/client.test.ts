@@ -291,6 +291,76 @@ test("who leaves a stream ends its job; who detaches lets it run", async (t) => 
   assert.deepEqual(cancelled, ["broken", "closed", "disposed", "open"]);
 });
 
+/** A broker that takes nothing, and tells nothing, before it is back. */
+class SlowTransport extends MemoryTransport {
+  back: () => void = () => undefined;
+  readonly #back = new Promise<void>((resolve) => (this.back = resolve));
+
+  override async send(...record: Parameters<MemoryTransport["send"]>): Promise<void> {
+    await this.#back;
+    await super.send(...record);
+  }
+
+  override async logStart(partition: number): Promise<bigint> {
+    await this.#back;
+    return await super.logStart(partition);
+  }
+}
+
+for (const [name, patience, error] of [
+  ["a time-out", () => ({ timeoutMs: 5 }), { name: "JobTimeout" }],
+  ["an aborted signal", () => ({ signal: AbortSignal.timeout(5) }), { name: "TimeoutError" }],
+] as const) {
+  test(`${name} is heard while nothing can be sent, and ends the job once it can`, async (t) => {
+    const broker = new MemoryBroker();
+    const transport = new SlowTransport(broker);
+    const { client } = await scene(t, { transport }, broker);
+    await assert.rejects(client.complete({ id: "new", prompt: "x" }, patience()), error);
+    await assert.rejects(client.resume("0.0.0.0.old", patience()).result(), error);
+    assert.equal(broker.jobs.length, 0);
+    transport.back();
+    while (broker.jobs.length < 3) await turn();
+    assert.deepEqual(sent(broker).map(({ kind, id }) => [kind, id]).sort(), [
+      ["cancel", "new"],
+      ["cancel", "old"],
+      ["job", "new"],
+    ]);
+  });
+}
+
+test("a job that is given up and cannot be sent either is nobody's error", async (t) => {
+  const broker = new MemoryBroker();
+  const transport = new SlowTransport(broker);
+  const { client } = await scene(t, { transport }, broker);
+  await assert.rejects(client.complete({ prompt: "x" }, { timeoutMs: 5 }), aril.JobTimeout);
+  t.mock.method(MemoryTransport.prototype, "send", async () => {
+    throw new aril.BrokerUnavailable("gone");
+  });
+  transport.back();
+  await turn();
+  assert.equal(broker.jobs.length, 0);
+});
+
+test("a time-out may be longer than any timer", async (t) => {
+  const { client } = await scene(t);
+  const long: Array<[() => void, number]> = [];
+  const real = globalThis.setTimeout;
+  const set = t.mock.method(globalThis, "setTimeout", (wake: () => void, ms: number) =>
+    ms < 1_000_000 ? real(wake, ms) : void long.push([wake, ms]),
+  );
+  const longest = 2 ** 31 - 1; // past it, Node's timers go off at once
+  for (const timeoutMs of [Infinity, longest + 1, 3 * longest]) {
+    await client.stream({ prompt: "x" }, { timeoutMs }).start();
+  }
+  const late = await client.stream({ id: "late", prompt: "x" }, { timeoutMs: longest + 7 }).start();
+  assert.deepEqual(long.map(([, ms]) => ms), [longest, longest, longest, longest]);
+  for (const [wake] of long.splice(0)) wake();
+  assert.deepEqual(long.map(([, ms]) => ms), [longest, longest]); // of the first and the third
+  await assert.rejects(late.result(), aril.JobTimeout); // by a timer of 7 ms
+  set.mock.restore();
+  await client.close();
+});
+
 test("a time-out and an aborted signal end the job", async (t) => {
   const { broker, client } = await scene(t);
   await assert.rejects(client.complete({ id: "late", prompt: "x" }, { timeoutMs: 20 }), {

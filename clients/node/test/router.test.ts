@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { BadJob, BadToken, BrokerUnavailable, ReplyUnreadable, StreamLost } from "../dist/errors.js";
-import { Inbox, type InboxOptions } from "../dist/inbox.js";
+import { Inbox, INBOX_BYTES, type InboxOptions } from "../dist/inbox.js";
 import { Router } from "../dist/router.js";
 import type { Fetched } from "../dist/transport.js";
 import { answer, claim, done, failed, fetched, redirect, tokens } from "./worker.js";
@@ -95,6 +95,24 @@ test("any log, inbox, poll and caller: each event once, in order, and never too 
       assert.deepEqual(got.get(job), [...Array(counts.get(job)!).keys()], `seed ${seed}`);
     }
   }
+});
+
+test("large records fill an inbox too, and none of them is lost", () => {
+  const large = "x".repeat(150_000);
+  const values = Array.from({ length: 20 }, (_, index) => tokens("a", index, large, { ids: [index] }));
+  const reader = new Reader(of("a", values));
+  const box = inbox("a", { limit: 512 });
+  reader.router.add(box);
+  const found: string[] = [];
+  while (found.length < values.length) {
+    reader.poll(20);
+    assert.ok(box.waiting > 0 && box.waiting <= 1 + INBOX_BYTES / large.length);
+    const event = box.take();
+    reader.router.taken(box);
+    if (event?.type === "tokens") found.push(event.text);
+  }
+  assert.ok(found.every((text) => text === large));
+  assert.ok(reader.reads > values.length); // it went back for what it had left out
 });
 
 test("when no inbox has room the log is left alone, and read again once one has", () => {

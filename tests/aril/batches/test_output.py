@@ -44,7 +44,7 @@ def test_it_holds_what_was_written(tmp_path: Path) -> None:
     assert all(short_of(each) in held.digests for each in DIGESTS)
 
 
-@pytest.mark.parametrize("kept", range(1, 12))
+@pytest.mark.parametrize("kept", [*range(1, 12), 46, 47, 50, 60, 79])
 def test_a_torn_line_is_cut_off(tmp_path: Path, kept: int) -> None:
     """However much of it is there, also where it is the only one."""
     path = tmp_path / "out"
@@ -53,7 +53,8 @@ def test_a_torn_line_is_cut_off(tmp_path: Path, kept: int) -> None:
         assert len(output.held().digests) == 0
         assert path.read_bytes() == b""
         output.append(record(DIGESTS[0]))
-    path.write_bytes(path.read_bytes() + record(DIGESTS[1])[:-kept])
+    own = ours(DIGESTS[1], "done").replace(b', "event"', b', "number": 1, "event"')
+    path.write_bytes(path.read_bytes() + own[:kept])
     with Output(path) as output:
         assert len(output.held().digests) == 1
         output.append(record(DIGESTS[2]))
@@ -67,6 +68,12 @@ def test_a_torn_line_is_cut_off(tmp_path: Path, kept: int) -> None:
         b"my own notes\n",
         b'{"id": "some", "x": 1}\n',
         b'{"id": 5}\n',
+        b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}',
+        b'{"id": "q9", "prompt": "A prompt that somebody wrote"}',
+        b'{"line": "' + b"x" * 21,
+        b'{"id": "a.b", "custom_id": "k"}',
+        record(DIGESTS[0])[:-1].replace(b"custom_id", b"customers"),
+        record(DIGESTS[0]) + b'{"id": "q9", "prom',
         b'{"id": "batch_req_1", "custom_id": "k", "error": null}\n',
         record(DIGESTS[0]) + b"\n",
         record(DIGESTS[0]) + b'{"a": 1}\n',
@@ -156,3 +163,29 @@ def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(OSError, match="No space"):
             output.append(record(DIGESTS[1]))
         monkeypatch.undo()
+
+
+def test_nothing_follows_a_write_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there of its line is taken back, and the next run takes the file."""
+    path = tmp_path / "out"
+    write = os.write
+    with Output(path) as output:
+        output.append(record(DIGESTS[0]))
+
+        def filling(file: int, data: bytes) -> int:
+            if not data.startswith(b"{"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(file, data[:40])
+
+        monkeypatch.setattr(os, "write", filling)
+        with pytest.raises(OSError, match="No space"):
+            output.append(record(DIGESTS[1]))
+        monkeypatch.undo()  # somebody has made room
+        with pytest.raises(OSError, match="No space"):
+            output.append(record(DIGESTS[2]))
+    assert path.read_bytes() == record(DIGESTS[0])
+    with Output(path) as output:
+        assert len(output.held().digests) == 1
+        output.append(record(DIGESTS[2]))

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aril.batches import asking
+from aril.batches.digests import Digests
 from aril.batches.lines import BadLine, Line, read_lines
 from aril.batches.output import Output
 from aril.batches.tally import Tally
 from aril.batches.window import Window
-from aril.errors import BrokerUnavailable
+from aril.errors import BrokerUnavailable, JobTimeout
 from aril.schemas import ErrorCode
 from tests.support.batch_site import BatchSite, chat_line
 from tests.support.remembering_worker import MortalTransport, RememberingWorker
@@ -210,6 +211,26 @@ async def test_a_job_that_takes_too_long(site: BatchSite, worker: RememberingWor
     assert len(worker.ids["p1"]) == asking.TRIES
 
 
+async def test_a_job_that_cannot_be_sent_in_time(
+    site: BatchSite, worker: RememberingWorker
+) -> None:
+    """Is as one whose brokers are away: it is sent again under its id, however often."""
+
+    class Slow(MortalTransport):
+        slow = 2 * asking.TRIES
+
+        async def send(self, *record: Any) -> None:
+            if self.slow:
+                self.slow -= 1
+                raise JobTimeout("as told by Stream.start", 1)
+            await super().send(*record)
+
+    site.write(chat_line("k1", "p1"))
+    tally = await site.run(Slow(site.broker))
+    assert (tally.answered, tally.failed) == (1, {})
+    assert len(worker.ids["p1"]) == 1
+
+
 async def begun(
     site: BatchSite, worker: RememberingWorker, count: int, **options: Any
 ) -> tuple[asyncio.Task[Tally], Run]:
@@ -289,6 +310,22 @@ async def test_a_full_disk_ends_the_run(
     assert worker.cancels == []
     await site.run()
     assert all(len(set(ids)) == 1 for ids in worker.ids.values())
+
+
+async def test_a_fault_of_ours_ends_the_run(
+    site: BatchSite, worker: RememberingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised, and the run is not taken for a whole one: some lines were not asked."""
+
+    def broken(_digests: Digests, _short: int) -> bool:
+        raise LookupError("a fault")
+
+    site.write(chat_line("k1", "p1"), chat_line("k2", "p2"))
+    with pytest.raises(LookupError, match="a fault"):
+        await site.run(
+            with_run=lambda _run: monkeypatch.setattr(Digests, "__contains__", broken),
+        )
+    assert not worker.first
 
 
 async def test_a_file_that_changes_while_it_is_read(

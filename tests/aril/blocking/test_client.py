@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import signal
 import threading
@@ -22,11 +23,12 @@ from aril import (
     DoneEvent,
     JobFailed,
     JobTimeout,
+    StreamLost,
     TextWithdrawn,
     TokensEvent,
     TopicMissing,
 )
-from aril.blocking import Client
+from aril.blocking import Client, handover
 from aril.schemas import Epoch, Job, ReplyRecord
 from tests.support.fake_worker import FakeWorker, answer, tokens
 from tests.support.served_memory import ServedTransport, TailWorker
@@ -171,6 +173,31 @@ def test_closed_by_another_thread() -> None:
     closer.join()
 
 
+@pytest.mark.parametrize("way", ["stream", "text"])
+def test_closed_while_a_caller_is_behind(way: str) -> None:
+    """Who has not taken all that came is told, too: what was given is not the whole answer."""
+    client, transport = connect(inbox_events=4)
+    coming = iter(getattr(client, way)(MANY))
+    given = [next(coming)]
+    eventually(lambda: transport.worker.served == 1)
+    client.close()
+    with pytest.raises(ClientClosed, match="was closed"):
+        given.extend(coming)
+    assert 0 < len(given) < MANY.count(" ")
+
+
+def test_left_by_another_thread() -> None:
+    """Who leaves a stream ends its iteration without an error, wherever that waits."""
+    client, transport = connect(inbox_events=4)
+    with client:
+        stream = client.stream(MANY)
+        coming = iter(stream)
+        next(coming)
+        eventually(lambda: transport.worker.served == 1)
+        stream.close()
+        assert [*coming] == []
+
+
 def test_closed_while_a_record_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a broker is told at once, too, that it need not wait any more."""
     monkeypatch.setattr("aril.blocking.call.WAIT_SECONDS", 1_000)
@@ -255,6 +282,21 @@ def test_the_loop_is_ahead_by_a_bound_only() -> None:
     assert [event.index for event in events] == [*range(MANY.count(" ") + 2)]
 
 
+def test_the_loop_is_ahead_by_some_bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the events: large ones wait in the log, too."""
+    monkeypatch.setattr(handover, "INBOX_BYTES", 3_000)
+    client, _ = connect()
+    words = " ".join("x" * 1_000 for _ in range(40))
+    with client:
+        stream = client.stream(words)
+        coming = iter(stream)
+        given = [next(coming)]
+        eventually(lambda: stream._handover._full)
+        assert stream._handover._waiting.qsize() <= 3
+        given += coming
+    assert "".join(texts_of(given)) == words
+
+
 def test_a_token_says_where_the_caller_is() -> None:
     """It does not say where the loop is, which has read ahead: the rest is given by resuming."""
     client, transport = connect()
@@ -300,6 +342,27 @@ def test_cancelling() -> None:
         client.stream("x", job_id="a").start().cancel()
         client.cancel("b")
         eventually(lambda: transport.worker.cancelled == {"a", "b"})
+
+
+def test_all_that_the_other_client_has() -> None:
+    """Under the same name, with the same arguments; what streams ask of it is not for callers."""
+    of_streams = {"leave", "taken"}
+    names = {name for name in vars(aril.Client) if not name.startswith("_")} - of_streams
+    assert names <= vars(Client).keys()
+    for name in names:
+        theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (aril.Client, Client))
+        assert [*theirs.parameters.values()] == [*ours.parameters.values()]
+
+
+def test_an_answer_that_is_found() -> None:
+    """By the id alone: the token is resumed to the whole of it."""
+    client, _ = connect()
+    with client:
+        client.complete("one two", job_id="a")
+        token = client.find("a", since=0)
+        assert client.resume(token).result().text == "one two"
+        with pytest.raises(StreamLost):
+            client.find("b")
 
 
 def test_errors_are_those_of_the_other_client() -> None:

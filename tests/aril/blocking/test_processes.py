@@ -75,6 +75,32 @@ def test_a_forked_child_is_told() -> None:
     assert finished.returncode == 0
 
 
+FORK_OF_ONE_THAT_FAILED = """
+from aril import BrokerUnavailable
+transport = ServedTransport()
+transport.broker.failing = True
+client = BlockingClient("", "acme", transport=transport)
+try:
+    client.open()
+except BrokerUnavailable:
+    transport.broker.failing = False
+child = os.fork()
+if child == 0:
+    print("child", client.complete("fine").text, flush=True)
+    client.close()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print("parent", client.complete("well").text)
+"""
+
+
+def test_one_that_never_opened_is_nobodys() -> None:
+    """Where opening has failed, whichever process tries again has it."""
+    finished, _ = run(FORK_OF_ONE_THAT_FAILED)
+    assert (finished.stdout, finished.stderr) == ("child fine\nparent well\n", "")
+    assert finished.returncode == 0
+
+
 OPEN_END = """
 transport = ServedTransport(Never)
 close = transport.close

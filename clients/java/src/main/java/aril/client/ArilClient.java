@@ -82,12 +82,13 @@ public final class ArilClient implements AutoCloseable {
      * The same, with a time in which the answer has to be complete.
      *
      * @param timeout from now on; past it iterating and waiting throw {@link JobTimeoutException},
-     *     and the job is cancelled. null: none
+     *     as this does while the job is being sent, and the job is cancelled. null: none
      * @throws InvalidJobException if the record is too large, or a text in it is none
      * @throws IllegalStateException if this client reads a job of this id already
      */
     public JobStream stream(Job job, Duration timeout) {
         checkOpen();
+        Patience patience = Patience.of(timeout);
         byte[] key = key(job.id());
         int place = job.replyPartition() == null
                 ? Murmur2.partition(key, partitions.replies())
@@ -95,20 +96,22 @@ public final class ArilClient implements AutoCloseable {
         if (place >= partitions.replies()) {
             throw new InvalidJobException("reply_partition: there are " + partitions.replies());
         }
-        long deadline = timeout == null ? 0 : System.nanoTime() + timeout.toNanos();
         // What the reader reads next is as good as the log's end, and costs nothing.
-        long start = reader.position(place).orElseGet(() -> await(transport.logEnd(place)));
+        long start = reader.position(place)
+                .orElseGet(() -> await(transport.logEnd(place), patience, job.id()));
         byte[] value = RequestEncoder.encode(job, tenant, start);
         Inbox inbox = new Inbox(job.id(), place, start, inboxEvents, null, Sha256.of(value));
         listen(inbox);
         try {
-            await(send(key, value));
+            await(send(key, value), patience, job.id());
+        } catch (WaitInterruptedException | JobTimeoutException error) {
+            owner.leave(inbox, true); // it may be sent all the same
+            throw error;
         } catch (RuntimeException error) {
-            owner.leave(inbox, error instanceof WaitInterruptedException);
+            owner.leave(inbox, false);
             throw error;
         }
-        Duration left = timeout == null ? null : Duration.ofNanos(deadline - System.nanoTime());
-        return new JobStream(owner, inbox, left);
+        return new JobStream(owner, inbox, patience);
     }
 
     /** Sends a job and waits for its whole answer. */
@@ -131,21 +134,30 @@ public final class ArilClient implements AutoCloseable {
     /** The same, with a time as in {@link #stream(Job, Duration)}. */
     public JobStream resume(ResumeToken token, Duration timeout) {
         checkOpen();
+        Patience patience = Patience.of(timeout);
         if (token.partition() >= partitions.replies()) {
             throw new BadTokenException("the reply topic has no partition " + token.partition());
         }
         CompletableFuture<Long> end = transport.logEnd(token.partition());
-        long first = await(transport.logStart(token.partition()));
-        if (token.replyFrom() < first || token.replyFrom() > await(end)) {
+        long first;
+        long last;
+        try {
+            first = await(transport.logStart(token.partition()), patience, token.job());
+            last = await(end, patience, token.job());
+        } catch (JobTimeoutException error) {
+            sendCancel(token.job());
+            throw error;
+        }
+        if (token.replyFrom() < first || token.replyFrom() > last) {
             throw new StreamLostException(
                     "replies to job " + token.job() + " begin at " + token.replyFrom()
-                            + ", kept are " + first + " to " + await(end));
+                            + ", kept are " + first + " to " + last);
         }
         Mark mark = new Mark(token.resets(), token.count());
         Inbox inbox =
                 new Inbox(token.job(), token.partition(), token.replyFrom(), inboxEvents, mark);
         listen(inbox);
-        return new JobStream(owner, inbox, timeout);
+        return new JobStream(owner, inbox, patience);
     }
 
     private void listen(Inbox inbox) {
@@ -187,8 +199,16 @@ public final class ArilClient implements AutoCloseable {
     }
 
     private static <T> T await(CompletableFuture<T> future) {
+        return await(future, Patience.of(null), null);
+    }
+
+    private static <T> T await(CompletableFuture<T> future, Patience patience, String job) {
         try {
-            return future.get();
+            return patience.until() == null
+                    ? future.get()
+                    : future.get(Math.max(0, patience.left()), TimeUnit.NANOSECONDS);
+        } catch (TimeoutException error) {
+            throw patience.over(job);
         } catch (InterruptedException error) {
             throw WaitInterruptedException.of(error);
         } catch (ExecutionException error) {

@@ -12,12 +12,22 @@ import java.util.concurrent.locks.ReentrantLock;
  * nothing more: it has stalled, and the reader comes back to where it left off.
  */
 final class Inbox {
+    /**
+     * Of records whose events may wait: logprobs make few events large. One record may be past it,
+     * so that any is read.
+     */
+    static final int MAX_BYTES = 1 << 20;
+
+    /** An event with the bytes of its record. */
+    private record Waiting(Event event, int bytes) {}
+
     final String job;
     final int partition;
     private final int limit;
     private final ReentrantLock lock = new ReentrantLock();
     private final Condition changed = lock.newCondition();
-    private final Deque<Event> events = new ArrayDeque<>();
+    private final Deque<Waiting> events = new ArrayDeque<>();
+    private int bytes;
     private VisibleStream visible = new VisibleStream();
     private long start;
     private long position;
@@ -64,7 +74,7 @@ final class Inbox {
             if (record.offset() < position || stalled) {
                 return;
             }
-            if (events.size() >= limit) {
+            if (events.size() >= limit || bytes >= MAX_BYTES) {
                 stalled = true;
                 roomTold = false;
                 return;
@@ -94,7 +104,7 @@ final class Inbox {
                 failure = new JobConflictException(job);
             }
         } else if (reply instanceof Reply.Written written) {
-            visible.feed(written).forEach(this::admit);
+            visible.feed(written).forEach(event -> admit(event, value.length));
         }
     }
 
@@ -120,7 +130,7 @@ final class Inbox {
         return folded.equals(Mark.START) && given.equals(Mark.START);
     }
 
-    private void admit(Event event) {
+    private void admit(Event event, int size) {
         Mark before = folded;
         folded = folded.after(event);
         if (replaying) {
@@ -141,7 +151,8 @@ final class Inbox {
             replaying = false;
         }
         if (failure == null) {
-            events.add(event);
+            events.add(new Waiting(event, size));
+            bytes += size;
         }
     }
 
@@ -162,9 +173,13 @@ final class Inbox {
         lock.lock();
         try {
             check();
-            Event event = events.poll();
-            given = event == null ? given : given.after(event);
-            return event;
+            Waiting next = events.poll();
+            if (next == null) {
+                return null;
+            }
+            bytes -= next.bytes();
+            given = given.after(next.event());
+            return next.event();
         } finally {
             lock.unlock();
         }
@@ -209,7 +224,8 @@ final class Inbox {
     boolean hasNewRoom() {
         lock.lock();
         try {
-            boolean tell = stalled && !roomTold && events.size() <= limit / 2;
+            boolean roomy = events.size() <= limit / 2 && bytes <= MAX_BYTES / 2;
+            boolean tell = stalled && !roomTold && roomy;
             roomTold |= tell;
             return tell;
         } finally {

@@ -1,11 +1,11 @@
 package aril.client;
 
-import java.time.Duration;
 import java.util.Iterator;
 import java.util.NoSuchElementException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
 import java.util.concurrent.Flow;
+import java.util.concurrent.TimeUnit;
 
 /**
  * The answer to one job. Take its events in one way: iterate, wait for {@link #result}, or
@@ -37,18 +37,17 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
 
     private final Owner owner;
     private final Inbox inbox;
-    private final Duration timeout;
-    private final Long until;
+    private final Patience patience;
+    private final CompletableFuture<Void> leaving = new CompletableFuture<>();
     private Completion completion;
     private boolean subscribed;
     private volatile boolean over; // the end has been handed over
     private boolean left;
 
-    JobStream(Owner owner, Inbox inbox, Duration timeout) {
+    JobStream(Owner owner, Inbox inbox, Patience patience) {
         this.owner = owner;
         this.inbox = inbox;
-        this.timeout = timeout;
-        this.until = timeout == null ? null : (Long) (System.nanoTime() + timeout.toNanos());
+        this.patience = patience;
     }
 
     public String job() {
@@ -92,7 +91,7 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
         }
         Event event;
         try {
-            event = inbox.take(until);
+            event = inbox.take(patience.until());
         } catch (InterruptedException error) {
             throw WaitInterruptedException.of(error);
         } catch (ArilException error) {
@@ -101,7 +100,7 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
         }
         if (event == null) {
             leave(true);
-            throw new JobTimeoutException(inbox.job, timeout);
+            throw patience.over(inbox.job);
         }
         return taken(event);
     }
@@ -112,7 +111,7 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
         try {
             event = inbox.poll();
         } catch (ArilException error) {
-            leave(false);
+            leave(error instanceof JobTimeoutException);
             throw error;
         }
         return event == null ? null : taken(event);
@@ -123,7 +122,7 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
         try {
             inbox.check();
         } catch (ArilException error) {
-            leave(false);
+            leave(error instanceof JobTimeoutException);
             throw error;
         }
     }
@@ -152,7 +151,7 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
         }
     }
 
-    /** Returns the answer as a future; its events go nowhere else. Time-outs are the caller's. */
+    /** Returns the answer as a future; its events go nowhere else. One that times out cancels. */
     public CompletableFuture<Completion> resultAsync() {
         CompletableFuture<Completion> result = new CompletableFuture<>();
         subscribe(new Flow.Subscriber<>() {
@@ -211,6 +210,19 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
         EventSubscription subscription = new EventSubscription(this, subscriber, executor);
         inbox.listen(subscription::signal);
         subscription.begin();
+        if (patience.until() != null) {
+            failInTime();
+        }
+    }
+
+    /** Ends the wait of a subscriber, whom nothing wakes but what arrives. */
+    private void failInTime() {
+        leaving.orTimeout(Math.max(0, patience.left()), TimeUnit.NANOSECONDS)
+                .whenCompleteAsync((left, late) -> {
+                    if (late != null) {
+                        inbox.fail(patience.over(inbox.job));
+                    }
+                });
     }
 
     private synchronized boolean subscribed() {
@@ -247,6 +259,7 @@ public final class JobStream implements Iterable<Event>, Flow.Publisher<Event>, 
             }
             left = true;
         }
+        leaving.complete(null);
         inbox.fail(new ClientClosedException("the stream of job " + inbox.job + " was closed"));
         owner.leave(inbox, cancel && !over);
     }

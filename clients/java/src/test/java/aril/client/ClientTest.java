@@ -10,8 +10,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
@@ -142,6 +144,38 @@ class ClientTest {
         broker.nextJob();
         assertThrows(JobTimeoutException.class, stream::result);
         assertEquals("cancel", broker.nextJob().fields().get("kind"));
+    }
+
+    /** It is heard then, too; the job may be sent all the same, and is ended. */
+    @Test
+    void aTimeOutWhileNothingCanBeSent() throws Exception {
+        CompletableFuture<Void> held = broker.hold();
+        assertThrows(JobTimeoutException.class, () -> client.stream(job("j1"), SOON));
+        ResumeToken token = new ResumeToken(0, 0, 0, 0, "j2");
+        assertThrows(JobTimeoutException.class, () -> client.resume(token, SOON));
+        assertTrue(broker.jobs.isEmpty());
+        held.complete(null);
+        Set<Object> sent = new HashSet<>();
+        for (int each = 0; each < 3; each++) {
+            FakeBroker.Sent next = broker.nextJob();
+            sent.add(next.fields().get("kind") + " " + next.key());
+        }
+        assertEquals(Set.of("job j1", "cancel j1", "cancel j2"), sent);
+        assertNotNull(client.stream(job("j1"))); // nobody reads it any more
+    }
+
+    /** What no clock measures is no end, and not an overflow. */
+    @Test
+    void aTimeOutOfAges() {
+        Duration ages = Duration.ofSeconds(Long.MAX_VALUE);
+        ResumeToken token = new ResumeToken(0, 0, 0, 0, "j2");
+        reply("j1", Replies.answer("j1", "a"));
+        JobStream begun = client.resume(token, ages);
+        ResumeToken whole = new ResumeToken(placeOf("j1"), 0, 0, 0, "j1");
+        assertEquals("a", client.resume(whole, ages).result().text());
+        assertNotNull(client.stream(job("j3"), ages));
+        begun.close();
+        assertNotNull(client.resume(token, SOON));
     }
 
     @Test

@@ -32,6 +32,7 @@ final class FakeBroker implements Transport {
     private final long[] starts;
     private final Map<Integer, Long> followed = new HashMap<>();
     private final int pollRecords;
+    private CompletableFuture<Void> room = CompletableFuture.completedFuture(null);
     private boolean woken;
     private boolean failing;
     private boolean closed;
@@ -88,6 +89,12 @@ final class FakeBroker implements Transport {
         notifyAll();
     }
 
+    /** Takes and tells nothing until what this returns is completed. */
+    synchronized CompletableFuture<Void> hold() {
+        room = new CompletableFuture<>();
+        return room;
+    }
+
     /** How many records were fetched, again or not. */
     synchronized long reads() {
         return reads;
@@ -113,8 +120,8 @@ final class FakeBroker implements Transport {
             return CompletableFuture.failedFuture(down());
         }
         String name = new String(key, StandardCharsets.UTF_8);
-        jobs.add(new Sent(partition, name, value, RecordReader.read(value), headers));
-        return CompletableFuture.completedFuture(null);
+        return room.thenRun(
+                () -> jobs.add(new Sent(partition, name, value, RecordReader.read(value), headers)));
     }
 
     private static BrokerUnavailableException down() {
@@ -123,7 +130,7 @@ final class FakeBroker implements Transport {
 
     @Override
     public synchronized CompletableFuture<Long> logStart(int partition) {
-        return CompletableFuture.completedFuture(starts[partition]);
+        return room.thenApply(nothing -> starts[partition]);
     }
 
     @Override

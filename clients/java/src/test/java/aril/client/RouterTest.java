@@ -97,6 +97,28 @@ class RouterTest {
         }
     }
 
+    /** However few the events: those of large records wait in the log, and none is lost. */
+    @Test
+    void largeRecordsFillAnInboxToo() {
+        String large = "x".repeat(150_000);
+        for (int index = 0; index < 20; index++) {
+            broker.append(0, "a", Replies.tokens("a", index, large));
+        }
+        Inbox box = added("a", 0, 512);
+        for (int index = 0; index < 20; index++) {
+            while (router.following() && !box.stalled() && box.waiting() == 0) {
+                poll();
+            }
+            assertTrue(box.waiting() <= 1 + Inbox.MAX_BYTES / large.length());
+            assertEquals(large, text(box.poll()));
+            if (box.hasNewRoom()) {
+                router.roomMade(box);
+            }
+        }
+        assertEquals(0, box.waiting());
+        assertTrue(broker.reads() > 20); // it went back for what it had left out
+    }
+
     /** When no inbox has room the partition is left alone, and read again once one has. */
     @Test
     void allStalledRestsTheReader() {

@@ -5,18 +5,24 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
+import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Flow;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** A stream as a publisher: as much as is asked for, then one ending. */
 @Timeout(30)
 class SubscriptionTest {
+    private static final Duration SOON = Duration.ofMillis(50);
+
     private final FakeBroker broker = new FakeBroker(1, 3, true);
     private final ArilClient client = broker.client("acme", options -> options.inboxEvents(2));
     private final Asker asker = new Asker();
@@ -102,6 +108,45 @@ class SubscriptionTest {
         JobFailedException error = assertInstanceOf(JobFailedException.class, asker.next());
         assertEquals(ErrorCode.CRASH_LOOP, error.code());
         assertNull(asker.soon());
+    }
+
+    /** Whether it has asked for something or not: nothing has to arrive for it to be told. */
+    @ParameterizedTest
+    @ValueSource(longs = {0, 9})
+    void aTimeOut(long demand) throws Exception {
+        JobStream stream = client.stream(Job.prompt("Hi").id("j").build(), SOON);
+        stream.subscribe(asker);
+        if (demand > 0) {
+            asker.subscription.request(demand);
+        }
+        assertInstanceOf(JobTimeoutException.class, asker.next());
+        assertEquals("job", broker.nextJob().fields().get("kind"));
+        assertEquals("cancel", broker.nextJob().fields().get("kind"));
+        assertNull(asker.soon());
+    }
+
+    /** What arrived before is given first, and whoever has left is told nothing. */
+    @Test
+    void aTimeOutBehindWhatHasArrived() throws Exception {
+        JobStream stream = client.stream(Job.prompt("Hi").id("j").build(), Duration.ofSeconds(1));
+        broker.append(0, "j", Replies.tokens("j", 0, "a"));
+        stream.subscribe(asker);
+        asker.subscription.request(9);
+        assertEquals("a", asker.next());
+        assertInstanceOf(JobTimeoutException.class, asker.next());
+        Asker leaver = new Asker();
+        client.stream(Job.prompt("Hi").id("k").build(), SOON).subscribe(leaver);
+        leaver.subscription.cancel();
+        assertNull(leaver.soon());
+    }
+
+    /** A future that nobody bounds is bounded by its stream. */
+    @Test
+    void aTimeOutOfAFuture() {
+        JobStream stream = client.stream(Job.prompt("Hi").id("j").build(), SOON);
+        ExecutionException error =
+                assertThrows(ExecutionException.class, () -> stream.resultAsync().get());
+        assertInstanceOf(JobTimeoutException.class, error.getCause());
     }
 
     /** Bad news needs no demand, but comes behind what has arrived. */
