@@ -21,6 +21,7 @@ from aril.gateway.asking import job_of, trace_of
 from aril.gateway.body import json_of
 from aril.gateway.failures import Refusal
 from aril.gateway.frames import Frames
+from aril.gateway.ids import job_of_choice
 from aril.gateway.reading import Reading
 from aril.gateway.site import site_of
 from aril.gateway.sse import DONE, EventStream, unless_left
@@ -227,7 +228,7 @@ def _streams(request: Request, client: Client, asked: Asked, base: str) -> list[
     for at, fields in enumerate(asked.jobs):
         # The first has the key itself, however many there are: else another body with more or
         # fewer choices would not be seen to be under a key that is taken.
-        job = f"{base}.{at}" if at else base
+        job = job_of_choice(base, at)
         options: JobFields = {**fields, **trace, "job_id": job}
         streams.append(client.stream(**options))
     return streams

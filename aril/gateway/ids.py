@@ -3,8 +3,9 @@
 An answer's id is the kind of answer and where its replies begin, `chatcmpl-3.1042.<job>`; an
 event's is its reader's resume token behind it, `3.1042.17.0.<job>`, and a `~` more once the answer
 has ended. Several choices are joined by commas, and a last `~` is behind what closes them all. The
-jobs of one request, `<name>.0` to `<name>.<n - 1>`, are named by the last alone, as every event has
-all of it: `chatcmpl-3.1042,0.77,3.1043.<name>.2`. So any gateway goes on from another.
+jobs of one request, `<name>` and `<name>.1` to `<name>.<n - 1>`, are named by the last alone, as
+every event has all of it: `chatcmpl-3.1042,0.77,3.1043.<name>.2`. So any gateway goes on from
+another.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Place(NamedTuple):
 def nameless(jobs: Sequence[str]) -> list[bool]:
     """Return which choices' parts go without their jobs' names, as the last one tells them."""
     name, _, _ = jobs[-1].rpartition(".")
-    alike = all(job == f"{name}.{at}" for at, job in enumerate(jobs))
+    alike = all(job == job_of_choice(name, at) for at, job in enumerate(jobs))
     return [alike] * (len(jobs) - 1) + [False]
 
 
@@ -105,6 +106,11 @@ def read_event_id(text: str) -> tuple[list[Place], bool]:
     return [_place(each) for each in _named(parts, _TOKENS, _TOKEN)], closed
 
 
+def job_of_choice(name: str, at: int) -> str:
+    """Return the id of one of several jobs that a request asks for."""
+    return f"{name}.{at}" if at else name
+
+
 def _place(text: str) -> Place:
     token = ResumeToken.parse(text.removesuffix(ENDED))
     standing = Standing(token.resets, token.count, text.endswith(ENDED))
@@ -116,9 +122,11 @@ def _named(parts: list[str], last: re.Pattern[str], short: re.Pattern[str]) -> l
     found = last.fullmatch(parts[-1])
     if found is None or found[2] != str(len(parts) - 1):
         return parts
-    return [
-        f"{each.removesuffix(ENDED)}.{found[1]}.{at}{ENDED if each.endswith(ENDED) else ''}"
-        if short.fullmatch(each)
-        else each
-        for at, each in enumerate(parts)
-    ]
+    named = []
+    for at, each in enumerate(parts):
+        if short.fullmatch(each):
+            end = ENDED if each.endswith(ENDED) else ""
+            named.append(f"{each.removesuffix(ENDED)}.{job_of_choice(found[1], at)}{end}")
+        else:
+            named.append(each)
+    return named

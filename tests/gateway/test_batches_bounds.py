@@ -127,7 +127,7 @@ async def test_a_key_whose_request_was_killed(
     with monkeypatch.context() as patched:
         patched.setattr("aril.gateway.stored.batches.write_new", killed)
         assert (await sent(one)).status == 503
-    assert (await sent(two)).status == 409
+    assert (await sent(two)).status == 422
     made = await sent(one)
     assert made.status == 200
     told = await over(working, (await made.json())["id"])

@@ -178,7 +178,7 @@ def test_the_jobs_of_a_request_are_named_once(
 ) -> None:
     """And read as if each was; ids that name each are read, too."""
     made = [
-        Place(ResumeToken(f"{name}.{at}", at, 7), Standing(resets, count, ended))
+        Place(ResumeToken(ids.job_of_choice(name, at), at, 7), Standing(resets, count, ended))
         for at, (resets, count, ended) in enumerate(places)
     ]
     starts = [each.start for each in made]
