@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from aril import JobFailed
+from aril import JobConflict, JobFailed
 from aril.schemas import ErrorCode, Job, Sampling, encode_request
 from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.integration.conftest import TENANTS, Site
@@ -182,13 +182,16 @@ async def test_bytes_that_are_no_record_are_put_aside(site: Site, value: bytes) 
 
 
 async def test_a_job_sent_twice_is_answered_once(site: Site) -> None:
-    """The same bytes again, and other bytes under its id: one answer, one dead letter."""
+    """The same bytes again, and other bytes under its id: one answer, the others are told."""
     job = Job(id="twice", tenant="acme", prompt="hello", sampling=Sampling.model_validate(SHORT))
     await raw(site, encode_request(job))
     await raw(site, encode_request(job))
     offset = await raw(site, encode_request(job.model_copy(update={"prompt": "else"})))
     letter, _ = await asyncio.gather(dead_letter(site, offset), neighbour(site))
     assert dict(letter.headers)["aril-reason"] == b"duplicate_id"
+    async with site.client("acme") as client:
+        with pytest.raises(JobConflict):
+            await client.complete("something else", job_id="twice", timeout=60)
     await neighbour(site)
     ends = [
         each for each in (await site.logs("acme"))["twice"] if type(each).__name__ != "TokensRecord"

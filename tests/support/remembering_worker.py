@@ -1,7 +1,7 @@
 """A worker in memory that knows a job sent again, ends what is cancelled, and fails as it is told.
 
-It follows decision 009: a job under a known id that asks the same is led to the first answer, one
-that asks something else is put aside without a word.
+It follows decisions 009 and 095: a job under a known id that asks the same is led to the first
+answer, one that asks something else is put aside and told so.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Self
 from aril.memory import MemoryTransport
 from aril.schemas import (
     Cancel,
+    Conflict,
     ErrorCode,
     ErrorRecord,
     Job,
     ReplyRecord,
     decode_request,
+    encode_conflict,
     encode_redirect,
+    hash_of_record,
     question_of,
     reply_partition,
 )
@@ -84,6 +87,12 @@ class RememberingWorker:
                 self._redirect(request.id)
             else:
                 self.put_aside.append(request.id)
+                self._tell(
+                    request.id,
+                    encode_conflict(
+                        request.id, Conflict(hash_of_record(value), request.reply_from)
+                    ),
+                )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until requests have made it true."""
@@ -96,8 +105,11 @@ class RememberingWorker:
         self.sent_again += 1
         start = self.first[job].reply_from
         assert start is not None
+        self._tell(job, encode_redirect(job, start))
+
+    def _tell(self, job: str, notice: bytes) -> None:
         partition = reply_partition(job, len(self._broker.replies))
-        self._broker.append(partition, job.encode(), encode_redirect(job, start))
+        self._broker.append(partition, job.encode(), notice)
 
     def _cancel(self, job: str) -> None:
         self.cancels.append(job)
