@@ -134,12 +134,15 @@ class Client:
         """
         return self._wrapped(lambda: self._client.resume(token, timeout=timeout))
 
-    def find(self, job: str, *, since: float | None = None) -> ResumeToken:
+    def find(
+        self, job: str, *, since: float | None = None, reply_partition: int | None = None
+    ) -> ResumeToken:
         """Return the token of an answer of which only the job's id was kept.
 
         Arguments and what it raises as for `aril.Client.find`.
         """
-        return self._opened().run(partial(self._client.find, job, since=since))
+        find = partial(self._client.find, job, since=since, reply_partition=reply_partition)
+        return self._opened().run(find)
 
     def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""
