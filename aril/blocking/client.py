@@ -141,9 +141,8 @@ class Client:
 
         Arguments and what it raises as for `aril.Client.find`.
         """
-        return self._opened().run(
-            partial(self._client.find, job, since=since, reply_partition=reply_partition)
-        )
+        find = partial(self._client.find, job, since=since, reply_partition=reply_partition)
+        return self._opened().run(find)
 
     def cancel(self, job: str) -> None:
         """Ask for a job to be ended; if it still runs, its stream ends in `JobFailed`."""

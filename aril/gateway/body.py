@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from aril.gateway.failures import Refusal
+from aril.openai.strict_json import BadJson, strict_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -15,7 +15,7 @@ CLOSE: Final = {"connection": "close"}
 
 
 async def json_of(request: Request, most: int) -> object:
-    """Return what a request's body says. Raises `Refusal`: 413, 415, or 400 for what is no JSON.
+    """Return what a request's body says. Raises `Refusal`: 413, 415, or 400 for no JSON.
 
     A body of another type is refused: a page of somebody else's may send that without asking.
     """
@@ -32,13 +32,9 @@ async def json_of(request: Request, most: int) -> object:
             raise too_large(most, length)
         parts.append(part)
     try:
-        return json.loads(b"".join(parts).decode(), parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not JSON", code="invalid_job") from None
-
-
-def _refuse(_: str) -> NoReturn:
-    raise ValueError
+        return strict_json(b"".join(parts))
+    except BadJson as error:
+        raise Refusal(400, f"the body {error}", code="invalid_job") from None
 
 
 def too_large(most: int, given: int, what: str = "body") -> Refusal:

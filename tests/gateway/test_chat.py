@@ -309,6 +309,10 @@ async def test_a_retry_beside_the_first(gateway: Gateway, worker: Worker) -> Non
         (CHAT_PATH, b'{"a":NaN}', 400, None),
         (CHAT_PATH, b"\xff", 400, None),
         (CHAT_PATH, b"[" * 100_000, 400, None),
+        (CHAT_PATH, b'{"a":' * 970 + b"1" + b"}" * 970, 400, None),
+        (CHAT_PATH, rb'{"model": "\ud800"}', 400, None),
+        (CHAT_PATH, rb'{"model": "aril", "\ud800": 1}', 400, None),
+        ("/v1/responses", b'{"input": "x", "metadata": 1e999}', 400, None),
     ],
 )
 async def test_what_is_refused(

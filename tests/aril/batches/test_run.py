@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aril.batches import asking
-from aril.batches.digests import Digests
 from aril.batches.lines import BadLine, Line, read_lines
 from aril.batches.output import Output
 from aril.batches.tally import Tally
@@ -310,22 +309,6 @@ async def test_a_full_disk_ends_the_run(
     assert worker.cancels == []
     await site.run()
     assert all(len(set(ids)) == 1 for ids in worker.ids.values())
-
-
-async def test_a_fault_of_ours_ends_the_run(
-    site: BatchSite, worker: RememberingWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is raised, and the run is not taken for a whole one: some lines were not asked."""
-
-    def broken(_digests: Digests, _short: int) -> bool:
-        raise LookupError("a fault")
-
-    site.write(chat_line("k1", "p1"), chat_line("k2", "p2"))
-    with pytest.raises(LookupError, match="a fault"):
-        await site.run(
-            with_run=lambda _run: monkeypatch.setattr(Digests, "__contains__", broken),
-        )
-    assert not worker.first
 
 
 async def test_a_file_that_changes_while_it_is_read(
