@@ -86,7 +86,8 @@ async def test_what_was_finished_beyond_the_position_does_not_come_again(
         assert second.offsets(1) == [1, 4, 5, 6, 8, 9]
         assert second.offsets(2) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
         state = second.held(1)
-        assert state.to_commit() is None
+        done = encode(1, [range(2, 4), range(7, 8)])
+        assert state.to_commit() == (1, done)  # what the first one said on parting is over
         state.finish_offset(5)
         await second.consumer.commit()
         assert state.committed == (1, encode(1, [range(2, 4), range(5, 6), range(7, 8)]))

@@ -51,7 +51,7 @@ async def test_an_answered_job_is_only_marked(harness: Harness) -> None:
     await harness.settle()
     written = kinds(harness)
     harness.revoke(harness.state)
-    state = harness.assign(generation=4, end_offset=OLD)
+    state = harness.assign(generation=5, end_offset=OLD)
     harness.deliver(state, 0, job())
     await harness.settle()
     assert kinds(harness) == [*written, "claim"]
