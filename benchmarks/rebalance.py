@@ -13,13 +13,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aiokafka import AIOKafkaProducer
-
-from aril.schemas import Job, Sampling, encode_request
 from benchmarks.record import Row
 from benchmarks.stack import PACED, Stack, keep_measured
 
@@ -39,21 +35,6 @@ COUNTED: Final = {
 }
 
 
-async def send(stack: Stack, count: int) -> None:
-    """Put jobs into the queue; tenants and partitions take turns."""
-    async with AIOKafkaProducer(bootstrap_servers=stack.bootstrap) as producer:
-        for number in range(count):
-            tenant = stack.tenants[number % len(stack.tenants)]
-            sampling = Sampling(max_tokens=TOKENS)
-            job = Job(id=uuid.uuid4().hex, tenant=tenant, prompt="x", sampling=sampling)
-            await producer.send(
-                stack.contract.jobs_topic,
-                encode_request(job),
-                job.id.encode(),
-                partition=number % PARTITIONS,
-            )
-
-
 async def answered(*workers: WorkerProcess) -> float:
     """Return how many jobs these have answered."""
     return sum([await worker.metric("aril_jobs_total") for worker in workers])
@@ -65,7 +46,7 @@ async def once(bootstrap: str, jobs: int, checkout: Path | None) -> dict[tuple[s
     pace = SECONDS * ROWS / (jobs * TOKENS)
     async with stack:
         first = await stack.add_worker(PACED, str(pace), checkout=checkout, max_rows=ROWS)
-        await send(stack, jobs)
+        await stack.leave_jobs(jobs, TOKENS)
         second = await stack.add_worker(PACED, str(pace), checkout=checkout, max_rows=ROWS)
         unfinished = jobs - await answered(first)
         async with asyncio.timeout(PATIENCE):

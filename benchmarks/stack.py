@@ -100,6 +100,20 @@ class Stack:
         await worker.ready()
         return worker
 
+    async def leave_jobs(self, count: int, tokens: int) -> None:
+        """Put jobs into the queue; tenants and partitions take turns."""
+        async with AIOKafkaProducer(bootstrap_servers=self.bootstrap) as producer:
+            for number in range(count):
+                tenant = self.tenants[number % len(self.tenants)]
+                sampling = Sampling(max_tokens=tokens)
+                job = Job(id=uuid.uuid4().hex, tenant=tenant, prompt="x", sampling=sampling)
+                await producer.send(
+                    self.contract.jobs_topic,
+                    encode_request(job),
+                    job.id.encode(),
+                    partition=number % self.partitions,
+                )
+
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[list[Client]]:
         """Connect a client for each tenant."""

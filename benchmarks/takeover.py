@@ -14,13 +14,9 @@ import argparse
 import asyncio
 import functools
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aiokafka import AIOKafkaProducer
-
-from aril.schemas import Job, Sampling, encode_request
 from benchmarks.record import Row
 from benchmarks.stack import PACED, Stack, keep_measured
 
@@ -33,23 +29,12 @@ TOKENS: Final = 2
 PATIENCE: Final = 300.0
 
 
-async def leave_jobs(stack: Stack, count: int) -> None:
-    """Put jobs into the queue; tenants take turns."""
-    async with AIOKafkaProducer(bootstrap_servers=stack.bootstrap) as producer:
-        for number in range(count):
-            tenant = stack.tenants[number % len(stack.tenants)]
-            sampling = Sampling(max_tokens=TOKENS)
-            job = Job(id=uuid.uuid4().hex, tenant=tenant, prompt="x", sampling=sampling)
-            value = encode_request(job)
-            await producer.send(stack.contract.jobs_topic, value, job.id.encode(), partition=0)
-
-
 async def once(bootstrap: str, jobs: int, tenants: int, checkout: Path | None) -> float:
     """Return how many jobs a second one worker has taken over and answered."""
     names = [f"t{number:04}" for number in range(tenants)]
     stack = Stack(bootstrap, partitions=1, reply_partitions=1, tenants=names)
     async with stack:
-        await leave_jobs(stack, jobs)
+        await stack.leave_jobs(jobs, TOKENS)
         worker = await stack.add_worker(PACED, "0", checkout=checkout, max_rows=16)
         begun = time.monotonic()
         async with asyncio.timeout(PATIENCE):

@@ -2,10 +2,10 @@
 
 aiokafka keeps one list of topics, and asks for all of them whenever one is added, whenever a leader
 has moved, and every few minutes; with no topic in the list it asks for all that the cluster has.
-Ten thousand reply topics are megabytes then, and most of a second of the event loop. Here a topic
-is asked for when it is first used, together with those that are needed in the same moment; again
-when what is in flight for it finds its leader gone; and after a while it is forgotten, so that one
-in use is asked for anew, and one that is not costs nothing. No topic is created by being asked for.
+Ten thousand reply topics are megabytes then, decoded on the event loop. Here a topic is asked for
+when it is first used, together with those that are needed in the same moment; again when what is in
+flight for it finds its leader gone; and after a while it is forgotten, so that one in use is asked
+for anew, and one that is not costs nothing. No topic is created by being asked for.
 What is private is pinned by tests/fetching/test_topicwise.py.
 """
 

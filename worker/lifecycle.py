@@ -158,7 +158,9 @@ class Lifecycle:
         return self.parts.dispatcher.is_full(source) or self.parts.pending.full(source)
 
     def release_all(self) -> None:
-        """Stop every job: we are leaving."""
+        """Stop every job: we are leaving. What is read from now on is begun by others."""
+        self._parted = True
+        self.parts.dispatcher.hold(on=True)
         for entry in self._held.jobs:
             self._drop(entry)
 

@@ -31,9 +31,9 @@ Create the topics that workers and tenants need, where they are missing: jobs, t
 and, for each TENANT named, its reply topic. Then compare all of them with the contract.
 
 A topic that exists is never changed. The number of partitions of a reply topic can never be: a
-job's answer is found by it. One is enough for a tenant whose answers one broker can take, which is
-some ten thousand tokens a second; who reads one answer reads past all others of its partition, so a
-tenant with hundreds of answers at once wants more. Workers share the partitions of jobs, so have as
+job's answer is found by it. One is enough for a tenant whose answers one broker can take; who reads
+one answer reads past all others of its partition, so a tenant with very many at once wants more.
+Workers share the partitions of jobs, so have as
 many as you may ever run workers. Replies are kept for the time of jobs and their segment,
 --max-job-age and a day."""
 

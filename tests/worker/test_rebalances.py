@@ -126,6 +126,20 @@ async def test_what_waited_is_fresh_to_the_next_owner(harness: Harness) -> None:
     assert harness.running == []
 
 
+async def test_nothing_that_is_read_while_a_worker_leaves_is_begun(harness: Harness) -> None:
+    """It says on parting that nobody has begun it, so no turn may come after."""
+    [begun] = await fill(harness, 1)
+    harness.lifecycle.release_all()
+    late = harness.send(job("late"))
+    await harness.settle()
+    assert harness.running == []
+    assert kinds(harness, "late") == []
+    harness.state.revoked = True
+    told = harness.state.checkpoint()
+    heir = harness.assign(generation=4, end_offset=late + 1, member="other", committed=told)
+    assert [heir.is_fresh(offset) for offset in (begun, late)] == [False, True]
+
+
 async def test_what_was_not_read_before_stays_fresh(harness: Harness) -> None:
     """Nobody had the partition meanwhile: such a job needs no claim; one that was dropped does."""
     [dropped] = await fill(harness, 1)

@@ -8,6 +8,8 @@ The coordinator takes that commit from the partition's owner alone, so whoever h
 the very next generation may believe it: there was nobody else in between, and who wrote it begins
 none of these any more. In any later generation it says nothing. The runs are encoded as the done
 list is; what does not fit is left out, and is claimed by the next owner like any other job.
+The checksum is over all of it and the position beside it: tools that copy a group's offsets to
+another cluster translate the position, and there the rest would speak of other jobs.
 """
 
 from __future__ import annotations
