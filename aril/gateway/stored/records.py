@@ -32,7 +32,7 @@ Ending = Literal["completed", "expired", "cancelled"]
 
 UNDER_WAY: Final = frozenset({"validating", "in_progress"})
 """What can still be cancelled."""
-_ASKED: Final = (*("input_file_id", "endpoint", "completion_window", "metadata", "output_seconds"),)
+_ASKED: Final = ("input_file_id", "endpoint", "completion_window", "metadata", "output_seconds")
 OVER: Final = frozenset({"failed", "completed", "expired", "cancelled"})
 
 
