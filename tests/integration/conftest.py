@@ -34,7 +34,6 @@ class Site:
     model: Path
     store: Path
     contract: Contract
-    reply_partitions: int = 8
 
     def worker(self, name: str, **settings: object) -> WorkerProcess:
         """Return a worker of this site's group."""
@@ -71,7 +70,7 @@ class Site:
             self.contract.replies_prefix + tenant,
             defaultdict[str, list[ReplyRecord]](list),
         )
-        for record in await read_topic(self.kafka.bootstrap, topic, self.reply_partitions):
+        for record in await read_topic(self.kafka.bootstrap, topic):
             reply, job = decode_reply(record.value), record.key.decode()
             if reply is None:
                 notices = (decode_redirect, decode_conflict)

@@ -33,7 +33,7 @@ async def test_jobs_of_one_batch_are_taken_over(tmp_path: Path, model: tuple[Pat
     contract = Contract(jobs_topic="jobs", dlq_topic="dlq", replies_prefix="replies.")
     async with EmbeddedBroker() as broker:
         await ensure_topics(broker.bootstrap, contract, [TENANT], ONE_PARTITION)
-        site = Site(Kafka(broker.bootstrap, "embedded"), tmp_path, *model, contract, 1)
+        site = Site(Kafka(broker.bootstrap, "embedded"), tmp_path, *model, contract)
         async with site.client(TENANT) as client:
             streams = [client.stream(f"story {n}", sampling=LONG, timeout=120) for n in range(8)]
             begun = [asyncio.Event() for _ in streams]

@@ -7,15 +7,17 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aril.fetching.bounds import log_bounds
+from aril.fetching.leaders import Leaders
 from aril.fetching.place import Place
 
 
-async def read_topic(bootstrap: str, topic: str, partitions: int) -> list[Any]:
+async def read_topic(bootstrap: str, topic: str) -> list[Any]:
     """Return all records of a topic, those of each partition in order."""
     reader = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await reader.start()
     try:
-        places = [Place(topic, number) for number in range(partitions)]
+        count = await Leaders(reader._client).count(topic)
+        places = [Place(topic, number) for number in range(count)]
         logs = await log_bounds(reader._client, places)
         where = [TopicPartition(*place) for place in places]
         reader.assign(where)
