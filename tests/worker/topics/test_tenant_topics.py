@@ -220,6 +220,14 @@ def test_topics_that_are_new_in_use_are_looked_at_first() -> None:
         assert len(turn) <= LOOK_TOPICS
 
 
+def test_topics_that_went_out_of_use_leave_no_gap() -> None:
+    """New ones are looked at first all the same."""
+    topics = TenantTopics(Contract(), Metrics())
+    topics._turn(["replies.a", "replies.b", "replies.c"])
+    topics._turn(["replies.c"])
+    assert topics._turn(["replies.c", "replies.d"])[0] == "replies.d"
+
+
 def test_what_the_brokers_do_not_tell_stays_as_it_was() -> None:
     """A look that learned nothing of a topic does not clear it."""
     topics = TenantTopics(Contract(), Metrics())
