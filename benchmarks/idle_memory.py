@@ -1,11 +1,12 @@
 """Measure what an idle worker holds that knows many partitions and tenants, without a model.
 
-    python -m benchmarks.idle_memory    # some five minutes; writes idle_memory.csv
+    python -m benchmarks.idle_memory    # some ten minutes; writes idle_memory.csv
 
-A real Kafka with a reply topic for each tenant, one worker whose engine answers at once
-(`benchmarks.instant`; torch is not imported). Jobs of all tenants in turn go through all partitions
-until it has forgotten some of them again, and on; now and then it is left alone for a while. Beside
-it: what importing torch costs a process, and what single things take by tracemalloc.
+A real Kafka with a reply topic for each tenant, one worker whose engine answers at once and that
+remembers as many finished jobs as it may (`benchmarks.full_worker`; torch is not imported). Each
+tenant has a job answered, then another, and a third; behind each round the worker is left alone for
+a while. Beside it: what importing torch costs a process, and what single things take by
+tracemalloc.
 """
 
 from __future__ import annotations
@@ -29,17 +30,19 @@ from aril.worker.queue.identities import FinishedJobs, IdentityBound
 from aril.worker.queue.ledger import Checkpoint
 from aril.worker.replies.known_topics import KnownTopics
 from aril.worker.topics.admin import TopicPlan, TopicsError, ensure_topics
+from benchmarks.full_worker import MADE_UP
 from benchmarks.record import Row
-from benchmarks.stack import PACED, Stack, keep_measured
+from benchmarks.stack import Stack, keep_measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 QUESTION: Final = "idle_memory"
+FULL: Final = "benchmarks.full_worker"
 PARTITIONS: Final = 1_000
 TENANTS: Final = 10_000
-JOBS: Final = (110_000, 220_000, 330_000)  # from the second on more than are remembered
-JOBS_AT_ONCE: Final = 5_000
+JOBS: Final = (TENANTS, 2 * TENANTS, 3 * TENANTS)
+JOBS_AT_ONCE: Final = 2_500
 TOPICS_AT_ONCE: Final = 250  # a controller takes no more than so many records in a request
 IDLE_SECONDS: Final = 30.0
 TOPICS_SECONDS: Final = 600.0
@@ -141,7 +144,7 @@ def identities() -> list[FinishedJobs]:
     bound = IdentityBound()
     partitions = [FinishedJobs(bound) for _ in range(PARTITIONS)]
     bound.hold(partitions)
-    for number in range(JOBS[-1]):
+    for number in range(MADE_UP):
         asked = Asked(number.to_bytes(16), number, None)
         partitions[number % PARTITIONS].add("acme", f"j{number}", asked)
     return partitions
@@ -201,7 +204,7 @@ async def measure(bootstrap: str) -> list[Row]:
     await make_topics(stack, names)
     async with stack:
         stack.tenants = names
-        process = psutil.Process((await stack.add_worker(PACED, "0", max_rows=64)).pid)
+        process = psutil.Process((await stack.add_worker(FULL, "0", max_rows=64)).pid)
         rows = [row("worker", "resident, idle", "0 jobs", resident(process))]
         begin = 0
         for end in JOBS:

@@ -15,9 +15,9 @@ from aril.worker.queue.assignment import Identity, Membership, PartitionState
 from aril.worker.queue.identities import SLACK_PART, FinishedJobs, IdentityBound
 from tests.support.entries import JOBS, entry_of
 
-PARTITIONS = 4
-OF_ALL = 60
-OF_A_PARTITION = 40
+PARTITIONS = 3
+OF_ALL = 12
+OF_A_PARTITION = 8
 
 asked = st.builds(
     Asked,
@@ -28,7 +28,7 @@ asked = st.builds(
     | st.builds(Epoch, st.integers(0, MAX_EPOCH_PART), st.integers(1, MAX_EPOCH_PART)),
 )
 finishes = st.lists(
-    st.tuples(st.integers(0, PARTITIONS - 1), st.integers(0, 99), asked), max_size=300
+    st.tuples(st.integers(0, PARTITIONS - 1), st.integers(0, 9), asked), max_size=100
 )
 
 
@@ -78,6 +78,14 @@ def test_partitions_remember_as_dicts_would(given: list[tuple[int, int, Asked]])
             assert jobs.find("acme", name) == (what if name in newest else None)
         assert jobs.find("other", next(iter(all_of_it), "")) is None
     assert sum(map(len, partitions)) <= OF_ALL + OF_ALL // SLACK_PART
+
+
+def test_a_job_that_is_finished_again_is_the_newest() -> None:
+    """It was answered only now: others are forgotten before it."""
+    (jobs,) = held(1, IdentityBound(of_a_partition=2))
+    for number in (0, 1, 0, 2):
+        finish(jobs, range(number, number + 1))
+    assert known(jobs, range(3)) == [0, 2]
 
 
 def test_a_busy_partition_has_what_quiet_ones_leave() -> None:

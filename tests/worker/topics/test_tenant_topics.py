@@ -220,12 +220,16 @@ def test_topics_that_are_new_in_use_are_looked_at_first() -> None:
         assert len(turn) <= LOOK_TOPICS
 
 
-def test_topics_that_went_out_of_use_leave_no_gap() -> None:
-    """New ones are looked at first all the same."""
+def test_new_topics_go_first_when_others_went_out_of_use() -> None:
+    """Those that are known by now are fewer than were looked at once."""
     topics = TenantTopics(Contract(), Metrics())
-    topics._turn(["replies.a", "replies.b", "replies.c"])
-    topics._turn(["replies.c"])
-    assert topics._turn(["replies.c", "replies.d"])[0] == "replies.d"
+    in_use = [f"replies.t{number}" for number in range(6 * LOOK_TOPICS)]
+    for _ in range(6):
+        topics._turn(in_use)
+    in_use = in_use[-3 * LOOK_TOPICS :]
+    topics._turn(in_use)
+    in_use.append("replies.new")
+    assert topics._turn(in_use)[0] == "replies.new"
 
 
 def test_what_the_brokers_do_not_tell_stays_as_it_was() -> None:
