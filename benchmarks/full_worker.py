@@ -38,6 +38,6 @@ class FullBound(IdentityBound):
 
 
 if __name__ == "__main__":
-    consumer.IdentityBound = FullBound  # type: ignore[misc] # in place of the worker's
+    consumer.IdentityBound = FullBound  # type: ignore[attr-defined] # in place of the worker's
     pace = float(sys.argv[1])
     sys.exit(run_worker(load_settings().settings, load=functools.partial(load_instant, pace=pace)))
