@@ -33,7 +33,7 @@ LEAVE_SECONDS: Final = 3.0
 SKIPPED_AT_ONCE: Final = 50
 """Lines that are passed over before anybody else gets a turn."""
 INLINE_BYTES: Final = 1_024
-"""Of a line that is judged on the event loop, in 0.1 ms as a rule; one of 1,024 prompts takes 130."""
+"""Of a line that is judged on the event loop, in 0.1 ms; one of 1,024 prompts takes 130 ms."""
 
 
 class Run:

@@ -344,7 +344,8 @@ async def test_pages_can_read_what_nobody_expected(
     """A fault of ours says as much of origins and limits as any other answer."""
     async with Gateway(broker, gateway_keys=keys, gateway_cors="https://a.example").running() as it:
         monkeypatch.setattr(it.site, "client", lambda _: 1 / 0)
-        answer = await it.call("POST", CHAT_PATH, CHAT, origin="https://a.example", **as_key("slow"))
+        asked = {"origin": "https://a.example"} | as_key("slow")
+        answer = await it.call("POST", CHAT_PATH, CHAT, **asked)
         assert answer.status == 500
         assert answer.answer_headers["access-control-allow-origin"] == "https://a.example"
         assert answer.answer_headers["x-ratelimit-limit-requests"] == "2"

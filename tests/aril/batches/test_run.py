@@ -258,7 +258,7 @@ async def test_at_most_so_many_at_once(site: BatchSite, worker: RememberingWorke
 async def test_lines_leave_room_for_others(
     site: BatchSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gateway streams on the same loop: it has a turn between any two, and long ones elsewhere."""
+    """A gateway streams on the same loop: a turn between any two; long ones, judged elsewhere."""
     turns, judged = 0, []
 
     async def count() -> None:
