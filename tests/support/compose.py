@@ -34,9 +34,10 @@ def engine_answers() -> bool:
 class Stack:
     """compose.yaml as a project of its own on free ports. A context manager: up, then down."""
 
-    def __init__(self, profile: str = "") -> None:
+    def __init__(self, profile: str = "", *, build: bool = True) -> None:
         self._port, self._gateway_port = free_port(), free_port()
         self._profile = profile
+        self._build = ("--build",) if build else ()
 
     @property
     def bootstrap(self) -> str:
@@ -51,7 +52,7 @@ class Stack:
     def __enter__(self) -> Self:
         self._down()
         try:
-            self._compose("up", "--build", "--detach", "--quiet-pull")
+            self._compose("up", *self._build, "--detach", "--quiet-pull")
             self.wait_for_workers(1)
         except BaseException:
             self.__exit__(None, None, None)
