@@ -15,7 +15,8 @@ from tests.support.brokers import ROOT, ApacheKafka
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-HEAP: Final = "-Xms1g -Xmx1g"
+# The second compiler, too, which the tests' broker goes without: it is busy for minutes here.
+HEAP: Final = "-Xms1g -Xmx1g -XX:TieredStopAtLevel=4"
 MAPS_FILE: Final = Path("/proc/sys/vm/max_map_count")
 SPARE: Final = 1_000  # descriptors and maps beside those of partitions
 MAPS_A_PARTITION: Final = 2  # its index by offset, and that by time

@@ -52,13 +52,18 @@ class Rows:
 async def start(fleet: Fleet, _: Load) -> list[Row]:
     """Start one worker, then all others at once."""
     rows = Rows(fleet, "start")
-    begun, used = time.time(), fleet.usage()
+    calm = fleet.usage()
+    await asyncio.sleep(fleet.plan.warm_seconds)
+    used = fleet.usage()
+    rows.add("no worker: CPU of the broker", "s/s", rates_of(calm, used)["broker"])
+    begun = time.time()
     first = await fleet.join()
     rows.add("first worker has all partitions", "s", await fleet.settled() - begun)
-    before, clock = cpu_of(fleet, first.name), time.monotonic()
+    calm = fleet.usage()
     await asyncio.sleep(fleet.plan.warm_seconds)
-    spent = (cpu_of(fleet, first.name) - before) / (time.monotonic() - clock)
-    rows.add("CPU of one idle worker with all partitions", "s/s", spent)
+    rates = rates_of(calm, fleet.usage())
+    rows.add("one idle worker: its CPU", "s/s", rates[first.name])
+    rows.add("one idle worker: CPU of the broker", "s/s", rates["broker"])
     generation, begun = fleet.generation, time.time()
     await asyncio.gather(*(fleet.join() for _ in range(fleet.plan.workers - 1)))
     rows.add("all others have joined and settled", "s", await fleet.settled() - begun)
@@ -71,9 +76,14 @@ async def start(fleet: Fleet, _: Load) -> list[Row]:
     return rows.all
 
 
-def cpu_of(fleet: Fleet, name: str) -> float:
-    """Return a worker's CPU seconds so far."""
-    return fleet.usage().seconds[name]
+def rates_of(before: Usage, after: Usage) -> dict[str, float]:
+    """Return the CPU seconds a second of each process that was there all the time."""
+    lasted = after.at - before.at
+    return {
+        name: (after.seconds[name] - seconds) / lasted
+        for name, seconds in before.seconds.items()
+        if name in after.seconds
+    }
 
 
 def spent_since(before: Usage, after: Usage) -> float:
@@ -87,12 +97,7 @@ def spent_since(before: Usage, after: Usage) -> float:
 
 def add_usage(rows: Rows, before: Usage, after: Usage, when: str) -> None:
     """Add what processes used a second, and the share of the machine that is."""
-    lasted = after.at - before.at
-    rates = {
-        name: (after.seconds[name] - seconds) / lasted
-        for name, seconds in before.seconds.items()
-        if name in after.seconds
-    }
+    rates = rates_of(before, after)
     workers = [rate for name, rate in rates.items() if name not in {"broker", "load"}]
     rows.add(f"{when}: CPU of a worker", "s/s", *workers)
     rows.add(f"{when}: CPU of the broker", "s/s", rates["broker"])
@@ -143,11 +148,9 @@ async def join(fleet: Fleet, load: Load) -> list[Row]:
         load.streams.claims,
         load.streams.claims_unbegun,
     )
-    begun = time.monotonic()
-    await load.ask_many(round(plan.queued_jobs * 1.1), plan.queued_tokens)
-    rows.add("jobs sent", "1/s", round(plan.queued_jobs * 1.1) / (time.monotonic() - begun))
     used = fleet.usage()
-    await load.answered(PATIENCE, left=plan.queued_jobs)
+    while load.streams.open < plan.queued_jobs:  # some are answered meanwhile
+        await load.ask_many(plan.queued_jobs - load.streams.open, plan.queued_tokens)
     joined, waiting, generation = time.monotonic(), load.streams.open, fleet.generation
     newcomer = await fleet.join()
     rows.add("unfinished jobs as it is started", "1", waiting)

@@ -18,21 +18,21 @@ class Plan:
     workers: int = 20
     tenants: int = 10_000
     partitions: int = 1_000
-    rows: int = 4
-    pace: float = 0.1  # seconds a step
+    rows: int = 8
+    pace: float = 0.2  # seconds a step
     session_seconds: float = 6.0  # the least that a broker allows by default
     warm_seconds: float = 10.0  # before anything is measured
     steady_seconds: float = 60.0
-    steady_jobs: float = 40.0  # a second
+    steady_jobs: float = 30.0  # a second
     steady_tokens: int = 10
     queued_jobs: int = 20_000  # unfinished when a worker joins
     queued_tokens: int = 2
     restarts: int = 20
-    restart_jobs: float = 10.0  # a second
-    restart_tokens: int = 40
+    restart_jobs: float = 15.0  # a second
+    restart_tokens: int = 20
     killed_alone: int = 2  # one after the other
     killed: int = 5  # at once
-    killed_tokens: int = 300
+    killed_tokens: int = 100
 
     @property
     def names(self) -> list[str]:
@@ -46,8 +46,8 @@ class Plan:
 
     @property
     def streams(self) -> int:
-        """How many streams run when workers are killed: in six of ten rows."""
-        return max(1, round(0.6 * self.workers * self.rows))
+        """How many streams run when workers are killed: in four of ten rows."""
+        return max(1, round(0.4 * self.workers * self.rows))
 
     def __str__(self) -> str:
         return (

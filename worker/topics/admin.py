@@ -25,6 +25,7 @@ from aiokafka.errors import (
 
 from aril.connecting.sessions import renew_sessions
 from aril.fetching.leaders import Leaders
+from aril.fetching.topicwise import TopicMetadata
 from aril.worker.topics.contract import (
     JUDGED_CONFIGS,
     MANY_REPLICAS,
@@ -86,7 +87,9 @@ class TopicAdmin:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             **self._security,
         )
-        renew_sessions(self._admin._client)  # noqa: SLF001 - aiokafka has no other way to it
+        client = self._admin._client  # noqa: SLF001 - aiokafka has no other way to it
+        renew_sessions(client)
+        TopicMetadata(client)  # or it asks for all topics now and then, as long as it is open
         try:
             await _asked(self._admin.start(), no_broker=f"no broker answers at {self._bootstrap}")
         except BaseException:

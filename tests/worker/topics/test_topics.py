@@ -283,6 +283,19 @@ async def test_a_topic_that_the_brokers_do_not_list_yet_is_no_missing_one(
 
 
 @pytest.mark.kafka
+async def test_an_admin_that_stays_open_asks_for_no_topics(
+    kafka: Kafka, contract: Contract
+) -> None:
+    """When aiokafka would learn all topics anew, every few minutes, brokers alone are learned."""
+    await ensure_topics(kafka.bootstrap, contract, ["acme"])
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        client = admin._admin._client
+        await client.force_metadata_update()
+        assert client.cluster.brokers()
+        assert client.cluster.topics() == set()
+
+
+@pytest.mark.kafka
 async def test_many_topics_are_created_in_several_requests(
     kafka: Kafka, contract: Contract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
