@@ -246,7 +246,7 @@ async def _count(site: Site, keys: list[str], found: list[dict[str, Any]]) -> No
     named = {each["response"]["request_id"] for each in found if each["response"]}
     readers: dict[str, VisibleStream] = {}
     topic = site.contract.replies_prefix + TENANT
-    for record in await read_topic(site.kafka.bootstrap, topic, REPLY_PARTITIONS):
+    for record in await read_topic(site.kafka.bootstrap, topic):
         job = record.key.decode()
         if decode_redirect(record.value, job) is None:
             reply = decode_reply(record.value)

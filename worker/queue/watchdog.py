@@ -11,15 +11,17 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiokafka import errors
+from aiokafka import TopicPartition, errors
 
+from aril.fetching.bounds import log_bounds
+from aril.fetching.place import Place
 from aril.worker.job import Partition
 from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from aiokafka import AIOKafkaConsumer, TopicPartition
+    from aiokafka import AIOKafkaConsumer
 
 log = get_logger(__name__)
 
@@ -112,12 +114,15 @@ async def progress_of(
     """
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            ends = await consumer.end_offsets(reading)
+            logs = await log_bounds(
+                consumer._client,  # noqa: SLF001 - aiokafka's own ends are not all true
+                (Place(each.topic, each.partition) for each in reading),
+            )
             return {
-                Partition(each.topic, each.partition): Progress(
-                    await consumer.position(each), ends[each]
+                Partition(*place): Progress(
+                    await consumer.position(TopicPartition(*place)), log.stop
                 )
-                for each in reading
+                for place, log in logs.items()
             }
     except (errors.KafkaError, TimeoutError):
         return {}

@@ -171,12 +171,15 @@ async def test_an_assignment_whose_offsets_are_unknown_is_not_begun(scene: Scene
 
 
 @pytest.mark.parametrize("failure", [TimeoutError(), KafkaConnectionError()])
-async def test_offsets_that_no_broker_tells_are_unknown(failure: Exception) -> None:
+async def test_offsets_that_no_broker_tells_are_unknown(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not empty: an empty commit is a partition that nobody has begun."""
 
     async def fail(*_: object) -> dict[TopicPartition, int]:
         raise failure
 
-    silent: Any = SimpleNamespace(end_offsets=fail, beginning_offsets=fail)
+    monkeypatch.setattr("aril.worker.queue.committed.log_bounds", fail)
+    silent: Any = SimpleNamespace(_client=None)
     assert await positions_of(silent, [PLACE]) is None
     assert await positions_of(silent, []) == Positions({})
