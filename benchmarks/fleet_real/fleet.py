@@ -83,7 +83,7 @@ class Fleet(Stack):
                     len(told) == len(last)
                     and len({each.generation for each in told}) == 1
                     and sum(each.partitions for each in told) == self.partitions
-                    and time.time() - since > QUIET_SECONDS
+                    and time.time() - since > min(QUIET_SECONDS, self.plan.warm_seconds)
                 ):
                     return since
                 await asyncio.sleep(0.5)
@@ -140,9 +140,9 @@ def grown(
 
 
 def lines_of(log: str) -> Iterator[dict[str, Any]]:
-    """Read a worker's log; what is no JSON is passed over."""
+    """Read a worker's log; what is no JSON, or not whole yet, is passed over."""
     for line in log.splitlines():
-        if line.startswith("{"):
+        if line.startswith("{") and line.endswith("}"):
             yield json.loads(line)
 
 
