@@ -1,10 +1,15 @@
-"""Who asks, and who reads every answer: one process, one connection to the broker."""
+"""Who asks, and who reads every answer: one process, one connection to the broker.
+
+A reply topic is read while jobs of its tenant are open, as a gateway does, and from where it was
+read to before: no record is passed over.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -32,14 +37,25 @@ class Load:
         self._turns = turns_of(len(stack.tenants))
         self._chance = random.Random(2)
         self._numbers = 0
+        self._open: Counter[Place] = Counter()  # jobs, by the partition of their answers
+        self._read_to: dict[Place, int] = {}
+
+    def follow_all(self) -> None:
+        """Read every reply topic from where it was read to."""
+        for tenant in self._stack.tenants:
+            self._follow(self._replies_of(tenant))
+
+    def follow_open(self) -> None:
+        """Read those of open jobs only."""
+        for tenant in self._stack.tenants:
+            if not self._open[place := self._replies_of(tenant)]:
+                self._rest(place)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Read every reply topic from its start meanwhile."""
+        """Read answers meanwhile."""
         await self._transport.open()
         try:
-            for tenant in self._stack.tenants:
-                self._transport.follow(Place(self._topic(tenant), 0), 0)
             task = asyncio.create_task(self._read())
             try:
                 yield
@@ -60,6 +76,10 @@ class Load:
             sampling=Sampling(max_tokens=tokens),
         )
         self.streams.expect(Stream(tenant, job.id, tokens, time.monotonic()))
+        replies = self._replies_of(tenant)
+        if not self._open[replies]:
+            self._follow(replies)
+        self._open[replies] += 1
         partition = reply_partition(job.id, self._stack.partitions)
         place = Place(self._stack.contract.jobs_topic, partition)
         await self._transport.send(place, job.id.encode(), encode_request(job))
@@ -101,8 +121,20 @@ class Load:
             at = time.monotonic()
             for record in records:
                 reply = decode_reply(record.value or b"")
-                if reply is not None:
-                    self.streams.take(reply, at)
+                if reply is not None and self.streams.take(reply, at):
+                    self._open[record.place] -= 1
+                    if not self._open[record.place]:
+                        self._rest(record.place)
 
-    def _topic(self, tenant: str) -> str:
-        return reply_topic(self._stack.contract.replies_prefix, tenant)
+    def _follow(self, place: Place) -> None:
+        if self._transport.position(place) is None:
+            self._transport.follow(place, self._read_to.get(place, 0))
+
+    def _rest(self, place: Place) -> None:
+        position = self._transport.position(place)
+        if position is not None:
+            self._read_to[place] = position
+            self._transport.unfollow(place)
+
+    def _replies_of(self, tenant: str) -> Place:
+        return Place(reply_topic(self._stack.contract.replies_prefix, tenant), 0)

@@ -49,13 +49,17 @@ class Rows:
             self.add(f"{metric}, worst", "ms", max(found))
 
 
-async def start(fleet: Fleet, _: Load) -> list[Row]:
+async def start(fleet: Fleet, load: Load) -> list[Row]:
     """Start one worker, then all others at once."""
     rows = Rows(fleet, "start")
-    calm = fleet.usage()
-    await asyncio.sleep(fleet.plan.warm_seconds)
-    used = fleet.usage()
-    rows.add("no worker: CPU of the broker", "s/s", rates_of(calm, used)["broker"])
+    for readers, follow in (("all", load.follow_all), ("no", load.follow_open)):
+        follow()
+        await asyncio.sleep(fleet.plan.warm_seconds)
+        calm = fleet.usage()
+        await asyncio.sleep(fleet.plan.warm_seconds)
+        used = fleet.usage()
+        metric = f"no worker, {readers} reply topics are read: CPU of the broker"
+        rows.add(metric, "s/s", rates_of(calm, used)["broker"])
     begun = time.time()
     first = await fleet.join()
     rows.add("first worker has all partitions", "s", await fleet.settled() - begun)

@@ -93,16 +93,18 @@ class Streams:
         self.all[stream.job] = stream
         self.open += 1
 
-    def take(self, record: ReplyRecord, at: float) -> None:
-        """Take the next record of some log."""
+    def take(self, record: ReplyRecord, at: float) -> bool:
+        """Take the next record of some log; tell whether an answer ended with it."""
         stream = self.all.get(record.job)
         if stream is None:
             self.strange += 1
-            return
+            return False
         before = stream.visible.finished
         self.claims_unbegun += stream.take(record, at)
         self.claims += isinstance(record, ClaimRecord)
-        self.open -= stream.visible.finished and not before
+        ended = stream.visible.finished and not before
+        self.open -= ended
+        return ended
 
     def of(self, begun: float, ended: float = float("inf")) -> list[Stream]:
         """Return the streams whose jobs were sent in a span of time."""
