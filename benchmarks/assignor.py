@@ -41,7 +41,7 @@ def assign(
 ) -> tuple[float, dict[str, list[int]]]:
     """Assign anew; return the CPU seconds and who has which partitions then."""
 
-    class Assignor(StickyPartitionAssignor):  # type: ignore[misc] # it remembers in its class
+    class Assignor(StickyPartitionAssignor):  # what it remembers is in its class
         pass
 
     members = {}

@@ -52,8 +52,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="aril-fleet-", ignore_cleanup_errors=True) as data,
         FleetKafka(Path(data), plan.partitions + plan.tenants) as kafka,
     ):
-        rows = asyncio.run(measure(plan, kafka))
-    write(out.stem, rows, out.parent)
+        write(out.stem, asyncio.run(measure(plan, kafka)), out.parent)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,8 @@ def test_claims_of_jobs_that_nobody_had_begun_are_told_apart() -> None:
     streams = Streams()
     streams.expect(Stream("acme", JOB, 3, sent=0.0))
     claims = [ClaimRecord(job=JOB, epoch=Epoch(number, 1), worker="b") for number in (2, 3, 5)]
-    for record in (*claims[:2], tokens(0, 1, epoch=Epoch(4, 1)), claims[2]):
+    records: list[ReplyRecord] = [*claims[:2], tokens(0, 1, epoch=Epoch(4, 1)), claims[2]]
+    for record in records:
         streams.take(record, 1.0)
     assert (streams.claims, streams.claims_unbegun) == (3, 2)
     streams.take(ClaimRecord(job="j9", epoch=SECOND, worker="b"), 1.0)
