@@ -22,6 +22,7 @@ from aril.worker.queue.assignment import PartitionState
 from aril.worker.queue.commits import membership_of
 from aril.worker.queue.committed import positions_of
 from aril.worker.queue.delivery import Delivery
+from aril.worker.queue.identities import IdentityBound
 from aril.worker.queue.lag import logs_of
 from aril.worker.queue.member import make_member
 from aril.worker.queue.pauses import apply_pauses
@@ -77,6 +78,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._consumer = self._make_consumer()
         self._states: dict[Partition, PartitionState] = {}
         self._parted: dict[Partition, PartitionState] = {}  # of the assignment before
+        self._finished_jobs = IdentityBound()
         self._delivery = Delivery(handler)
         self._unreadable = UnreadableBatches(self)
         self._ended = 0  # assignments that were taken away
@@ -249,9 +251,11 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 found.ends[each],
                 found.committed.get(each),
                 self._parted.get(source),
+                bound=self._finished_jobs,
             )
             for each in partitions
         }
+        self._finished_jobs.hold(state.finished_jobs for state in self.states)
         self._parted = {}
         held, self._held = self._held, set(self._states)
         self.in_the_way = self._resting and not self._held <= held
