@@ -18,4 +18,5 @@ async def test_a_rebalance_waits_half_a_second_for_heartbeats(
     """All members wait for the one that hears of it last; a short session has four at least."""
     settings = load_settings(flags={"session_timeout_ms": session_ms}).settings
     member = make_member(settings, "test", StickyPartitionAssignor)
+    await member.stop()
     assert member._heartbeat_interval_ms == heartbeat_ms
