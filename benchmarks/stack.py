@@ -90,9 +90,7 @@ class Stack:
             bootstrap=self.bootstrap,
             group=self.group,
             dlq_topic=self.contract.dlq_topic,
-            log_level="error",
-            **self.names,
-            **settings,
+            **({"log_level": "error"} | self.names | settings),
         )
         worker.module, worker.checkout = module, checkout
         self.workers.append(worker)

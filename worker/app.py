@@ -156,6 +156,7 @@ class Worker:
             log.exception("worker_failed")
             return EXIT_FAILED
         finally:
+            await self._tenant_topics.close()
             await self._close_recorder()
             if http is not None:
                 await http.cleanup()

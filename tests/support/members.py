@@ -27,12 +27,12 @@ PARTITIONS = 4
 
 
 @contextlib.asynccontextmanager
-async def new_topic(kafka: Kafka) -> AsyncIterator[str]:
+async def new_topic(kafka: Kafka, partitions: int = PARTITIONS) -> AsyncIterator[str]:
     """Make a jobs topic of a name of its own; give its name."""
     name = f"jobs-{uuid.uuid4().hex[:8]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    await admin.create_topics([NewTopic(name, partitions, 1)])
     yield name
     await admin.close()
 

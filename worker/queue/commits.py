@@ -1,8 +1,8 @@
 """Commits under the generation that the work was done in, and never under another.
 
 aiokafka's own ``commit`` takes whatever generation the consumer has by then and retries, so a
-completion of an older assignment can be committed under a newer one. Here a single OffsetCommit
-goes out with the generation and member id that were captured at assignment. It is not retried:
+completion of an older assignment can be committed under a newer one. Here each OffsetCommit goes
+out once, with the generation and member id that were captured at assignment. It is not retried:
 any error, and a time-out, means "not committed", and the next round asks again if the partition is
 still ours. What was committed is read past aiokafka's ``committed``, which drops the metadata. Both
 use aiokafka's private coordinator; tests/worker/queue/test_consumer.py pins it.
@@ -23,7 +23,7 @@ from aril.worker.queue.assignment import Membership
 from aril.worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -34,6 +34,12 @@ log = get_logger(__name__)
 
 # The broker answers in milliseconds; past this the coordinator is in trouble and a rebalance near.
 COMMIT_TIMEOUT_SECONDS = 5.0
+
+# Of one request: the broker keeps what a request commits as one batch of records, and takes none
+# above its message.max.bytes, a megabyte by default.
+COMMIT_BYTES = 512 << 10
+# A partition's record beside names and metadata; a little less was measured.
+RECORD_BYTES = 200
 
 
 class Commits:
@@ -63,7 +69,9 @@ class Commits:
                 if (checkpoint := state.to_commit()) is not None:
                     by_member.setdefault(state.membership, {})[state] = checkpoint
             for membership, checkpoints in by_member.items():
-                await self._send(membership, checkpoints)
+                for part in parts_of(self._group, checkpoints):
+                    if not await self._send(membership, part):
+                        break  # the others would fare no better; the next round has them all
 
     async def prove(self, state: PartitionState, base: int) -> bool:
         """Prove that we own a partition: commit what is finished of it, with a base for epochs.
@@ -96,6 +104,24 @@ class Commits:
             for state, checkpoint in checkpoints.items():
                 state.committed = checkpoint
         return accepted
+
+
+def parts_of(
+    group: str, checkpoints: Mapping[PartitionState, Checkpoint]
+) -> Iterator[dict[PartitionState, Checkpoint]]:
+    """Split what is to be committed into as many requests as it takes."""
+    part: dict[PartitionState, Checkpoint] = {}
+    size = 0
+    for state, checkpoint in checkpoints.items():
+        names = len(group) + len(state.source.topic)
+        more = names + len(checkpoint.metadata) + RECORD_BYTES
+        if part and size + more > COMMIT_BYTES:
+            yield part
+            part, size = {}, 0
+        part[state] = checkpoint
+        size += more
+    if part:
+        yield part
 
 
 def membership_of(consumer: AIOKafkaConsumer, number: int) -> Membership | None:

@@ -25,6 +25,7 @@ from aiokafka.errors import (
 
 from aril.connecting.sessions import renew_sessions
 from aril.fetching.leaders import Leaders
+from aril.fetching.topicwise import TopicMetadata
 from aril.worker.topics.contract import (
     JUDGED_CONFIGS,
     MANY_REPLICAS,
@@ -52,11 +53,14 @@ __all__ = [
 ]
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 REQUEST_TIMEOUT_MS: Final = 15_000
 LEADER_TRIES: Final = 100
 LEADER_PAUSE_SECONDS: Final = 0.1
 CONFIGS_AT_ONCE: Final = 200  # topics of one request
+# Likewise: eight records each in the cluster's own log, of which a request may cause 10,000.
+CREATED_AT_ONCE: Final = 500
 
 
 class TopicsError(Exception):
@@ -83,7 +87,9 @@ class TopicAdmin:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             **self._security,
         )
-        renew_sessions(self._admin._client)  # noqa: SLF001 - aiokafka has no other way to it
+        client = self._admin._client  # noqa: SLF001 - aiokafka has no other way to it
+        renew_sessions(client)
+        TopicMetadata(client)  # or it asks for all topics now and then, as long as it is open
         try:
             await _asked(self._admin.start(), no_broker=f"no broker answers at {self._bootstrap}")
         except BaseException:
@@ -167,6 +173,12 @@ class TopicAdmin:
         return min(MANY_REPLICAS, len(cluster["brokers"]))
 
     async def _create(self, topics: Sequence[NewTopic], replicas: int) -> list[str]:
+        created: list[str] = []
+        for some in _chunks(topics, CREATED_AT_ONCE):
+            created += await self._create_some(some, replicas)
+        return created
+
+    async def _create_some(self, topics: Sequence[NewTopic], replicas: int) -> list[str]:
         asked = [
             KafkaTopic(topic.name, topic.partitions, replicas, topic_configs=dict(topic.config))
             for topic in topics
@@ -242,8 +254,8 @@ def _resource(topic: str) -> ConfigResource:
     return ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(JUDGED_CONFIGS))
 
 
-def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (names[at : at + size] for at in range(0, len(names), size))
+def _chunks(whole: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (whole[at : at + size] for at in range(0, len(whole), size))
 
 
 async def _asked(call: Awaitable[Answer], *, no_broker: str = "no broker answers") -> Answer:

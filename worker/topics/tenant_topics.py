@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aril.worker.observe.logs import get_logger
 from aril.worker.topics.admin import TopicsError
+from aril.worker.topics.kept_admin import KeptAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +37,7 @@ class TenantTopics:
     ) -> None:
         """Prepare; without `admin` nothing is looked at."""
         self._contract = contract
-        self._admin = admin
+        self._admin = None if admin is None else KeptAdmin(admin)
         self._first: dict[str, asyncio.Future[None]] = {}  # waits to be looked at
         self._looking: asyncio.Task[None] | None = None
         self._metrics = metrics
@@ -91,6 +92,14 @@ class TenantTopics:
             if names := self._turn(in_use()):
                 await self._look(names)
 
+    async def close(self) -> None:
+        """Look at nothing more; who waits for a look goes on without."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        if self._admin is not None:
+            await self._admin.close()
+
     async def _look_at_new(self) -> None:
         try:
             while self._first:
@@ -112,8 +121,7 @@ class TenantTopics:
         if self._admin is None:
             return
         try:
-            async with self._admin() as asked:
-                findings, told = await asked.judge_some(names)
+            findings, told = await self._admin.judge_some(names)
         except TopicsError as error:
             log.warning("topics_unknown", error=str(error))
         else:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka import TopicPartition
 
 from aril.worker.job import Partition
-from aril.worker.queue.assignment import Membership
-from aril.worker.queue.commits import commit_offsets, committed_offsets, membership_of
-from aril.worker.queue.done_list import encode
-from aril.worker.queue.ledger import Checkpoint
-from tests.support.members import PARTITIONS, Member, committed, send, until
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commits import (
+    commit_offsets,
+    committed_offsets,
+    membership_of,
+    parts_of,
+)
+from aril.worker.queue.done_list import METADATA_BYTES, encode
+from aril.worker.queue.ledger import Checkpoint, Ledger
+from tests.support.members import PARTITIONS, Member, committed, new_topic, send, until
 
 if TYPE_CHECKING:
     from tests.support.brokers import Kafka
@@ -146,6 +152,50 @@ async def test_the_largest_list_is_taken_by_the_broker(kafka: Kafka, topic: str)
         inner, group = member.consumer._consumer, member.settings.group
         full = {Partition(topic, number): Checkpoint(0, text) for number in range(PARTITIONS)}
         assert await commit_offsets(inner, group, member.held(0).membership, full)
+
+
+async def test_no_request_commits_more_than_a_broker_takes() -> None:
+    """A thousand full lists go out as several requests, each partition in one of them."""
+    membership = Membership(1, 1, "m")
+    states = [PartitionState(Partition("jobs", each), membership, 0) for each in range(1_000)]
+    wanted = {state: Checkpoint(0, "x" * METADATA_BYTES) for state in states}
+    parts = [*parts_of("group", wanted)]
+    assert [state for part in parts for state in part] == states
+    assert max(len(part) for part in parts) * METADATA_BYTES < 1 << 20
+    assert len(parts) < 10
+    few = {state: Checkpoint(0, "") for state in states}
+    assert [*parts_of("group", few)] == [few]
+
+
+@pytest.mark.slow  # three hundred partitions
+async def test_more_than_a_broker_takes_at_once_is_committed_in_parts(kafka: Kafka) -> None:
+    """The lists of 300 partitions are 1.2 MB, more than a request may commit."""
+    async with new_topic(kafka, 300) as topic, Member(kafka, topic) as member:
+        await until(lambda: len(member.consumer.states) == 300)
+        states = member.consumer.states
+        ledger = Ledger(0, [range(at, at + 1) for at in range(1, 8_000, 2)])
+        assert len(ledger.metadata()) > 4_000
+        for state in states:
+            state.ledger = ledger
+        await member.consumer.commit()
+        assert {state.committed for state in states} == {ledger.checkpoint()}
+
+
+async def test_nothing_more_is_sent_behind_a_part_that_was_refused(
+    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker would refuse the other parts, too, or not answer them either."""
+    monkeypatch.setattr("aril.worker.queue.commits.COMMIT_BYTES", 1)
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.consumer.states) == PARTITIONS)
+        states, asked = member.consumer.states, list[bool]()
+        monkeypatch.setattr(member.commits, "_told", lambda _, taken: asked.append(taken))
+        for state in states:
+            state.read(0)
+            state.finish_offset(0)
+            state.membership = dataclasses.replace(state.membership, member_id="a-ghost")
+        await member.consumer.commit()
+        assert asked == [False]
 
 
 async def test_ownership_is_proved_by_a_commit_that_the_broker_takes(

@@ -14,6 +14,7 @@ from aril.worker.observe.metrics import Metrics
 from aril.worker.replies.broker_clock import BrokerClock
 from aril.worker.settings import load_settings
 from aril.worker.startup import Startup
+from aril.worker.topics.admin import TopicsError
 from aril.worker.topics.contract import DAY_MS, Contract, Finding, TopicState, judge
 from aril.worker.topics.tenant_topics import LOOK_TOPICS, TenantTopics
 from tests.support.harness import Harness
@@ -38,11 +39,14 @@ class Admin:
         self.findings = findings
         self.told = told  # None: whatever is asked for
         self.asked: list[list[str]] = []
+        self.open: list[bool] = []  # an entry for each time that it was entered
 
     async def __aenter__(self) -> Self:
+        self.open.append(True)
         return self
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def __aexit__(self, *_: object) -> None:
+        self.open[self.open.index(True)] = False
 
     async def verify_shared(self) -> list[Finding]:
         """Return all."""
@@ -70,6 +74,28 @@ async def test_topics_that_are_used_first_in_one_moment_share_a_look() -> None:
     assert topics.why_refused("replies.acme") == WRONG.text
 
 
+async def test_looks_go_through_one_connection_until_one_fails() -> None:
+    """A tenant's first job waits for an answer, not for a connection."""
+
+    class Failing(Admin):
+        async def judge_some(self, names: Iterable[str]) -> tuple[list[Finding], set[str]]:
+            if "replies.ill" in names:
+                raise TopicsError("no broker answers")
+            return await super().judge_some(names)
+
+    admin = Failing([])
+    topics = TenantTopics(Contract(), Metrics(), asked_of(admin))
+    for name in ("replies.acme", "replies.zeta"):
+        await topics.first_use(name)
+    assert admin.open == [True]
+    await topics.first_use("replies.ill")
+    assert admin.open == [False]
+    await topics.first_use("replies.bee")
+    assert admin.open == [False, True]
+    await topics.close()
+    assert admin.open == [False, False]
+
+
 async def test_a_look_that_is_not_answered_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The topic counts as right until a later look."""
     monkeypatch.setattr("aril.worker.topics.tenant_topics.FIRST_SECONDS", 0.01)
@@ -79,8 +105,10 @@ async def test_a_look_that_is_not_answered_keeps_nobody(monkeypatch: pytest.Monk
             await asyncio.Event().wait()
             return await super().judge_some(names)
 
-    topics = TenantTopics(Contract(), Metrics(), asked_of(Silent([WRONG])))
+    admin = Silent([WRONG])
+    topics = TenantTopics(Contract(), Metrics(), asked_of(admin))
     assert await asyncio.wait_for(topics.first_use("replies.acme"), 5) is None
+    assert admin.open == [False]
 
 
 async def test_a_topic_that_is_wrong_at_its_first_use_refuses_its_job() -> None:

@@ -24,7 +24,7 @@ from aril.worker.topics.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tests.support.brokers import Kafka
 
@@ -279,6 +279,39 @@ async def test_a_topic_that_the_brokers_do_not_list_yet_is_no_missing_one(
     created = await ensure_topics(kafka.bootstrap, contract, ["acme"], TopicPlan(jobs_partitions=1))
     assert contract.jobs_topic not in created
     monkeypatch.setattr(TopicAdmin, "states", states)
+    assert await verify_topics(kafka.bootstrap, contract) == []
+
+
+@pytest.mark.kafka
+async def test_an_admin_that_stays_open_asks_for_no_topics(
+    kafka: Kafka, contract: Contract
+) -> None:
+    """When aiokafka would learn all topics anew, every few minutes, brokers alone are learned."""
+    await ensure_topics(kafka.bootstrap, contract, ["acme"])
+    async with TopicAdmin(kafka.bootstrap, contract) as admin:
+        client = admin._admin._client
+        await client.force_metadata_update()
+        assert client.cluster.brokers()
+        assert client.cluster.topics() == set()
+
+
+@pytest.mark.kafka
+async def test_many_topics_are_created_in_several_requests(
+    kafka: Kafka, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster refuses a request for thousands of topics whole; each one asks for a part."""
+    create, asked = AIOKafkaAdminClient.create_topics, list[int]()
+
+    async def counted(self: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> object:
+        asked.append(len(topics))
+        return await create(self, topics)
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", counted)
+    monkeypatch.setattr("aril.worker.topics.admin.CREATED_AT_ONCE", 2)
+    tenants = ["acme", "bee", "cat", "dog", "eel"]
+    created = await ensure_topics(kafka.bootstrap, contract, tenants)
+    assert created[2:] == [f"{contract.replies_prefix}{tenant}" for tenant in tenants]
+    assert asked == [2, 2, 2, 1]  # jobs and dead letters, then the replies
     assert await verify_topics(kafka.bootstrap, contract) == []
 
 
