@@ -96,7 +96,7 @@ class Member:
         flags |= {"bootstrap": kafka.bootstrap, "jobs_topic": topic, "group": f"g-{topic}"}
         self.settings = load_settings(flags=flags).settings
         self.seen = Recorder()
-        self.commits = Commits(self.settings.group)
+        self.commits = Commits()
         self.consumer = JobsConsumer(self.settings, self.seen, "test", self.commits, consolidation)
         self.task: asyncio.Task[None] | None = None
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka import errors
 from aiokafka.protocol.commit import OffsetCommitRequest
@@ -36,21 +36,30 @@ log = get_logger(__name__)
 COMMIT_TIMEOUT_SECONDS = 5.0
 
 
+class Committer(Protocol):
+    """A membership that commits; see `aril.worker.queue.membership.interface.GroupMember`."""
+
+    def as_whom(self, membership: Membership) -> Membership:
+        """Return as whom to commit what was won under a membership."""
+
+    async def commit(
+        self, membership: Membership, checkpoints: Mapping[Partition, Checkpoint]
+    ) -> bool:
+        """Send one commit, never again; return whether the broker took all of it."""
+
+
 class Commits:
     """What one member of the group commits, one request at a time."""
 
-    def __init__(
-        self, group: str, *, told: Callable[[float, bool], None] = lambda *_: None
-    ) -> None:
+    def __init__(self, *, told: Callable[[float, bool], None] = lambda *_: None) -> None:
         """`told` hears of each commit: its seconds, and whether the broker took it."""
-        self._group = group
         self._told = told
-        self._consumer: AIOKafkaConsumer | None = None
+        self._committer: Committer | None = None
         self._lock = asyncio.Lock()
 
-    def speak_through(self, consumer: AIOKafkaConsumer) -> None:
-        """Commit as this consumer from now on."""
-        self._consumer = consumer
+    def speak_through(self, committer: Committer) -> None:
+        """Commit as this member from now on."""
+        self._committer = committer
 
     async def commit(self, states: Callable[[], Iterable[PartitionState]]) -> None:
         """Commit what is finished of partitions, where it grew.
@@ -61,7 +70,7 @@ class Commits:
             by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
             for state in states():
                 if (checkpoint := state.to_commit()) is not None:
-                    by_member.setdefault(state.membership, {})[state] = checkpoint
+                    by_member.setdefault(self._as_whom(state), {})[state] = checkpoint
             for membership, checkpoints in by_member.items():
                 await self._send(membership, checkpoints)
 
@@ -75,21 +84,26 @@ class Commits:
             checkpoint = state.checkpoint(base)
             if state.revoked or checkpoint is None:
                 return False
-            accepted = await self._send(state.membership, {state: checkpoint})
+            accepted = await self._send(self._as_whom(state), {state: checkpoint})
             if accepted:
                 state.base = base
             return accepted
+
+    def _as_whom(self, state: PartitionState) -> Membership:
+        return self._speaker.as_whom(state.membership)
+
+    @property
+    def _speaker(self) -> Committer:
+        assert self._committer is not None, "a member is there before its partitions are"  # noqa: S101 - ours
+        return self._committer
 
     async def _send(
         self, membership: Membership, checkpoints: Mapping[PartitionState, Checkpoint]
     ) -> bool:
         """Commit, and remember it where the broker took it."""
         begun = time.monotonic()
-        accepted = await commit_offsets(
-            self._consumer,
-            self._group,
-            membership,
-            {state.source: checkpoint for state, checkpoint in checkpoints.items()},
+        accepted = await self._speaker.commit(
+            membership, {state.source: checkpoint for state, checkpoint in checkpoints.items()}
         )
         self._told(time.monotonic() - begun, accepted)
         if accepted:
@@ -124,7 +138,7 @@ async def commit_offsets(
     membership: Membership,
     checkpoints: Mapping[Partition, Checkpoint],
 ) -> bool:
-    """Send one OffsetCommit; return whether the broker took all of it."""
+    """Send one OffsetCommit of the classic protocol; return whether the broker took all of it."""
     if membership.generation < 0:
         raise ValueError("a commit without a generation would be taken from anybody")
     topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -137,6 +151,11 @@ async def commit_offsets(
         OffsetCommitRequest.DEFAULT_RETENTION_TIME,
         list(topics.items()),
     )
+    return await send_commit(consumer, request)
+
+
+async def send_commit(consumer: AIOKafkaConsumer, request: Any) -> bool:
+    """Send an OffsetCommit of any kind to the group's coordinator; see `commit_offsets`."""
     coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
     try:
         async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
@@ -150,8 +169,8 @@ async def commit_offsets(
 def _accepted(coordinator: Any, response: Any) -> bool:
     failures = {
         errors.for_code(code)
-        for _, partitions in response.topics
-        for _, code in partitions
+        for _, partitions, *_ in response.topics
+        for _, code, *_ in partitions
         if errors.for_code(code) is not errors.NoError
     }
     if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:

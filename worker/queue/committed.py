@@ -32,6 +32,12 @@ class Positions:
     ends: dict[TopicPartition, int]
     committed: dict[TopicPartition, Checkpoint] = field(default_factory=dict)
     lost: dict[TopicPartition, int] = field(default_factory=dict)  # deleted before they were done
+    first: dict[TopicPartition, int] = field(default_factory=dict)  # offset of the log
+
+    def start(self, each: TopicPartition) -> int:
+        """Return the offset that reading begins with."""
+        committed = self.committed.get(each)
+        return self.first.get(each, 0) if committed is None else committed.position
 
 
 async def positions_of(
@@ -57,4 +63,4 @@ async def positions_of(
         for each, checkpoint in committed.items()
         if (count := open_below(starts[each], checkpoint.position, done_list_of(checkpoint)))
     }
-    return Positions(ends, committed, lost)
+    return Positions(ends, committed, lost, starts)

@@ -129,7 +129,7 @@ async def test_each_commit_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("aril.worker.queue.commits.commit_offsets", commit)
     told: list[tuple[float, bool]] = []
-    commits = Commits("g", told=lambda *what: told.append(what))
+    commits = Commits(told=lambda *what: told.append(what))
     for _ in range(2):
         state = held()
         assert state.read(10)
