@@ -184,7 +184,6 @@ class ConnectionSettings(BaseSettings):
                 options["sasl_plain_password"] = _text(self.sasl_password)
         return options
 
-
     def librdkafka_security(self) -> dict[str, Any]:
         """Return what a client of librdkafka needs to speak to the brokers, but for a token.
 

@@ -152,17 +152,12 @@ class Worker:
             why = f"group {self._settings.group} has workers with another ARIL_ASSIGNOR"
             log.error("worker_failed", error=why)  # noqa: TRY400 - one line is meant for a person
             return EXIT_FAILED
-        except (
-            WorkerFailedError,
-            GroupProtocolError,
-            ConsumerSilentError,
-            KafkaError,
-            OSError,
-        ) as error:
+        except (WorkerFailedError, GroupProtocolError) as error:
+            log.error("worker_failed", error=str(error))  # noqa: TRY400 - one line is meant for a person
+            return EXIT_SETTING if error.setting else EXIT_FAILED
+        except (ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
-            known = isinstance(error, WorkerFailedError | GroupProtocolError)
-            setting = known and error.setting
-            return EXIT_SETTING if setting else EXIT_FAILED
+            return EXIT_FAILED
         except Exception:
             log.exception("worker_failed")
             return EXIT_FAILED

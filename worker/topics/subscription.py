@@ -25,7 +25,7 @@ def topic_pattern(jobs_topic: str, dlq_topic: str) -> re.Pattern[str] | None:
 
 
 def broker_pattern(jobs_topic: str, dlq_topic: str) -> str | None:
-    """Return the same for brokers, which match themselves in KIP-848, by RE2: it does not look ahead.
+    """Return the same for brokers, which in KIP-848 match themselves, by RE2: it cannot look ahead.
 
     What is left out is spelled out: names that are shorter, longer, or differ at some letter.
     """

@@ -31,7 +31,7 @@ from aril.worker.queue.membership.requests import EpochCommitRequest
 from aril.worker.topics.subscription import broker_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from aiokafka import AIOKafkaConsumer
 
@@ -180,7 +180,7 @@ class ConsumerMember:
         # From the end, which has to be asked for: by then they are paused, and nothing is fetched.
         end = confluent_kafka.OFFSET_END
         await member.incremental_assign(
-            [confluent_kafka.TopicPartition(*place, end) for place in places]
+            [confluent_kafka.TopicPartition(each.topic, each.partition, end) for each in given]
         )
         await member.pause(given)
         await self._look(member)

@@ -58,7 +58,9 @@ async def refuse_mixed_group(client: Any, group: str, protocol: Protocol) -> Non
             others = await _others(client, node, group, protocol)
     except (errors.IncompatibleBrokerVersion, NotImplementedError):  # aiokafka's two ways to say so
         if protocol == "consumer":
-            why = "ARIL_GROUP_PROTOCOL=consumer needs brokers of Apache Kafka 4.0 or later (KIP-848)"
+            why = (
+                "ARIL_GROUP_PROTOCOL=consumer needs brokers of Apache Kafka 4.0 or later (KIP-848)"
+            )
             raise GroupProtocolError(why, setting=True) from None
         return
     except (errors.KafkaError, OSError, TimeoutError) as error:
@@ -73,7 +75,7 @@ async def refuse_mixed_group(client: Any, group: str, protocol: Protocol) -> Non
 
 
 async def _others(client: Any, node: int, group: str, protocol: Protocol) -> int:
-    """Count the members that are not of our protocol; a classic one is not of a group of KIP-848."""
+    """Count the members of the other protocol; to a classic one, all in a group of KIP-848."""
     answer = await _ask(client, node, GroupDescribeRequest(group))
     code, *_, members, _, _ = answer.groups[0]
     if code == 0:

@@ -1,9 +1,9 @@
-"""What librdkafka tells of a membership: the bytes of `consumer_group_metadata`, read strictly.
+r"""What librdkafka tells of a membership: the bytes of `consumer_group_metadata`, read strictly.
 
 librdkafka means them for its own transactions and says only that they are opaque. They are made by
-`rd_kafka_consumer_group_metadata_write`, and pinned by tests/worker/queue/test_consumer_protocol.py:
+`rd_kafka_consumer_group_metadata_write`; tests/worker/queue/membership/test_metadata.py pins them:
 
-    "CGMDv2:" , int32 generation in the machine's order , group 0 , member 0 , "\\1" or instance 0
+    "CGMDv2:" , int32 generation in the machine's order , group 0 , member 0 , "\1" or instance 0
 
 In a group of KIP-848 the generation is the member's epoch: 0 or less while it is in no group.
 """

@@ -35,7 +35,9 @@ class Reading:
 
     def _positions(self) -> dict[TopicPartition, int]:
         """Return how far each was handed out; from its start again while it is being looked up."""
-        return {each: _position(self._consumer, each, start) for each, start in self._starts.items()}
+        return {
+            each: _position(self._consumer, each, start) for each, start in self._starts.items()
+        }
 
     def _assign(self, starts: dict[TopicPartition, int]) -> None:
         self._starts = starts
@@ -46,6 +48,6 @@ class Reading:
 
 def _position(consumer: AIOKafkaConsumer, where: TopicPartition, start: int) -> int:
     """Return the next offset to be handed out, `start` while aiokafka looks for one."""
-    # ``position`` waits, and would let others in between; tests/worker/queue/test_reading.py pins it.
+    # ``position`` waits, and would let others in between; test_reading.py pins this.
     state = consumer._subscription.subscription.assignment.state_value(where)  # noqa: SLF001
     return state.position if state.has_valid_position else start

@@ -102,9 +102,10 @@ class EpochCommitRequest(Request[_OffsetCommitStruct]):  # type: ignore[misc] # 
         self._head = (group, epoch, member_id, None)
         topics: dict[str, list[tuple[int, int, int, str, dict[int, bytes]]]] = {}
         for source, (position, metadata) in checkpoints.items():
-            partition = (source.partition, position, NO_LEADER_EPOCH, metadata, {})
+            untagged: dict[int, bytes] = {}
+            partition = (source.partition, position, NO_LEADER_EPOCH, metadata, untagged)
             topics.setdefault(source.topic, []).append(partition)
-        self._topics = [(topic, partitions, {}) for topic, partitions in topics.items()]
+        self._topics = [(*each, dict[int, bytes]()) for each in topics.items()]
 
     def build(self, request_struct_class: type[_OffsetCommitStruct]) -> _OffsetCommitStruct:
         """Make the request; see aiokafka."""
