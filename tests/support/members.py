@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.support.brokers import Kafka
 
 PARTITIONS = 4
+PROTOCOLS = ("classic", "consumer")
 
 
 @contextlib.asynccontextmanager

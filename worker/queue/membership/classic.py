@@ -67,13 +67,13 @@ class ClassicMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         """See `GroupMember`."""
         self._holder = holder
         settings = self._settings
-        await look_before_joining(settings, self._client_id)
         pattern = topic_pattern(settings.jobs_topic, settings.dlq_topic)
         if pattern is None:
             self._reader.subscribe(topics=[settings.jobs_topic], listener=self)
         else:
             self._reader.subscribe(pattern=pattern.pattern, listener=self)
         try:
+            await look_before_joining(settings, self._client_id)
             await self._reader.start()
         except BaseException:
             await self._reader.stop()
