@@ -63,8 +63,7 @@ VARIANTS = {
     "one_by_one_fresh": (FRESH, EPOCHS),
     "one_by_one_fresh_and_unread": (UNREAD, EPOCHS),
     "one_by_one_fresh_to_both": (BOTH_FRESH, EPOCHS_SMALL),
-    "one_by_one_restarted": (RESTARTED, EPOCHS),
-    "one_by_one_below_reachable_epochs": (REACHED, EPOCHS),
+    "one_by_one_restarted": (RESTARTED, replace(EPOCHS, generations=2)),
 }
 WIDER = {
     "taken_over": (TAKEN, replace(THREE, faults=2)),
@@ -78,7 +77,8 @@ WIDER = {
     "one_by_one_by_three": (TAKEN, replace(EPOCHS, processes=3)),
     "one_by_one_fresh": (FRESH, replace(EPOCHS, faults=1)),
     "one_by_one_fresh_and_unread": (UNREAD, replace(EPOCHS, generations=4)),
-    "one_by_one_restarted": (RESTARTED, replace(EPOCHS, faults=1)),
+    "one_by_one_restarted": (RESTARTED, EPOCHS),
+    "one_by_one_below_reachable_epochs": (REACHED, EPOCHS),
 }
 
 

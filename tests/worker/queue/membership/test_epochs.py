@@ -49,16 +49,18 @@ async def test_a_partition_moves_alone_and_into_a_higher_epoch(
             stays.finish_offset(stays.position or 0)
             await first.consumer.commit()
             assert stays.committed is not None
+            won = epochs(first) | epochs(second)
             async with member() as third:
                 await until(lambda: third.consumer.states)
-                await until(lambda: len(first.consumer.states) == 1)
-                (moved,) = (s for s in third.consumer.states if s.source in won)
-                owner = epochs(second) | won | epochs(first)
-                assert moved.membership.generation > owner[moved.source]
+                (moved,) = third.consumer.states  # of whichever the brokers chose
+                assert moved.membership.generation > won[moved.source]
                 assert moved.is_fresh(2)
+                await until(
+                    lambda: len(epochs(first) | epochs(second) | epochs(third)) == PARTITIONS
+                )
         await until(lambda: len(first.consumer.states) == PARTITIONS)
         assert len(first.seen.assigned[-1]) == PARTITIONS
-        assert sorted({len(states) for states in first.seen.revoked}) == [1, 2]
+        assert PARTITIONS not in map(len, first.seen.revoked)
 
 
 async def test_only_the_member_and_only_in_its_epoch_may_commit(
