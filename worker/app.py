@@ -149,7 +149,10 @@ class Worker:
         except _StoppedError:
             pass
         except InconsistentGroupProtocolError:
-            why = f"group {self._settings.group} has workers with another ARIL_ASSIGNOR"
+            why = (
+                f"group {self._settings.group} has workers with another ARIL_ASSIGNOR,"
+                " or is a group of another kind, such as a share group"
+            )
             log.error("worker_failed", error=why)  # noqa: TRY400 - one line is meant for a person
             return EXIT_FAILED
         except (WorkerFailedError, GroupProtocolError) as error:
