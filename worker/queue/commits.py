@@ -23,7 +23,7 @@ from aril.worker.queue.assignment import Membership
 from aril.worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -151,22 +151,28 @@ async def commit_offsets(
         OffsetCommitRequest.DEFAULT_RETENTION_TIME,
         list(topics.items()),
     )
-    return await send_commit(consumer, request)
-
-
-async def send_commit(consumer: AIOKafkaConsumer, request: Any) -> bool:
-    """Send an OffsetCommit of any kind to the group's coordinator; see `commit_offsets`."""
     coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
+    send, forget = coordinator._send_req, coordinator.coordinator_dead  # noqa: SLF001 - same
+    return await send_commit(request, send, forget)
+
+
+async def send_commit(
+    request: Any, send: Callable[[Any], Awaitable[Any]], forget: Callable[[], object]
+) -> bool:
+    """Send an OffsetCommit of any kind; return whether the broker took all of it.
+
+    `send` asks the group's coordinator, which `forget` lets be looked for again.
+    """
     try:
         async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
-            response = await coordinator._send_req(request)  # noqa: SLF001 - same
+            response = await send(request)
     except (errors.KafkaError, TimeoutError, OSError) as error:
         log.warning("commit_failed", error=type(error).__name__)
         return False
-    return _accepted(coordinator, response)
+    return _accepted(response, forget)
 
 
-def _accepted(coordinator: Any, response: Any) -> bool:
+def _accepted(response: Any, forget: Callable[[], object]) -> bool:
     failures = {
         errors.for_code(code)
         for _, partitions, *_ in response.topics
@@ -174,7 +180,7 @@ def _accepted(coordinator: Any, response: Any) -> bool:
         if errors.for_code(code) is not errors.NoError
     }
     if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:
-        coordinator.coordinator_dead()  # so that the next heartbeat looks for the new one
+        forget()  # so that the next heartbeat, or request, looks for the new one
     if failures:
         log.warning("commit_refused", errors=sorted(failure.__name__ for failure in failures))
     return not failures

@@ -10,15 +10,16 @@ from aiokafka import errors
 
 from aril.worker.observe.logs import get_logger
 from aril.worker.queue.assignment import done_list_of
-from aril.worker.queue.commits import committed_offsets
 from aril.worker.queue.done_list import open_below
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
     from aril.worker.queue.ledger import Checkpoint
+
+    Committed = Callable[[Sequence[TopicPartition]], Awaitable[dict[TopicPartition, Checkpoint]]]
 
 log = get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Positions:
 
 
 async def positions_of(
-    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], committed_of: Committed
 ) -> Positions | None:
     """Read the logs' ends and what is committed, and look for jobs that retention deleted.
 
@@ -54,7 +55,7 @@ async def positions_of(
         async with asyncio.timeout(ANSWER_SECONDS):
             ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
             starts = await consumer.beginning_offsets(partitions)
-            committed = await committed_offsets(consumer, partitions)
+            committed = await committed_of(partitions)
     except (errors.KafkaError, TimeoutError) as error:
         log.warning("offsets_unknown", error=type(error).__name__)
         return None

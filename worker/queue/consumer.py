@@ -237,7 +237,7 @@ class JobsConsumer:
     async def given(self, partitions: Sequence[TopicPartition], membership: Membership) -> bool:
         """See `Holder`: set these up; until this ends no record of them is looked at."""
         ended = {each: self._ended[each] for each in partitions}
-        found = await positions_of(self._consumer, partitions)
+        found = await positions_of(self._consumer, partitions, self._member.committed)
         if found is None:  # nothing of it is read, and nothing committed
             return False
         partitions = [each for each in partitions if self._ended[each] == ended[each]]

@@ -192,5 +192,5 @@ async def test_offsets_that_no_broker_tells_are_unknown(failure: Exception) -> N
         raise failure
 
     silent: Any = SimpleNamespace(end_offsets=fail, beginning_offsets=fail)
-    assert await positions_of(silent, [PLACE]) is None
-    assert await positions_of(silent, []) == Positions({})
+    assert await positions_of(silent, [PLACE], fail) is None
+    assert await positions_of(silent, [], fail) == Positions({})

@@ -9,14 +9,14 @@ from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from aril.worker.placement.assignor import ask_for_rebalance, make_assignor
-from aril.worker.queue.commits import commit_offsets, membership_of
+from aril.worker.queue.commits import commit_offsets, committed_offsets, membership_of
 from aril.worker.queue.member import make_member
 from aril.worker.queue.membership.group_type import look_before_joining, refuse_mixed_group
 from aril.worker.queue.membership.interface import GroupProtocolError
 from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -89,6 +89,12 @@ class ClassicMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
 
     def begin(self, starts: Mapping[TopicPartition, int]) -> None:
         """Do nothing: aiokafka begins by itself where the group's offsets say."""
+
+    async def committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, Checkpoint]:
+        """See `GroupMember`."""
+        return await committed_offsets(self._reader, partitions)
 
     def as_whom(self, membership: Membership) -> Membership:
         """Return the membership that partitions were won under, and never another."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import confluent_kafka
 from aiokafka import TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from confluent_kafka.aio import AIOConsumer
 
 from aril.worker.observe.logs import get_logger
 from aril.worker.queue.assignment import Membership
 from aril.worker.queue.commits import send_commit
 from aril.worker.queue.member import make_member
+from aril.worker.queue.membership.coordinator import Coordinator
 from aril.worker.queue.membership.group_type import look_before_joining, refuse_mixed_group
 from aril.worker.queue.membership.interface import GroupProtocolError
 from aril.worker.queue.membership.metadata import identity_of
@@ -31,7 +31,7 @@ from aril.worker.queue.membership.requests import EpochCommitRequest
 from aril.worker.topics.subscription import broker_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
@@ -52,9 +52,11 @@ class ConsumerMember:
     def __init__(self, settings: WorkerSettings, client_id: str) -> None:
         self._settings = settings
         self._client_id = client_id
-        # Never subscribed, so it joins nothing; its coordinator is who commits are sent to.
-        self._reader = make_member(settings, client_id, StickyPartitionAssignor)
+        self._reader = make_member(settings, client_id, None)
         self._reading = Reading(self._reader)
+        # The group is asked through no other connections than the reader's.
+        self._client = self._reader._client  # noqa: SLF001 - nothing public has it
+        self._coordinator = Coordinator(self._client, settings.group)
         self._member: AIOConsumer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._setting_up: set[asyncio.Task[None]] = set()
@@ -115,6 +117,12 @@ class ConsumerMember:
         """See `GroupMember`."""
         self._reading.begin(starts)
 
+    async def committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, Checkpoint]:
+        """See `GroupMember`."""
+        return await self._coordinator.committed(partitions)
+
     def as_whom(self, membership: Membership) -> Membership:  # noqa: ARG002 - the interface
         """Return who we are now: the broker takes a commit in the present epoch only.
 
@@ -131,7 +139,7 @@ class ConsumerMember:
         request = EpochCommitRequest(
             self._settings.group, membership.member_id, membership.generation, checkpoints
         )
-        return await send_commit(self._reader, request)
+        return await send_commit(request, self._coordinator.send, self._coordinator.forget)
 
     async def _subscribe(self, member: AIOConsumer, holder: Holder) -> None:
         settings = self._settings
@@ -187,8 +195,7 @@ class ConsumerMember:
         epoch = self._now.generation
         if epoch < 1 or not places:  # lost already, of which we are told next
             return
-        client = self._reader._client  # noqa: SLF001 - the group is asked through no other
-        await refuse_mixed_group(client, self._settings.group, "consumer")
+        await refuse_mixed_group(self._client, self._settings.group, "consumer")
         if any(self._last.get(place) == epoch for place in places):
             # Two assignments in one epoch could not be told apart in the log.
             log.warning("assigned_twice_in_an_epoch", epoch=epoch)

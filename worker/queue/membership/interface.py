@@ -53,7 +53,7 @@ class GroupMember(Protocol):
 
     @property
     def reader(self) -> AIOKafkaConsumer:
-        """The consumer through which partitions are read and the group's offsets are asked."""
+        """The consumer through which partitions are read."""
 
     @property
     def generation(self) -> int:
@@ -70,6 +70,11 @@ class GroupMember(Protocol):
 
     def begin(self, starts: Mapping[TopicPartition, int]) -> None:
         """Read partitions that were given from these offsets on."""
+
+    async def committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, Checkpoint]:
+        """Read what the group has committed; what it has not is left out. Raises KafkaError."""
 
     def as_whom(self, membership: Membership) -> Membership:
         """Return as whom to commit what was won under a membership."""

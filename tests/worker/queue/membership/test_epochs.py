@@ -9,6 +9,7 @@ import pytest
 from aril.worker.job import Partition
 from aril.worker.queue.commits import send_commit
 from aril.worker.queue.ledger import Checkpoint
+from aril.worker.queue.membership.coordinator import Coordinator
 from aril.worker.queue.membership.requests import EpochCommitRequest
 from tests.support.members import PARTITIONS, Member, committed, send, until
 
@@ -70,11 +71,13 @@ async def test_only_the_member_and_only_in_its_epoch_may_commit(
     await send(kafka, topic, 4)
     async with member() as only:
         await until(lambda: len(only.seen.records) == 4)
-        now, reader = only.held(0).membership, only.consumer._consumer
+        now = only.held(0).membership
+        coordinator = Coordinator(only.consumer._consumer._client, only.settings.group)
         group, one = only.settings.group, {Partition(topic, 0): Checkpoint(1, "text")}
 
         async def commits(member_id: str, epoch: int) -> bool:
-            return await send_commit(reader, EpochCommitRequest(group, member_id, epoch, one))
+            request = EpochCommitRequest(group, member_id, epoch, one)
+            return await send_commit(request, coordinator.send, coordinator.forget)
 
         assert not await commits(now.member_id, now.generation + 1)
         assert not await commits(now.member_id, now.generation - 1)
