@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aril.schemas import DoneEvent
-
 if TYPE_CHECKING:
-    from aril import Stream
-    from aril.schemas import Event
+    from aril import Completion
     from tests.integration.conftest import Site
     from tests.support.workers import WorkerProcess
 
@@ -33,28 +30,23 @@ def worker_of(site: Site, name: str) -> WorkerProcess:
 async def test_streams_are_whole_while_workers_come_go_and_die(site: Site) -> None:
     """One alone, a second that joins and is killed, a third, and the first leaves."""
     async with site.client("acme") as client, worker_of(site, "first") as first:
-        streams = [await client.send(f"job {each}", max_tokens=TOKENS) for each in range(12)]
-        answers = asyncio.gather(*(_read(stream) for stream in streams))
+
+        async def ask(number: int) -> Completion:
+            return await client.complete(
+                f"job {number}", sampling={"max_tokens": TOKENS, "ignore_eos": True}, timeout=200
+            )
+
+        asked = [asyncio.create_task(ask(number)) for number in range(12)]
         async with worker_of(site, "second") as second:
             await _holds(second)
-            streams = [await client.send(f"more {each}", max_tokens=TOKENS) for each in range(12)]
-            more = asyncio.gather(*(_read(stream) for stream in streams))
+            asked += [asyncio.create_task(ask(number)) for number in range(12, 24)]
             await asyncio.sleep(1)
             second.signal(signal.SIGKILL)
             async with worker_of(site, "third") as third:
                 await _holds(third)
                 assert await first.stop() == 0
-                ends = [*await answers, *await more]
-    assert [type(end) for end in ends] == [DoneEvent] * 24
-    logs = await site.logs("acme")
-    assert len(logs) == 24
-
-
-async def _read(stream: Stream) -> Event | None:
-    last = None
-    async for event in stream:
-        last = event
-    return last
+                answers = await asyncio.gather(*asked)
+    assert {(len(answer.token_ids), answer.resets) for answer in answers} == {(TOKENS, 0)}
 
 
 async def _holds(worker: WorkerProcess) -> None:
