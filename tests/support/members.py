@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tests.support.brokers import Kafka
 
 PARTITIONS = 4
-PROTOCOLS = ("classic", "consumer")
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ from aril.worker.queue.membership.metadata import identity_of
 from aril.worker.queue.membership.oauth import Tokens
 from aril.worker.queue.membership.reading import Reading
 from aril.worker.queue.membership.requests import EpochCommitRequest
-from aril.worker.topics.subscription import broker_pattern
+from aril.worker.topics.subscription import broker_pattern, topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +52,7 @@ class ConsumerMember:
     def __init__(self, settings: WorkerSettings, client_id: str) -> None:
         self._settings = settings
         self._client_id = client_id
+        self._pattern = topic_pattern(settings.jobs_topic, settings.dlq_topic)
         self._reader = make_member(settings, client_id, None)
         self._reading = Reading(self._reader)
         # The group is asked through no other connections than the reader's.
@@ -143,7 +144,7 @@ class ConsumerMember:
 
     async def _subscribe(self, member: AIOConsumer, holder: Holder) -> None:
         settings = self._settings
-        pattern = broker_pattern(settings.jobs_topic, settings.dlq_topic)
+        pattern = broker_pattern(settings.jobs_topic)
 
         async def assigned(_: object, given: list[Any]) -> None:
             await self._assigned(member, given, holder)
@@ -185,6 +186,8 @@ class ConsumerMember:
 
     async def _assigned(self, member: AIOConsumer, given: list[Any], holder: Holder) -> None:
         places = [TopicPartition(each.topic, each.partition) for each in given]
+        if self._pattern is not None:  # else dead letters would be read as jobs
+            places = [each for each in places if self._pattern.match(each.topic)]
         # From the end, which has to be asked for: by then they are paused, and nothing is fetched.
         end = confluent_kafka.OFFSET_END
         await member.incremental_assign(
@@ -213,11 +216,15 @@ class ConsumerMember:
         self, places: list[TopicPartition], membership: Membership, holder: Holder
     ) -> None:
         """Begin with partitions, as long as they are ours."""
-        while places := [each for each in places if self._held.get(each) is membership]:
-            if await holder.given(places, membership):
-                self._greeted = True
-                return
-            await asyncio.sleep(OFFSETS_PAUSE_SECONDS)
+        try:
+            while places := [each for each in places if self._held.get(each) is membership]:
+                if await holder.given(places, membership):
+                    self._greeted = True
+                    return
+                await asyncio.sleep(OFFSETS_PAUSE_SECONDS)
+        except Exception as error:
+            log.exception("partitions_not_set_up")
+            holder.fail(error)
 
     async def _taken(self, gone: list[Any], holder: Holder, *, lost: bool) -> None:
         places = [TopicPartition(each.topic, each.partition) for each in gone]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from aril.worker.job import Partition
 from aril.worker.queue.commits import send_commit
@@ -134,3 +135,38 @@ async def test_a_replaced_member_reads_on_in_a_higher_epoch(
         after = only.held(0).membership
         assert after.generation > before.generation
         assert after.member_id != before.member_id
+
+
+async def test_a_member_that_rejoins_has_all_anew_in_a_higher_epoch(
+    kafka: Kafka, topic: str, member: Callable[[], Member]
+) -> None:
+    """It leaves and comes back by itself, as it does rather than begin twice in an epoch."""
+    await send(kafka, topic, 4)
+    async with member() as only:
+        await until(lambda: len(only.seen.records) == 4)
+        before = epochs(only)
+        only.consumer.rejoin()
+        await until(lambda: len(only.seen.records) == 8)
+        assert all(epochs(only)[each] > before[each] for each in before)
+
+
+@pytest.mark.slow  # brokers look for new topics each ten seconds
+async def test_topics_that_appear_are_read_and_dead_letters_are_not(
+    kafka: Kafka, topic: str, member: Callable[..., Member]
+) -> None:
+    """Brokers match the pattern; the reader learns of a topic when it is given some of it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    own = [f"{topic}.{name}" for name in ("acme", "dlq", "beta")]
+    await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in own[:2]])
+    flags = {"jobs_topic": f"{topic}.*", "dlq_topic": own[1], "tenant_from": "topic"}
+    for name in own[:2]:
+        await send(kafka, name, 4)
+    async with member(**flags) as only:
+        await until(lambda: len(only.seen.records) == 4)
+        await admin.create_topics([NewTopic(own[2], PARTITIONS, 1)])
+        await admin.close()
+        await send(kafka, own[2], 4)
+        await until(lambda: len(only.seen.records) == 8)
+        assert {each.source.topic for each in only.seen.records} == {own[0], own[2]}
+        assert len(only.consumer.states) == 2 * PARTITIONS
