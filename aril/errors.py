@@ -60,8 +60,8 @@ class JobFailed(ArilError):  # noqa: N818 - named for what happened
 class JobConflict(ArilError):  # noqa: N818 - named for what happened
     """Another job of this tenant has the id: this one is not answered, the other one runs on.
 
-    It is told by the worker, as far back as that remembers jobs: some 10,000 of a partition. What
-    was given of the stream before may be of the other job's answer.
+    It is told by the worker, as far back as that remembers jobs: some 10,000 of a partition, fewer
+    with many partitions. What was given of the stream before may be of the other job's answer.
     """
 
     def __init__(self, job: str) -> None:

@@ -56,6 +56,7 @@ class KafkaTransport:
             **(security or {}),
         }
         self._producer: Any = None
+        self._topics: Any = None
         self._client: Any = None
         self._leaders: Any = None
         self._offsets: Any = None
@@ -68,7 +69,7 @@ class KafkaTransport:
         self._client = AIOKafkaClient(**self._options)
         renew_sessions(self._producer.client)
         renew_sessions(self._client)
-        TopicMetadata.of_producer(self._producer)
+        self._topics = TopicMetadata.of_producer(self._producer)
         self._leaders = TopicMetadata(self._client).leaders
         self._offsets = Offsets(self._client, self._leaders)
         self._follower = Follower(self._client, self._leaders, wait_ms=FETCH_WAIT_MS)
@@ -116,6 +117,7 @@ class KafkaTransport:
     ) -> None:
         """See `Transport`."""
         with kafka_errors():
+            await self._topics.expect(place)
             await self._producer.send_and_wait(
                 place.topic,
                 value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from aril.errors import BrokerUnavailable, ClientClosed
+from aril.errors import BrokerUnavailable, ClientClosed, TopicMissing
 from aril.router import INBOX_BYTES, Router
 from aril.transport import OutOfRange, Place, Unreadable
 
@@ -103,12 +103,23 @@ class Link:
         return self._closing
 
     async def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has. Raises `TopicMissing`, `ClientClosed`."""
+        """Return how many partitions a topic has. Raises `TopicMissing`, `ClientClosed`.
+
+        As the transport has it, which asks again from time to time: a jobs topic may get more.
+        While no broker answers it is what it was; `BrokerUnavailable` if that is not known.
+        """
         if self._partitions is None:
             raise ClientClosed("not open: use `async with Client(...)`, or `async with Connection`")
-        if topic not in self._partitions:
-            self._partitions[topic] = await self.transport.partitions(topic)
-        return self._partitions[topic]
+        known = self._partitions
+        try:
+            known[topic] = await self.transport.partitions(topic)
+        except TopicMissing:
+            known.pop(topic, None)
+            raise
+        except BrokerUnavailable:
+            if topic not in known:
+                raise
+        return known[topic]
 
     async def end_of(self, place: Place) -> int:
         """Return an offset that what is not yet written of a partition does not lie below."""

@@ -45,7 +45,10 @@ class Transport(Protocol):
         """Disconnect. Called once no `poll` is running."""
 
     async def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has. Raises `TopicMissing` if it does not exist."""
+        """Return how many partitions a topic has; asked anew at the latest ten minutes later.
+
+        Raises `TopicMissing` if it does not exist.
+        """
 
     async def send(
         self,

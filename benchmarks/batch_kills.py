@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -61,7 +62,13 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print the table, write nothing")
     arguments = parser.parse_args()
     with running_kafka() as kafka, tempfile.TemporaryDirectory() as folder:
-        answering = kill_and_answer(kafka, Path(folder), lines=arguments.lines, seed=arguments.seed)
+        answering = kill_and_answer(
+            kafka,
+            Path(folder),
+            lines=arguments.lines,
+            seed=arguments.seed,
+            tell=functools.partial(print, file=sys.stderr, flush=True),
+        )
         outcome = asyncio.run(answering)
     rows = rows_of(outcome, arguments.seed)
     if arguments.dry:

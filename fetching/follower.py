@@ -123,6 +123,7 @@ class Follower:
         """Read a partition no more; harmless if it is not."""
         if self._offsets.pop(place, None) is not None:
             self._last.pop(place, None)
+            self._unreadable.pop(place, None)
             self._void(place)
             self._leave(place)
 

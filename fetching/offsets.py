@@ -1,19 +1,24 @@
-"""Offsets of partitions by time, asked of the partitions' leaders, many in one request."""
+"""Offsets of partitions by time, asked of the partitions' leaders, many in one request.
+
+A broker that answers for the end of a log with a record's time has told of its last batch, not of
+its end: the embedded one gives that batch's first offset plus one. There a fetch tells the end.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiokafka import errors
 from aiokafka.protocol.offset import OffsetRequest
 
 from aril.fetching.leaders import fail
 from aril.fetching.place import Place
+from aril.fetching.watermark import high_watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aiokafka.client import AIOKafkaClient
 
@@ -27,6 +32,8 @@ PATIENCE_SECONDS: Final = 10.0  # for a leader: topics that are new have none fo
 _AT_ONCE: Final = 500  # partitions of one request
 _RETRY_SECONDS: Final = 0.1
 _CONSUMER: Final = -1  # in place of a replica's number
+_NOTHING: Final = -1
+_NO_TIME: Final = -1  # of the end, or where no record is as young
 _ASK_AGAIN: Final = (
     errors.NotLeaderForPartitionError,
     errors.LeaderNotAvailableError,
@@ -36,6 +43,13 @@ _ASK_AGAIN: Final = (
 )
 
 
+class _Told(NamedTuple):
+    """What a broker said of a partition."""
+
+    offset: int
+    timestamp_ms: int
+
+
 class Offsets:
     """Questions for offsets; those that are put while a broker answers share the next request."""
 
@@ -43,7 +57,7 @@ class Offsets:
         """Prepare to ask brokers through `client`, which somebody else starts and closes."""
         self._client = client
         self._leaders = leaders
-        self._asked: dict[int, dict[tuple[Place, int], asyncio.Future[int]]] = defaultdict(dict)
+        self._asked: dict[int, dict[tuple[Place, int], asyncio.Future[_Told]]] = defaultdict(dict)
         self._asking: dict[int, asyncio.Task[None]] = {}
 
     async def find(self, place: Place, timestamp: int) -> int:
@@ -62,6 +76,12 @@ class Offsets:
             self._leaders.forget(place.topic)
             await asyncio.sleep(pause)
             pause *= 2
+
+    async def find_all(self, places: Iterable[Place], timestamp: int) -> dict[Place, int]:
+        """Return `find` of each partition. Raises as that does."""
+        asked = [*places]
+        found = await asyncio.gather(*(self.find(each, timestamp) for each in asked))
+        return dict(zip(asked, found, strict=True))
 
     async def close(self) -> None:
         """Ask nothing more; whoever waits is told that the client is closed."""
@@ -89,7 +109,12 @@ class Offsets:
             if node not in self._asking:
                 task = asyncio.create_task(self._ask_all(node), name=f"aril-offsets-{node}")
                 self._asking[node] = task
-        return await asyncio.shield(future)
+        told = await asyncio.shield(future)
+        if timestamp == LATEST and told.timestamp_ms != _NO_TIME:
+            return await high_watermark(self._client, node, place, told.offset)
+        if timestamp >= 0 and told.timestamp_ms == _NO_TIME:
+            return _NOTHING  # whatever offset was told with it
+        return told.offset
 
     async def _ask_all(self, node: int) -> None:
         """Ask a broker as long as there are questions for it."""
@@ -114,7 +139,7 @@ class Offsets:
             del self._asking[node]
 
     async def _ask(
-        self, node: int, times: Mapping[Place, int], waiting: Mapping[Place, asyncio.Future[int]]
+        self, node: int, times: Mapping[Place, int], waiting: Mapping[Place, asyncio.Future[_Told]]
     ) -> None:
         """Put one request, and tell those who wait."""
         topics: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -123,15 +148,15 @@ class Offsets:
         request = OffsetRequest(_CONSUMER, 0, [*topics.items()])
         response = await self._client.send(node, request)
         told = {
-            Place(topic, number): (code, offset)
+            Place(topic, number): (code, _Told(offset, timestamp))
             for topic, found in response.topics
-            for number, code, *_, offset in found
+            for number, code, timestamp, offset in found
         }
         for place, future in waiting.items():
             if place not in told:
                 continue
-            code, offset = told[place]
+            code, answer = told[place]
             if (kind := errors.for_code(code)) is not errors.NoError:
                 fail(future, kind(f"{place.topic}/{place.partition}"))
             elif not future.done():
-                future.set_result(int(offset))
+                future.set_result(answer)

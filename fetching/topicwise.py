@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
     from aiokafka.cluster import ClusterMetadata
 
+    from aril.fetching.place import Place
+
 RETRY_SECONDS: Final = 0.1
 FORGOTTEN_SECONDS: Final = 300.0  # the age at which aiokafka refreshes metadata
 
@@ -62,6 +64,18 @@ class TopicMetadata:
             return waiting | sent
 
         return cls(producer.client, in_flight)
+
+    async def expect(self, place: Place) -> None:
+        """Have the client know a partition that was heard of elsewhere: a topic may get more.
+
+        aiokafka fails an assertion where it does not. Raises UnknownTopicOrPartitionError if there
+        is none, and other errors of Kafka's.
+        """
+        if place.partition not in await self._wait(place.topic):
+            await self.leaders.learn(place.topic)
+            self._tell(place.topic)
+            if place.partition not in self._client.cluster.partitions_for_topic(place.topic):
+                raise errors.UnknownTopicOrPartitionError(f"{place.topic}/{place.partition}")
 
     async def _close(self) -> None:
         await self.leaders.close()

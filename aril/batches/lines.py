@@ -77,6 +77,8 @@ class Line:
     key: str | None
     fields: Mapping[str, Any]
     digest: str
+    bytes: int = 0
+    """Of its text."""
 
     @property
     def is_openai(self) -> bool:
@@ -156,7 +158,7 @@ class _Reader:
             )
         place = number.to_bytes(BYTES, "big") if key is None else b""
         digest = blake2b(self._common + place + text, digest_size=ID_BYTES).hexdigest()
-        return Line(number, key, fields, digest)
+        return Line(number, key, fields, digest, len(text))
 
 
 def _fields(number: int, text: bytes) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aril.connecting.sessions import renew_sessions
 from aril.dead_letters.letter import Place, Raw
 from aril.errors import BrokerUnavailable, TopicMissing
+from aril.fetching.leaders import Leaders
+from aril.fetching.offsets import EARLIEST, LATEST, Offsets
+from aril.fetching.place import Place as Partition
 from aril.fetching.tolerant import skip_unreadable
 from aril.kafka import kafka_errors
 
@@ -29,8 +32,8 @@ FETCH_WAIT_MS: Final = 50
 SILENT_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
 
-Offsets = dict[int, int]
-"""By partition."""
+ByPartition = dict[int, int]
+"""Offsets by partition."""
 
 
 class Logs:
@@ -53,6 +56,9 @@ class Logs:
         )
         for client in (self._admin, self._consumer):
             renew_sessions(client._client)  # noqa: SLF001 - aiokafka has no other way to it
+        client = self._consumer._client  # noqa: SLF001 - aiokafka's own ends are not all true
+        self._leaders = Leaders(client)
+        self._offsets = Offsets(client, self._leaders)
         self._topics: Mapping[str, list[int]] = {}
 
     async def __aenter__(self) -> Self:
@@ -81,6 +87,8 @@ class Logs:
 
     async def _close(self) -> None:
         try:
+            await self._offsets.close()
+            await self._leaders.close()
             # aiokafka's fetcher forgets that it was stopped if that comes right behind an `assign`.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
@@ -92,22 +100,21 @@ class Logs:
         """Return a topic's partitions; none if there is no such topic."""
         return self._topics.get(topic, [])
 
-    async def starts(self, topic: str) -> Offsets:
+    async def starts(self, topic: str) -> ByPartition:
         """Return where each partition of a topic begins. Raises `TopicMissing`, too."""
         with kafka_errors():
-            return _offsets(await self._consumer.beginning_offsets(self._places(topic)))
+            return _by_partition(await self._offsets.find_all(self._places(topic), EARLIEST))
 
-    async def ends(self, topic: str) -> Offsets:
+    async def ends(self, topic: str) -> ByPartition:
         """Return the offsets that the next records will get. Raises `TopicMissing`, too."""
         with kafka_errors():
-            return _offsets(await self._consumer.end_offsets(self._places(topic)))
+            return _by_partition(await self._offsets.find_all(self._places(topic), LATEST))
 
     async def at(self, topic: str, partition: int, at_ms: int, *, otherwise: int) -> int:
         """Return the first offset of a partition whose record is not older than that."""
-        where = TopicPartition(topic, partition)
         with kafka_errors():
-            found = (await self._consumer.offsets_for_times({where: max(0, at_ms)}))[where]
-        return otherwise if found is None else int(found.offset)
+            found = await self._offsets.find(Partition(topic, partition), max(0, at_ms))
+        return found if found >= 0 else otherwise
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Raw]:
         """Give the records of a partition from `start` up to, and without, `end`."""
@@ -133,7 +140,7 @@ class Logs:
                 raise BrokerUnavailable(f"{topic}/{partition} is silent at offset {position}")
         self._consumer.pause(where)
 
-    async def delete(self, topic: str, before: Offsets) -> None:
+    async def delete(self, topic: str, before: ByPartition) -> None:
         """Delete the records of partitions below these offsets."""
         asked = {
             TopicPartition(topic, partition): RecordsToDelete(offset)
@@ -142,11 +149,11 @@ class Logs:
         with kafka_errors():
             await self._admin.delete_records(asked)
 
-    def _places(self, topic: str) -> list[TopicPartition]:
+    def _places(self, topic: str) -> list[Partition]:
         if topic not in self._topics:
             raise TopicMissing(f"topic {topic} does not exist; `aril topics` creates it")
-        return [TopicPartition(topic, partition) for partition in self._topics[topic]]
+        return [Partition(topic, partition) for partition in self._topics[topic]]
 
 
-def _offsets(found: Mapping[TopicPartition, int]) -> Offsets:
+def _by_partition(found: Mapping[Partition, int]) -> ByPartition:
     return {where.partition: offset for where, offset in found.items()}

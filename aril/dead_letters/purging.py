@@ -11,14 +11,14 @@ from aril.dead_letters.letter import Note, read
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aril.dead_letters.logs import Logs, Offsets
+    from aril.dead_letters.logs import ByPartition, Logs
 
 
 @dataclass(slots=True)
 class Doomed:
     """What a purge deletes: letters by reason, notes of replays, and what is neither."""
 
-    before: Offsets
+    before: ByPartition
     reasons: Counter[str] = field(default_factory=Counter)
     notes: int = 0
     strangers: int = 0
@@ -34,7 +34,7 @@ class Doomed:
         return self.reasons.total() + self.notes + self.strangers
 
 
-async def until(logs: Logs, topic: str, at_ms: int) -> Offsets:
+async def until(logs: Logs, topic: str, at_ms: int) -> ByPartition:
     """Return up to where each partition holds only what is older than that."""
     ends = await logs.ends(topic)
     return {
@@ -43,7 +43,7 @@ async def until(logs: Logs, topic: str, at_ms: int) -> Offsets:
     }
 
 
-def within(wanted: Mapping[int, int], starts: Offsets, ends: Offsets) -> Offsets:
+def within(wanted: Mapping[int, int], starts: ByPartition, ends: ByPartition) -> ByPartition:
     """Return how far partitions are deleted. ValueError for one that is not there.
 
     Never further than they reach now, so that nothing goes that nobody has counted.
@@ -56,7 +56,7 @@ def within(wanted: Mapping[int, int], starts: Offsets, ends: Offsets) -> Offsets
     }
 
 
-async def count(logs: Logs, topic: str, before: Offsets) -> Doomed:
+async def count(logs: Logs, topic: str, before: ByPartition) -> Doomed:
     """Read what would be deleted; a letter that stands there twice counts once."""
     starts = await logs.starts(topic)
     doomed, met = Doomed(before), set()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 
 from aril.gateway import batches, chat, files, health, models, page, responses, streams
-from aril.gateway.failures import HANDLERS
+from aril.gateway.failures import HANDLERS, respond
 from aril.gateway.hosts import KnownHosts, listed_in
 from aril.gateway.watching import Watching
 
@@ -33,6 +34,9 @@ def make_app(site: Site) -> Starlette:
                 expose_headers=["*"],
             )
         )
+    # Starlette has a place of its own for what nobody expected: around all of these, so that a
+    # page could not read it.
+    middleware.append(Middleware(ExceptionMiddleware, handlers={Exception: respond}))
     app = Starlette(
         routes=[
             *health.ROUTES,
@@ -47,5 +51,7 @@ def make_app(site: Site) -> Starlette:
         middleware=middleware,
         exception_handlers=HANDLERS,
     )
+    # What it would redirect to begins with http, whatever stands before the gateway.
+    app.router.redirect_slashes = False
     app.state.site = site
     return app

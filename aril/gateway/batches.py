@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aril.gateway.asking import job_of
-from aril.gateway.body import json_of
+from aril.gateway.body import asked_of
 from aril.gateway.failures import Refusal
 from aril.gateway.files import SECONDS
 from aril.gateway.kept import not_there, on_folder, page_of, store_of, taking
@@ -70,7 +70,7 @@ async def create(request: Request) -> Response:
     caller = site.caller(request)
     store = store_of(site)
     taking(site)
-    wanted = _wanted(await json_of(request, site.settings.gateway_body_bytes))
+    wanted = await asked_of(request, site.settings.gateway_body_bytes, _wanted)
     batch = _made(wanted, site.settings)
     files, batches = store.files(caller.tenant), store.batches(caller.tenant)
     key = None if KEY not in request.headers else job_of(request, caller.tenant)[0]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from aril.gateway.failures import Refusal
 from aril.openai.strict_json import BadJson, strict_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
 
+AskedT = TypeVar("AskedT")
+INLINE_BYTES: Final = 1_024
+"""Of a body that is judged on the event loop, in 0.5 ms mostly; 1,024 prompts take 100 ms."""
 CLOSE: Final = {"connection": "close"}
 """What is left of the body is not waited for."""
 
 
-async def json_of(request: Request, most: int) -> object:
-    """Return what a request's body says. Raises `Refusal`: 413, 415, or 400 for no JSON.
+async def asked_of(request: Request, most: int, judge: Callable[[object], AskedT]) -> AskedT:
+    """Return what a request's body asks for, as `judge` makes it of its JSON.
+
+    Raises what that does, and `Refusal`: 413, 415, or 400 for no JSON. A long body is judged in a
+    thread, so `judge` must not touch what others do.
 
     A body of another type is refused: a page of somebody else's may send that without asking.
     """
@@ -31,10 +40,18 @@ async def json_of(request: Request, most: int) -> object:
         if length > most:
             raise too_large(most, length)
         parts.append(part)
+    whole = b"".join(parts)
+    if length <= INLINE_BYTES:
+        return _judged(whole, judge)
+    return await asyncio.to_thread(_judged, whole, judge)
+
+
+def _judged(whole: bytes, judge: Callable[[object], AskedT]) -> AskedT:
     try:
-        return strict_json(b"".join(parts))
+        body = strict_json(whole)
     except BadJson as error:
         raise Refusal(400, f"the body {error}", code="invalid_job") from None
+    return judge(body)
 
 
 def too_large(most: int, given: int, what: str = "body") -> Refusal:

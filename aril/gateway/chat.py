@@ -18,7 +18,7 @@ from starlette.routing import Route
 from aril.errors import BadToken, JobTimeout
 from aril.gateway import ids
 from aril.gateway.asking import job_of, trace_of
-from aril.gateway.body import json_of
+from aril.gateway.body import asked_of
 from aril.gateway.failures import Refusal
 from aril.gateway.frames import Frames
 from aril.gateway.ids import job_of_choice
@@ -72,8 +72,8 @@ async def create(request: Request, *, kind: Kind) -> Response:
     """Ask, and answer whole or as a stream; or go on behind `Last-Event-ID`, asking nothing."""
     site = site_of(request)
     caller = site.caller(request)
-    body = await json_of(request, site.settings.gateway_body_bytes)
-    asked = request_of(kind.url, body, bases={site.settings.gateway_model})
+    judge = partial(request_of, kind.url, bases={site.settings.gateway_model})
+    asked = await asked_of(request, site.settings.gateway_body_bytes, judge)
     client = site.client(caller.tenant)
     if (last := request.headers.get(LAST)) is not None:
         places, closed = _read(last)

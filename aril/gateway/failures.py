@@ -118,5 +118,4 @@ HANDLERS: Final = {
     Withdrawn: respond,
     HTTPException: respond,
     ClientDisconnect: respond,
-    Exception: respond,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -18,15 +19,18 @@ from aril.gateway.upload import receive
 from aril.schemas import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
 
     from aril.gateway.settings import GatewaySettings
     from aril.gateway.site import Site
+    from aril.gateway.stored.disk import Part
     from aril.gateway.stored.files import Files, StoredFile
 
 PIECE_BYTES: Final = 1 << 18
+CHECK_BYTES: Final = 1 << 24
+"""Of an upload, between two looks at what its tenant has: a look costs some milliseconds."""
 MOST_LISTED: Final = 10_000
 MOST_NAME_CHARS: Final = 255
 SECONDS: Final = (3_600, 2_592_000)
@@ -42,8 +46,8 @@ async def create(request: Request) -> Response:
     files = store_of(site).files(caller.tenant)
     taking(site)
     _refuse_pages(request, site)
-    await asyncio.to_thread(_refuse_more, files, site.settings)
-    about = await _keep(request, files, site.settings.gateway_file_bytes)
+    await asyncio.to_thread(_refuse_beyond, files, site.settings, more=1)
+    about = await _keep(request, files, site.settings)
     return JSONResponse(about.told())
 
 
@@ -90,10 +94,12 @@ async def delete(request: Request) -> Response:
     return JSONResponse({"id": name, "object": "file", "deleted": True})
 
 
-async def _keep(request: Request, files: Files, most: int) -> StoredFile:
+async def _keep(request: Request, files: Files, settings: GatewaySettings) -> StoredFile:
     name, part = await asyncio.to_thread(files.begin)
     with part:
-        form = await receive(request, part, most)
+        within = _Within(part, partial(_refuse_beyond, files, settings))
+        form = await receive(request, within, settings.gateway_file_bytes)
+        await asyncio.to_thread(within.check)
         for field in sorted(form.fields.keys() - FIELDS):
             raise _bad(f"{field:.80}: is not served", field[:80])
         if form.filename is None or not part.bytes:
@@ -140,13 +146,33 @@ def _refuse_pages(request: Request, site: Site) -> None:
         raise Refusal(403, text, param="origin", headers=CLOSE)
 
 
-def _refuse_more(files: Files, settings: GatewaySettings) -> None:
+class _Within:
+    """A part that looks, while it grows, whether all that a tenant has still fits.
+
+    Each of those that are uploaded side by side counts the others, as far as they have come.
+    """
+
+    def __init__(self, part: Part, check: Callable[[], None]) -> None:
+        self._part = part
+        self._next = CHECK_BYTES
+        self.check = check
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError, `Refusal`."""
+        self._part.write(data)
+        if self._part.bytes >= self._next:
+            self._next += CHECK_BYTES
+            self.check()
+
+
+def _refuse_beyond(files: Files, settings: GatewaySettings, *, more: int = 0) -> None:
+    """Refuse what is more than a tenant may have, with so many files and bytes more."""
     used = files.used()
     for what, given, most in (
         ("files", used.files, settings.gateway_files),
         ("bytes in files", used.bytes, settings.gateway_stored_bytes),
     ):
-        if given >= most:
+        if given + more > most:
             text = f"{given} {what} are kept for you, {most} may be: delete some"
             code = ErrorCode.LIMIT_EXCEEDED.value
             raise Refusal(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse, Response
@@ -17,7 +18,7 @@ from starlette.routing import Route
 
 from aril.errors import ArilError, BadToken, JobFailed, JobTimeout, StreamLost
 from aril.gateway.asking import job_of, trace_of
-from aril.gateway.body import json_of
+from aril.gateway.body import asked_of
 from aril.gateway.failures import Refusal
 from aril.gateway.places import id_of, made_at, place_of
 from aril.gateway.site import site_of
@@ -58,8 +59,8 @@ async def create(request: Request) -> Response:
     caller = site.caller(request)
     if (last := request.headers.get(LAST)) is not None:
         raise Refusal(400, f"{LAST}: {GOES_ON}{last[:9]}", param=LAST)
-    body = await json_of(request, site.settings.gateway_body_bytes)
-    asked = response_request(body, bases={site.settings.gateway_model})
+    judge = partial(response_request, bases={site.settings.gateway_model})
+    asked = await asked_of(request, site.settings.gateway_body_bytes, judge)
     job, chosen = job_of(request, caller.tenant)
     request.scope["aril.job"] = job
     with site.reading(caller=caller):

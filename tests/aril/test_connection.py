@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from aril import BrokerUnavailable, ClientClosed, Connection, TopicMissing
 from aril.memory import MemoryBroker, MemoryTransport
-from aril.schemas import Cancel, Job, decode_request, reply_topic
+from aril.schemas import Cancel, Job, decode_request, reply_partition, reply_topic
 from tests.support.fake_worker import FakeWorker, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from aril.transport import Place
 
 TENANTS = ("acme", "zeta", "sol")
 
@@ -43,6 +45,36 @@ async def test_tenants_share_a_reader(broker: MemoryBroker, connection: Connecti
         texts = [answer.text for answer in await asyncio.gather(*asked)]
     assert texts == [f"{tenant} {number}" for number in range(8) for tenant in TENANTS]
     assert not connection.router.following
+
+
+async def test_a_jobs_topic_that_grows(broker: MemoryBroker) -> None:
+    """New partitions get jobs without a new connection; what is known holds while brokers rest."""
+
+    class Growing(MemoryTransport):
+        count = 1
+        sent: ClassVar[list[int]] = []
+
+        async def partitions(self, topic: str) -> int:
+            replies = await super().partitions(topic)  # raises while the broker is down
+            return self.count if topic == "jobs" else replies
+
+        async def send(self, place: Place, *_: Any) -> None:
+            self.sent.append(place.partition)
+
+    transport = Growing(broker)
+    async with Connection("", transport=transport) as connection:
+        client = connection.client("acme")
+        ids = [f"job-{at}" for at in range(20)]
+        for transport.count in (1, 7):
+            transport.sent.clear()
+            for each in ids:
+                await client.cancel(each)
+            assert transport.sent == [reply_partition(each, transport.count) for each in ids]
+        broker.failing = True
+        assert await connection.partitions("jobs") == 7
+        with pytest.raises(BrokerUnavailable):
+            await connection.partitions("jobs-of-nobody")
+        broker.failing = False
 
 
 async def test_a_client_closes_its_own_jobs_only(

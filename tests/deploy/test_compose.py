@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -170,13 +172,38 @@ async def _committed(
     return {place: entry.offset for place, entry in told.items() if entry.offset > 0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _engine() -> None:
+    if not engine_answers():
+        assert "REQUIRE_DOCKER" not in os.environ, "no Docker engine: deploy/standins/engine.sh"
+        pytest.skip("no Docker engine with compose v2")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+async def test_the_gateway_answers() -> None:
+    """With its profile: a question to its published port is streamed, under no key of anybody's."""
+    question = {
+        "model": "terse",
+        "stream": True,
+        "max_tokens": TOKENS,
+        "messages": [{"role": "user", "content": "My parcel is late. What now?"}],
+    }
+    with Stack("gateway") as stack:
+        url = f"{stack.gateway}/v1/chat/completions"
+        async with aiohttp.ClientSession() as session, session.post(url, json=question) as answer:
+            lines = (await answer.text()).splitlines()
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert lines[-2] == "data: [DONE]"
+    assert "".join(each["choices"][0]["delta"].get("content", "") for each in chunks)
+    assert chunks[-1]["choices"][0]["finish_reason"] in {"stop", "length"}
+    assert stack.left_behind() == ""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 async def test_every_stream_ends_once() -> None:
     """From one worker to three to one, with one of them killed: each job is answered once."""
-    if not engine_answers():
-        assert "REQUIRE_DOCKER" not in os.environ, "no Docker engine: deploy/standins/engine.sh"
-        pytest.skip("no Docker engine with compose v2")
     with Stack() as stack:
         assert stack.state_of("topics")["State"]["ExitCode"] == 0
         async with witness(stack.bootstrap) as log:

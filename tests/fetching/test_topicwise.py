@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.metadata import MetadataRequest
@@ -152,6 +152,23 @@ async def test_a_topic_that_does_not_exist_is_not_made(kafka: Kafka) -> None:
             await producer.send(name, b"x")
         with pytest.raises(errors.UnknownTopicOrPartitionError):
             await metadata.leaders.learn(name)
+
+
+@pytest.mark.kafka
+async def test_a_partition_that_was_added_is_found(kafka: Kafka, topics: list[str]) -> None:
+    """Whoever has heard of it can append to it; one that there is not is an error of Kafka's."""
+    topic = topics[0]
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    async with producing(kafka) as (producer, metadata):
+        await append(producer, [topic])
+        await admin.create_partitions({topic: NewPartitions(3)})
+        await metadata.expect(Place(topic, 2))
+        record = await asyncio.wait_for(producer.send_and_wait(topic, b"x", partition=2), 30)
+        assert record.partition == 2
+        with pytest.raises(errors.UnknownTopicOrPartitionError):
+            await metadata.expect(Place(topic, 3))
+    await admin.close()
 
 
 async def test_a_partition_that_nobody_leads_counts() -> None:

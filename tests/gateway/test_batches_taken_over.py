@@ -103,6 +103,7 @@ async def test_a_gateway_that_is_stopped_leaves_its_batches_to_another(
 ) -> None:
     """Both have the folder; the other waits for the lock, and finds what runs under its ids."""
     monkeypatch.setattr("aril.batches.run.LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr("aril.gateway.stored.keeper.LOOK_SECONDS", 3_600.0)  # when it is told to
     settings: dict[str, Any] = {"gateway_batches": tmp_path / "kept"}
     async with RememberingWorker(broker) as worker:
         worker.gate.clear()
@@ -116,6 +117,7 @@ async def test_a_gateway_that_is_stopped_leaves_its_batches_to_another(
                 await keeping._look()
                 assert not keeping._running  # the lock is held
             assert worker.cancels == []
+            keeping.look()
             await worker.until(lambda: worker.sent_again == 3)
             worker.gate.set()
             told = await over(other, made["id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from typing import TYPE_CHECKING, Any
@@ -198,6 +199,43 @@ async def test_a_tenant_has_only_so_many(broker: MemoryBroker, tmp_path: Path) -
             error = (await refused.json())["error"]
             assert (refused.status, error["code"]) == (400, "limit_exceeded")
             assert (error["limit"], error["given"]) == (told, told)
+
+
+@pytest.mark.parametrize(("bound", "most"), [("gateway_files", 2), ("gateway_stored_bytes", 1_000)])
+async def test_uploads_side_by_side_keep_to_the_bound(
+    broker: MemoryBroker, tmp_path: Path, bound: str, most: int
+) -> None:
+    """However many are begun while there is room: what is kept fits, and one alone is."""
+    settings: dict[str, Any] = {"gateway_batches": tmp_path / "kept", bound: most}
+    async with Gateway(broker, **settings).running() as gateway:
+        body = form([PURPOSE, ("file", b"x" * 500, "in.jsonl")])
+        told = await asyncio.gather(*(post_form(gateway, body) for _ in range(4)))
+        assert {each.status for each in told} <= {200, 400}
+        for each in told:
+            if each.status == 400:
+                error = (await each.json())["error"]
+                assert (error["code"], error["limit"]) == ("limit_exceeded", most)
+                assert error["given"] > most
+        kept = [path for path in left(tmp_path / "kept") if path.endswith(".jsonl")]
+        assert len(kept) == sum(each.status == 200 for each in told) <= 2
+        if not kept:
+            await upload(gateway, b"x" * 500)
+
+
+async def test_an_upload_that_cannot_fit_ends_midway(
+    broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes no more of the disk than shows that."""
+    monkeypatch.setattr("aril.gateway.upload.PIECE_BYTES", 500)
+    monkeypatch.setattr("aril.gateway.files.CHECK_BYTES", 500)
+    settings: dict[str, Any] = {"gateway_batches": tmp_path / "b", "gateway_stored_bytes": 1_000}
+    async with Gateway(broker, **settings).running() as gateway:
+        body = form([PURPOSE, ("file", b"x" * 100_000, "in.jsonl")])
+        refused = await post_form(gateway, body, chunk=500)
+        error = (await refused.json())["error"]
+        assert (refused.status, error["code"]) == (400, "limit_exceeded")
+        assert 1_000 < error["given"] <= refused.received < 3_000
+        assert left(tmp_path / "b") == []
 
 
 async def test_a_gateway_without_a_folder_says_so(gateway: Gateway) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aril import Client
 from aril.schemas import ReplyRecord, decode_conflict, decode_redirect, decode_reply
 from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
 from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
+from tests.support.topic_records import read_topic
 from tests.support.workers import WorkerProcess
 
 if TYPE_CHECKING:
@@ -68,25 +68,18 @@ class Site:
 
     async def logs(self, tenant: str) -> dict[str, list[ReplyRecord]]:
         """Read a tenant's whole reply log; records by job, in log order, without notices."""
-        reader = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap)
-        await reader.start()
-        topic = self.contract.replies_prefix + tenant
-        where = [TopicPartition(topic, each) for each in range(8)]
-        reader.assign(where)
-        await reader.seek_to_beginning(*where)
-        ends = await reader.end_offsets(where)
-        found: dict[str, list[ReplyRecord]] = defaultdict(list)
-        for each in where:
-            while await reader.position(each) < ends[each]:
-                for record in (await reader.getmany(each, timeout_ms=500)).get(each, []):
-                    reply, job = decode_reply(record.value), record.key.decode()
-                    if reply is None:
-                        notices = (decode_redirect, decode_conflict)
-                        assert any(each(record.value, job) is not None for each in notices)
-                        continue
-                    assert record.key == reply.job.encode()
-                    found[reply.job].append(reply)
-        await reader.stop()
+        topic, found = (
+            self.contract.replies_prefix + tenant,
+            defaultdict[str, list[ReplyRecord]](list),
+        )
+        for record in await read_topic(self.kafka.bootstrap, topic):
+            reply, job = decode_reply(record.value), record.key.decode()
+            if reply is None:
+                notices = (decode_redirect, decode_conflict)
+                assert any(each(record.value, job) is not None for each in notices)
+                continue
+            assert record.key == reply.job.encode()
+            found[reply.job].append(reply)
         return found
 
 

@@ -57,14 +57,14 @@ class Signing:
             signer=signer,
         )
 
-    async def records(self, topic: str, partitions: int) -> list[Any]:
+    async def records(self, topic: str) -> list[Any]:
         """Return all records of a topic."""
-        return await read_topic(self.site.kafka.bootstrap, topic, partitions)
+        return await read_topic(self.site.kafka.bootstrap, topic)
 
     async def reasons(self, count: int) -> Counter[str]:
         """Wait for so many dead letters; return how many there are of each reason."""
         async with asyncio.timeout(60):
-            while len(found := await self.records(self.site.contract.dlq_topic, 3)) < count:  # noqa: ASYNC110 - another process
+            while len(found := await self.records(self.site.contract.dlq_topic)) < count:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.1)
         return Counter(dict(record.headers)["aril-reason"].decode() for record in found)
 
@@ -159,7 +159,7 @@ async def test_a_forger_cannot_touch_its_neighbour(signing: Signing) -> None:
             await forger.forge(Job(id=f"{how}-1", tenant="acme", prompt="x"), how=how)
         [record] = [
             each
-            for each in await signing.records(topic, PARTITIONS)
+            for each in await signing.records(topic)
             if each.key == b"story" and len(each.value) > 100
         ]
         await forger.replay(record)

@@ -89,9 +89,9 @@ class Site:
             self.broker.authority.issue(name, seconds=seconds).write(self.folder, name)
             self.broker.issuer.write(self.folder / f"{name}.token", name, seconds=seconds)
 
-    async def records(self, topic: str, partitions: int = 1) -> list[Any]:
+    async def records(self, topic: str) -> list[Any]:
         """Read a topic by the plain door."""
-        return await read_topic(self.broker.bootstrap, topic, partitions)
+        return await read_topic(self.broker.bootstrap, topic)
 
     async def committed(self, jobs: int) -> None:
         """Wait until as many jobs are committed."""
@@ -105,7 +105,7 @@ class Site:
     async def letters(self, count: int) -> list[bytes]:
         """Wait for so many dead letters; return what was put aside."""
         async with asyncio.timeout(60):
-            while len(found := await self.records(self.dlq, 3)) < count:  # noqa: ASYNC110 - a process's work
+            while len(found := await self.records(self.dlq)) < count:  # noqa: ASYNC110 - a process's work
                 await asyncio.sleep(0.1)
         return [record.value for record in found]
 

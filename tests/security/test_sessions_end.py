@@ -86,7 +86,7 @@ def told(worker: WorkerProcess, *events: str) -> list[str]:
 async def in_the_log(site: Site) -> Counter[tuple[str, int]]:
     """Return how often each token of each job stands in the reply log."""
     found: Counter[tuple[str, int]] = Counter()
-    for record in await site.records(f"{site.names['replies_prefix']}acme", 2):
+    for record in await site.records(f"{site.names['replies_prefix']}acme"):
         reply = decode_reply(record.value)
         if isinstance(reply, TokensRecord):
             found.update((reply.job, reply.index + place) for place in range(len(reply.ids)))

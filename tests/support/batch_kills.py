@@ -28,6 +28,7 @@ from tests.support.gateway_stand import KEY, TENANT, gateway_of, make_topics, wo
 from tests.support.topic_records import read_topic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from aril.worker.topics.admin import Contract
@@ -41,6 +42,7 @@ CLIENTS: Final = 2
 CONCURRENCY: Final = 32
 APART_SECONDS: Final = (0.5, 2.0)
 RETRY_SECONDS: Final = 0.5
+TELL_SECONDS: Final = 10.0
 REPLY_PARTITIONS: Final = 4
 ANSWERED: Final = 200
 
@@ -76,6 +78,8 @@ class Site:
         ]
         for worker in self.workers:
             worker.module = ("tests.support.paced_worker", PACE)
+        self.written: dict[str, int] = {}
+        """Lines of each batch that are answered, as a gateway has told last."""
         self._turn = itertools.count()
 
     def gateway(self) -> GatewayProcess:
@@ -84,9 +88,18 @@ class Site:
 
 
 async def kill_and_answer(
-    kafka: Kafka, folder: Path, *, lines: int, seed: int = 1, kills: int | None = None
+    kafka: Kafka,
+    folder: Path,
+    *,
+    lines: int,
+    seed: int = 1,
+    kills: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Ask so many lines while something is killed each second or so; `kills`: no more than that."""
+    """Ask so many lines while something is killed each second or so; `kills`: no more than that.
+
+    `tell` is told each ten seconds how far it is.
+    """
     chance, outcome = random.Random(seed), Outcome(lines=lines)
     contract = await asyncio.to_thread(make_topics, kafka)
     site = Site(kafka, contract, folder, outcome)
@@ -109,11 +122,13 @@ async def kill_and_answer(
             *(_over(http, site, each) for each in batches), *(each.run() for each in clients)
         )
         killing = asyncio.create_task(_kill(site, clients, chance, kills))
+        telling = asyncio.create_task(_tell(site, clients, begun, tell))
         try:
             told = (await working)[:BATCHES]
         finally:
             killing.cancel()
-            await asyncio.gather(killing, return_exceptions=True)
+            telling.cancel()
+            await asyncio.gather(killing, telling, return_exceptions=True)
             for client in clients:
                 client.kill()
         if killing.done() and not killing.cancelled() and (error := killing.exception()):
@@ -158,6 +173,9 @@ async def _over(http: aiohttp.ClientSession, site: Site, name: str) -> dict[str,
             async with http.get(f"{site.gateway().url}/v1/batches/{name}") as answer:
                 if answer.status == ANSWERED:
                     told: dict[str, Any] = await answer.json()
+                    site.written[name] = sum(
+                        told["request_counts"][each] for each in ("completed", "failed")
+                    )
                     if told["status"] in OVER:
                         return told
         except (aiohttp.ClientError, TimeoutError, OSError):
@@ -208,6 +226,10 @@ class Client:
         self._process.kill()
         return runs
 
+    def answered(self) -> int:
+        """Count what it has written so far."""
+        return self._batch.answered()
+
     def records(self) -> list[dict[str, Any]]:
         """Return what it has written."""
         return [json.loads(line) for line in self._batch.output.read_text().splitlines()]
@@ -230,6 +252,16 @@ async def _kill(site: Site, clients: list[Client], chance: random.Random, most: 
                 site.outcome.killed["clients"] += chance.choice(clients).kill()
 
 
+async def _tell(
+    site: Site, clients: list[Client], begun: float, tell: Callable[[str], None]
+) -> None:
+    while True:
+        await asyncio.sleep(TELL_SECONDS)
+        answered = sum(site.written.values()) + sum(each.answered() for each in clients)
+        seconds, killed = time.monotonic() - begun, site.outcome.killed.total()
+        tell(f"{seconds:.0f} s: {answered} of {site.outcome.lines} lines, {killed} killed")
+
+
 async def _count(site: Site, keys: list[str], found: list[dict[str, Any]]) -> None:
     """Count lines in what was brought, and jobs in the log."""
     outcome = site.outcome
@@ -246,7 +278,7 @@ async def _count(site: Site, keys: list[str], found: list[dict[str, Any]]) -> No
     named = {each["response"]["request_id"] for each in found if each["response"]}
     readers: dict[str, VisibleStream] = {}
     topic = site.contract.replies_prefix + TENANT
-    for record in await read_topic(site.kafka.bootstrap, topic, REPLY_PARTITIONS):
+    for record in await read_topic(site.kafka.bootstrap, topic):
         job = record.key.decode()
         if decode_redirect(record.value, job) is None:
             reply = decode_reply(record.value)

@@ -32,15 +32,21 @@ def engine_answers() -> bool:
 
 
 class Stack:
-    """compose.yaml as a project of its own on a free port. A context manager: up, then down."""
+    """compose.yaml as a project of its own on free ports. A context manager: up, then down."""
 
-    def __init__(self) -> None:
-        self._port = free_port()
+    def __init__(self, profile: str = "") -> None:
+        self._port, self._gateway_port = free_port(), free_port()
+        self._profile = profile
 
     @property
     def bootstrap(self) -> str:
         """Return the published port of its Kafka, as programs of this machine reach it."""
         return f"localhost:{self._port}"
+
+    @property
+    def gateway(self) -> str:
+        """Return where the gateway of the profile `gateway` is reached."""
+        return f"http://127.0.0.1:{self._gateway_port}"
 
     def __enter__(self) -> Self:
         self._down()
@@ -105,7 +111,9 @@ class Stack:
         return _run(
             *["docker", "compose", "--project-name", PROJECT, "--file", "compose.yaml"],
             *arguments,
+            COMPOSE_PROFILES=self._profile,
             KAFKA_PORT=str(self._port),
+            GATEWAY_PORT=str(self._gateway_port),
             # Three workers must fit on a small machine.
             WORKER_CPUS="1",
             KV_TOKENS="4096",

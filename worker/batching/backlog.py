@@ -231,7 +231,7 @@ class Backlog(Generic[JobT]):
 
     def _retire(self, tenant: str) -> None:
         del self._queues[tenant], self._turn_of[tenant]
-        if self._counters.many(len(self._queues)):  # amortises the sweep
+        if self._counters.many:
             self._counters.forget(self._queues.__contains__)
 
     def _forget(self, job: JobT) -> None:

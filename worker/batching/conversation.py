@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aril.schemas import ErrorCode, Job, JobError
 
@@ -12,20 +12,28 @@ if TYPE_CHECKING:
 
     from aril.schemas.conversation import Message
 
+EFFORT: Final = "reasoning_effort"
+"""A parameter of OpenAI's, and so refused where it would do nothing; other variables are hints."""
+
 
 def messages_of(job: Job) -> list[dict[str, Any]]:
     """Return the turns of a conversation."""
     return [_for_template(message) for message in job.messages or ()]
 
 
-def arguments_of(job: Job, reserved: Collection[str]) -> dict[str, Any]:
+def arguments_of(job: Job, reserved: Collection[str], template: str) -> dict[str, Any]:
     """Return what transformers is told beside the messages, the job's own variables among it.
 
-    JobError `invalid_job` for a variable whose name is `reserved`.
+    JobError `invalid_job` for a variable whose name is `reserved`, and for an effort that the
+    `template` cannot ask for, since it does not name it.
     """
     if taken := sorted(job.chat_template_kwargs.keys() & set(reserved)):
         raise JobError(
             ErrorCode.INVALID_JOB, f"chat_template_kwargs: {taken[0]} is not for jobs to set"
+        )
+    if EFFORT in job.chat_template_kwargs and EFFORT not in template:
+        raise JobError(
+            ErrorCode.INVALID_JOB, f"chat_template_kwargs: the chat template knows no {EFFORT}"
         )
     return {
         "tools": list(job.tools) if job.tools else None,

@@ -10,6 +10,7 @@ Pure.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NEWEST: Final = 0.2  # of what is expected of a tenant's next answer is its newest's length
+FEW: Final = 32  # counters more cost nothing
+AHEAD: Final = 4_096  # tenants that do not wait, of whom it is known what they were given
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ class Counters:
         self._served: dict[str, float] = {}
         self._answers: dict[str, float] = {}  # tokens, a mean
         self._floor = 0.0
+        self._enough = 2 * FEW  # of them, until it is time to forget some
+
+    @property
+    def kept(self) -> int:
+        """How many there are."""
+        return len(self._served)
 
     def __getitem__(self, tenant: str) -> float:
         """Return a tenant's counter."""
@@ -71,17 +80,29 @@ class Counters:
         """Note at what counter a tenant has its turn: who comes later has no less."""
         self._floor = max(self._floor, served)
 
-    def many(self, waiting: int) -> bool:
-        """Tell whether it is time to forget some, with so many tenants that wait."""
-        return len(self._served) > 2 * waiting + 64
+    @property
+    def many(self) -> bool:
+        """Whether it is time to forget some: there are twice as many as were kept last."""
+        return len(self._served) > self._enough
 
     def forget(self, keep: Callable[[str], bool]) -> None:
-        """Drop what says nothing: a counter that is no more than what a fresh one would be."""
+        """Drop what says nothing: a counter that is no more than what a fresh one would be.
+
+        And, of tenants that are not to be kept, all but the highest: who was given a little more
+        than others loses nothing but that.
+        """
+        ahead = (
+            tenant
+            for tenant, served in self._served.items()
+            if served > self._floor and not keep(tenant)
+        )
+        idle = {*heapq.nlargest(AHEAD, ahead, key=self._served.__getitem__)}
         self._served = {
             tenant: served
             for tenant, served in self._served.items()
-            if served > self._floor or keep(tenant)
+            if tenant in idle or keep(tenant)
         }
         self._answers = {
             tenant: mean for tenant, mean in self._answers.items() if tenant in self._served
         }
+        self._enough = 2 * (len(self._served) + FEW)

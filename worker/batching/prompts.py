@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from aril.schemas import ErrorCode, Job, JobError
 from aril.schemas.limits import MAX_PROMPT_CHARS, MAX_PROMPT_LOGPROB_NUMBERS
+from aril.worker.adapters.chat_template import backbones_template
 from aril.worker.batching.added_tokens import AddedTokens
 from aril.worker.batching.conversation import arguments_of, messages_of
 from aril.worker.intake.judge import prompt_too_long
@@ -97,11 +98,12 @@ class Prompts:
         return self._added.encode(text, added, special=False)
 
     def _rendered(self, job: Job) -> str:
-        if not getattr(self._tokenizer, "chat_template", None):
+        template = backbones_template(self._tokenizer).text(tools=bool(job.tools))
+        if not template:
             raise JobError(
                 ErrorCode.INVALID_JOB, "messages: this backbone has no chat template, send a prompt"
             )
-        arguments = arguments_of(job, self.reserved)
+        arguments = arguments_of(job, self.reserved, template)
         try:
             text: str = self._tokenizer.apply_chat_template(
                 messages_of(job), tokenize=False, **arguments

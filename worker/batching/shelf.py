@@ -13,6 +13,7 @@ import itertools
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from aril.schemas import DecodeError, ErrorCode, Job, JobError, decode_request
 from aril.worker.job import digest_of
@@ -91,7 +92,7 @@ class Shelf:
         self._wanted: set[Entry] = set()
         self._then: dict[Entry, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading: defaultdict[Partition, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reading: WeakValueDictionary[Partition, asyncio.Lock] = WeakValueDictionary()
 
     def when_whole(self, entry: Entry, then: Callable[[], None]) -> None:
         """Call back once a job is whole, or known to be gone."""
@@ -165,7 +166,7 @@ class Shelf:
                 found[record.offset] = record.value
 
         # One at a time of a partition: where it does not answer, others' readers are free.
-        async with self._reading[source]:
+        async with self._reading.setdefault(source, asyncio.Lock()):
             start = max(first, await reader.start_of(source))
             try:
                 if start <= last:

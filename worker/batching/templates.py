@@ -76,7 +76,7 @@ class TemplateRenderer:
             raise JobError(
                 ErrorCode.INVALID_JOB, "messages: the adapter has a chat template for tools only"
             )
-        arguments = arguments_of(job, self._reserved)
+        arguments = arguments_of(job, self._reserved, text)
         self._raise_refusal(adapter.digest)
         request = {
             "template": text,

@@ -8,22 +8,18 @@ away whole, so a completion of an older assignment finds nothing that it could m
 from __future__ import annotations
 
 import enum
-import hashlib
 from bisect import bisect_right
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aril.worker.queue.done_list import METADATA_BYTES, decode, encode
+from aril.worker.queue.identities import FinishedJobs, IdentityBound
 from aril.worker.queue.ledger import Checkpoint, Ledger
 from aril.worker.queue.parting import Parting, parting_of, runs_of
 from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
     from aril.worker.job import Asked, Entry, Partition
-
-# Finished identities remembered a partition, to catch a job that was sent twice: about 4 MB.
-REMEMBERED = 10_000
 
 # Between the base and the done list in a commit's metadata; no letter of base64.
 BASE_END = ":"
@@ -66,7 +62,8 @@ class PartitionState:
     """One partition in one assignment.
 
     ``committed`` is what an earlier owner left, if known; ``earlier`` the state that this worker
-    had of it before, if it had.
+    had of it before, if it had. ``bound`` is that of all partitions' finished jobs; without one it
+    has its own.
     """
 
     def __init__(
@@ -76,16 +73,18 @@ class PartitionState:
         end_offset: int,
         committed: Checkpoint | None = None,
         earlier: PartitionState | None = None,
+        *,
+        bound: IdentityBound | None = None,
     ) -> None:
         self.source = source
         self.membership = membership
         # Nobody can have begun a job from here on: the end of the log, read after the assignment;
         # or what the same owner had not read before.
         self.fresh_from = end_offset
-        self._finished: OrderedDict[bytes, Asked] = OrderedDict()
+        self.finished_jobs = FinishedJobs(bound or IdentityBound())
         if earlier is not None and membership.follows(earlier.membership):
             self.fresh_from = min(end_offset, earlier.unread_from)
-            self._finished = earlier._finished  # noqa: SLF001 - ours; that one is over
+            self.finished_jobs = earlier.finished_jobs
         self._not_begun: tuple[range, ...] = ()  # nor these, below that
         said = None if committed is None else _parting_of(committed)
         if said is not None and said.holds_in(membership.generation):
@@ -157,7 +156,7 @@ class PartitionState:
         if entry is not None:
             same = entry.digest == digest
             return (Identity.TWIN if same else Identity.CONFLICT), entry.asked
-        known = self._finished.get(_identity_key(tenant, job_id))
+        known = self.finished_jobs.find(tenant, job_id)
         if known is None:
             return Identity.NEW, None
         if known.digest != digest:
@@ -175,11 +174,7 @@ class PartitionState:
     def finish(self, entry: Entry) -> None:
         """Mark a job, and every offset that waited for it, as finished."""
         del self._entries[entry.tenant, entry.job_id]
-        identity = _identity_key(entry.tenant, entry.job_id)
-        self._finished[identity] = entry.asked
-        self._finished.move_to_end(identity)  # it may have been there, unanswered
-        if len(self._finished) > REMEMBERED:
-            self._finished.popitem(last=False)
+        self.finished_jobs.add(entry.tenant, entry.job_id, entry.asked)
         self.finish_offset(entry.record.offset)
         for offset in entry.settled_with:
             self.finish_offset(offset)
@@ -258,7 +253,3 @@ def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:
         committed.position,
         (range(run.start, min(run.stop, end_offset)) for run in done if run.start < end_offset),
     )
-
-
-def _identity_key(tenant: str, job_id: str) -> bytes:
-    return hashlib.blake2b(f"{tenant}/{job_id}".encode(), digest_size=16).digest()

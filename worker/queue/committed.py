@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from aiokafka import errors
 
+from aril.fetching.bounds import log_bounds
+from aril.fetching.place import Place
 from aril.worker.observe.logs import get_logger
 from aril.worker.queue.assignment import done_list_of
 from aril.worker.queue.done_list import open_below
@@ -53,15 +55,19 @@ async def positions_of(
         return Positions({})
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-            starts = await consumer.beginning_offsets(partitions)
+            bounds = await log_bounds(
+                consumer._client,  # noqa: SLF001 - aiokafka's own ends are not all true
+                (Place(each.topic, each.partition) for each in partitions),
+            )
             committed = await committed_of(partitions)
     except (errors.KafkaError, TimeoutError) as error:
         log.warning("offsets_unknown", error=type(error).__name__)
         return None
+    logs = {each: bounds[Place(each.topic, each.partition)] for each in partitions}
     lost = {
         each: count
         for each, checkpoint in committed.items()
-        if (count := open_below(starts[each], checkpoint.position, done_list_of(checkpoint)))
+        if (count := open_below(logs[each].start, checkpoint.position, done_list_of(checkpoint)))
     }
-    return Positions(ends, committed, lost, starts)
+    ends = {each: log.stop for each, log in logs.items()}
+    return Positions(ends, committed, lost, {each: log.start for each, log in logs.items()})

@@ -23,6 +23,7 @@ from aril.worker.observe.logs import get_logger
 from aril.worker.queue.assignment import PartitionState
 from aril.worker.queue.committed import positions_of
 from aril.worker.queue.delivery import Delivery
+from aril.worker.queue.identities import IdentityBound
 from aril.worker.queue.lag import logs_of
 from aril.worker.queue.membership.make import make_group_member
 from aril.worker.queue.pauses import apply_pauses
@@ -73,6 +74,7 @@ class JobsConsumer:
         self._member = self._make_member()
         self._states: dict[Partition, PartitionState] = {}
         self._parted: dict[Partition, PartitionState] = {}  # of the assignment before
+        self._finished_jobs = IdentityBound()
         self._delivery = Delivery(handler)
         self._unreadable = UnreadableBatches(self)
         self._ended: Counter[TopicPartition] = Counter()  # how often each was taken away
@@ -251,7 +253,9 @@ class JobsConsumer:
                 found.ends[each],
                 found.committed.get(each),
                 self._parted.get(source),
+                bound=self._finished_jobs,
             )
+        self._finished_jobs.hold(state.finished_jobs for state in self.states)
         self._parted = {}
         self._member.begin({each: found.start(each) for each in partitions})
         held, self._held = self._held, set(self._states)

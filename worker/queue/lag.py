@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aiokafka import TopicPartition, errors
+from aiokafka import errors
 
+from aril.fetching.bounds import log_bounds
+from aril.fetching.place import Place
 from aril.worker.job import Partition
 from aril.worker.observe.logs import get_logger
 from aril.worker.observe.metrics import Lag
@@ -68,15 +70,13 @@ async def logs_of(
     consumer: AIOKafkaConsumer, held: Iterable[Partition]
 ) -> dict[Partition, range] | None:
     """Ask which offsets logs hold; None where no broker answers, or a rebalance comes."""
-    places = [TopicPartition(*each) for each in held]
+    places = [Place(*each) for each in held]
     if not places:
         return {}
+    client = consumer._client  # noqa: SLF001 - aiokafka's own ends are not all true
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            starts = await consumer.beginning_offsets(places)
-            ends = await consumer.end_offsets(places)
+            bounds = await log_bounds(client, places)
     except (errors.KafkaError, TimeoutError):
         return None
-    return {
-        Partition(each.topic, each.partition): range(starts[each], ends[each]) for each in places
-    }
+    return {Partition(*place): log for place, log in bounds.items()}

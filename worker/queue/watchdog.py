@@ -8,23 +8,28 @@ nothing comes and nothing is paused.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiokafka import errors
+from aiokafka import TopicPartition, errors
 
+from aril.fetching.bounds import log_bounds
+from aril.fetching.place import Place
 from aril.worker.job import Partition
 from aril.worker.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from aiokafka import AIOKafkaConsumer, TopicPartition
+    from aiokafka import AIOKafkaConsumer
 
 log = get_logger(__name__)
 
 WATCH_SECONDS = 15.0
 SILENT_SECONDS = 60.0
+# While others are read a partition may have to wait: one of a thousand, behind a backlog.
+TURNS = 10
 ANSWER_SECONDS = 10.0
 
 
@@ -44,8 +49,10 @@ class Watchdog:
     """Judges one consumer by how its positions move. Pure; times are of any monotonic clock."""
 
     def __init__(self, *, patience: float) -> None:
-        """Wait `patience` seconds before a silence counts."""
+        """Wait `patience` seconds before a silence counts, ten times that while others are read."""
         self._patience = patience
+        self._positions: dict[Partition, int] = {}  # at the last look
+        self._moved_at = -math.inf  # when any was last seen to have moved
         self._still: dict[Partition, tuple[int, float]] = {}  # position, and since when
 
     def observe(self, seen: Mapping[Partition, Progress], *, now: float) -> list[Partition]:
@@ -53,6 +60,12 @@ class Watchdog:
 
         A partition that is left out (paused, lost) begins anew when it is there again.
         """
+        known = self._positions
+        if any(each.position > known.get(where, each.position) for where, each in seen.items()):
+            self._moved_at = now
+        self._positions = {where: each.position for where, each in seen.items()}
+        others = now - self._moved_at < self._patience
+        patience = self._patience * (TURNS if others else 1)
         still: dict[Partition, tuple[int, float]] = {}
         silent = []
         for partition, progress in seen.items():
@@ -62,7 +75,7 @@ class Watchdog:
             if position != progress.position:
                 since = now
             still[partition] = (progress.position, since)
-            if now - since >= self._patience:
+            if now - since >= patience:
                 silent.append(partition)
         self._still = still
         return silent
@@ -75,6 +88,8 @@ class Watchdog:
     def forget(self) -> None:
         """Begin anew, with another consumer."""
         self._still.clear()
+        self._positions.clear()
+        self._moved_at = -math.inf
 
 
 async def watch(
@@ -112,12 +127,15 @@ async def progress_of(
     """
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            ends = await consumer.end_offsets(reading)
+            logs = await log_bounds(
+                consumer._client,  # noqa: SLF001 - aiokafka's own ends are not all true
+                (Place(each.topic, each.partition) for each in reading),
+            )
             return {
-                Partition(each.topic, each.partition): Progress(
-                    await consumer.position(each), ends[each]
+                Partition(*place): Progress(
+                    await consumer.position(TopicPartition(*place)), log.stop
                 )
-                for each in reading
+                for place, log in logs.items()
             }
     except (errors.KafkaError, TimeoutError):
         return {}

@@ -20,6 +20,7 @@ from aril.fetching.topicwise import TopicMetadata
 from aril.worker.observe.logs import get_logger
 from aril.worker.replies.broker_clock import BrokerClock
 from aril.worker.replies.dead_letters import DeadLetter
+from aril.worker.replies.known_topics import KnownTopics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +33,6 @@ log = get_logger(__name__)
 
 REQUEST_TIMEOUT_MS = 15_000
 MAX_REQUEST_BYTES = 1_048_576
-# How long "no such topic" is believed, so that a flood for one costs one look-up a while.
-MISSING_TOPIC_SECONDS = 2.0
-MISSING_TOPICS = 10_000  # of which that is remembered, at most
 REBUILD_PAUSE_SECONDS = 1.0
 APPEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1_000
 STUCK_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1_000  # without one append that got through
@@ -87,8 +85,7 @@ class LogWriter:
         self._leaders: Leaders | None = None  # of the topics that it appends to
         self._rebuilding: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
-        self._partitions: dict[str, int] = {}
-        self._missing: dict[str, float] = {}
+        self._topics = KnownTopics()
         self._worked_at = 0.0  # when an append last got through, or a new producer came
 
     @property
@@ -111,38 +108,30 @@ class LogWriter:
 
     def known_partitions(self, topic: str) -> int | None:
         """Return how many partitions a topic has, if it was asked for before. Never changes."""
-        return self._partitions.get(topic)
+        return self._topics.partitions(topic)
 
     async def partitions(self, topic: str) -> int | None:
         """Return how many partitions a topic has; None if there is no such topic.
 
         Asking creates none, whatever the brokers are set to. Raises aiokafka's KafkaError.
         """
-        if topic in self._partitions:
-            return self._partitions[topic]
-        if self._missing.get(topic, 0.0) > time.monotonic():
-            return None
+        known = self._topics.partitions(topic)
+        if known is not None or self._topics.is_missing(topic, time.monotonic()):
+            return known
         await self._ready()
         if found := await self._count(topic):
-            self._partitions[topic] = found
+            self._topics.found(topic, found)
             return found
-        self._remember_missing(topic)
+        self._topics.not_found(topic, time.monotonic())
         return None
 
-    def _remember_missing(self, topic: str) -> None:
-        now = time.monotonic()
-        if len(self._missing) >= MISSING_TOPICS:  # a flood of made-up tenants
-            self._missing = {name: until for name, until in self._missing.items() if until > now}
-        if len(self._missing) < MISSING_TOPICS:
-            self._missing[topic] = now + MISSING_TOPIC_SECONDS
-
     def topics_in_use(self) -> list[str]:
-        """Return the topics that were asked for and exist, in an order that only grows."""
-        return [*self._partitions]
+        """Return the topics that were asked for and exist, the newest last."""
+        return self._topics.in_use()
 
     def forget_missing(self, topic: str) -> None:
         """Look a topic up again at once: it was just created."""
-        self._missing.pop(topic, None)
+        self._topics.look_again(topic)
 
     async def append(
         self,

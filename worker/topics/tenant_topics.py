@@ -84,7 +84,7 @@ class TenantTopics:
     async def watch(self, in_use: Callable[[], Sequence[str]]) -> None:
         """Look again at what is in use and at what was wrong, until cancelled.
 
-        `in_use` are reply topics, in an order that only grows; with each its jobs topic is seen to.
+        `in_use` are reply topics, the newest last; with each its jobs topic is seen to.
         """
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -125,6 +125,7 @@ class TenantTopics:
         for topic in wrong:  # the next look has others, should there be more
             self._wrong[topic] = self._wrong.pop(topic)
         room = LOOK_TOPICS - len(wrong)
+        self._seen = min(self._seen, len(in_use))  # some may be out of use
         new = in_use[self._seen : self._seen + room]
         self._seen += len(new)
         begin = self._next if self._next < len(in_use) else 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aril.batches import asking
-from aril.batches.lines import BadLine, Line, read_lines
+from aril.batches.lines import BadLine, Line, question_of, read_lines
 from aril.batches.output import Output
 from aril.batches.tally import Tally
 from aril.batches.window import Window
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from aril.batches.lines import Manner, Question
     from aril.batches.run import Run
 
 
@@ -250,6 +252,32 @@ async def test_at_most_so_many_at_once(site: BatchSite, worker: RememberingWorke
     assert run.window.used == 3
     worker.gate.set()
     assert (await task).answered == 10
+
+
+@pytest.mark.usefixtures("worker")
+async def test_lines_leave_room_for_others(
+    site: BatchSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway streams on the same loop: a turn between any two; long ones, judged elsewhere."""
+    turns, judged = 0, []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def judge(line: Line, manner: Manner) -> Question:
+        judged.append((threading.current_thread() is threading.main_thread(), turns))
+        return question_of(line, manner)
+
+    monkeypatch.setattr("aril.batches.run.question_of", judge)
+    site.write(*(chat_line(f"k{at}", f"p{at}") for at in range(5)), chat_line("long", "x " * 600))
+    counting = asyncio.create_task(count())
+    await site.run()
+    counting.cancel()
+    assert [here for here, _ in judged] == [True] * 5 + [False]
+    assert len({turn for here, turn in judged if here}) == 5
 
 
 async def test_stopped_it_asks_nothing_more(site: BatchSite, worker: RememberingWorker) -> None:

@@ -159,7 +159,8 @@ def test_a_queue_that_is_full(page: Page) -> None:
     """The job has ended: another is asked for, some times, not for ever."""
     page.ask("full")
     page.ends("failed")
-    assert "It may go in 1 s. (overloaded)" in page.error
+    assert page.error.startswith("The service has too much to do: too much (the same request")
+    assert page.error.endswith(" Limit: 1. (overloaded)")
     asked = page.gateway.asked()
     assert len({each["key"] for each in asked}) == len(asked) == 4
 

@@ -223,6 +223,18 @@ def test_a_calls_arguments_are_a_map(templated: Templated, tokenizer: Any) -> No
     assert tokenizer.decode(ids) == '{"city": "Paris"};{"city": "Rome"};"[1]";"{";7;'
 
 
+def test_an_effort_is_refused_by_a_template_without_it(
+    templated: Templated, tokenizer: Any
+) -> None:
+    """Else the answer would be as hard thought about as any, and nobody would know."""
+    low = {"reasoning_effort": "low"}
+    told = refused(templated(SHOWS), chat_template_kwargs=low)
+    assert told == "chat_template_kwargs: the chat template knows no reasoning_effort"
+    encoder = templated("{{ reasoning_effort | default('high') }}")
+    ids = encoder.encode(job(messages=HI, chat_template_kwargs=low)).ids
+    assert tokenizer.decode(ids) == "low"
+
+
 @pytest.mark.parametrize(
     "name", ["chat_template", "tokenize", "messages", "tools", "max_length", "eos_token"]
 )

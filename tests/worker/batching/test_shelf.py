@@ -132,6 +132,7 @@ async def test_a_flood_is_seen_past_and_served_whole(jobs: JobsLog) -> None:
         await harness.settle()
         assert harness.committable == 201
         assert len(jobs.reads) < 100
+        assert not harness.dispatcher._shelf._reading  # nor does anything stay of the partition
 
 
 async def test_what_the_log_does_not_have_any_more_ends_in_an_error(jobs: JobsLog) -> None:

@@ -122,6 +122,17 @@ async def test_a_variable_that_is_not_for_jobs_is_refused(renderer: TemplateRend
     assert "chat_template is not for jobs to set" in error.message
 
 
+async def test_an_effort_is_refused_by_a_template_without_it(renderer: TemplateRenderer) -> None:
+    """An adapter's as the backbone's; one for tools may know it where the other does not."""
+    asked = {"chat_template_kwargs": {"reasoning_effort": "low"}}
+    error = await refusal(renderer, "a", **asked)
+    assert "the chat template knows no reasoning_effort" in error.message
+    both = adapter("plain", tool_use="{{ reasoning_effort }}")
+    assert await renderer.render(job(tools=(TOOL,), **asked), both) == "low"
+    with pytest.raises(JobError):
+        await renderer.render(job(**asked), both)
+
+
 HUGE = "{{ 'a' * 9999999999 }}"
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 

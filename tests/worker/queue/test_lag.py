@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiokafka import TopicPartition, errors
+from aiokafka import errors
 
+from aril.fetching.place import Place
 from aril.worker.job import Partition
 from aril.worker.observe.metrics import Lag, Metrics
+from aril.worker.queue import lag as module
 from aril.worker.queue.assignment import Membership, PartitionState
 from aril.worker.queue.commits import Commits
 from aril.worker.queue.lag import lags_of, logs_of, watch_lag
 from aril.worker.queue.ledger import Checkpoint
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PLACE = Partition("jobs", 3)
+CONSUMER: Any = SimpleNamespace(_client=None)
 
 
 def held(committed: int | None = 10) -> PartitionState:
@@ -51,37 +58,31 @@ def test_what_retention_deleted_is_no_lag() -> None:
     assert lags_of([held(10)], {PLACE: range(15, 20)}) == {PLACE: Lag(unfinished=5, unread=5)}
 
 
-class Brokers:
-    """A consumer that can be asked for its logs' bounds, or raises."""
-
-    def __init__(self, told: Exception | None = None) -> None:
-        self.told = told
-        self.asked: list[Any] = []
-
-    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Answer."""
-        return dict.fromkeys(places, 2)
-
-    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Answer."""
-        self.asked.append(places)
-        if self.told is not None:
-            raise self.told
-        return dict.fromkeys(places, 7)
-
-
-async def test_all_that_is_held_is_asked_for() -> None:
+async def test_all_that_is_held_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that rest as well: nothing is fetched of them, so a fetch would not tell."""
-    brokers = Brokers()
-    assert await logs_of(brokers, [PLACE]) == {PLACE: range(2, 7)}
-    assert await logs_of(brokers, []) == {}
-    assert brokers.asked == [[TopicPartition(*PLACE)]]
+    asked = []
+
+    async def told(_client: object, places: Iterable[Place]) -> dict[Place, range]:
+        asked.append([*places])
+        return dict.fromkeys(asked[-1], range(2, 7))
+
+    monkeypatch.setattr(module, "log_bounds", told)
+    assert await logs_of(CONSUMER, [PLACE]) == {PLACE: range(2, 7)}
+    assert await logs_of(CONSUMER, []) == {}
+    assert asked == [[Place(*PLACE)]]
 
 
 @pytest.mark.parametrize("told", [errors.KafkaConnectionError(), TimeoutError()])
-async def test_brokers_that_do_not_answer_end_nothing(told: Exception) -> None:
+async def test_brokers_that_do_not_answer_end_nothing(
+    told: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker goes on, and what was known stays."""
-    assert await logs_of(Brokers(told), [PLACE]) is None
+
+    async def fail(*_: object) -> dict[Place, range]:
+        raise told
+
+    monkeypatch.setattr(module, "log_bounds", fail)
+    assert await logs_of(CONSUMER, [PLACE]) is None
 
 
 async def test_what_was_known_stays_until_more_is() -> None:

@@ -10,6 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
+from aril.worker.job import Asked
 from aril.worker.queue.assignment import Membership
 from aril.worker.queue.commits import Commits
 from aril.worker.queue.committed import Positions, positions_of
@@ -185,12 +186,32 @@ async def test_an_assignment_whose_offsets_are_unknown_is_not_begun(scene: Scene
 
 
 @pytest.mark.parametrize("failure", [TimeoutError(), KafkaConnectionError()])
-async def test_offsets_that_no_broker_tells_are_unknown(failure: Exception) -> None:
+async def test_offsets_that_no_broker_tells_are_unknown(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not empty: an empty commit is a partition that nobody has begun."""
 
     async def fail(*_: object) -> Any:
         raise failure
 
-    silent: Any = SimpleNamespace(end_offsets=fail, beginning_offsets=fail)
+    monkeypatch.setattr("aril.worker.queue.committed.log_bounds", fail)
+    silent: Any = SimpleNamespace(_client=None)
     assert await positions_of(silent, [PLACE], fail) is None
     assert await positions_of(silent, [], fail) == Positions({})
+
+
+async def test_all_partitions_that_are_held_share_what_is_remembered(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a hundred partitions as with one; those that were held before count no more."""
+    monkeypatch.setattr(scene.consumer._finished_jobs, "_of_all", 8)
+    places = [TopicPartition("jobs", number) for number in range(4)]
+    scene.found = Positions(dict.fromkeys(places, 0))
+    for held, each_has in ((places, 2), (places[:2], 4)):
+        await scene.listener.on_partitions_revoked(places)
+        await scene.listener.on_partitions_assigned(held)
+        for state in scene.consumer.states:
+            for number in range(20):
+                state.finished_jobs.add("acme", f"j{number}", Asked(b"", None, None))
+        remembered = [len(state.finished_jobs) for state in scene.consumer.states]
+        assert remembered == [each_has] * len(held)

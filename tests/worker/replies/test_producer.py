@@ -329,17 +329,3 @@ async def test_an_append_tells_the_brokers_time(kafka: Kafka, writer: LogWriter)
     await writer.append(name, 0, b"k", [b"v"])
     now = time.time() * 1_000
     assert abs(writer.clock.now_ms(now) - now) < 1_000
-
-
-async def test_a_flood_of_topics_that_are_missing_is_forgotten(
-    writer: LogWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Memory is bounded by a number of names, whatever tenants are made up."""
-    monkeypatch.setattr("aril.worker.replies.producer.MISSING_TOPICS", 3)
-    for number in range(5):
-        writer._remember_missing(f"replies.t{number}")
-    assert [*writer._missing] == ["replies.t0", "replies.t1", "replies.t2"]
-    monkeypatch.setattr("aril.worker.replies.producer.MISSING_TOPIC_SECONDS", -1.0)
-    writer._missing = dict.fromkeys(writer._missing, 0.0)
-    writer._remember_missing("replies.t9")
-    assert [*writer._missing] == ["replies.t9"]

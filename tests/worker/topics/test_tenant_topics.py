@@ -220,6 +220,18 @@ def test_topics_that_are_new_in_use_are_looked_at_first() -> None:
         assert len(turn) <= LOOK_TOPICS
 
 
+def test_new_topics_go_first_when_others_went_out_of_use() -> None:
+    """Those that are known by now are fewer than were looked at once."""
+    topics = TenantTopics(Contract(), Metrics())
+    in_use = [f"replies.t{number}" for number in range(6 * LOOK_TOPICS)]
+    for _ in range(6):
+        topics._turn(in_use)
+    in_use = in_use[-3 * LOOK_TOPICS :]
+    topics._turn(in_use)
+    in_use.append("replies.new")
+    assert topics._turn(in_use)[0] == "replies.new"
+
+
 def test_what_the_brokers_do_not_tell_stays_as_it_was() -> None:
     """A look that learned nothing of a topic does not clear it."""
     topics = TenantTopics(Contract(), Metrics())

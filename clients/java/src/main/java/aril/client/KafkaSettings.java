@@ -1,5 +1,6 @@
 package aril.client;
 
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Set;
@@ -65,6 +66,12 @@ final class KafkaSettings {
         settings.putIfAbsent(ProducerConfig.LINGER_MS_CONFIG, 0); // 5 since Kafka 4.0
         settings.putAll(PRODUCER_FIXED);
         return settings;
+    }
+
+    /** Returns how long the producer waits within a send; of settings that it has taken. */
+    Duration longestSend() {
+        Object millis = producer().get(ProducerConfig.MAX_BLOCK_MS_CONFIG);
+        return Duration.ofMillis(Long.parseLong(millis.toString().trim()));
     }
 
     Map<String, Object> consumer() {

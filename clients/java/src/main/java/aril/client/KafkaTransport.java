@@ -37,7 +37,7 @@ final class KafkaTransport implements Transport {
     private final String replyTopic;
     private final Set<TopicPartition> followed = new HashSet<>();
     private Admin admin; // topics and the ends of logs, for any thread and without waiting
-    private KafkaProducer<byte[], byte[]> producer;
+    private JobSender sender;
     private KafkaConsumer<byte[], byte[]> consumer;
     private UnreadableBatches unreadable;
 
@@ -53,7 +53,8 @@ final class KafkaTransport implements Transport {
             admin = Admin.create(settings.admin());
             int jobs = partitionsOf(jobsTopic);
             int replies = partitionsOf(replyTopic);
-            producer = new KafkaProducer<>(settings.producer());
+            KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(settings.producer());
+            sender = new JobSender(producer, settings.longestSend());
             producer.partitionsFor(jobsTopic); // so that the first job does not wait for it
             consumer = new KafkaConsumer<>(settings.consumer());
             unreadable = new UnreadableBatches(consumer, replyTopic);
@@ -95,19 +96,7 @@ final class KafkaTransport implements Transport {
                 new ProducerRecord<>(jobsTopic, partition, key, value);
         record.headers().add("content-type", CONTENT_TYPE);
         headers.forEach(record.headers()::add);
-        CompletableFuture<Void> sent = new CompletableFuture<>();
-        try {
-            producer.send(record, (where, error) -> {
-                if (error == null) {
-                    sent.complete(null);
-                } else {
-                    sent.completeExceptionally(unavailable(error));
-                }
-            });
-        } catch (KafkaException | IllegalStateException error) { // the second once it is closed
-            sent.completeExceptionally(unavailable(error));
-        }
-        return sent;
+        return sender.send(record);
     }
 
     @Override
@@ -180,8 +169,8 @@ final class KafkaTransport implements Transport {
     @Override
     public void close() {
         try {
-            if (producer != null) {
-                producer.close(CLOSE);
+            if (sender != null) {
+                sender.close(CLOSE);
             }
         } finally {
             closeReaders();
@@ -200,7 +189,7 @@ final class KafkaTransport implements Transport {
         }
     }
 
-    private static BrokerUnavailableException unavailable(Throwable error) {
+    static BrokerUnavailableException unavailable(Throwable error) {
         String told = error.getMessage() == null ? error.toString() : error.getMessage();
         Throwable cause = error.getCause(); // "Failed to create …" says nothing without it
         return new BrokerUnavailableException(
