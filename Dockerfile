@@ -14,7 +14,7 @@ FROM ${PYTHON} AS requirements
 COPY pyproject.toml /src/
 COPY clients/python/pyproject.toml /src/clients/python/
 COPY deploy/requirements.py /src/deploy/
-RUN python3 /src/deploy/requirements.py otel >/worker.txt \
+RUN python3 /src/deploy/requirements.py consumer-protocol otel >/worker.txt \
  && python3 /src/deploy/requirements.py --client compression gateway oidc signing >/gateway.txt \
  && python3 /src/deploy/requirements.py demo >/demo.txt
 

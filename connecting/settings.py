@@ -184,6 +184,29 @@ class ConnectionSettings(BaseSettings):
                 options["sasl_plain_password"] = _text(self.sasl_password)
         return options
 
+    def librdkafka_security(self) -> dict[str, Any]:
+        """Return what a client of librdkafka needs to speak to the brokers, but for a token.
+
+        It reads the files once, when it is made.
+        """
+        options: dict[str, Any] = {"security.protocol": self.security_protocol}
+        if self.security_protocol.endswith("SSL"):
+            files = {
+                "ssl.ca.location": self.ssl_cafile,
+                "ssl.certificate.location": self.ssl_certfile,
+                # None: in the certificate's file.
+                "ssl.key.location": self.ssl_keyfile or self.ssl_certfile,
+            }
+            options |= {name: str(path) for name, path in files.items() if path is not None}
+            if (password := _text(self.ssl_key_password)) is not None:
+                options["ssl.key.password"] = password
+        if self.security_protocol.startswith("SASL"):
+            options["sasl.mechanism"] = self.sasl_mechanism
+            if self.sasl_mechanism != "OAUTHBEARER":
+                options["sasl.username"] = self.sasl_username
+                options["sasl.password"] = _text(self.sasl_password)
+        return options
+
 
 @functools.lru_cache(maxsize=8)
 def _bearer(settings: ConnectionSettings) -> Bearer:

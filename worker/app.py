@@ -34,6 +34,8 @@ from aril.worker.placement.consolidation import SAMPLE_SECONDS, Consolidation
 from aril.worker.queue.commits import Commits
 from aril.worker.queue.consumer import JobsConsumer
 from aril.worker.queue.lag import watch_lag
+from aril.worker.queue.membership.interface import GroupProtocolError
+from aril.worker.queue.membership.make import require_librdkafka
 from aril.worker.queue.watchdog import ConsumerSilentError, watch
 from aril.worker.replies.producer import STUCK_SECONDS
 from aril.worker.startup import (
@@ -83,8 +85,10 @@ def run_worker(
     configure_logs(settings)
     try:
         settings.kafka_security()
+        if settings.group_protocol == "consumer":
+            require_librdkafka()
         worker = Worker(settings, load=load)
-    except (SecurityError, TracesError) as error:
+    except (SecurityError, TracesError, GroupProtocolError) as error:
         log.error("worker_failed", error=str(error))  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
     return asyncio.run(worker.run())
@@ -145,13 +149,18 @@ class Worker:
         except _StoppedError:
             pass
         except InconsistentGroupProtocolError:
-            why = f"group {self._settings.group} has workers with another ARIL_ASSIGNOR"
+            why = (
+                f"group {self._settings.group} has workers with another ARIL_ASSIGNOR,"
+                " or is a group of another kind, such as a share group"
+            )
             log.error("worker_failed", error=why)  # noqa: TRY400 - one line is meant for a person
             return EXIT_FAILED
-        except (WorkerFailedError, ConsumerSilentError, KafkaError, OSError) as error:
+        except (WorkerFailedError, GroupProtocolError) as error:
+            log.error("worker_failed", error=str(error))  # noqa: TRY400 - one line is meant for a person
+            return EXIT_SETTING if error.setting else EXIT_FAILED
+        except (ConsumerSilentError, KafkaError, OSError) as error:
             log.error("worker_failed", error=str(error) or type(error).__name__)  # noqa: TRY400 - one line is meant for a person
-            setting = isinstance(error, WorkerFailedError) and error.setting
-            return EXIT_SETTING if setting else EXIT_FAILED
+            return EXIT_FAILED
         except Exception:
             log.exception("worker_failed")
             return EXIT_FAILED
@@ -181,6 +190,7 @@ class Worker:
             model=settings.model,
             bootstrap=settings.bootstrap,
             group=settings.group,
+            group_protocol=settings.group_protocol,
             assignor=settings.assignor,
             jobs_topic=settings.jobs_topic,
             http=settings.http,
@@ -221,7 +231,7 @@ class Worker:
         )
         reader = KafkaLogReader(self._settings, self._name)
         jobs_reader = KafkaLogReader(self._settings, f"{self._name}-shelf")
-        commits = Commits(self._settings.group, told=self._metrics.committed)
+        commits = Commits(told=self._metrics.committed)
         surroundings = Surroundings(
             worker=self._name,
             base=loaded.base,

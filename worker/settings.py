@@ -89,8 +89,18 @@ class WorkerSettings(ConnectionSettings):
     create_topics: bool = Field(
         default=False, description="Create a tenant's missing reply topic as the contract wants it."
     )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic",
+        description="How the group works: classic, all partitions stop at each rebalance; consumer,"
+        " only those that move do (KIP-848: Apache Kafka 4.0 or later). The same in all workers of"
+        " a group. Consumer needs `pip install 'aril[consumer-protocol]'`.",
+    )
     session_timeout_ms: int = Field(
-        10_000, ge=1_000, le=300_000, description="A worker silent for this long is declared dead."
+        10_000,
+        ge=1_000,
+        le=300_000,
+        description="A worker silent for this long is declared dead. With group_protocol=consumer"
+        " the brokers say how long.",
     )
     rebalance_timeout_ms: int = Field(
         30_000, ge=1_000, le=600_000, description="Longest a worker may take to hand partitions on."
@@ -303,6 +313,22 @@ class WorkerSettings(ConnectionSettings):
             )
         if self.max_step_tokens < self.max_rows:
             raise ValueError("max_step_tokens must be at least max_rows")
+        return self
+
+    @model_validator(mode="after")
+    def _brokers_assign_by_themselves(self) -> WorkerSettings:
+        if self.group_protocol == "classic":
+            return self
+        if self.assignor != "sticky":
+            raise ValueError(
+                f"assignor={self.assignor} and group_protocol=consumer: brokers assign there, and"
+                " know no assignor of ours: leave one of them out"
+            )
+        if "session_timeout_ms" in self.model_fields_set:
+            raise ValueError(
+                "session_timeout_ms is not looked at with group_protocol=consumer: set the group's"
+                " consumer.session.timeout.ms on the brokers, or leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

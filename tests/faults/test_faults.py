@@ -4,7 +4,8 @@ r"""Workers die, freeze and come and go on a real Kafka, and every reader has ev
 those joined by a plus come together) runs these faults only. The long run goes on until it has
 lasted `FAULT_SECONDS`, sent `FAULT_JOBS` and committed `FAULT_FAULTS`, as far as they are given;
 with `FAULT_JOBS` it asks for many short jobs among the long ones. `FAULT_SUMMARY` names a CSV for
-its figures. The run that is kept, of about half an hour on two cores:
+its figures. `FAULT_PROTOCOL=consumer` has all workers in their group by KIP-848. The run that is
+kept, of about half an hour on two cores:
 
     FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=250 FAULT_SUMMARY=benchmarks/results/faults.csv \
         .venv/bin/pytest -s tests/faults/test_faults.py -k again_and_again
@@ -69,6 +70,15 @@ async def test_faults_again_and_again(site: FaultSite, seed: int) -> None:
 async def test_every_fault_in_a_group_that_consolidates(site: FaultSite, seed: int) -> None:
     """Partitions move by load as well, as often as every few seconds: nothing else changes."""
     settings = {"ARIL_ASSIGNOR": "consolidate", "ARIL_REBALANCE_SECONDS": "3"}
+    report = await Campaign(site, seed, Goal(seconds=1), settings=settings).run()
+    assert report.violations == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_every_fault_by_the_consumer_protocol(site: FaultSite, seed: int) -> None:
+    """The brokers assign, and partitions move one by one: nothing else changes."""
+    settings = {"ARIL_GROUP_PROTOCOL": "consumer"}
     report = await Campaign(site, seed, Goal(seconds=1), settings=settings).run()
     assert report.violations == []
 

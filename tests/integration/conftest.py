@@ -37,6 +37,8 @@ class Site:
 
     def worker(self, name: str, **settings: object) -> WorkerProcess:
         """Return a worker of this site's group."""
+        classic = settings.get("group_protocol", "classic") == "classic"
+        session = {"session_timeout_ms": 6_000} if classic else {}  # else the broker's
         return WorkerProcess(
             name,
             self.folder,
@@ -50,8 +52,8 @@ class Site:
                 "adapters": self.store,
                 "max_rows": 8,
                 "kv_tokens": 4096,
-                "session_timeout_ms": 6_000,
             }
+            | session
             | settings,
         )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.explorer_log import ViolationError
 from tests.support.explorer_moves import Moves
+from tests.support.explorer_one_by_one import OneByOne
 from tests.support.explorer_state import Bounds, Flaws, Remedies, Start, State
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Explorer:
         remedies: Remedies | None = None,
     ) -> None:
         self._bounds = bounds
-        self._next = Moves(bounds, start, flaws or Flaws(), remedies or Remedies())
+        kind = OneByOne if bounds.one_by_one else Moves
+        self._next = kind(bounds, start, flaws or Flaws(), remedies or Remedies())
         self._log = self._next.log
         self._finishes: set[tuple[Place, Owner]] = set()
 

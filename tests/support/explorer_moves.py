@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from tests.support.explorer_owner import Finding
     from tests.support.explorer_state import Bounds, Flaws, Remedies, Start
 
+# What an owner forgets as it drops the job.
+_OF_THE_JOB = (
+    "epoch", "born", "claimant", "prefix", "batch", "base", "raised", "kept", "fresh", "touched",
+)  # fmt: skip
+
 OLD = "old"  # a writer from before the group was deleted; no member of the new one
 
 
@@ -108,14 +113,14 @@ class Moves:
         """Return what an owner does when nothing goes wrong; the quickest way on comes last."""
         owner = state.owners[at]
         if owner.kept:
-            yield "redelivered", _put(state, at, owner._replace(kept=False, born=owner.generation))
+            yield "redelivered", put(state, at, owner._replace(kept=False, born=owner.generation))
         if owner.phase == UNREAD:
-            yield "reads", _put(state, at, model.reads(owner))
+            yield "reads", put(state, at, model.reads(owner))
         elif owner.batch:
             yield self._landed(state, at)
         elif owner.phase == CLAIM:
             batch = (self._claims(owner.process, owner.epoch, owner.claimant),)
-            yield "claims", _put(state, at, owner._replace(phase=CLAIMING, batch=batch))
+            yield "claims", put(state, at, owner._replace(phase=CLAIMING, batch=batch))
         elif owner.phase == PROVE and not owner.kept:
             yield self._proof(state, at)
         elif owner.phase == OURS:
@@ -125,7 +130,7 @@ class Moves:
             yield self._commits(state, at)
         if owner.stale and self._flaws.stale_completion:
             accepted = self._accepts(state, owner, owner.generation)
-            after = _put(state, at, owner._replace(stale=False))
+            after = put(state, at, owner._replace(stale=False))
             yield "stale completion", after._replace(committed=accepted)
 
     def _landed(self, state: State, at: int) -> tuple[str, State]:
@@ -141,7 +146,7 @@ class Moves:
                 owner = owner._replace(phase=SETTLED, prefix=())
             else:
                 owner = self._again(owner)
-        return f"lands: {self.log.tell_record(head)}", _put(after, at, owner)
+        return f"lands: {self.log.tell_record(head)}", put(after, at, owner)
 
     def _judged(self, owner: Owner, place: Place, claim: int) -> Owner:
         found = self._read_back(owner.process, owner.epoch, owner.claimant, place, claim)
@@ -156,11 +161,11 @@ class Moves:
     def _proof(self, state: State, at: int) -> tuple[str, State]:
         owner = state.owners[at]
         if not self._accepts(state, owner, owner.generation):
-            return "is refused the proof", _put(state, at, _idle(owner))
+            return "is refused the proof", put(state, at, idle(owner))
         base = max(owner.base, owner.raised or 0)
         epoch = model.proved(owner, base)
         raised = owner._replace(phase=CLAIM, epoch=epoch, base=base, raised=None)
-        after = _put(state, at, raised)
+        after = put(state, at, raised)
         if not self._flaws.base_forgotten:
             after = after._replace(base=base, said="")
         return "proves that it owns the partition", after
@@ -171,7 +176,7 @@ class Moves:
         phase = ENDING if len(prefix) == ANSWER else OURS
         if phase == ENDING and self._flaws.early_commit:
             phase = SETTLED
-        return f"writes {steps} and on", _put(
+        return f"writes {steps} and on", put(
             state, at, owner._replace(phase=phase, prefix=prefix, batch=batch, touched=True)
         )
 
@@ -180,7 +185,7 @@ class Moves:
         told = model.checkpoint(owner.process, owner.generation)
         under = state.generation if self._flaws.resent_commit else owner.generation
         accepted = self._accepts(state, owner, under) and _covers(told)
-        after = _put(state, at, _idle(owner))
+        after = put(state, at, idle(owner))
         late = self._unspent(state.place, (*state.late, *owner.batch))
         return f"commits: {accepted}", after._replace(committed=accepted, late=late)
 
@@ -193,22 +198,22 @@ class Moves:
         lasts = state.generation == self.last_generation and self.is_last(state, owner)
         if not lasts:
             late = self._unspent(state.place, state.late + owner.batch)
-            yield "crashes", _put(state, at, _dead(owner))._replace(late=late)
+            yield "crashes", put(state, at, _dead(owner))._replace(late=late)
         if not state.faults:
             return
         fewer = state._replace(faults=state.faults - 1)
         if owner.phase == PROVE:  # the answer to the proof was lost, and perhaps the proof
-            yield "proves nothing", _put(fewer, at, self._again(owner))
+            yield "proves nothing", put(fewer, at, self._again(owner))
             _, proved = self._proof(fewer, at)
-            yield "proves unawares", _put(proved, at, self._again(owner))
+            yield "proves unawares", put(proved, at, self._again(owner))
         if not owner.batch or owner.phase == SETTLED:
             return
         head, rest = owner.batch[0], owner.batch[1:]
         broken = self._again(owner)
         late = self._unspent(state.place, state.late + owner.batch)
-        yield "fails", _put(fewer, at, broken)._replace(late=late)
+        yield "fails", put(fewer, at, broken)._replace(late=late)
         landed = self._land(fewer, head, state.late + rest)
-        yield "lands and fails", _put(landed, at, broken)
+        yield "lands and fails", put(landed, at, broken)
         told, twice = self._landed(fewer, at)
         late = self._unspent(twice.place, (*twice.late, head))
         yield f"{told}, and later again", twice._replace(late=late)
@@ -237,7 +242,7 @@ class Moves:
                 left = after.owners[at]
                 gone = left.generation != generation and not owner.touched
                 if gone and not self._flaws.begun_after_parting:  # it waits, and is dropped
-                    after = _put(after, at, _idle(left))  # noqa: PLW2901 - the same, further on
+                    after = put(after, at, idle(left))  # noqa: PLW2901 - the same, further on
                 yield f"{owner.process} parts; {told}", after
 
     def _next_owners(self, state: State) -> Iterator[tuple[str, State]]:
@@ -257,16 +262,16 @@ class Moves:
                 owner.process, generation, fresh=False, before=owner, base=base, said=said
             )
             if owner.phase == UNREAD:
-                yield f"{owner.process} again, unread", _put(moved, at, model.unread(new))
+                yield f"{owner.process} again, unread", put(moved, at, model.unread(new))
             new = new._replace(stale=owner.phase == SETTLED and self._flaws.stale_completion)
             if self._flaws.stale_state and not model.redelivered_to_old_state(
                 owner.process, owner.generation
             ):
-                new = _idle(new)
-            yield f"{owner.process} again", _put(moved, at, new)._replace(late=late)
+                new = idle(new)
+            yield f"{owner.process} again", put(moved, at, new)._replace(late=late)
             if model.keeps(owner, generation):
                 kept = owner._replace(generation=generation, kept=True, base=state.base)
-                yield f"{owner.process} keeps it", _put(moved, at, kept)
+                yield f"{owner.process} keeps it", put(moved, at, kept)
 
     # --- the real objects, asked once for each question
 
@@ -296,12 +301,14 @@ class Moves:
         return tuple(batch), prefix
 
 
-def _put(state: State, at: int, owner: Owner) -> State:
+def put(state: State, at: int, owner: Owner) -> State:
+    """Return the state with another owner at a place."""
     return state._replace(owners=(*state.owners[:at], owner, *state.owners[at + 1 :]))
 
 
-def _idle(owner: Owner) -> Owner:
-    return Owner(owner.process, owner.generation, IDLE, stale=owner.stale)
+def idle(owner: Owner) -> Owner:
+    """Return an owner that has dropped the job."""
+    return owner._replace(**{name: Owner._field_defaults[name] for name in _OF_THE_JOB}, phase=IDLE)
 
 
 def _dead(owner: Owner) -> Owner:

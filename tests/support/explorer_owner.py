@@ -49,6 +49,11 @@ class Owner(NamedTuple):
     fresh: bool = False  # so the job is, or would be once it is read
     touched: bool = False  # something of it may be in the log
     stale: bool = False  # a completion of an assignment that ended is still in memory
+    # Where partitions move one by one: `generation` is the epoch in which this one came.
+    holds: bool = False  # to the coordinator it has the partition
+    current: int = 0  # its epoch as a member, which rises while it has the partition
+    joined: int = 0  # the epoch of its first assignment
+    parted: bool = False  # it was told that the partition goes, and is a member still
 
 
 class Finding(NamedTuple):
@@ -108,7 +113,10 @@ def unread(owner: Owner) -> Owner:
 
 def reads(owner: Owner) -> Owner:
     """Return what an owner is once it has read the job."""
-    return assigned(owner.process, owner.generation, fresh=owner.fresh, base=owner.base)
+    read = assigned(owner.process, owner.generation, fresh=owner.fresh, base=owner.base)
+    return read._replace(
+        holds=owner.holds, current=owner.current, joined=owner.joined, parted=owner.parted
+    )
 
 
 def redelivered_to_old_state(process: str, generation: int) -> bool:
@@ -127,7 +135,7 @@ def parts(owner: Owner) -> str:
         entry = entry_of(JOB, offset=OFFSET, owned=owner.fresh)
         entry.touched = owner.touched
         state.add(entry)
-    state.revoked = True
+    state.part(owner.current)
     told = state.checkpoint()
     if told is None or told.position != OFFSET:
         raise AssertionError("an unfinished job is no committed one")

@@ -18,6 +18,7 @@ class Bounds:
     processes: int
     faults: int
     states: int = 3_000_000
+    one_by_one: bool = False  # generations are epochs of members, KIP-848
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,11 @@ class Flaws:
     base_forgotten: bool = False  # a proof is committed without the base that it is for
     begun_after_parting: bool = False  # by who said that it had not begun it
     stale_state: bool = False  # what was known of an older assignment is asked about a redelivery
+    # Of partitions that move one by one.
+    commit_after_revoke: bool = False  # by a member that gave the partition away, in its new epoch
+    epoch_of_joining: bool = False  # claims are made in that of the member's first assignment
+    parted_in_target: bool = False  # what is said on parting is said in the epoch that is to come
+    same_epoch_again: bool = False  # a member may get a partition twice in an epoch, and begin it
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from aril.worker.topics.admin import Contract
 
 PARTITIONS = 8  # of the jobs topic to begin with, and of reply topics for good
-SESSION_SECONDS = 6.0  # the least that Kafka allows by default
+SESSION_SECONDS = 6.0  # the least that Kafka allows by default; deploy/kafka/run.sh says it, too
+# `FAULT_PROTOCOL=consumer`: all workers are members by KIP-848, whose session the brokers set.
+PROTOCOL = os.environ.get("FAULT_PROTOCOL", "classic")
 DEATH_SECONDS = 60.0
 TELLING = (
     "append_failed",
@@ -70,6 +73,8 @@ class FaultWorker(WorkerProcess):
         self, name: str, site: FaultSite, faults: Mapping[str, str], bootstrap: str
     ) -> None:
         contract = site.contract
+        protocol = faults.get("ARIL_GROUP_PROTOCOL", PROTOCOL)
+        session = {"session_timeout_ms": int(SESSION_SECONDS * 1_000)}
         super().__init__(
             name,
             site.folder,
@@ -80,9 +85,10 @@ class FaultWorker(WorkerProcess):
             replies_prefix=contract.replies_prefix,
             max_rows=8,
             max_new_tokens=MAX_NEW_TOKENS,
-            session_timeout_ms=int(SESSION_SECONDS * 1_000),
+            group_protocol=protocol,
             commit_interval_ms=200,
             drain_seconds=20,
+            **(session if protocol == "classic" else {}),
         )
         self._environment |= {"FAULT_STORE": str(site.store), **faults}
 

@@ -12,6 +12,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from aril.schemas import reply_partition, reply_topic
+from aril.worker.queue.membership.requests import GroupDescribeRequest
 from tests.faults.history import Trim
 from tests.support.fault_deaths import STEADY, replace_all
 from tests.support.fault_fleet import PARTITIONS, SESSION_SECONDS
@@ -197,9 +198,13 @@ async def _emptied(site: FaultSite) -> None:
 
 
 async def _state(admin: AIOKafkaAdminClient, group: str) -> str:
-    (told,) = await admin.describe_consumer_groups([group])
-    state: str = told.groups[0][2]
-    return state
+    node = await admin.find_coordinator(group)
+    told = await admin._send_request(GroupDescribeRequest(group), node)
+    code, _, _, state, *_ = told.groups[0]
+    if code:  # it is no group of KIP-848
+        (told,) = await admin.describe_consumer_groups([group])
+        state = told.groups[0][2]
+    return str(state)
 
 
 async def _committed(site: FaultSite) -> Commits:

@@ -86,16 +86,16 @@ def _arm_fetch(passed: Callable[[], bool], die: Callable[[], None]) -> None:
 
 
 def _arm_revoke(passed: Callable[[], bool], die: Callable[[], None]) -> None:
-    revoke = JobsConsumer.on_partitions_revoked
+    revoke = JobsConsumer.taken
 
-    async def patched(self: JobsConsumer, revoked: Any) -> None:
+    async def patched(self: JobsConsumer, revoked: Any, *, lost: bool = False) -> None:
         if not self.states or not passed():
-            return await revoke(self, revoked)
-        task = asyncio.create_task(revoke(self, revoked))
+            return await revoke(self, revoked, lost=lost)
+        task = asyncio.create_task(revoke(self, revoked, lost=lost))
         await soon(die)
         return await task
 
-    JobsConsumer.on_partitions_revoked = patched  # type: ignore[method-assign]
+    JobsConsumer.taken = patched  # type: ignore[method-assign,assignment]
 
 
 def _arm_drain(die: Callable[[], None]) -> None:

@@ -93,10 +93,10 @@ class Member:
         consolidation: Consolidation | None = None,
         **flags: Any,
     ) -> None:
-        flags |= {"bootstrap": kafka.bootstrap, "jobs_topic": topic, "group": f"g-{topic}"}
-        self.settings = load_settings(flags=flags).settings
+        usual = {"bootstrap": kafka.bootstrap, "jobs_topic": topic, "group": f"g-{topic}"}
+        self.settings = load_settings(flags=usual | flags).settings
         self.seen = Recorder()
-        self.commits = Commits(self.settings.group)
+        self.commits = Commits()
         self.consumer = JobsConsumer(self.settings, self.seen, "test", self.commits, consolidation)
         self.task: asyncio.Task[None] | None = None
 

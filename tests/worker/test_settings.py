@@ -125,6 +125,16 @@ def test_the_file_may_be_named_by_the_environment(
         ({"ARIL_PREFIX_SHARING": "a,b;c"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
         ({"ARIL_PREFIX_SHARING": "a,B"}, {}, "ARIL_PREFIX_SHARING: must be tenant, all, or"),
         ({"ARIL_PREFIX_SHARING": "a,b;c,a"}, {}, "ARIL_PREFIX_SHARING: a is in two groups"),
+        (
+            {"ARIL_GROUP_PROTOCOL": "consumer"},
+            {"assignor": "consolidate"},
+            "assignor=consolidate and group_protocol=consumer: brokers assign there",
+        ),
+        (
+            {"ARIL_SESSION_TIMEOUT_MS": "6000"},
+            {"group_protocol": "consumer"},
+            "session_timeout_ms is not looked at with group_protocol=consumer",
+        ),
         ({"ARIL_SLOTS\n2": "8"}, {}, r"ARIL_SLOTS\n2: unknown setting"),
         ({f"ARIL_{'X' * 9_000}": "8"}, {}, "XXX…: unknown setting"),
     ],

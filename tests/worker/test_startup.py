@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,3 +80,17 @@ def test_what_is_named_for_the_brokers_and_missing_is_a_bad_setting(
     (only,) = told
     assert (only["event"], only["log_level"]) == ("worker_failed", "error")
     assert only["error"].startswith(line)
+
+
+def test_a_protocol_whose_package_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra: nothing is loaded and no broker asked before that is told."""
+    monkeypatch.setitem(sys.modules, "confluent_kafka.aio", None)
+    monkeypatch.setattr("aril.worker.app.configure_logs", lambda _: None)
+
+    def load(_: WorkerSettings) -> Loaded:
+        raise AssertionError("not reached")
+
+    settings = load_settings(flags={"group_protocol": "consumer"}).settings
+    with structlog.testing.capture_logs() as logs:
+        assert run_worker(settings, load=load) == 2
+    assert logs[-1]["error"].endswith("pip install 'aril[consumer-protocol]'")

@@ -93,6 +93,7 @@ class PartitionState:
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
+        self._parted_in = membership.generation
         # Added to the generation in every epoch: not 0 once generations began again below an epoch
         # that is in a reply log. It travels in the commit, so epochs rise with the assignments.
         self.base = 0 if committed is None else base_of(committed.metadata)
@@ -202,10 +203,18 @@ class PartitionState:
                 prefix += f"{said}{BASE_END}"
         return Checkpoint(position, prefix + metadata)
 
+    def part(self, generation: int) -> None:
+        """End the assignment: in `generation`, as far as is known, it was still ours.
+
+        That is the one of the assignment, but for members of KIP-848: their epoch rises meanwhile.
+        """
+        self.revoked = True
+        self._parted_in = max(self._parted_in, generation)
+
     def _parting(self) -> Parting:
         """Say what nobody has begun: nothing of that is begun here any more."""
         waiting = (entry.record.offset for entry in self._entries.values() if not entry.touched)
-        return Parting(self.membership.generation, self.unread_from, runs_of(sorted(waiting)))
+        return Parting(self._parted_in, self.unread_from, runs_of(sorted(waiting)))
 
     def to_commit(self) -> Checkpoint | None:
         """Return what to commit, or None when the last commit said as much."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka import errors
 from aiokafka.protocol.commit import OffsetCommitRequest
@@ -23,7 +23,7 @@ from aril.worker.queue.assignment import Membership
 from aril.worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -38,25 +38,34 @@ COMMIT_TIMEOUT_SECONDS = 5.0
 # Of one request: the broker keeps what a request commits as one batch of records, and takes none
 # above its message.max.bytes, a megabyte by default.
 COMMIT_BYTES = 512 << 10
-# A partition's record beside names and metadata; a little less was measured.
-RECORD_BYTES = 200
+# A partition's record beside topic and metadata: a little less was measured, and a long group name.
+RECORD_BYTES = 200 + 250
+
+
+class Committer(Protocol):
+    """A membership that commits; see `aril.worker.queue.membership.interface.GroupMember`."""
+
+    def as_whom(self, membership: Membership) -> Membership:
+        """Return as whom to commit what was won under a membership."""
+
+    async def commit(
+        self, membership: Membership, checkpoints: Mapping[Partition, Checkpoint]
+    ) -> bool:
+        """Send one commit, never again; return whether the broker took all of it."""
 
 
 class Commits:
     """What one member of the group commits, one request at a time."""
 
-    def __init__(
-        self, group: str, *, told: Callable[[float, bool], None] = lambda *_: None
-    ) -> None:
+    def __init__(self, *, told: Callable[[float, bool], None] = lambda *_: None) -> None:
         """`told` hears of each commit: its seconds, and whether the broker took it."""
-        self._group = group
         self._told = told
-        self._consumer: AIOKafkaConsumer | None = None
+        self._committer: Committer | None = None
         self._lock = asyncio.Lock()
 
-    def speak_through(self, consumer: AIOKafkaConsumer) -> None:
-        """Commit as this consumer from now on."""
-        self._consumer = consumer
+    def speak_through(self, committer: Committer) -> None:
+        """Commit as this member from now on."""
+        self._committer = committer
 
     async def commit(self, states: Callable[[], Iterable[PartitionState]]) -> None:
         """Commit what is finished of partitions, where it grew.
@@ -67,9 +76,9 @@ class Commits:
             by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
             for state in states():
                 if (checkpoint := state.to_commit()) is not None:
-                    by_member.setdefault(state.membership, {})[state] = checkpoint
+                    by_member.setdefault(self._as_whom(state), {})[state] = checkpoint
             for membership, checkpoints in by_member.items():
-                for part in parts_of(self._group, checkpoints):
+                for part in parts_of(checkpoints):
                     if not await self._send(membership, part):
                         break  # the others would fare no better; the next round has them all
 
@@ -83,21 +92,26 @@ class Commits:
             checkpoint = state.checkpoint(base)
             if state.revoked or checkpoint is None:
                 return False
-            accepted = await self._send(state.membership, {state: checkpoint})
+            accepted = await self._send(self._as_whom(state), {state: checkpoint})
             if accepted:
                 state.base = base
             return accepted
+
+    def _as_whom(self, state: PartitionState) -> Membership:
+        return self._speaker.as_whom(state.membership)
+
+    @property
+    def _speaker(self) -> Committer:
+        assert self._committer is not None, "a member is there before its partitions are"  # noqa: S101 - ours
+        return self._committer
 
     async def _send(
         self, membership: Membership, checkpoints: Mapping[PartitionState, Checkpoint]
     ) -> bool:
         """Commit, and remember it where the broker took it."""
         begun = time.monotonic()
-        accepted = await commit_offsets(
-            self._consumer,
-            self._group,
-            membership,
-            {state.source: checkpoint for state, checkpoint in checkpoints.items()},
+        accepted = await self._speaker.commit(
+            membership, {state.source: checkpoint for state, checkpoint in checkpoints.items()}
         )
         self._told(time.monotonic() - begun, accepted)
         if accepted:
@@ -107,14 +121,13 @@ class Commits:
 
 
 def parts_of(
-    group: str, checkpoints: Mapping[PartitionState, Checkpoint]
+    checkpoints: Mapping[PartitionState, Checkpoint],
 ) -> Iterator[dict[PartitionState, Checkpoint]]:
     """Split what is to be committed into as many requests as it takes."""
     part: dict[PartitionState, Checkpoint] = {}
     size = 0
     for state, checkpoint in checkpoints.items():
-        names = len(group) + len(state.source.topic)
-        more = names + len(checkpoint.metadata) + RECORD_BYTES
+        more = len(state.source.topic) + len(checkpoint.metadata) + RECORD_BYTES
         if part and size + more > COMMIT_BYTES:
             yield part
             part, size = {}, 0
@@ -150,7 +163,7 @@ async def commit_offsets(
     membership: Membership,
     checkpoints: Mapping[Partition, Checkpoint],
 ) -> bool:
-    """Send one OffsetCommit; return whether the broker took all of it."""
+    """Send one OffsetCommit of the classic protocol; return whether the broker took all of it."""
     if membership.generation < 0:
         raise ValueError("a commit without a generation would be taken from anybody")
     topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -164,24 +177,35 @@ async def commit_offsets(
         list(topics.items()),
     )
     coordinator = consumer._coordinator  # noqa: SLF001 - see the module's docstring
+    send, forget = coordinator._send_req, coordinator.coordinator_dead  # noqa: SLF001 - same
+    return await send_commit(request, send, forget)
+
+
+async def send_commit(
+    request: Any, send: Callable[[Any], Awaitable[Any]], forget: Callable[[], object]
+) -> bool:
+    """Send an OffsetCommit of any kind; return whether the broker took all of it.
+
+    `send` asks the group's coordinator, which `forget` lets be looked for again.
+    """
     try:
         async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
-            response = await coordinator._send_req(request)  # noqa: SLF001 - same
+            response = await send(request)
     except (errors.KafkaError, TimeoutError, OSError) as error:
         log.warning("commit_failed", error=type(error).__name__)
         return False
-    return _accepted(coordinator, response)
+    return _accepted(response, forget)
 
 
-def _accepted(coordinator: Any, response: Any) -> bool:
+def _accepted(response: Any, forget: Callable[[], object]) -> bool:
     failures = {
         errors.for_code(code)
-        for _, partitions in response.topics
-        for _, code in partitions
+        for _, partitions, *_ in response.topics
+        for _, code, *_ in partitions
         if errors.for_code(code) is not errors.NoError
     }
     if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:
-        coordinator.coordinator_dead()  # so that the next heartbeat looks for the new one
+        forget()  # so that the next heartbeat, or request, looks for the new one
     if failures:
         log.warning("commit_refused", errors=sorted(failure.__name__ for failure in failures))
     return not failures

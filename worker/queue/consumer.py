@@ -1,5 +1,8 @@
 """The jobs side of Kafka: polling, rebalances, pauses and commits. A thin driver.
 
+How the worker is a member of its group is `aril.worker.queue.membership`'s: there all partitions go
+and come at once, or some while the others are read on.
+
 What is done about aiokafka's habits, each with its reason in docs/how-it-works.md: ``getmany`` is
 never cancelled, records wait until the assignment that they belong to is set up, pauses are
 restored after every rebalance, commits go through our own adapter.
@@ -9,26 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition, errors
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka import TopicPartition, errors
 
 from aril.fetching.tolerant import end_before_unreadable
 from aril.worker.job import Partition
 from aril.worker.observe.logs import get_logger
-from aril.worker.placement.assignor import ask_for_rebalance, make_assignor
 from aril.worker.queue.assignment import PartitionState
-from aril.worker.queue.commits import membership_of
 from aril.worker.queue.committed import positions_of
 from aril.worker.queue.delivery import Delivery
 from aril.worker.queue.identities import IdentityBound
 from aril.worker.queue.lag import logs_of
-from aril.worker.queue.member import make_member
+from aril.worker.queue.membership.make import make_group_member
 from aril.worker.queue.pauses import apply_pauses
 from aril.worker.queue.unreadable import UnreadableBatches
 from aril.worker.queue.watchdog import progress_of
-from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
     from aril.worker.placement.consolidation import Consolidation
+    from aril.worker.queue.assignment import Membership
     from aril.worker.queue.commits import Commits
     from aril.worker.queue.delivery import Handler
+    from aril.worker.queue.membership.interface import GroupMember
     from aril.worker.queue.raw_batch import Part
     from aril.worker.queue.watchdog import Progress
     from aril.worker.settings import WorkerSettings
@@ -49,10 +51,9 @@ POLL_RECORDS = 1_000
 # A signature takes 0.1 ms to verify (benchmarks/signatures.py): streams do not wait for many.
 POLL_RECORDS_SIGNED = 100
 STOP_SECONDS = 10.0
-OFFSETS_PAUSE_SECONDS = 1.0  # between assignments whose offsets nobody tells
 
 
-class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
+class JobsConsumer:
     """One member of the workers' consumer group."""
 
     def __init__(
@@ -67,34 +68,33 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         self._handler = handler
         self._client_id = client_id
         self._commits = commits
-        self._assignor = StickyPartitionAssignor
-        if consolidation is not None:
-            self._assignor = make_assignor(
-                lambda: consolidation.report(self.generation, draining=self._resting),
-                lambda got, notice: consolidation.on_assignment(got, notice, self.generation),
-            )
+        self._consolidation = consolidation
         signed = settings.tenant_from == "signature"
         self._poll_records = POLL_RECORDS_SIGNED if signed else POLL_RECORDS
-        self._consumer = self._make_consumer()
+        self._member = self._make_member()
         self._states: dict[Partition, PartitionState] = {}
         self._parted: dict[Partition, PartitionState] = {}  # of the assignment before
         self._finished_jobs = IdentityBound()
         self._delivery = Delivery(handler)
         self._unreadable = UnreadableBatches(self)
-        self._ended = 0  # assignments that were taken away
-        self._set_up = asyncio.Event()  # cleared while an assignment is being set up
+        self._ended: Counter[TopicPartition] = Counter()  # how often each was taken away
+        self._set_up = asyncio.Event()  # cleared while nothing is held
         self._joined = asyncio.Event()
-        self._assignments = 0
         self._held: set[Partition] = set()  # in the last assignment that was set up
+        self._failure: Exception | None = None
         self._stopping = False
         self._resting = False
         self._replacing = False
         self.in_the_way = False  # it rests, and was given partitions that others would read
 
-    def _make_consumer(self) -> AIOKafkaConsumer:
-        consumer = make_member(self._settings, self._client_id, self._assignor)
-        self._commits.speak_through(consumer)
-        return consumer
+    def _make_member(self) -> GroupMember:
+        member = make_group_member(self._settings, self._client_id, self._consolidation)
+        self._commits.speak_through(member)
+        return member
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        return self._member.reader
 
     @property
     def states(self) -> list[PartitionState]:
@@ -104,8 +104,7 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     @property
     def generation(self) -> int:
         """The group's generation that we are in; -1 while membership is lost."""
-        membership = membership_of(self._consumer, self._assignments)
-        return -1 if membership is None else membership.generation
+        return self._member.generation
 
     @property
     def resting(self) -> bool:
@@ -113,17 +112,11 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
         return self._resting
 
     async def start(self) -> None:
-        """Connect and join the group. Raises KafkaError when no broker answers."""
-        pattern = topic_pattern(self._settings.jobs_topic, self._settings.dlq_topic)
-        if pattern is None:
-            self._consumer.subscribe(topics=[self._settings.jobs_topic], listener=self)
-        else:
-            self._consumer.subscribe(pattern=pattern.pattern, listener=self)
-        try:
-            await self._consumer.start()
-        except BaseException:
-            await self._consumer.stop()
-            raise
+        """Connect and join the group.
+
+        Raises KafkaError when no broker answers, and GroupProtocolError.
+        """
+        await self._member.start(self)
         found = self._unreadable.found
         consumer = self._consumer
         end_before_unreadable(consumer, lambda where, offset: found(consumer, where, offset))
@@ -139,11 +132,13 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     def rejoin(self) -> None:
         """Have the group rebalance; nothing happens while this consumer comes or goes."""
         if not (self._stopping or self._replacing):
-            ask_for_rebalance(self._consumer)
+            self._member.rejoin()
 
     async def run(self) -> None:
         """Poll until ``stop``. Raises what aiokafka cannot get over by itself."""
         while not self._stopping:
+            if self._failure is not None:
+                raise self._failure
             if self._replacing:
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
@@ -161,14 +156,20 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 await asyncio.sleep(POLL_MS / 1_000)
                 continue
             # What comes of an unreadable batch waits until what was read before it is handed out.
-            ended = self._ended
+            ended = {each: self._ended[each] for each in batches}
             async with self._delivery.turn:
                 # getmany may return records of an assignment whose callback is still running.
                 await self._set_up.wait()
                 # Of one that is over, they are read again: here they would make all below them
                 # count as finished.
-                if consumer is self._consumer and ended == self._ended:
-                    await self._deliver_all(batches)
+                if consumer is self._consumer:
+                    await self._deliver_all(
+                        {
+                            each: records
+                            for each, records in batches.items()
+                            if self._ended[each] == ended[each]
+                        }
+                    )
 
     async def progress(self) -> dict[Partition, Progress]:
         """Return how far each partition is that should be read; empty when it cannot be told."""
@@ -190,13 +191,13 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     async def replace(self) -> None:
         """Join the group with a new consumer in place of the present one."""
         self._replacing = True
-        self._end_assignment()
+        self._end_assignment(self._consumer.assignment())
         states, self._states = self.states, {}
         self._revoke(states)
         with contextlib.suppress(errors.KafkaError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
-                await self._consumer.stop()
-        self._consumer = self._make_consumer()
+                await self._member.stop()
+        self._member = self._make_member()
         await self.start()
         self._replacing = False
         log.warning("consumer_replaced")
@@ -204,48 +205,49 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
     async def stop(self) -> None:
         """Commit what is finished and leave the group."""
         self._stopping = True
-        self._unreadable.forget()
+        self._unreadable.forget(self._consumer.assignment())
         self._delivery.close()
         self._set_up.set()  # lets `run` see it, should it wait for an assignment
         for state in self.states:  # nothing of them is begun any more
-            state.revoked = True
+            state.part(self.generation)
         await self.commit()
-        await self._consumer.stop()
+        await self._member.stop()
 
     async def commit(self) -> None:
         """Commit what is finished of every partition, where it grew."""
         await self._commits.commit(lambda: self.states)
 
-    async def on_partitions_revoked(
-        self,
-        revoked: Iterable[TopicPartition],  # noqa: ARG002 - eager rebalances: it is all of them
-    ) -> None:
-        """Stop the work of every partition."""
-        self._end_assignment()
-        states = self.states
+    def fail(self, error: Exception) -> None:
+        """See `aril.worker.queue.membership.interface.Holder`."""
+        self._failure = error
+        self._set_up.set()  # lets `run` see it, should it wait for an assignment
+
+    async def taken(self, partitions: Iterable[TopicPartition], *, lost: bool = False) -> None:
+        """See `Holder`: stop the work of these partitions."""
+        partitions = list(partitions)
+        self._end_assignment(partitions)
+        found = (self._states.pop(_partition(each), None) for each in partitions)
+        states = [state for state in found if state is not None]
         if not states:
             return
         self._revoke(states)
-        await self._commits.commit(lambda: states)
-        self._parted, self._states = self._states, {}
+        if not lost:
+            await self._commits.commit(lambda: states)
+        self._parted |= {state.source: state for state in states}
         log.info("partitions_revoked", partitions=len(states))
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Set up the new assignment; until this ends no record of it is looked at."""
-        partitions = sorted(assigned)
-        self._assignments += 1
-        membership = membership_of(self._consumer, self._assignments)
-        if membership is None:  # lost again already: a new assignment is on its way
-            return
-        found = await positions_of(self._consumer, partitions)
-        if found is None:  # nothing of it is read, and nothing committed: it is asked for anew
-            await asyncio.sleep(OFFSETS_PAUSE_SECONDS)
-            ask_for_rebalance(self._consumer)
-            return
-        for each, lost in found.lost.items():
-            self._handler.on_lost_jobs(Partition(each.topic, each.partition), lost)
-        self._states = {
-            (source := Partition(each.topic, each.partition)): PartitionState(
+    async def given(self, partitions: Sequence[TopicPartition], membership: Membership) -> bool:
+        """See `Holder`: set these up; until this ends no record of them is looked at."""
+        ended = {each: self._ended[each] for each in partitions}
+        found = await positions_of(self._consumer, partitions, self._member.committed)
+        if found is None:  # nothing of it is read, and nothing committed
+            return False
+        partitions = [each for each in partitions if self._ended[each] == ended[each]]
+        for each in partitions:
+            source = _partition(each)
+            if lost := found.lost.get(each):
+                self._handler.on_lost_jobs(source, lost)
+            self._states[source] = PartitionState(
                 source,
                 membership,
                 found.ends[each],
@@ -253,28 +255,35 @@ class JobsConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka 
                 self._parted.get(source),
                 bound=self._finished_jobs,
             )
-            for each in partitions
-        }
         self._finished_jobs.hold(state.finished_jobs for state in self.states)
         self._parted = {}
+        self._member.begin({each: found.start(each) for each in partitions})
         held, self._held = self._held, set(self._states)
         self.in_the_way = self._resting and not self._held <= held
         self._handler.on_assigned(self.states)
         self._set_up.set()
         self._joined.set()
+        self.resume()
         log.info(
-            "partitions_assigned", partitions=len(partitions), generation=membership.generation
+            "partitions_assigned",
+            partitions=len(self._states),
+            given=len(partitions),
+            generation=membership.generation,
         )
+        return True
 
     def _revoke(self, states: list[PartitionState]) -> None:
         for state in states:
-            state.revoked = True
-        self._handler.on_revoked(states)
+            state.part(self.generation)
+        if not self._stopping:  # else it has stopped all work already
+            self._handler.on_revoked(states)
 
-    def _end_assignment(self) -> None:
-        self._set_up.clear()
-        self._ended += 1
-        self._unreadable.forget()
+    def _end_assignment(self, partitions: Iterable[TopicPartition]) -> None:
+        partitions = list(partitions)
+        self._ended.update(partitions)
+        self._unreadable.forget(partitions)
+        if not (self._stopping or self._states.keys() - map(_partition, partitions)):
+            self._set_up.clear()
 
     async def _deliver_all(self, batches: dict[TopicPartition, list[Any]]) -> None:
         """Hand out what was polled, unless its assignment ends meanwhile."""

@@ -18,13 +18,13 @@ METADATA_AGE_MS: Final = 30_000  # how late new partitions, and new tenants' top
 
 
 def make_member(
-    settings: WorkerSettings, client_id: str, assignor: type[AbstractPartitionAssignor]
+    settings: WorkerSettings, client_id: str, assignor: type[AbstractPartitionAssignor] | None
 ) -> AIOKafkaConsumer:
-    """Return a consumer that was not started."""
+    """Return a consumer that was not started; without an assignor it is in no group."""
     member = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap,
         client_id=client_id,
-        group_id=settings.group,
+        group_id=None if assignor is None else settings.group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         # An open transaction would hold up all tenants of its partition, docs/decisions/018.
@@ -38,7 +38,7 @@ def make_member(
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         max_poll_interval_ms=300_000,
         # Exactly one: aiokafka joins the group once for each assignor that is configured.
-        partition_assignment_strategy=(assignor,),
+        partition_assignment_strategy=() if assignor is None else (assignor,),
         **settings.kafka_security(),
     )
     renew_sessions(member._client)  # noqa: SLF001 - aiokafka has no other way to it

@@ -18,7 +18,7 @@ from aril.worker.observe.logs import get_logger
 from aril.worker.queue.raw_batch import BATCH, Part, RawBatch, read_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -59,11 +59,11 @@ class UnreadableBatches:
         if where not in self._looking:
             self._looking[where] = asyncio.create_task(self._look(consumer, where, offset))
 
-    def forget(self) -> None:
-        """Stop looking: the assignment has ended, and the next one meets them again."""
-        looking, self._looking = self._looking, {}
-        for task in looking.values():
-            task.cancel()
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """Stop looking there: their assignment has ended, and the next one meets them again."""
+        for each in partitions:
+            if (task := self._looking.pop(each, None)) is not None:
+                task.cancel()
 
     async def _look(self, consumer: AIOKafkaConsumer, where: TopicPartition, offset: int) -> None:
         try:

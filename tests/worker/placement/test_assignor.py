@@ -266,7 +266,7 @@ async def test_a_replaced_consumer_speaks_for_what_it_holds(kafka: Kafka, topic:
         assert len(first.told().held) == PARTITIONS
     part, _ = consolidation()
     settings = load_settings(flags={"assignor": "consolidate"}).settings
-    not_started = JobsConsumer(settings, first.seen, "test", Commits("g"), part)
+    not_started = JobsConsumer(settings, first.seen, "test", Commits(), part)
     assert not_started.generation == -1
     await not_started._consumer.stop()
 

@@ -159,12 +159,12 @@ async def test_no_request_commits_more_than_a_broker_takes() -> None:
     membership = Membership(1, 1, "m")
     states = [PartitionState(Partition("jobs", each), membership, 0) for each in range(1_000)]
     wanted = {state: Checkpoint(0, "x" * METADATA_BYTES) for state in states}
-    parts = [*parts_of("group", wanted)]
+    parts = [*parts_of(wanted)]
     assert [state for part in parts for state in part] == states
     assert max(len(part) for part in parts) * METADATA_BYTES < 1 << 20
     assert len(parts) < 10
     few = {state: Checkpoint(0, "") for state in states}
-    assert [*parts_of("group", few)] == [few]
+    assert [*parts_of(few)] == [few]
 
 
 @pytest.mark.slow  # three hundred partitions

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,19 +19,30 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 
+Joins = Callable[[], Member]
+
+
+@pytest.fixture(params=["classic", pytest.param("consumer", marks=pytest.mark.slow)])
+def joins(request: pytest.FixtureRequest, kafka: Kafka, topic: str) -> Joins:
+    """Give what makes a member, by either protocol."""
+    if request.param == "consumer" and kafka.kind == "embedded":
+        pytest.skip("the embedded broker has no KIP-848")
+    return partial(Member, kafka, topic, group_protocol=request.param)
+
+
 async def test_finished_offsets_are_committed_and_the_rest_comes_again(
-    kafka: Kafka, topic: str
+    kafka: Kafka, topic: str, joins: Joins
 ) -> None:
     """A second owner gets what the first one did not finish, older than its assignment."""
     await send(kafka, topic, 12)
-    async with Member(kafka, topic) as first:
+    async with joins() as first:
         await until(lambda: len(first.seen.records) == 12)
         state = first.held(1)
         state.finish_offset(0)
         await first.consumer.commit()
         assert state.committed is not None
         assert state.committed.position == 1
-    async with Member(kafka, topic) as second:
+    async with joins() as second:
         await until(lambda: len(second.seen.records) == 11)
         mine = [each.offset for each in second.seen.records if each.source.partition == 1]
         assert mine == [1, 2]
@@ -72,12 +85,12 @@ async def test_a_rebalance_gives_new_states_and_redelivers_what_is_open(
             assert [len(states) for states in first.seen.revoked] == [PARTITIONS]
 
 
-async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str) -> None:
+async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str, joins: Joins) -> None:
     """A full backlog reads nothing more, also after a rebalance, and goes on when it has room."""
-    async with Member(kafka, topic) as first:
+    async with joins() as first:
         first.seen.full = True
         await until(lambda: first.consumer.states)
-        async with Member(kafka, topic) as second:
+        async with joins() as second:
             second.seen.full = True
             await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
             await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
@@ -91,9 +104,9 @@ async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str) -> None:
             await until(lambda: len(first.seen.records) + len(second.seen.records) == 8)
 
 
-async def test_lag_grows_while_nothing_more_is_read(kafka: Kafka, topic: str) -> None:
+async def test_lag_grows_while_nothing_more_is_read(kafka: Kafka, topic: str, joins: Joins) -> None:
     """Nothing is fetched of a partition that rests, so the brokers are asked."""
-    async with Member(kafka, topic) as member:
+    async with joins() as member:
         await send(kafka, topic, 4)
         await until(lambda: len(member.seen.records) == 4)
         member.seen.full = True
@@ -108,10 +121,10 @@ async def test_lag_grows_while_nothing_more_is_read(kafka: Kafka, topic: str) ->
 
 
 async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
-    kafka: Kafka, topic: str
+    kafka: Kafka, topic: str, joins: Joins
 ) -> None:
     """Nothing more is read where the done list is nearly full, until the oldest are done."""
-    async with Member(kafka, topic) as member:
+    async with joins() as member:
         await until(lambda: member.consumer.states)
         await send(kafka, topic, 8)
         await until(lambda: len(member.seen.records) == 8)
@@ -128,12 +141,12 @@ async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
         await until(lambda: len(member.seen.records) == 16)
 
 
-async def test_a_resting_member_that_is_given_partitions_says_so(kafka: Kafka, topic: str) -> None:
+async def test_a_resting_member_that_is_given_partitions_says_so(joins: Joins) -> None:
     """While it drains it reads nothing: what it did not have before waits for nobody."""
-    async with Member(kafka, topic) as first:
+    async with joins() as first:
         await until(lambda: len(first.consumer.states) == PARTITIONS)
         first.consumer.rest()
-        async with Member(kafka, topic) as second:
+        async with joins() as second:
             await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
             await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
             assert not first.consumer.in_the_way  # it has only lost some
@@ -142,11 +155,11 @@ async def test_a_resting_member_that_is_given_partitions_says_so(kafka: Kafka, t
 
 
 async def test_a_partition_that_is_added_is_noticed(
-    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+    kafka: Kafka, topic: str, joins: Joins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody joins or leaves: it is read when the metadata is looked at again."""
     monkeypatch.setattr("aril.worker.queue.member.METADATA_AGE_MS", 500)
-    async with Member(kafka, topic) as member:
+    async with joins() as member:
         await until(lambda: len(member.consumer.states) == PARTITIONS)
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
         await admin.start()

@@ -121,16 +121,26 @@ async def test_a_look_that_fails_stops_no_worker() -> None:
     await asyncio.gather(watching, return_exceptions=True)
 
 
-async def test_each_commit_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+class Member:
+    """Commits as it was won, and has the broker take the first commit only."""
+
+    def __init__(self) -> None:
+        self._answers = [True, False]
+
+    def as_whom(self, membership: Membership) -> Membership:
+        """Return the same."""
+        return membership
+
+    async def commit(self, *_: object) -> bool:
+        """Give the next answer."""
+        return self._answers.pop(0)
+
+
+async def test_each_commit_is_told_of() -> None:
     """With its seconds, and whether the broker took it."""
-    answers = [True, False]
-
-    async def commit(*_: object) -> bool:
-        return answers.pop(0)
-
-    monkeypatch.setattr("aril.worker.queue.commits.commit_offsets", commit)
     told: list[tuple[float, bool]] = []
-    commits = Commits("g", told=lambda *what: told.append(what))
+    commits = Commits(told=lambda *what: told.append(what))
+    commits.speak_through(Member())
     for _ in range(2):
         state = held()
         assert state.read(10)

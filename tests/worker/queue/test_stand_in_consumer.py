@@ -38,11 +38,15 @@ class StandIn:
         self.batch: dict[TopicPartition, list[Any]] = {}
         self.leftover: dict[TopicPartition, list[Any]] = {}
         self.closed = False
-        self.listener: JobsConsumer | None = None
+        self.listener: Any = None
 
-    def subscribe(self, *, topics: list[str], listener: JobsConsumer) -> None:  # noqa: ARG002
+    def subscribe(self, *, topics: list[str], listener: Any) -> None:  # noqa: ARG002
         """Remember who listens."""
         self.listener = listener
+
+    @property
+    def _client(self) -> None:
+        """Give none: nobody is asked."""
 
     def assignment(self) -> set[TopicPartition]:
         """Return the one partition."""
@@ -79,9 +83,12 @@ class Scene:
         self.found: Positions | None = Positions({PLACE: 200}, {PLACE: Checkpoint(50, "7:")})
         self.rejoined = 0
 
-        def make(_: JobsConsumer) -> StandIn:
+        def make(*_: object) -> StandIn:
             self.made.append(StandIn())
             return self.made[-1]
+
+        async def look(*_: object) -> None:
+            pass
 
         def rejoin(_: object) -> None:
             self.rejoined += 1
@@ -89,16 +96,23 @@ class Scene:
         async def positions(*_: object) -> Positions | None:
             return self.found
 
-        module = "aril.worker.queue.consumer."
-        monkeypatch.setattr(JobsConsumer, "_make_consumer", make)
-        monkeypatch.setattr(module + "membership_of", lambda _, n: Membership(n, n, "m"))
-        monkeypatch.setattr(module + "positions_of", positions)
-        monkeypatch.setattr(module + "end_before_unreadable", lambda *_: None)
-        monkeypatch.setattr(module + "OFFSETS_PAUSE_SECONDS", 0.0)
-        monkeypatch.setattr(module + "ask_for_rebalance", rejoin)
+        consumer, classic = "aril.worker.queue.consumer.", "aril.worker.queue.membership.classic."
+        monkeypatch.setattr(consumer + "positions_of", positions)
+        monkeypatch.setattr(consumer + "end_before_unreadable", lambda *_: None)
+        monkeypatch.setattr(classic + "make_member", make)
+        monkeypatch.setattr(classic + "membership_of", lambda _, n: Membership(n, n, "m"))
+        monkeypatch.setattr(classic + "look_before_joining", look)
+        monkeypatch.setattr(classic + "refuse_mixed_group", look)
+        monkeypatch.setattr(classic + "OFFSETS_PAUSE_SECONDS", 0.0)
+        monkeypatch.setattr(classic + "ask_for_rebalance", rejoin)
         self.seen = Recorder()
         settings = load_settings().settings
-        self.consumer = JobsConsumer(settings, self.seen, "test", Commits("g"))
+        self.consumer = JobsConsumer(settings, self.seen, "test", Commits())
+
+    @property
+    def listener(self) -> Any:
+        """Who is told of rebalances."""
+        return self.made[-1].listener
 
 
 @pytest.fixture
@@ -109,7 +123,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     async def accept(*_: object) -> bool:
         return True
 
-    monkeypatch.setattr("aril.worker.queue.commits.commit_offsets", accept)
+    monkeypatch.setattr("aril.worker.queue.membership.classic.commit_offsets", accept)
     await made.consumer.start()
     running = asyncio.create_task(made.consumer.run())
     yield made
@@ -142,8 +156,8 @@ async def test_what_comes_while_an_assignment_is_set_up_belongs_to_it(
         return scene.found
 
     monkeypatch.setattr("aril.worker.queue.consumer.positions_of", slow)
-    await scene.consumer.on_partitions_revoked([PLACE])
-    setting_up = asyncio.create_task(scene.consumer.on_partitions_assigned([PLACE]))
+    await scene.listener.on_partitions_revoked([PLACE])
+    setting_up = asyncio.create_task(scene.listener.on_partitions_assigned([PLACE]))
     await asyncio.sleep(0.01)
     scene.made[0].batch = records(50, 60)
     await asyncio.sleep(0.03)
@@ -156,15 +170,15 @@ async def test_what_comes_while_an_assignment_is_set_up_belongs_to_it(
 async def test_an_assignment_whose_offsets_are_unknown_is_not_begun(scene: Scene) -> None:
     """No job is read and nothing committed, so no base of epochs is written away; it rejoins."""
     scene.found, known = None, scene.found
-    await scene.consumer.on_partitions_revoked([PLACE])
-    await scene.consumer.on_partitions_assigned([PLACE])
+    await scene.listener.on_partitions_revoked([PLACE])
+    await scene.listener.on_partitions_assigned([PLACE])
     assert (scene.rejoined, scene.consumer.states) == (1, [])
     scene.made[0].batch = records(50, 60)
     await asyncio.sleep(0.03)
     assert scene.seen.records == []
     await scene.consumer.commit()
     scene.found = known
-    await scene.consumer.on_partitions_assigned([PLACE])
+    await scene.listener.on_partitions_assigned([PLACE])
     scene.made[0].batch = records(50, 60)
     await until(lambda: len(scene.seen.records) == 10)
     (state,) = scene.consumer.states
@@ -177,13 +191,13 @@ async def test_offsets_that_no_broker_tells_are_unknown(
 ) -> None:
     """Not empty: an empty commit is a partition that nobody has begun."""
 
-    async def fail(*_: object) -> dict[TopicPartition, int]:
+    async def fail(*_: object) -> Any:
         raise failure
 
     monkeypatch.setattr("aril.worker.queue.committed.log_bounds", fail)
     silent: Any = SimpleNamespace(_client=None)
-    assert await positions_of(silent, [PLACE]) is None
-    assert await positions_of(silent, []) == Positions({})
+    assert await positions_of(silent, [PLACE], fail) is None
+    assert await positions_of(silent, [], fail) == Positions({})
 
 
 async def test_all_partitions_that_are_held_share_what_is_remembered(
@@ -194,8 +208,8 @@ async def test_all_partitions_that_are_held_share_what_is_remembered(
     places = [TopicPartition("jobs", number) for number in range(4)]
     scene.found = Positions(dict.fromkeys(places, 0))
     for held, each_has in ((places, 2), (places[:2], 4)):
-        await scene.consumer.on_partitions_revoked(places)
-        await scene.consumer.on_partitions_assigned(held)
+        await scene.listener.on_partitions_revoked(places)
+        await scene.listener.on_partitions_assigned(held)
         for state in scene.consumer.states:
             for number in range(20):
                 state.finished_jobs.add("acme", f"j{number}", Asked(b"", None, None))

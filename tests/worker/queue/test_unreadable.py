@@ -138,7 +138,7 @@ async def test_an_assignment_that_ends_takes_the_looking_with_it(
     fetched.append(batch([record(0, None, b"a")], base=11))
     looking = UnreadableBatches(reader)
     looking.found(consumer, WHERE, 11)
-    looking.forget()
+    looking.forget([WHERE])
     await asyncio.sleep(0.05)
     assert (reader.taken, consumer.positions) == ([], [])
     assert WHERE not in looking

@@ -37,6 +37,9 @@ TRUNCATED = Start(truncated=True)
 REACHED = Start(old_epoch=(2, 1))
 EQUAL = Start(old_epoch=(1, 1))
 ALONE = Bounds(generations=1, processes=1, faults=1)
+# The same where partitions move one by one, KIP-848.
+EPOCHS = Bounds(generations=3, processes=2, faults=0, one_by_one=True)
+EPOCHS_SMALL = Bounds(generations=2, processes=2, faults=1, one_by_one=True)
 
 VARIANTS = {
     "taken_over": (TAKEN, USUAL),
@@ -55,6 +58,12 @@ VARIANTS = {
     "restarted_from_zero": (replace(RESTARTED, first_generation=0), ALONE),
     "restarted_below_reachable_epochs": (REACHED, BACK),
     "restarted_at_reachable_epochs": (EQUAL, SMALL),
+    "one_by_one_taken_over": (TAKEN, EPOCHS),
+    "one_by_one_with_a_fault": (TAKEN, EPOCHS_SMALL),
+    "one_by_one_fresh": (FRESH, EPOCHS),
+    "one_by_one_fresh_and_unread": (UNREAD, EPOCHS),
+    "one_by_one_fresh_to_both": (BOTH_FRESH, EPOCHS_SMALL),
+    "one_by_one_restarted": (RESTARTED, replace(EPOCHS, generations=2)),
 }
 WIDER = {
     "taken_over": (TAKEN, replace(THREE, faults=2)),
@@ -64,6 +73,12 @@ WIDER = {
     "generations_restarted": (RESTARTED, USUAL),
     "restarted_below_reachable_epochs": (REACHED, USUAL),
     "restarted_at_reachable_epochs": (EQUAL, USUAL),
+    "one_by_one_taken_over": (TAKEN, replace(EPOCHS, faults=1)),
+    "one_by_one_by_three": (TAKEN, replace(EPOCHS, processes=3)),
+    "one_by_one_fresh": (FRESH, replace(EPOCHS, faults=1)),
+    "one_by_one_fresh_and_unread": (UNREAD, replace(EPOCHS, generations=4)),
+    "one_by_one_restarted": (RESTARTED, EPOCHS),
+    "one_by_one_below_reachable_epochs": (REACHED, EPOCHS),
 }
 
 
@@ -259,6 +274,16 @@ MUTANTS = {
     "commit_sent_again_under_a_newer_generation": Mutant(TAKEN, SMALL, Flaws(resent_commit=True)),
     "stale_completion_committed": Mutant(TAKEN, BACK, Flaws(stale_completion=True)),
     "stale_state_swallows_a_redelivery": Mutant(TAKEN, SMALL, Flaws(stale_state=True)),
+    "one_by_one_commit_after_revoke": Mutant(TAKEN, EPOCHS, Flaws(commit_after_revoke=True)),
+    "one_by_one_claims_in_the_epoch_of_joining": Mutant(
+        TAKEN, EPOCHS, Flaws(epoch_of_joining=True)
+    ),
+    "one_by_one_claims_twice_in_an_epoch": Mutant(TAKEN, EPOCHS, Flaws(same_epoch_again=True)),
+    "one_by_one_believed_across_a_gap": Mutant(
+        FRESH, EPOCHS, patches={"aril.worker.queue.parting.Parting.holds_in": at_any_time}
+    ),
+    "one_by_one_parted_in_the_epoch_to_come": Mutant(UNREAD, EPOCHS, Flaws(parted_in_target=True)),
+    "one_by_one_begun_after_parting": Mutant(FRESH, EPOCHS, Flaws(begun_after_parting=True)),
 }
 
 
