@@ -114,6 +114,7 @@ async def test_a_killed_worker_loses_nothing(site: Site) -> None:
     assert resets.total() == 0
 
 
+@pytest.mark.slow
 async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
     """Answers with their logprobs, and their prompts': undisturbed, and with kill -9 in between.
 

@@ -133,12 +133,12 @@ def test_replays_give_the_eager_tokens(backbone: Backbone) -> None:
     linears = backbone.linear_shapes
     weights = [random_adapter(linears, f"a{rank}", rank=rank) for rank in (4, 1, 3)]
     jobs = [
-        replace(job(0, 5, 9, weights[0]), adapter_scale=0.4),
+        replace(job(0, 5, 6, weights[0]), adapter_scale=0.4),
         job(1, 2, 3, None),
-        replace(job(2, 11, 4, weights[1]), active_from=8),
-        job(3, 3, 7, weights[2]),  # takes the slot of one that is done
-        job(4, 1, 12, None),  # alone in the end
-        job(5, 1, 3, mix((weights[0], weights[2]), (0.5, -1.0))),  # eagerly
+        replace(job(2, 11, 3, weights[1]), active_from=8),
+        job(3, 3, 5, weights[2]),  # takes the slot of one that is done
+        job(4, 1, 9, None),  # alone in the end
+        job(5, 1, 2, mix((weights[0], weights[2]), (0.5, -1.0))),  # eagerly
     ]
     recorder = Rerun()
     recorded = engine(backbone, recorder)
