@@ -26,14 +26,18 @@ async def killed_at(scene: Scene, point: str) -> None:
     worker = scene.fleet.new(kill=_passing(scene, point))
     await _lead_to(scene, worker, point)
     fleet = scene.fleet
+    many = len(fleet.steady)
     for _ in range(NUDGES):
         if await worker.died(NUDGE_SECONDS):
-            return
+            break
         if worker.exit_code is not None:
             break
         # By chance there was nothing for it to take over. Who joins moves partitions about, and
         # who is killed leaves jobs in the middle, until one of them comes its way.
         fleet.steady.append(fleet.new())
+        if point != "in_revoke":  # by KIP-848 a partition is taken from it once shares are smaller
+            await fleet.steady.pop(0).kill()
+    while len(fleet.steady) > many:
         await fleet.steady.pop(0).kill()
     if not await worker.died(NUDGE_SECONDS):
         scene.missed.append(f"{worker.name} did not die, exit code {worker.exit_code}")
