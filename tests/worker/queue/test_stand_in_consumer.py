@@ -120,8 +120,8 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """Run a member until the test ends."""
     made = Scene(monkeypatch)
 
-    async def accept(*_: object) -> bool:
-        return True
+    async def accept(*told: Any) -> Any:
+        return told[-1].keys()
 
     monkeypatch.setattr("aril.worker.queue.membership.classic.commit_offsets", accept)
     await made.consumer.start()
