@@ -131,6 +131,15 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_worker_that_stops_joins_with_no_other_consumer(scene: Scene) -> None:
+    """It would stay in the group until its session ended: nobody stops it."""
+    replacing = asyncio.create_task(scene.consumer.replace())
+    await asyncio.sleep(0)
+    await scene.consumer.stop()
+    await replacing
+    assert [each.closed for each in scene.made] == [True]
+
+
 async def test_what_a_replaced_consumer_brings_is_not_the_new_ones(scene: Scene) -> None:
     """Its records would count as read there, and all below them as finished though unanswered."""
     scene.made[0].batch = records(50, 100)
