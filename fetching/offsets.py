@@ -80,7 +80,12 @@ class Offsets:
     async def find_all(self, places: Iterable[Place], timestamp: int) -> dict[Place, int]:
         """Return `find` of each partition. Raises as that does."""
         asked = [*places]
-        found = await asyncio.gather(*(self.find(each, timestamp) for each in asked))
+        asking = [asyncio.create_task(self.find(each, timestamp)) for each in asked]
+        try:
+            found = await asyncio.gather(*asking)
+        finally:
+            for task in asking:  # or they would ask on when one of them has failed
+                task.cancel()
         return dict(zip(asked, found, strict=True))
 
     async def close(self) -> None:

@@ -54,7 +54,7 @@ from aril.worker.tracing import JobTracing, NoTracing
 from aril.worker.wiring import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from aiohttp import web
 
@@ -72,6 +72,7 @@ ResultT = TypeVar("ResultT")
 TICK_SECONDS = 0.05
 FAREWELL_SECONDS = 2.0
 SPANS_SECONDS = 5.0  # that spans get to be sent, at most
+AGAIN_SECONDS = 5.0  # until a task that goes on is cancelled again
 LAST_STEP_SECONDS = 10.0  # that the step which is running gets to end, once all is given up
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -92,6 +93,18 @@ def run_worker(
         log.error("worker_failed", error=str(error))  # noqa: TRY400 - one line is meant for a person
         return EXIT_SETTING
     return asyncio.run(worker.run())
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until all have ended.
+
+    Once is not enough: aiokafka's ``AIOKafkaClient.close`` loses what comes while it waits.
+    """
+    left = {*tasks}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
 
 
 class _StoppedError(Exception):
@@ -347,8 +360,7 @@ class Worker:
             await parts.notices.stop()
             await parts.answers.stop()
             await consumer.stop()
-            for task in (telling, stopped, *others):
-                task.cancel()
+            await cancel_all((telling, stopped, *others))
             ended = await asyncio.gather(polling, *others, return_exceptions=True)
         for result in (failed.exception() if failed.done() else None, *ended):
             if isinstance(result, Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aril.broker import EmbeddedBroker
 from aril.fetching.bounds import log_bounds
 from aril.fetching.leaders import Leaders
-from aril.fetching.offsets import Offsets
+from aril.fetching.offsets import LATEST, Offsets
 from aril.fetching.place import Place
 from aril.fetching.watermark import high_watermark
 from tests.support.brokers import Kafka
@@ -118,3 +119,26 @@ async def test_a_watermark_that_is_not_told_is_asked_for_again() -> None:
     with pytest.raises(errors.KafkaTimeoutError):
         await high_watermark(client, 4, Place("t", 0), 6)
     assert waited[-1] == 1_024
+
+
+async def test_where_one_partition_fails_the_others_are_asked_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else they would ask again for seconds, of a client that may be closed by then."""
+    asked: list[Place] = []
+
+    async def find(_: Offsets, place: Place) -> int:
+        asked.append(place)
+        if place.partition:
+            raise errors.UnknownError
+        raise errors.NodeNotReadyError
+
+    client: Any = None
+    offsets = Offsets(client, Leaders(client))
+    monkeypatch.setattr(Offsets, "_find", lambda self, place, _: find(self, place))
+    before = asyncio.all_tasks()
+    with pytest.raises(errors.UnknownError):
+        await offsets.find_all([Place("a", 0), Place("a", 1)], LATEST)
+    await asyncio.sleep(0)
+    assert len(asked) == 2
+    assert asyncio.all_tasks() == before

@@ -31,6 +31,7 @@ SESSION_SECONDS = 6.0  # the least that Kafka allows by default; deploy/kafka/ru
 # `FAULT_PROTOCOL=consumer`: all workers are members by KIP-848, whose session the brokers set.
 PROTOCOL = os.environ.get("FAULT_PROTOCOL", "classic")
 DEATH_SECONDS = 60.0
+TELLING_SECONDS = 1.0
 TELLING = (
     "append_failed",
     "commit_failed",
@@ -178,7 +179,13 @@ class Fleet:
 
     async def gone(self, worker: FaultWorker) -> None:
         """Wait for the end of one that was told to leave."""
-        if (code := await worker.wait()) != 0:
+        try:
+            code = await worker.wait()
+        except subprocess.TimeoutExpired:
+            worker.signal(signal.SIGUSR1)  # its log tells where it is
+            await asyncio.sleep(TELLING_SECONDS)
+            raise AssertionError(f"{worker.name} does not end: {worker.log}") from None
+        if code != 0:
             self.failed.append(f"{worker.name} drained with exit code {code}")
 
     async def kill_all(self) -> None:

@@ -8,13 +8,14 @@ the count-th time that it passes the point, `FAULT_HALT` likewise halts it with 
 clock forward or back, `FAULT_CLOCK=seconds:every` there and back again and again. `FAULT_PACE` is
 the engine's seconds a step, `FAULT_KILLER` the id of a job that kills the process, `FAULT_RAISER`
 of one whose steps raise. `FAULT_STORE` is the file that tells of trouble with the adapter store.
-`FAULT_BUG` breaks the worker: the harness has to notice. All of it is put around the worker's
-methods here; the worker itself knows nothing of it.
+`FAULT_BUG` breaks the worker: the harness has to notice. SIGUSR1 has it log where it is. All of it
+is put around the worker's methods here; the worker itself knows nothing of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import itertools
 import os
 import random
@@ -165,8 +166,16 @@ def _set_clock(seconds: float, every: float) -> None:
     time.time = shifted
 
 
+def _tell_where(*_: object) -> None:
+    """Log where all threads and tasks are: of a worker that does not end."""
+    faulthandler.dump_traceback(all_threads=True)
+    for task in asyncio.all_tasks():
+        task.print_stack()
+
+
 def main() -> int:
     """Run one worker."""
+    signal.signal(signal.SIGUSR1, _tell_where)
     for name, number in (("FAULT_KILL", signal.SIGKILL), ("FAULT_HALT", signal.SIGSTOP)):
         if fatal := os.environ.get(name):
             point, _, count = fatal.partition(":")

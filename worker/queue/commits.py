@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiokafka import errors
 from aiokafka.protocol.commit import OffsetCommitRequest
 
+from aril.worker.job import Partition
 from aril.worker.observe.logs import get_logger
 from aril.worker.queue.assignment import Membership
 from aril.worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    from aril.worker.job import Partition
     from aril.worker.queue.assignment import PartitionState
 
 log = get_logger(__name__)
@@ -50,8 +50,8 @@ class Committer(Protocol):
 
     async def commit(
         self, membership: Membership, checkpoints: Mapping[Partition, Checkpoint]
-    ) -> bool:
-        """Send one commit, never again; return whether the broker took all of it."""
+    ) -> Collection[Partition]:
+        """Send one commit, never again; return of which partitions the broker took it."""
 
 
 class Commits:
@@ -80,7 +80,7 @@ class Commits:
             for membership, checkpoints in by_member.items():
                 for part in parts_of(checkpoints):
                     if not await self._send(membership, part):
-                        break  # the others would fare no better; the next round has them all
+                        break  # nothing of it was taken: the others would fare no better
 
     async def prove(self, state: PartitionState, base: int) -> bool:
         """Prove that we own a partition: commit what is finished of it, with a base for epochs.
@@ -108,16 +108,16 @@ class Commits:
     async def _send(
         self, membership: Membership, checkpoints: Mapping[PartitionState, Checkpoint]
     ) -> bool:
-        """Commit, and remember it where the broker took it."""
+        """Commit, and remember it where the broker took it; return whether it took any of it."""
         begun = time.monotonic()
-        accepted = await self._speaker.commit(
+        taken = await self._speaker.commit(
             membership, {state.source: checkpoint for state, checkpoint in checkpoints.items()}
         )
-        self._told(time.monotonic() - begun, accepted)
-        if accepted:
-            for state, checkpoint in checkpoints.items():
+        self._told(time.monotonic() - begun, len(taken) == len(checkpoints))
+        for state, checkpoint in checkpoints.items():
+            if state.source in taken:
                 state.committed = checkpoint
-        return accepted
+        return bool(taken)
 
 
 def parts_of(
@@ -162,8 +162,8 @@ async def commit_offsets(
     group: str,
     membership: Membership,
     checkpoints: Mapping[Partition, Checkpoint],
-) -> bool:
-    """Send one OffsetCommit of the classic protocol; return whether the broker took all of it."""
+) -> Collection[Partition]:
+    """Send one OffsetCommit of the classic protocol; return of which the broker took it."""
     if membership.generation < 0:
         raise ValueError("a commit without a generation would be taken from anybody")
     topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -183,8 +183,8 @@ async def commit_offsets(
 
 async def send_commit(
     request: Any, send: Callable[[Any], Awaitable[Any]], forget: Callable[[], object]
-) -> bool:
-    """Send an OffsetCommit of any kind; return whether the broker took all of it.
+) -> Collection[Partition]:
+    """Send an OffsetCommit of any kind; return of which partitions the broker took it.
 
     `send` asks the group's coordinator, which `forget` lets be looked for again.
     """
@@ -193,19 +193,19 @@ async def send_commit(
             response = await send(request)
     except (errors.KafkaError, TimeoutError, OSError) as error:
         log.warning("commit_failed", error=type(error).__name__)
-        return False
+        return ()
     return _accepted(response, forget)
 
 
-def _accepted(response: Any, forget: Callable[[], object]) -> bool:
-    failures = {
-        errors.for_code(code)
-        for _, partitions, *_ in response.topics
-        for _, code, *_ in partitions
-        if errors.for_code(code) is not errors.NoError
+def _accepted(response: Any, forget: Callable[[], object]) -> Collection[Partition]:
+    told = {
+        Partition(topic, number): errors.for_code(code)
+        for topic, partitions, *_ in response.topics
+        for number, code, *_ in partitions
     }
+    failures = {*told.values()} - {errors.NoError}
     if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:
         forget()  # so that the next heartbeat, or request, looks for the new one
     if failures:
         log.warning("commit_refused", errors=sorted(failure.__name__ for failure in failures))
-    return not failures
+    return {source for source, kind in told.items() if kind is errors.NoError}

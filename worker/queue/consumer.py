@@ -197,6 +197,8 @@ class JobsConsumer:
         with contextlib.suppress(errors.KafkaError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._member.stop()
+        if self._stopping:  # nobody would stop the new one
+            return
         self._member = self._make_member()
         await self.start()
         self._replacing = False

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from aril.worker.job import Partition
 from aril.worker.queue.assignment import Membership, PartitionState
 from aril.worker.queue.commits import (
+    Commits,
     commit_offsets,
     committed_offsets,
     membership_of,
@@ -22,6 +23,8 @@ from aril.worker.queue.ledger import Checkpoint, Ledger
 from tests.support.members import PARTITIONS, Member, committed, new_topic, send, until
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from tests.support.brokers import Kafka
 
 pytestmark = pytest.mark.kafka
@@ -196,6 +199,47 @@ async def test_nothing_more_is_sent_behind_a_part_that_was_refused(
             state.membership = dataclasses.replace(state.membership, member_id="a-ghost")
         await member.consumer.commit()
         assert asked == [False]
+
+
+async def test_a_commit_says_of_which_partitions_it_was_taken(kafka: Kafka, topic: str) -> None:
+    """One may be refused alone, as where its topic was just deleted."""
+    if kafka.kind == "embedded":
+        pytest.skip("the embedded broker takes commits of topics that are not there")
+    async with Member(kafka, topic) as member:
+        await until(lambda: len(member.consumer.states) == PARTITIONS)
+        inner, group = member.consumer._consumer, member.settings.group
+        gone, there = Partition(f"{topic}-gone", 0), Partition(topic, 1)
+        both = {each: Checkpoint(1, "") for each in (gone, there)}
+        assert await commit_offsets(inner, group, member.held(1).membership, both) == {there}
+
+
+class Refusing:
+    """A membership whose broker takes no commit of partition 0."""
+
+    def as_whom(self, membership: Membership) -> Membership:
+        """Return the same."""
+        return membership
+
+    async def commit(
+        self, _: Membership, checkpoints: Mapping[Partition, Checkpoint]
+    ) -> Collection[Partition]:
+        """Take all the others."""
+        return {each for each in checkpoints if each.partition}
+
+
+async def test_a_partition_that_is_refused_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the one beside it in a request nor those of the requests behind that."""
+    monkeypatch.setattr("aril.worker.queue.commits.COMMIT_BYTES", 1_000)  # two of them
+    states = [PartitionState(Partition("jobs", n), Membership(1, 1, "m"), 0) for n in range(6)]
+    for state in states:
+        state.read(0)
+        state.finish_offset(0)
+    commits = Commits()
+    commits.speak_through(Refusing())
+    await commits.commit(lambda: states)
+    assert [state.committed is not None for state in states] == [False, *[True] * 5]
 
 
 async def test_ownership_is_proved_by_a_commit_that_the_broker_takes(

@@ -19,7 +19,7 @@ from aril.worker.queue.lag import lags_of, logs_of, watch_lag
 from aril.worker.queue.ledger import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 PLACE = Partition("jobs", 3)
 CONSUMER: Any = SimpleNamespace(_client=None)
@@ -131,9 +131,11 @@ class Member:
         """Return the same."""
         return membership
 
-    async def commit(self, *_: object) -> bool:
+    async def commit(
+        self, _: Membership, checkpoints: Mapping[Partition, Checkpoint]
+    ) -> Collection[Partition]:
         """Give the next answer."""
-        return self._answers.pop(0)
+        return checkpoints.keys() if self._answers.pop(0) else ()
 
 
 async def test_each_commit_is_told_of() -> None:

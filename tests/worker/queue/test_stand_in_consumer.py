@@ -120,8 +120,8 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """Run a member until the test ends."""
     made = Scene(monkeypatch)
 
-    async def accept(*_: object) -> bool:
-        return True
+    async def accept(*told: Any) -> Any:
+        return told[-1].keys()
 
     monkeypatch.setattr("aril.worker.queue.membership.classic.commit_offsets", accept)
     await made.consumer.start()
@@ -129,6 +129,15 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     yield made
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_worker_that_stops_joins_with_no_other_consumer(scene: Scene) -> None:
+    """It would stay in the group until its session ended: nobody stops it."""
+    replacing = asyncio.create_task(scene.consumer.replace())
+    await asyncio.sleep(0)
+    await scene.consumer.stop()
+    await replacing
+    assert [each.closed for each in scene.made] == [True]
 
 
 async def test_what_a_replaced_consumer_brings_is_not_the_new_ones(scene: Scene) -> None:

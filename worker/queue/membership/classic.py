@@ -16,7 +16,7 @@ from aril.worker.queue.membership.interface import GroupProtocolError
 from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -102,7 +102,7 @@ class ClassicMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
 
     async def commit(
         self, membership: Membership, checkpoints: Mapping[Partition, Checkpoint]
-    ) -> bool:
+    ) -> Collection[Partition]:
         """See `GroupMember`."""
         return await commit_offsets(self._reader, self._settings.group, membership, checkpoints)
 

@@ -31,7 +31,7 @@ from aril.worker.queue.membership.requests import EpochCommitRequest
 from aril.worker.topics.subscription import broker_pattern, topic_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
@@ -101,14 +101,18 @@ class ConsumerMember:
     async def stop(self) -> None:
         """Leave the group: in here partitions are taken for the last time."""
         self._leaving = True
-        if self._polling is not None:
-            await self._polling
-        if self._member is not None:
-            await self._member.close()
-            self._member = None
-        for task in self._setting_up:
-            task.cancel()
-        await self._reader.stop()
+        member, self._member = self._member, None
+        try:
+            if self._polling is not None:
+                await self._polling
+        finally:
+            try:
+                if member is not None:
+                    await member.close()
+            finally:
+                for task in self._setting_up:
+                    task.cancel()
+                await self._reader.stop()
 
     def rejoin(self) -> None:
         """Leave and come back: in a higher epoch, and with whatever partitions the brokers give."""
@@ -133,10 +137,10 @@ class ConsumerMember:
 
     async def commit(
         self, membership: Membership, checkpoints: Mapping[Partition, Checkpoint]
-    ) -> bool:
+    ) -> Collection[Partition]:
         """See `GroupMember`."""
         if membership.generation < 1:
-            return False
+            return ()
         request = EpochCommitRequest(
             self._settings.group, membership.member_id, membership.generation, checkpoints
         )
@@ -181,10 +185,19 @@ class ConsumerMember:
             holder.fail(error)
 
     async def _look(self, member: AIOConsumer) -> None:
-        told = identity_of(await member.consumer_group_metadata(), self._settings.group)
+        try:
+            metadata = await member.consumer_group_metadata()
+        except RuntimeError:  # as it closes: it has left, and tells of what is over only then
+            if not self._leaving:
+                raise
+            self._now = Membership(self._number, -1, "")
+            return
+        told = identity_of(metadata, self._settings.group)
         self._now = Membership(self._number, told.epoch, told.member_id)
 
     async def _assigned(self, member: AIOConsumer, given: list[Any], holder: Holder) -> None:
+        if self._leaving:  # told within `close`: librdkafka takes it, and parts with it next
+            return
         places = [TopicPartition(each.topic, each.partition) for each in given]
         if self._pattern is not None:  # else dead letters would be read as jobs
             places = [each for each in places if self._pattern.match(each.topic)]

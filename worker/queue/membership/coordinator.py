@@ -6,6 +6,7 @@ it looks for its broker it may meet an assignment that is over, and ends the con
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import TopicPartition, errors
@@ -29,12 +30,15 @@ class Coordinator:
         self._node: int | None = None
 
     async def send(self, request: Any) -> Any:
-        """Send a request once and return its answer. Raises KafkaError."""
+        """Send a request once and return its answer. Raises KafkaError.
+
+        Who is not answered in time looks for the broker again: one that halted may be replaced.
+        """
         if self._node is None:
             self._node = await self._client.coordinator_lookup(CoordinationType.GROUP, self._group)
         try:
             return await self._client.send(self._node, request, group=ConnectionGroup.COORDINATION)
-        except errors.KafkaError:
+        except (errors.KafkaError, asyncio.CancelledError):
             self.forget()
             raise
 

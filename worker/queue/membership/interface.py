@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -81,5 +81,5 @@ class GroupMember(Protocol):
 
     async def commit(
         self, membership: Membership, checkpoints: Mapping[Partition, Checkpoint]
-    ) -> bool:
-        """Send one commit, never again; return whether the broker took all of it."""
+    ) -> Collection[Partition]:
+        """Send one commit, never again; return of which partitions the broker took it."""

@@ -65,11 +65,14 @@ class Reader:
 
     def __init__(self) -> None:
         self.positions: dict[TopicPartition, int] = {}
+        self.stopped = False
 
     async def start(self) -> None:
         """Do nothing."""
 
-    stop = start
+    async def stop(self) -> None:
+        """Note it."""
+        self.stopped = True
 
     @property
     def _subscription(self) -> Any:
@@ -261,3 +264,41 @@ async def test_an_error_that_is_fatal_ends_the_membership(scene: Scene, fatal: b
     await until(lambda: scene.kafka.message is None)
     await asyncio.sleep(0.05)
     assert isinstance(scene.holder.failed, GroupProtocolError) is fatal
+
+
+async def test_an_assignment_that_comes_as_it_closes_is_not_begun(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where librdkafka has left before it tells of it, it knows of no membership any more."""
+    kafka, reader = scene.kafka, scene.member.reader
+
+    async def close() -> None:
+        async def unknown() -> bytes:
+            raise RuntimeError("Consumer group metadata not available")
+
+        monkeypatch.setattr(kafka, "consumer_group_metadata", unknown)
+        await kafka.tell("on_assign", ZERO)
+        await kafka.tell("on_revoke", ZERO)
+
+    monkeypatch.setattr(kafka, "close", close, raising=False)
+    await scene.give(3, ONE)
+    await until(lambda: scene.reads)
+    await scene.member.stop()
+    assert ("taken", ZERO) in scene.holder.told
+    assert not any(each[0] == "given" and ZERO in each for each in scene.holder.told)
+    assert scene.member.generation < 1
+    assert reader.stopped
+
+
+async def test_the_reader_stops_though_librdkafka_does_not_close(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections and tasks would be left."""
+
+    async def close() -> None:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(scene.kafka, "close", close, raising=False)
+    with pytest.raises(RuntimeError, match="why"):
+        await scene.member.stop()
+    assert scene.member.reader.stopped

@@ -78,7 +78,7 @@ async def test_only_the_member_and_only_in_its_epoch_may_commit(
 
         async def commits(member_id: str, epoch: int) -> bool:
             request = EpochCommitRequest(group, member_id, epoch, one)
-            return await send_commit(request, coordinator.send, coordinator.forget)
+            return bool(await send_commit(request, coordinator.send, coordinator.forget))
 
         assert not await commits(now.member_id, now.generation + 1)
         assert not await commits(now.member_id, now.generation - 1)
