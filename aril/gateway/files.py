@@ -99,7 +99,6 @@ async def _keep(request: Request, files: Files, settings: GatewaySettings) -> St
     with part:
         within = _Within(part, partial(_refuse_beyond, files, settings))
         form = await receive(request, within, settings.gateway_file_bytes)
-        await asyncio.to_thread(within.check)
         for field in sorted(form.fields.keys() - FIELDS):
             raise _bad(f"{field:.80}: is not served", field[:80])
         if form.filename is None or not part.bytes:
@@ -112,7 +111,12 @@ async def _keep(request: Request, files: Files, settings: GatewaySettings) -> St
         seconds = number_of(said, "expires_after.seconds", SECONDS, files.longest)
         filename = _CONTROL.sub("", form.filename)[-MOST_NAME_CHARS:] or "input.jsonl"
         return await asyncio.to_thread(
-            files.keep, name, part, filename=filename, purpose="batch", seconds=seconds
+            partial(files.keep, check=within.check),
+            name,
+            part,
+            filename=filename,
+            purpose="batch",
+            seconds=seconds,
         )
 
 

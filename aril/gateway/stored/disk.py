@@ -6,10 +6,12 @@ import fcntl
 import os
 import secrets
 import time
+from contextlib import contextmanager
 from io import FileIO
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -116,6 +118,17 @@ def write_new(path: Path, data: bytes) -> bool:
     with Part(path) as part:
         part.write(data)
         return part.keep_new()
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other thread or process that shares the file system holds this. Blocks."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def drop_old_parts(folder: Path) -> None:

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aril.gateway.stored.disk import PART, Part, drop_old_parts, make_folder, write_whole
+from aril.gateway.stored.disk import (
+    PART,
+    Part,
+    drop_old_parts,
+    make_folder,
+    one_at_a_time,
+    write_whole,
+)
 from aril.gateway.stored.ids import FILE, is_id, new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CONTENT: Final = ".jsonl"
 ABOUT: Final = ".json"
+KEEPING: Final = ".lock"
 DAY_SECONDS: Final = 86_400
 
 Purpose = Literal["batch", "batch_output"]
@@ -74,9 +82,19 @@ class Files:
         return name, Part(make_folder(self._folder) / f"{name}{CONTENT}")
 
     def keep(
-        self, name: str, part: Part, *, filename: str, purpose: Purpose, seconds: int | None = None
+        self,
+        name: str,
+        part: Part,
+        *,
+        filename: str,
+        purpose: Purpose,
+        seconds: int | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> StoredFile:
-        """Let a written file be there, for `seconds` or as long as files are kept."""
+        """Let a written file be there, for `seconds` or as long as files are kept.
+
+        Unless `check` raises. No other file is given its name meanwhile: who counts would miss it.
+        """
         now = int(time.time())
         about = StoredFile(
             id=name,
@@ -86,7 +104,9 @@ class Files:
             filename=filename,
             purpose=purpose,
         )
-        part.keep()
+        with one_at_a_time(self._folder.with_suffix(KEEPING)):
+            check()
+            part.keep()
         write_whole(self._path(name, ABOUT), about.model_dump_json().encode())
         return about
 
