@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 
 from aril.connecting.errors import SecurityError
+from aril.garbage import look_seldom, what_stays
 from aril.worker.engine.runner import EngineThread
 from aril.worker.intake.tenant_limits import TenantLimits
 from aril.worker.lifecycle import Lifecycle
@@ -279,7 +280,8 @@ class Worker:
         consumer = JobsConsumer(self._settings, lifecycle, self._name, commits, self._consolidation)
         try:
             await self._or_stop(consumer.start())
-            await self._work(consumer, lifecycle, writer, failed)
+            with what_stays():
+                await self._work(consumer, lifecycle, writer, failed)
         finally:
             await reader.stop()
             await jobs_reader.stop()
@@ -336,6 +338,7 @@ class Worker:
                 self._tick_often(lifecycle, writer),
                 self._tenant_topics.watch(writer.topics_in_use),
                 watch_loop_lag(self._metrics),
+                look_seldom(idle=lambda: not parts.dispatcher.running),
                 watch_lag(consumer.logs, lambda: consumer.states, self._metrics),
                 *([self._keys.watch()] if self._keys is not None else []),
                 *([self._limits.watch()] if self._settings.limits is not None else []),

@@ -23,6 +23,7 @@ import uvicorn
 from aril.connecting.errors import SecurityError
 from aril.connection import Connection
 from aril.errors import BadKey, BrokerUnavailable
+from aril.garbage import look_seldom, what_stays
 from aril.gateway.app import make_app
 from aril.gateway.keys import KeysError
 from aril.gateway.logs import configure_logs
@@ -161,7 +162,8 @@ class Gateway:
                     },
                 )
                 keeping = asyncio.create_task(self._site.keep())
-                code = await self._serve(serving, stopped, keeping)
+                with what_stays():
+                    code = await self._serve(serving, stopped, keeping)
                 if code != EXIT_OK:
                     return code
                 await self._drain(server, serving)
@@ -197,18 +199,19 @@ class Gateway:
     ) -> int:
         watching = asyncio.create_task(self._site.watch())
         broken = asyncio.create_task(self._connection.broken())
-        both = {watching, broken}
+        looking = asyncio.create_task(look_seldom(self._site.idle.is_set))
+        ours = {watching, broken, looking}
         try:
-            every = {stopped, serving, keeping, *both}
+            every = {stopped, serving, keeping, *ours}
             await asyncio.wait(every, return_when=asyncio.FIRST_COMPLETED)
-            for task in (keeping, *both):
+            for task in (keeping, *ours):
                 if task.done() and (error := task.exception()) is not None:
                     log.error("gateway_failed", exc_info=error)
                     return EXIT_FAILED
         finally:
-            for task in both:
+            for task in ours:
                 task.cancel()
-            await asyncio.wait(both)
+            await asyncio.wait(ours)
         return EXIT_OK
 
     async def _drain(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:

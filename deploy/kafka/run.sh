@@ -24,6 +24,8 @@ if [ -n "${KAFKA_JOINS:-}" ]; then roles=broker own=; fi
 
 "$root/deploy/kafka/fetch.sh"
 mkdir -p "$data"
+# Indexes are small, since the first entry of one reads ahead as far as the disk's settings say: with
+# 8 MiB, seen on a virtual machine, a first append of 4 kB to each of 400 topics stops all for 5 s.
 cat >"$data/server.properties" <<PROPERTIES
 process.roles=$roles
 node.id=$node
@@ -33,6 +35,7 @@ advertised.listeners=PLAINTEXT://127.0.0.1:$port
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=$data/log
+log.index.size.max.bytes=131072
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 group.consumer.min.session.timeout.ms=1000
