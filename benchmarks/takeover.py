@@ -1,11 +1,12 @@
 """Measure how fast a worker takes over what others left: jobs of one tenant, and of many.
 
-    python -m benchmarks.takeover [--jobs 2000] [--tenants 400] [--beside CHECKOUT]
+    python -m benchmarks.takeover [--jobs 4000] [--tenants 400] [--beside CHECKOUT]
 
 A real Kafka, and a worker whose engine costs nothing. The jobs are in the log when it starts, so it
 claims each and reads its reply log back before it answers: two tokens. Counted from the moment that
-it is ready to the last answer. With another checkout of ours its worker does the same in turns, a
-round each.
+it is ready, seldom: each look at its metrics costs it some milliseconds. Once more with torch and
+transformers loaded, as a real worker has them. With another checkout of ours its worker does the
+same in turns, a round each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import functools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmarks.record import Row
 from benchmarks.stack import PACED, Stack, keep_measured
@@ -27,20 +28,46 @@ QUESTION: Final = "takeover"
 ROUNDS: Final = 5
 TOKENS: Final = 2
 PATIENCE: Final = 300.0
+LOOK_SECONDS: Final = 0.5
+LADEN: Final = "benchmarks.laden_worker"
 
 
-async def once(bootstrap: str, jobs: int, tenants: int, checkout: Path | None) -> float:
-    """Return how many jobs a second one worker has taken over and answered."""
-    names = [f"t{number:04}" for number in range(tenants)]
+class Case(NamedTuple):
+    """Whose jobs are taken over, and by what."""
+
+    tenants: int
+    worker: str
+
+    def __str__(self) -> str:
+        """Return what the CSV says of it."""
+        laden = ", torch loaded" if self.worker == LADEN else ""
+        return f"{self.tenants} tenants{laden}"
+
+
+class Found(NamedTuple):
+    """What one worker did."""
+
+    rate: float  # jobs taken over and answered, a second
+    pauses: list[float]  # of Python's collector, once the worker was ready; seconds
+
+
+async def once(bootstrap: str, jobs: int, case: Case, checkout: Path | None) -> Found:
+    """Have one worker take jobs over and answer them."""
+    names = [f"t{number:04}" for number in range(case.tenants)]
     stack = Stack(bootstrap, partitions=1, reply_partitions=1, tenants=names)
     async with stack:
         await stack.leave_jobs(jobs, TOKENS)
-        worker = await stack.add_worker(PACED, "0", checkout=checkout, max_rows=16)
-        begun = time.monotonic()
+        paused = stack.logs / "pauses"
+        module = (case.worker, "0", str(paused))
+        worker = await stack.add_worker(*module, checkout=checkout, max_rows=16)
+        paused.unlink(missing_ok=True)
+        begun, rate = time.monotonic(), 0.0
         async with asyncio.timeout(PATIENCE):
-            while await worker.metric("aril_jobs_total") < jobs:  # noqa: ASYNC110 - a process
-                await asyncio.sleep(0.1)
-        return jobs / (time.monotonic() - begun)
+            while (done := await worker.metric("aril_jobs_total")) < jobs or not rate:
+                if done:  # the last look before the end counts
+                    rate = done / (time.monotonic() - begun)
+                await asyncio.sleep(LOOK_SECONDS)
+        return Found(rate, [*map(float, paused.read_text().split())] if paused.exists() else [])
 
 
 async def measure(
@@ -48,32 +75,40 @@ async def measure(
 ) -> list[Row]:
     """Take turns."""
     checkouts = {"aril": None} | ({"aril, earlier": beside} if beside else {})
-    figures: dict[tuple[str, int], list[float]] = {}
+    cases = (Case(1, PACED), Case(tenants, PACED), Case(tenants, LADEN))
+    figures: dict[tuple[str, Case], list[Found]] = {}
     for _ in range(rounds):
-        for count in (1, tenants):
+        for case in cases:
             for name, checkout in checkouts.items():
-                found = await once(bootstrap, jobs, count, checkout)
-                figures.setdefault((name, count), []).append(found)
-                print(f"{name}, {count} tenants: {found:.0f} jobs/s", flush=True)
-    return [row_of(name, count, jobs, found) for (name, count), found in figures.items()]
+                found = await once(bootstrap, jobs, case, checkout)
+                figures.setdefault((name, case), []).append(found)
+                print(f"{name}, {case}: {found.rate:.0f} jobs/s", flush=True)
+    return [
+        row for (name, case), found in figures.items() for row in rows_of(name, case, jobs, found)
+    ]
 
 
-def row_of(name: str, tenants: int, jobs: int, found: Sequence[float]) -> Row:
-    """Make a row of the CSV."""
-    return Row.of(
-        found,
+def rows_of(name: str, case: Case, jobs: int, found: Sequence[Found]) -> list[Row]:
+    """Make the CSV's rows of one case."""
+    row = functools.partial(
+        Row.of,
         question=QUESTION,
         provider=name,
-        metric="taken over",
-        x=f"{tenants} tenants",
-        unit="jobs/s",
+        x=str(case),
         config=f"{jobs} jobs of {TOKENS} tokens, one worker",
     )
+    rows = [row([each.rate for each in found], metric="taken over", unit="jobs/s")]
+    if case.worker == LADEN:
+        longest = [1_000 * max(each.pauses, default=0.0) for each in found]
+        rows.append(row(longest, metric="garbage, longest pause", unit="ms"))
+        shares = [1_000_000 * sum(each.pauses) / jobs for each in found]
+        rows.append(row(shares, metric="garbage, a job", unit="us"))
+    return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=2_000)
+    parser.add_argument("--jobs", type=int, default=4_000)
     parser.add_argument("--tenants", type=int, default=400)
     parser.add_argument("--beside", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)

@@ -33,4 +33,6 @@ def reply_partition(job_id: str, partitions: int) -> int:
     """Return the partition in [0, partitions) of a job that asked for none."""
     if partitions < 1:
         raise ValueError(f"a topic has at least one partition, not {partitions}")
+    if partitions == 1:  # as most topics of replies are
+        return 0
     return (murmur2(job_id.encode()) & 0x7FFFFFFF) % partitions
