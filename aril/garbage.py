@@ -23,7 +23,7 @@ YOUNG_LOOKS: Final = 10
 NEVER: Final = 1_000_000
 """Looks through everything are ours to take, by the clock."""
 IDLE_SECONDS: Final = 60.0
-BUSY_SECONDS: Final = 600.0
+BUSY_SECONDS: Final = 3_600.0
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def what_stays() -> Iterator[None]:
 async def look_seldom(idle: Callable[[], bool]) -> None:
     """Look through all that has come since, until cancelled.
 
-    Each minute where nobody would notice, each ten minutes in any case.
+    Each minute where nobody would notice, each hour in any case.
     """
     waited = 0.0
     while True:
