@@ -70,6 +70,7 @@ class Effects:
             Effect.LOOK_UP_LATER: self._look_up_later,
             Effect.SETTLE: self._settle,
             Effect.FINISH_OFFSET: self._finish,
+            Effect.NOTE_BEGUN: held.begun,
         }
 
     def _wait(self, entry: Entry) -> None:

@@ -130,6 +130,7 @@ class Entry:
     shelved: bool = False  # what it says was let go of, `aril.worker.batching.shelf`
     life: Life = field(default_factory=Life)
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
+    begun_before: bool = False  # an earlier owner had begun it, as that said
     touched: bool = False  # something of it may be in its reply log, or on its way there
     claimed: bool = False  # a claim of its epoch stands in the log
     finish: FinishReason | None = None  # how its answer ended, once it is complete
@@ -192,6 +193,11 @@ class Entry:
     def over(self) -> bool:
         """Whether nothing can come of it any more here."""
         return self.settled or self.dropped
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it was begun, here or before."""
+        return self.begun_before or self.submitted_ms > 0
 
     @property
     def asked(self) -> Asked:

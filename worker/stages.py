@@ -101,6 +101,7 @@ class Effect(enum.Enum):
     LOOK_UP_LATER = enum.auto()
     SETTLE = enum.auto()
     FINISH_OFFSET = enum.auto()
+    NOTE_BEGUN = enum.auto()  # for whoever has its partition next
 
 
 Row = tuple[Stage, tuple[Effect, ...]]
@@ -158,7 +159,7 @@ TABLE: Final[dict[Stage, dict[Event, Row]]] = {
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },
     Stage.GATHERING: {
-        Event.SUBMITTED: _to(Stage.RUNNING),
+        Event.SUBMITTED: _to(Stage.RUNNING, Effect.NOTE_BEGUN),
         Event.FAILED: _to(Stage.CONDEMNED, Effect.LEAVE, Effect.TAKE_OVER),
         Event.DROPPED: _to(Stage.DROPPED, Effect.LEAVE, Effect.RELEASE),
     },

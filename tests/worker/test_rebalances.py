@@ -126,6 +126,25 @@ async def test_what_waited_is_fresh_to_the_next_owner(harness: Harness) -> None:
     assert harness.running == []
 
 
+async def test_what_a_killed_worker_had_begun_goes_before_what_waits(harness: Harness) -> None:
+    """Its last commit says which jobs were under way: their readers see them stand still."""
+    rows = harness.settings.max_rows
+    offsets = await fill(harness, rows)  # what comes later would go before these
+    late = [harness.send(job(f"late{number}", priority=1)) for number in range(4 * rows)]
+    began = harness.running
+    assert len(began) == rows
+    told = harness.state.to_commit()
+    async with Harness(worker="w2", writer=harness.writer) as other:
+        state = other.assign(generation=5, end_offset=late[-1] + 1, committed=told)
+        for number, offset in enumerate(offsets):
+            other.deliver(state, offset, job(f"j{number}"))
+        for number, offset in enumerate(late):
+            other.deliver(state, offset, job(f"late{number}", priority=1))
+        await other.settle()
+        assert {*other.running[:rows]} == {*began}
+        await finish_all(other)
+
+
 async def test_nothing_that_is_read_while_a_worker_leaves_is_begun(harness: Harness) -> None:
     """It says on parting that nobody has begun it, so no turn may come after."""
     [begun] = await fill(harness, 1)

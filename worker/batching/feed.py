@@ -94,7 +94,8 @@ class Feed:
         """Let a job wait for company; one that ran already waits where it did."""
         if not entry.gathered:
             entry.gathered = asyncio.get_running_loop().time()
-        self._window.offer(entry, _use(entry), since=entry.gathered)
+        first = entry.begun_before
+        self._window.offer(entry, _use(entry), since=entry.gathered, first=first)
 
     def ended(self, key: int) -> None:
         """Note that the engine is through with a job: there is nothing to cancel."""

@@ -1,4 +1,8 @@
-"""Whose turn it is: what was taken over, suspects alone, what holds up a partition, fairness."""
+"""Whose turn it is.
+
+What was taken over, streams that stand still since another worker had begun them, suspects alone,
+what holds up a partition, fairness; in this order.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ class Turns:
     def __init__(self, backlog: Backlog[Entry]) -> None:
         self._backlog = backlog
         self._first: deque[Entry] = deque()  # had their turn, and were taken over since
+        self._begun: dict[Entry, None] = {}  # by an earlier owner
         self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
         self._alone: Entry | None = None  # the one that has it
         self._hurried: dict[Partition, Entry] = {}  # before all others, one a partition
@@ -26,6 +31,8 @@ class Turns:
         """Let a job wait."""
         if entry.alone:
             self._lonely.append(entry)
+        elif entry.begun_before:
+            self._begun[entry] = None
         else:
             self._backlog.push(entry)
 
@@ -54,6 +61,9 @@ class Turns:
             if entry in queue:
                 queue.remove(entry)
                 return
+        if entry in self._begun:
+            del self._begun[entry]
+            return
         if self._hurried.get(entry.source) is entry:
             del self._hurried[entry.source]
         self._backlog.discard(entry)
@@ -79,13 +89,16 @@ class Turns:
             return self._alone
         if self._first:
             return self._first.popleft()
+        begun = next((each for each in self._begun if each.tenant not in skip), None)
+        if begun is not None:
+            del self._begun[begun]
+            return begun
         if self._lonely:
             if idle:
                 self._alone = self._lonely.popleft()
             return self._alone
-        for source in self._hurried:
-            return self._hurried.pop(source)
-        return self._backlog.pop(skip)
+        hurried = next(iter(self._hurried), None)
+        return self._backlog.pop(skip) if hurried is None else self._hurried.pop(hurried)
 
     def over(self, entry: Entry) -> None:
         """Note that a job is through, in whatever way: others may start again."""

@@ -5,9 +5,11 @@ A plain object without a clock of its own. Three rules, each a property test:
 * an idle engine waits at most ``seconds`` from the arrival of the first waiting job, less when
   the batch is full;
 * a busy engine is never waited for: jobs join it at its next step, as far as there is room;
-* nothing is lost or doubled, and the jobs of one tenant leave in the order they came.
+* nothing is lost or doubled, and the jobs of one tenant leave in the order they came, of those
+  that come first and of the others.
 
 Among tenants the one with the smallest share of the engine is next (`aril.worker.batching.shares`).
+Before them all goes what comes `first`: streams that stand still.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import heapq
 from bisect import insort
 from collections import defaultdict, deque
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from aril.worker.batching.shares import Shares, Use
 
 ItemT = TypeVar("ItemT")
-
-_since = attrgetter("since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,12 @@ class _Waiting(Generic[ItemT]):
     item: ItemT
     use: Use
     since: float
+    first: bool
+
+    @property
+    def place(self) -> tuple[bool, float]:
+        """What it is sorted by."""
+        return not self.first, self.since
 
 
 class Window(Generic[ItemT]):
@@ -53,7 +58,7 @@ class Window(Generic[ItemT]):
             raise ValueError(f"a window needs time >= 0 and limits >= 1: {seconds}, {limits}")
         self._seconds = seconds
         self._limits = limits
-        self._waiting: list[_Waiting[ItemT]] = []  # the longest-waiting first
+        self._waiting: list[_Waiting[ItemT]] = []  # by their places
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -68,9 +73,9 @@ class Window(Generic[ItemT]):
             firsts.setdefault(each.use.tenant, (each.item, each.use))
         return firsts
 
-    def offer(self, item: ItemT, use: Use, *, since: float) -> None:
+    def offer(self, item: ItemT, use: Use, *, since: float, first: bool = False) -> None:
         """Let a job wait for company; one that was here before keeps its place by `since`."""
-        insort(self._waiting, _Waiting(item, use, since), key=_since)
+        insort(self._waiting, _Waiting(item, use, since, first), key=lambda each: each.place)
 
     def discard(self, item: ItemT) -> bool:
         """Forget a job that was cancelled; False if it does not wait here."""
@@ -82,8 +87,8 @@ class Window(Generic[ItemT]):
         """When an idle engine gets the waiting batch at the latest; None when nothing waits."""
         if not self._waiting:
             return None
-        first = self._waiting[0].since
-        return first if self._full() else first + self._seconds
+        oldest = min(each.since for each in self._waiting)
+        return oldest if self._full() else oldest + self._seconds
 
     def take(
         self,
@@ -117,11 +122,16 @@ class Window(Generic[ItemT]):
         )
 
     def _fair(self, rows: int, shares: Shares, may: Callable[[Use], bool]) -> list[_Waiting[ItemT]]:
-        """Choose a batch: tenant by tenant, the one with the smallest share next."""
+        """Choose a batch: what comes first, then the tenant with the smallest share, and so on."""
         queues: dict[str, deque[_Waiting[ItemT]]] = defaultdict(deque)
         for each in self._waiting:
             queues[each.use.tenant].append(each)
-        turns = [(shares.of(name), queue[0].since, name) for name, queue in queues.items()]
+
+        def turn(tenant: str) -> tuple[bool, float, float, str]:
+            each = queues[tenant][0]
+            return not each.first, shares.of(tenant), each.since, tenant
+
+        turns = [*map(turn, queues)]
         heapq.heapify(turns)
         taken: list[_Waiting[ItemT]] = []
         adapters: frozenset[str] = frozenset()
@@ -141,6 +151,5 @@ class Window(Generic[ItemT]):
             adapters = joined
             tokens += each.use.tokens
             if queues[tenant]:
-                turn = shares.of(tenant), queues[tenant][0].since, tenant
-                heapq.heappush(turns, turn)
+                heapq.heappush(turns, turn(tenant))
         return taken

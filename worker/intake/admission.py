@@ -153,6 +153,7 @@ class Admission:
             epoch=epoch,
             owned=(fresh := state.is_fresh(record.offset)),  # nobody can have answered it before
             touched=not fresh,
+            begun_before=not fresh and state.was_under_way(record.offset),
             deadline_ms=deadline_of(record, job, self._settings.max_job_age * 1_000),
             reply_topic=topic,
             wanted_partition=again.reply_partition,

@@ -8,22 +8,29 @@ away whole, so a completion of an older assignment finds nothing that it could m
 from __future__ import annotations
 
 import enum
-from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aril.worker.queue.done_list import METADATA_BYTES, decode, encode
+from aril.worker.queue.done_list import (
+    METADATA_BYTES,
+    decode,
+    decode_from,
+    encode,
+    encode_from,
+    holds,
+    runs_of,
+)
 from aril.worker.queue.identities import FinishedJobs, IdentityBound
 from aril.worker.queue.ledger import Checkpoint, Ledger
-from aril.worker.queue.parting import Parting, parting_of, runs_of
+from aril.worker.queue.parting import Parting, parting_of
 from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
     from aril.worker.job import Asked, Entry, Partition
 
-# Between the base and the done list in a commit's metadata; no letter of base64.
+# Between the parts of a commit's metadata, the base first, the done list last; no letter of base64.
 BASE_END = ":"
-_PARTS = 3  # base, what was said on parting, done list
+UNDER_WAY_BYTES = 1_024  # of the metadata, at most: some hundred jobs
 BASE_DIGITS = 15  # below 2**53 with any generation added, `aril.schemas.limits.MAX_EPOCH_PART`
 
 
@@ -90,6 +97,10 @@ class PartitionState:
         if said is not None and said.holds_in(membership.generation):
             self.fresh_from = min(self.fresh_from, said.unread)
             self._not_begun = said.waiting
+        # A hint of its last owner's, up to a second old when that crashed: only order hangs on it.
+        self._under_way_before = () if committed is None else under_way_of(committed)
+        self._under_way: set[int] = set()  # offsets of jobs that somebody has begun
+        self._told_under_way: list[int] = []  # ascending; some may be finished by now
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
@@ -119,8 +130,11 @@ class PartitionState:
         """Tell whether nobody can have begun the job at an offset."""
         if offset >= self.fresh_from:
             return True
-        at = bisect_right(self._not_begun, offset, key=lambda run: run.start)
-        return at > 0 and offset in self._not_begun[at - 1]
+        return holds(self._not_begun, offset)
+
+    def was_under_way(self, offset: int) -> bool:
+        """Tell whether an earlier owner has begun the job at an offset, as far as it has said."""
+        return holds(self._under_way_before, offset)
 
     @property
     def unread_from(self) -> int:
@@ -170,10 +184,17 @@ class PartitionState:
     def add(self, entry: Entry) -> None:
         """Take on a job that is new here."""
         self._entries[entry.tenant, entry.job_id] = entry
+        if entry.under_way:
+            self.begun(entry)
+
+    def begun(self, entry: Entry) -> None:
+        """Note that a job is under way until it is finished: whoever is next is told."""
+        self._under_way.add(entry.record.offset)
 
     def finish(self, entry: Entry) -> None:
         """Mark a job, and every offset that waited for it, as finished."""
         del self._entries[entry.tenant, entry.job_id]
+        self._under_way.discard(entry.record.offset)
         self.finished_jobs.add(entry.tenant, entry.job_id, entry.asked)
         self.finish_offset(entry.record.offset)
         for offset in entry.settled_with:
@@ -193,14 +214,18 @@ class PartitionState:
         """Return all there is to commit, with a raised base if one is given."""
         if self.ledger is None:
             return None
-        prefix = f"{base or self.base}{BASE_END}" if base or self.base or self.revoked else ""
+        base = base or self.base
+        prefix = f"{base}{BASE_END}" if base or self._told_under_way or self.revoked else ""
         position, metadata = self.ledger.checkpoint()
         if len(prefix) + len(metadata) > METADATA_BYTES:
             metadata = encode(position, self.ledger.done_beyond, METADATA_BYTES - len(prefix))
-        if self.revoked:  # the last one: what the next owner may know
-            room = METADATA_BYTES - len(prefix) - len(metadata) - len(BASE_END)
-            if said := self._parting().encode(position, room):
-                prefix += f"{said}{BASE_END}"
+        room = METADATA_BYTES - len(prefix) - len(metadata) - len(BASE_END)
+        under_way = runs_of(each for each in self._told_under_way if each >= position)
+        if said := encode_from(position, under_way, min(room, UNDER_WAY_BYTES)):
+            prefix += f"{said}{BASE_END}"
+            room -= len(said) + len(BASE_END)
+        if self.revoked and (said := self._parting().encode(position, room)):
+            prefix += f"{said}{BASE_END}"  # the last one: what the next owner may know
         return Checkpoint(position, prefix + metadata)
 
     def part(self, generation: int) -> None:
@@ -216,9 +241,17 @@ class PartitionState:
         waiting = (entry.record.offset for entry in self._entries.values() if not entry.touched)
         return Parting(self._parted_in, self.unread_from, runs_of(sorted(waiting)))
 
-    def to_commit(self) -> Checkpoint | None:
-        """Return what to commit, or None when the last commit said as much."""
+    def to_commit(self, *, telling: bool = True) -> Checkpoint | None:
+        """Return what to commit, or None when the last commit said as much.
+
+        What is under way goes along, and is a reason to commit only if `telling`.
+        """
         checkpoint = self.checkpoint()
+        if telling or checkpoint != self.committed:
+            under_way = sorted(self._under_way)
+            if under_way != self._told_under_way:
+                self._told_under_way = under_way
+                checkpoint = self.checkpoint()
         return None if checkpoint == self.committed else checkpoint
 
 
@@ -233,8 +266,15 @@ def base_of(metadata: str) -> int:
 def _parting_of(checkpoint: Checkpoint) -> Parting | None:
     """Read what an earlier owner said as it parted with the partition."""
     position, metadata = checkpoint
-    parts = metadata.split(BASE_END)
-    return parting_of(position, parts[1]) if len(parts) == _PARTS else None
+    said = (parting_of(position, part) for part in metadata.split(BASE_END)[1:-1])
+    return next(filter(None, said), None)
+
+
+def under_way_of(checkpoint: Checkpoint) -> tuple[range, ...]:
+    """Read which jobs an earlier owner has said to be under way."""
+    position, metadata = checkpoint
+    said = (decode_from(position, part) for part in metadata.split(BASE_END)[1:-1])
+    return next(filter(None, said), ())
 
 
 def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:

@@ -35,6 +35,9 @@ log = get_logger(__name__)
 # The broker answers in milliseconds; past this the coordinator is in trouble and a rebalance near.
 COMMIT_TIMEOUT_SECONDS = 5.0
 
+# What is under way is a hint, and alone no reason to commit as often as what is finished.
+TELL_SECONDS = 1.0
+
 # Of one request: the broker keeps what a request commits as one batch of records, and takes none
 # above its message.max.bytes, a megabyte by default.
 COMMIT_BYTES = 512 << 10
@@ -62,20 +65,25 @@ class Commits:
         self._told = told
         self._committer: Committer | None = None
         self._lock = asyncio.Lock()
+        self._tell_at = 0.0
 
     def speak_through(self, committer: Committer) -> None:
         """Commit as this member from now on."""
         self._committer = committer
 
     async def commit(self, states: Callable[[], Iterable[PartitionState]]) -> None:
-        """Commit what is finished of partitions, where it grew.
+        """Commit what is finished of partitions, where it grew; each second also what is begun.
 
         One under way ends first; `states` are asked for after that, when they may be others.
         """
         async with self._lock:
+            now = time.monotonic()
+            if telling := now >= self._tell_at:
+                self._tell_at = now + TELL_SECONDS
             by_member: dict[Membership, dict[PartitionState, Checkpoint]] = {}
             for state in states():
-                if (checkpoint := state.to_commit()) is not None:
+                checkpoint = state.to_commit(telling=telling or state.revoked)
+                if checkpoint is not None:
                     by_member.setdefault(self._as_whom(state), {})[state] = checkpoint
             for membership, checkpoints in by_member.items():
                 for part in parts_of(checkpoints):

@@ -19,10 +19,11 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 METADATA_BYTES: Final = 4096  # Kafka's offset.metadata.max.bytes, unless a broker sets it lower
 FULL_SHARE: Final = 0.75  # of METADATA_BYTES: room for what is still at work when reading stops
@@ -73,6 +74,33 @@ def decode(position: int, text: str) -> tuple[range, ...]:
     if version != VERSION or checksum != _checksum(position, body):
         return ()
     return _runs(position, body)
+
+
+def encode_from(position: int, runs: Iterable[range], limit: int = METADATA_BYTES) -> str:
+    """Encode runs of offsets of which one may begin at the position itself."""
+    return encode(position, (range(run.start + 1, run.stop + 1) for run in runs), limit)
+
+
+def decode_from(position: int, text: str) -> tuple[range, ...]:
+    """Decode what `encode_from` made; as `decode` does."""
+    return tuple(range(run.start - 1, run.stop - 1) for run in decode(position, text))
+
+
+def runs_of(offsets: Iterable[int]) -> tuple[range, ...]:
+    """Return ascending offsets as runs."""
+    runs: list[range] = []
+    for offset in offsets:
+        if runs and runs[-1].stop == offset:
+            runs[-1] = range(runs[-1].start, offset + 1)
+        else:
+            runs.append(range(offset, offset + 1))
+    return tuple(runs)
+
+
+def holds(runs: Sequence[range], offset: int) -> bool:
+    """Tell whether an offset is in one of ascending runs."""
+    at = bisect_right(runs, offset, key=lambda run: run.start)
+    return at > 0 and offset in runs[at - 1]
 
 
 def open_below(stop: int, position: int, done: Iterable[range]) -> int:

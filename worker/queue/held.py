@@ -67,6 +67,11 @@ class HeldPartitions:
         """Return the assignment that a job belongs to, if that is the present one."""
         return None if entry.dropped or entry.kept else self._states.get(entry.source)
 
+    def begun(self, entry: Entry) -> None:
+        """Note that a job is under way; of a kept one that is noted when its record is back."""
+        if (state := self.state_of(entry)) is not None:
+            state.begun(entry)
+
     def finish(self, entry: Entry) -> None:
         """Mark a settled job's offset as finished; that of a kept one when its record is back."""
         if (state := self.state_of(entry)) is not None:

@@ -15,19 +15,14 @@ another cluster translate the position, and there the rest would speak of other 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from aril.worker.queue.done_list import MAX_OFFSET, decode, encode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from aril.worker.queue.done_list import MAX_OFFSET, decode_from, encode_from
 
 SEPARATOR: Final = ","  # no letter of base64
 DIGITS: Final = len(str(MAX_OFFSET))
 CHECKSUM_DIGITS: Final = 8
 _PARTS: Final = 4
-# The list's encoding leaves the position itself open, which here may well be in a run.
-_SHIFT: Final = 1
 
 
 class Parting(NamedTuple):
@@ -47,8 +42,7 @@ class Parting(NamedTuple):
         room = limit - len(head) - CHECKSUM_DIGITS - len(SEPARATOR)
         if room < 0:
             return ""
-        shifted = (range(run.start + _SHIFT, run.stop + _SHIFT) for run in self.waiting)
-        runs = encode(position, shifted, room)
+        runs = encode_from(position, self.waiting, room)
         return f"{head}{_checksum(position, head, runs)}{SEPARATOR}{runs}"
 
 
@@ -62,19 +56,7 @@ def parting_of(position: int, text: str) -> Parting | None:
         return None
     if checksum != _checksum(position, f"{generation}{SEPARATOR}{unread}{SEPARATOR}", runs):
         return None
-    shifted = (range(run.start - _SHIFT, run.stop - _SHIFT) for run in decode(position, runs))
-    return Parting(int(generation), int(unread), tuple(shifted))
-
-
-def runs_of(offsets: Iterable[int]) -> tuple[range, ...]:
-    """Return ascending offsets as runs."""
-    runs: list[range] = []
-    for offset in offsets:
-        if runs and runs[-1].stop == offset:
-            runs[-1] = range(runs[-1].start, offset + 1)
-        else:
-            runs.append(range(offset, offset + 1))
-    return tuple(runs)
+    return Parting(int(generation), int(unread), decode_from(position, runs))
 
 
 def _checksum(position: int, head: str, runs: str) -> str:

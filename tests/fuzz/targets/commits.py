@@ -15,6 +15,7 @@ from aril.worker.queue.assignment import (
     PartitionState,
     base_of,
     done_list_of,
+    under_way_of,
 )
 from aril.worker.queue.done_list import (
     MAX_OFFSET,
@@ -22,10 +23,12 @@ from aril.worker.queue.done_list import (
     VERSION,
     decode,
     encode,
+    encode_from,
     open_below,
+    runs_of,
 )
 from aril.worker.queue.ledger import Checkpoint
-from aril.worker.queue.parting import Parting, runs_of
+from aril.worker.queue.parting import Parting
 from tests.fuzz.mutate import INTEGERS, bend, chance, pick
 from tests.fuzz.target import ACCEPTED, Target, holds
 
@@ -70,6 +73,8 @@ def _make(rng: Random) -> Case:
     if chance(rng, 0.3) and position < MAX_OFFSET - 200:
         waiting = runs_of(sorted({position + pick(rng, range(90)) for _ in range(20)}))
         said = Parting(pick(rng, (6, 7, 0)), position + 100, waiting).encode(position, 300)
+        if chance(rng, 0.3):
+            said += BASE_END + encode_from(position, waiting[:9])
         if chance(rng, 0.5):
             said = bend(rng, said.encode()).decode("latin-1")
         text = f"{base_of(text)}{BASE_END}{said}{BASE_END}{text.rpartition(BASE_END)[2]}"
@@ -90,6 +95,8 @@ def _check(case: Case) -> str:
         at = run.stop
     holds(decode(position, encode(position, runs)) == runs, "it comes back as it was")
     holds(open_below(end, position, runs) >= 0, "a count is none below zero")
+    for run in under_way_of(committed):
+        holds(position <= run.start < run.stop <= MAX_OFFSET, "what is under way is not finished")
     state = PartitionState(_SOURCE, _MEMBERSHIP, end, committed)
     ledger = state.ledger
     if ledger is not None:

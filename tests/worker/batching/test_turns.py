@@ -47,3 +47,23 @@ def test_while_a_suspect_waits_only_what_was_claimed_starts() -> None:
     assert waiting.next(idle=False) is claimed
     assert waiting.next(idle=False) is None
     assert waiting.next(idle=True) is suspect
+
+
+def test_what_another_worker_had_begun_goes_before_what_waits() -> None:
+    """Somebody's stream stands still; it goes behind what had its turn, and as its tenant may."""
+    waiting = turns()
+    names = ("waiting", "begun", "later", "claimed")
+    plain, begun, later, claimed = (entry_of(name, offset=n) for n, name in enumerate(names))
+    begun.begun_before = later.begun_before = True
+    begun.tenant = "held"
+    for each in (plain, begun, later):
+        waiting.add(each)
+    waiting.add_first(claimed)
+    assert waiting.next(idle=False) is claimed
+    assert waiting.next(idle=False, skip={"held"}) is later
+    assert waiting.next(idle=False, skip={"held"}) is plain
+    assert waiting.next(idle=False, skip={"held"}) is None
+    assert waiting.next(idle=False) is begun
+    waiting.add(begun)
+    waiting.discard(begun)
+    assert waiting.next(idle=False) is None

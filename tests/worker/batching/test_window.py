@@ -150,6 +150,7 @@ class Arrival:
     tenant: str
     adapters: frozenset[str]
     tokens: int
+    first: bool
 
 
 ARRIVALS = st.lists(
@@ -159,9 +160,30 @@ ARRIVALS = st.lists(
         tenant=st.sampled_from(["a", "b", "c"]),
         adapters=st.frozensets(st.sampled_from("wxyz"), max_size=3),
         tokens=st.integers(1, 150),
+        first=st.booleans(),
     ),
     max_size=30,
 )
+
+
+def test_what_comes_first_goes_before_all_others() -> None:
+    """Whatever its tenant has, and however long the others wait; each tenant's limits hold."""
+    window = Window[str](seconds=5, limits=LIMITS)
+    for number, tenant in enumerate(("idle", "idle", "busy", "held")):
+        offer(window, f"{tenant}{number}", number, tenant=tenant)
+    for name in ("busy", "held"):
+        use = Use(name, frozenset(), 1)
+        window.offer(f"first of {name}", use, since=10, first=True)
+    shares = Shares(Capacity(rows=8, slots=8), lambda _: 1.0, [Use("busy", frozenset(), 1)] * 4)
+    assert window.closes_at() == 0
+
+    def next_one() -> list[str]:
+        may = lambda use: use.tenant != "held"  # noqa: E731 - a word of each call
+        return window.take(now=9, busy=True, rows=1, shares=shares, may=may)
+
+    taken = [next_one() for _ in range(4)]
+    assert taken == [["first of busy"], ["idle0"], ["idle1"], ["busy2"]]
+    assert [*window] == ["first of held", "held3"]
 
 
 @given(ARRIVALS, st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=10))
@@ -173,7 +195,8 @@ def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]
     now = 0
     for number, arrival in enumerate(arrivals):
         now += arrival.gap
-        window.offer(number, Use(arrival.tenant, arrival.adapters, arrival.tokens), since=now)
+        use = Use(arrival.tenant, arrival.adapters, arrival.tokens)
+        window.offer(number, use, since=now, first=arrival.first)
         busy, rows = engine[number % len(engine)]
         due = window.closes_at()
         batch = take(window, now=now, busy=busy, rows=rows)
@@ -188,7 +211,7 @@ def test_random_histories(arrivals: list[Arrival], engine: list[tuple[bool, int]
         seen += batch
     assert sorted(seen) == list(range(len(arrivals)))
     for number in seen:
-        left[arrivals[number].tenant].append(number)
+        left[arrivals[number].tenant, arrivals[number].first].append(number)
     assert all(numbers == sorted(numbers) for numbers in left.values())
 
 
@@ -213,6 +236,7 @@ def test_no_job_waits_longer_than_the_bound(arrivals: list[Arrival]) -> None:
         collect(now + arrival.gap)
         now += arrival.gap
         arrived[number] = now
-        window.offer(number, Use(arrival.tenant, arrival.adapters, arrival.tokens), since=now)
+        use = Use(arrival.tenant, arrival.adapters, arrival.tokens)
+        window.offer(number, use, since=now, first=arrival.first)
     collect(now + seconds)
     assert len(window) == 0

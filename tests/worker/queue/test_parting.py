@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aril.worker.queue.assignment import Membership, PartitionState, base_of, done_list_of
-from aril.worker.queue.done_list import MAX_OFFSET, METADATA_BYTES
+from aril.worker.queue.done_list import MAX_OFFSET, METADATA_BYTES, runs_of
 from aril.worker.queue.ledger import Checkpoint
-from aril.worker.queue.parting import Parting, parting_of, runs_of
+from aril.worker.queue.parting import Parting, parting_of
 from tests.support.entries import JOBS, entry_of
 
 offsets = st.sets(st.integers(0, 300)).map(sorted)
