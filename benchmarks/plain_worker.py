@@ -115,7 +115,11 @@ def _plain_ledger() -> None:
     def ledger_of(committed: Checkpoint, end_offset: int) -> PlainLedger:  # noqa: ARG001 - the original's
         return PlainLedger(committed.position)
 
+    def begun(self: PartitionState, entry: Entry) -> None:
+        pass
+
     aril.worker.queue.assignment.Ledger = PlainLedger  # type: ignore[attr-defined,assignment]
+    PartitionState.begun = begun  # type: ignore[method-assign]
     aril.worker.queue.assignment._ledger_of = ledger_of  # type: ignore[assignment]  # noqa: SLF001 - our own
 
 
