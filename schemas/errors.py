@@ -8,7 +8,7 @@ Everything else that can go wrong is a fault of ours and reaches a tenant only a
 """
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 
 class ErrorCode(StrEnum):
@@ -123,6 +123,14 @@ class JobError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+    def bare(self) -> Self:
+        """Return it to be kept: without the frames it has passed through, and all they hold.
+
+        One of them may hold the error itself, and only the garbage collector would find that.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class DecodeError(JobError):

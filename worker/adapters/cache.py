@@ -140,7 +140,8 @@ class AdapterCache:
             self._lru.put(load.result())
             self._warn(ref, load.result())
         elif isinstance(error, JobError):
-            self._refusals[content] = (self._clock() + _REFUSAL_SECONDS, error)
+            # Those who wait for the load are raised this one; its frames hold what was read.
+            self._refusals[content] = (self._clock() + _REFUSAL_SECONDS, error.bare())
             while len(self._refusals) > _MAX_REFUSALS:
                 self._refusals.popitem(last=False)
 

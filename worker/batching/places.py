@@ -116,7 +116,7 @@ class Places:
             self._fetched(entry)
             prompt, start = await self._preparation.encode(job, needs)
         except JobError as error:
-            refusal = error
+            refusal = error.bare()
             if self._closed:  # by our leaving, perhaps; whoever has the job next sees for itself
                 return
         except Exception:

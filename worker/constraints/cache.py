@@ -86,7 +86,7 @@ class ConstraintCache:
             async with turn:
                 found = await loop.run_in_executor(self._thread, self._compiler.compile, constraint)
         except JobError as error:
-            found = error
+            found = error.bare()
         finally:
             del self._coming[digest]
         refused = isinstance(found, JobError)

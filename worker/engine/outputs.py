@@ -33,7 +33,7 @@ def next_output(
     try:
         text = answer.push(token)
     except JobError as dead:  # of its constraint
-        return Output(key, error=dead)
+        return Output(key, error=dead.bare())
     except Exception:
         log.exception("text_failed", key=key)
         error = JobError(ErrorCode.INTERNAL, "a token could not be made text")

@@ -190,7 +190,7 @@ class EngineThread:
         try:
             self._engine.submit(request)
         except JobError as error:
-            return error
+            return error.bare()
         except Exception:  # of this request alone: submitting changes nothing where it raises
             log.exception("submit_failed", key=request.key)
             return JobError(ErrorCode.INTERNAL, "the job could not be begun")

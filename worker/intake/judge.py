@@ -87,7 +87,7 @@ class Judge:
             try:
                 return self._keys.signer_of(record)
             except SignatureError as fault:
-                return Refused(fault, fault.fault.value, None, None, None)
+                return Refused(fault.bare(), fault.fault.value, None, None, None)
         if self._settings.tenant_from == "field":
             return None
         tenant = record.source.topic.removeprefix(self._prefix)
@@ -115,7 +115,7 @@ class Judge:
         # Not a broken cancel: it names a job that may be running, and an error would end that.
         attributable = error.kind == "job" and error.job is not None and error.tenant == tenant
         return Refused(
-            error,
+            error.bare(),
             error.reason,
             tenant if attributable else None,
             error.job if attributable else None,

@@ -175,7 +175,7 @@ class LogWriter:
         except Exception as error:  # noqa: BLE001 - whatever the client trips over: it is this append's
             for each in pending:
                 each.add_done_callback(_look_at)
-            results = [error]
+            raise await self._failed(topic, error) from None
         offsets: list[int] = []
         for result in results:
             if isinstance(result, BaseException):
