@@ -284,7 +284,7 @@ class Dispatcher:
                 continue
             if not self._held:
                 self._choose()
-            self._shelf.fetch(self._backlog.to_fetch())
+            self._shelf.fetch([*self._turns.to_fetch(), *self._backlog.to_fetch()])
             if self._feed.submit(loop.time()):
                 self._wake.set()  # there is more in the window, or there are places in it again
             closes_at = self._feed.closes_at()

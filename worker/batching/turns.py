@@ -22,7 +22,8 @@ class Turns:
     def __init__(self, backlog: Backlog[Entry]) -> None:
         self._backlog = backlog
         self._first: deque[Entry] = deque()  # had their turn, and were taken over since
-        self._begun: dict[Entry, None] = {}  # by an earlier owner
+        self._begun: dict[Entry, None] = {}  # of the backlog: by an earlier owner
+        self._to_fetch: Entry | None = None  # of these: it was passed over, as it is shelved
         self._lonely: deque[Entry] = deque()  # suspects: each waits for an empty engine
         self._alone: Entry | None = None  # the one that has it
         self._hurried: dict[Partition, Entry] = {}  # before all others, one a partition
@@ -31,10 +32,10 @@ class Turns:
         """Let a job wait."""
         if entry.alone:
             self._lonely.append(entry)
-        elif entry.begun_before:
+            return
+        self._backlog.push(entry)  # what it holds counts there, whenever its turn comes
+        if entry.begun_before:
             self._begun[entry] = None
-        else:
-            self._backlog.push(entry)
 
     def add_first(self, entry: Entry) -> None:
         """Let a job be the next, in the order of the calls."""
@@ -61,19 +62,22 @@ class Turns:
             if entry in queue:
                 queue.remove(entry)
                 return
-        if entry in self._begun:
-            del self._begun[entry]
-            return
         if self._hurried.get(entry.source) is entry:
             del self._hurried[entry.source]
+        self._begun.pop(entry, None)
         self._backlog.discard(entry)
 
     def hurry(self, entry: Entry) -> bool:
         """Serve a waiting job next, if no other of its partition is to be: it holds up the rest."""
-        if entry.source in self._hurried or not self._backlog.take(entry):
+        if entry.source in self._hurried or not self._take(entry):
             return False
         self._hurried[entry.source] = entry
         return True
+
+    def to_fetch(self) -> list[Entry]:
+        """Return the job that would be next if it were whole: one after the other."""
+        found, self._to_fetch = self._to_fetch, None
+        return [] if found is None else [found]
 
     def next(self, *, idle: bool, skip: Collection[str] = ()) -> Entry | None:
         """Remove and return the job whose turn it is, or None; `idle`: nothing runs or is about to.
@@ -89,18 +93,38 @@ class Turns:
             return self._alone
         if self._first:
             return self._first.popleft()
-        begun = next((each for each in self._begun if each.tenant not in skip), None)
-        if begun is not None:
-            del self._begun[begun]
+        if (begun := self._next_begun(skip)) is not None:
             return begun
         if self._lonely:
             if idle:
                 self._alone = self._lonely.popleft()
             return self._alone
-        hurried = next(iter(self._hurried), None)
-        return self._backlog.pop(skip) if hurried is None else self._hurried.pop(hurried)
+        return self._next_other(skip)
 
     def over(self, entry: Entry) -> None:
         """Note that a job is through, in whatever way: others may start again."""
         if entry is self._alone:
             self._alone = None
+
+    def _next_begun(self, skip: Collection[str]) -> Entry | None:
+        for entry in self._begun:
+            if entry.tenant in skip:
+                continue
+            if not entry.shelved:
+                self._take(entry)
+                return entry
+            self._to_fetch = self._to_fetch or entry
+        return None
+
+    def _next_other(self, skip: Collection[str]) -> Entry | None:
+        if (source := next(iter(self._hurried), None)) is not None:
+            return self._hurried.pop(source)
+        entry = self._backlog.pop(skip)
+        if entry is not None:
+            self._begun.pop(entry, None)
+        return entry
+
+    def _take(self, entry: Entry) -> bool:
+        """Take a job out of the backlog before its turn there, at its tenant's cost."""
+        self._begun.pop(entry, None)
+        return self._backlog.take(entry)

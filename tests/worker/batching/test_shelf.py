@@ -20,6 +20,9 @@ from aril.schemas import (
 from aril.worker.batching import shelf
 from aril.worker.batching.shelf import put_away, take_back
 from aril.worker.engine.request import Output
+from aril.worker.queue.assignment import BASE_END
+from aril.worker.queue.done_list import encode_from
+from aril.worker.queue.ledger import Checkpoint
 from aril.worker.replies.producer import AppendError
 from aril.worker.stages import Stage
 from aril.worker.takeover.readback import LogRecord, OutOfRangeError, ReadError
@@ -133,6 +136,36 @@ async def test_a_flood_is_seen_past_and_served_whole(jobs: JobsLog) -> None:
         assert harness.committable == 201
         assert len(jobs.reads) < 100
         assert not harness.dispatcher._shelf._reading  # nor does anything stay of the partition
+
+
+@pytest.mark.parametrize("begun", [range(200), range(196, 200)])
+async def test_what_others_had_begun_keeps_to_its_part_and_goes_first(
+    jobs: JobsLog, begun: range
+) -> None:
+    """All that a dead fleet had begun may be more than one worker's memory."""
+    hint = f"0{BASE_END}{encode_from(0, [begun])}{BASE_END}"
+    async with harness_of(jobs) as harness:
+        harness.assign(generation=4, end_offset=200, committed=Checkpoint(0, hint))
+        flood(harness, jobs)
+        await harness.settle()
+        assert harness.dispatcher._backlog.bytes < MEMORY
+        held = sum(entry.size for entry in harness.state.entries)
+        assert held < 2 * MEMORY
+        for number in range(20):
+            send(harness, jobs, Job(id=f"z{number}", tenant="zeta", prompt=f"z{number:02}"))
+        await harness.until(lambda: len(harness.running) >= ROWS)
+        served: list[str] = []
+        while len(served) < 200 + 20:
+            served += [prompt[:3] for prompt in harness.running]
+            serve(harness)
+            await harness.settle()
+        first = {f"{number:03}" for number in begun}
+        # Rows are given by shares where both are there, and a few had come in before.
+        at = [place for place, name in enumerate(served) if name in first]
+        assert at[min(len(at), 4) - 1] < 20
+        assert sorted(served) == sorted(
+            [f"{n:03}" for n in range(200)] + [f"z{n:02}" for n in range(20)]
+        )
 
 
 async def test_what_the_log_does_not_have_any_more_ends_in_an_error(jobs: JobsLog) -> None:

@@ -67,3 +67,59 @@ def test_what_another_worker_had_begun_goes_before_what_waits() -> None:
     waiting.add(begun)
     waiting.discard(begun)
     assert waiting.next(idle=False) is None
+
+
+def begun_before(name: str, *, offset: int, tenant: str = "acme") -> Entry:
+    """Return a job that another worker had begun."""
+    entry = entry_of(name, offset=offset)
+    entry.begun_before = True
+    entry.tenant = tenant
+    return entry
+
+
+def test_what_was_begun_counts_as_what_waits() -> None:
+    """Reading rests where it is too much, and its tenant pays for its turn as for any other."""
+    backlog: Backlog[Entry] = Backlog(max_jobs_per_source=2, max_bytes=1 << 20)
+    waiting = Turns(backlog)
+    entries = [begun_before(f"j{number}", offset=number) for number in range(2)]
+    for each in entries:
+        waiting.add(each)
+    assert backlog.full(entries[0].source)
+    assert (len(backlog), backlog.bytes) == (2, sum(each.size for each in entries))
+    assert backlog.before("acme", 0) == 2
+    assert waiting.next(idle=False) is entries[0]
+    assert entries[0].charged > 0
+    waiting.discard(entries[1])
+    assert (len(backlog), backlog.bytes) == (0, 0)
+    assert waiting.next(idle=False) is None
+
+
+def test_what_was_begun_goes_first_too_where_it_holds_up_a_partition() -> None:
+    """Also while its tenant is passed over: others' jobs cannot be read until it is through."""
+    waiting = turns()
+    begun = begun_before("begun", offset=0, tenant="held")
+    waiting.add(begun)
+    assert waiting.next(idle=False, skip={"held"}) is None
+    assert waiting.hurry(begun)
+    assert waiting.next(idle=False, skip={"held"}) is begun
+    assert waiting.next(idle=False) is None
+
+
+def test_what_was_begun_and_lies_on_the_shelf_is_fetched_one_after_the_other() -> None:
+    """It is passed over until it is whole; then it goes first. A held tenant's stays there."""
+    waiting = turns()
+    held, one, two = (
+        begun_before(name, offset=number, tenant=name)
+        for number, name in enumerate(("held", "one", "two"))
+    )
+    plain = entry_of("plain", offset=3)
+    for each in (held, one, two, plain):
+        each.shelved = each is not plain
+        waiting.add(each)
+    assert waiting.next(idle=False, skip={"held"}) is plain
+    assert waiting.to_fetch() == [one]
+    assert waiting.to_fetch() == []
+    one.shelved = False
+    assert waiting.next(idle=False, skip={"held"}) is one
+    assert waiting.next(idle=False, skip={"held"}) is None
+    assert waiting.to_fetch() == [two]
