@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from aril.worker.queue.done_list import (
     METADATA_BYTES,
     decode,
-    decode_from,
     encode,
-    encode_from,
     holds,
+    runs_between,
     runs_of,
 )
 from aril.worker.queue.identities import FinishedJobs, IdentityBound
 from aril.worker.queue.ledger import Checkpoint, Ledger
 from aril.worker.queue.parting import Parting, parting_of
+from aril.worker.queue.under_way import UnderWay, under_way_in
 from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # Between the parts of a commit's metadata, the base first, the done list last; no letter of base64.
 BASE_END = ":"
-UNDER_WAY_BYTES = 1_024  # of the metadata, at most: some hundred jobs
 BASE_DIGITS = 15  # below 2**53 with any generation added, `aril.schemas.limits.MAX_EPOCH_PART`
 
 
@@ -97,10 +96,8 @@ class PartitionState:
         if said is not None and said.holds_in(membership.generation):
             self.fresh_from = min(self.fresh_from, said.unread)
             self._not_begun = said.waiting
-        # A hint of its last owner's, up to a second old when that crashed: only order hangs on it.
-        self._under_way_before = () if committed is None else under_way_of(committed)
-        self._under_way: set[int] = set()  # offsets of jobs that somebody has begun
-        self._told_under_way: list[int] = []  # ascending; some may be finished by now
+        begun = () if committed is None else under_way_of(committed)
+        self._under_way = UnderWay(begun, end_offset)
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
@@ -134,7 +131,7 @@ class PartitionState:
 
     def was_under_way(self, offset: int) -> bool:
         """Tell whether an earlier owner has begun the job at an offset, as far as it has said."""
-        return holds(self._under_way_before, offset)
+        return self._under_way.was_before(offset)
 
     @property
     def unread_from(self) -> int:
@@ -159,8 +156,9 @@ class PartitionState:
         """Note a record's arrival; False if it was seen in this assignment, or is finished."""
         if self.ledger is None or (not self._begun and offset < self.ledger.next_offset):
             # Nothing was committed, or the log was set back behind it and is read from its start:
-            # the done list spoke of other records.
+            # what was said with the commit is of other records.
             self.ledger = Ledger(offset)
+            self._under_way.void()
         self._begun = True
         return self.ledger.read(offset)
 
@@ -184,7 +182,7 @@ class PartitionState:
     def add(self, entry: Entry) -> None:
         """Take on a job that is new here."""
         self._entries[entry.tenant, entry.job_id] = entry
-        if entry.under_way:
+        if entry.under_way or self.was_under_way(entry.record.offset):
             self.begun(entry)
 
     def begun(self, entry: Entry) -> None:
@@ -215,13 +213,12 @@ class PartitionState:
         if self.ledger is None:
             return None
         base = base or self.base
-        prefix = f"{base}{BASE_END}" if base or self._told_under_way or self.revoked else ""
+        prefix = f"{base}{BASE_END}" if base or self._under_way or self.revoked else ""
         position, metadata = self.ledger.checkpoint()
         if len(prefix) + len(metadata) > METADATA_BYTES:
             metadata = encode(position, self.ledger.done_beyond, METADATA_BYTES - len(prefix))
         room = METADATA_BYTES - len(prefix) - len(metadata) - len(BASE_END)
-        under_way = runs_of(each for each in self._told_under_way if each >= position)
-        if said := encode_from(position, under_way, min(room, UNDER_WAY_BYTES)):
+        if said := self._under_way.encode(position, room):
             prefix += f"{said}{BASE_END}"
             room -= len(said) + len(BASE_END)
         if self.revoked and (said := self._parting().encode(position, room)):
@@ -246,12 +243,12 @@ class PartitionState:
 
         What is under way goes along, and is a reason to commit only if `telling`.
         """
+        if self.ledger is None:
+            return None
         checkpoint = self.checkpoint()
-        if telling or checkpoint != self.committed:
-            under_way = sorted(self._under_way)
-            if under_way != self._told_under_way:
-                self._told_under_way = under_way
-                checkpoint = self.checkpoint()
+        due = telling or checkpoint != self.committed
+        if due and self._under_way.tell(self.ledger.next_offset):
+            checkpoint = self.checkpoint()
         return None if checkpoint == self.committed else checkpoint
 
 
@@ -273,8 +270,7 @@ def _parting_of(checkpoint: Checkpoint) -> Parting | None:
 def under_way_of(checkpoint: Checkpoint) -> tuple[range, ...]:
     """Read which jobs an earlier owner has said to be under way."""
     position, metadata = checkpoint
-    said = (decode_from(position, part) for part in metadata.split(BASE_END)[1:-1])
-    return next(filter(None, said), ())
+    return under_way_in(position, metadata.split(BASE_END)[1:-1])
 
 
 def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:
@@ -291,5 +287,5 @@ def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:
     done = done_list_of(committed)
     return Ledger(
         committed.position,
-        (range(run.start, min(run.stop, end_offset)) for run in done if run.start < end_offset),
+        runs_between(done, committed.position, end_offset),
     )

@@ -88,13 +88,24 @@ def decode_from(position: int, text: str) -> tuple[range, ...]:
 
 def runs_of(offsets: Iterable[int]) -> tuple[range, ...]:
     """Return ascending offsets as runs."""
-    runs: list[range] = []
-    for offset in offsets:
-        if runs and runs[-1].stop == offset:
-            runs[-1] = range(runs[-1].start, offset + 1)
+    return joined(range(offset, offset + 1) for offset in offsets)
+
+
+def joined(runs: Iterable[range]) -> tuple[range, ...]:
+    """Return ascending runs with those that touch as one."""
+    found: list[range] = []
+    for run in runs:
+        if found and run.start <= found[-1].stop:
+            found[-1] = range(found[-1].start, run.stop)
         else:
-            runs.append(range(offset, offset + 1))
-    return tuple(runs)
+            found.append(run)
+    return tuple(found)
+
+
+def runs_between(runs: Iterable[range], start: int, stop: int = MAX_OFFSET) -> tuple[range, ...]:
+    """Return what of ascending runs is in [start, stop)."""
+    cut = (range(max(run.start, start), min(run.stop, stop)) for run in runs)
+    return tuple(run for run in cut if run)
 
 
 def holds(runs: Sequence[range], offset: int) -> bool:

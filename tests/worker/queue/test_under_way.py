@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aril.worker.queue.assignment import (
-    UNDER_WAY_BYTES,
+    BASE_END,
     Membership,
     PartitionState,
     base_of,
     done_list_of,
     under_way_of,
 )
-from aril.worker.queue.done_list import METADATA_BYTES
+from aril.worker.queue.done_list import METADATA_BYTES, encode_from, runs_of
 from aril.worker.queue.ledger import Checkpoint
+from aril.worker.queue.under_way import UNDER_WAY_BYTES
 from tests.support.entries import JOBS, entry_of
 
 END = 10_000
@@ -148,3 +149,71 @@ def test_an_offset_that_another_cluster_has_translated_voids_it() -> None:
     assert checkpoint is not None
     assert under_way_of(checkpoint) == (range(3, 4),)
     assert under_way_of(Checkpoint(checkpoint.position + 1, checkpoint.metadata)) == ()
+
+
+def inherited(*offsets: int, end: int = END, position: int = 0) -> PartitionState:
+    """Return a partition whose last owner said that it has begun these, and finished nothing."""
+    said = encode_from(position, runs_of(offsets))
+    return won(5, Checkpoint(position, f"0{BASE_END}{said}{BASE_END}"), end=end)
+
+
+def admit(state: PartitionState, *offsets: int) -> None:
+    """Read records, each of a job."""
+    for offset in offsets:
+        if state.read(offset):
+            entry = entry_of(f"j{offset}", offset=offset)
+            entry.begun_before = state.was_under_way(offset)
+            state.add(entry)
+
+
+def test_what_was_not_read_yet_is_told_on() -> None:
+    """A commit may be due before reading has come so far, or reading may rest."""
+    state = inherited(2, 3, 50, 51)
+    assert told(state) is None  # that has been said
+    assert heard(state.checkpoint(7)) == [2, 3, 50, 51]
+    admit(state, *range(10))
+    finish(state, 0, 3)
+    assert heard(told(state, telling=False)) == [2, 50, 51]
+    admit(state, *range(10, 51))
+    state.read(51)  # no job that waits
+    state.finish_offset(51)
+    finish(state, 2)
+    assert heard(told(state)) == [50]
+
+
+def test_what_touches_is_one_run() -> None:
+    """What is begun here next to what was begun before: a list that is read back."""
+    state = inherited(10, 11)
+    admit(state, *range(10))
+    begin(state, 9)
+    assert heard(told(state)) == [9, 10, 11]
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(0, 40), st.sets(st.integers(0, 40)), st.data())
+def test_however_far_was_read_nothing_that_is_under_way_is_lost(
+    before: set[int], read: int, begun: set[int], data: st.DataObject
+) -> None:
+    """Over any number of owners, each with a worse fate than the last."""
+    state = inherited(*sorted(before))
+    admit(state, *range(read))
+    begin(state, *begun)
+    done = data.draw(st.sets(st.integers(0, read - 1))) if read else set()
+    finish(state, *done)
+    told(state, telling=data.draw(st.booleans()))
+    told(state)
+    assert heard(state.checkpoint()) == sorted((before | {n for n in begun if n < read}) - done)
+
+
+def test_what_is_beyond_the_end_of_the_log_is_not_believed() -> None:
+    """The log was cut since: these offsets will be other jobs'."""
+    state = inherited(2, 8, 9, 10, end=9)
+    assert [offset for offset in range(20) if state.was_under_way(offset)] == [2, 8]
+    assert heard(told(state)) == [2, 8]
+
+
+def test_a_log_that_was_set_back_voids_it() -> None:
+    """What is read from its start are other jobs."""
+    state = inherited(7, 8, position=5)
+    admit(state, 0, 1)
+    assert not state.was_under_way(7)
+    assert heard(told(state)) == []
