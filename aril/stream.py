@@ -183,13 +183,16 @@ class Stream:
         if self._inbox is None:
             if self._timeout is not None:
                 self._deadline = asyncio.get_running_loop().time() + self._timeout
+            patience = asyncio.timeout_at(self._deadline)
             try:
-                async with asyncio.timeout_at(self._deadline) as patience:
+                async with patience:
                     self._inbox = await self._begin(wake or self._arrived.set, lambda: self._kept)
             except TimeoutError:
                 if not patience.expired():
                     raise
                 raise self._timed_out() from None
+            finally:
+                del patience  # it holds the task, that its error, and that this frame with the job
         return self
 
     def poll(self) -> Event | None:
@@ -204,7 +207,10 @@ class Stream:
         if event is None:
             if inbox.failure is not None:
                 self.leave(cancel=False)  # the job may be well: its token can be tried again
-                raise inbox.failure
+                try:
+                    raise inbox.failure
+                finally:
+                    inbox.failure = None  # its traceback holds who has raised it: us
             return None
         self._owner.taken(inbox)
         if isinstance(event, ErrorEvent):

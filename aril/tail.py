@@ -95,6 +95,7 @@ class Tail:
         trace: TracebackType | None,
     ) -> None:
         self._link.router.remove(self._inbox)
+        self._inbox.failure = None  # its traceback holds who has raised it: us
 
     @property
     def position(self) -> Position:

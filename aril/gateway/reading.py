@@ -96,6 +96,7 @@ class Reading:
             self.kept = self.kept or not ends_jobs(error)
         self._close()
         self._leave()
+        self._failure = None  # its traceback holds who has raised it: us
 
     @property
     def over(self) -> bool:

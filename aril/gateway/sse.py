@@ -108,8 +108,11 @@ class EventStream(Response):
             for task in both:
                 task.cancel()
             await asyncio.wait(both)
-        if not sending.cancelled():
-            sending.result()
+        try:
+            if not sending.cancelled():
+                sending.result()
+        finally:  # the traceback of what it raises holds this frame, and that the answer
+            del sending, both, task
 
     def _stuck(self) -> bool:
         # Looked at now and then: a timer for each write would cost more than the write.
@@ -163,7 +166,10 @@ async def unless_left(receive: Receive, work: Coroutine[None, None, ResultT]) ->
         await asyncio.wait(both)
     if working.cancelled():
         raise Refusal(LEFT, "the caller has left")
-    return working.result()
+    try:
+        return working.result()
+    finally:  # the traceback of what it raises holds this frame, and that the request
+        del working, both, task
 
 
 async def _ended(tasks: set[asyncio.Task[None]], *, within: float) -> bool:

@@ -5,26 +5,26 @@ That looks seldom (`aril.garbage`), and each of these may hold a record of a meg
 
 from __future__ import annotations
 
-import gc
+import asyncio
 from collections.abc import Callable
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
+from aril.fetching.follower import PlaceError
 from aril.schemas import ErrorCode, Job, JobError, Sampling
 from aril.worker.engine.request import Output
-from aril.worker.job import Entry, Record
+from aril.worker.job import Partition
 from aril.worker.replies.producer import AppendError, LogWriter, TooLargeError
 from aril.worker.settings import load_settings
+from aril.worker.takeover import readback
+from aril.worker.takeover.readback import KafkaLogReader, ReadError
+from tests.support.cycles import left_to_the_collector, ours
 from tests.support.harness import Harness
 from tests.support.older_jobs import job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aril.worker.job import Prompt
 
 COUNT = 5
@@ -55,35 +55,6 @@ class Refuses:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-@contextmanager
-def left_to_the_collector() -> Iterator[list[object]]:
-    """Yield a list that holds, once this has been left, what only the collector can free."""
-    left: list[object] = []
-    gc.collect()
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield left
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        left += gc.garbage
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        if before:
-            gc.enable()
-
-
-def ours(left: list[object]) -> list[object]:
-    """Return what of it is a job's, or holds one."""
-    return [
-        each
-        for each in left
-        if isinstance(each, Entry | Record | Job | JobError)
-        or (isinstance(each, FrameType) and "/aril/" in each.f_code.co_filename)
-    ]
 
 
 SHORT = Sampling(max_tokens=4)
@@ -188,4 +159,54 @@ async def test_a_record_that_the_client_refuses_leaves_no_cycle() -> None:
         for _ in range(COUNT):
             with pytest.raises(TooLargeError):
                 await writer.append("replies.acme", 0, b"j1", [b"value"])
+    assert ours(left) == []
+
+
+class UnreadableLogs:
+    """A connection whose logs say that they cannot be read."""
+
+    def __init__(self) -> None:
+        self.follower = self
+        self._followed: list[Any] = []
+
+    def follow(self, place: Any, _: int, __: int) -> None:
+        """Follow it until it is asked for records."""
+        self._followed.append(place)
+
+    def unfollow(self, place: Any) -> None:
+        """Follow it no longer."""
+
+    async def poll(self, _: float) -> None:
+        """Say what is wrong."""
+        await asyncio.sleep(0)
+        raise PlaceError(self._followed.pop(), KafkaConnectionError())
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_a_reply_log_that_cannot_be_read_leaves_no_cycle(
+    reachable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it has the jobs at hand for which it is read."""
+
+    async def make(_: object) -> UnreadableLogs:
+        await asyncio.sleep(0)
+        if not reachable:
+            raise KafkaConnectionError
+        return UnreadableLogs()
+
+    monkeypatch.setattr(readback._Connection, "make", make)
+    reader = KafkaLogReader(load_settings().settings, "w")
+
+    async def read(asked: Job) -> None:
+        with pytest.raises(ReadError):
+            await reader.read(Partition("replies.acme", 0), 0, 1, lambda _: print(asked))
+
+    await read(job("warm"))
+    with left_to_the_collector() as left:
+        for number in range(COUNT):
+            await read(job(f"j{number}"))
+    await reader.stop()
     assert ours(left) == []

@@ -137,6 +137,7 @@ class KafkaLogReader:
                     del self._spans[place]
                     follower.unfollow(place)
                 span.ended.cancel()  # if it is not over: whoever waits for it has his turn
+                del span  # it holds the error, that this frame, and that what is read for
 
     async def stop(self) -> None:
         """Close the connections; what is being read ends in ReadError."""
@@ -161,6 +162,8 @@ class KafkaLogReader:
             if self._connecting is connecting:
                 self._connecting = None  # whoever asks next tries again
             raise
+        finally:
+            del connecting  # as above
 
     async def _pump(self, follower: Follower) -> None:
         """Hand out what comes as long as anything is read."""
