@@ -33,6 +33,7 @@ WORKERS, ROWS, PACE, TOKENS = 3, 4, 0.1, 60
 TENANTS, JOBS, PARTITIONS = 200, 600, 12
 WARM_SECONDS: Final = 15.0
 MOST_SECONDS: Final = 60.0
+LAST_WORDS_SECONDS: Final = 1.0  # less than the session time-out: nobody else writes yet
 ROUNDS: Final = 3
 
 
@@ -83,7 +84,8 @@ async def once(bootstrap: str, checkout: Path | None) -> list[float]:
         [victim] = [each for each in stack.workers if f"-{each.pid}-" in dead]
         killed = time.monotonic()
         await end(victim, signal.SIGKILL)
-        await streams.read()  # what it had written
+        while time.monotonic() < killed + LAST_WORDS_SECONDS:
+            await streams.read()  # what it had written: none of it is a stream that goes on
         left = {job: so_far for job, so_far in streams.running().items() if so_far[0] == dead}
         still: dict[str, float] = {}
         while len(still) < len(left) and time.monotonic() < killed + SESSION_SECONDS + MOST_SECONDS:

@@ -6,7 +6,7 @@ A real Kafka, and a worker whose engine costs nothing. The jobs are in the log w
 claims each and reads its reply log back before it answers: two tokens. Counted from the moment that
 it is ready, seldom: each look at its metrics costs it some milliseconds. Once more with torch and
 transformers loaded, as a real worker has them. With another checkout of ours its worker does the
-same in turns, a round each.
+same in turns, a round each; one older than `benchmarks.laden_worker` has to be given that.
 """
 
 from __future__ import annotations
