@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from structlog.testing import capture_logs
 
 from aril.fetching.follower import PlaceError
 from aril.schemas import ErrorCode, Job, JobError, Sampling
@@ -25,6 +26,8 @@ from tests.support.harness import Harness
 from tests.support.older_jobs import job
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aril.worker.job import Prompt
 
 COUNT = 5
@@ -55,6 +58,13 @@ class Refuses:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+@pytest.fixture(autouse=True)
+def unrendered() -> Iterator[None]:
+    """Show no traceback: who looks at the locals of a thread's frame has it keep them."""
+    with capture_logs():
+        yield
 
 
 SHORT = Sampling(max_tokens=4)
