@@ -113,6 +113,7 @@ class Effects:
     def _look_up_later(self, entry: Entry) -> None:
         """Go on in a moment: what landed is learned by reading back, as if another had written."""
         self._metrics.interrupted.inc()
+        entry.begun_before = True  # its stream stands still
         log.warning(
             "job_interrupted",
             job=entry.job_id,

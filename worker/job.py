@@ -130,7 +130,7 @@ class Entry:
     shelved: bool = False  # what it says was let go of, `aril.worker.batching.shelf`
     life: Life = field(default_factory=Life)
     kept: bool = False  # it goes on across a rebalance; its record was not delivered again yet
-    begun_before: bool = False  # an earlier owner had begun it, as that said
+    begun_before: bool = False  # an earlier owner had begun it, as that said, or we in vain
     touched: bool = False  # something of it may be in its reply log, or on its way there
     claimed: bool = False  # a claim of its epoch stands in the log
     finish: FinishReason | None = None  # how its answer ended, once it is complete

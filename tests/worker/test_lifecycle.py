@@ -479,3 +479,26 @@ async def test_jobs_that_do_not_fit_into_a_batch_go_into_the_next_step() -> None
             harness.send(job(f"j{number}"))
         await harness.settle()
         assert len(harness.engine.requests) == 16
+
+
+async def test_a_stream_that_broke_off_here_goes_before_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stands still like one that another worker had begun: it gets the next row."""
+    monkeypatch.setattr("aril.worker.effects.RETRY_SECONDS", 0.0)
+    async with Harness(max_rows=1) as harness:
+        harness.send(job("broken"))
+        await harness.settle()
+        for number in range(20):
+            harness.send(job(f"late{number}", priority=1))
+        await harness.settle()
+        harness.writer.failures.append(AppendError("?", hopeless=False))
+        harness.step(Output(harness.key_of("prompt of broken"), (1,), "a"))
+        await harness.settle()
+        for _ in range(8):  # first its log is tried again; a few are prepared already
+            if "prompt of broken" in harness.running:
+                break
+            prompt = harness.running[0]
+            harness.step(Output(harness.key_of(prompt), (1,), "a", finish="stop"))
+            await harness.settle()
+        assert "prompt of broken" in harness.running
