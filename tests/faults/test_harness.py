@@ -14,7 +14,7 @@ from tests.support.fault_forms import BY_FORM
 from tests.support.fault_jobs import HEAVY, USUAL, Pressure, break_job, draw
 from tests.support.fault_packers import CODECS
 from tests.support.fault_plan import BY_NAME, KINDS, POISON, Faults
-from tests.support.fault_proxy import API_KEY, OFFSET_COMMIT, Requests
+from tests.support.fault_proxy import API_KEY, OFFSET_COMMIT, Frames
 from tests.support.fault_scene import Scene
 from tests.support.fault_store import StoreTrouble
 from tests.support.fault_worker import POINTS
@@ -31,7 +31,7 @@ def test_requests_are_found_whatever_pieces_they_come_in(piece: int) -> None:
     for size in (8, 0, 300, 17):
         body = OFFSET_COMMIT + chance.randbytes(size)
         sent.append(len(body).to_bytes(4) + body)
-    wire, requests = b"".join(sent), Requests()
+    wire, requests = b"".join(sent), Frames()
     found = []
     for start in range(0, len(wire), piece):
         found += requests.feed(wire[start : start + piece])
