@@ -107,7 +107,7 @@ def connections_to(port: int, worker: FaultWorker) -> list[object]:
     if worker.exit_code is not None:
         return []
     found = psutil.Process(worker.pid).net_connections("tcp")
-    return [each for each in found if each.raddr and each.raddr.port == port]
+    return [each for each in found if each.raddr[1:] == (port,)]  # () where it only listens
 
 
 @asynccontextmanager

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536
 LOOPBACK = "127.0.0.1"
-# Requests and answers begin with their length, without these four bytes; a request goes on with what
-# it asks for.
+# A request or an answer begins with its length, without these four bytes; a request goes on with
+# what it asks for.
 LENGTH_BYTES = 4
 PORT_BYTES = 4  # of an address, behind its host, in each version of each answer that has any
 API_KEY = slice(4, 6)
@@ -175,7 +175,8 @@ class FaultProxy:
                 for answer in answers.feed(data):
                     if link.last_answer and answer[ANSWERED_NUMBER] == link.last_answer:
                         link.answered.set()
-                        return link.cut()
+                        link.cut()
+                        return
                     await self._way(link, "down")
                     sink.write(answer.replace(self._theirs, self._ours))
                     await sink.drain()
