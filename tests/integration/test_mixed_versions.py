@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.conftest import TENANTS
 from tests.integration.test_workers import serve, writers_of
+from tests.support.group_protocols import by_either_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,7 @@ def of_older(site: Site, name: str, older: Path) -> WorkerProcess:
     return worker
 
 
+@by_either_protocol
 @pytest.mark.parametrize("dies", ["older", "newer"])
 async def test_each_takes_over_from_the_other(site: Site, older: Path, dies: str) -> None:
     """One is killed in the middle of answers; the other build goes on behind what is visible."""
@@ -82,6 +84,7 @@ async def test_each_takes_over_from_the_other(site: Site, older: Path, dies: str
         assert await other.stop() == 0
 
 
+@by_either_protocol
 async def test_a_fleet_is_updated_worker_by_worker(site: Site, older: Path) -> None:
     """Two of the older build go as two of the newer come; each job is answered once."""
     async with of_older(site, "first", older) as first, of_older(site, "second", older) as second:
