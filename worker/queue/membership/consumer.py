@@ -24,6 +24,7 @@ from aril.worker.queue.member import make_member
 from aril.worker.queue.membership.coordinator import Coordinator
 from aril.worker.queue.membership.group_type import look_before_joining, refuse_mixed_group
 from aril.worker.queue.membership.interface import GroupProtocolError
+from aril.worker.queue.membership.leaving import DaemonThreads, said
 from aril.worker.queue.membership.metadata import identity_of
 from aril.worker.queue.membership.oauth import Tokens
 from aril.worker.queue.membership.reading import Reading
@@ -67,6 +68,7 @@ class ConsumerMember:
         self._now = Membership(0, -1, "")
         self._greeted = False  # the holder knows that we have joined
         self._leaving = False
+        self._gone = False  # librdkafka still closes, and what it tells is over
         self._rejoins = False
 
     @property
@@ -88,7 +90,7 @@ class ConsumerMember:
             options = _options(self._settings, self._client_id)
             if self._settings.sasl_token_provider is not None:
                 options["oauth_cb"] = await Tokens.of(self._settings)
-            self._member = AIOConsumer(options)
+            self._member = AIOConsumer(options, executor=DaemonThreads())
             await self._subscribe(self._member, holder)
         except confluent_kafka.KafkaException as error:
             await self.stop()
@@ -103,16 +105,18 @@ class ConsumerMember:
         self._leaving = True
         member, self._member = self._member, None
         try:
-            if self._polling is not None:
-                await self._polling
+            self._gone = not await said(asyncio.create_task(self._leave(member)))
         finally:
-            try:
-                if member is not None:
-                    await member.close()
-            finally:
-                for task in self._setting_up:
-                    task.cancel()
-                await self._reader.stop()
+            for task in self._setting_up:
+                task.cancel()
+            await self._reader.stop()
+
+    async def _leave(self, member: AIOConsumer | None) -> None:
+        """Leave; where that is given up, it goes on, without anything to be done at its end."""
+        if self._polling is not None:
+            await asyncio.wait({self._polling})
+        if member is not None:
+            await member.close()
 
     def rejoin(self) -> None:
         """Leave and come back: in a higher epoch, and with whatever partitions the brokers give."""
@@ -154,12 +158,15 @@ class ConsumerMember:
             await self._assigned(member, given, holder)
 
         async def revoked(_: object, gone: list[Any]) -> None:
+            if self._gone:
+                return
             await self._look(member)  # the epoch to part in: it stays until we acknowledge
             await self._taken(gone, holder, lost=False)
             await member.incremental_unassign(gone)
 
         async def lost(_: object, gone: list[Any]) -> None:
-            await self._taken(gone, holder, lost=True)
+            if not self._gone:
+                await self._taken(gone, holder, lost=True)
 
         await member.subscribe(
             [pattern or settings.jobs_topic], on_assign=assigned, on_revoke=revoked, on_lost=lost
