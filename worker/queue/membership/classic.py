@@ -77,7 +77,7 @@ class ClassicMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
             await look_before_joining(settings, self._client_id)
             await self._reader.start()
         except BaseException:
-            await self._reader.stop()
+            await self.stop()
             raise
 
     async def stop(self) -> None:

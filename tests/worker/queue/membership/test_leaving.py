@@ -78,6 +78,29 @@ async def test_nothing_speaks_for_a_classic_member_that_has_ended(
     assert tasks_of_aiokafka(before) == set()
 
 
+@pytest.mark.parametrize("group_protocol", ["classic"])
+async def test_a_start_that_is_broken_off_does_not_wait_for_the_others(
+    kafka: Kafka, topic: str, member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join is answered once all members have handed on, and one of them may take its time."""
+    async with Member(kafka, topic) as other:
+        await until(lambda: len(other.consumer.states) == PARTITIONS)
+        asked, handed_on = asyncio.Event(), asyncio.Event()
+
+        async def taken(*_: object, **__: object) -> None:
+            asked.set()
+            await handed_on.wait()
+
+        monkeypatch.setattr(other.consumer, "taken", taken)
+        with structlog.testing.capture_logs() as logs:
+            starting = asyncio.create_task(member.consumer.start())
+            await asked.wait()
+            starting.cancel()
+            await asyncio.wait({starting})
+        assert "group_not_left" in {each["event"] for each in logs}
+        handed_on.set()
+
+
 @by_either_protocol
 async def test_a_member_that_could_not_leave_is_replaced(
     kafka: Kafka, topic: str, member: Member, proxy: FaultProxy
