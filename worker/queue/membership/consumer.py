@@ -10,7 +10,6 @@ a partition stays what it was when the partition came (docs/decisions/097).
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import confluent_kafka
@@ -24,7 +23,8 @@ from aril.worker.queue.member import make_member
 from aril.worker.queue.membership.coordinator import Coordinator
 from aril.worker.queue.membership.group_type import look_before_joining, refuse_mixed_group
 from aril.worker.queue.membership.interface import GroupProtocolError
-from aril.worker.queue.membership.leaving import DaemonThreads, said
+from aril.worker.queue.membership.leaving import said
+from aril.worker.queue.membership.librdkafka import DaemonThreads, options_of
 from aril.worker.queue.membership.metadata import identity_of
 from aril.worker.queue.membership.oauth import Tokens
 from aril.worker.queue.membership.reading import Reading
@@ -87,7 +87,7 @@ class ConsumerMember:
             await look_before_joining(self._settings, self._client_id)
             await self._reader.start()
             self._reader.assign([])
-            options = _options(self._settings, self._client_id)
+            options = options_of(self._settings, self._client_id)
             if self._settings.sasl_token_provider is not None:
                 options["oauth_cb"] = await Tokens.of(self._settings)
             self._member = AIOConsumer(options, executor=DaemonThreads())
@@ -265,21 +265,3 @@ def _judge(message: Any) -> None:
     if error.fatal():
         raise GroupProtocolError(f"this worker cannot stay in its group: {error.str()}")
     log.warning("membership_disturbed", error=error.name(), why=error.str())
-
-
-def _options(settings: WorkerSettings, client_id: str) -> dict[str, Any]:
-    """Return librdkafka's options. Session and heartbeat are the brokers' to say in KIP-848."""
-    return {
-        "bootstrap.servers": settings.bootstrap,
-        "client.id": client_id,
-        "group.id": settings.group,
-        "group.protocol": "consumer",
-        # No `group.instance.id`: a static member that comes back has the epoch of the one before.
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "latest",
-        # In KIP-848 it is also how long we may take to hand partitions on.
-        "max.poll.interval.ms": settings.rebalance_timeout_ms,
-        "logger": logging.getLogger("confluent_kafka"),
-        **settings.librdkafka_security(),
-    }

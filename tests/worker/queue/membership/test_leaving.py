@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog.testing
 
-from aril.worker.queue.membership.leaving import DaemonThreads
+from aril.worker.queue.membership.librdkafka import DaemonThreads
 from tests.support.fault_proxy import FaultProxy
 from tests.support.group_protocols import by_either_protocol, require_protocol
 from tests.support.members import PARTITIONS, Member, send, until
@@ -125,7 +125,7 @@ def test_a_call_that_hangs_holds_up_no_exit() -> None:
     """A process waits for the threads of any other executor when it ends."""
     program = (
         "import threading, time\n"
-        "from aril.worker.queue.membership.leaving import DaemonThreads\n"
+        "from aril.worker.queue.membership.librdkafka import DaemonThreads\n"
         "begun = threading.Event()\n"
         "DaemonThreads().submit(lambda: (begun.set(), time.sleep(3_600)))\n"
         "begun.wait()\n"
