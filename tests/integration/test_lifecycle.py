@@ -45,7 +45,8 @@ async def test_probes_answer_while_the_model_loads(site: Site) -> None:
         assert events(worker.log).count("ready") == 1
         page = (await worker.probe("/metrics"))[1]
         assert "\naril_ready 1.0\n" in page
-        assert 'assignor="sticky"' in page
+        assigns = "sticky" if site.protocol == "classic" else "brokers"
+        assert f'assignor="{assigns}"' in page
         assert "\naril_rebalances_total 0.0\n" not in page
 
 
