@@ -23,6 +23,7 @@ from tests.faults.campaign import Campaign, Goal
 from tests.support.fault_broker import MortalKafka
 from tests.support.fault_load import TENANTS
 from tests.support.fault_topics import site_on
+from tests.support.group_protocols import by_either_protocol
 from tests.support.two_brokers import two_brokers
 
 if TYPE_CHECKING:
@@ -100,7 +101,10 @@ async def test_every_fault_by_the_consumer_protocol(site: FaultSite, seed: int) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: Path) -> None:
+@by_either_protocol
+async def test_a_broker_that_halts_and_dies(
+    kafka: Kafka, seed: int, tmp_path: Path, group_protocol: str
+) -> None:
     """A broker is silent, then gone and back, while workers die: all is answered all the same."""
     if kafka.kind != "apache":
         pytest.skip("it takes an Apache Kafka of its own")
@@ -114,7 +118,8 @@ async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: P
     ]
     async with MortalKafka(tmp_path / "kafka") as broker:
         mortal = await site_on(broker.bootstrap, tmp_path)
-        report = await Campaign(mortal, seed, plan=plan, broker=broker).run()
+        settings = {"ARIL_GROUP_PROTOCOL": group_protocol}
+        report = await Campaign(mortal, seed, plan=plan, broker=broker, settings=settings).run()
     assert report.violations == []
 
 
