@@ -205,7 +205,7 @@ class Worker:
             bootstrap=settings.bootstrap,
             group=settings.group,
             group_protocol=settings.group_protocol,
-            assignor=settings.assignor,
+            assignor=settings.who_assigns,
             jobs_topic=settings.jobs_topic,
             http=settings.http,
         )
@@ -315,7 +315,7 @@ class Worker:
         metrics.engine.watch(loaded.stats)
         metrics.rows.set(self._settings.max_rows)
         metrics.describe_build(
-            model=loaded.base, dtype=loaded.dtype, assignor=self._settings.assignor
+            model=loaded.base, dtype=loaded.dtype, assignor=self._settings.who_assigns
         )
 
     async def _work(

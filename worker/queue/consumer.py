@@ -50,7 +50,6 @@ POLL_MS = 200
 POLL_RECORDS = 1_000
 # A signature takes 0.1 ms to verify (benchmarks/signatures.py): streams do not wait for many.
 POLL_RECORDS_SIGNED = 100
-STOP_SECONDS = 10.0
 
 
 class JobsConsumer:
@@ -85,6 +84,7 @@ class JobsConsumer:
         self._stopping = False
         self._resting = False
         self._replacing = False
+        self._leaving = asyncio.Lock()
         self.in_the_way = False  # it rests, and was given partitions that others would read
 
     def _make_member(self) -> GroupMember:
@@ -194,9 +194,8 @@ class JobsConsumer:
         self._end_assignment(self._consumer.assignment())
         states, self._states = self.states, {}
         self._revoke(states)
-        with contextlib.suppress(errors.KafkaError, TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._member.stop()
+        with contextlib.suppress(errors.KafkaError):
+            await self._leave()
         if self._stopping:  # nobody would stop the new one
             return
         self._member = self._make_member()
@@ -213,7 +212,11 @@ class JobsConsumer:
         for state in self.states:  # nothing of them is begun any more
             state.part(self.generation)
         await self.commit()
-        await self._member.stop()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        async with self._leaving:  # one that is being replaced leaves once
+            await self._member.stop()
 
     async def commit(self) -> None:
         """Commit what is finished of every partition, where it grew."""
