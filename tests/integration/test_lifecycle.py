@@ -69,6 +69,38 @@ async def test_sigterm_lets_the_running_job_finish(site: Site) -> None:
 
 
 @by_either_protocol
+async def test_a_worker_that_drains_hands_its_queue_over_at_once(site: Site) -> None:
+    """Its streams end where they are; what comes meanwhile, and what waited, is answered beside."""
+    one, two = site.worker("one", drain_seconds=100, max_rows=1), site.worker("two")
+    one.module = two.module = ("tests.support.paced_worker", "0.05")
+    async with one.started(), site.client("visitor") as client:
+        story = client.stream("a long story", sampling={"max_tokens": 200}, timeout=150)
+        waiting = client.stream("what waits", sampling={"max_tokens": 1}, timeout=100)
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in story:
+                begun.set()
+
+        reading = asyncio.create_task(read())
+        await begun.wait()
+        await waiting.start()
+        async with two.started():
+            await two.ready()
+            one.signal(signal.SIGTERM)
+            late = client.stream("what comes then", sampling={"max_tokens": 1}, timeout=100)
+            for stream in (waiting, late):
+                assert len((await stream.result()).token_ids) == 1
+            assert one.exit_code is None
+            assert not reading.done()
+            await reading
+            assert await one.wait() == 0
+        answer = await story.result()
+        assert (len(answer.token_ids), answer.resets) == (200, 0)
+        assert "drain_cut_short" not in events(one.log)
+
+
+@by_either_protocol
 async def test_what_does_not_fit_into_the_drain_is_the_next_workers(site: Site) -> None:
     """With no time to drain the worker leaves in mid-stream; the next one answers the job."""
     async with site.worker("one", drain_seconds=0) as one, site.client("visitor") as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from aril.worker.queue.lag import lags_of
 from tests.support.group_protocols import by_either_protocol
-from tests.support.members import PARTITIONS, Member, send, until
+from tests.support.members import PARTITIONS, Member, committed, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,17 +142,28 @@ async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
 
 
 @by_either_protocol
-async def test_a_resting_member_that_is_given_partitions_says_so(joins: Joins) -> None:
-    """While it drains it reads nothing: what it did not have before waits for nobody."""
-    async with joins() as first:
-        await until(lambda: len(first.consumer.states) == PARTITIONS)
-        first.consumer.rest()
-        async with joins() as second:
-            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
-            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
-            assert not first.consumer.in_the_way  # it has only lost some
-        await until(lambda: len(first.consumer.states) == PARTITIONS)
-        assert first.consumer.in_the_way
+async def test_who_leaves_says_what_goes_on_with_it(kafka: Kafka, topic: str, joins: Joins) -> None:
+    """Its last commit says so, once; what ends there afterwards is no commit any more."""
+    if kafka.kind == "embedded":
+        pytest.skip("the embedded broker keeps no metadata")
+    await send(kafka, topic, 8)
+    async with joins() as first, joins() as second:
+        await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+        await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+        state = next(iter(first.consumer.states))
+        await until(lambda: state.ledger is not None and state.ledger.next_offset >= 2)
+        first.consumer.leave({state.source: [1]}, 60.0)
+        await until(lambda: len(second.consumer.states) == PARTITIONS)
+        [heir] = [each for each in second.consumer.states if each.source == state.source]
+        left = (heir.elsewhere_until(1) or 0.0) - time.monotonic()
+        assert 0.0 < left <= 60.0
+        assert heir.elsewhere_until(0) is None
+        before = await committed(kafka, first.settings.group, topic, state.source.partition)
+        state.finish_offset(0)
+        await first.consumer.commit()
+        await first.consumer.stop()
+        now = await committed(kafka, first.settings.group, topic, state.source.partition)
+        assert now == before
 
 
 @by_either_protocol
