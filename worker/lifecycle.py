@@ -170,8 +170,9 @@ class Lifecycle:
         self._parted = True
         self.parts.dispatcher.hold(on=True)
         going_on: dict[Partition, list[int]] = defaultdict(list)
+        ahead = {*self.parts.dispatcher.ahead}
         for entry in self._held.jobs:
-            if entry.stage in GOES_ON:
+            if entry.stage in GOES_ON and entry not in ahead:
                 going_on[entry.source].append(entry.record.offset)
             else:
                 self._drop(entry)
