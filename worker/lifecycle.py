@@ -167,7 +167,6 @@ class Lifecycle:
 
     def hand_on(self) -> dict[Partition, list[int]]:
         """Stop all that has not begun: we are leaving. Return what goes on here to its end."""
-        self._parted = True
         self.parts.dispatcher.hold(on=True)
         going_on: dict[Partition, list[int]] = defaultdict(list)
         ahead = {*self.parts.dispatcher.ahead}

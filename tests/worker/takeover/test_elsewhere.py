@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aril.schemas import ErrorCode, JobError
+from aril.schemas import ErrorCode, ErrorEvent, JobError
 from aril.worker.engine.request import Output
 from aril.worker.takeover.readback import ReadError
 from tests.support.harness import Harness
@@ -176,3 +176,16 @@ async def test_a_cancel_does_not_wait(pair: Pair) -> None:
         assert stream.token_ids == [1]
         assert stream.terminal is not None
         assert pair.new.running == []
+
+
+async def test_a_deadline_holds_for_what_goes_on() -> None:
+    """There may be nobody else who would end it."""
+    async with Harness() as leaving:
+        leaving.send(job("j0", deadline_ms=200))
+        await leaving.settle()
+        assert leaving.running == ["prompt of j0"]
+        assert leaving.lifecycle.hand_on() == {leaving.state.source: [0]}
+        await leaving.until(lambda: leaving.visible("acme", "j0").terminal is not None)
+        terminal = leaving.visible("acme", "j0").terminal
+        assert isinstance(terminal, ErrorEvent)
+        assert terminal.code is ErrorCode.DEADLINE_EXCEEDED
