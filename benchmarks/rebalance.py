@@ -1,11 +1,15 @@
 """Measure what a rebalance costs a long queue: a second worker joins while thousands of jobs wait.
 
     python -m benchmarks.rebalance [--jobs 4000] [--beside CHECKOUT]
+    python -m benchmarks.rebalance --standstill ROUNDS
 
 A real Kafka, workers whose engine takes so long for a step that the queue lasts for about a minute.
 All jobs are fresh to the first worker. When the second one has joined, half of the partitions are
 its, and their jobs have to be claimed; those of the half that stays need not be. Counted are the
 claims of each once all jobs are answered, and the jobs that stayed where they were.
+
+With `--standstill` it measures how long partitions stand still instead (`benchmarks.standstill`).
+Each way leaves the other's rows in the CSV as they are.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.record import Row
+from benchmarks.record import Row, read
 from benchmarks.stack import PACED, Stack, keep_measured
+from benchmarks.standstill import METRIC, standstills
 
 if TYPE_CHECKING:
     from tests.support.workers import WorkerProcess
@@ -80,8 +85,19 @@ async def measure(bootstrap: str, *, jobs: int, beside: Path | None) -> list[Row
     return rows
 
 
+async def measure_either(
+    bootstrap: str, *, jobs: int, beside: Path | None, standstill: int
+) -> list[Row]:
+    """Measure what is asked for, beside the rows of what is not."""
+    kept = [row for row in read(QUESTION) if row.metric.startswith(METRIC) == (not standstill)]
+    if standstill:
+        return [*kept, *await standstills(bootstrap, standstill, QUESTION)]
+    return [*await measure(bootstrap, jobs=jobs, beside=beside), *kept]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=4_000)
     parser.add_argument("--beside", type=Path)
-    keep_measured(QUESTION, functools.partial(measure, **vars(parser.parse_args())))
+    parser.add_argument("--standstill", type=int, default=0, metavar="ROUNDS")
+    keep_measured(QUESTION, functools.partial(measure_either, **vars(parser.parse_args())))

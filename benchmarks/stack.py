@@ -154,12 +154,21 @@ class Wire:
         job = Job(id=uuid.uuid4().hex, tenant=tenant, prompt="x", sampling=sampling)
         return job.id, encode_request(job)
 
-    async def send(self, job: str, value: bytes) -> None:
-        """Hand a job to the producer."""
-        place = reply_partition(job, self._stack.partitions)
+    async def send(self, job: str, value: bytes, place: int | None = None) -> None:
+        """Hand a job to the producer, for the partition of its key if none is named."""
+        if place is None:
+            place = reply_partition(job, self._stack.partitions)
         await self._producer.send(self._stack.contract.jobs_topic, value, job.encode(), place)
 
     async def values(self) -> list[bytes]:
         """Return the replies' records that came meanwhile."""
+        return [value for _, value in await self.stamped()]
+
+    async def stamped(self) -> list[tuple[float, bytes]]:
+        """Return them with the broker's time of their append, in seconds since the epoch."""
         batches = await self._reader.getmany(timeout_ms=100)
-        return [record.value for records in batches.values() for record in records]
+        return [
+            (record.timestamp / 1_000, record.value)
+            for records in batches.values()
+            for record in records
+        ]

@@ -51,7 +51,25 @@ class CertificateFiles(NamedTuple):
         except (OSError, ValueError) as error:  # a password of more than OpenSSL takes
             why = getattr(error, "strerror", None) or str(error)
             raise SecurityError(f"{setting}: {path}: {why}") from None
-        return context
+        return _telling(context)
+
+
+def _telling(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Have it logged, once, why a broker's certificate is refused; aiokafka says no connection."""
+    told: set[str] = set()
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLCertVerificationError as error:
+                if error.verify_message not in told:
+                    told.add(error.verify_message)
+                    log.warning("a broker's certificate is refused: %s", error.verify_message)
+                raise
+
+    context.sslobject_class = Handshake
+    return context
 
 
 class FreshContext(ssl.SSLContext):

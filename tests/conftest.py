@@ -37,6 +37,12 @@ def pytest_report_header() -> str:
     return brokers.report_header()
 
 
+@pytest.fixture
+def group_protocol() -> str:
+    """How workers are in their group; `tests.support.group_protocols` has tests run by either."""
+    return "classic"
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[brokers.Kafka]:
     """Run one broker for all tests that need one."""

@@ -205,7 +205,7 @@ class Worker:
             bootstrap=settings.bootstrap,
             group=settings.group,
             group_protocol=settings.group_protocol,
-            assignor=settings.assignor,
+            assignor=settings.who_assigns,
             jobs_topic=settings.jobs_topic,
             http=settings.http,
         )
@@ -315,7 +315,7 @@ class Worker:
         metrics.engine.watch(loaded.stats)
         metrics.rows.set(self._settings.max_rows)
         metrics.describe_build(
-            model=loaded.base, dtype=loaded.dtype, assignor=self._settings.assignor
+            model=loaded.base, dtype=loaded.dtype, assignor=self._settings.who_assigns
         )
 
     async def _work(
@@ -358,6 +358,7 @@ class Worker:
         finally:
             lifecycle.release_all()
             await parts.answers.farewell(FAREWELL_SECONDS)
+            await parts.elsewhere.stop()
             await parts.dispatcher.stop()
             await parts.claims.stop()
             await parts.notices.stop()
@@ -372,21 +373,21 @@ class Worker:
     async def _drain(self, consumer: JobsConsumer, lifecycle: Lifecycle) -> None:
         """Let the running jobs finish, as far as the time reaches.
 
-        Not at the cost of jobs that nobody reads: a partition that a rebalance gives us now goes
-        on to somebody else at once, and what runs here with it.
+        All others go on at once: the group is left first, and who has the partitions next is told
+        which jobs are still ours to end.
         """
         parts = lifecycle.parts
         consumer.rest()
         parts.dispatcher.close()
-        until = time.monotonic() + self._settings.drain_seconds
+        drain = self._settings.drain_seconds
+        until = time.monotonic() + drain
+        if drain and (parts.dispatcher.running or not parts.answers.idle):
+            consumer.leave(lifecycle.hand_on(), drain + FAREWELL_SECONDS)
         while time.monotonic() < until:
             if not (parts.dispatcher.running or parts.claims.ending) and parts.answers.idle:
                 return
             if lifecycle.engine_lost:
                 log.warning("drain_ended_by_engine", running=parts.dispatcher.running)
-                return
-            if consumer.in_the_way:
-                log.info("drain_ended_by_rebalance", running=parts.dispatcher.running)
                 return
             await asyncio.sleep(TICK_SECONDS)
         log.warning("drain_cut_short", running=parts.dispatcher.running)

@@ -83,6 +83,13 @@ class Effects:
             if wait is not None and is_hopeless(entry, wait, now):
                 self._end(entry, would_be_late(entry, wait, now))
                 return
+        until = None if entry.owned else self._held.elsewhere_until(entry)
+        if until is None or until <= time.monotonic():
+            self._wait_turn(entry)
+        else:
+            self._parts.elsewhere.leave(entry, until, self._wait_turn)
+
+    def _wait_turn(self, entry: Entry) -> None:
         self._parts.dispatcher.add(entry)
         if not (entry.owned or entry.alone):
             self._parts.claims.expect(entry)

@@ -8,6 +8,7 @@ the rest.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from aril.schemas import ErrorCode, JobError
@@ -19,7 +20,7 @@ from aril.worker.intake.quotas import Quotas
 from aril.worker.observe.logs import get_logger
 from aril.worker.placement.load_meter import Sample
 from aril.worker.queue.held import HeldPartitions
-from aril.worker.stages import UNTOUCHED, Event, Stage, UnexpectedEventError
+from aril.worker.stages import GOES_ON, UNTOUCHED, Event, Stage, UnexpectedEventError
 from aril.worker.wiring import wire
 
 if TYPE_CHECKING:
@@ -163,6 +164,19 @@ class Lifecycle:
         self.parts.dispatcher.hold(on=True)
         for entry in self._held.jobs:
             self._drop(entry)
+
+    def hand_on(self) -> dict[Partition, list[int]]:
+        """Stop all that has not begun: we are leaving. Return what goes on here to its end."""
+        self.parts.dispatcher.hold(on=True)
+        going_on: dict[Partition, list[int]] = defaultdict(list)
+        ahead = {*self.parts.dispatcher.ahead}
+        for entry in self._held.jobs:
+            if entry.stage in GOES_ON and entry not in ahead:
+                going_on[entry.source].append(entry.record.offset)
+            else:
+                self._drop(entry)
+        self._metrics.partitions.set(0)
+        return going_on
 
     @property
     def engine_lost(self) -> bool:

@@ -376,6 +376,11 @@ class WorkerSettings(ConnectionSettings):
         return self.speculation
 
     @property
+    def who_assigns(self) -> str:
+        """Who says which worker has which partitions: an assignor of the group's, or brokers."""
+        return self.assignor if self.group_protocol == "classic" else "brokers"
+
+    @property
     def http_address(self) -> tuple[str, int] | None:
         """Host and port of the probes, or None when they are off."""
         if self.http == "off":

@@ -225,6 +225,12 @@ ENDING: Final = frozenset(stage for stage, rows in TABLE.items() if Event.FAILED
 UNTOUCHED: Final = frozenset({Stage.ARRIVED, Stage.WAITING, Stage.PARKED, Stage.DROPPED})
 
 
+# At these it comes to its end without another turn.
+GOES_ON: Final = frozenset(
+    {Stage.RUNNING, Stage.FINISHING, Stage.FAILING, Stage.UNTOLD, Stage.SETTLING, Stage.SETTLED}
+)
+
+
 class UnexpectedEventError(RuntimeError):
     """An event at a stage that has no row for it: a mistake of ours."""
 

@@ -19,6 +19,7 @@ from aril.worker.replies.pending_bytes import PendingBytes
 from aril.worker.replies.reply_logs import ReplyLogs
 from aril.worker.replies.routes import ReplyRoutes
 from aril.worker.takeover.claims import Claims
+from aril.worker.takeover.elsewhere import Elsewhere
 from aril.worker.takeover.parking import Parking
 from aril.worker.tracing import NoTracing
 
@@ -79,6 +80,7 @@ class Parts:
     answers: Answers
     notices: Notices
     jobless: JoblessRecords
+    elsewhere: Elsewhere
     pending: PendingBytes
 
 
@@ -159,5 +161,6 @@ def wire(
         answers=answers,
         notices=notices,
         jobless=JoblessRecords(answers, notices, metrics),
+        elsewhere=Elsewhere(around.reader),
         pending=pending,
     )

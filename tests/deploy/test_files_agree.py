@@ -101,6 +101,17 @@ def test_the_service_needs_its_own_client() -> None:
     assert set(client["dependencies"]) < set(service["dependencies"])
 
 
+def test_one_list_of_pythons() -> None:
+    """Both projects, the set-up and the README name the same ones, from the lowest allowed on."""
+    named, *others = (project["classifiers"] for project in _projects())
+    pythons = [name.removeprefix("Programming Language :: Python :: ") for name in named]
+    assert others == [named]
+    assert {project["requires-python"] for project in _projects()} == {f">={pythons[0]}"}
+    tried = _found(r"\$\{PYTHON:-python3 (.*?)\}", "deploy/venv.sh").split()
+    assert tried == [f"python{name}" for name in reversed(pythons)]
+    assert f"Python {', '.join(pythons[:-1])} or {pythons[-1]}" in _text("README.md")
+
+
 def test_every_dependency_is_pinned() -> None:
     """constraints.txt pins each dependency once, at a version that pyproject.toml allows."""
     lines = [line for line in _text("constraints.txt").splitlines() if not line.startswith("#")]

@@ -3,9 +3,9 @@ r"""Workers die, freeze and come and go on a real Kafka, and every reader has ev
 `FAULT_SEED` repeats a run's order of faults and its jobs, and `FAULT_PLAN` (names, by commas;
 those joined by a plus come together) runs these faults only. The long run goes on until it has
 lasted `FAULT_SECONDS`, sent `FAULT_JOBS` and committed `FAULT_FAULTS`, as far as they are given;
-with `FAULT_JOBS` it asks for many short jobs among the long ones. `FAULT_SUMMARY` names a CSV for
-its figures. `FAULT_PROTOCOL=consumer` has all workers in their group by KIP-848. The run that is
-kept, of about half an hour on two cores:
+with `FAULT_JOBS` it asks for many short jobs among the long ones. A plan that kills or halts the
+broker gets one of its own. `FAULT_SUMMARY` names a CSV for its figures. `FAULT_PROTOCOL=consumer`
+has all workers in their group by KIP-848. The run that is kept, of about half an hour on two cores:
 
     FAULT_SEED=1 FAULT_JOBS=20000 FAULT_FAULTS=250 FAULT_SUMMARY=benchmarks/results/faults.csv \
         .venv/bin/pytest -s tests/faults/test_faults.py -k again_and_again
@@ -23,9 +23,11 @@ from tests.faults.campaign import Campaign, Goal
 from tests.support.fault_broker import MortalKafka
 from tests.support.fault_load import TENANTS
 from tests.support.fault_topics import site_on
+from tests.support.group_protocols import by_either_protocol
 from tests.support.two_brokers import two_brokers
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.support.brokers import Kafka
@@ -50,6 +52,16 @@ def seed() -> int:
     return chosen
 
 
+@pytest.fixture
+async def mortal(kafka: Kafka, tmp_path: Path) -> AsyncIterator[MortalKafka | None]:
+    """Run a broker that may die, if the plan that is told has it die."""
+    if kafka.kind == "apache" and "broker_" in os.environ.get("FAULT_PLAN", ""):
+        async with MortalKafka(tmp_path / "kafka") as broker:
+            yield broker
+    else:
+        yield None
+
+
 @pytest.mark.timeout(400)
 async def test_a_round_of_faults(site: FaultSite, seed: int) -> None:
     """All points, one fault of each other kind, in a seeded order: no token lost or altered."""
@@ -59,9 +71,13 @@ async def test_a_round_of_faults(site: FaultSite, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-async def test_faults_again_and_again(site: FaultSite, seed: int) -> None:
+async def test_faults_again_and_again(
+    site: FaultSite, seed: int, mortal: MortalKafka | None, tmp_path: Path
+) -> None:
     """All faults again and again, for ten minutes or up to the goal that is told."""
-    report = await Campaign(site, seed, Goal.told()).run()
+    if mortal is not None:
+        site = await site_on(mortal.bootstrap, tmp_path)
+    report = await Campaign(site, seed, Goal.told(), broker=mortal).run()
     assert report.violations == []
 
 
@@ -85,7 +101,10 @@ async def test_every_fault_by_the_consumer_protocol(site: FaultSite, seed: int) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: Path) -> None:
+@by_either_protocol
+async def test_a_broker_that_halts_and_dies(
+    kafka: Kafka, seed: int, tmp_path: Path, group_protocol: str
+) -> None:
     """A broker is silent, then gone and back, while workers die: all is answered all the same."""
     if kafka.kind != "apache":
         pytest.skip("it takes an Apache Kafka of its own")
@@ -99,7 +118,8 @@ async def test_a_broker_that_halts_and_dies(kafka: Kafka, seed: int, tmp_path: P
     ]
     async with MortalKafka(tmp_path / "kafka") as broker:
         mortal = await site_on(broker.bootstrap, tmp_path)
-        report = await Campaign(mortal, seed, plan=plan, broker=broker).run()
+        settings = {"ARIL_GROUP_PROTOCOL": group_protocol}
+        report = await Campaign(mortal, seed, plan=plan, broker=broker, settings=settings).run()
     assert report.violations == []
 
 

@@ -14,7 +14,14 @@ from tests.support.fault_forms import BY_FORM
 from tests.support.fault_jobs import HEAVY, USUAL, Pressure, break_job, draw
 from tests.support.fault_packers import CODECS
 from tests.support.fault_plan import BY_NAME, KINDS, POISON, Faults
-from tests.support.fault_proxy import API_KEY, OFFSET_COMMIT, Requests
+from tests.support.fault_proxy import (
+    API_KEY,
+    LOOPBACK,
+    OFFSET_COMMIT,
+    FaultProxy,
+    Frames,
+    address_of,
+)
 from tests.support.fault_scene import Scene
 from tests.support.fault_store import StoreTrouble
 from tests.support.fault_worker import POINTS
@@ -31,7 +38,7 @@ def test_requests_are_found_whatever_pieces_they_come_in(piece: int) -> None:
     for size in (8, 0, 300, 17):
         body = OFFSET_COMMIT + chance.randbytes(size)
         sent.append(len(body).to_bytes(4) + body)
-    wire, requests = b"".join(sent), Requests()
+    wire, requests = b"".join(sent), Frames()
     found = []
     for start in range(0, len(wire), piece):
         found += requests.feed(wire[start : start + piece])
@@ -101,3 +108,28 @@ async def test_a_stores_trouble_is_one_adapters_and_ends(tmp_path: Path) -> None
     assert not waiting.done()
     ours.end()
     await waiting
+
+
+async def test_whoever_comes_by_the_proxy_is_led_back_to_it() -> None:
+    """An answer gives the proxy's address for the broker's, whatever pieces it comes in."""
+    parted = asyncio.Event()
+
+    async def broker(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b"\0\0\0\1...." + address_of(port) + b"...."
+        answer = len(body).to_bytes(4) + body
+        writer.write(answer[:20])
+        await parted.wait()
+        writer.write(answer[20:])
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(broker, LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, FaultProxy(port) as proxy:
+        reader, writer = await asyncio.open_connection(LOOPBACK, proxy.port)
+        await asyncio.sleep(0)
+        parted.set()
+        answer = await reader.readexactly(4 + 8 + len(address_of(port)) + 4)
+        assert address_of(proxy.port) in answer
+        assert address_of(port) not in answer
+        writer.close()

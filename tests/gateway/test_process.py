@@ -88,6 +88,7 @@ async def test_a_drain(
     http: aiohttp.ClientSession,
 ) -> None:
     """Not ready, no new requests; open streams get their time, then go on at another gateway."""
+    settings |= {"gateway_drain_seconds": 3.0}  # at 0.4 a word: enough for one, not for the other
     asked = ASKED | {"prompt": " ".join(["word"] * 12)}
     async with (
         GatewayProcess("one", tmp_path, **settings) as one,

@@ -12,6 +12,7 @@ import pytest
 from aril import Client
 from aril.schemas import ReplyRecord, decode_conflict, decode_redirect, decode_reply
 from aril.worker.topics.admin import Contract, TopicPlan, ensure_topics
+from tests.support.group_protocols import require_protocol
 from tests.support.tiny import ALL_LINEARS, ATTENTION, make_tiny_adapter, make_tiny_model
 from tests.support.topic_records import read_topic
 from tests.support.workers import WorkerProcess
@@ -34,10 +35,11 @@ class Site:
     model: Path
     store: Path
     contract: Contract
+    protocol: str = "classic"  # of the workers' group
 
     def worker(self, name: str, **settings: object) -> WorkerProcess:
         """Return a worker of this site's group."""
-        classic = settings.get("group_protocol", "classic") == "classic"
+        classic = self.protocol == "classic"
         session = {"session_timeout_ms": 6_000} if classic else {}  # else the broker's
         return WorkerProcess(
             name,
@@ -50,6 +52,7 @@ class Site:
                 "replies_prefix": self.contract.replies_prefix,
                 "model": self.model,
                 "adapters": self.store,
+                "group_protocol": self.protocol,
                 "max_rows": 8,
                 "kv_tokens": 4096,
             }
@@ -106,8 +109,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-async def site(kafka: Kafka, tmp_path: Path, model: tuple[Path, Path]) -> Site:
+async def site(kafka: Kafka, tmp_path: Path, model: tuple[Path, Path], group_protocol: str) -> Site:
     """Create topics of its own for a test."""
+    require_protocol(kafka, group_protocol)
     stem = uuid.uuid4().hex[:6]
     contract = Contract(
         jobs_topic=f"jobs-{stem}", dlq_topic=f"dlq-{stem}", replies_prefix=f"replies-{stem}."
@@ -115,4 +119,4 @@ async def site(kafka: Kafka, tmp_path: Path, model: tuple[Path, Path]) -> Site:
     await ensure_topics(
         kafka.bootstrap, contract, list(TENANTS), TopicPlan(jobs_partitions=8, reply_partitions=8)
     )
-    return Site(kafka, tmp_path, *model, contract)
+    return Site(kafka, tmp_path, *model, contract, group_protocol)

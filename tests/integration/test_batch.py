@@ -14,6 +14,7 @@ import pytest
 from aril.schemas import DoneEvent, VisibleStream
 from tests.support.batch_process import BatchProcess
 from tests.support.batch_site import chat_line
+from tests.support.group_protocols import by_either_protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,7 @@ KILLS: Final = (10, 60, 90, 150, 240)
 WORKER_DIES: Final = 120
 
 
+@by_either_protocol
 async def test_batch_and_worker_are_killed(site: Site, tmp_path: Path) -> None:
     """Five kills of the batch and one of a worker over three hundred lines."""
     source = tmp_path / "in.jsonl"

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Site
     from tests.support.workers import WorkerProcess
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.parametrize("group_protocol", ["consumer"]),
+]
 
 TOKENS = 100  # at twenty a second
 
 
 def worker_of(site: Site, name: str) -> WorkerProcess:
     """Return a worker without a model."""
-    if site.kafka.kind == "embedded":
-        pytest.skip("the embedded broker has no KIP-848")
-    worker = site.worker(name, group_protocol="consumer", max_rows=32)
+    worker = site.worker(name, max_rows=32)
     worker.module = ("tests.support.paced_worker", "0.05")
     return worker
 

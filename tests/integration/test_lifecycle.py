@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aril.schemas import DoneEvent, TokensEvent
+from tests.support.group_protocols import by_either_protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ def events(log: Path) -> list[str]:
     return [json.loads(line)["event"] for line in log.read_text().splitlines()]
 
 
+@by_either_protocol
 async def test_probes_answer_while_the_model_loads(site: Site) -> None:
     """Alive and not ready from the start, ready in the end, one ready line."""
     worker = site.worker("one")
@@ -43,10 +45,12 @@ async def test_probes_answer_while_the_model_loads(site: Site) -> None:
         assert events(worker.log).count("ready") == 1
         page = (await worker.probe("/metrics"))[1]
         assert "\naril_ready 1.0\n" in page
-        assert 'assignor="sticky"' in page
+        assigns = "sticky" if site.protocol == "classic" else "brokers"
+        assert f'assignor="{assigns}"' in page
         assert "\naril_rebalances_total 0.0\n" not in page
 
 
+@by_either_protocol
 async def test_sigterm_lets_the_running_job_finish(site: Site) -> None:
     """The stream goes on to its end, readiness is gone at once, the exit code is 0."""
     async with site.worker("one", drain_seconds=60) as worker, site.client("visitor") as client:
@@ -64,6 +68,31 @@ async def test_sigterm_lets_the_running_job_finish(site: Site) -> None:
         assert "drain_cut_short" not in events(worker.log)
 
 
+@by_either_protocol
+async def test_a_worker_that_drains_hands_its_queue_over_at_once(site: Site) -> None:
+    """Its streams go on where they are; what comes meanwhile, and what waited, is answered."""
+    one, two = site.worker("one", drain_seconds=600, max_rows=1), site.worker("two")
+    one.module = two.module = ("tests.support.paced_worker", "0.05")
+    async with one.started(), site.client("visitor") as client:
+        story = client.stream("a long story", sampling={"max_tokens": 4_000}, timeout=150)
+        waiting = client.stream("what waits", sampling={"max_tokens": 1}, timeout=100)
+        tokens = aiter(story)
+        await anext(tokens)
+        await waiting.start()
+        async with two.started():
+            await two.ready()
+            one.signal(signal.SIGTERM)
+            late = client.stream("what comes then", sampling={"max_tokens": 1}, timeout=100)
+            for stream in (waiting, late):
+                assert len((await stream.result()).token_ids) == 1
+            for _ in range(20):
+                assert isinstance(await anext(tokens), TokensEvent)
+            assert one.exit_code is None
+            assert await two.metric("aril_jobs_total") == 2
+        one.signal(signal.SIGTERM)  # and now at once
+
+
+@by_either_protocol
 async def test_what_does_not_fit_into_the_drain_is_the_next_workers(site: Site) -> None:
     """With no time to drain the worker leaves in mid-stream; the next one answers the job."""
     async with site.worker("one", drain_seconds=0) as one, site.client("visitor") as client:
@@ -85,6 +114,7 @@ async def test_what_does_not_fit_into_the_drain_is_the_next_workers(site: Site) 
         assert answer.resets == 0
 
 
+@by_either_protocol
 async def test_a_second_signal_stops_at_once(site: Site) -> None:
     """Whatever runs: the second signal ends the process without waiting for it."""
     async with site.worker("one", drain_seconds=600) as worker, site.client("visitor") as client:

@@ -10,6 +10,7 @@ import pytest
 from aril import Client
 from aril.worker.topics.admin import Contract, TopicPlan
 from tests.support.brokers import choice
+from tests.support.group_protocols import by_either_protocol
 from tests.support.two_brokers import place_topics, two_brokers
 from tests.support.workers import WorkerProcess
 
@@ -46,12 +47,15 @@ async def ask(client: Client, name: str, tokens: int) -> list[int]:
     return list(answer.token_ids)
 
 
+@by_either_protocol
 async def test_the_other_tenant_is_answered_and_the_first_one_in_the_end(
-    brokers: tuple[FirstKafka, SecondKafka], tmp_path: Path
+    brokers: tuple[FirstKafka, SecondKafka], tmp_path: Path, group_protocol: str
 ) -> None:
     """While a reply broker is gone its tenant's jobs wait, and only they; then each goes on."""
     first, second = brokers
-    worker = WorkerProcess("w", tmp_path, bootstrap=first.bootstrap, max_rows=4)
+    worker = WorkerProcess(
+        "w", tmp_path, bootstrap=first.bootstrap, group_protocol=group_protocol, max_rows=4
+    )
     worker.module = ("tests.support.paced_worker", STEP_SECONDS)
     async with (
         worker,

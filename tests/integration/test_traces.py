@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.collector import Collector
+from tests.support.group_protocols import by_either_protocol
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Site
@@ -32,6 +33,7 @@ def worker_of(span: Any) -> str | None:
     return told.get("messaging.client.id")
 
 
+@by_either_protocol
 async def test_a_take_over_after_a_crash_is_one_trace(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

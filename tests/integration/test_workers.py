@@ -13,6 +13,7 @@ import pytest
 from aril.schemas import DoneEvent, ResetEvent, TokensEvent, TokensRecord, VisibleStream
 from tests.integration.conftest import TENANTS
 from tests.support.constrained import FORMS
+from tests.support.group_protocols import by_either_protocol
 
 if TYPE_CHECKING:
     from aril import Client, Completion
@@ -75,6 +76,7 @@ async def writers_of(site: Site, jobs: int) -> Counter[str]:
     return writers
 
 
+@by_either_protocol
 async def test_two_workers_share_two_hundred_jobs(site: Site) -> None:
     """One group, eight partitions, two processes: each job is answered once, both take part."""
     async with site.worker("one") as one, site.worker("two") as two:
@@ -88,6 +90,7 @@ async def test_two_workers_share_two_hundred_jobs(site: Site) -> None:
     assert resets.total() == 0
 
 
+@by_either_protocol
 async def test_joining_and_leaving_under_load_loses_nothing(site: Site) -> None:
     """A worker joins while jobs stream, another drains and leaves: every job is answered once."""
     begun = asyncio.Event()
@@ -102,6 +105,7 @@ async def test_joining_and_leaving_under_load_loses_nothing(site: Site) -> None:
     assert resets.total() == 0
 
 
+@by_either_protocol
 async def test_a_killed_worker_loses_nothing(site: Site) -> None:
     """Kill -9 in mid-stream: the other worker answers every job, and readers see one terminal."""
     begun = asyncio.Event()
@@ -115,6 +119,7 @@ async def test_a_killed_worker_loses_nothing(site: Site) -> None:
 
 
 @pytest.mark.slow
+@by_either_protocol
 async def test_in_invariant_mode_a_crash_changes_no_token(site: Site) -> None:
     """Answers with their logprobs, and their prompts': undisturbed, and with kill -9 in between.
 
@@ -217,6 +222,7 @@ async def test_tokens_stream_while_the_job_runs(site: Site) -> None:
         assert len(tokens) > 1
 
 
+@by_either_protocol
 async def test_a_job_that_is_sent_again_has_the_first_answer(site: Site) -> None:
     """By programs that know nothing of each other: before, during and after the first answer."""
     sampling = {"max_tokens": 200, "ignore_eos": True}

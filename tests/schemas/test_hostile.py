@@ -212,6 +212,10 @@ def test_errors_do_not_echo(fields: dict[str, Any]) -> None:
         assert WORDS not in repr(said)
 
 
+@pytest.mark.xfail(
+    (3, 12) <= sys.version_info < (3, 12, 6),
+    reason="CPython keeps what msgpack interns: docs/decisions/010",
+)
 def test_keys_do_not_stay_in_memory() -> None:
     """Keys that never come again do not stay in memory."""
 

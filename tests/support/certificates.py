@@ -1,4 +1,7 @@
-"""Certificates for tests: an authority, and what it signs, as PEM that Kafka and OpenSSL take."""
+"""Certificates for tests: an authority, and what it signs, as PEM that Kafka and OpenSSL take.
+
+They have what RFC 5280 demands, since Python checks that from 3.13 on (`ssl.VERIFY_X509_STRICT`).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,18 @@ if TYPE_CHECKING:
 
 HOUR: Final = 3_600.0
 LOOPBACK: Final = ipaddress.ip_address("127.0.0.1")
+
+_SIGNS_CERTIFICATES: Final = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Pair(NamedTuple):
@@ -85,8 +100,13 @@ class Authority:
             .not_valid_before(now - dt.timedelta(hours=1))
             .not_valid_after(now + dt.timedelta(seconds=seconds))
             .add_extension(x509.BasicConstraints(authority, None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )
-        if not authority:
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(issuer, critical=False)
+        if authority:
+            builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+        else:
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             names = [x509.DNSName("localhost"), x509.IPAddress(LOOPBACK)]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import psutil
+
 from tests.support.fault_deaths import NUDGE_SECONDS
 from tests.support.fault_fleet import SESSION_SECONDS
 from tests.support.fault_proxy import FaultProxy
@@ -100,14 +102,24 @@ async def catch_commit(scene: Scene, proxy: FaultProxy, fate: Fate) -> None:
         scene.missed.append(f"no commit was {fate}")
 
 
+def connections_to(port: int, worker: FaultWorker) -> list[object]:
+    """Return a process's connections to a port of this machine."""
+    if worker.exit_code is not None:
+        return []
+    found = psutil.Process(worker.pid).net_connections("tcp")
+    return [each for each in found if each.raddr[1:] == (port,)]  # () where it only listens
+
+
 @asynccontextmanager
 async def behind_a_proxy(scene: Scene) -> AsyncIterator[tuple[FaultProxy, FaultWorker]]:
     """Run a busy worker behind a proxy; kill it in the end."""
     port = scene.site.bootstrap.rpartition(":")[2]
     async with FaultProxy(int(port)) as proxy:
-        worker = scene.fleet.new(proxy=f"{port}:{proxy.port}")
+        worker = scene.fleet.new(bootstrap=proxy.bootstrap)
         await worker.busy()
         yield proxy, worker
+        if past := connections_to(int(port), worker):
+            scene.missed.append(f"{worker.name} went past the proxy: {past}")
         if worker.exit_code is not None and worker.exit_code >= 0:
             scene.missed.append(f"{worker.name} ended by itself, exit code {worker.exit_code}")
         await worker.kill()

@@ -1,6 +1,8 @@
 """A bad network between one worker and the broker: it cuts, delays, and swallows for a while.
 
-It reads along as far as it takes to tell appends and commits from the rest.
+It reads along as far as it takes to tell appends and commits from the rest, and to have the broker
+give the proxy's address for its own: so all of a worker's connections come this way, whichever
+library makes them.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536
 LOOPBACK = "127.0.0.1"
-# A request begins with its length, without these four bytes, and with what it asks for.
+# A request or an answer begins with its length, without these four bytes; a request goes on with
+# what it asks for.
 LENGTH_BYTES = 4
+PORT_BYTES = 4  # of an address, behind its host, in each version of each answer that has any
 API_KEY = slice(4, 6)
 PRODUCE = (0).to_bytes(2)
 OFFSET_COMMIT = (8).to_bytes(2)
@@ -29,14 +33,14 @@ LANDING_SECONDS = 5.0
 Fate = Literal["dropped", "unanswered", "sent", "held"]
 
 
-class Requests:
-    """Cuts a stream of bytes into requests."""
+class Frames:
+    """Cuts a stream of bytes into requests, or answers."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what arrived; return the requests that are whole now."""
+        """Take what arrived; return those that are whole now."""
         self._rest += data
         found = []
         while len(self._rest) >= LENGTH_BYTES:
@@ -46,6 +50,11 @@ class Requests:
             found.append(self._rest[:end])
             self._rest = self._rest[end:]
         return found
+
+
+def address_of(port: int) -> bytes:
+    """Return what an answer says of a broker that listens at a port."""
+    return LOOPBACK.encode() + port.to_bytes(PORT_BYTES)
 
 
 class _Link:
@@ -64,7 +73,7 @@ class _Link:
 
 
 class FaultProxy:
-    """Listens at `port` for connections to a broker; an async context manager.
+    """Listens at `bootstrap` for connections to a broker; an async context manager.
 
     What is held back is not lost: as with a real network it arrives once that is well again, if
     both ends still wait.
@@ -81,12 +90,18 @@ class FaultProxy:
         self.delay = 0.0  # at most, seconds a piece
         self.appends_only = False  # what is held back is held back of appends only
 
+    @property
+    def bootstrap(self) -> str:
+        """What whoever is to come this way is told of the brokers."""
+        return f"{LOOPBACK}:{self.port}"
+
     async def __aenter__(self) -> Self:
         for way in ("up", "down"):
             self._flows[way] = asyncio.Event()
         self.heal()
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
+        self._theirs, self._ours = (address_of(each) for each in (self._broker_port, self.port))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -140,7 +155,7 @@ class FaultProxy:
             link.cut()
 
     async def _pump_up(self, link: _Link, source: StreamReader, sink: StreamWriter) -> None:
-        requests = Requests()
+        requests = Frames()
         with contextlib.suppress(OSError):  # a TimeoutError, too
             while data := await source.read(CHUNK):
                 for request in requests.feed(data):
@@ -154,14 +169,17 @@ class FaultProxy:
         link.cut()
 
     async def _pump_down(self, link: _Link, source: StreamReader, sink: StreamWriter) -> None:
+        answers = Frames()
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
-                if link.last_answer and data[ANSWERED_NUMBER] == link.last_answer:
-                    link.answered.set()
-                    break
-                await self._way(link, "down")
-                sink.write(data)
-                await sink.drain()
+                for answer in answers.feed(data):
+                    if link.last_answer and answer[ANSWERED_NUMBER] == link.last_answer:
+                        link.answered.set()
+                        link.cut()
+                        return
+                    await self._way(link, "down")
+                    sink.write(answer.replace(self._theirs, self._ours))
+                    await sink.drain()
         link.cut()
 
     async def _way(self, link: _Link, way: str) -> None:

@@ -4,12 +4,12 @@
 
 Settings come by `ARIL_*` as for any worker. `FAULT_KILL=point:count` kills the process with SIGKILL
 the count-th time that it passes the point, `FAULT_HALT` likewise halts it with SIGSTOP;
-`FAULT_PROXY=port:port` leads it past the broker's port to a proxy's. `FAULT_CLOCK=seconds` puts its
-clock forward or back, `FAULT_CLOCK=seconds:every` there and back again and again. `FAULT_PACE` is
-the engine's seconds a step, `FAULT_KILLER` the id of a job that kills the process, `FAULT_RAISER`
-of one whose steps raise. `FAULT_STORE` is the file that tells of trouble with the adapter store.
-`FAULT_BUG` breaks the worker: the harness has to notice. SIGUSR1 has it log where it is. All of it
-is put around the worker's methods here; the worker itself knows nothing of it.
+`FAULT_CLOCK=seconds` puts its clock forward or back, `FAULT_CLOCK=seconds:every` there and back
+again and again. `FAULT_PACE` is the engine's seconds a step, `FAULT_KILLER` the id of a job that
+kills the process, `FAULT_RAISER` of one whose steps raise. `FAULT_STORE` is the file that tells of
+trouble with the adapter store. `FAULT_BUG` breaks the worker: the harness has to notice. SIGUSR1
+has it log where it is. All of it is put around the worker's methods here; the worker itself knows
+nothing of it.
 """
 
 from __future__ import annotations
@@ -145,16 +145,6 @@ def _arm_append(point: str, passed: Callable[[], bool], die: Callable[[], None])
     LogWriter.append_all = patched  # type: ignore[method-assign]
 
 
-def _go_by_proxy(broker: int, proxy: int) -> None:
-    """Connect to the proxy, whatever address the broker says that it has."""
-    connect = asyncio.BaseEventLoop.create_connection
-
-    async def patched(self: Any, factory: Any, host: Any, port: int, **other: Any) -> Any:
-        return await connect(self, factory, host, proxy if port == broker else port, **other)
-
-    asyncio.BaseEventLoop.create_connection = patched  # type: ignore[method-assign,assignment]
-
-
 def _set_clock(seconds: float, every: float) -> None:
     """Tell a wrong time of day; the loop's own clock goes on as ever."""
     right, begun = time.time, time.monotonic()
@@ -180,8 +170,6 @@ def main() -> int:
         if fatal := os.environ.get(name):
             point, _, count = fatal.partition(":")
             arm(point, int(count), number)
-    if told := os.environ.get("FAULT_PROXY"):
-        _go_by_proxy(*map(int, told.split(":")))
     if told := os.environ.get("FAULT_CLOCK"):
         seconds, _, every = told.partition(":")
         _set_clock(float(seconds), float(every or 0))

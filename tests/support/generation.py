@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -14,7 +13,7 @@ from aril.worker.engine.rope_lengths import RowRope
 from aril.worker.engine.sequence import TokenSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from aril.worker.engine.step_plan import Row, StepPlan
 
@@ -66,7 +65,7 @@ class CountingSlots:
         self.holders = [0] * slots
         self.loads: list[str] = []
         self.broken: set[str] = set()  # adapters that cannot be loaded
-        self.delays: Iterator[int] = repeat(0)  # steps until each load is there
+        self.delays: Sequence[int] = (0,)  # steps until each load is there, over and over
         self.under_way: dict[int, int] = {}  # by slot
 
     def can_acquire(self, adapters: Any) -> bool:
@@ -96,9 +95,9 @@ class CountingSlots:
                 ),
                 key=lambda slot: self.resident[slot] is not None,  # empty ones first
             )
+            self.under_way[slot] = self.delays[len(self.loads) % len(self.delays)]
             self.loads.append(digest)
             self.resident[slot] = digest
-            self.under_way[slot] = next(self.delays)
         slots = tuple(map(self.resident.index, digests))
         for slot in slots:
             self.holders[slot] += 1

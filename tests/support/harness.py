@@ -117,6 +117,10 @@ class MemoryReader:
         """Return the first offset that the log holds."""
         return self.starts.get(source, 0)
 
+    async def end_of(self, source: Partition) -> int:
+        """Return what the next record gets."""
+        return len(self._writer.logs[source.topic, source.partition])
+
     async def offset_at(self, source: Partition, timestamp_ms: int) -> int:  # noqa: ARG002 - no times here
         """Return where a log begins."""
         return self.starts.get(source, 0)
@@ -231,6 +235,7 @@ class Harness:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self.answers.stop()
+        await self.lifecycle.parts.elsewhere.stop()
         await self.dispatcher.stop()
         await self.lifecycle.parts.notices.stop()
         self.dispatcher.close()

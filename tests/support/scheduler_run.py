@@ -11,7 +11,7 @@ from aril.worker.engine.scheduler import Scheduler
 from tests.support.generation import PLAIN, STATES, CacheModel, CountingSlots, request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from aril.worker.engine.blocks import BlockAllocator
     from aril.worker.engine.request import GenerationRequest
@@ -47,12 +47,11 @@ class Run:
         prefix_cache: bool = True,
         stretch: float = 2.0,
         speculation: Speculation | None = None,
-        delays: Iterator[int] | None = None,
+        delays: Sequence[int] = (0,),
     ) -> None:
         self.limits = limits
         self.slots = CountingSlots(limits.slots)
-        if delays is not None:
-            self.slots.delays = delays
+        self.slots.delays = delays
         self.model = CacheModel(KV_BLOCK, rope, vocabulary=vocabulary)
         self.scheduler = Scheduler(
             max_rows=limits.rows,

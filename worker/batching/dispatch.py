@@ -143,6 +143,11 @@ class Dispatcher:
             for adapter in members_of(each.adapter)
         ]
 
+    @property
+    def ahead(self) -> list[Entry]:
+        """Jobs in the engine that wait there for a row."""
+        return self._feed.ahead
+
     def find(self, key: int) -> Entry | None:
         """Return the running job of that key."""
         return self._feed.find(key)

@@ -74,6 +74,11 @@ class Feed:
         return iter(self._running.values())
 
     @property
+    def ahead(self) -> list[Entry]:
+        """Jobs in the engine that wait there for a row."""
+        return [*self][self._capacity.rows :]
+
+    @property
     def gathered(self) -> int:
         """Jobs in the window."""
         return len(self._window)
@@ -160,8 +165,7 @@ class Feed:
 
         They come in before anybody else: by their shares alone the displaced might, for ever.
         """
-        entries = [*self]
-        rows, ahead = entries[: self._capacity.rows], entries[self._capacity.rows :]
+        rows, ahead = [*self][: self._capacity.rows], self.ahead
         running = [*map(_use, rows)]
         newcomers = self._window.first_of_each()
         newcomers |= {entry.tenant: (entry, _use(entry)) for entry in reversed(ahead)}

@@ -7,6 +7,7 @@ the same form.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from aril.worker.settings import WorkerSettings
 
 
-# How often one message of aiokafka is told: while a broker is down it logs hundreds a second.
+# How often one message of Kafka's libraries is told: while a broker is down aiokafka logs hundreds
+# a second, librdkafka twenty.
 REPEAT_SECONDS = 10.0
 MOST_KINDS = 1_000
+_NUMBER = re.compile(r"\d+")
 # How many lines of one kind there are in a while, of what tenants bring about.
 SAMPLE_SECONDS = 10.0
 SAMPLE_LINES = 20
@@ -33,7 +36,8 @@ SAMPLE_LINES = 20
 class Repeats(logging.Filter):
     """Lets one message of a kind through in a while, and says how many it has held back.
 
-    A kind is a logger and a message before its values are filled in: there are few of them.
+    A kind is a logger and a message before its values are filled in, or without its numbers, as
+    librdkafka fills them in itself: there are few of them.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -43,9 +47,12 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a library's record is to be logged; the worker's own always are."""
-        if not record.name.startswith("aiokafka"):
+        if record.name.startswith("aiokafka"):
+            kind = (record.name, str(record.msg))
+        elif record.name.startswith("confluent_kafka"):
+            kind = (record.name, _NUMBER.sub("#", record.getMessage()))
+        else:
             return True
-        kind = (record.name, str(record.msg))
         last, held_back = self._told.get(kind, (record.created - self._seconds, 0))
         if record.created - last < self._seconds:
             self._told[kind] = (last, held_back + 1)

@@ -19,13 +19,16 @@ from aril.worker.queue.done_list import (
     runs_between,
     runs_of,
 )
+from aril.worker.queue.going_on import NOTHING, GoingOn, going_on_of
 from aril.worker.queue.identities import FinishedJobs, IdentityBound
 from aril.worker.queue.ledger import Checkpoint, Ledger
 from aril.worker.queue.parting import Parting, parting_of
-from aril.worker.queue.under_way import UnderWay, under_way_in
+from aril.worker.queue.under_way import UNDER_WAY_BYTES, UnderWay, under_way_in
 from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aril.worker.job import Asked, Entry, Partition
 
 # Between the parts of a commit's metadata, the base first, the done list last; no letter of base64.
@@ -81,6 +84,7 @@ class PartitionState:
         earlier: PartitionState | None = None,
         *,
         bound: IdentityBound | None = None,
+        now: float = 0.0,
     ) -> None:
         self.source = source
         self.membership = membership
@@ -98,6 +102,9 @@ class PartitionState:
             self._not_begun = said.waiting
         begun = () if committed is None else under_way_of(committed)
         self._under_way = UnderWay(begun, end_offset)
+        self._elsewhere = NOTHING if committed is None else going_on_of_commit(committed)
+        self._elsewhere_until = now + self._elsewhere.ms / 1_000
+        self._going_on = NOTHING  # said on parting
         self.committed = committed
         self.ledger = None if committed is None else _ledger_of(committed, end_offset)
         self.revoked = False
@@ -132,6 +139,10 @@ class PartitionState:
     def was_under_way(self, offset: int) -> bool:
         """Tell whether an earlier owner has begun the job at an offset, as far as it has said."""
         return self._under_way.was_before(offset)
+
+    def elsewhere_until(self, offset: int) -> float | None:
+        """Tell until when a worker that has left may still write a job's answer."""
+        return self._elsewhere_until if holds(self._elsewhere.runs, offset) else None
 
     @property
     def unread_from(self) -> int:
@@ -221,17 +232,28 @@ class PartitionState:
         if said := self._under_way.encode(position, room):
             prefix += f"{said}{BASE_END}"
             room -= len(said) + len(BASE_END)
+        if self.revoked and (said := self._going_on.encode(position, min(room, UNDER_WAY_BYTES))):
+            prefix += f"{said}{BASE_END}"
+            room -= len(said) + len(BASE_END)
         if self.revoked and (said := self._parting().encode(position, room)):
             prefix += f"{said}{BASE_END}"  # the last one: what the next owner may know
         return Checkpoint(position, prefix + metadata)
 
-    def part(self, generation: int) -> None:
+    def part(self, generation: int, *, now: float = 0.0) -> None:
         """End the assignment: in `generation`, as far as is known, it was still ours.
 
         That is the one of the assignment, but for members of KIP-848: their epoch rises meanwhile.
+        What goes on elsewhere is passed on, for as long as is left of its time.
         """
         self.revoked = True
         self._parted_in = max(self._parted_in, generation)
+        left_ms = int(1_000 * (self._elsewhere_until - now))
+        if self._elsewhere.runs and left_ms > 0 and not self._going_on.runs:
+            self._going_on = GoingOn(left_ms, self._elsewhere.runs)
+
+    def goes_on(self, offsets: Iterable[int], seconds: float) -> None:
+        """Say, with the last commit, that these jobs go on here, for so long at most."""
+        self._going_on = GoingOn(int(1_000 * seconds), runs_of(sorted(offsets)))
 
     def _parting(self) -> Parting:
         """Say what nobody has begun: nothing of that is begun here any more."""
@@ -271,6 +293,13 @@ def under_way_of(checkpoint: Checkpoint) -> tuple[range, ...]:
     """Read which jobs an earlier owner has said to be under way."""
     position, metadata = checkpoint
     return under_way_in(position, metadata.split(BASE_END)[1:-1])
+
+
+def going_on_of_commit(checkpoint: Checkpoint) -> GoingOn:
+    """Read which jobs go on at a worker that has left."""
+    position, metadata = checkpoint
+    said = (going_on_of(position, part) for part in metadata.split(BASE_END)[1:-1])
+    return next((each for each in said if each.runs), NOTHING)
 
 
 def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:

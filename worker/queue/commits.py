@@ -38,6 +38,13 @@ COMMIT_TIMEOUT_SECONDS = 5.0
 # What is under way is a hint, and alone no reason to commit as often as what is finished.
 TELL_SECONDS = 1.0
 
+_MOVED = {
+    errors.NotCoordinatorForGroupError.errno,
+    errors.GroupCoordinatorNotAvailableError.errno,
+}
+# KIP-848's, which aiokafka does not know.
+_OF_MEMBERS = {110: "FencedMemberEpochError", 113: "StaleMemberEpochError"}
+
 # Of one request: the broker keeps what a request commits as one batch of records, and takes none
 # above its message.max.bytes, a megabyte by default.
 COMMIT_BYTES = 512 << 10
@@ -207,13 +214,17 @@ async def send_commit(
 
 def _accepted(response: Any, forget: Callable[[], object]) -> Collection[Partition]:
     told = {
-        Partition(topic, number): errors.for_code(code)
+        Partition(topic, number): code
         for topic, partitions, *_ in response.topics
         for number, code, *_ in partitions
     }
-    failures = {*told.values()} - {errors.NoError}
-    if failures & {errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError}:
+    failures = {*told.values()} - {0}
+    if failures & _MOVED:
         forget()  # so that the next heartbeat, or request, looks for the new one
     if failures:
-        log.warning("commit_refused", errors=sorted(failure.__name__ for failure in failures))
-    return {source for source, kind in told.items() if kind is errors.NoError}
+        log.warning("commit_refused", errors=sorted(map(_name, failures)))
+    return {source for source, code in told.items() if not code}
+
+
+def _name(code: int) -> str:
+    return _OF_MEMBERS.get(code) or errors.for_code(code).__name__

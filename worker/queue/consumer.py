@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from aril.worker.queue.unreadable import UnreadableBatches
 from aril.worker.queue.watchdog import progress_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
@@ -50,7 +51,6 @@ POLL_MS = 200
 POLL_RECORDS = 1_000
 # A signature takes 0.1 ms to verify (benchmarks/signatures.py): streams do not wait for many.
 POLL_RECORDS_SIGNED = 100
-STOP_SECONDS = 10.0
 
 
 class JobsConsumer:
@@ -80,12 +80,12 @@ class JobsConsumer:
         self._ended: Counter[TopicPartition] = Counter()  # how often each was taken away
         self._set_up = asyncio.Event()  # cleared while nothing is held
         self._joined = asyncio.Event()
-        self._held: set[Partition] = set()  # in the last assignment that was set up
         self._failure: Exception | None = None
         self._stopping = False
         self._resting = False
         self._replacing = False
-        self.in_the_way = False  # it rests, and was given partitions that others would read
+        self._leaving: asyncio.Task[None] | None = None
+        self._ending = asyncio.Lock()
 
     def _make_member(self) -> GroupMember:
         member = make_group_member(self._settings, self._client_id, self._consolidation)
@@ -173,6 +173,8 @@ class JobsConsumer:
 
     async def progress(self) -> dict[Partition, Progress]:
         """Return how far each partition is that should be read; empty when it cannot be told."""
+        if self._stopping:
+            return {}
         reading = [
             each
             for each in self._consumer.assignment() - self._consumer.paused()
@@ -184,7 +186,7 @@ class JobsConsumer:
 
     async def logs(self) -> dict[Partition, range] | None:
         """Return which offsets the logs hold that are held; None where that cannot be told."""
-        if self._replacing or not self._set_up.is_set():
+        if self._stopping or self._replacing or not self._set_up.is_set():
             return None
         return await logs_of(self._consumer, self._states)
 
@@ -194,9 +196,8 @@ class JobsConsumer:
         self._end_assignment(self._consumer.assignment())
         states, self._states = self.states, {}
         self._revoke(states)
-        with contextlib.suppress(errors.KafkaError, TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._member.stop()
+        with contextlib.suppress(errors.KafkaError):
+            await self._end_membership()
         if self._stopping:  # nobody would stop the new one
             return
         self._member = self._make_member()
@@ -204,20 +205,39 @@ class JobsConsumer:
         self._replacing = False
         log.warning("consumer_replaced")
 
+    def leave(self, going_on: Mapping[Partition, Collection[int]], seconds: float) -> None:
+        """Begin to leave the group, if that is not so yet.
+
+        The jobs at these offsets go on here, for so long at most: who has them next waits.
+        """
+        self._stopping = True
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(going_on, seconds))
+
     async def stop(self) -> None:
         """Commit what is finished and leave the group."""
-        self._stopping = True
+        self.leave({}, 0.0)
+        if self._leaving is not None:
+            await self._leaving
+
+    async def _leave(self, going_on: Mapping[Partition, Collection[int]], seconds: float) -> None:
         self._unreadable.forget(self._consumer.assignment())
         self._delivery.close()
         self._set_up.set()  # lets `run` see it, should it wait for an assignment
-        for state in self.states:  # nothing of them is begun any more
-            state.part(self.generation)
-        await self.commit()
-        await self._member.stop()
+        for state in self.states:  # nothing more of them is begun
+            state.goes_on(going_on.get(state.source, ()), seconds)
+            state.part(self.generation, now=time.monotonic())
+        await self._commits.commit(lambda: self.states)
+        await self._end_membership()
+
+    async def _end_membership(self) -> None:
+        async with self._ending:  # one that is being replaced leaves once
+            await self._member.stop()
 
     async def commit(self) -> None:
         """Commit what is finished of every partition, where it grew."""
-        await self._commits.commit(lambda: self.states)
+        if not self._stopping:  # the last one has been made, or is
+            await self._commits.commit(lambda: self.states)
 
     def fail(self, error: Exception) -> None:
         """See `aril.worker.queue.membership.interface.Holder`."""
@@ -240,6 +260,8 @@ class JobsConsumer:
 
     async def given(self, partitions: Sequence[TopicPartition], membership: Membership) -> bool:
         """See `Holder`: set these up; until this ends no record of them is looked at."""
+        if self._stopping:  # nothing of it would be begun
+            return True
         ended = {each: self._ended[each] for each in partitions}
         found = await positions_of(self._consumer, partitions, self._member.committed)
         if found is None:  # nothing of it is read, and nothing committed
@@ -256,12 +278,11 @@ class JobsConsumer:
                 found.committed.get(each),
                 self._parted.get(source),
                 bound=self._finished_jobs,
+                now=time.monotonic(),
             )
         self._finished_jobs.hold(state.finished_jobs for state in self.states)
         self._parted = {}
         self._member.begin({each: found.start(each) for each in partitions})
-        held, self._held = self._held, set(self._states)
-        self.in_the_way = self._resting and not self._held <= held
         self._handler.on_assigned(self.states)
         self._set_up.set()
         self._joined.set()
@@ -276,7 +297,7 @@ class JobsConsumer:
 
     def _revoke(self, states: list[PartitionState]) -> None:
         for state in states:
-            state.part(self.generation)
+            state.part(self.generation, now=time.monotonic())
         if not self._stopping:  # else it has stopped all work already
             self._handler.on_revoked(states)
 

@@ -67,6 +67,11 @@ class HeldPartitions:
         """Return the assignment that a job belongs to, if that is the present one."""
         return None if entry.dropped or entry.kept else self._states.get(entry.source)
 
+    def elsewhere_until(self, entry: Entry) -> float | None:
+        """Tell until when a worker that has left may still write a job's answer."""
+        state = self.state_of(entry)
+        return None if state is None else state.elsewhere_until(entry.record.offset)
+
     def begun(self, entry: Entry) -> None:
         """Note that a job is under way; of a kept one that is noted when its record is back."""
         if (state := self.state_of(entry)) is not None:

@@ -15,7 +15,7 @@ from aiokafka.client import AIOKafkaClient
 
 from aril.connecting.sessions import renew_sessions
 from aril.fetching.follower import Follower, PlaceError
-from aril.fetching.offsets import EARLIEST, Offsets
+from aril.fetching.offsets import EARLIEST, LATEST, Offsets
 from aril.fetching.place import Place
 from aril.fetching.topicwise import TopicMetadata
 
@@ -54,6 +54,9 @@ class LogReader(Protocol):
 
     async def start_of(self, source: Partition) -> int:
         """Return the first offset that the log still holds."""
+
+    async def end_of(self, source: Partition) -> int:
+        """Return the offset that the log's next record gets."""
 
     async def offset_at(self, source: Partition, timestamp_ms: int) -> int:
         """Return the first offset whose record is not older than that moment."""
@@ -105,6 +108,11 @@ class KafkaLogReader:
         """See LogReader."""
         with _read_errors():
             return await (await self._connected()).offsets.find(Place(*source), EARLIEST)
+
+    async def end_of(self, source: Partition) -> int:
+        """See LogReader."""
+        with _read_errors():
+            return await (await self._connected()).offsets.find(Place(*source), LATEST)
 
     async def offset_at(self, source: Partition, timestamp_ms: int) -> int:
         """See LogReader."""

@@ -47,6 +47,10 @@ class JobsLog:
         self.failures = 0
         self.reads: list[tuple[int, int]] = []
 
+    async def end_of(self, source: Partition) -> int:  # noqa: ARG002 - there is one
+        """Nobody asks."""
+        raise AssertionError
+
     async def start_of(self, source: Partition) -> int:  # noqa: ARG002 - there is one
         """Return where it begins."""
         return self.start

@@ -1,7 +1,5 @@
 """Step planning under any mix of jobs, cancellations and memory pressure."""
 
-from itertools import cycle
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,7 +68,7 @@ def test_only_its_own_rows_wait_for_an_adapter(
 
     `Run` checks in each step that nobody runs whose adapter is not there.
     """
-    run = Run(limits, delays=cycle(delays))
+    run = Run(limits, delays=delays)
     for (prompt, max_tokens, adapter, resume), gap in zip(jobs, gaps, strict=False):
         run.add(prompt, max_tokens, adapter, resume)
         for _ in range(gap):

@@ -60,6 +60,19 @@ def test_a_library_that_repeats_itself_is_told_once_in_a_while() -> None:
     assert told(repeats, "aiokafka.conn", "no %s", "e", at=20) == "no e"
 
 
+def test_librdkafka_is_told_once_in_a_while_whatever_its_numbers() -> None:
+    """It fills them in itself; what it says otherwise is another kind."""
+    repeats, form = Repeats(10), "%s [%s] %s"
+    texts = ["refused (after 0ms)", "refused (after 12ms)", "no such certificate", "refused (1ms)"]
+    lines = [
+        told(repeats, "confluent_kafka", form, "FAIL", "w#1", text, at=at)
+        for at, text in enumerate(texts)
+    ]
+    assert [line is None for line in lines] == [False, True, False, False]
+    last = told(repeats, "confluent_kafka", form, "FAIL", "w#1", "refused (after 3ms)", at=11)
+    assert last == "FAIL [w#1] refused (after 3ms) [and 1 like it before]"
+
+
 def test_our_own_lines_are_all_told() -> None:
     """What the worker says of a job is never held back."""
     repeats = Repeats(10)

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from aril.worker.queue.lag import lags_of
-from tests.support.members import PARTITIONS, Member, send, until
+from tests.support.group_protocols import by_either_protocol
+from tests.support.members import PARTITIONS, Member, committed, send, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.brokers import Kafka
+
+    Joins = Callable[[], Member]
 
 pytestmark = pytest.mark.kafka
 
 
-Joins = Callable[[], Member]
-
-
-@pytest.fixture(params=["classic", pytest.param("consumer", marks=pytest.mark.slow)])
-def joins(request: pytest.FixtureRequest, kafka: Kafka, topic: str) -> Joins:
-    """Give what makes a member, by either protocol."""
-    if request.param == "consumer" and kafka.kind == "embedded":
-        pytest.skip("the embedded broker has no KIP-848")
-    return partial(Member, kafka, topic, group_protocol=request.param)
-
-
+@by_either_protocol
 async def test_finished_offsets_are_committed_and_the_rest_comes_again(
     kafka: Kafka, topic: str, joins: Joins
 ) -> None:
@@ -66,7 +60,10 @@ async def test_finished_offsets_are_committed_and_the_rest_comes_again(
 async def test_a_rebalance_gives_new_states_and_redelivers_what_is_open(
     kafka: Kafka, topic: str
 ) -> None:
-    """Two members share the partitions; what was open is read again under the new assignment."""
+    """Two members share the partitions; what was open is read again under the new assignment.
+
+    By the classic protocol; by the other one what stays is not touched (membership/test_epochs.py).
+    """
     await send(kafka, topic, 8)
     async with Member(kafka, topic) as first:
         await until(lambda: len(first.seen.records) == 8)
@@ -85,6 +82,7 @@ async def test_a_rebalance_gives_new_states_and_redelivers_what_is_open(
             assert [len(states) for states in first.seen.revoked] == [PARTITIONS]
 
 
+@by_either_protocol
 async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str, joins: Joins) -> None:
     """A full backlog reads nothing more, also after a rebalance, and goes on when it has room."""
     async with joins() as first:
@@ -104,6 +102,7 @@ async def test_pauses_survive_a_rebalance(kafka: Kafka, topic: str, joins: Joins
             await until(lambda: len(first.seen.records) + len(second.seen.records) == 8)
 
 
+@by_either_protocol
 async def test_lag_grows_while_nothing_more_is_read(kafka: Kafka, topic: str, joins: Joins) -> None:
     """Nothing is fetched of a partition that rests, so the brokers are asked."""
     async with joins() as member:
@@ -120,6 +119,7 @@ async def test_lag_grows_while_nothing_more_is_read(kafka: Kafka, topic: str, jo
         assert sum(lag.unfinished for lag in lags.values()) == 12
 
 
+@by_either_protocol
 async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
     kafka: Kafka, topic: str, joins: Joins
 ) -> None:
@@ -141,19 +141,32 @@ async def test_a_crowded_partition_rests_and_its_neighbours_do_not(
         await until(lambda: len(member.seen.records) == 16)
 
 
-async def test_a_resting_member_that_is_given_partitions_says_so(joins: Joins) -> None:
-    """While it drains it reads nothing: what it did not have before waits for nobody."""
-    async with joins() as first:
-        await until(lambda: len(first.consumer.states) == PARTITIONS)
-        first.consumer.rest()
-        async with joins() as second:
-            await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
-            await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
-            assert not first.consumer.in_the_way  # it has only lost some
-        await until(lambda: len(first.consumer.states) == PARTITIONS)
-        assert first.consumer.in_the_way
+@by_either_protocol
+async def test_who_leaves_says_what_goes_on_with_it(kafka: Kafka, topic: str, joins: Joins) -> None:
+    """Its last commit says so, once; what ends there afterwards is no commit any more."""
+    if kafka.kind == "embedded":
+        pytest.skip("the embedded broker keeps no metadata")
+    await send(kafka, topic, 8)
+    async with joins() as first, joins() as second:
+        await until(lambda: len(first.consumer.states) == PARTITIONS // 2)
+        await until(lambda: len(second.consumer.states) == PARTITIONS // 2)
+        state = next(iter(first.consumer.states))
+        await until(lambda: state.ledger is not None and state.ledger.next_offset >= 2)
+        first.consumer.leave({state.source: [1]}, 60.0)
+        await until(lambda: len(second.consumer.states) == PARTITIONS)
+        [heir] = [each for each in second.consumer.states if each.source == state.source]
+        left = (heir.elsewhere_until(1) or 0.0) - time.monotonic()
+        assert 0.0 < left <= 60.0
+        assert heir.elsewhere_until(0) is None
+        before = await committed(kafka, first.settings.group, topic, state.source.partition)
+        state.finish_offset(0)
+        await first.consumer.commit()
+        await first.consumer.stop()
+        now = await committed(kafka, first.settings.group, topic, state.source.partition)
+        assert now == before
 
 
+@by_either_protocol
 async def test_a_partition_that_is_added_is_noticed(
     kafka: Kafka, topic: str, joins: Joins, monkeypatch: pytest.MonkeyPatch
 ) -> None:

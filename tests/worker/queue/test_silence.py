@@ -9,10 +9,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from aril.worker.queue.watchdog import ConsumerSilentError, watch
-from tests.support.members import Member, send, until
+from tests.support.group_protocols import by_either_protocol
+from tests.support.members import send, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.brokers import Kafka
+    from tests.support.members import Member
 
 pytestmark = pytest.mark.kafka
 
@@ -30,10 +34,13 @@ async def nothing(*_: Any, **__: Any) -> dict[Any, Any]:
     return {}
 
 
+@by_either_protocol
 @pytest.mark.usefixtures("impatient")
-async def test_a_consumer_that_fell_silent_is_replaced(kafka: Kafka, topic: str) -> None:
+async def test_a_consumer_that_fell_silent_is_replaced(
+    kafka: Kafka, topic: str, joins: Callable[[], Member]
+) -> None:
     """It stays in the group and brings nothing: a new one takes its place and brings all."""
-    async with Member(kafka, topic) as member:
+    async with joins() as member:
         await until(lambda: member.seen.assigned)
         member.consumer._consumer.getmany = nothing
         await asyncio.sleep(0.5)  # the poll that was under way
@@ -46,13 +53,14 @@ async def test_a_consumer_that_fell_silent_is_replaced(kafka: Kafka, topic: str)
         await asyncio.gather(watching, return_exceptions=True)
 
 
+@by_either_protocol
 @pytest.mark.usefixtures("impatient")
 async def test_a_silence_that_a_new_consumer_does_not_cure_is_raised(
-    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+    kafka: Kafka, topic: str, joins: Callable[[], Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process cannot help itself: it has to end, so that another can be started."""
     monkeypatch.setattr(AIOKafkaConsumer, "getmany", nothing)
-    async with Member(kafka, topic) as member:
+    async with joins() as member:
         await until(lambda: member.seen.assigned)
         await send(kafka, topic, 8)
         with pytest.raises(ConsumerSilentError):

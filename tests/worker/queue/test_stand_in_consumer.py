@@ -37,6 +37,7 @@ class StandIn:
     def __init__(self) -> None:
         self.batch: dict[TopicPartition, list[Any]] = {}
         self.leftover: dict[TopicPartition, list[Any]] = {}
+        self.stopped = False
         self.closed = False
         self.listener: Any = None
 
@@ -44,9 +45,8 @@ class StandIn:
         """Remember who listens."""
         self.listener = listener
 
-    @property
-    def _client(self) -> None:
-        """Give none: nobody is asked."""
+    _client = None  # nobody is asked
+    _coordinator = None  # there is no group to leave
 
     def assignment(self) -> set[TopicPartition]:
         """Return the one partition."""
@@ -62,7 +62,10 @@ class StandIn:
         await self.listener.on_partitions_assigned([PLACE])
 
     async def stop(self) -> None:
-        """Leave, while what was fetched still comes in."""
+        """Leave, while what was fetched still comes in; once, as aiokafka's."""
+        if self.stopped:
+            return
+        self.stopped = True
         self.batch = self.leftover
         await asyncio.sleep(0.03)
         self.closed = True
@@ -136,8 +139,9 @@ async def test_a_worker_that_stops_joins_with_no_other_consumer(scene: Scene) ->
     replacing = asyncio.create_task(scene.consumer.replace())
     await asyncio.sleep(0)
     await scene.consumer.stop()
-    await replacing
     assert [each.closed for each in scene.made] == [True]
+    await replacing
+    assert len(scene.made) == 1
 
 
 async def test_what_a_replaced_consumer_brings_is_not_the_new_ones(scene: Scene) -> None:

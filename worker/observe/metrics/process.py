@@ -23,8 +23,8 @@ class ProcessMetrics:
         families.section("The process")
         self.build = families.info(
             "aril_build_info",
-            "1, and in its labels versions, the backbone, its type of numbers and the assignor;"
-            " there once the model is loaded.",
+            "1, and in its labels versions, the backbone, its type of numbers and the assignor,"
+            " `brokers` with group_protocol=consumer; there once the model is loaded.",
             *_BUILD,
         )
         self.ready = families.gauge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
@@ -13,6 +13,7 @@ from aril.worker.queue.commits import commit_offsets, committed_offsets, members
 from aril.worker.queue.member import make_member
 from aril.worker.queue.membership.group_type import look_before_joining, refuse_mixed_group
 from aril.worker.queue.membership.interface import GroupProtocolError
+from aril.worker.queue.membership.leaving import said
 from aril.worker.topics.subscription import topic_pattern
 
 if TYPE_CHECKING:
@@ -76,12 +77,17 @@ class ClassicMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
             await look_before_joining(settings, self._client_id)
             await self._reader.start()
         except BaseException:
-            await self._reader.stop()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
         """See `GroupMember`."""
-        await self._reader.stop()
+        coordinator = self._reader._coordinator  # noqa: SLF001 - aiokafka has no bound of its own
+        try:
+            if coordinator is not None:  # it has been started
+                await _leave(coordinator)
+        finally:
+            await self._reader.stop()
 
     def rejoin(self) -> None:
         """See `GroupMember`."""
@@ -128,3 +134,13 @@ class ClassicMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         if not await holder.given(sorted(assigned), membership):
             await asyncio.sleep(OFFSETS_PAUSE_SECONDS)
             ask_for_rebalance(self._reader)
+
+
+async def _leave(coordinator: Any) -> None:
+    """Leave, or be out of it at least: nothing speaks for us any more once this ends."""
+    leaving = asyncio.create_task(coordinator.close())
+    if not await said(leaving):
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        await coordinator._stop_heartbeat_task()  # noqa: SLF001 - what it did not come to
+        await coordinator._stop_commit_offsets_refresh_task()  # noqa: SLF001 - same

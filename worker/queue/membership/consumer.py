@@ -10,7 +10,6 @@ a partition stays what it was when the partition came (docs/decisions/097).
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import confluent_kafka
@@ -24,6 +23,8 @@ from aril.worker.queue.member import make_member
 from aril.worker.queue.membership.coordinator import Coordinator
 from aril.worker.queue.membership.group_type import look_before_joining, refuse_mixed_group
 from aril.worker.queue.membership.interface import GroupProtocolError
+from aril.worker.queue.membership.leaving import said
+from aril.worker.queue.membership.librdkafka import DaemonThreads, options_of
 from aril.worker.queue.membership.metadata import identity_of
 from aril.worker.queue.membership.oauth import Tokens
 from aril.worker.queue.membership.reading import Reading
@@ -67,6 +68,7 @@ class ConsumerMember:
         self._now = Membership(0, -1, "")
         self._greeted = False  # the holder knows that we have joined
         self._leaving = False
+        self._gone = False  # librdkafka still closes, and what it tells is over
         self._rejoins = False
 
     @property
@@ -85,10 +87,10 @@ class ConsumerMember:
             await look_before_joining(self._settings, self._client_id)
             await self._reader.start()
             self._reader.assign([])
-            options = _options(self._settings, self._client_id)
+            options = options_of(self._settings, self._client_id)
             if self._settings.sasl_token_provider is not None:
                 options["oauth_cb"] = await Tokens.of(self._settings)
-            self._member = AIOConsumer(options)
+            self._member = AIOConsumer(options, executor=DaemonThreads())
             await self._subscribe(self._member, holder)
         except confluent_kafka.KafkaException as error:
             await self.stop()
@@ -103,16 +105,18 @@ class ConsumerMember:
         self._leaving = True
         member, self._member = self._member, None
         try:
-            if self._polling is not None:
-                await self._polling
+            self._gone = not await said(asyncio.create_task(self._leave(member)))
         finally:
-            try:
-                if member is not None:
-                    await member.close()
-            finally:
-                for task in self._setting_up:
-                    task.cancel()
-                await self._reader.stop()
+            for task in self._setting_up:
+                task.cancel()
+            await self._reader.stop()
+
+    async def _leave(self, member: AIOConsumer | None) -> None:
+        """Leave; where that is given up, it goes on, without anything to be done at its end."""
+        if self._polling is not None:
+            await asyncio.wait({self._polling})
+        if member is not None:
+            await member.close()
 
     def rejoin(self) -> None:
         """Leave and come back: in a higher epoch, and with whatever partitions the brokers give."""
@@ -154,12 +158,15 @@ class ConsumerMember:
             await self._assigned(member, given, holder)
 
         async def revoked(_: object, gone: list[Any]) -> None:
+            if self._gone:
+                return
             await self._look(member)  # the epoch to part in: it stays until we acknowledge
             await self._taken(gone, holder, lost=False)
             await member.incremental_unassign(gone)
 
         async def lost(_: object, gone: list[Any]) -> None:
-            await self._taken(gone, holder, lost=True)
+            if not self._gone:
+                await self._taken(gone, holder, lost=True)
 
         await member.subscribe(
             [pattern or settings.jobs_topic], on_assign=assigned, on_revoke=revoked, on_lost=lost
@@ -258,21 +265,3 @@ def _judge(message: Any) -> None:
     if error.fatal():
         raise GroupProtocolError(f"this worker cannot stay in its group: {error.str()}")
     log.warning("membership_disturbed", error=error.name(), why=error.str())
-
-
-def _options(settings: WorkerSettings, client_id: str) -> dict[str, Any]:
-    """Return librdkafka's options. Session and heartbeat are the brokers' to say in KIP-848."""
-    return {
-        "bootstrap.servers": settings.bootstrap,
-        "client.id": client_id,
-        "group.id": settings.group,
-        "group.protocol": "consumer",
-        # No `group.instance.id`: a static member that comes back has the epoch of the one before.
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "latest",
-        # In KIP-848 it is also how long we may take to hand partitions on.
-        "max.poll.interval.ms": settings.rebalance_timeout_ms,
-        "logger": logging.getLogger("confluent_kafka"),
-        **settings.librdkafka_security(),
-    }

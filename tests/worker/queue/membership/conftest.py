@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.members import Member
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.brokers import Kafka
+    from tests.support.members import Member
 
 
 @pytest.fixture
-def member(kafka: Kafka, topic: str) -> Callable[[], Member]:
+def group_protocol() -> str:
+    """How these are in their group."""
+    return "consumer"
+
+
+@pytest.fixture
+def member(joins: Callable[..., Member]) -> Callable[..., Member]:
     """Give what makes a member by the protocol `consumer`."""
-    if kafka.kind == "embedded":
-        pytest.skip("the embedded broker has no KIP-848")
-    return partial(Member, kafka, topic, group_protocol="consumer")
+    return joins

@@ -17,6 +17,7 @@ from tests.worker.queue.membership.test_metadata import told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
+    from concurrent.futures import Executor
 
     from aril.worker.queue.assignment import Membership
 
@@ -26,7 +27,7 @@ ZERO, ONE = TopicPartition("jobs", 0), TopicPartition("jobs", 1)
 class Librdkafka:
     """Tells of what the test says that the brokers did; notes what is asked of it."""
 
-    def __init__(self, _: dict[str, Any]) -> None:
+    def __init__(self, _: dict[str, Any], *, executor: Executor) -> None:  # noqa: ARG002
         self.epoch = -1
         self.calls: list[str] = []
         self.message: Any = None
@@ -288,6 +289,28 @@ async def test_an_assignment_that_comes_as_it_closes_is_not_begun(
     assert not any(each[0] == "given" and ZERO in each for each in scene.holder.told)
     assert scene.member.generation < 1
     assert reader.stopped
+
+
+async def test_what_librdkafka_tells_once_its_close_was_given_up_is_over(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then another member may have these partitions."""
+    monkeypatch.setattr("aril.worker.queue.membership.leaving.LEAVE_SECONDS", 0.0)
+    kafka, answered, closed = scene.kafka, asyncio.Event(), asyncio.Event()
+
+    async def close() -> None:
+        await answered.wait()
+        await kafka.tell("on_revoke", ZERO)
+        await kafka.tell("on_lost", ONE)
+        closed.set()
+
+    monkeypatch.setattr(kafka, "close", close, raising=False)
+    await scene.give(3, ZERO, ONE)
+    await until(lambda: len(scene.reads) == 2)
+    await scene.member.stop()
+    answered.set()
+    await closed.wait()
+    assert not {"taken", "lost"} & {each[0] for each in scene.holder.told}
 
 
 async def test_the_reader_stops_though_librdkafka_does_not_close(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog.testing
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from aril.worker.job import Partition
@@ -80,8 +81,10 @@ async def test_only_the_member_and_only_in_its_epoch_may_commit(
             request = EpochCommitRequest(group, member_id, epoch, one)
             return bool(await send_commit(request, coordinator.send, coordinator.forget))
 
-        assert not await commits(now.member_id, now.generation + 1)
-        assert not await commits(now.member_id, now.generation - 1)
+        with structlog.testing.capture_logs() as logs:
+            assert not await commits(now.member_id, now.generation + 1)
+            assert not await commits(now.member_id, now.generation - 1)
+        assert [each["errors"] for each in logs] == [["StaleMemberEpochError"]] * 2
         assert not await commits("somebody-else", now.generation)
         assert not await commits("", -1)
         assert await committed(kafka, group, topic, 0) is None
