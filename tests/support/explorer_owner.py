@@ -11,7 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from aril.schemas import DoneRecord, Epoch, Timings, Usage, decode_reply
-from aril.worker.queue.assignment import BASE_END, Membership, PartitionState
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commit_text import BASE_END
 from aril.worker.queue.ledger import Checkpoint
 from aril.worker.replies.stream import ReplyStream
 from aril.worker.takeover import rule as taking

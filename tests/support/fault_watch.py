@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from aril.fetching.tolerant import skip_unreadable
 from aril.schemas import Cancel, DecodeError, decode_reply, decode_request
-from aril.worker.queue.assignment import done_list_of
+from aril.worker.queue.commit_text import done_list_of
 from aril.worker.queue.ledger import Checkpoint
 from tests.faults.history import Committed, Dead, Input, Logged, Name
 from tests.support.fault_load import TENANTS

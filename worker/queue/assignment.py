@@ -11,29 +11,27 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aril.worker.queue.done_list import (
-    METADATA_BYTES,
-    decode,
-    encode,
-    holds,
-    runs_between,
-    runs_of,
+from aril.worker.queue.commit_text import (
+    base_of,
+    done_list_of,
+    going_on_in,
+    parting_in,
+    text_of,
+    under_way_of,
 )
-from aril.worker.queue.going_on import NOTHING, GoingOn, going_on_of
+from aril.worker.queue.done_list import holds, runs_between, runs_of
+from aril.worker.queue.going_on import NOTHING, GoingOn
 from aril.worker.queue.identities import FinishedJobs, IdentityBound
 from aril.worker.queue.ledger import Checkpoint, Ledger
-from aril.worker.queue.parting import Parting, parting_of
-from aril.worker.queue.under_way import UNDER_WAY_BYTES, UnderWay, under_way_in
+from aril.worker.queue.parting import Parting
+from aril.worker.queue.under_way import UnderWay
 from aril.worker.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aril.worker.job import Asked, Entry, Partition
-
-# Between the parts of a commit's metadata, the base first, the done list last; no letter of base64.
-BASE_END = ":"
-BASE_DIGITS = 15  # below 2**53 with any generation added, `aril.schemas.limits.MAX_EPOCH_PART`
+    from aril.worker.queue.commit_text import Saying
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +94,12 @@ class PartitionState:
             self.fresh_from = min(end_offset, earlier.unread_from)
             self.finished_jobs = earlier.finished_jobs
         self._not_begun: tuple[range, ...] = ()  # nor these, below that
-        said = None if committed is None else _parting_of(committed)
+        said = parting_in(committed)
         if said is not None and said.holds_in(membership.generation):
             self.fresh_from = min(self.fresh_from, said.unread)
             self._not_begun = said.waiting
-        begun = () if committed is None else under_way_of(committed)
-        self._under_way = UnderWay(begun, end_offset)
-        self._elsewhere = NOTHING if committed is None else going_on_of_commit(committed)
+        self._under_way = UnderWay(under_way_of(committed), end_offset)
+        self._elsewhere = going_on_in(committed)
         self._elsewhere_until = now + self._elsewhere.ms / 1_000
         self._going_on = NOTHING  # said on parting
         self.committed = committed
@@ -223,21 +220,12 @@ class PartitionState:
         """Return all there is to commit, with a raised base if one is given."""
         if self.ledger is None:
             return None
-        base = base or self.base
-        prefix = f"{base}{BASE_END}" if base or self._under_way or self.revoked else ""
-        position, metadata = self.ledger.checkpoint()
-        if len(prefix) + len(metadata) > METADATA_BYTES:
-            metadata = encode(position, self.ledger.done_beyond, METADATA_BYTES - len(prefix))
-        room = METADATA_BYTES - len(prefix) - len(metadata) - len(BASE_END)
-        if said := self._under_way.encode(position, room):
-            prefix += f"{said}{BASE_END}"
-            room -= len(said) + len(BASE_END)
-        if self.revoked and (said := self._going_on.encode(position, min(room, UNDER_WAY_BYTES))):
-            prefix += f"{said}{BASE_END}"
-            room -= len(said) + len(BASE_END)
-        if self.revoked and (said := self._parting().encode(position, room)):
-            prefix += f"{said}{BASE_END}"  # the last one: what the next owner may know
-        return Checkpoint(position, prefix + metadata)
+        sayings: list[Saying] = [self._under_way]
+        if self.revoked:  # the last one: what the next owner may know
+            sayings += [self._going_on, self._parting()]
+        said = bool(self._under_way) or self.revoked
+        text = text_of(self.ledger, base or self.base, sayings, always=said)
+        return Checkpoint(self.ledger.position, text)
 
     def part(self, generation: int, *, now: float = 0.0) -> None:
         """End the assignment: in `generation`, as far as is known, it was still ours.
@@ -272,39 +260,6 @@ class PartitionState:
         if due and self._under_way.tell(self.ledger.next_offset):
             checkpoint = self.checkpoint()
         return None if checkpoint == self.committed else checkpoint
-
-
-def base_of(metadata: str) -> int:
-    """Read the base from a commit's metadata; 0 where there is none, or none to believe."""
-    text, found, _ = metadata.partition(BASE_END)
-    if not found or not text.isascii() or not text.isdigit() or len(text) > BASE_DIGITS:
-        return 0
-    return int(text)
-
-
-def _parting_of(checkpoint: Checkpoint) -> Parting | None:
-    """Read what an earlier owner said as it parted with the partition."""
-    position, metadata = checkpoint
-    said = (parting_of(position, part) for part in metadata.split(BASE_END)[1:-1])
-    return next(filter(None, said), None)
-
-
-def under_way_of(checkpoint: Checkpoint) -> tuple[range, ...]:
-    """Read which jobs an earlier owner has said to be under way."""
-    position, metadata = checkpoint
-    return under_way_in(position, metadata.split(BASE_END)[1:-1])
-
-
-def going_on_of_commit(checkpoint: Checkpoint) -> GoingOn:
-    """Read which jobs go on at a worker that has left."""
-    position, metadata = checkpoint
-    said = (going_on_of(position, part) for part in metadata.split(BASE_END)[1:-1])
-    return next((each for each in said if each.runs), NOTHING)
-
-
-def done_list_of(checkpoint: Checkpoint) -> tuple[range, ...]:
-    """Read what is finished beyond a commit's position."""
-    return decode(checkpoint.position, checkpoint.metadata.rpartition(BASE_END)[2])
 
 
 def _ledger_of(committed: Checkpoint, end_offset: int) -> Ledger:

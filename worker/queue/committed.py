@@ -11,7 +11,7 @@ from aiokafka import errors
 from aril.fetching.bounds import log_bounds
 from aril.fetching.place import Place
 from aril.worker.observe.logs import get_logger
-from aril.worker.queue.assignment import done_list_of
+from aril.worker.queue.commit_text import done_list_of
 from aril.worker.queue.done_list import open_below
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 METADATA_BYTES: Final = 4096  # Kafka's offset.metadata.max.bytes, unless a broker sets it lower
 FULL_SHARE: Final = 0.75  # of METADATA_BYTES: room for what is still at work when reading stops
+HINT_BYTES: Final = 1_024  # of what is said beside it, each: some hundred jobs
 
 VERSION: Final = 1
 MAX_OFFSET: Final = 2**63 - 1

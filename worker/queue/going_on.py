@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from aril.worker.queue.done_list import decode_from, encode_from
+from aril.worker.queue.done_list import HINT_BYTES, decode_from, encode_from
 
 _MARK: Final = "drains-"  # no letter of base64 is a dash
 _END: Final = "-"
@@ -31,7 +31,7 @@ class GoingOn(NamedTuple):
         """Return it as text of at most so many characters; "" where there is nothing to say."""
         head = f"{_MARK}{min(self.ms, MOST_MS)}{_END}"
         beyond = (range(max(run.start, position), run.stop) for run in self.runs)
-        runs = encode_from(position, filter(None, beyond), limit - len(head))
+        runs = encode_from(position, filter(None, beyond), min(limit, HINT_BYTES) - len(head))
         return head + runs if runs else ""
 
 

@@ -7,9 +7,10 @@ not read since is told on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aril.worker.queue.done_list import (
+    HINT_BYTES,
     decode_from,
     encode_from,
     holds,
@@ -20,8 +21,6 @@ from aril.worker.queue.done_list import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-UNDER_WAY_BYTES: Final = 1_024  # of a commit's metadata, at most: some hundred jobs
 
 
 class UnderWay:
@@ -64,9 +63,9 @@ class UnderWay:
         """Whether there is anything to tell."""
         return bool(self._told)
 
-    def encode(self, position: int, room: int) -> str:
+    def encode(self, position: int, limit: int) -> str:
         """Return what is told as text for a commit of a position: those that fit, lowest first."""
-        return encode_from(position, runs_between(self._told, position), min(room, UNDER_WAY_BYTES))
+        return encode_from(position, runs_between(self._told, position), min(limit, HINT_BYTES))
 
 
 def under_way_in(position: int, parts: Iterable[str]) -> tuple[range, ...]:

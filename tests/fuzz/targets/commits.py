@@ -8,11 +8,10 @@ import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aril.worker.job import Partition
-from aril.worker.queue.assignment import (
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commit_text import (
     BASE_DIGITS,
     BASE_END,
-    Membership,
-    PartitionState,
     base_of,
     done_list_of,
     under_way_of,

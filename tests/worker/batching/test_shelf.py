@@ -20,7 +20,7 @@ from aril.schemas import (
 from aril.worker.batching import shelf
 from aril.worker.batching.shelf import put_away, take_back
 from aril.worker.engine.request import Output
-from aril.worker.queue.assignment import BASE_END
+from aril.worker.queue.commit_text import BASE_END
 from aril.worker.queue.done_list import encode_from
 from aril.worker.queue.ledger import Checkpoint
 from aril.worker.replies.producer import AppendError

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aril.worker.queue.assignment import Membership, PartitionState, base_of, under_way_of
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commit_text import base_of, under_way_of
 from aril.worker.queue.done_list import METADATA_BYTES, runs_of
 from aril.worker.queue.going_on import MOST_MS, NOTHING, GoingOn, going_on_of
 from aril.worker.queue.ledger import Checkpoint

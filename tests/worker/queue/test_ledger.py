@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aril.worker.job import Partition
-from aril.worker.queue.assignment import Membership, PartitionState, base_of, done_list_of
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commit_text import base_of, done_list_of
 from aril.worker.queue.done_list import FULL_SHARE, METADATA_BYTES, decode, encode
 from aril.worker.queue.ledger import Checkpoint, Ledger
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aril.worker.queue.assignment import Membership, PartitionState, base_of, done_list_of
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commit_text import base_of, done_list_of
 from aril.worker.queue.done_list import MAX_OFFSET, METADATA_BYTES, runs_of
 from aril.worker.queue.ledger import Checkpoint
 from aril.worker.queue.parting import Parting, parting_of

@@ -5,17 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aril.worker.queue.assignment import (
-    BASE_END,
-    Membership,
-    PartitionState,
-    base_of,
-    done_list_of,
-    under_way_of,
-)
-from aril.worker.queue.done_list import METADATA_BYTES, encode_from, runs_of
+from aril.worker.queue.assignment import Membership, PartitionState
+from aril.worker.queue.commit_text import BASE_END, base_of, done_list_of, under_way_of
+from aril.worker.queue.done_list import HINT_BYTES, METADATA_BYTES, encode_from, runs_of
 from aril.worker.queue.ledger import Checkpoint
-from aril.worker.queue.under_way import UNDER_WAY_BYTES
 from tests.support.entries import JOBS, entry_of
 
 END = 10_000
@@ -128,7 +121,7 @@ def test_it_leaves_room_for_the_done_list_and_what_is_said_on_parting() -> None:
     begin(state, *range(0, 8_000, 4))
     crowded = told(state)
     assert crowded is not None
-    assert UNDER_WAY_BYTES // 2 < len(crowded.metadata) <= UNDER_WAY_BYTES + 10
+    assert HINT_BYTES // 2 < len(crowded.metadata) <= HINT_BYTES + 10
     state.revoked = True
     parted = told(state)
     assert parted is not None
