@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,10 @@ settings.load_profile("aril")
 # Settings of the person who runs the tests must not leak into them.
 for name in [name for name in os.environ if name.startswith("ARIL_")]:
     del os.environ[name]
+
+# A shell without job control has what it starts with `&` ignore Ctrl-C, and all its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
