@@ -105,9 +105,13 @@ async def test_joining_and_leaving_under_load_loses_nothing(site: Site) -> None:
     assert resets.total() == 0
 
 
+@pytest.mark.slow
 @by_either_protocol
 async def test_a_killed_worker_loses_nothing(site: Site) -> None:
-    """Kill -9 in mid-stream: the other worker answers every job, and readers see one terminal."""
+    """Kill -9 in mid-stream: the other worker answers every job, and readers see one terminal.
+
+    The common run has it from the fault harness, without a model.
+    """
     begun = asyncio.Event()
     async with site.worker("one") as one, site.worker("two"):
         load = asyncio.create_task(serve(site, 60, begun))
