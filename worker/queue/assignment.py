@@ -167,6 +167,7 @@ class PartitionState:
             # what was said with the commit is of other records.
             self.ledger = Ledger(offset)
             self._under_way.void()
+            self._elsewhere = NOTHING
         self._begun = True
         return self.ledger.read(offset)
 

@@ -205,20 +205,21 @@ class JobsConsumer:
         self._replacing = False
         log.warning("consumer_replaced")
 
-    def leave(self, going_on: Mapping[Partition, Collection[int]], seconds: float) -> None:
-        """Begin to leave the group, if that is not so yet.
+    def leave(
+        self, going_on: Mapping[Partition, Collection[int]], seconds: float
+    ) -> asyncio.Task[None]:
+        """Begin to leave the group, if that is not so yet; return what ends once it is left.
 
         The jobs at these offsets go on here, for so long at most: who has them next waits.
         """
         self._stopping = True
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(going_on, seconds))
+        return self._leaving
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group."""
-        self.leave({}, 0.0)
-        if self._leaving is not None:
-            await self._leaving
+        await self.leave({}, 0.0)
 
     async def _leave(self, going_on: Mapping[Partition, Collection[int]], seconds: float) -> None:
         self._unreadable.forget(self._consumer.assignment())

@@ -117,3 +117,13 @@ def test_it_fits_beside_all_else() -> None:
     told = state.to_commit()
     assert told is not None
     assert len(told.metadata) <= METADATA_BYTES
+
+
+def test_a_log_that_was_set_back_voids_it() -> None:
+    """Its offsets are other people's jobs: nobody waits with these."""
+    committed = Checkpoint(20, "0:" + GoingOn(30_000, (range(25, 26),)).encode(20, 300) + ":")
+    kept, set_back = won(4, committed), won(4, committed)
+    assert kept.read(20)
+    assert kept.elsewhere_until(25) == 30.0
+    assert set_back.read(0)
+    assert set_back.elsewhere_until(25) is None
