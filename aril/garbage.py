@@ -2,8 +2,8 @@
 
 Python's collector holds the GIL for as long as it looks: no row of a batch gets a token meanwhile.
 By its defaults it looks through all that is there whenever that has grown by a quarter: with torch
-loaded and some thousand jobs waiting a quarter of a second each time, to find next to nothing. What
-a job leaves behind is freed by its reference counts.
+loaded and some thousand jobs waiting a tenth of a second and more each time (measured:
+docs/decisions/100), to find next to nothing. What a job leaves behind is freed by its references.
 """
 
 from __future__ import annotations

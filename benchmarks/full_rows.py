@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aril.schemas import VisibleStream, decode_reply
+from benchmarks.crash_timeline import is_by
 from benchmarks.record import Row
 from benchmarks.scale import SESSION_SECONDS, end
 from benchmarks.stack import PACED, Stack, keep_measured
@@ -48,8 +49,8 @@ class Streams:
         """Read what has come."""
         for value in await self._wire.values():
             if (reply := decode_reply(value)) is not None:
-                for _ in (stream := self._streams[reply.job]).feed(reply):
-                    pass
+                stream = self._streams[reply.job]
+                stream.feed(reply)
                 if stream.finished:
                     del self._streams[reply.job]
 
@@ -81,7 +82,7 @@ async def once(bootstrap: str, checkout: Path | None) -> list[float]:
             await streams.read()
         writers = Counter(writer for writer, _ in streams.running().values())
         dead, _ = writers.most_common(1)[0]
-        [victim] = [each for each in stack.workers if f"-{each.pid}-" in dead]
+        [victim] = [each for each in stack.workers if is_by(dead, each)]
         killed = time.monotonic()
         await end(victim, signal.SIGKILL)
         while time.monotonic() < killed + LAST_WORDS_SECONDS:
